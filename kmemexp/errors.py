@@ -1,0 +1,17 @@
+"""Errors that a user can mend: printed as one message without a traceback, exit code 1."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message names the key, file or line, and what to do."""
+
+
+class ConfigError(InputError):
+    """A configuration key or value is wrong."""
+
+
+class TraceError(InputError):
+    """A trace cannot be read."""
+
+
+class StoreError(InputError):
+    """A results folder cannot be used."""

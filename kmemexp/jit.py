@@ -1,0 +1,146 @@
+"""Every decision about Numba: options, the disk cache and its key, and binding a driver template to a design.
+
+Three facts of Numba's cache shape this file (numba 0.68). Its key holds the bytecode of the jitted function but
+neither its callees in other files nor constants imported from there, nor flags such as NUMBA_BOUNDSCHECK: so each
+cached function lives in a folder named by a digest of all sources it reaches and of the flags. Two functions with
+the same code object and qualified name would load each other's machine code: so a bound driver gets a qualified
+name of its own. Closures and dispatchers as arguments never hit: so neither is used.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numba
+
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False}
+FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function that other kernels call. It has no cache of its own: it lives in its caller's."""
+    if numba.config.DISABLE_JIT:
+        return function
+    return numba.njit(**OPTIONS)(function)
+
+
+def entry(function: Callable) -> Callable:
+    """Compile a function that Python calls, cached on disk under a digest of the sources it reaches."""
+    return _cached(function, [function.__module__])
+
+
+def template(function: Callable) -> Callable:
+    """Mark a function that calls slots, itself or through other templates: only `bind` makes it runnable."""
+    function.is_template = True
+    return function
+
+
+def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> Callable:
+    """Make a driver template call `functions` by its bare names, and compile it.
+
+    `label` names the design; equal labels with different functions would share a cache entry, so it must name every
+    part. Raises TypeError where a function's parameters differ from those of the stub of the same name.
+    """
+    for name, part in functions.items():
+        _check_signature(function.__globals__[name], part, name)
+    modules = [function.__module__, *(_module_of(f) for f in functions.values())]
+    return _cached(_rebind(function, dict(functions), label), modules)
+
+
+def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> Callable:
+    """Copy a template with other globals; the templates that it calls are copied likewise, as kernels."""
+    for name in function.__code__.co_names:
+        called = function.__globals__.get(name)
+        if name not in functions and getattr(called, "is_template", False):
+            functions[name] = kernel(_rebind(called, functions, label))
+    copy = types.FunctionType(
+        function.__code__, function.__globals__ | functions, f"{function.__name__}[{label}]", function.__defaults__
+    )
+    copy.__qualname__ = copy.__name__
+    copy.__module__ = function.__module__
+    return copy
+
+
+def cache_root() -> Path:
+    """Folder of the compiled code: NUMBA_CACHE_DIR, or kmemexp's folder in the user's cache."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "kmemexp"
+
+
+def digest(modules: Iterable[str]) -> str:
+    """Digest of the sources of these modules and of all modules they import from their own packages, with the flags."""
+    total = hashlib.sha256()
+    total.update(numba.__version__.encode() + sys.version.encode())
+    total.update("".join(f"{f}={os.environ.get(f)};" for f in FLAGS).encode())
+    for name in sorted(_closure(modules)):
+        total.update(name.encode() + _source(name))
+    return total.hexdigest()[:16]
+
+
+def _cached(function: Callable, modules: Iterable[str]) -> Callable:
+    if numba.config.DISABLE_JIT:
+        return function
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_root() / digest(modules))
+    try:
+        return numba.njit(cache=True, **OPTIONS)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _module_of(function: Callable) -> str:
+    return getattr(function, "py_func", function).__module__
+
+
+def _check_signature(stub: Callable, function: Callable, name: str) -> None:
+    want = list(inspect.signature(stub).parameters)
+    have = list(inspect.signature(getattr(function, "py_func", function)).parameters)
+    if want != have:
+        raise TypeError(f"{_module_of(function)}: {name} takes ({', '.join(have)}), must take ({', '.join(want)})")
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(_imports(name))
+    return found
+
+
+@functools.cache
+def _source(module: str) -> bytes:
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of the same top-level package, or of kmemexp, that a module imports."""
+    names = set()
+    for node in ast.walk(ast.parse(_source(module))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    tops = {module.partition(".")[0], "kmemexp"} - {"numba", "numpy"}
+    return tuple(n for n in sorted(names) if n.partition(".")[0] in tops and n != module and _is_module(n))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

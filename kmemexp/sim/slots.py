@@ -1,0 +1,129 @@
+"""What a design provides to the drivers: the names that a driver calls, and the registers in which the two talk.
+
+An operation in progress owns one row of `reg` (int64): the driver fills in the request, a step of the allocator
+does a piece of work on the allocator's state and *answers* what comes next. A step that asks something of the
+driver (a map step, a message to another CPU) keeps where it was in `R_PHASE` and is called again with the result.
+The fast path is one step; the slow path is several.
+
+`alloc_a`/`free_a`, `alloc_b`/…, `alloc_c`/… are the steps of up to three object allocators, `map_*` those of the
+arena. The functions below are stubs: `jit.bind` puts a design's own functions in their place and compares the
+signatures with these.
+"""
+
+# Registers.
+R_CPU = 0  # CPU that the step runs on
+R_ITEM = 1  # what is asked for, in the allocator's own numbering (the zone number; 0 for malloc)
+R_SIZE = 2  # bytes requested
+R_ADDR = 3  # address of the chunk: result of an alloc, argument of a free
+R_FLAGS = 4  # F_* bits
+R_PHASE = 5  # where the allocator's state machine stands; 0 when the operation begins
+R_GRANTED = 6  # bytes of the chunk handed out (set by the step that answers DONE to an alloc)
+R_MAP = 7  # map step: which map
+R_BASE = 8  # map step: address (result of MAP_ALLOC, argument of MAP_FREE); negative: refused
+R_BYTES = 9  # map step: bytes, a page multiple
+R_ALIGN = 10  # map step: alignment in bytes
+R_ATTR = 11  # map step: ATTR_* of the entry
+R_TARGET = 12  # IPI: the CPU that goes on with the operation
+R_PANIC = 13  # P_*: how the historic kernel would have died of this failure
+R_X = 14  # the allocator's own scratch registers
+R_Y = 15
+R_COUNT = 16
+
+# Request flags.
+F_NOWAIT = 1  # the caller cannot sleep (M_NOWAIT, GFP_ATOMIC)
+F_SOFT = 2  # in a soft interrupt or an interrupt thread
+F_HARD = 4  # in a fast interrupt or an IPI handler
+
+# Answers.
+DONE = 0  # finished; an alloc left R_ADDR and R_GRANTED
+FAILED = 1  # no memory; R_PANIC may name a panic
+MAP_ALLOC = 2  # allocate R_BYTES of KVA, wired, in R_MAP, then call again with R_BASE
+MAP_FREE = 3  # give R_BASE, R_BYTES back to R_MAP, then call again
+WIRE = 4  # wire R_BYTES of physical memory at KVA that the allocator owns already, then call again with R_BASE
+AGAIN = 5  # a further step of the same operation
+IPI = 6  # go on with the operation on CPU R_TARGET
+
+# Attributes of a map entry: what it may merge with.
+ATTR_SINGLE = 0  # nothing (submaps, separate objects)
+ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours on both sides
+ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
+
+# Results of map_alloc/map_free below zero.
+NO_SPACE = -1  # no hole is large enough
+NO_ENTRY = -2  # map entries are exhausted
+
+# Panics, by what the historic kernel printed (names in kmemexp/metrics.py).
+P_NONE = 0
+P_KMEM_MAP = 1
+P_KERNEL_MAP = 2
+P_ENTRIES = 3
+
+# What map_measure writes: totals, then free bytes by size class of the hole they lie in.
+M_FREE = 0  # free bytes
+M_LARGEST = 1  # bytes of the largest hole
+M_HOLES = 2  # number of holes
+M_ENTRIES = 3  # number of map entries in use
+M_HIGH = 4  # highest address ever allocated, relative to the map's start
+M_WALKED = 5  # entries that the policy's linear searches passed, since the beginning
+M_ENTRY_BYTES = 6  # memory that the entries' own supply holds
+M_HIST = 8  # M_HIST + k: free bytes in holes of 2**k … 2**(k+1)-1 pages
+M_CLASSES = 32
+M_COUNT = M_HIST + M_CLASSES
+
+PAGE = 4096
+PAGE_SHIFT = 12
+
+
+def alloc_a(st, reg, i):
+    """One step of an allocation by the first object allocator: `reg[i]` holds the operation. Returns an answer."""
+    raise NotImplementedError
+
+
+def free_a(st, reg, i):
+    """One step of a free by the first object allocator. Returns an answer."""
+    raise NotImplementedError
+
+
+def alloc_b(st, reg, i):
+    """One step of an allocation by the second object allocator."""
+    raise NotImplementedError
+
+
+def free_b(st, reg, i):
+    """One step of a free by the second object allocator."""
+    raise NotImplementedError
+
+
+def alloc_c(st, reg, i):
+    """One step of an allocation by the third object allocator."""
+    raise NotImplementedError
+
+
+def free_c(st, reg, i):
+    """One step of a free by the third object allocator."""
+    raise NotImplementedError
+
+
+def map_alloc(st, m, nbytes, align, attr, cpu):
+    """Enter `nbytes` in map `m` at a multiple of `align` (bytes). Returns the address, NO_SPACE or NO_ENTRY."""
+    raise NotImplementedError
+
+
+def map_free(st, m, addr, nbytes, cpu):
+    """Remove [addr, addr + nbytes) from map `m`, part of an entry or several. Returns 0 or NO_ENTRY."""
+    raise NotImplementedError
+
+
+def map_free_bytes(st, m):
+    """Free bytes of map `m` in all."""
+    raise NotImplementedError
+
+
+def map_measure(st, m, out):
+    """Write the state of map `m` into `out` (int64[M_COUNT])."""
+    raise NotImplementedError
+
+
+def map_paint(st, m, bins):
+    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+    raise NotImplementedError

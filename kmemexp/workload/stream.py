@@ -1,0 +1,54 @@
+"""The form in which every workload, recorded or synthetic, reaches the simulated machine."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+OP_ALLOC = 0
+OP_FREE = 1
+
+# Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
+MALLOC = 0  # malloc(9)
+ZONE = 1  # a typed zone
+MBUF = 2  # network buffers
+KVA = 3  # kernel_map, pageable (pipe buffers, device mappings)
+KVA_WIRED = 4  # kernel_map, wired (u-areas, tables)
+EXEC = 5  # exec_map
+BUFFER = 6  # buffer_map
+PAGER = 7  # pager_map
+CLASS_NAMES = ("malloc", "zone", "mbuf", "kva", "kva_wired", "exec", "buffer", "pager")
+
+
+class Kinds(NamedTuple):
+    """Object kinds of a workload: k entries, the order is the kind number."""
+
+    names: tuple[str, ...]
+    klass: np.ndarray  # int8[k], MALLOC …
+    size: np.ndarray  # int32[k], bytes of a zone's item (for other classes: the usual request, informative)
+    growth: np.ndarray  # int32[k], pages a zone grows by (0 counts as 1)
+    limit: np.ndarray  # int32[k], entries of an interrupt zone with preallocated KVA; 0 = ordinary zone
+
+
+class Stream(NamedTuple):
+    """One lane's n operations in time order. A slot names a live object and is used again after its free."""
+
+    time_ns: np.ndarray  # int64[n], not decreasing
+    op: np.ndarray  # uint8[n], OP_ALLOC or OP_FREE
+    kind: np.ndarray  # int16[n], index into Kinds (set on frees too)
+    slot: np.ndarray  # int32[n], object slot
+    size: np.ndarray  # int32[n], bytes requested (0 on frees)
+    cpu: np.ndarray  # int16[n]
+    flags: np.ndarray  # uint8[n], slots.F_* bits
+    slots: int  # number of object slots
+
+    @property
+    def count(self) -> int:
+        """Number of operations."""
+        return len(self.op)
+
+
+class Load(NamedTuple):
+    """A workload's kinds and its streams, one per replica."""
+
+    kinds: Kinds
+    streams: tuple[Stream, ...]
