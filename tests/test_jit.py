@@ -1,0 +1,110 @@
+"""The compiled-code cache: what is shared, what is not, and what an edit does."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from kmemexp import jit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DRIVER = """
+    from kmemexp.jit import template
+
+    def work(x):
+        raise NotImplementedError
+
+    @template
+    def twice(x):
+        return work(work(x))
+
+    @template
+    def run(x, n):
+        for _ in range(n):
+            x = twice(x)
+        return x
+"""
+FACTS = "STEP = 1\n"
+PART_ADD = """
+    from kmemexp.jit import kernel
+    from toy.facts import STEP
+
+    @kernel
+    def work(x):
+        return x + STEP
+"""
+PART_DOUBLE = """
+    from kmemexp.jit import kernel
+
+    @kernel
+    def work(x):
+        return x * 2
+"""
+MAIN = """
+    import sys
+    from kmemexp import jit
+    from toy import add, double, driver
+    out = []
+    for name, part in (("add", add), ("double", double)):
+        run = jit.bind(driver.run, {"work": part.work}, name)
+        out.append(f"{run(3, 2)}")
+        hits = sum(run.stats.cache_hits.values()) if hasattr(run, "stats") else 0
+        out.append(f"{hits}")
+    print(" ".join(out))
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A package of two tiny parts and a driver, with a cache of its own."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    files = {"driver": DRIVER, "facts": FACTS, "add": PART_ADD, "double": PART_DOUBLE, "__init__": "", "main": MAIN}
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    return tmp_path
+
+
+def play(folder: Path, **env: str) -> list[str]:
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    given = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(folder / "cache"), **env}
+    command = [sys.executable, "-m", "toy.main"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True, cwd=folder)
+    return done.stdout.split()
+
+
+def test_two_designs_on_one_template_do_not_share_code_and_a_second_process_compiles_nothing(toy: Path) -> None:
+    assert play(toy) == ["7", "0", "48", "0"]
+    assert play(toy) == ["7", "1", "48", "1"]
+
+
+def test_editing_a_constant_in_another_file_recompiles_only_the_design_that_reaches_it(toy: Path) -> None:
+    play(toy)
+    (toy / "toy" / "facts.py").write_text("STEP = 10\n")
+    assert play(toy) == ["43", "0", "48", "1"]
+    (toy / "toy" / "facts.py").write_text("STEP = 1\n")
+    assert play(toy) == ["7", "1", "48", "1"]
+
+
+def test_flags_that_change_the_code_have_caches_of_their_own(toy: Path) -> None:
+    play(toy)
+    assert play(toy, NUMBA_BOUNDSCHECK="1")[1] == "0"
+    assert play(toy)[1] == "1"
+
+
+def test_without_compilation_the_same_functions_run_as_plain_python(toy: Path) -> None:
+    assert play(toy, NUMBA_DISABLE_JIT="1") == ["7", "0", "48", "0"]
+
+
+def test_a_part_with_other_parameters_is_refused_by_name() -> None:
+    from kmemexp.sim import replay
+
+    def map_free(st, m, addr):
+        return 0
+
+    with pytest.raises(TypeError, match=r"map_free takes \(st, m, addr\), must take \(st, m, addr, nbytes, cpu\)"):
+        jit.bind(replay.replay, {"map_free": map_free}, "wrong")
