@@ -1,0 +1,236 @@
+"""malloc(9) with power-of-two buckets: FreeBSD 4 `sys/kern/kern_malloc.c` (RELENG_4, June 2003).
+
+The design is McKusick and Karels' for 4.3BSD (USENIX, San Francisco 1988). A request up to 8 KiB is rounded up to a
+power of two; a bucket that is empty takes one page (the 8 KiB bucket two) from the map, cuts it up, and keeps it for
+ever: pages never go back nor to another bucket, and the high-water mark is only counted. Larger requests are page
+multiples straight from the map, given back when they are freed. A free finds its bucket in `kmemusage`, 4 bytes for
+each page.
+
+Left out: the limit on each malloc type (`ks_limit`, half of the map in FreeBSD 4) and its sleep, because an operation
+carries no malloc type; the statistics by type; realloc(9); and the wait for physical pages inside kmem_malloc().
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    ATTR_WIRED,
+    DONE,
+    F_NOWAIT,
+    FAILED,
+    MAP_ALLOC,
+    MAP_FREE,
+    NO_ENTRY,
+    P_ENTRIES,
+    P_KMEM_MAP,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_ALIGN,
+    R_ATTR,
+    R_BASE,
+    R_BYTES,
+    R_FLAGS,
+    R_GRANTED,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_SIZE,
+)
+
+MINBUCKET = 4  # the smallest chunk is 16 bytes
+BUCKETS = MINBUCKET + 16
+MAXALLOCSAVE = 2 * PAGE  # largest request that is served from a bucket
+HIGHWAT = 5  # kb_highwat in units of kb_elmpercl
+
+# Columns of State.bucket (struct kmembuckets).
+HEAD = 0  # first free chunk (kb_next), in units of 16 bytes; END: none
+TAIL = 1  # last free chunk (kb_last)
+FREE = 2  # chunks on the list (kb_totalfree)
+TOTAL = 3  # chunks cut (kb_total); from 16 KiB on: live allocations
+ELMPERCL = 4  # chunks to a page (kb_elmpercl)
+COULDFREE = 5  # frees that left a whole page free above the high-water mark (kb_couldfree)
+CALLS = 6  # allocations (kb_calls)
+PAGES = 7  # pages held
+
+END = -1
+COUNT_BITS = 24  # an element of State.usage: bucket << COUNT_BITS | free chunks of the page, or pages of a large chunk
+COUNT_MASK = (1 << COUNT_BITS) - 1
+
+BEGIN = 0  # phases of an operation
+MAPPED = 1
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    fifo: int = 0  # 1: a freed chunk goes to the end of its list (OLD_MALLOC_MEMORY_POLICY, as 4.4BSD did)
+
+
+class State(NamedTuple):
+    """The allocator's memory; `pages` is kva_bytes / 4096."""
+
+    p: Params
+    map: int  # number of the map it lives in
+    bucket: np.ndarray  # int64[BUCKETS, 8], columns HEAD …
+    index_of: np.ndarray  # int64[513], bucket of a request up to MAXALLOCSAVE by its size in units of 16 bytes
+    usage: np.ndarray  # int32[pages], kmemusage
+    link: np.ndarray  # int32[kva_bytes / 16], next free chunk, at the place of each free chunk
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Empty buckets. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 32 GiB of KVA."""
+    if kva_bytes >> MINBUCKET > 1 << 31:
+        raise ValueError(f"kva_bytes = {kva_bytes}: malloc's buckets count chunks of 16 bytes in 31 bits (32 GiB)")
+    bucket = np.zeros((BUCKETS, 8), np.int64)
+    bucket[:, HEAD] = bucket[:, TAIL] = END
+    bucket[:, ELMPERCL] = np.maximum(PAGE >> np.arange(BUCKETS), 1)
+    sixteens = np.arange((MAXALLOCSAVE >> MINBUCKET) + 1)
+    index_of = MINBUCKET + np.ceil(np.log2(np.maximum(sixteens, 1))).astype(np.int64)
+    usage = np.zeros(kva_bytes >> PAGE_SHIFT, np.int32)
+    link = np.empty(kva_bytes >> MINBUCKET, np.int32)  # a link is written before it is read
+    return State(params, map_number, bucket, index_of, usage, link)
+
+
+@kernel
+def alloc(st, reg, i):
+    """Pop the head of the bucket's list, after a page or two from the map when it is empty: malloc()."""
+    size = reg[i, R_SIZE]
+    if size > MAXALLOCSAVE:
+        return _alloc_large(st, reg, i)
+    b = st.index_of[(size + 15) >> MINBUCKET]
+    if reg[i, R_PHASE] == MAPPED:
+        if reg[i, R_BASE] < 0:
+            return _refused(reg, i)
+        _carve(st, b, reg[i, R_BASE])
+    elif st.bucket[b, HEAD] == END:
+        return _ask_map(st, reg, i, max(1 << b, PAGE))
+    chunk = st.bucket[b, HEAD]
+    st.bucket[b, HEAD] = st.link[chunk]
+    st.bucket[b, FREE] -= 1
+    st.bucket[b, CALLS] += 1
+    addr = chunk << MINBUCKET
+    st.usage[addr >> PAGE_SHIFT] -= 1
+    reg[i, R_ADDR] = addr
+    reg[i, R_GRANTED] = 1 << b
+    return DONE
+
+
+@kernel
+def free(st, reg, i):
+    """Push the chunk on its bucket's list, or give a large one back to the map."""
+    if reg[i, R_PHASE] == MAPPED:
+        return DONE
+    addr = reg[i, R_ADDR]
+    use = int(st.usage[addr >> PAGE_SHIFT])
+    b = use >> COUNT_BITS
+    if 1 << b > MAXALLOCSAVE:
+        return _free_large(st, reg, i, b, use & COUNT_MASK)
+    st.usage[addr >> PAGE_SHIFT] = use + 1
+    if (use & COUNT_MASK) + 1 >= st.bucket[b, ELMPERCL] and st.bucket[b, FREE] > HIGHWAT * st.bucket[b, ELMPERCL]:
+        st.bucket[b, COULDFREE] += 1
+    st.bucket[b, FREE] += 1
+    chunk = addr >> MINBUCKET
+    if st.bucket[b, HEAD] == END:
+        st.bucket[b, TAIL] = chunk
+    elif st.p.fifo:
+        st.link[st.bucket[b, TAIL]] = chunk
+        st.link[chunk] = END
+        st.bucket[b, TAIL] = chunk
+        return DONE
+    st.link[chunk] = st.bucket[b, HEAD]
+    st.bucket[b, HEAD] = chunk
+    return DONE
+
+
+@kernel
+def _alloc_large(st, reg, i):
+    if reg[i, R_PHASE] == BEGIN:
+        return _ask_map(st, reg, i, (reg[i, R_SIZE] + PAGE - 1) & -PAGE)
+    if reg[i, R_BASE] < 0:
+        return _refused(reg, i)
+    b = MINBUCKET
+    while b < BUCKETS - 1 and reg[i, R_SIZE] > 1 << b:
+        b += 1
+    pages = reg[i, R_BYTES] >> PAGE_SHIFT
+    st.usage[reg[i, R_BASE] >> PAGE_SHIFT] = b << COUNT_BITS | pages
+    st.bucket[b, TOTAL] += 1
+    st.bucket[b, CALLS] += 1
+    st.bucket[b, PAGES] += pages
+    reg[i, R_ADDR] = reg[i, R_BASE]
+    reg[i, R_GRANTED] = reg[i, R_BYTES]
+    return DONE
+
+
+@kernel
+def _free_large(st, reg, i, b, pages):
+    st.usage[reg[i, R_ADDR] >> PAGE_SHIFT] = 0
+    st.bucket[b, TOTAL] -= 1
+    st.bucket[b, PAGES] -= pages
+    reg[i, R_PHASE] = MAPPED
+    reg[i, R_MAP] = st.map
+    reg[i, R_BASE] = reg[i, R_ADDR]
+    reg[i, R_BYTES] = pages << PAGE_SHIFT
+    return MAP_FREE
+
+
+@kernel
+def _ask_map(st, reg, i, nbytes):
+    reg[i, R_PHASE] = MAPPED
+    reg[i, R_MAP] = st.map
+    reg[i, R_BYTES] = nbytes
+    reg[i, R_ALIGN] = PAGE
+    reg[i, R_ATTR] = ATTR_WIRED
+    return MAP_ALLOC
+
+
+@kernel
+def _refused(reg, i):
+    """Fail as kmem_malloc() does without space: NULL for M_NOWAIT, else a panic; without map entries always a panic."""
+    if reg[i, R_BASE] == NO_ENTRY:
+        reg[i, R_PANIC] = P_ENTRIES
+    elif not reg[i, R_FLAGS] & F_NOWAIT:
+        reg[i, R_PANIC] = P_KMEM_MAP
+    return FAILED
+
+
+@kernel
+def _carve(st, b, base):
+    """Cut up new pages; the highest piece comes first, what others freed meanwhile comes after the lowest."""
+    pieces = st.bucket[b, ELMPERCL]
+    piece = base >> MINBUCKET
+    if st.bucket[b, HEAD] == END:
+        st.bucket[b, TAIL] = piece
+    for _ in range(pieces):
+        st.link[piece] = st.bucket[b, HEAD]
+        st.bucket[b, HEAD] = piece
+        piece += 1 << (b - MINBUCKET)
+    st.bucket[b, FREE] += pieces
+    st.bucket[b, TOTAL] += pieces
+    st.bucket[b, PAGES] += max(1 << b, PAGE) >> PAGE_SHIFT
+    st.usage[base >> PAGE_SHIFT] = b << COUNT_BITS | pieces
+
+
+def census(st: State) -> dict[str, int]:
+    """Pages held in buckets and as large chunks, chunks cut and free by size, free bytes, calls, `couldfree`."""
+    small = st.bucket[: MAXALLOCSAVE.bit_length()]
+    sizes = 1 << np.arange(len(small))
+    large = st.bucket[len(small) :]
+    counts = {
+        "bucket_pages": small[:, PAGES].sum(),
+        "large_pages": large[:, PAGES].sum(),
+        "large_chunks": large[:, TOTAL].sum(),
+        "free_bytes": (small[:, FREE] * sizes).sum(),
+        "couldfree": st.bucket[:, COULDFREE].sum(),
+        "calls": st.bucket[:, CALLS].sum(),
+    }
+    for b in range(MINBUCKET, len(small)):
+        counts[f"total_{1 << b}"] = small[b, TOTAL]
+        counts[f"free_{1 << b}"] = small[b, FREE]
+    return {name: int(count) for name, count in counts.items()}

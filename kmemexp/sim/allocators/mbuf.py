@@ -1,0 +1,194 @@
+"""Network buffers of FreeBSD 4: `sys/kern/uipc_mbuf.c`, `sys/sys/mbuf.h` (RELENG_4, 2000 to 2003).
+
+Two last-in first-out lists, of mbufs (256 bytes) and clusters (2 KiB). An empty one takes a page from mb_map, which is
+16 mbufs (m_mballoc()) or 2 clusters (m_clalloc()), pushed ascending, so that the highest comes first. Pages stay for
+ever. Once mb_map has been found full it is never asked again, and requests live on what is freed; nothing panics.
+
+A request up to 256 bytes is an mbuf, up to 2 KiB a cluster. A kernel makes a chain for a longer one (m_getm()): so do
+we, of clusters, linked through m_next; the first is its address, and a free gives the whole chain back (m_freem()).
+
+Left out: the mbuf that heads every cluster (where a workload has it, it is an operation of its own) and reference
+counts; the page of each sort that mbinit() takes at boot; sleeping for up to `mbuf_wait` and draining the protocols
+before a request that may wait fails.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    ATTR_WIRED,
+    DONE,
+    FAILED,
+    MAP_ALLOC,
+    NO_ENTRY,
+    P_ENTRIES,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_ALIGN,
+    R_ATTR,
+    R_BASE,
+    R_BYTES,
+    R_GRANTED,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_SIZE,
+    R_X,
+)
+
+MSIZE = 256
+MSHIFT = 8
+MCLBYTES = 2048
+
+# Rows of State.pool.
+MBUF = 0
+CLUSTER = 1
+# Columns of State.pool.
+HEAD = 0  # first free piece (mmbfree, mclfree), in units of 256 bytes; END: none
+FREE = 1  # pieces on the list
+TOTAL = 2  # pieces made (m_mbufs, m_clusters)
+SIZE = 3  # bytes of a piece
+LIMIT = 4  # pieces from which on no page is asked for (nmbufs, nmbclusters)
+
+END = -1
+BEGIN = 0  # phases of an allocation
+MAPPED = 1
+
+
+class Params(NamedTuple):
+    """What a sweep may change. FreeBSD 4 limits each sort so that it leaves the other's share of mb_map alone."""
+
+    nmbufs: int = 0  # mbufs beyond which no page is taken for more; 0: mb_map's own size decides
+    nmbclusters: int = 0  # the same for clusters
+
+
+class State(NamedTuple):
+    """The two lists and their links; `pages` is kva_bytes / 4096."""
+
+    p: Params
+    map: int  # number of mb_map
+    full: np.ndarray  # int64[1], mb_map_full
+    pool: np.ndarray  # int64[2, 5], rows MBUF, CLUSTER
+    sort: np.ndarray  # int8[pages], row of the pool that a page was cut up for
+    link: np.ndarray  # int32[kva_bytes / 256], of a free piece: the next free; of a live cluster: the next in its chain
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Empty lists. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 512 GiB of KVA."""
+    if kva_bytes >> MSHIFT > 1 << 31:
+        raise ValueError(f"kva_bytes = {kva_bytes}: mbufs are counted in 31 bits (512 GiB)")
+    pool = np.zeros((2, 5), np.int64)
+    pool[:, HEAD] = END
+    pool[:, SIZE] = MSIZE, MCLBYTES
+    pool[:, LIMIT] = params.nmbufs or kva_bytes, params.nmbclusters or kva_bytes
+    sort = np.zeros(kva_bytes >> PAGE_SHIFT, np.int8)
+    link = np.empty(kva_bytes >> MSHIFT, np.int32)  # a link is written before it is read
+    return State(params, map_number, np.zeros(1, np.int64), pool, sort, link)
+
+
+@kernel
+def alloc(st, reg, i):
+    """Take an mbuf, a cluster or a chain. R_GRANTED counts what the chain holds so far, R_X is its last piece."""
+    size = reg[i, R_SIZE]
+    k = MBUF if size <= MSIZE else CLUSTER
+    if reg[i, R_PHASE] == BEGIN:
+        reg[i, R_GRANTED] = 0
+    elif reg[i, R_BASE] >= 0:
+        _carve(st, k, reg[i, R_BASE])
+    else:
+        return _refused(st, reg, i)
+    while True:
+        piece = st.pool[k, HEAD]
+        if piece == END:
+            return _ask_map(st, reg, i, k)
+        st.pool[k, HEAD] = st.link[piece]
+        st.pool[k, FREE] -= 1
+        st.link[piece] = END
+        if reg[i, R_GRANTED] == 0:
+            reg[i, R_ADDR] = piece << MSHIFT
+        else:
+            st.link[reg[i, R_X]] = piece
+        reg[i, R_X] = piece
+        reg[i, R_GRANTED] += st.pool[k, SIZE]
+        if reg[i, R_GRANTED] >= size:
+            return DONE
+
+
+@kernel
+def free(st, reg, i):
+    """Push every piece of the chain, the first one first: m_freem()."""
+    _free_chain(st, reg[i, R_ADDR])
+    return DONE
+
+
+@kernel
+def _free_chain(st, addr):
+    k = st.sort[addr >> PAGE_SHIFT]
+    piece = addr >> MSHIFT
+    while piece != END:
+        after = st.link[piece]
+        st.link[piece] = st.pool[k, HEAD]
+        st.pool[k, HEAD] = piece
+        st.pool[k, FREE] += 1
+        piece = after
+
+
+@kernel
+def _ask_map(st, reg, i, k):
+    if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
+        return _give_up(st, reg, i)
+    reg[i, R_PHASE] = MAPPED
+    reg[i, R_MAP] = st.map
+    reg[i, R_BYTES] = PAGE
+    reg[i, R_ALIGN] = PAGE
+    reg[i, R_ATTR] = ATTR_WIRED
+    return MAP_ALLOC
+
+
+@kernel
+def _refused(st, reg, i):
+    if reg[i, R_BASE] == NO_ENTRY:
+        reg[i, R_PANIC] = P_ENTRIES
+    else:
+        st.full[0] = 1
+    return _give_up(st, reg, i)
+
+
+@kernel
+def _give_up(st, reg, i):
+    """Free what the chain has got already."""
+    if reg[i, R_GRANTED] > 0:
+        _free_chain(st, reg[i, R_ADDR])
+    return FAILED
+
+
+@kernel
+def _carve(st, k, base):
+    size = st.pool[k, SIZE]
+    st.sort[base >> PAGE_SHIFT] = k
+    for addr in range(base, base + PAGE, size):
+        st.link[addr >> MSHIFT] = st.pool[k, HEAD]
+        st.pool[k, HEAD] = addr >> MSHIFT
+    st.pool[k, FREE] += PAGE // size
+    st.pool[k, TOTAL] += PAGE // size
+
+
+def census(st: State) -> dict[str, int]:
+    """Pages held, mbufs and clusters made and free, whether mb_map was found full (0 or 1)."""
+    total, free_pieces = st.pool[:, TOTAL], st.pool[:, FREE]
+    counts = {
+        "pages": (total * st.pool[:, SIZE]).sum() >> PAGE_SHIFT,
+        "mbufs": total[MBUF],
+        "free_mbufs": free_pieces[MBUF],
+        "clusters": total[CLUSTER],
+        "free_clusters": free_pieces[CLUSTER],
+        "map_full": st.full[0],
+    }
+    return {name: int(count) for name, count in counts.items()}

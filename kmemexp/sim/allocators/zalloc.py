@@ -1,0 +1,212 @@
+"""The zone allocator of FreeBSD 4: `sys/vm/vm_zone.c` (John Dyson 1997; RELENG_4, June 2003).
+
+A zone holds items of one size, rounded up to 32 bytes, on a last-in first-out list. zalloc() pops while more than
+`zfreemin` items are free (about a page's worth) and otherwise lets zget() grow the zone by its quantum of pages: an
+ordinary zone takes them from a map; an interrupt zone (limit > 0) wires them, page by page, into KVA that was set aside
+at boot, so that it touches no map. An item of an interrupt zone may begin in the room that the previous page left.
+Nothing is ever given back: memory is type-stable. A zone that cannot grow hands out what it has left, then NULL.
+
+Left out: zones made by zbootinit(), whose size is not rounded and whose first items are static; the detour through
+kmem_map while kernel_map is locked (a matter of time, not of placement); ZONE_PANICFAIL; zdestroy() of FreeBSD 5. One
+growth must not be interleaved with another of the same interrupt zone: the kernel holds the zone at splhigh meanwhile.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    ATTR_WIRED,
+    DONE,
+    FAILED,
+    MAP_ALLOC,
+    NO_ENTRY,
+    P_ENTRIES,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_ALIGN,
+    R_ATTR,
+    R_BASE,
+    R_BYTES,
+    R_GRANTED,
+    R_ITEM,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_X,
+    WIRE,
+)
+
+ZONE_ROUNDING = 32
+ROUNDING_SHIFT = 5
+
+# Columns of State.zone (struct vm_zone); the fast path uses the first four.
+HEAD = 0  # first free item (zitems), in units of 32 bytes; END: none
+FREE = 1  # items on the list (zfreecnt)
+FREEMIN = 2  # zget() is called at this many free items or fewer (zfreemin)
+SIZE = 3  # bytes of an item, rounded (zsize)
+GROWTH = 4  # pages to grow by (zalloc)
+BASE = 5  # KVA of an interrupt zone (zkva); -1: an ordinary zone
+PAGEMAX = 6  # pages of that KVA (zpagemax)
+PAGES = 7  # pages held (zpagecount)
+TOTAL = 8  # items made (ztotal)
+COLUMNS = 9
+
+END = -1
+BEGIN = 0  # phases of an allocation
+MAPPED = 1
+WIRED = 2
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    freemin: int = -1  # free items at which every zone grows; -1: the kernel's rule, one page's worth, at least 1
+
+
+class State(NamedTuple):
+    """The zones and their links."""
+
+    p: Params
+    map: int  # number of the map in which ordinary zones grow
+    zone: np.ndarray  # int64[zones, COLUMNS]
+    link: np.ndarray  # int32[kva_bytes / 32], next free item, at the place of each free item
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Make one empty zone per item (zinit()), with limit > 0 in the KVA at `bases[z]`. `cpus` is not used.
+
+    A growth that would not hold one item is raised until it does: zget() could never make one.
+    Raises ValueError beyond 64 GiB of KVA.
+    """
+    if kva_bytes >> ROUNDING_SHIFT > 1 << 31:
+        raise ValueError(f"kva_bytes = {kva_bytes}: zones count units of {ZONE_ROUNDING} bytes in 31 bits (64 GiB)")
+    zone = np.zeros((max(len(items), 1), COLUMNS), np.int64)
+    zone[:, HEAD] = END
+    for row, item, base in zip(zone[: len(items)], items, bases, strict=True):
+        size = (item.size + ZONE_ROUNDING - 1) & -ZONE_ROUNDING
+        row[SIZE] = size
+        row[FREEMIN] = params.freemin if params.freemin >= 0 else max(PAGE // size, 1)
+        row[GROWTH] = max(item.growth, 1, -(-size // PAGE))
+        row[BASE] = base if item.limit else -1
+        row[PAGEMAX] = -(-size * item.limit // PAGE)
+    link = np.empty(kva_bytes >> ROUNDING_SHIFT, np.int32)  # a link is written before it is read
+    return State(params, map_number, zone, link)
+
+
+def kva_reserved(item: Item) -> int:
+    """Bytes of KVA that boot sets aside for an item: whole pages for an interrupt zone, 0 for an ordinary one."""
+    size = (item.size + ZONE_ROUNDING - 1) & -ZONE_ROUNDING
+    return -(-size * item.limit // PAGE) * PAGE
+
+
+@kernel
+def alloc(st, reg, i):
+    """Pop while more than zfreemin items are free, else grow: zalloc()."""
+    z = reg[i, R_ITEM]
+    if reg[i, R_PHASE] == BEGIN and st.zone[z, FREE] > st.zone[z, FREEMIN]:
+        return _pop(st, reg, i, z)
+    if st.zone[z, BASE] < 0:
+        return _grow_in_map(st, reg, i, z)
+    return _grow_in_place(st, reg, i, z)
+
+
+@kernel
+def free(st, reg, i):
+    """Push the item: zfree()."""
+    z = reg[i, R_ITEM]
+    item = reg[i, R_ADDR] >> ROUNDING_SHIFT
+    st.link[item] = st.zone[z, HEAD]
+    st.zone[z, HEAD] = item
+    st.zone[z, FREE] += 1
+    return DONE
+
+
+@kernel
+def _pop(st, reg, i, z):
+    item = st.zone[z, HEAD]
+    st.zone[z, HEAD] = st.link[item]
+    st.zone[z, FREE] -= 1
+    reg[i, R_ADDR] = item << ROUNDING_SHIFT
+    reg[i, R_GRANTED] = st.zone[z, SIZE]
+    return DONE
+
+
+@kernel
+def _grow_in_map(st, reg, i, z):
+    """Take a growth of pages from the map: zget() of an ordinary zone."""
+    nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
+    if reg[i, R_PHASE] == BEGIN:
+        reg[i, R_PHASE] = MAPPED
+        reg[i, R_MAP] = st.map
+        reg[i, R_BYTES] = nbytes
+        reg[i, R_ALIGN] = PAGE
+        reg[i, R_ATTR] = ATTR_WIRED
+        return MAP_ALLOC
+    if reg[i, R_BASE] == NO_ENTRY:
+        reg[i, R_PANIC] = P_ENTRIES
+        return FAILED
+    if reg[i, R_BASE] < 0:
+        return _take(st, reg, i, z, 0, 0)
+    st.zone[z, PAGES] += st.zone[z, GROWTH]
+    return _take(st, reg, i, z, reg[i, R_BASE], nbytes // st.zone[z, SIZE])
+
+
+@kernel
+def _grow_in_place(st, reg, i, z):
+    """Wire the next pages of the zone's own KVA: zget() of an interrupt zone. R_X counts the pages of this growth."""
+    base = st.zone[z, BASE]
+    refused = False
+    if reg[i, R_PHASE] == BEGIN:
+        reg[i, R_X] = 0
+    elif reg[i, R_BASE] < 0:
+        refused = True
+    else:
+        st.zone[z, PAGES] += 1
+        reg[i, R_X] += 1
+    pages = st.zone[z, PAGES]
+    if not refused and reg[i, R_X] < st.zone[z, GROWTH] and pages < st.zone[z, PAGEMAX]:
+        reg[i, R_PHASE] = WIRED
+        reg[i, R_BASE] = base + (pages << PAGE_SHIFT)
+        reg[i, R_BYTES] = PAGE
+        return WIRE
+    begin = (pages - reg[i, R_X]) << PAGE_SHIFT
+    begin -= begin % st.zone[z, SIZE]
+    items = ((pages << PAGE_SHIFT) - begin) // st.zone[z, SIZE]
+    return _take(st, reg, i, z, base + begin, items)
+
+
+@kernel
+def _take(st, reg, i, z, addr, items):
+    """Hand out the highest of the new items and push the rest ascending; without new ones, pop what is left."""
+    if items == 0:
+        return _pop(st, reg, i, z) if st.zone[z, FREE] > 0 else FAILED
+    size = st.zone[z, SIZE]
+    for _ in range(items - 1):
+        st.link[addr >> ROUNDING_SHIFT] = st.zone[z, HEAD]
+        st.zone[z, HEAD] = addr >> ROUNDING_SHIFT
+        addr += size
+    st.zone[z, FREE] += items - 1
+    st.zone[z, TOTAL] += items
+    reg[i, R_ADDR] = addr
+    reg[i, R_GRANTED] = size
+    return DONE
+
+
+def census(st: State) -> dict[str, int]:
+    """Pages held, items made and free, bytes of free items, and bytes of held pages that no item covers, all zones."""
+    zone = st.zone
+    counts = {
+        "pages": zone[:, PAGES].sum(),
+        "items": zone[:, TOTAL].sum(),
+        "free_items": zone[:, FREE].sum(),
+        "free_bytes": (zone[:, FREE] * zone[:, SIZE]).sum(),
+        "tail_bytes": (zone[:, PAGES] * PAGE - zone[:, TOTAL] * zone[:, SIZE]).sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}

@@ -1,0 +1,131 @@
+"""DragonFly's slab allocator of October 2003 once more, in plain Python written from the description alone."""
+
+from dataclasses import dataclass, field
+
+PAGE = 4096
+HEADER = 176
+STEPS = ((128, 8), (256, 16), (512, 32), (1024, 64), (2048, 128), (4096, 256), (8192, 512), (16384, 1024))
+
+
+def chunk_size(nbytes: int) -> int:
+    """Round a request up to its chunk."""
+    step = next(step for below, step in STEPS if nbytes < below)
+    return -(-nbytes // step) * step
+
+
+@dataclass(eq=False)
+class Zone:
+    """A zone laid out for chunks of one size, its first chunk already handed out."""
+
+    base: int
+    cpu: int
+    chunk: int
+    size: int
+    start: int
+    freed: dict[int, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        align = self.chunk if self.chunk & (self.chunk - 1) == 0 else 8
+        self.first = self.base + -(-HEADER // align) * align
+        self.capacity = (self.base + self.size - self.first) // self.chunk
+        order = [(self.start + k) % self.capacity for k in range(self.capacity)]
+        self.fresh = [self.first + index * self.chunk for index in order]
+
+    def free_count(self) -> int:
+        return len(self.fresh) + sum(map(len, self.freed.values()))
+
+    def take(self) -> int:
+        pages = [page for page, chunks in sorted(self.freed.items()) if chunks]
+        return self.freed[pages[0]].pop() if pages else self.fresh.pop(0)
+
+    def put(self, addr: int) -> None:
+        self.freed.setdefault((addr - self.base) // PAGE, []).append(addr)
+
+
+class NaiveSlab:
+    """The allocator over a map that counts upwards from `next` to `limit`; `map_log` and `ipis` tell what it asked."""
+
+    def __init__(self, zone_bytes: int, cpus: int, *, threshold: int = 2, limit: int = 1 << 30) -> None:
+        self.zone_bytes, self.threshold, self.limit = zone_bytes, threshold, limit
+        self.zone_limit = min(zone_bytes // 4, 16384)
+        self.lists = [{} for _ in range(cpus)]  # chunk size -> zones with free chunks, head first
+        self.idle = [[] for _ in range(cpus)]  # FreeZones, head last
+        self.queued = [[] for _ in range(cpus)]  # FreeOvZones, head last
+        self.junk = [0] * cpus
+        self.zones: dict[int, Zone] = {}
+        self.oversize: dict[int, int] = {}
+        self.mapped: dict[int, int] = {}
+        self.map_log: list[tuple[str, int, int]] = []
+        self.next = self.ipis = 0
+
+    def malloc(self, nbytes: int, cpu: int, *, nowait: bool = False) -> tuple[int, int]:
+        """Allocate; returns address and granted bytes, (-1, 0) without memory."""
+        if nbytes == 0:
+            return -8, 0
+        if not nowait:
+            while len(self.idle[cpu]) > self.threshold:
+                self._unmap(self.zones.pop(self.idle[cpu].pop().base).base)
+            while self.queued[cpu]:
+                self._unmap(self.queued[cpu].pop())
+        if nbytes >= self.zone_limit or nbytes % PAGE == 0:
+            size = -(-nbytes // PAGE) * PAGE
+            base = self._map(size, PAGE)
+            if base < 0:
+                return -1, 0
+            self.oversize[base] = size
+            return base, size
+        chunk = chunk_size(nbytes)
+        zones = self.lists[cpu].setdefault(chunk, [])
+        if not zones:
+            base = self.idle[cpu].pop().base if self.idle[cpu] else self._map(self.zone_bytes, self.zone_bytes)
+            if base < 0:
+                return -1, 0
+            zones.insert(0, self._new_zone(base, cpu, chunk))
+        zone = zones[0]
+        addr = zone.take()
+        if zone.free_count() == 0:
+            zones.pop(0)
+        return addr, chunk
+
+    def free(self, addr: int, cpu: int, *, interrupt: bool = False) -> None:
+        """Free on a CPU, perhaps in an interrupt."""
+        if addr == -8:
+            return
+        if addr in self.oversize:
+            del self.oversize[addr]
+            if interrupt:
+                self.queued[cpu].append(addr)
+            else:
+                self._unmap(addr)
+            return
+        zone = self.zones[addr - addr % self.zone_bytes]
+        self.ipis += zone.cpu != cpu
+        zones = self.lists[zone.cpu][zone.chunk]
+        if zone.free_count() == 0:
+            zones.insert(0, zone)
+        zone.put(addr)
+        if zone.free_count() == zone.capacity and len(zones) > 1:
+            zones.remove(zone)
+            self.idle[zone.cpu].append(zone)
+
+    def top(self) -> int:
+        """End of the highest range that is mapped."""
+        return max((base + size for base, size in self.mapped.items()), default=0)
+
+    def _new_zone(self, base: int, cpu: int, chunk: int) -> Zone:
+        zone = Zone(base, cpu, chunk, self.zone_bytes, self.junk[cpu])
+        self.junk[cpu] = (self.junk[cpu] + 20) % 131072
+        self.zones[base] = zone
+        return zone
+
+    def _map(self, size: int, align: int) -> int:
+        base = -(-self.next // align) * align
+        if base + size > self.limit:
+            return -1
+        self.next = base + size
+        self.mapped[base] = size
+        self.map_log.append(("alloc", base, size))
+        return base
+
+    def _unmap(self, base: int) -> None:
+        self.map_log.append(("free", base, self.mapped.pop(base)))

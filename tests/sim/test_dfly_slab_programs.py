@@ -1,0 +1,119 @@
+"""DragonFly slab: random programs against the naive allocator, and the compiled kernels against their source."""
+
+import types
+from itertools import pairwise
+
+import numpy as np
+from hand import Hand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_slab import NaiveSlab
+
+from kmemexp.sim import slots as s
+from kmemexp.sim.allocators import dfly_slab as slab
+
+KIB, MIB = 1 << 10, 1 << 20
+CPUS = 4
+sizes = st.one_of(
+    st.sampled_from([0, 1, 8, 129, 4095, 4096, 8191, 8192, 8193, 16383, 16384, 50000]),
+    st.integers(0, 17000),
+    st.integers(5000, 16383),
+)
+steps = st.tuples(
+    st.sampled_from(["alloc", "alloc", "free", "free", "free_run"]),
+    sizes,
+    st.integers(1, 24),  # how many
+    st.integers(0, CPUS - 1),
+    st.sampled_from([0, 0, s.F_NOWAIT, s.F_SOFT, s.F_HARD | s.F_NOWAIT]),
+    st.integers(0, 10**6),  # which object
+)
+
+
+class Pair:
+    """The allocator and the naive one side by side; live objects by address."""
+
+    def __init__(self, zone_bytes: int, cpus: int, limit: int, module=slab) -> None:
+        params = slab.Params(zone_bytes=zone_bytes)
+        state = slab.init(params, kva_bytes=64 * MIB, cpus=cpus, map_number=0, items=(), bases=())
+        self.hand = Hand(module, state, limit=limit)
+        self.naive = NaiveSlab(zone_bytes, cpus, limit=limit)
+        self.live: list[tuple[int, int]] = []
+
+    def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
+        self.hand.next = self.naive.next = self.naive.top()  # so that addresses are used again
+        want = self.naive.malloc(nbytes, cpu, nowait=bool(flags & s.F_NOWAIT))
+        addr = self.hand.alloc(nbytes, cpu=cpu, flags=flags)
+        assert (addr, self.hand.granted if addr != -1 else 0) == want
+        if addr != -1:
+            self.live.append((addr, self.hand.granted))
+
+    def free(self, which: int, cpu: int, flags: int) -> None:
+        addr, _ = self.live.pop(which % len(self.live))
+        before = self.naive.ipis
+        self.naive.free(addr, cpu, interrupt=bool(flags & (s.F_SOFT | s.F_HARD)))
+        self.hand.free(addr, cpu=cpu, flags=flags)
+        assert self.hand.answers.count(s.IPI) == self.naive.ipis - before
+
+    def check(self) -> None:
+        assert self.hand.map_log == self.naive.map_log
+        held = slab.census(self.hand.state)
+        assert held["pages"] * s.PAGE == sum(self.naive.mapped.values())
+        assert held["live_bytes"] == sum(granted for _, granted in self.live)
+        assert held["idle_zones"] == sum(map(len, self.naive.idle))
+        listed = [zone for lists in self.naive.lists for zones in lists.values() for zone in zones]
+        assert held["free_chunks"] == sum(zone.free_count() for zone in listed)
+        assert held["fresh_chunks"] == sum(len(zone.fresh) for zone in listed)
+        placed = sorted(block for block in self.live if block[0] >= 0)
+        assert all(a + size <= b for (a, size), (b, _) in pairwise(placed))
+
+    def play(self, program: list, cpus: int) -> None:
+        for verb, nbytes, count, cpu, flags, which in program:
+            if verb == "alloc":
+                for _ in range(count):
+                    self.alloc(nbytes, cpu % cpus, flags)
+            for k in range(min(count, len(self.live)) if verb != "alloc" else 0):
+                self.free(which if verb == "free_run" else which * (k + 1), cpu % cpus, flags)
+            self.check()
+
+    def drain(self, cpus: int) -> None:
+        while self.live:
+            self.free(len(self.live) // 2, len(self.live) % cpus, 0)
+        for cpu in range(cpus):
+            self.alloc(1, cpu, 0)
+        while self.live:
+            self.free(0, 0, 0)
+        self.check()
+
+
+def plain_python() -> types.SimpleNamespace:
+    """The module's kernels as plain functions that call each other, not the compiled ones."""
+    names = vars(slab).copy()
+    for name, kernel in vars(slab).items():
+        if hasattr(kernel, "py_func"):
+            names[name] = types.FunctionType(kernel.py_func.__code__, names)
+    return types.SimpleNamespace(**names)
+
+
+programs = st.lists(steps, min_size=1, max_size=30)
+
+
+@settings(max_examples=120, deadline=None)
+@given(programs, st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]), st.integers(1, CPUS), st.sampled_from([2, 60]))
+def test_random_programs_go_as_in_the_naive_allocator(program, zone_bytes, cpus, limit_mib):
+    pair = Pair(zone_bytes, cpus, limit_mib * MIB)
+    pair.play(program, cpus)
+    pair.drain(cpus)
+    held = slab.census(pair.hand.state)
+    assert (held["live_bytes"], held["oversize_pages"], held["queued_pages"]) == (0, 0, 0)
+    assert (pair.hand.state.cpu[:, slab.FREE_ZONES_COUNT] <= 3).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(programs, st.integers(1, CPUS))
+def test_the_compiled_code_does_what_the_python_source_says(program, cpus):
+    module = plain_python()
+    compiled, plain = Pair(32 * KIB, cpus, 4 * MIB), Pair(32 * KIB, cpus, 4 * MIB, module)
+    for pair in (compiled, plain):
+        pair.play(program, cpus)
+    for a, b in zip(compiled.hand.state, plain.hand.state, strict=True):
+        assert np.array_equal(a, b)
