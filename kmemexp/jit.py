@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numba
 
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False}
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
 
 
@@ -51,7 +51,14 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
     for name, part in functions.items():
         _check_signature(function.__globals__[name], part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
-    return _cached(_rebind(function, dict(functions), label), modules)
+    return _cached(_rebind(function, {name: _inlined(part) for name, part in functions.items()}, label), modules)
+
+
+def _inlined(function: Callable) -> Callable:
+    """Compile a part into its driver: a call would copy the descriptors of all arrays of a state."""
+    if numba.config.DISABLE_JIT:
+        return function
+    return numba.njit(forceinline=True, **OPTIONS)(getattr(function, "py_func", function))
 
 
 def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> Callable:
@@ -59,7 +66,7 @@ def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> C
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
         if name not in functions and getattr(called, "is_template", False):
-            functions[name] = kernel(_rebind(called, functions, label))
+            functions[name] = _inlined(_rebind(called, functions, label))
     copy = types.FunctionType(
         function.__code__, function.__globals__ | functions, f"{function.__name__}[{label}]", function.__defaults__
     )

@@ -4,7 +4,7 @@
 A_OPS = 0  # operations played
 A_ALLOCS = 1  # allocations that succeeded
 A_FREES = 2
-A_REQUESTED = 3  # requested bytes of live objects
+A_REQUESTED = 3  # requested bytes of live objects (of the object allocators: what a map serves itself counts below)
 A_GRANTED = 4  # granted bytes of live objects
 A_REQUESTED_PEAK = 5
 A_HELD = 6  # bytes that the object allocators hold (pages wired for them)

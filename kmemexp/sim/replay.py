@@ -40,7 +40,7 @@ from kmemexp.sim.probes import (
     SERVER_B,
     SERVER_MAP,
 )
-from kmemexp.sim.slots import (  # noqa: F401 - the stubs are the names that bind replaces
+from kmemexp.sim.slots import (
     DONE,
     F_NOWAIT,
     FAILED,
@@ -97,38 +97,31 @@ class World(NamedTuple):
 
 
 @template
-def map_step(arena, answer, reg, counters, op):
-    """Carry out what a step asked of the map: MAP_ALLOC, MAP_FREE or WIRE. Failures are told apart and counted."""
-    nbytes = reg[0, R_BYTES]
-    if answer == WIRE:
-        reg[0, R_BASE] = 0
-        counters[A_HELD] += nbytes
-    elif answer == MAP_FREE:
+def map_step(arena, answer, account, reg, counters, op):
+    """Carry out what a step asked of the map: MAP_ALLOC, MAP_FREE or WIRE. Refusals are told apart and counted."""
+    m, nbytes, cpu = reg[0, R_MAP], reg[0, R_BYTES], reg[0, R_CPU]
+    if answer == MAP_ALLOC:
         counters[A_MAP_OPS] += 1
-        if map_free(arena, reg[0, R_MAP], reg[0, R_BASE], nbytes, reg[0, R_CPU]) == NO_ENTRY:
-            note_panic(counters, P_ENTRIES, op)
-        counters[A_HELD] -= nbytes
-    else:
-        counters[A_MAP_OPS] += 1
-        m = reg[0, R_MAP]
-        addr = map_alloc(arena, m, nbytes, reg[0, R_ALIGN], reg[0, R_ATTR], reg[0, R_CPU])
+        addr = map_alloc(arena, m, nbytes, reg[0, R_ALIGN], reg[0, R_ATTR], cpu)
         reg[0, R_BASE] = addr
         if addr >= 0:
-            counters[A_HELD] += nbytes
+            counters[account] += nbytes
+        elif addr == NO_ENTRY:
+            reg[0, R_PANIC] = P_ENTRIES
+        elif map_free_bytes(arena, m) >= nbytes:
+            counters[A_FRAGMENTED] += 1
         else:
-            refuse(arena, m, addr, nbytes, counters, op)
-    counters[A_HELD_PEAK] = max(counters[A_HELD_PEAK], counters[A_HELD])
-
-
-@template
-def refuse(arena, m, reason, nbytes, counters, op):
-    """Count a refusal by the map: fragmented, exhausted, or no entry left."""
-    if reason == NO_ENTRY:
-        note_panic(counters, P_ENTRIES, op)
-    elif map_free_bytes(arena, m) >= nbytes:
-        counters[A_FRAGMENTED] += 1
+            counters[A_EXHAUSTED] += 1
+    elif answer == MAP_FREE:
+        counters[A_MAP_OPS] += 1
+        if map_free(arena, m, reg[0, R_BASE], nbytes, cpu) == NO_ENTRY:
+            note_panic(counters, P_ENTRIES, op)
+        else:
+            counters[account] -= nbytes
     else:
-        counters[A_EXHAUSTED] += 1
+        reg[0, R_BASE] = 0
+        counters[account] += nbytes
+    counters[A_HELD_PEAK] = max(counters[A_HELD_PEAK], counters[A_HELD])
 
 
 @template
@@ -141,34 +134,30 @@ def note_panic(counters, panic, op):
 
 
 @template
-def direct(arena, freeing, reg, counters, op):
-    """Serve an operation by a map itself. Returns DONE or FAILED."""
-    m = reg[0, R_MAP]
-    nbytes = (reg[0, R_SIZE] + PAGE - 1) & -PAGE
-    counters[A_MAP_OPS] += 1
-    if freeing:
-        if map_free(arena, m, reg[0, R_ADDR], nbytes, reg[0, R_CPU]) == NO_ENTRY:
-            note_panic(counters, P_ENTRIES, op)
-        counters[A_DIRECT] -= nbytes
-        return DONE
-    addr = map_alloc(arena, m, nbytes, PAGE, reg[0, R_ATTR], reg[0, R_CPU])
-    if addr < 0:
-        refuse(arena, m, addr, nbytes, counters, op)
-        return FAILED
-    reg[0, R_ADDR] = addr
-    reg[0, R_GRANTED] = nbytes
-    counters[A_DIRECT] += nbytes
-    return DONE
+def direct(freeing, reg):
+    """One step of an operation that a map serves by itself: ask the map, then take its answer."""
+    if reg[0, R_PHASE] == 0:
+        reg[0, R_PHASE] = 1
+        reg[0, R_BYTES] = (reg[0, R_SIZE] + PAGE - 1) & -PAGE
+        reg[0, R_ALIGN] = PAGE
+        if freeing:
+            reg[0, R_BASE] = reg[0, R_ADDR]
+            return MAP_FREE
+        return MAP_ALLOC
+    if not freeing:
+        reg[0, R_ADDR] = reg[0, R_BASE]
+    return FAILED if reg[0, R_BASE] < 0 else DONE
 
 
 @template
 def serve(a, b, c, arena, server, freeing, reg, counters, op):
-    """Play one operation through the allocator that serves it, step by step. Returns DONE or FAILED."""
-    if server == SERVER_MAP:
-        return direct(arena, freeing, reg, counters, op)
+    """Play one operation through whoever serves it, step by step. Returns DONE or FAILED."""
+    account = A_DIRECT if server == SERVER_MAP else A_HELD
     while True:
         counters[A_STEPS] += 1
-        if freeing:
+        if server == SERVER_MAP:
+            answer = direct(freeing, reg)
+        elif freeing:
             if server == SERVER_A:
                 answer = free_a(a, reg, 0)
             elif server == SERVER_B:
@@ -187,7 +176,7 @@ def serve(a, b, c, arena, server, freeing, reg, counters, op):
             reg[0, R_CPU] = reg[0, R_TARGET]
             counters[A_IPIS] += 1
         elif answer <= WIRE:
-            map_step(arena, answer, reg, counters, op)
+            map_step(arena, answer, account, reg, counters, op)
 
 
 @template
@@ -197,40 +186,28 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
     objects, counters, reg = w.objects, w.counters, w.reg
     server, item, target_map, attribute = w.server, w.item, w.target_map, w.attribute
     for i in range(lo, hi):
-        k = kind[i]
-        s = slot[i]
+        k, s = kind[i], slot[i]
         freeing = op[i] != 0
-        if freeing and objects[s, O_ADDR] == ABSENT:
-            continue  # its allocation had failed
+        if freeing:
+            if objects[s, O_ADDR] == ABSENT:
+                continue  # its allocation had failed
+            reg[0, R_ADDR] = objects[s, O_ADDR]
+            reg[0, R_SIZE] = objects[s, O_SIZE]
+        else:
+            reg[0, R_SIZE] = size[i]
         reg[0, R_CPU] = cpu[i]
         reg[0, R_ITEM] = item[k]
         reg[0, R_FLAGS] = flags[i]
         reg[0, R_PHASE] = 0
+        reg[0, R_PANIC] = P_NONE
         if server[k] == SERVER_MAP:
             reg[0, R_MAP] = target_map[k]
             reg[0, R_ATTR] = attribute[k]
+        answer = serve(a, b, c, arena, server[k], freeing, reg, counters, i)
         if freeing:
-            reg[0, R_ADDR] = objects[s, O_ADDR]
-            reg[0, R_SIZE] = objects[s, O_SIZE]
-            serve(a, b, c, arena, server[k], True, reg, counters, i)
-            objects[s, O_ADDR] = ABSENT
-            counters[A_REQUESTED] -= objects[s, O_SIZE]
-            counters[A_GRANTED] -= objects[s, O_GRANTED]
-            counters[A_FREES] += 1
-            continue
-        reg[0, R_SIZE] = size[i]
-        reg[0, R_PANIC] = P_NONE
-        if serve(a, b, c, arena, server[k], False, reg, counters, i) == DONE:
-            granted = reg[0, R_GRANTED]
-            objects[s, O_ADDR] = reg[0, R_ADDR]
-            objects[s, O_SIZE] = size[i]
-            objects[s, O_GRANTED] = granted
-            counters[A_ALLOCS] += 1
-            counters[A_REQUESTED] += size[i]
-            counters[A_GRANTED] += granted
-            counters[A_REQUESTED_TOTAL] += size[i]
-            counters[A_GRANTED_TOTAL] += granted
-            counters[A_REQUESTED_PEAK] = max(counters[A_REQUESTED_PEAK], counters[A_REQUESTED])
+            forget(objects, s, server[k], counters)
+        elif answer == DONE:
+            remember(objects, s, server[k], reg, counters)
         else:
             objects[s, O_ADDR] = ABSENT
             counters[A_FAILURES] += 1
@@ -240,6 +217,33 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
                 note_panic(counters, reg[0, R_PANIC], i)
     counters[A_OPS] += hi - lo
     return hi - lo
+
+
+@template
+def remember(objects, s, server, reg, counters):
+    """Enter a new object in the table and in the totals."""
+    size, granted = reg[0, R_SIZE], reg[0, R_GRANTED]
+    objects[s, O_ADDR] = reg[0, R_ADDR]
+    objects[s, O_SIZE] = size
+    counters[A_ALLOCS] += 1
+    if server == SERVER_MAP:
+        return
+    objects[s, O_GRANTED] = granted
+    counters[A_REQUESTED] += size
+    counters[A_GRANTED] += granted
+    counters[A_REQUESTED_TOTAL] += size
+    counters[A_GRANTED_TOTAL] += granted
+    counters[A_REQUESTED_PEAK] = max(counters[A_REQUESTED_PEAK], counters[A_REQUESTED])
+
+
+@template
+def forget(objects, s, server, counters):
+    """Take an object out of the table and of the totals."""
+    objects[s, O_ADDR] = ABSENT
+    counters[A_FREES] += 1
+    if server != SERVER_MAP:
+        counters[A_REQUESTED] -= objects[s, O_SIZE]
+        counters[A_GRANTED] -= objects[s, O_GRANTED]
 
 
 @template

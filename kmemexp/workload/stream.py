@@ -52,3 +52,22 @@ class Load(NamedTuple):
 
     kinds: Kinds
     streams: tuple[Stream, ...]
+
+
+def columns(stream: Stream) -> tuple[np.ndarray, ...]:
+    """Columns that a driver without a clock takes, in its order."""
+    return stream.op, stream.kind, stream.slot, stream.size, stream.cpu, stream.flags
+
+
+def one_allocation(kind: int, nbytes: int) -> Stream:
+    """A stream of one allocation, in slot 0."""
+    return Stream(
+        time_ns=np.zeros(1, np.int64),
+        op=np.full(1, OP_ALLOC, np.uint8),
+        kind=np.full(1, kind, np.int16),
+        slot=np.zeros(1, np.int32),
+        size=np.full(1, nbytes, np.int32),
+        cpu=np.zeros(1, np.int16),
+        flags=np.zeros(1, np.uint8),
+        slots=1,
+    )

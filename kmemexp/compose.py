@@ -1,0 +1,233 @@
+"""From a cell's plain configuration to a machine that has booted: parts found by name, maps laid out, kinds routed."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp import jit
+from kmemexp.errors import ConfigError
+from kmemexp.sim import allocators, arenas, replay, sizing, slots
+from kmemexp.sim.allocators import absent
+from kmemexp.sim.arenas import vm_map
+from kmemexp.sim.items import Item
+from kmemexp.sim.probes import A_COUNT, ABSENT, O_ADDR, O_COUNT, SERVER_MAP
+from kmemexp.workload import stream as w
+
+KERNEL, KMEM, MB, CLEAN, BUFFER, PAGER, EXEC = range(7)
+MAP_NAMES = ("kernel_map", "kmem_map", "mb_map", "clean_map", "buffer_map", "pager_map", "exec_map")
+DIRECT_MAPS = {w.KVA: KERNEL, w.KVA_WIRED: KERNEL, w.EXEC: EXEC, w.BUFFER: BUFFER, w.PAGER: PAGER}
+PLACES = ("a", "b", "c")
+SUPPLIES = {"kmapentzone": vm_map.FIXED, "reservation": vm_map.RESERVE}
+ATTRIBUTES = 3  # ATTR_SINGLE, ATTR_WIRED, ATTR_PAGEABLE
+MINIMAL = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
+
+
+class Design(NamedTuple):
+    """A design's code: its object allocators and arena, and the drivers bound to them."""
+
+    names: tuple[str, ...]  # of the object allocators, without the absent ones
+    servers: tuple[ModuleType, ...]  # one per place
+    arena: ModuleType
+    replay: Callable
+    observe: Callable
+
+
+class Machine(NamedTuple):
+    """One lane's machine after boot."""
+
+    world: replay.World
+    replay: Callable
+    observe: Callable
+    maps: list[int]  # maps that the workload's kinds are served from
+    malloc_map: int
+
+
+@functools.cache
+def design(names: tuple[str, ...], arena: str) -> Design:
+    """Bind the drivers to these object allocators (at most three, distinct) and this arena."""
+    servers = [part(allocators, name) for name in names]
+    servers += [absent] * (len(PLACES) - len(servers))
+    arena_module = part(arenas, arena)
+    parts = {f"{verb}_{place}": getattr(m, verb) for place, m in zip(PLACES, servers, strict=True)
+             for verb in ("alloc", "free")}  # fmt: skip
+    map_parts = {n: getattr(arena_module, n) for n in ("map_alloc", "map_free", "map_free_bytes")}
+    label = ",".join([*names, arena])
+    return Design(
+        names,
+        tuple(servers),
+        arena_module,
+        jit.bind(replay.replay, parts | map_parts, label),
+        jit.bind(replay.observe, {n: getattr(arena_module, n) for n in ("map_measure", "map_paint")}, arena),
+    )
+
+
+def part(package: ModuleType, name: str) -> ModuleType:
+    """Import a part by name; ConfigError lists what there is."""
+    known = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+    if name not in known:
+        raise ConfigError(f"{package.__name__.rpartition('.')[2]}: no part is called {name!r}; there are {', '.join(known)}")
+    return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def params(module: ModuleType, given: Mapping[str, int], **filled: int) -> tuple:
+    """Parameters of a part: what the configuration gives, and `filled` for fields of that name left at 0."""
+    fields = module.Params._fields
+    if unknown := sorted(set(given) - set(fields)):
+        name = module.__name__.rpartition(".")[2]
+        raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(fields) or 'none'}")
+    chosen = module.Params(**given)
+    return chosen._replace(**{k: v for k, v in filled.items() if k in fields and not getattr(chosen, k)})
+
+
+def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
+    """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
+    objects, machine = config["objects"], config["machine"]
+    code = _design_of(config)
+    malloc_map = KMEM if config["maps"]["layout"] == "split" else KERNEL
+    home = _homes(objects, malloc_map)
+    server, item, items = _routes(objects, code.names, kinds)
+    given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
+    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    facts = given | {"ram_bytes": machine["ram_bytes"], "nmbufs": sized.nmbufs, "nmbclusters": sized.nmbclusters}
+    arena, bases = _carve(config, code, sized, kinds, items)
+    states = [absent.init(absent.Params(), map_number=0, items=(), bases=(), **given)] * len(PLACES)
+    for place, name in enumerate(code.names):
+        module = code.servers[place]
+        chosen = params(module, objects["params"].get(name, {}), **facts)
+        states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
+    direct = [DIRECT_MAPS.get(k, KERNEL) for k in kinds.klass.tolist()]
+    world = replay.World(
+        *states,
+        arena,
+        server,
+        item,
+        target_map=np.array(direct, np.int64),
+        attribute=np.where(kinds.klass == w.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE).astype(np.int64),
+        objects=_no_objects(slot_count),
+        counters=np.zeros(A_COUNT, np.int64),
+        reg=np.zeros((1, slots.R_COUNT), np.int64),
+    )
+    used = sorted({*direct, *home.values(), KERNEL})
+    return Machine(world, code.replay, code.observe, used, malloc_map)
+
+
+def warm(configs: Iterable[Mapping]) -> None:
+    """Compile the drivers of every distinct design among `configs`, or load them from the disk cache."""
+    seen = {(_names(c["objects"]), c["maps"]["arena"]): c for c in configs}
+    none = np.zeros(0, np.int32)
+    kinds = w.Kinds((), none.astype(np.int8), none, none, none)
+    for config in seen.values():
+        machine = boot(config, kinds, 0)
+        machine.observe(machine.world.arena, KERNEL, np.zeros(slots.M_COUNT, np.int64), np.zeros(0))
+
+
+def _names(objects: Mapping) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"]]))
+
+
+def _design_of(config: Mapping) -> Design:
+    return design(_names(config["objects"]), config["maps"]["arena"])
+
+
+def _homes(objects: Mapping, malloc_map: int) -> dict[str, int]:
+    """Map in which each allocator grows: zones in kernel_map, mbufs in mb_map, whatever serves malloc in malloc's."""
+    return {objects["mbuf"]: MB} | {objects["zone"]: KERNEL} | {objects["malloc"]: malloc_map}
+
+
+def _carve(
+    config: Mapping, code: Design, sized: sizing.Sizing, kinds: w.Kinds, items: dict[str, list[Item]]
+) -> tuple[tuple, dict]:
+    """Build the arena with what boot takes from it. Returns it and, for each allocator, the KVA of its items or -1."""
+    machine, maps = config["machine"], config["maps"]
+    arena = code.arena.init(
+        params(code.arena, {}, supply=SUPPLIES[maps["entries"]], entry_limit=sized.map_entries),
+        kva_bytes=machine["kva_bytes"], cpus=machine["cpus"], maps=len(MAP_NAMES),
+    )  # fmt: skip
+    take = _Taker(code, arena)
+    for name, nbytes, parent in carved_at_boot(config, sized):
+        if name in MAP_NAMES:
+            base = take(name, nbytes, parent, slots.ATTR_SINGLE)
+            code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
+        elif name not in kinds.names:  # a zone of the workload's own takes its place
+            take(name, nbytes, parent, slots.ATTR_PAGEABLE)
+    bases = {}
+    for name, module in zip(code.names, code.servers, strict=False):
+        sizes = [module.kva_reserved(i) if sets_aside(module) else 0 for i in items[name]]
+        bases[name] = [take("a zone", n, "kernel_map", slots.ATTR_PAGEABLE) if n else -1 for n in sizes]
+    return arena, bases
+
+
+def carved_at_boot(config: Mapping, sized: sizing.Sizing) -> list[sizing.Reservation]:
+    """List what a cell's kernel carves out of its maps at boot, before any zone of the workload."""
+    maps = config["maps"]
+    return sizing.reservations(
+        sized,
+        split=maps["layout"] == "split",
+        kmapentzone=maps["entries"] == "kmapentzone",
+        zones=sets_aside(part(allocators, config["objects"]["zone"])),
+        image_bytes=maps["image_bytes"],
+    )
+
+
+def sets_aside(module: ModuleType) -> bool:
+    """Whether an allocator serves interrupt zones from KVA that it sets aside at boot."""
+    return hasattr(module, "kva_reserved")
+
+
+class _Taker:
+    """Takes memory from a map at boot, through the replay driver itself: nothing else needs compiling."""
+
+    def __init__(self, code: Design, arena: tuple) -> None:
+        maps, attributes = np.divmod(np.arange(len(MAP_NAMES) * ATTRIBUTES), ATTRIBUTES)
+        self.code = code
+        self.world = replay.World(
+            *[module.init(module.Params(), **MINIMAL) for module in code.servers],
+            arena,
+            server=np.full(len(maps), SERVER_MAP, np.int64),
+            item=np.zeros(len(maps), np.int64),
+            target_map=maps,
+            attribute=attributes,
+            objects=_no_objects(1),
+            counters=np.zeros(A_COUNT, np.int64),
+            reg=np.zeros((1, slots.R_COUNT), np.int64),
+        )
+
+    def __call__(self, name: str, nbytes: int, parent: str, attribute: int) -> int:
+        """Take `nbytes` from the map called `parent`; returns the address."""
+        kind = MAP_NAMES.index(parent) * ATTRIBUTES + attribute
+        one = w.one_allocation(kind, nbytes)
+        self.code.replay(self.world, *w.columns(one), 0, 1)
+        addr = int(self.world.objects[0, O_ADDR])
+        if addr == ABSENT:
+            raise ConfigError(
+                f"machine.kva_bytes: {parent} has no room for {name} ({nbytes / 2**20:.1f} MiB) at boot; "
+                "enlarge the KVA or use less RAM, from which the maps are sized"
+            )
+        return addr
+
+
+def _no_objects(count: int) -> np.ndarray:
+    objects = np.zeros((max(count, 1), O_COUNT), np.int64)
+    objects[:, O_ADDR] = ABSENT
+    return objects
+
+
+def _routes(objects: Mapping, names: Sequence[str], kinds: w.Kinds) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Server and item number of each kind, and the items of each allocator."""
+    items: dict[str, list[Item]] = {name: [] for name in names}
+    server = np.full(len(kinds.names), SERVER_MAP, np.int64)
+    item = np.zeros(len(kinds.names), np.int64)
+    serves = {w.MALLOC: objects["malloc"], w.ZONE: objects["zone"], w.MBUF: objects["mbuf"]}
+    for k, klass in enumerate(kinds.klass.tolist()):
+        if klass in serves:
+            name = serves[klass]
+            server[k] = names.index(name)
+            if klass == w.ZONE:
+                item[k] = len(items[name])
+                items[name].append(Item(int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])))
+    return server, item, items

@@ -1,0 +1,163 @@
+"""Run one lane: play a stream in chunks between samples, look at the maps at each sample, sum up the metrics."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.compose import MAP_NAMES, Machine, boot
+from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
+from kmemexp.sim import probes as a
+from kmemexp.sim import slots as s
+from kmemexp.workload.build import build
+from kmemexp.workload.stream import Load, Stream, columns
+
+CHUNK = 100_000  # operations between two returns to Python
+UNUSABLE = {"16k": 2, "128k": 5, "1m": 8, "4m": 10}  # request size: log2 of its pages
+
+
+class Lane(NamedTuple):
+    """What one replica of a cell gives."""
+
+    replica: int
+    metrics: np.ndarray  # float64[len(METRICS)]
+    panic: str  # what the historic kernel would have printed first, or ""
+    series: np.ndarray  # int64[points, len(SERIES)]
+    snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map, uint8[bins] occupied share
+
+
+class Sampling(NamedTuple):
+    """How often a lane is looked at."""
+
+    points: int
+    snapshots: int
+    bins: int
+
+
+def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> Lane:
+    """Play a whole stream on a machine that has just booted."""
+    span = int(stream.time_ns[-1]) if stream.count else 0
+    times = np.linspace(0, span, sampling.points + 1)[1:].astype(np.int64)
+    ends = np.searchsorted(stream.time_ns, times, side="right")
+    ends[-1] = stream.count
+    painted = set(np.linspace(0, sampling.points - 1, sampling.snapshots).round().astype(int).tolist())
+    series = np.zeros((sampling.points, len(SERIES)), np.int64)
+    entries = np.zeros(sampling.points, np.int64)
+    snapshots: list[tuple[int, str, np.ndarray]] = []
+    at = 0
+    for point, (time_ns, end) in enumerate(zip(times.tolist(), ends.tolist(), strict=True)):
+        at = _play(machine, stream, at, end)
+        totals = _look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
+        series[point] = _row(machine, totals, time_ns)
+        entries[point] = totals[:, s.M_ENTRIES].sum()
+    return Lane(
+        replica, _metrics(machine, series, entries), PANICS[machine.world.counters[a.A_PANIC]], series, snapshots
+    )
+
+
+def _play(machine: Machine, stream: Stream, at: int, end: int) -> int:
+    while at < end:
+        at += machine.replay(machine.world, *columns(stream), at, min(end, at + CHUNK))
+    return at
+
+
+def _look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarray:
+    """Totals of every map that serves requests, int64[maps, M_COUNT]; with `bins`, their occupancy as well."""
+    totals = np.zeros((len(machine.maps), s.M_COUNT), np.int64)
+    for row, m in zip(totals, machine.maps, strict=True):
+        shares = np.zeros(bins)
+        machine.observe(machine.world.arena, m, row, shares)
+        if bins:
+            snapshots.append((time_ns, MAP_NAMES[m], np.round(shares * 255).astype(np.uint8)))
+    return totals
+
+
+def _row(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
+    c = machine.world.counters
+    malloc = totals[machine.maps.index(machine.malloc_map)]
+    return [
+        time_ns,
+        c[a.A_OPS],
+        c[a.A_REQUESTED],
+        c[a.A_GRANTED],
+        c[a.A_HELD],
+        totals[:, s.M_FREE].sum(),
+        totals[:, s.M_LARGEST].max(),
+        totals[:, s.M_HOLES].sum(),
+        totals[:, s.M_ENTRIES].sum(),
+        malloc[s.M_FREE],
+        malloc[s.M_LARGEST],
+        c[a.A_FAILURES],
+    ]
+
+
+def _metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    column = {name: series[:, i].astype(float) for i, name in enumerate(SERIES)}
+    final = _look(machine, 0, 0, [])
+    c = machine.world.counters
+    free, largest = column["map_free_bytes"], column["map_largest_run_bytes"]
+    requested, granted, held = column["requested_bytes"], column["granted_bytes"], column["held_bytes"]
+    values = {
+        "map_external_frag_ratio": 1 - _ratio(largest[-1], free[-1]),
+        "map_external_frag_mean_ratio": np.mean([1 - _ratio(x, y) for x, y in zip(largest, free, strict=True)]),
+        "map_free_bytes": free[-1],
+        "map_largest_run_bytes": largest[-1],
+        "map_largest_run_min_bytes": largest.min(),
+        "map_holes_count": column["map_holes_count"][-1],
+        "map_holes_max_count": column["map_holes_count"].max(),
+        "map_entries_max_count": entries.max(),
+        "map_high_water_bytes": final[:, s.M_HIGH].sum(),
+        "malloc_headroom_min_bytes": column["malloc_free_bytes"].min(),
+        "malloc_largest_run_min_bytes": column["malloc_largest_run_bytes"].min(),
+        "failed_fragmented_count": c[a.A_FRAGMENTED],
+        "failed_exhausted_count": c[a.A_EXHAUSTED],
+        "alloc_failures_count": c[a.A_FAILURES],
+        "nowait_failures_count": c[a.A_NOWAIT_FAILURES],
+        "panics_count": c[a.A_PANICS],
+        "internal_frag_ratio": 1 - _ratio(requested.sum(), granted.sum()),
+        "total_frag_ratio": 1 - _ratio(requested[-1], held[-1]),
+        "total_frag_mean_ratio": 1 - _ratio(requested.sum(), held.sum()),
+        "total_frag_peak_ratio": 1 - _ratio(c[a.A_REQUESTED_PEAK], c[a.A_HELD_PEAK]),
+        "held_peak_bytes": c[a.A_HELD_PEAK],
+        "held_mean_bytes": held.mean(),
+        "held_end_bytes": c[a.A_HELD],
+        "requested_peak_bytes": c[a.A_REQUESTED_PEAK],
+        "granted_total_bytes": c[a.A_GRANTED_TOTAL],
+        "requested_total_bytes": c[a.A_REQUESTED_TOTAL],
+        "map_operations_count": c[a.A_MAP_OPS],
+        "map_walked_count": final[:, s.M_WALKED].sum(),
+        "steps_count": c[a.A_STEPS],
+        "ipis_count": c[a.A_IPIS],
+        "operations_count": c[a.A_OPS],
+    }
+    for name, order in UNUSABLE.items():
+        small = final[:, s.M_HIST : s.M_HIST + order].sum()
+        values[f"map_unusable_{name}_ratio"] = _ratio(small, free[-1])
+    row = np.empty(len(METRICS))
+    for name, value in values.items():
+        row[INDEX[name]] = value
+    return row
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else 0.0
+
+
+def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
+    """Simulate replicas of a cell (its canonical configuration as a plain dict), one lane each. Raises ConfigError."""
+    load = _load(json.dumps(config["workload"], sort_keys=True), config["machine"]["cpus"], config["seed"],
+                 tuple(replicas))  # fmt: skip
+    sampling = Sampling(**config["sample"])
+    lanes = []
+    for replica, stream in zip(replicas, load.streams, strict=True):
+        machine = boot(config, load.kinds, stream.slots)
+        lanes.append(run(machine, stream, sampling, replica))
+    return lanes
+
+
+@functools.lru_cache(maxsize=2)
+def _load(workload: str, cpus: int, seed: int, replicas: tuple[int, ...]) -> Load:
+    """Streams of the cells last simulated: the designs of a group of cells see the same ones."""
+    return build(json.loads(workload), cpus=cpus, seed=seed, replicas=replicas)

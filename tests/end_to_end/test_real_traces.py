@@ -1,0 +1,58 @@
+"""Real kernel traces through the real driver: bytes and pages agree with figures counted by an independent program."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kmemexp import compose, lane
+from kmemexp.metrics import INDEX
+from kmemexp.sim import probes
+from kmemexp.workload.traces import library
+
+TRACES = ["compile", "filetree", "pgbench"]
+ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2}
+
+
+def play(path: Path, allocator: str) -> tuple[lane.Lane, compose.Machine]:
+    """Serve every object of a trace by one allocator in a KVA that has room for all."""
+    kinds, stream = library.load(str(path))
+    config = {
+        "maps": {"layout": "unified", "arena": "vm_map", "entries": "kmapentzone", "image_bytes": 8 << 20},
+        "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "params": {}},
+        "machine": ROOMY,
+    }
+    machine = compose.boot(config, kinds, stream.slots)
+    return lane.run(machine, stream, lane.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
+
+
+def expected(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"{name}.expected.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACES)
+def test_buckets_hold_exactly_the_pages_and_bytes_that_were_counted(shared_traces: Path, name: str) -> None:
+    want = expected(shared_traces, name)
+    result, machine = play(shared_traces / f"{name}.txt.zst", "buckets")
+    value = dict(zip(INDEX, result.metrics.tolist(), strict=True))
+    assert value["alloc_failures_count"] == 0
+    assert value["held_end_bytes"] == want["buckets_pages_end"] * 4096
+    assert value["held_peak_bytes"] == want["buckets_pages_peak"] * 4096
+    assert value["granted_total_bytes"] == want["pow2_alloc"]
+    assert value["requested_total_bytes"] == want["bytes_req"]
+    assert value["requested_peak_bytes"] == want["peak"]["req"]
+    counters = machine.world.counters
+    assert counters[probes.A_REQUESTED] == want["live_at_end"]["req"]
+    assert counters[probes.A_GRANTED] == want["live_at_end"]["pow2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACES)
+def test_dragonfly_slab_grants_exactly_the_bytes_that_were_counted(shared_traces: Path, name: str) -> None:
+    want = expected(shared_traces, name)
+    result, machine = play(shared_traces / f"{name}.txt.zst", "dfly_slab")
+    value = dict(zip(INDEX, result.metrics.tolist(), strict=True))
+    assert value["alloc_failures_count"] == 0
+    assert value["granted_total_bytes"] == want["dfly_alloc"]
+    assert machine.world.counters[probes.A_GRANTED] == want["live_at_end"]["dfly"]
