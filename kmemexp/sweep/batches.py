@@ -1,0 +1,134 @@
+"""Batches: lanes that one worker simulates in one go, grouped so that a generated stream serves all its designs."""
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # workers read batches without pandas
+    import pandas as pd
+
+SIMULATE = "kmemexp.compose:simulate_lanes"
+TARGET_SECONDS = 2.0  # work in a batch
+RATE_OPS = 5e6  # operations that a core simulates per second, roughly
+LEAST_SECONDS = 0.1  # below this, sending and storing a batch costs more than simulating it
+STRETCH = 2.5  # a stream's lanes stay together up to so many times the target
+BATCHES_PER_CPU = 4
+
+
+class Cell(NamedTuple):
+    """The part of one cell that belongs to a batch."""
+
+    cell_key: str
+    config: str  # canonical JSON
+    axes: str  # JSON
+    design: str
+    workload: str
+    cpus: int
+    ram_bytes: int
+    kva_bytes: int
+    est_ops: int  # operations of one replica
+    replicas: tuple[int, ...]
+
+
+class Batch(NamedTuple):
+    """What a worker is told: pickled, a few kB."""
+
+    id: str
+    cells: tuple[Cell, ...]
+    simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes."""
+        return sum(len(cell.replicas) for cell in self.cells)
+
+    @property
+    def est_ops(self) -> int:
+        """Estimated operations of all lanes."""
+        return sum(cell.est_ops * len(cell.replicas) for cell in self.cells)
+
+    @property
+    def rows(self) -> dict[str, list[int]]:
+        """Replicas by cell key."""
+        return {cell.cell_key: list(cell.replicas) for cell in self.cells}
+
+
+Lane = tuple[Cell, int]  # a cell and one of its replicas
+
+
+def make_batches(
+    cells: "pd.DataFrame",
+    replicas: Sequence[int],
+    done: Container[tuple[str, int]],
+    *,
+    cpus: int = 1,
+    target_seconds: float = TARGET_SECONDS,
+    rate_ops: float = RATE_OPS,
+    simulate: str = SIMULATE,
+) -> list[Batch]:
+    """Batches of all lanes that are not in `done`, in the order of the plan.
+
+    `cells` has a row per cell with the fields of `Cell` and `stream_key`; lanes of equal stream key and replica replay
+    the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than four.
+    """
+    streams = list(_streams(cells, replicas, done))
+    total = sum(cell.est_ops for lanes in streams for cell, _ in lanes)
+    target = min(target_seconds * rate_ops, max(total / (BATCHES_PER_CPU * cpus), LEAST_SECONDS * rate_ops))
+    batches: list[Batch] = []
+    now: list[Lane] = []
+    work = 0
+    for piece in (piece for lanes in streams for piece in _pieces(lanes, target)):
+        ops = sum(cell.est_ops for cell, _ in piece)
+        if now and work + ops > 1.25 * target:
+            batches.append(_batch(now, simulate))
+            now, work = [], 0
+        now += piece
+        work += ops
+    return [*batches, _batch(now, simulate)] if now else batches
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Cut a batch in two, to find the lane that kills its worker. It must have two lanes at least."""
+    lanes = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
+    middle = len(lanes) // 2
+    return _batch(lanes[:middle], batch.simulate), _batch(lanes[middle:], batch.simulate)
+
+
+def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tuple[str, int]]) -> Iterator[list[Lane]]:
+    """Missing lanes of each stream: by stream key in the order of the plan, then by replica."""
+    names = Cell._fields[:-1]
+    groups: dict[str, list[Cell]] = {}
+    columns = [cells[name].tolist() for name in names]
+    for stream_key, *values in zip(cells["stream_key"].tolist(), *columns, strict=True):
+        groups.setdefault(stream_key, []).append(Cell(*values, replicas=()))
+    for group in groups.values():
+        for replica in replicas:
+            if lanes := [(cell, replica) for cell in group if (cell.cell_key, replica) not in done]:
+                yield lanes
+
+
+def _pieces(lanes: list[Lane], target: float) -> Iterator[list[Lane]]:
+    """Keep the lanes of a stream together, or cut where they are much more than a batch should hold."""
+    work = sum(cell.est_ops for cell, _ in lanes)
+    count = 1 if work <= STRETCH * target else round(work / target)
+    piece: list[Lane] = []
+    ahead = 0.0
+    for lane in lanes:
+        if piece and ahead + lane[0].est_ops / 2 > work / count:
+            yield piece
+            piece, ahead = [], ahead - work / count
+        piece.append(lane)
+        ahead += lane[0].est_ops
+    yield piece
+
+
+def _batch(lanes: list[Lane], simulate: str) -> Batch:
+    replicas: dict[str, list[int]] = {}
+    cells: dict[str, Cell] = {}
+    for cell, replica in lanes:
+        cells.setdefault(cell.cell_key, cell)
+        replicas.setdefault(cell.cell_key, []).append(int(replica))
+    content = json.dumps(list(replicas.items()), separators=(",", ":"))
+    merged = tuple(cell._replace(replicas=tuple(replicas[key])) for key, cell in cells.items())
+    return Batch(hashlib.sha256(content.encode()).hexdigest()[:20], merged, simulate)

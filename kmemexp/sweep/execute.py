@@ -1,0 +1,213 @@
+"""Run what a plan asks for and the results folder has not got: submit, commit as results come, stop in good order."""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kmemexp.errors import InputError
+from kmemexp.sweep import batches, provenance, worker
+from kmemexp.sweep.batches import Batch
+from kmemexp.sweep.progress import Quiet, make_progress
+from kmemexp.sweep.runners import Finished, Runner, make_runner
+from kmemexp.sweep.schema import DONE, FAILED
+from kmemexp.sweep.store import Row, Store
+
+if TYPE_CHECKING:
+    from kmemexp.sweep.plan import Plan
+
+POLL_SECONDS = 0.2
+TRIES = 2  # crashes of a batch before it is cut in two, and of a lane before it counts as failed
+ERRORS_SHOWN = 5  # different ones
+
+
+class Outcome(NamedTuple):
+    """What came of a plan."""
+
+    done: int  # rows simulated now
+    failed: int  # rows of the plan that stand as failed, from now or from earlier
+    skipped: int  # rows that were done already
+    interrupted: bool  # by Ctrl-C, with rows still missing
+    seconds: float
+    root: str
+
+
+class _Stop:
+    """Whether to submit no more batches, and why."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.interrupted = False
+
+
+def execute(plan: "Plan", *, progress: bool | None = None) -> Outcome:
+    """Simulate the rows of a plan that are missing (and the failed ones, if it says so) and commit them.
+
+    Ctrl-C drains: nothing more is submitted, what is in work is committed. A second one gives that up too. `progress`
+    is None for a bar or lines on stderr, False for silence. Raises InputError where the user must do something first.
+    """
+    started = time.monotonic()
+    store = Store(plan.root, write=True)
+    rows = [(key, replica) for key in plan.cells["cell_key"].tolist() for replica in _replicas(plan)]
+    before = store.done()
+    kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
+    stop = _Stop()
+    if any(row not in kept for row in rows):
+        _run(plan, store, kept, stop, progress)
+    after = store.done()
+    now = [after.get(row) for row in rows]
+    skipped = sum(before.get(row) == DONE for row in rows)
+    missing = now.count(None)
+    if stop.reason and missing:
+        sys.stderr.write(
+            f"{stop.reason}: {len(rows) - missing:,} of {len(rows):,} rows are in {store.root}. To go on from there:\n"
+            f"  {provenance.command()}\n"
+        )
+    return Outcome(
+        done=now.count(DONE) - skipped,
+        failed=now.count(FAILED),
+        skipped=skipped,
+        interrupted=stop.interrupted and missing > 0,
+        seconds=time.monotonic() - started,
+        root=store.root,
+    )
+
+
+def _replicas(plan: "Plan") -> Sequence[int]:
+    return range(plan.replicas) if isinstance(plan.replicas, int) else plan.replicas
+
+
+def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool | None) -> None:
+    """Simulate what is missing, with its record in `_run.json`."""
+    replicas = _replicas(plan)
+    simulate = getattr(plan, "simulate", batches.SIMULATE)
+    lanes = [sum((key, r) not in kept for r in replicas) for key in plan.cells["cell_key"].tolist()]
+    work = sum(n * ops for n, ops in zip(lanes, plan.cells["est_ops"].tolist(), strict=True))
+    configs = [config for n, config in zip(lanes, plan.cells["config"].tolist(), strict=True) if n]
+    record = provenance.new_run(plan.name, uuid.uuid4().hex, plan.cells["cell_key"].tolist(), replicas)
+    store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
+    runner = make_runner(plan.cluster, store.uri)
+    with make_progress(progress, sum(lanes), work) as shown, _draining(stop):
+        try:
+            _prepare(runner, simulate, configs, stop, shown)
+            todo = batches.make_batches(
+                plan.cells, replicas, kept, cpus=runner.cpus(), simulate=simulate,
+                target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
+            )  # fmt: skip
+            _Driver(runner, store, record["id"], stop, shown, plan.max_failures).drive(todo)
+        except KeyboardInterrupt:
+            stop.reason, stop.interrupted = "interrupted", True
+        finally:
+            runner.close()
+    record |= {
+        "ended": provenance.now(),
+        "outcome": stop.reason or "complete",
+        "rows": shown.done,
+        "failed": shown.failed,
+    }
+    store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
+
+
+@contextlib.contextmanager
+def _draining(stop: _Stop) -> Iterator[None]:
+    """Turn the first Ctrl-C into a request to stop; the second one is a KeyboardInterrupt as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        stop.reason, stop.interrupted = "interrupted", True
+        os.write(2, b"\nstopping when the batches in work are done; Ctrl-C again gives them up\n")
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _prepare(runner: Runner, simulate: str, configs: Sequence[str], stop: _Stop, shown: Quiet) -> None:
+    """Start the runner and compile the designs meanwhile, so that workers find them in the disk cache."""
+    parsed = [json.loads(config) for config in configs]
+    distinct = {json.dumps([c.get(part) for part in ("design", "maps", "objects")], sort_keys=True): c for c in parsed}
+    shown.status(f"compiling {len(distinct)} designs" if len(distinct) > 1 else "compiling the design")
+    refused: list[InputError] = []
+
+    def warm() -> None:
+        module = importlib.import_module(simulate.partition(":")[0])
+        try:
+            getattr(module, "warm", lambda configs: None)(list(distinct.values()))
+        except InputError as error:
+            refused.append(error)
+        except Exception as error:  # what does not compile becomes failed rows of its own cells
+            shown.note(f"compiling ahead failed: {type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=warm, daemon=True, name="kmemexp-warm")
+    thread.start()
+    runner.start()
+    while thread.is_alive() and not stop.reason:
+        thread.join(POLL_SECONDS)
+    if refused:
+        raise refused[0]
+
+
+class _Driver:
+    """Keeps a runner busy and commits what it gives back."""
+
+    def __init__(
+        self, runner: Runner, store: Store, run: str, stop: _Stop, shown: Quiet, max_failures: int | None
+    ) -> None:
+        self.runner, self.store, self.run = runner, store, run
+        self.stop, self.shown, self.max_failures = stop, shown, max_failures
+        self.waiting: deque[Batch] = deque()
+        self.running = 0
+        self.crashes: dict[str, int] = {}  # by batch id
+        self.errors: set[str] = set()
+
+    def drive(self, todo: Sequence[Batch]) -> None:
+        """Work until everything is committed, or until `stop` is set and what is in work is committed."""
+        self.waiting.extend(todo)
+        while self.running or (self.waiting and not self.stop.reason):
+            while self.waiting and not self.stop.reason and self.running < self.runner.window():
+                batch = self.waiting.popleft()
+                self.runner.submit(batch, self.crashes.get(batch.id, 0))
+                self.running += 1
+            finished = self.runner.poll(POLL_SECONDS)
+            self.running -= len(finished)
+            self._commit([done for f in finished if (done := self._settled(f))])
+
+    def _settled(self, finished: Finished) -> Finished | None:
+        """Give the batch back if it has a result; else queue it again, whole or in halves, and give None."""
+        batch = finished.batch
+        if finished.result:
+            return finished
+        crashes = self.crashes.get(batch.id, 0) + 1
+        if crashes >= TRIES and batch.lanes == 1:
+            return Finished(batch, worker.stage_failures(batch, self.store.uri, finished.crash))
+        again = batches.halves(batch) if crashes >= TRIES else (batch,)
+        self.crashes.update((each.id, 1) for each in again)
+        self.waiting.extendleft(reversed(again))
+        return None
+
+    def _commit(self, finished: Sequence[Finished]) -> None:
+        if not finished:
+            return
+        self.store.commit([part for f in finished for part in f.result.parts], self.run)
+        for f in finished:
+            self.shown.advance(f.batch.lanes, len(f.result.errors), f.batch.est_ops)
+            for error in f.result.errors:
+                if error not in self.errors and len(self.errors) < ERRORS_SHOWN:
+                    self.errors.add(error)
+                    self.shown.note(f"failed: {error}")
+        if self.max_failures and self.shown.failed >= self.max_failures and not self.stop.reason:
+            self.stop.reason = f"stopped after {self.shown.failed} failed rows (max_failures={self.max_failures})"

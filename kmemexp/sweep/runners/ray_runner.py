@@ -1,0 +1,153 @@
+"""Simulates on Ray: one task per batch, on this machine or on a cluster.
+
+Ray's own retries are off: the driver sees every crash, and cuts the batch in two to find the lane that causes it.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` makes Ray upload the working directory
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns about GPUs
+
+import ray
+from ray import exceptions as ray_errors
+
+from kmemexp.errors import InputError
+from kmemexp.sweep.batches import Batch
+from kmemexp.sweep.runners import Finished
+from kmemexp.sweep.worker import run_batch
+
+PER_CPU = 3  # batches in flight per CPU: one in work, the next ones on their way
+OBJECT_STORE_BYTES = 100 << 20  # results do not pass through it
+CRASHES = (
+    ray_errors.WorkerCrashedError,
+    ray_errors.OutOfMemoryError,
+    ray_errors.NodeDiedError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.ObjectLostError,
+)
+PROBE_SECONDS = 10.0
+PASSED_ON = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")
+
+
+class Runner:
+    """See `runners.Runner`. Uses the Ray that this process is connected to already, if it is."""
+
+    def __init__(self, cluster: Mapping[str, Any], root: str) -> None:
+        self._address = cluster.get("address") or "local"
+        self._num_cpus = cluster.get("num_cpus")
+        self._window = cluster.get("window")
+        self._root = root
+        self._running: dict[Any, Batch] = {}
+        self._ours = False
+
+    def start(self) -> None:
+        """Start a Ray on this machine, or connect to the cluster at `address`."""
+        options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1}
+        if ray.is_initialized():
+            options["runtime_env"] = {"env_vars": _environment()}
+        else:
+            _probe(self._address)
+            self._ours = True  # also where it fails halfway
+            _connect(self._address, self._num_cpus)
+        self._task = ray.remote(run_batch).options(**options)
+
+    def cpus(self) -> int:
+        """CPUs of all nodes that are up, or as many of them as the configuration allows."""
+        return max(1, min(_cpus_there(), self._num_cpus or _cpus_there()))
+
+    def window(self) -> int:
+        """Follow the cluster as nodes come and go: more batches than CPUs, or an autoscaler would see no demand.
+
+        Where only some of its CPUs may be used, as many batches as those.
+        """
+        allowed = self.cpus()
+        return self._window or (allowed if allowed < _cpus_there() else PER_CPU * allowed)
+
+    def submit(self, batch: Batch, attempt: int) -> None:
+        """Hand the batch to Ray."""
+        self._running[self._task.remote(batch, self._root, attempt)] = batch
+
+    def poll(self, timeout: float) -> list[Finished]:
+        """Collect what has finished. A dead worker or node is a crash; what a worker raised is raised."""
+        if not self._running:
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._collect(ref) for ref in ready]
+
+    def close(self) -> None:
+        """Stop tasks in work, and Ray if it was started or connected to here."""
+        if self._ours:
+            ray.shutdown()
+        else:
+            for ref in self._running:
+                ray.cancel(ref, force=True)
+        self._running.clear()
+
+    def _collect(self, ref: Any) -> Finished:
+        batch = self._running.pop(ref)
+        try:
+            return Finished(batch, ray.get(ref))
+        except CRASHES as error:
+            return Finished(batch, None, f"{type(error).__name__}: the worker died while it simulated this row")
+        except ray_errors.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, InputError) else error.as_instanceof_cause()) from None
+
+
+def _cpus_there() -> int:
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def _environment() -> dict[str, str]:
+    """Variables of every worker: one thread each, and this process's settings of Numba."""
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | passed_on
+
+
+def _connect(address: str, num_cpus: int | None) -> None:
+    package = Path(__file__).resolve().parents[2]
+    environment: dict[str, Any] = {"env_vars": _environment()}
+    if address == "local":
+        environment["env_vars"]["PYTHONPATH"] = _python_path(package.parent)
+        how = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        environment["py_modules"] = [str(package)]  # every node simulates with the driver's own code
+        how = {}
+    try:
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **how)
+    except (OSError, ImportError, RuntimeError, ValueError, AssertionError) as error:
+        ray.shutdown()
+        raise InputError(_advice(address, error)) from error
+
+
+def _probe(address: str) -> None:
+    """Raise InputError if nobody listens at HOST:PORT: Ray itself would wait for minutes."""
+    target = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = target.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise InputError(_advice(address, error)) from error
+
+
+def _python_path(first: Path) -> str:
+    return os.pathsep.join(filter(None, [str(first), os.environ.get("PYTHONPATH")]))
+
+
+def _advice(address: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if address == "local":
+        return f"Ray does not start on this machine: {reason}. cluster=serial runs the same sweep without it."
+    return (
+        f"no Ray cluster at cluster.address={address}: {reason}. Start one with `ray start --head` and use "
+        "cluster.address=auto on that machine or ray://HOST:10001 from another (pip install 'ray[client]==2.60.0'); "
+        "or use cluster=local or cluster=serial."
+    )

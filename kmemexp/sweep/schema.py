@@ -1,0 +1,59 @@
+"""Arrow schemas of the three result tables. One row here = one column on disk, whoever wrote it."""
+
+import hashlib
+
+import pyarrow as pa
+
+from kmemexp.metrics import NAMES, SERIES
+
+LAYOUT = 1
+"""Version of the results folder: where its files stand and what its manifests hold."""
+
+DONE = "done"
+FAILED = "failed"
+
+_COLUMNS = {
+    "metrics": [
+        ("cell_key", pa.string()),
+        ("replica", pa.int32()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("design", pa.string()),
+        ("workload", pa.string()),
+        ("cpus", pa.int32()),
+        ("ram_bytes", pa.int64()),
+        ("kva_bytes", pa.int64()),
+        ("axes", pa.string()),
+        ("config", pa.string()),
+        ("panic", pa.string()),
+        *((name, pa.float64()) for name in NAMES),
+    ],
+    "series": [
+        ("cell_key", pa.string()),
+        ("replica", pa.int32()),
+        ("sample", pa.int32()),
+        *((name, pa.int64()) for name in SERIES),
+    ],
+    "snapshots": [
+        ("cell_key", pa.string()),
+        ("replica", pa.int32()),
+        ("time_ns", pa.int64()),
+        ("map", pa.string()),
+        ("occupancy", pa.list_(pa.uint8())),
+    ],
+}
+
+
+def _stamp() -> str:
+    text = str(LAYOUT) + repr([(table, name, str(kind)) for table, cols in _COLUMNS.items() for name, kind in cols])
+    return f"{LAYOUT}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+STAMP = _stamp()
+"""Names the layout and every column: folders of another stamp cannot be continued."""
+
+SCHEMAS: dict[str, pa.Schema] = {
+    table: pa.schema(columns, metadata={b"kmemexp.schema": STAMP.encode()}) for table, columns in _COLUMNS.items()
+}
+"""Schema of each table: "metrics", "series", "snapshots"."""

@@ -1,0 +1,170 @@
+"""A worker: simulates the lanes of a batch and stages their rows. Runs in whatever process the runner has."""
+
+import functools
+import hashlib
+import importlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from kmemexp.metrics import NAMES, SERIES
+from kmemexp.sweep import parts
+from kmemexp.sweep.batches import SIMULATE, Batch, Cell, make_batches
+from kmemexp.sweep.parts import Part
+from kmemexp.sweep.schema import DONE, FAILED, SCHEMAS
+
+if TYPE_CHECKING:
+    from kmemexp.sweep.plan import Plan
+
+IDENTITY = ("cell_key", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "axes", "config")
+
+
+class Failure(NamedTuple):
+    """A lane that gave no result."""
+
+    replica: int
+    error: str
+
+
+class BatchResult(NamedTuple):
+    """What a worker reports to the driver: the rows themselves are in the store."""
+
+    parts: list[Part]
+    errors: list[str]  # of the failed lanes
+    seconds: dict[str, float]  # wall time by cell key, all lanes of the cell together
+
+
+def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
+    """Simulate a batch and stage its rows in the results folder `root`; the driver's commit makes them count.
+
+    What simulating a cell raises becomes its failed rows, and the batch goes on. Errors of the store are raised.
+    """
+    simulate = find(batch.simulate)
+    done: list[tuple[Cell, Any]] = []
+    failed: list[tuple[Cell, Failure]] = []
+    seconds = {}
+    for cell in batch.cells:
+        started = time.perf_counter()
+        for lane in _simulate(simulate, cell):
+            (failed if isinstance(lane, Failure) else done).append((cell, lane))
+        seconds[cell.cell_key] = time.perf_counter() - started
+    staged = []
+    if done:
+        staged.append(_stage(batch, root, attempt, DONE, done))
+    if failed:
+        staged.append(_stage(batch, root, attempt, FAILED, failed))
+    return BatchResult(staged, [failure.error for _, failure in failed], seconds)
+
+
+def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
+    """Stage failed rows for a batch that no worker survived."""
+    failed = [(cell, Failure(replica, error)) for cell in batch.cells for replica in cell.replicas]
+    return BatchResult([_stage(batch, root, 0, FAILED, failed)], [error] * batch.lanes, {})
+
+
+def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Simulate every lane of these plans in this process: metrics, series and snapshots, with nothing stored.
+
+    Raises whatever a cell raises.
+    """
+    lanes = []
+    for plan in plans:
+        simulate = find(getattr(plan, "simulate", SIMULATE))
+        for batch in make_batches(plan.cells, range(plan.replicas), ()):
+            for cell in batch.cells:
+                lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
+    return _metrics(lanes), _series(lanes), _snapshots(lanes)
+
+
+@functools.cache
+def find(name: str) -> Callable:
+    """Import the function that "module:function" names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _simulate(simulate: Callable, cell: Cell) -> list[Any]:
+    """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
+    outcome = _attempt(simulate, cell, cell.replicas)
+    if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
+        outcome = [lane for replica in cell.replicas for lane in _attempt(simulate, cell, [replica])]
+    return outcome
+
+
+def _attempt(simulate: Callable, cell: Cell, replicas: Sequence[int]) -> list[Any]:
+    try:
+        lanes = list(simulate(json.loads(cell.config), tuple(replicas)))
+        _check(lanes, replicas)
+    except Exception as error:
+        return [Failure(replica, _describe(error)) for replica in replicas]
+    return lanes
+
+
+def _check(lanes: list[Any], replicas: Sequence[int]) -> None:
+    if [lane.replica for lane in lanes] != list(replicas):
+        raise ValueError(f"asked for replicas {list(replicas)}, got {[lane.replica for lane in lanes]}")
+    for lane in lanes:
+        if lane.metrics.shape != (len(NAMES),) or lane.series.shape[1:] != (len(SERIES),):
+            raise ValueError(f"lane has {lane.metrics.shape} metrics and {lane.series.shape} series")
+
+
+def _describe(error: Exception) -> str:
+    """Type, message and a digest of the traceback, the same wherever the package is installed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    trail = "".join(f"{Path(frame.filename).name}:{frame.name}:{frame.lineno};" for frame in frames)
+    return f"{type(error).__name__}: {error} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
+
+
+def _stage(batch: Batch, root: str, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> Part:
+    cells: dict[str, list[int]] = {}
+    for cell, lane in lanes:
+        cells.setdefault(cell.cell_key, []).append(lane.replica)
+    part = Part(parts.new_id(batch.id, attempt), status, cells)
+    build = {"metrics": _metrics, "series": _series, "snapshots": _snapshots}
+    for table in part.tables:
+        parts.stage(parts.connect(root), part.id, table, build[table](lanes))
+    return part
+
+
+def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    columns: dict[str, Any] = {name: [getattr(cell, name) for cell, _ in lanes] for name in IDENTITY}
+    columns["replica"] = [lane.replica for _, lane in lanes]
+    columns["seed"] = [json.loads(cell.config).get("seed") for cell, _ in lanes]
+    columns["status"] = [FAILED if isinstance(lane, Failure) else DONE for _, lane in lanes]
+    columns["error"] = [getattr(lane, "error", None) for _, lane in lanes]
+    columns["panic"] = [getattr(lane, "panic", None) for _, lane in lanes]
+    for i, name in enumerate(NAMES):
+        columns[name] = [None if isinstance(lane, Failure) else float(lane.metrics[i]) for _, lane in lanes]
+    return pa.Table.from_pydict(columns, SCHEMAS["metrics"])
+
+
+def _series(lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    points = [len(lane.series) for _, lane in lanes]
+    values = np.concatenate([lane.series for _, lane in lanes])
+    columns = _identity(lanes, points)
+    columns["sample"] = np.concatenate([np.arange(n) for n in points])
+    columns |= {name: values[:, i] for i, name in enumerate(SERIES)}
+    return pa.Table.from_pydict(columns, SCHEMAS["series"])
+
+
+def _snapshots(lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    shots = [shot for _, lane in lanes for shot in lane.snapshots]
+    columns = _identity(lanes, [len(lane.snapshots) for _, lane in lanes])
+    columns["time_ns"] = [time_ns for time_ns, _, _ in shots]
+    columns["map"] = [name for _, name, _ in shots]
+    columns["occupancy"] = [bins for _, _, bins in shots]
+    return pa.Table.from_pydict(columns, SCHEMAS["snapshots"])
+
+
+def _identity(lanes: list[tuple[Cell, Any]], counts: list[int]) -> dict[str, Any]:
+    keys = np.array([cell.cell_key for cell, _ in lanes], dtype=object)
+    return {
+        "cell_key": np.repeat(keys, counts),
+        "replica": np.repeat(np.array([lane.replica for _, lane in lanes], np.int32), counts),
+    }

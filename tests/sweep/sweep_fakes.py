@@ -1,0 +1,100 @@
+"""A plan and a simulator for the tests of the store and the runners: quick, deterministic, and able to misbehave."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kmemexp.errors import InputError
+from kmemexp.metrics import NAMES, SERIES
+
+SIMULATE = "sweep_fakes:simulate"
+
+
+class Lane(NamedTuple):
+    replica: int
+    metrics: np.ndarray
+    panic: str
+    series: np.ndarray
+    snapshots: list[tuple[int, str, np.ndarray]]
+
+
+@dataclass
+class FakePlan:
+    """What `execute` reads of a plan."""
+
+    cells: Any
+    root: str
+    replicas: Any = 2
+    name: str = "fake"
+    cluster: dict = field(default_factory=lambda: {"runner": "serial"})
+    retry_failed: bool = False
+    max_failures: int | None = None
+    simulate: str = SIMULATE
+
+
+def simulate(config: dict, replicas: Sequence[int]) -> list[Lane]:
+    """Random numbers that depend on the cell and the replica; `config` may ask for trouble in some replicas."""
+    return [_lane(config, replica) for replica in replicas]
+
+
+def _lane(config: dict, replica: int) -> Lane:
+    if replica in config.get("fail", ()):
+        raise ValueError(f"cell {config['n']} cannot do replica {replica}")
+    if (path := config.get("fail_until")) and not Path(path).exists():
+        raise RuntimeError("not yet")
+    if replica in config.get("signals", ()):
+        for number in config["numbers"]:
+            os.kill(os.getpid(), number)
+    if replica in config.get("poison", ()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (path := config.get("kill_once")) and not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path := config.get("gate"):
+        Path(path, f"started-{config['n']}-{replica}").touch()
+        while not Path(path, "go").exists():
+            time.sleep(0.01)
+    rng = np.random.default_rng([config["n"], replica, config["seed"]])
+    shots = [(i, name, rng.integers(0, 256, 4, np.uint8)) for i in range(2) for name in ("kernel_map", "kmem_map")]
+    return Lane(replica, rng.random(len(NAMES)), "", rng.integers(0, 1 << 40, (5, len(SERIES))), shots)
+
+
+def warm(configs: list[dict]) -> None:
+    """Note how many were asked for, where the configuration names a file; refuse where it says so."""
+    for config in configs:
+        if path := config.get("warmed"):
+            with Path(path).open("a") as log:
+                log.write(f"{len(configs)}\n")
+        if config.get("refuse"):
+            raise InputError("this design cannot be")
+
+
+def make_cells(configs: Sequence[dict], streams: int = 3, est_ops: int = 3_000_000) -> Any:
+    """The table of a plan: a cell per configuration, neighbours share a stream."""
+    import pandas as pd
+
+    rows = []
+    for i, given in enumerate(configs):
+        config = {"n": i, "seed": 7, "design": {"name": f"design{i % 2}"}} | given
+        rows.append(
+            {
+                "cell_key": f"{i:032x}",
+                "config": json.dumps(config, sort_keys=True),
+                "axes": json.dumps({"design": i % 2}),
+                "design": f"design{i % 2}",
+                "workload": f"load{i // streams}",
+                "cpus": 2,
+                "ram_bytes": 128 << 20,
+                "kva_bytes": 256 << 20,
+                "stream_key": f"stream{i // streams}",
+                "est_ops": est_ops,
+            }
+        )
+    return pd.DataFrame(rows)

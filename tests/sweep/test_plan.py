@@ -1,0 +1,397 @@
+"""Plans: from overrides to the table of cells."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kmemexp import config
+from kmemexp.cell import canonical, cell_key
+from kmemexp.errors import ConfigError, InputError
+from kmemexp.sweep.plan import plan_from
+
+DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
+
+
+def one(*overrides, **more):
+    (plan,) = plan_from(overrides, **more)
+    return plan
+
+
+def axis_rows(plan):
+    return [json.loads(text) for text in plan.cells["axes"]]
+
+
+def configs(plan):
+    return [json.loads(text) for text in plan.cells["config"]]
+
+
+@pytest.fixture
+def my_conf(tmp_path) -> Path:
+    """A user's folder of configuration files; `write(name, text)` adds one."""
+    folder = tmp_path / "my conf"
+    folder.mkdir()
+    return folder
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    path = folder / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_one_cell():
+    plan = one()
+    assert (plan.name, len(plan.cells), plan.replicas, plan.excluded) == ("adhoc", 1, 1, 0)
+    (cell,) = configs(plan)
+    assert cell["design"] == {"name": "freebsd4"}
+    assert cell["machine"] == {"cpus": 2, "ram_bytes": 128 << 20, "kva_bytes": 256 << 20}
+    assert plan.cells["axes"].tolist() == ["{}"]
+    assert plan.root == str(Path("results/adhoc").absolute())
+    assert plan.baseline == {}
+
+
+@pytest.mark.parametrize(
+    ("design", "layout", "malloc", "entries"),
+    [
+        ("freebsd4", "split", "buckets", "kmapentzone"),
+        ("freebsd4_unified", "unified", "buckets", "kmapentzone"),
+        ("dragonfly_nokmem", "unified", "buckets", "kmapentzone"),
+        ("dragonfly_slab", "unified", "dfly_slab", "reservation"),
+    ],
+)
+def test_a_design_selects_its_parts(design, layout, malloc, entries):
+    (cell,) = configs(one(f"design={design}"))
+    assert (cell["maps"]["layout"], cell["objects"]["malloc"], cell["maps"]["entries"]) == (layout, malloc, entries)
+
+
+def test_parts_can_be_swept_alone():
+    plan = one("design=dragonfly_slab", "maps=split,unified", "objects=slab,buckets_zones")
+    assert axis_rows(plan) == [
+        {"maps": m, "objects": o} for m in ("split", "unified") for o in ("slab", "buckets_zones")
+    ]  # fmt: skip
+    assert [c["maps"]["layout"] for c in configs(plan)] == ["split"] * 2 + ["unified"] * 2
+
+
+def test_columns():
+    cells = one("design=freebsd4,dragonfly_slab", "machine.cpus=1,4", "machine.kva_bytes=512MiB").cells
+    assert cells.columns.tolist() == [
+        "cell_key", "config", "axes", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "stream_key", "est_ops"
+    ]  # fmt: skip
+    assert cells["design"].tolist() == ["freebsd4"] * 2 + ["dragonfly_slab"] * 2
+    assert cells["cpus"].tolist() == [1, 4, 1, 4]
+    assert set(cells["kva_bytes"]) == {512 << 20}
+    assert (cells["est_ops"] > 0).all()
+
+
+def test_config_is_canonical_and_gives_the_key():
+    cells = one("design=freebsd4,dragonfly_slab", "workload=server2003,filetree", "seed=range(3)").cells
+    for key, text in zip(cells["cell_key"], cells["config"], strict=True):
+        assert canonical(json.loads(text)) == text
+        assert cell_key(json.loads(text)) == key
+
+
+def test_streams_are_shared_by_designs_and_machines_of_as_many_cpus():
+    cells = one(
+        "design=freebsd4,dragonfly_slab", "machine.cpus=1,2", "machine.kva_bytes=256MiB,512MiB", "seed=0,1"
+    ).cells
+    by_stream = cells.groupby(cells["stream_key"])
+    assert len(by_stream) == 4
+    assert all(len(set(group["cpus"])) == 1 and len(group) == 4 for _, group in by_stream)
+
+
+def test_key_knows_nothing_of_how_the_sweep_runs():
+    plain = one("+sweep=smoke").cells["cell_key"].tolist()
+    other = one(
+        "+sweep=smoke", "cluster=serial", "store.root=/elsewhere", "retry_failed=true", "sweep.reps.max=9", "on_error=stop",
+        "sweep.name=other", "sweep.metrics=[panics_count]", "progress=false",
+    )  # fmt: skip
+    assert other.cells["cell_key"].tolist() == plain
+    assert (other.name, other.root, other.replicas, other.max_failures) == ("other", "/elsewhere/other", 9, 1)
+    assert one("+sweep=smoke", "seed=1").cells["cell_key"].tolist() != plain
+
+
+def test_sizes_and_whole_floats_are_one_value():
+    assert len(one("machine.kva_bytes=256MiB,268435456,262144k").cells) == 1
+    assert one("machine.kva_bytes=256MiB,268435456").collapsed == 1
+    assert len(one("seed=1e3,1000").cells) == 1
+
+
+# Sweep files and the command line.
+
+
+def test_sweep_file():
+    plan = one("+sweep=fragmentation")
+    assert plan.name == "fragmentation"
+    assert set(plan.cells["design"]) == {"freebsd4", "dragonfly_nokmem", "dragonfly_slab"}
+    assert set(plan.cells["workload"]) == {"filetree", "pgbench", "server2003"}
+    assert plan.cells["kva_bytes"].nunique() == 3
+    assert plan.baseline == {"design": "freebsd4"}
+
+
+def test_pin_an_axis_of_the_file():
+    plan = one("+sweep=fragmentation", "design=dragonfly_slab")
+    assert set(plan.cells["design"]) == {"dragonfly_slab"}
+    assert "design" not in axis_rows(plan)[0]
+    assert plan.baseline == {}
+
+
+def test_replace_axes_of_the_file():
+    plan = one("+sweep=fragmentation", "design=dragonfly_slab,freebsd4_unified", "machine.cpus=range(1,9)")
+    assert set(plan.cells["design"]) == {"dragonfly_slab", "freebsd4_unified"}
+    assert sorted(set(plan.cells["cpus"])) == list(range(1, 9))
+    assert plan.baseline == {"design": "dragonfly_slab"}
+
+
+def test_glob_over_options():
+    plan = one("+sweep=smoke", "design=glob(*,exclude=freebsd4*)")
+    assert set(plan.cells["design"]) == {"dragonfly_nokmem", "dragonfly_slab"}
+
+
+def test_several_sweeps():
+    plans = plan_from(["+sweep=smoke,fragmentation", "machine.cpus=3"])
+    assert [plan.name for plan in plans] == ["smoke", "fragmentation"]
+    assert all(set(plan.cells["cpus"]) == {3} for plan in plans)
+    assert len(plan_from(["+sweep=glob(*)", "workload=filetree", "design=freebsd4"])) >= 2
+
+
+def test_other_overrides_hold_for_every_cell():
+    plan = one("+sweep=fragmentation", "workload=filetree", "workload.copies=3")
+    assert {c["workload"]["copies"] for c in configs(plan)} == {3}
+
+
+def test_override_of_a_key_that_the_default_workload_lacks():
+    plan = one("workload=server2003,berkeley1988", "workload.duration_s=30")
+    assert {c["workload"]["duration_s"] for c in configs(plan)} == {30}
+
+
+def test_sweep_settings_from_the_command_line():
+    plan = one("+sweep=smoke", "sweep.reps.max=16", "seed=7", "sweep.axes.machine.cpus=[1,2]")
+    assert plan.replicas == 16
+    assert {c["seed"] for c in configs(plan)} == {7}
+    assert set(plan.cells["cpus"]) == {1, 2}
+
+
+def test_user_folder(my_conf):
+    write(my_conf, "sweep/mine", "# @package _global_\nsweep: {axes: {design: 'freebsd4,my_design'}}\n")
+    write(my_conf, "design/my_design", "name: my_design\ntitle: Mine\n")
+    plan = one("+sweep=mine", config_dir=str(my_conf))
+    assert plan.name == "mine"
+    assert plan.cells["design"].tolist() == ["freebsd4", "my_design"]
+    again = one("+sweep=mine", f"hydra.searchpath=['file://{my_conf}']")
+    assert again.cells["cell_key"].tolist() == plan.cells["cell_key"].tolist()
+    found = one("+sweep=mine", f"hydra.searchpath=['file://{my_conf}']", "design=glob(my_*)")
+    assert found.cells["design"].tolist() == ["my_design"]
+
+
+def test_user_folder_that_is_not_there():
+    with pytest.raises(ConfigError, match="no folder /nowhere"):
+        one(config_dir="/nowhere")
+
+
+FILE = """# @package _global_
+machine: {{ram_bytes: 64MiB}}
+sweep:
+  axes:
+    design: [freebsd4, dragonfly_slab]
+    machine.cpus: [1, 2, 4]
+{more}"""
+
+
+def mine(my_conf, more, *overrides):
+    write(my_conf, "sweep/mine", FILE.format(more=more))
+    return one("+sweep=mine", *overrides, config_dir=str(my_conf))
+
+
+def test_when_collapses_the_others(my_conf):
+    plan = mine(my_conf, "  when: {machine.cpus: \"design == 'dragonfly_slab'\"}\n", "machine.cpus=1,2,4")
+    assert axis_rows(plan) == [
+        {"design": "freebsd4"},
+        *({"design": "dragonfly_slab", "machine.cpus": n} for n in (1, 2, 4)),
+    ]
+    assert plan.cells["cpus"].tolist() == [2, 1, 2, 4]  # the machine's own number, where the axis does not exist
+    assert plan.collapsed == 2
+
+
+def test_exclude_looks_at_any_key(my_conf):
+    plan = mine(
+        my_conf, "  exclude: [\"maps.layout == 'split' and machine.cpus > 1\", \"machine.ram_bytes == '1GiB'\"]\n"
+    )
+    assert [(r["design"], r["machine.cpus"]) for r in axis_rows(plan)] == [
+        ("freebsd4", 1), ("dragonfly_slab", 1), ("dragonfly_slab", 2), ("dragonfly_slab", 4)
+    ]  # fmt: skip
+    assert plan.excluded == 2
+
+
+def test_exclude_looks_at_parts_that_a_design_chooses(my_conf):
+    plan = mine(my_conf, "  exclude: [\"objects == 'slab'\"]\n")
+    assert set(plan.cells["design"]) == {"freebsd4"}
+
+
+def test_excluded_combinations_need_not_be_possible(my_conf):
+    more = "    workload: [filetree, server2003]\n    workload.copies: [1, 2]\n  when: {{workload.copies: {0}}}\n"
+    plan = mine(my_conf, more.format("\"workload == 'filetree'\""))
+    assert len(plan.cells) == 6 * 3
+    with pytest.raises(InputError, match=r"workload.copies.*\n.*workload=server2003"):
+        mine(my_conf, more.format('"true"'))
+
+
+def test_zip(my_conf):
+    plan = mine(my_conf, "  zip: [{machine.ram_bytes: [64MiB, 128MiB], machine.kva_bytes: [512MiB, 1GiB]}]\n")
+    assert set(zip(plan.cells["ram_bytes"] >> 20, plan.cells["kva_bytes"] >> 20, strict=True)) == {
+        (64, 512),
+        (128, 1024),
+    }
+    assert len(plan.cells) == 12
+
+
+def test_zip_of_groups_and_values(my_conf):
+    plan = mine(
+        my_conf, "  zip: [{workload: [filetree, pgbench], seed: [1, 2]}]\n", "design=freebsd4", "machine.cpus=1"
+    )
+    assert [(c["workload"]["name"], c["seed"]) for c in configs(plan)] == [("filetree", 1), ("pgbench", 2)]
+
+
+def test_parameter_of_an_allocator_that_serves_nothing_is_no_axis():
+    plan = one("design=freebsd4,dragonfly_slab", "objects.params.dfly_slab.release_threshold=2,4")
+    assert [c["objects"]["params"] for c in configs(plan)] == [
+        {}, {"dfly_slab": {"release_threshold": 2}}, {"dfly_slab": {"release_threshold": 4}}
+    ]  # fmt: skip
+    assert axis_rows(plan)[0] == {"design": "freebsd4"}
+
+
+def test_axis_inside_a_list():
+    plan = one("workload=server2003", "workload.phases.0.seconds=1,2")
+    assert [c["workload"]["phases"][0]["seconds"] for c in configs(plan)] == [1, 2]
+    with pytest.raises(ConfigError, match="no such key"):
+        one("workload=server2003", "workload.phases.99.seconds=1,2")
+
+
+def test_references_are_resolved_in_each_cell(my_conf):
+    write(my_conf, "machine/roomy", "cpus: 2\nram_bytes: 67108864\nkva_bytes: 536870912\n")
+    write(my_conf, "workload/as_many", "defaults: [filetree]\ncopies: ${machine.cpus}\n")
+    plan = one("workload=as_many,pgbench", "machine=roomy", "machine.cpus=1,3", config_dir=str(my_conf))
+    assert [c["workload"]["copies"] for c in configs(plan)][:2] == [1, 3]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(DESIGNS), min_size=1, max_size=2, unique=True),
+    st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([256, 512, 1024]), min_size=1, max_size=3, unique=True),
+    st.sampled_from(DESIGNS), st.integers(1, 6),
+)  # fmt: skip
+def test_plan_equals_the_filtered_product(my_conf, designs, cpus, kva, design, limit):
+    rule = f"design == '{design}' and machine.cpus > {limit}"
+    write(my_conf, "sweep/any", f'exclude: ["{rule}"]\naxes:\n  design: {designs}\n  machine.cpus: {cpus}\n')
+    product = list(itertools.product(designs, cpus, kva))
+    expected = [(d, n, k << 20) for d, n, k in product if not (d == design and n > limit)]
+    overrides = ["+sweep=any", "machine.kva_bytes=" + ",".join(f"{k}MiB" for k in kva)]
+    overrides[1:] = overrides[1:] if len(kva) > 1 else [overrides[1]]
+    if not expected:
+        with pytest.raises(ConfigError, match="every combination is excluded"):
+            one(*overrides, config_dir=str(my_conf))
+        return
+    plan = one(*overrides, config_dir=str(my_conf))
+    assert list(zip(plan.cells["design"], plan.cells["cpus"], plan.cells["kva_bytes"], strict=True)) == expected
+    assert plan.excluded == len(product) - len(expected)
+
+
+def test_large_plan_is_sound():
+    plan = one("design=freebsd4,dragonfly_slab", "machine.cpus=range(1,11)", "seed=range(200)")
+    assert len(plan.cells) == 4000
+    assert plan.cells["cell_key"].is_unique
+    rows = plan.cells.sample(20, random_state=1)
+    for key, text, axes in zip(rows["cell_key"], rows["config"], rows["axes"], strict=True):
+        cell, values = json.loads(text), json.loads(axes)
+        assert cell_key(cell) == key
+        assert (cell["design"]["name"], cell["seed"]) == (values["design"], values["seed"])
+        assert cell["machine"]["cpus"] == values["machine.cpus"]
+
+
+# Notebooks.
+
+
+def test_hydra_in_use_elsewhere_is_left_as_it_was(tmp_path):
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert len(one("seed=1,2").cells) == 2
+        assert compose("other").a == 1
+    assert not GlobalHydra.instance().is_initialized()
+    assert len(one("seed=1,2").cells) == 2
+
+
+def test_after_a_mistake_the_next_plan_works():
+    with pytest.raises(ConfigError):
+        one("seed=x")
+    assert len(one().cells) == 1
+
+
+def test_store_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert one("store.root=here").root == str(tmp_path / "here" / "adhoc")
+    assert one("store.root=s3://bucket/run1").root == "s3://bucket/run1/adhoc"
+    assert config.conf_dir().is_dir()
+
+
+MISTAKES = [
+    (["nonsense=1"], "nonsense"),
+    (["machine.ncpu=1"], "ncpu"),
+    (["machine.cpus=abc"], "machine.cpus"),
+    (["machine.cpus=0"], "machine.cpus=0"),
+    (["machine.cpus=1,0"], "machine.cpus=0"),
+    (["machine.cpus=40000"], "machine.cpus=40000"),
+    (["machine.ram_bytes=0"], "machine.ram_bytes"),
+    (["machine.ram_bytes=4097"], "multiple of the page"),
+    (["machine.kva_bytes=lots"], "machine.kva_bytes=lots"),
+    (["machine.kva_bytes=16MiB"], "machine.kva_bytes=16MiB.*kmem_map"),
+    (["machine.kva_bytes=1GiB,16MiB"], "machine.kva_bytes=16MiB"),
+    (["design=freebsd9"], "(?s)freebsd9.*freebsd4_unified"),
+    (["design=freebsd4,freebsd9"], "freebsd9.*did you mean freebsd4.*dragonfly_slab"),
+    (["+sweep=nothing"], "(?s)nothing.*fragmentation"),
+    (["sweep=smoke"], r"\+sweep=smoke"),
+    (["~maps"], "maps"),
+    (["~kva"], "kva"),
+    (["maps.layout=both"], "maps.layout=both.*split, unified"),
+    (["maps.arena=vm_mop"], "maps.arena=vm_mop.*did you mean vm_map"),
+    (["objects.malloc=bucket"], "objects.malloc=bucket.*did you mean buckets"),
+    (["objects.params.bucket.x=1"], "objects.params=bucket"),
+    (["design=dragonfly_slab", "objects.params.dfly_slab.slides=1"], "dfly_slab.slides.*did you mean slide.*zone_bytes"),
+    (["design=dragonfly_slab", "objects.params.dfly_slab.slide=-1"], "dfly_slab.slide=-1"),
+    (["design=dragonfly_slab", "objects.params.dfly_slab.slide=x"], "slide"),
+    (["workload.rate=1"], "workload.rate"),
+    (["workload.copies=0"], "workload.copies"),
+    (["workload.trace=nowhere.parquet"], "nowhere.parquet"),
+    (["sample.points=0"], "sample.points=0"),
+    (["seed=-1"], "seed=-1"),
+    (["sweep.reps.max=0"], "sweep.reps.max=0"),
+    (["sweep.metrics=[holes]"], "sweep.metrics=holes"),
+    (["sweep.metrics=[panic_count]"], "did you mean panics_count"),
+    (["sweep.baseline={design: freebsd9}"], "sweep.baseline.design=freebsd9"),
+    (["sweep.exclude=['machine.cpu > 1']"], "machine.cpu: unknown key"),
+    (["sweep.exclude=['true']"], "every combination is excluded"),
+    (["sweep.name='a/b'"], "sweep.name"),
+    (["action=dance"], "action=dance.*validate"),
+    (["on_error=panic"], "on_error=panic.*skip, stop"),
+    (["max_failures=0"], "max_failures=0"),
+    (["cluster=slurm"], "(?s)slurm.*serial"),
+    (["cluster.runner=slurm"], "cluster.runner=slurm.*ray, serial"),
+    (["cluster.address=nowhere"], "cluster.address=nowhere"),
+    (["cluster.num_cpus=0"], "cluster.num_cpus=0"),
+    (["store.root=''"], "store.root"),
+    (["hydra.verbose=true,false"], "hydra.verbose"),
+    (["seed=1", "=3"], "=3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), MISTAKES, ids=lambda value: value[-1] if isinstance(value, list) else ""
+)
+def test_mistake(overrides, message):
+    with pytest.raises(InputError, match=message):
+        plan_from(overrides)

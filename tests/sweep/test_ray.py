@@ -1,0 +1,226 @@
+"""Ray: the same rows as in this process, whatever happens to workers, nodes and the driver."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sweep_fakes import FakePlan, make_cells
+
+from kmemexp.errors import InputError
+from kmemexp.sweep.execute import execute
+from kmemexp.sweep.runners import Runner
+from kmemexp.sweep.schema import FAILED, SCHEMAS
+from kmemexp.sweep.store import Store
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+WORKER_PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs, for all tests of this file that do not need one of their own."""
+    from kmemexp.sweep.runners import ray_runner
+
+    ray = ray_runner.ray
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False,
+        logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": WORKER_PATH}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def make_plan(root: Path, configs: list[dict], **cluster) -> FakePlan:
+    return FakePlan(make_cells(configs), str(root), replicas=3, cluster={"runner": "ray"} | cluster)
+
+
+def tables(root: Path) -> dict:
+    return {table: Store(str(root)).read(table) for table in SCHEMAS}
+
+
+def same(one: dict, two: dict) -> bool:
+    return all(one[table].equals(two[table]) for table in SCHEMAS)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_ray_gives_the_rows_that_this_process_gives(tmp_path: Path, local_ray: None, cpus: int) -> None:
+    configs = [{}] * 6 + [{"fail": [1]}] + [{}]
+    execute(make_plan(tmp_path / "serial", configs, runner="serial"), progress=False)
+    outcome = execute(make_plan(tmp_path / "ray", configs, num_cpus=cpus), progress=False)
+    assert outcome[:4] == (23, 1, 0, False)
+    assert same(tables(tmp_path / "ray"), tables(tmp_path / "serial"))
+
+
+def test_a_worker_that_dies_once_costs_no_row(tmp_path: Path, local_ray: None) -> None:
+    configs = [{}] * 5 + [{"kill_once": str(tmp_path / "killed")}]
+    outcome = execute(make_plan(tmp_path / "r", configs), progress=False)
+    assert outcome[:4] == (18, 0, 0, False)
+    assert (tmp_path / "killed").exists()
+    assert len(pd.read_parquet(tmp_path / "r")) == 18
+
+
+def test_the_lane_that_kills_every_worker_is_a_failed_row(tmp_path: Path, local_ray: None) -> None:
+    outcome = execute(make_plan(tmp_path, [{}, {"poison": [2]}], batch_s=100.0), progress=False)
+    assert outcome[:4] == (5, 1, 0, False)
+    df = pd.read_parquet(tmp_path)
+    (row,) = df[df.status == FAILED].to_dict("records")
+    assert (int(row["cell_key"], 16), row["replica"]) == (1, 2)
+    assert row["error"].startswith("WorkerCrashedError: the worker died")
+
+
+def test_what_a_worker_raises_outside_a_cell_ends_the_run(tmp_path: Path, local_ray: None) -> None:
+    plan = make_plan(tmp_path, [{}])
+    plan.simulate = "sweep_fakes:no_such_function"
+    with pytest.raises(AttributeError, match="no_such_function"):
+        execute(plan, progress=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_explained(
+    tmp_path: Path, address: str, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmemexp.sweep.runners import ray_runner
+
+    monkeypatch.setattr(ray_runner.ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match=rf"no Ray cluster at cluster.address={address}.*ray start --head"):
+        execute(make_plan(tmp_path, [{}], address=address), progress=False)
+
+
+def test_the_runner_has_the_methods_of_the_protocol() -> None:
+    from kmemexp.sweep.runners import ray_runner
+
+    assert {name for name in vars(Runner) if not name.startswith("_")} <= set(dir(ray_runner.Runner))
+
+
+def test_nothing_heavy_is_imported_and_ray_is_told_its_settings_first() -> None:
+    code = """
+import os, sys
+import kmemexp.sweep.worker
+print(sorted({"pandas", "scipy", "hydra", "rich", "ray"} & set(sys.modules)))
+import kmemexp.sweep.execute
+print("ray" in sys.modules)
+import kmemexp.sweep.runners.ray_runner
+print(os.environ["RAY_USAGE_STATS_ENABLED"])
+"""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    shown = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["[]", "False", "0"]
+
+
+# With a Ray of their own, in a process of their own.
+
+SCRIPT = """
+import json, sys
+from sweep_fakes import FakePlan, make_cells
+from kmemexp.sweep.execute import execute
+given = json.loads(sys.argv[1])
+plan = FakePlan(make_cells(given["configs"]), given["root"], replicas=3, cluster=given["cluster"])
+print(json.dumps(execute(plan)))
+"""
+
+
+def start(root: Path, configs: list[dict], script: str = SCRIPT, **cluster) -> subprocess.Popen:
+    given = {"configs": configs, "root": str(root), "cluster": {"runner": "ray"} | cluster}
+    environ = os.environ | {"PYTHONPATH": WORKER_PATH, "KMEMEXP_TEST_MARK": str(root)}
+    environ.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(given)],
+        env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    """Output and errors; a process that does not end is killed."""
+    try:
+        return process.communicate(timeout=120)
+    finally:
+        process.kill()
+
+
+def marked(root: Path) -> list[str]:
+    """Processes that are descended from the one started for this folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"KMEMEXP_TEST_MARK={root}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "comm").read_text().strip())
+        except OSError:  # gone, or not ours
+            continue
+    return found
+
+
+def test_ctrl_c_in_the_terminal_drains_and_leaves_no_process(tmp_path: Path) -> None:
+    """SIGINT reaches the whole process group, as from a terminal; workers must go on with what they do."""
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    configs = [{"gate": str(gate)}] * 12
+    driver = start(root, configs, address="local", num_cpus=2, window=2, batch_s=0.6)
+    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert any("stopping when" in line for line in iter(driver.stderr.readline, ""))
+    (gate / "go").touch()
+    out, err = finish(driver)
+    done, failed, skipped, interrupted, *_ = json.loads(out)
+    assert (failed, skipped, interrupted) == (0, 0, True), err
+    assert 0 < done < 36
+    assert len(pd.read_parquet(root)) == done
+    assert "To go on from there" in err
+    wait_for(lambda: not marked(root))
+    execute(make_plan(root, configs, runner="serial"), progress=False)
+    execute(make_plan(tmp_path / "whole", configs, runner="serial"), progress=False)
+    assert same(tables(root), tables(tmp_path / "whole"))
+
+
+TWO_NODES = """
+import json, sys, threading, pathlib
+from ray.cluster_utils import Cluster
+from sweep_fakes import FakePlan, make_cells
+from kmemexp.sweep.execute import execute
+given = json.loads(sys.argv[1])
+gate = pathlib.Path(given["configs"][0]["gate"])
+small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+second = cluster.add_node(**small)
+
+def lose_a_node():
+    while not len(list(gate.iterdir())) >= 2:  # a lane in work on either node
+        threading.Event().wait(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+    (gate / "go").touch()
+
+thread = threading.Thread(target=lose_a_node)
+thread.start()
+given["cluster"]["address"] = cluster.address
+print(json.dumps(execute(FakePlan(make_cells(given["configs"]), given["root"], replicas=3, cluster=given["cluster"]))))
+thread.join()
+cluster.shutdown()
+"""
+
+
+def test_a_cluster_of_two_nodes_survives_the_loss_of_one(tmp_path: Path) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    configs = [{"gate": str(gate)}] * 8
+    driver = start(root, configs, TWO_NODES, batch_s=0.6)
+    out, err = finish(driver)
+    assert driver.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])[:4] == [24, 0, 0, False], err
+    execute(make_plan(tmp_path / "whole", configs, runner="serial"), progress=False)
+    assert same(tables(root), tables(tmp_path / "whole"))
+    wait_for(lambda: not marked(root))

@@ -1,0 +1,357 @@
+"""The commit protocol: what counts, what a reader sees, and what a crash at any point leaves."""
+
+import itertools
+import json
+import threading
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import obstore
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sweep_fakes import SIMULATE, make_cells
+
+from kmemexp.errors import StoreError
+from kmemexp.sweep import batches, parts, store, worker
+from kmemexp.sweep.schema import DONE, FAILED, SCHEMAS
+from kmemexp.sweep.store import Store
+
+MUTATORS = ("put", "rename", "delete")
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+def stage(root: str, numbers: list[int], replicas: list[int], **config) -> list[parts.Part]:
+    """Simulate and stage these cells in one batch."""
+    cells = make_cells([config] * (max(numbers) + 1)).iloc[numbers]
+    batch = batches.make_batches(cells, replicas, (), simulate=SIMULATE, rate_ops=1e12)
+    assert len(batch) == 1
+    return worker.run_batch(batch[0], root).parts
+
+
+def rows(table: pa.Table | pd.DataFrame) -> list[tuple[int, int, str]]:
+    """(cell number, replica, status), sorted."""
+    df = table.to_pandas() if isinstance(table, pa.Table) else table
+    return sorted((int(k, 16), r, s) for k, r, s in zip(df.cell_key, df.replica, df.status, strict=True))
+
+
+def listed(root: str) -> list[tuple[int, int, str]]:
+    """What somebody sees who knows nothing of manifests."""
+    return rows(pd.read_parquet(root)) if any(Path(root).glob("data/*")) else []
+
+
+def files(root: str) -> set[str]:
+    return {str(p.relative_to(root)) for p in Path(root).rglob("*") if p.is_file() and p.parent.name != "_manifest"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "results" / "fake")
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
+    """Make the step-th change of the store, and all that follow, fail. Returns a list with the number of changes."""
+    count = [0]
+    for name in MUTATORS:
+        real = getattr(obstore, name)
+
+        def change(*args, real=real, **kwargs):
+            count[0] += 1
+            if count[0] > step:
+                raise Crash
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(obstore, name, change)
+    return count
+
+
+def test_committed_rows_are_what_pandas_reads(root: str) -> None:
+    s = Store(root, write=True)
+    staged = stage(root, [0, 1, 2], [0, 1])
+    assert listed(root) == []
+    s.commit(staged)
+    assert listed(root) == rows(s.read()) == [(n, r, DONE) for n in range(3) for r in range(2)]
+    assert pd.read_parquet(root).shape == (6, len(SCHEMAS["metrics"]))
+    assert s.read("series").num_rows == 6 * 5
+    assert s.read("snapshots").num_rows == 6 * 4
+    for table, schema in SCHEMAS.items():
+        assert s.read(table).schema.equals(schema)
+
+
+def test_an_empty_store_reads_as_empty_tables(root: str) -> None:
+    s = Store(root, write=True)
+    assert s.done() == {}
+    assert s.commit([]) == []
+    assert s.read("series").schema.equals(SCHEMAS["series"])
+    assert s.read().num_rows == 0
+
+
+def test_reading_needs_results(root: str) -> None:
+    with pytest.raises(StoreError, match="run the sweep first"):
+        Store(root)
+    assert not Path(root).exists()
+
+
+def commit_over_failures(root: str) -> tuple[Store, list[parts.Part], list, list]:
+    """A store in which a commit has everything to do: add, replace failed rows, keep others, drop rows done already."""
+    s = Store(root, write=True)
+    s.commit(stage(root, [0], [0, 1]) + stage(root, [1, 2], [0, 1], fail=[0, 1]))
+    before = rows(s.read())
+    new = stage(root, [0, 1], [1, 2])  # cell 0 replica 1 is done, cell 1 replica 1 has failed
+    after = [(0, 0, DONE), (0, 1, DONE), (0, 2, DONE), (1, 0, FAILED), (1, 1, DONE), (1, 2, DONE)]
+    return s, new, before, sorted([*after, (2, 0, FAILED), (2, 1, FAILED)])
+
+
+def test_a_commit_replaces_failed_rows_and_leaves_done_ones(root: str) -> None:
+    s, new, _, after = commit_over_failures(root)
+    s.commit(new)
+    assert rows(s.read()) == listed(root) == after
+    assert rows(Store(root).read()) == after
+    assert s.done() == {(f"{n:032x}", r): status for n, r, status in after}
+    assert s.counts() == {DONE: 5, FAILED: 3}
+    assert not any(name.startswith("_staging") for name in files(root))
+
+
+def test_a_crash_between_two_steps_of_a_commit_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in itertools.count():
+        root = str(tmp_path / str(step))
+        s, new, before, after = commit_over_failures(root)
+        crashed = survives_crash(root, step, lambda s=s, new=new: s.commit(new), before, after, monkeypatch)
+        Store(root, write=True).commit(stage(root, [0, 1], [1, 2]))  # the rerun
+        assert listed(root) == after
+        if not crashed:
+            break
+    assert step > 20
+
+
+def test_a_crash_between_two_steps_of_a_compaction_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in itertools.count():
+        root = str(tmp_path / str(step))
+        s = Store(root, write=True)
+        for n in range(2):
+            s.commit(stage(root, [n], [0, 1], fail=[1]))
+        before = rows(s.read())
+        crashed = survives_crash(root, step, s.compact, before, before, monkeypatch)
+        Store(root, write=True).compact()
+        assert listed(root) == before
+        assert len(list(Path(root, "data").iterdir())) == 2  # done and failed
+        if not crashed:
+            break
+    assert step > 20
+
+
+def survives_crash(root: str, step: int, change, before: list, after: list, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Check the folder after a crash at this step. False if the change has fewer steps."""
+    with monkeypatch.context() as patch:
+        crash_at(patch, step)
+        try:
+            change()
+            crashed = False
+        except Crash:
+            crashed = True
+    by_manifest = rows(Store(root).read())
+    assert by_manifest in (before, after)
+    identities = [(n, r) for n, r, _ in listed(root)]
+    assert len(set(identities)) == len(identities)
+    assert set(listed(root)) <= set(before) | set(by_manifest)
+    monkeypatch.setattr(store, "STALE", timedelta(0))
+    reopened = Store(root, write=True)
+    assert listed(root) == rows(reopened.read()) == by_manifest
+    assert not any(name.startswith("_staging") for name in files(root))
+    for table, folder in parts.FOLDERS.items():
+        named = {parts.path_of(table, part.id) for part in reopened._parts.values() if table in part.tables}
+        assert {f for f in files(root) if f.startswith(folder)} == named
+    return crashed
+
+
+def test_opening_keeps_what_another_committer_has_staged_lately(root: str) -> None:
+    first = Store(root, write=True)
+    staged = stage(root, [0], [0])
+    second = Store(root, write=True)
+    first.commit(staged)
+    second.refresh()
+    assert rows(second.read()) == listed(root) == [(0, 0, DONE)]
+
+
+def test_of_two_committers_with_the_same_rows_one_wins(root: str) -> None:
+    first, second = Store(root, write=True), Store(root, write=True)
+    mine, theirs = stage(root, [0, 1], [0, 1]), stage(root, [0, 1], [0, 1])
+    assert first.commit(mine) == mine
+    assert second.commit(theirs) == []
+    assert rows(second.read()) == rows(first.read()) == listed(root)
+    assert len(files(root)) == 3
+
+
+def test_many_committers_at_once_leave_each_row_once(root: str) -> None:
+    staged = [stage(root, [n, n + 1], [0, r]) for n in range(4) for r in (1, 2)]
+    stores = [Store(root, write=True) for _ in range(4)]
+    gate = threading.Barrier(4)
+    errors = []
+
+    def commit(mine: Store, todo: list) -> None:
+        try:
+            gate.wait()
+            for new in todo:
+                mine.commit(new)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=commit, args=(s, staged[i::4])) for i, s in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    reopened = Store(root, write=True)
+    assert listed(root) == rows(reopened.read()) == [(n, r, DONE) for n in range(5) for r in range(3)]
+
+
+def test_a_reader_follows_a_compaction_it_has_not_heard_of(root: str) -> None:
+    s = Store(root, write=True)
+    for n in range(3):
+        s.commit(stage(root, [n], [0]))
+    reader = Store(root)
+    assert s.compact() == 3
+    assert rows(reader.read()) == [(n, 0, DONE) for n in range(3)]
+
+
+def test_compaction_sorts_and_changes_no_value(root: str) -> None:
+    s = Store(root, write=True)
+    for n in (2, 0, 1):
+        s.commit(stage(root, [n], [1, 0], fail=[1] if n == 1 else []))
+    before = {table: s.read(table) for table in SCHEMAS}
+    assert s.compact() == 3  # of the four parts one holds failed rows
+    df = pd.read_parquet(root)
+    assert df[df.status == DONE].cell_key.is_monotonic_increasing
+    for table, rows_before in before.items():
+        assert s.read(table).equals(rows_before)
+        assert Store(root).read(table).equals(rows_before)
+    assert s.compact() == 0
+
+
+def test_many_parts_and_their_compaction(root: str) -> None:
+    s = Store(root, write=True)
+    lane = stage(root, [0], [0], fail=[0])[0]
+    row = parts.load(s._objects, lane.id, "metrics")
+    new = [parts.Part(f"{n:x}", FAILED, {f"{n:032x}": [0]}) for n in range(600)]
+    for part in new:
+        key = pa.array(list(part.cells))
+        parts.stage(s._objects, part.id, "metrics", row.set_column(0, row.schema.field(0), key))
+    for i in range(0, 600, 100):
+        s.commit(new[i : i + 100])
+    opened = Store(root)
+    expected = [(n, 0, FAILED) for n in range(600)]
+    assert len(opened.done()) == 600
+    assert rows(opened.read()) == expected
+    assert s.compact() == 600
+    assert listed(root) == rows(opened.read()) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sets(st.integers(0, 3), min_size=1), st.sets(st.integers(0, 2), min_size=1), st.booleans()),
+            st.sampled_from(["compact", "reopen"]),
+        ),
+        max_size=6,
+    )
+)
+def test_any_history_gives_what_a_dictionary_would(history: list) -> None:
+    root = f"memory:///{uuid.uuid4().hex}"
+    s = Store(root, write=True)
+    model: dict[tuple[int, int], str] = {}
+    for event in history:
+        if event == "compact":
+            s.compact()
+        elif event == "reopen":
+            s = Store(root, write=True)
+        else:
+            cells, replicas, fail = event
+            s.commit(stage(root, sorted(cells), sorted(replicas), fail=sorted(replicas) if fail else []))
+            for row in ((n, r) for n in cells for r in replicas):
+                model[row] = DONE if DONE in (model.get(row), FAILED if fail else DONE) else FAILED
+    assert rows(s.read()) == sorted((n, r, status) for (n, r), status in model.items())
+    assert s.read("series").num_rows == 5 * list(model.values()).count(DONE)
+
+
+def test_results_of_other_columns_are_refused(root: str) -> None:
+    Store(root, write=True).commit(stage(root, [0], [0]))
+    path = Path(root, "_manifest", "00000000.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": "0-abcdef01"}))
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"another version of kmemexp.*0-abcdef01.*Give another store.root"):
+            Store(root, write=write)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "null"])
+def test_a_damaged_manifest_is_named(root: str, text: str) -> None:
+    Store(root, write=True).commit(stage(root, [0], [0]))
+    Path(root, "_manifest", "00000001.json").write_text(text)
+    with pytest.raises(StoreError, match=r"00000001.json is damaged|another version"):
+        Store(root, write=True)
+
+
+def test_a_lost_or_damaged_part_is_named(root: str) -> None:
+    s = Store(root, write=True)
+    s.commit(stage(root, [0], [0]))
+    (part,) = Path(root, "_series").iterdir()
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=rf"{part.name} is damaged"):
+        s.read("series")
+    part.unlink()
+    with pytest.raises(StoreError, match=rf"{part.name} is gone"):
+        s.read("series")
+    with pytest.raises(StoreError, match=rf"{part.name} is gone"):
+        Store(root, write=True)
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "part-0.parquet").write_text("precious")
+    with pytest.raises(StoreError, match="not a results folder"):
+        Store(str(tmp_path), write=True)
+    assert (tmp_path / "data" / "part-0.parquet").read_text() == "precious"
+
+
+def test_unusable_roots_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write to the results folder"):
+        Store(str(tmp_path / "file" / "x"), write=True)
+    with pytest.raises(StoreError, match=r"store.root=ftp://x"):
+        Store("ftp://x", write=True)
+
+
+def test_file_uris_and_relative_paths_are_the_same_folder(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(root, write=True).commit(stage(root, [0], [0]))
+    monkeypatch.chdir(Path(root).parent)
+    assert rows(Store(f"file://{root}").read()) == rows(Store("fake").read()) == [(0, 0, DONE)]
+    assert Store("fake").uri == Store(f"file://{root}").uri == root
+
+
+def test_export_and_tables_do_not_disturb_readers(root: str, tmp_path: Path) -> None:
+    s = Store(root, write=True)
+    s.commit(stage(root, [0, 1], [0]))
+    names = s.export(str(tmp_path / "out"))
+    assert sorted(names) == sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert pd.read_parquet(tmp_path / "out" / "metrics.parquet").equals(s.read().to_pandas())
+    assert len(pd.read_csv(tmp_path / "out" / "series.csv")) == 10
+    table = pd.DataFrame({"design": ["a"], "mean": [1.5]})
+    s.write_table("tables/_comparison", table)
+    s.write_text("tables/_comparison.md", "| a |\n")
+    assert pd.read_parquet(Path(root, "tables", "_comparison.parquet")).equals(table)
+    assert s.read_text("tables/_comparison.md") == "| a |\n"
+    assert s.read_text("_run.json") is None
+    assert len(listed(root)) == 2
+    with pytest.raises(ValueError, match="underscore"):
+        s.write_text("tables/comparison.md", "")
