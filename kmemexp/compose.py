@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ def part(package: ModuleType, name: str) -> ModuleType:
     """Import a part by name; ConfigError lists what there is."""
     known = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
     if name not in known:
-        raise ConfigError(f"{package.__name__.rpartition('.')[2]}: no part is called {name!r}; there are {', '.join(known)}")
+        raise ConfigError(f"{package.__name__}: no part is called {name!r}; there are {', '.join(known)}")
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
@@ -116,22 +116,13 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     return Machine(world, code.replay, code.observe, used, malloc_map)
 
 
-def warm(configs: Iterable[Mapping]) -> None:
-    """Compile the drivers of every distinct design among `configs`, or load them from the disk cache."""
-    seen = {(_names(c["objects"]), c["maps"]["arena"]): c for c in configs}
-    none = np.zeros(0, np.int32)
-    kinds = w.Kinds((), none.astype(np.int8), none, none, none)
-    for config in seen.values():
-        machine = boot(config, kinds, 0)
-        machine.observe(machine.world.arena, KERNEL, np.zeros(slots.M_COUNT, np.int64), np.zeros(0))
-
-
-def _names(objects: Mapping) -> tuple[str, ...]:
+def allocator_names(objects: Mapping) -> tuple[str, ...]:
+    """List a cell's object allocators, each once."""
     return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"]]))
 
 
 def _design_of(config: Mapping) -> Design:
-    return design(_names(config["objects"]), config["maps"]["arena"])
+    return design(allocator_names(config["objects"]), config["maps"]["arena"])
 
 
 def _homes(objects: Mapping, malloc_map: int) -> dict[str, int]:

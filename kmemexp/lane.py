@@ -2,17 +2,17 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.compose import MAP_NAMES, Machine, boot
+from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
 from kmemexp.workload.build import build
-from kmemexp.workload.stream import Load, Stream, columns
+from kmemexp.workload.stream import Kinds, Load, Stream, columns
 
 CHUNK = 100_000  # operations between two returns to Python
 UNUSABLE = {"16k": 2, "128k": 5, "1m": 8, "4m": 10}  # request size: log2 of its pages
@@ -161,3 +161,13 @@ def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
 def _load(workload: str, cpus: int, seed: int, replicas: tuple[int, ...]) -> Load:
     """Streams of the cells last simulated: the designs of a group of cells see the same ones."""
     return build(json.loads(workload), cpus=cpus, seed=seed, replicas=replicas)
+
+
+def warm(configs: Iterable[Mapping]) -> None:
+    """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError."""
+    seen = {(allocator_names(c["objects"]), c["maps"]["arena"]): c for c in configs}
+    none = np.zeros(0, np.int32)
+    kinds = Kinds((), none.astype(np.int8), none, none, none)
+    for config in seen.values():
+        machine = boot(config, kinds, 0)
+        machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))

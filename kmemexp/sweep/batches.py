@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # workers read batches without pandas
     import pandas as pd
 
-SIMULATE = "kmemexp.compose:simulate_lanes"
+SIMULATE = "kmemexp.lane:simulate_lanes"
 TARGET_SECONDS = 2.0  # work in a batch
 RATE_OPS = 5e6  # operations that a core simulates per second, roughly
 LEAST_SECONDS = 0.1  # below this, sending and storing a batch costs more than simulating it

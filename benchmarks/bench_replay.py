@@ -1,0 +1,80 @@
+"""Speed of the replay driver, per design, on a real trace; and how soon a new process simulates its first operation.
+
+    python benchmarks/bench_replay.py [TRACE] [--repeat N]
+
+TRACE is a shipped trace's name or a file (default: the compile trace beside the checkout, else pgbench).
+Rates are operations per CPU second of the driver alone: no sampling, no stream building.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
+COMPILE = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"
+
+
+def configuration(design: str) -> dict:
+    from kmemexp.sweep.plan import plan_from
+
+    (plan,) = plan_from([f"design={design}", "machine.ram_bytes=512MiB", "machine.kva_bytes=1021MiB"])
+    import json
+
+    return json.loads(plan.cells["config"].iloc[0])
+
+
+def rate(design: str, kinds, stream, repeat: int) -> list[float]:
+    from kmemexp import compose
+    from kmemexp.workload.stream import columns
+
+    config = configuration(design)
+    rates = []
+    for _ in range(repeat + 1):
+        machine = compose.boot(config, kinds, stream.slots)
+        begin = time.process_time()
+        machine.replay(machine.world, *columns(stream), 0, stream.count)
+        rates.append(stream.count / (time.process_time() - begin))
+    return rates[1:]
+
+
+def first_operation(design: str) -> float:
+    """Wall seconds from the start of a new process to its first simulated operation (the compiled code is on disk)."""
+    program = (
+        "import json, sys, numpy as np\n"
+        "from kmemexp import compose\n"
+        "from kmemexp.workload.stream import Kinds, columns, one_allocation\n"
+        "none = np.zeros(1, np.int32)\n"
+        "kinds = Kinds(('malloc',), none.astype(np.int8), none, none, none)\n"
+        "machine = compose.boot(json.loads(sys.argv[1]), kinds, 1)\n"
+        "assert machine.replay(machine.world, *columns(one_allocation(0, 100)), 0, 1) == 1\n"
+    )
+    import json
+
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program, json.dumps(configuration(design))], check=True)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trace", nargs="?", default=str(COMPILE) if COMPILE.exists() else "pgbench")
+    parser.add_argument("--repeat", type=int, default=7)
+    given = parser.parse_args()
+    from kmemexp.workload.traces import library
+
+    kinds, stream = library.load(given.trace)
+    print(f"{given.trace}: {stream.count:,} operations")
+    for design in DESIGNS:
+        rates = rate(design, kinds, stream, given.repeat)
+        first = min(first_operation(design) for _ in range(3))
+        print(
+            f"{design:18} {statistics.median(rates) / 1e6:6.2f} M operations/s (best {max(rates) / 1e6:.2f}), "
+            f"first operation of a new process after {first:.2f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

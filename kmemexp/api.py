@@ -1,0 +1,40 @@
+"""What a notebook uses: plan, run, simulate, load, compare."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kmemexp.report.comparison import compare
+from kmemexp.report.results import Results, load
+
+if TYPE_CHECKING:
+    from kmemexp.sweep.execute import Outcome
+    from kmemexp.sweep.plan import Plan
+
+__all__ = ["Results", "compare", "load", "plan", "run", "simulate"]
+
+
+def plan(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[Plan]":
+    """Plan sweeps from Hydra overrides, as on the command line: `plan(["+sweep=fragmentation"])`.
+
+    Returns one plan per sweep named. Raises ConfigError.
+    """
+    from kmemexp.sweep.plan import plan_from  # noqa: PLC0415 - imports Hydra
+
+    return plan_from(overrides, config_dir)
+
+
+def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[Outcome]":
+    """Plan and run; rows that are in the results folder already are not simulated again. Raises InputError."""
+    from kmemexp.sweep.execute import execute  # noqa: PLC0415
+
+    return [execute(p) for p in plan(overrides, config_dir)]
+
+
+def simulate(overrides: Sequence[str] = (), config_dir: str | None = None) -> Results:
+    """Simulate a few cells in this process and keep the results in memory: `simulate(["design=freebsd4"])`.
+
+    Raises ConfigError, or whatever a cell raises.
+    """
+    from kmemexp.sweep.worker import simulate_plan  # noqa: PLC0415
+
+    return Results.from_tables(*simulate_plan(plan(overrides, config_dir)))

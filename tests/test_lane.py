@@ -1,0 +1,176 @@
+"""Whole lanes: what a machine looks like after boot, what must balance after a run, and that nothing depends on how."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kmemexp import compose, lane
+from kmemexp.errors import ConfigError
+from kmemexp.metrics import INDEX, NAMES, SERIES
+from kmemexp.sim import probes, sizing
+from kmemexp.sim.arenas import vm_map
+from kmemexp.sim.map_entries import END, START
+from kmemexp.workload import build, stream
+
+MIB = 1 << 20
+OBJECTS = {
+    "buckets": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "params": {}},
+    "slab": {"malloc": "dfly_slab", "zone": "dfly_slab", "mbuf": "mbuf", "params": {}},
+}
+DESIGNS = [("split", "buckets", "kmapentzone"), ("unified", "buckets", "kmapentzone"), ("unified", "slab", "reservation")]
+KINDS = {
+    "small": {"class": "malloc", "size": {"law": "uniform", "low_bytes": 8, "high_bytes": 900}, "rate_hz": 400.0,
+              "lifetime": {"law": "exponential", "mean_s": 2.0}, "remote": 0.3},
+    "large": {"class": "malloc", "size": {"law": "uniform", "low_bytes": 4096, "high_bytes": 300000}, "rate_hz": 20.0,
+              "lifetime": {"law": "exponential", "mean_s": 1.0}, "nowait": 0.2, "soft": 0.3},
+    "socket": {"class": "zone", "size": {"law": "fixed", "bytes": 180}, "growth": 1, "limit": 2000, "rate_hz": 50.0,
+               "lifetime": {"law": "exponential", "mean_s": 3.0}},
+    "vnode": {"class": "zone", "size": {"law": "fixed", "bytes": 168}, "growth": 5, "rate_hz": 50.0,
+              "lifetime": {"law": "exponential", "mean_s": 3.0}},
+    "cluster": {"class": "mbuf", "size": {"law": "fixed", "bytes": 2048}, "rate_hz": 100.0,
+                "lifetime": {"law": "exponential", "mean_s": 1.0}},
+    "pipe": {"class": "kva", "size": {"law": "fixed", "bytes": 16384}, "rate_hz": 20.0,
+             "lifetime": {"law": "exponential", "mean_s": 2.0}},
+    "uarea": {"class": "kva_wired", "size": {"law": "fixed", "bytes": 12288}, "rate_hz": 10.0,
+              "lifetime": {"law": "exponential", "mean_s": 2.0}},
+    "args": {"class": "exec", "size": {"law": "fixed", "bytes": 69632}, "rate_hz": 5.0,
+             "lifetime": {"law": "exponential", "mean_s": 0.1}},
+}  # fmt: skip
+LOAD = {
+    "name": "test", "source": "synthetic", "duration_s": 0.0, "scale": 1.0, "kinds": KINDS,
+    "phases": [{"name": "up", "seconds": 10.0, "level": 1.0}, {"name": "down", "seconds": 5.0, "level": 0.1}],
+}  # fmt: skip
+
+
+def cell(layout: str, objects: str, entries: str, kva_mib: int = 160, **params: dict) -> dict:
+    return {
+        "design": {"name": "test"},
+        "maps": {"layout": layout, "arena": "vm_map", "entries": entries, "image_bytes": 8 * MIB},
+        "objects": OBJECTS[objects] | {"params": params},
+        "machine": {"cpus": 3, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
+        "workload": LOAD,
+        "sample": {"points": 20, "snapshots": 3, "bins": 32},
+        "seed": 7,
+    }
+
+
+def booted(config: dict) -> compose.Machine:
+    load = build.build(config["workload"], cpus=3, seed=7, replicas=[0])
+    return compose.boot(config, load.kinds, load.streams[0].slots)
+
+
+@pytest.mark.parametrize("parts", DESIGNS)
+def test_boot_carves_out_what_the_sizing_says(parts: tuple[str, str, str]) -> None:
+    config = cell(*parts)
+    arena = booted(config).world.arena
+    sized = sizing.size(128 * MIB, 160 * MIB)
+    for m, name in enumerate(compose.MAP_NAMES):
+        vm_map.check(arena, m)
+        want = getattr(sized, f"{name}_bytes", 0) if name != "kmem_map" or parts[0] == "split" else 0
+        if name != "kernel_map":
+            assert arena.node[m, END] - arena.node[m, START] == want
+    parents = {compose.MB: compose.KMEM if parts[0] == "split" else compose.KERNEL, compose.BUFFER: compose.CLEAN}
+    for child, parent in parents.items():
+        (low, high), (start, end) = arena.node[parent, [START, END]], arena.node[child, [START, END]]
+        assert low <= start < end <= high
+
+
+@pytest.mark.parametrize("parts", DESIGNS)
+def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) -> None:
+    config = cell(*parts)
+    load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
+    machine = compose.boot(config, load.kinds, load.streams[0].slots)
+    arena = machine.world.arena
+    used = [vm_map.used(arena, m) for m in range(len(compose.MAP_NAMES))]
+    grown = vm_map.census(arena)["zone_pages"] if parts[2] == "reservation" else 0
+    lane.run(machine, load.streams[0], lane.Sampling(5, 1, 8), 0)
+    counters = machine.world.counters
+    after = sum(vm_map.used(arena, m) for m in range(len(compose.MAP_NAMES))) - sum(used)
+    entry_pages = vm_map.census(arena)["zone_pages"] - grown if parts[2] == "reservation" else 0
+    wired_in_place = 0
+    if parts[1] == "buckets":  # an interrupt zone grows in KVA that boot set aside
+        wired_in_place = int(machine.world.b.zone[machine.world.b.zone[:, 5] >= 0, 7].sum()) * 4096
+    assert after == counters[probes.A_HELD] + counters[probes.A_DIRECT] + entry_pages * 4096 - wired_in_place
+    assert counters[probes.A_HELD] >= counters[probes.A_GRANTED] >= counters[probes.A_REQUESTED]
+    for m in range(len(compose.MAP_NAMES)):
+        vm_map.check(arena, m)
+
+
+@pytest.mark.parametrize("parts", DESIGNS)
+def test_live_chunks_are_disjoint_and_those_of_one_kind_are_what_was_asked_for(parts: tuple[str, str, str]) -> None:
+    config = cell(*parts)
+    load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
+    machine = compose.boot(config, load.kinds, load.streams[0].slots)
+    ops = load.streams[0]
+    for end in np.linspace(0, ops.count, 6).astype(int)[1:]:
+        machine.replay(machine.world, *stream.columns(ops), machine.world.counters[probes.A_OPS], end)
+        live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
+        order = live[np.argsort(live[:, probes.O_ADDR])]
+        reach = order[:, probes.O_ADDR] + order[:, probes.O_SIZE]
+        assert (reach[:-1] <= order[1:, probes.O_ADDR]).all()
+
+
+def test_a_lane_does_not_depend_on_its_batch_and_a_seed_changes_it() -> None:
+    config = cell(*DESIGNS[2])
+    alone = lane.simulate_lanes(config, [3])[0]
+    among = lane.simulate_lanes(config, [1, 3, 0])[1]
+    assert alone.replica == among.replica == 3
+    np.testing.assert_array_equal(alone.metrics, among.metrics)
+    np.testing.assert_array_equal(alone.series, among.series)
+    assert (lane.simulate_lanes(config | {"seed": 8}, [3])[0].metrics != alone.metrics).any()
+
+
+def test_every_design_sees_the_same_requests() -> None:
+    lanes = [lane.simulate_lanes(cell(*parts), [0])[0] for parts in DESIGNS]
+    for name in ("requested_total_bytes", "operations_count"):
+        assert len({result.metrics[INDEX[name]] for result in lanes}) == 1
+
+
+def test_metrics_agree_with_the_series() -> None:
+    result = lane.simulate_lanes(cell(*DESIGNS[0]), [0])[0]
+    value = dict(zip(NAMES, result.metrics.tolist(), strict=True))
+    series = dict(zip(SERIES, result.series.T, strict=True))
+    assert np.isfinite(result.metrics).all()
+    assert value["held_end_bytes"] == series["held_bytes"][-1]
+    assert value["held_peak_bytes"] >= series["held_bytes"].max()
+    assert value["map_free_bytes"] == series["map_free_bytes"][-1]
+    assert value["malloc_headroom_min_bytes"] == series["malloc_free_bytes"].min()
+    assert 0 < value["internal_frag_ratio"] < value["total_frag_mean_ratio"] < 1
+    assert {name for _, name, _ in result.snapshots} == {"kernel_map", "kmem_map", "mb_map", "exec_map"}
+    assert len(result.snapshots) == 3 * 4
+
+
+def test_a_kmem_map_that_is_too_small_panics_by_its_historic_name_while_the_unified_map_goes_on() -> None:
+    split = lane.simulate_lanes(cell(*DESIGNS[0]) | {"workload": _burst()}, [0])[0]
+    unified = lane.simulate_lanes(cell(*DESIGNS[1]) | {"workload": _burst()}, [0])[0]
+    assert split.panic == "kmem_map too small"
+    assert split.metrics[INDEX["panics_count"]] > 0
+    assert split.metrics[INDEX["failed_exhausted_count"]] > 0
+    assert unified.panic == ""
+    assert unified.metrics[INDEX["alloc_failures_count"]] == 0
+
+
+def test_a_kva_without_room_for_its_submaps_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"kernel_map has no room for \w+"):
+        booted(cell(*DESIGNS[0], kva_mib=96))
+
+
+def test_unknown_parts_and_parameters_are_refused_with_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="'bucket'.*buckets, "):
+        lane.simulate_lanes(cell(*DESIGNS[0]) | {"objects": OBJECTS["buckets"] | {"malloc": "bucket"}}, [0])
+    with pytest.raises(ConfigError, match="dfly_slab has no parameter 'slid'.*slide"):
+        lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"slid": 3}), [0])
+
+
+def test_parameters_of_an_allocator_reach_it() -> None:
+    small = lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 32768}), [0])[0]
+    large = lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 131072}), [0])[0]
+    assert small.metrics[INDEX["held_peak_bytes"]] < large.metrics[INDEX["held_peak_bytes"]]
+
+
+def _burst() -> dict:
+    """48 MiB of malloc in kernels whose kmem_map has 42.7 MiB."""
+    kinds = {"block": KINDS["small"] | {"size": {"law": "fixed", "bytes": 32768}, "rate_hz": 150.0,
+                                        "lifetime": {"law": "permanent"}}}  # fmt: skip
+    return json.loads(json.dumps(LOAD)) | {"kinds": kinds}
