@@ -160,7 +160,7 @@ def carved_at_boot(config: Mapping, sized: sizing.Sizing) -> list[sizing.Reserva
         sized,
         split=maps["layout"] == "split",
         kmapentzone=maps["entries"] == "kmapentzone",
-        zones=sets_aside(part(allocators, config["objects"]["zone"])),
+        network_zones=sets_aside(part(allocators, config["objects"]["zone"])),
         image_bytes=maps["image_bytes"],
     )
 

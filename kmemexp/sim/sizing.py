@@ -189,18 +189,20 @@ def page_reserves(ram_bytes: int) -> PageReserves:
 
 
 def reservations(
-    sizing: Sizing, split: bool, *, kmapentzone: bool = True, zones: bool = True, image_bytes: int = IMAGE_BYTES
+    sizing: Sizing, split: bool, *, kmapentzone: bool = True, network_zones: bool = True, image_bytes: int = IMAGE_BYTES
 ) -> list[Reservation]:
     """List what is carved out of the maps before the load starts, in the order of boot.
 
     `split`: with kmem_map (and mb_map inside it); otherwise mb_map lies in kernel_map and kmem_map does not exist.
-    `kmapentzone`: map entries come from that zone (not from reservations). `zones`: the other interrupt zones exist.
+    `kmapentzone`: map entries come from that zone, not from reservations. `network_zones`: sockets, PCBs and syncache
+    have zones of their own; PV ENTRY and SWAPMETA always do (in DragonFly to this day).
     Small tables that cpu_startup allocates (buffer headers, callouts, hash tables) count as part of the image.
     """
     kernel = "kernel_map"
     malloc_bytes = sizing.kmem_map_bytes if split else sizing.kva_bytes
     usage_bytes = _round_page(KMEMUSAGE_BYTES * (malloc_bytes // PAGE))
-    wanted = [z for z in sizing.interrupt_zones if (kmapentzone if z.name == "KMAP ENTRY" else zones)]
+    exists = {"KMAP ENTRY": kmapentzone, "PV ENTRY": True, "SWAPMETA": True}
+    wanted = [z for z in sizing.interrupt_zones if exists.get(z.name, network_zones)]
     early = [z for z in wanted if z.name in ("KMAP ENTRY", "PV ENTRY")]
     return [
         Reservation("kernel image", _round_page(image_bytes), kernel),

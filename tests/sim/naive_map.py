@@ -1,4 +1,4 @@
-"""The 2003 vm_map once more, with plain lists and in the words of the reference: what `sim.arenas.vm_map` must equal."""
+"""The 2003 vm_map once more, with plain lists, in the words of the reference: what `sim.arenas.vm_map` must equal."""
 
 from dataclasses import dataclass, field
 
@@ -130,7 +130,7 @@ class NaiveMap:
 
 
 class FixedSupply:
-    """Kmapentzone: `boot` static entries and `pages` pages of KVA set aside."""
+    """Kmapentzone: `boot` static entries and the KVA for `limit` more."""
 
     def __init__(self, boot, limit, size=48):
         self.free, self.pages, self.size = boot, 0, size
@@ -140,11 +140,96 @@ class FixedSupply:
         if self.free <= PAGE // self.size and self.pages < self.max_pages:
             self.pages += 1
             self.free += self.pages * PAGE // self.size - (self.pages - 1) * PAGE // self.size
-        self.free -= self.free > 0
-        return self.free > 0 or self._last()
-
-    def _last(self):
-        raise NotImplementedError
+        if self.free == 0:
+            return False
+        self.free -= 1
+        return True
 
     def give(self):
         self.free += 1
+
+
+class ReserveSupply:
+    """Mapentzone behind per-CPU reservations, recursive as the real one. `kernel_map` is set by the system."""
+
+    SLOP, STANDING = 32, 8
+
+    def __init__(self, boot, cpus, size=48):
+        self.free, self.pages, self.per_page = boot - cpus * self.STANDING, 0, PAGE // size
+        self.avail = [0] * cpus
+        self.listed = [self.STANDING] * cpus
+        self.cpu = self.count = 0
+
+    def take(self):
+        assert self.count > 0
+        assert self.listed[self.cpu] > 0
+        self.count -= 1
+        self.listed[self.cpu] -= 1
+        return True
+
+    def give(self):
+        self.count += 1
+        self.listed[self.cpu] += 1
+
+    def reserve(self, cpu, count):
+        self.avail[cpu] -= count
+        while self.avail[cpu] < 0:
+            if not self._zalloc(cpu):
+                self.avail[cpu] += count
+                return False
+            self.listed[cpu] += 1
+            self.avail[cpu] += 1
+        return True
+
+    def release(self, cpu, count):
+        self.avail[cpu] += count
+        while self.avail[cpu] > self.SLOP:
+            self.avail[cpu] -= 1
+            self.listed[cpu] -= 1
+            self.free += 1
+
+    def _zalloc(self, cpu):
+        if self.free <= self.per_page and self._zget(cpu):
+            return True
+        if self.free == 0:
+            return False
+        self.free -= 1
+        return True
+
+    def _zget(self, cpu):
+        """One page of kernel_map, through the standing reserve; True with an item in hand for the caller."""
+        self.cpu, self.count = cpu, 4
+        self.avail[cpu] -= 4
+        addr = self.kernel_map.alloc(PAGE, 1, ATTR_WIRED)
+        self.avail[cpu] += self.count
+        if addr < 0:
+            return False
+        self.pages += 1
+        self.free += self.per_page - 1
+        self.reserve(cpu, 0)
+        return True
+
+
+class NaiveSystem:
+    """Several maps with one supply of entries; map 0 is kernel_map."""
+
+    def __init__(self, ranges, supply):
+        self.supply = supply
+        self.maps = [NaiveMap(base, top, supply, high=base) for base, top in ranges]
+        supply.kernel_map = self.maps[0]
+
+    def alloc(self, m, nbytes, align, attr, cpu):
+        return self._with_entries(cpu, lambda: self.maps[m].alloc(nbytes, align, attr))
+
+    def free(self, m, addr, nbytes, cpu):
+        return self._with_entries(cpu, lambda: self.maps[m].free(addr, nbytes))
+
+    def _with_entries(self, cpu, operation):
+        if isinstance(self.supply, FixedSupply):
+            return operation()
+        if not self.supply.reserve(cpu, 4):
+            return NO_ENTRY
+        self.supply.cpu, self.supply.count = cpu, 4
+        answer = operation()
+        self.supply.release(cpu, self.supply.count)
+        return answer

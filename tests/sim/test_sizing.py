@@ -144,10 +144,11 @@ def test_boot_order_unified():
     assert carved[0].nbytes == 4 * MIB
     assert "kmem_map" not in {r.name for r in carved}
     assert ("mb_map", z.mb_map_bytes, "kernel_map") in carved
-    few = sizing.reservations(z, split=False, kmapentzone=False, zones=False)
+    few = sizing.reservations(z, split=False, kmapentzone=False, network_zones=False)
     names = [r.name for r in few]
-    assert names == ["kernel image", "kmemusage", "clean_map", "buffer_map", "pager_map", "exec_map", "mb_map"]
-    assert "KMAP ENTRY" in {r.name for r in sizing.reservations(z, split=False, zones=False)}
+    submaps = ["clean_map", "buffer_map", "pager_map", "exec_map", "mb_map"]
+    assert names == ["kernel image", "kmemusage", "PV ENTRY", *submaps, "SWAPMETA"]
+    assert "KMAP ENTRY" in {r.name for r in sizing.reservations(z, split=False, network_zones=False)}
 
 
 def test_shortfall_names_the_biggest_parts():

@@ -16,7 +16,7 @@ searching, merging and splitting, is `sim.map_entries`.
 Left out: locks and in-transition entries, protection and inheritance (all alike in kernel maps), the extra lookup after
 pmap_growkernel, shortage of physical pages, entries of user maps (which share mapentzone with RESERVE), and mapentzone
 for the few entries of exec_map and clean_map with FIXED. When mapentzone can no longer grow, the real zget() calls
-itself until the stack ends; here the zone is used up and then answers NO_ENTRY.
+itself until the stack ends; here the zone is used up and the operation answers NO_ENTRY.
 """
 
 from typing import NamedTuple
@@ -205,15 +205,21 @@ def reserve(st, cpu):
     """vm_map_entry_reserve: False, and nothing reserved, when mapentzone is empty and cannot grow."""
     s = st.supply
     s[AVAIL + cpu] -= st.p.reserve_count
+    in_hand = 0
     while s[AVAIL + cpu] < 0:
-        if s[ZONE_FREE] <= s[ZONE_MIN]:
-            grow(st, cpu)
-        if s[ZONE_FREE] == 0:
-            s[AVAIL + cpu] += st.p.reserve_count
-            return False
-        s[ZONE_FREE] -= 1
-        s[AVAIL + cpu] += 1
-    return True
+        # zget() ends with a reserve(0) of its own: its caller's item comes on top of what that one takes.
+        if s[ZONE_FREE] <= s[ZONE_MIN] and grow(st, cpu):
+            in_hand += 1
+        elif s[ZONE_FREE] > 0:
+            s[ZONE_FREE] -= 1
+            s[AVAIL + cpu] += 1
+        else:
+            break
+    s[AVAIL + cpu] += in_hand
+    if s[AVAIL + cpu] >= 0:
+        return True
+    s[AVAIL + cpu] += st.p.reserve_count
+    return False
 
 
 @kernel
@@ -229,18 +235,18 @@ def release(st, cpu, count):
 
 @kernel
 def grow(st, cpu):
-    """Do zget for mapentzone: one wired page of kernel_map, entered through the standing reserve of the CPU."""
+    """Add a page to mapentzone, wired memory of kernel_map entered through the CPU's standing reserve; one item is out.
+
+    False: kernel_map has no page.
+    """
     s = st.supply
     before = s[IN_USE]
     if enter(st, 0, PAGE, 1, ATTR_WIRED) < 0:
-        return
+        return False
     s[ZONE_PAGES] += 1
-    s[ZONE_FREE] += PAGE // st.p.entry_bytes
+    s[ZONE_FREE] += PAGE // st.p.entry_bytes - 1
     s[AVAIL + cpu] -= s[IN_USE] - before
-    # It ends by filling the reserve; the caller's own item comes on top.
-    lack = min(max(-s[AVAIL + cpu], 0), s[ZONE_FREE])
-    s[ZONE_FREE] -= lack
-    s[AVAIL + cpu] += lack
+    return True
 
 
 def census(st: State) -> dict[str, int]:
