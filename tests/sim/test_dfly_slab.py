@@ -292,6 +292,15 @@ def test_idle_zones_serve_any_class_last_in_first_out_without_the_map():
     assert len(h.map_log) == 4
 
 
+def test_a_reused_zone_forgets_the_chunks_freed_in_its_former_life():
+    h = hand()
+    for addr in chunks(h, 16383, 28):
+        h.free(addr)
+    first, second = chunks(h, 15000, 2, flags=s.F_NOWAIT)
+    h.free(first)
+    assert indices(h, [first, second, *chunks(h, 15000, 3)], 15000) == [(0, i) for i in (0, 1, 0, 2, 3)]
+
+
 @pytest.mark.parametrize("threshold", [0, 1, 3, 8])
 def test_the_release_threshold_is_a_parameter(threshold):
     h = hand(release_threshold=threshold)

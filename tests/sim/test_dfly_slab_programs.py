@@ -15,6 +15,8 @@ from kmemexp.sim.allocators import dfly_slab as slab
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4
 sizes = st.one_of(
+    st.sampled_from([8191, 12000, 16383]),  # few chunks to a zone: zones fill up and empty often
+    st.sampled_from([8191, 12000, 16383]),
     st.sampled_from([0, 1, 8, 129, 4095, 4096, 8191, 8192, 8193, 16383, 16384, 50000]),
     st.integers(0, 17000),
     st.integers(5000, 16383),
@@ -22,7 +24,7 @@ sizes = st.one_of(
 steps = st.tuples(
     st.sampled_from(["alloc", "alloc", "free", "free", "free_run"]),
     sizes,
-    st.integers(1, 24),  # how many
+    st.integers(1, 32),  # how many
     st.integers(0, CPUS - 1),
     st.sampled_from([0, 0, s.F_NOWAIT, s.F_SOFT, s.F_HARD | s.F_NOWAIT]),
     st.integers(0, 10**6),  # which object
@@ -94,10 +96,10 @@ def plain_python() -> types.SimpleNamespace:
     return types.SimpleNamespace(**names)
 
 
-programs = st.lists(steps, min_size=1, max_size=30)
+programs = st.lists(steps, min_size=5, max_size=60)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(programs, st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]), st.integers(1, CPUS), st.sampled_from([2, 60]))
 def test_random_programs_go_as_in_the_naive_allocator(program, zone_bytes, cpus, limit_mib):
     pair = Pair(zone_bytes, cpus, limit_mib * MIB)

@@ -1,0 +1,52 @@
+"""Operations that the workload generates per second and core: `python benchmarks/bench_workload.py [replicas]`."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from kmemexp.workload import merge
+from kmemexp.workload.build import build
+from kmemexp.workload.stream import Stream
+
+FOLDER = Path(__file__).resolve().parents[1] / "conf" / "workload"
+ROUNDS = 5
+
+
+def best(function):
+    """Least CPU seconds of several rounds, after one that compiles; and the last result."""
+    function()
+    spent = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        result = function()
+        spent.append(time.process_time() - began)
+    return min(spent), result
+
+
+def report(label, seconds, operations):
+    print(f"{label:32} {operations:>12,} operations {seconds:8.3f} CPU s {operations / seconds / 1e6:8.1f} M/s")
+
+
+def main():
+    replicas = range(int(sys.argv[1]) if len(sys.argv) > 1 else 6)
+    for name in ("server2003", "berkeley1988"):
+        workload = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+        seconds, load = best(lambda w=workload: build(w, cpus=2, seed=0, replicas=replicas))
+        report(f"{name}, {len(replicas)} replicas", seconds, sum(s.count for s in load.streams))
+    lane = load.streams[0]
+    shift_ns, counts = np.array([0, 10**9]), np.array([lane.count] * 2)
+
+    def overlay():
+        out = Stream(*(np.empty(2 * lane.count, column.dtype) for column in lane[:-1]), slots=2 * lane.slots)
+        merge.overlay(lane, shift_ns, counts, 2, 2, lane.slots, out, *np.empty((2, 2), np.int64))
+        return out
+
+    seconds, out = best(overlay)
+    report("overlay of two copies", seconds, out.count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A cell's identity: its canonical JSON and the key made of it. Imports nothing heavy, so that workers can use it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+MODEL_VERSION = 1  # raise when the same configuration gives other metrics
+SCHEMA_VERSION = 1  # raise when the meaning or the form of a configuration changes
+NODES = ("design", "machine", "maps", "objects", "sample", "seed", "workload")
+"""The parts of a configuration that make a cell, sorted; how and where it runs is not among them."""
+
+
+def canonical(config: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and no spaces; whole floats are written as integers, so that 60 and 60.0 are one value.
+
+    Raises ValueError for NaN and infinities, TypeError for anything that JSON cannot hold.
+    """
+    return json.dumps(_whole(config), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def cell_key(config: Mapping[str, Any]) -> str:
+    """Key of a cell, 32 hexadecimal digits: equal for equal configurations, whatever the order of their keys."""
+    return key_of(canonical(config))
+
+
+def key_of(canonical_json: str) -> str:
+    """`cell_key` of a configuration that is in canonical form already."""
+    text = f'{{"config":{canonical_json},"model_version":{MODEL_VERSION},"schema_version":{SCHEMA_VERSION}}}'
+    return digest(text)
+
+
+def digest(text: str) -> str:
+    """First 32 hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(k): _whole(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(v) for v in value]
+    return value

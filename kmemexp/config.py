@@ -1,0 +1,385 @@
+"""The configuration: its schema for Hydra's ConfigStore, where its files are, and what makes a value impossible.
+
+Each check takes one node of a cell as a plain dict and returns it in normal form (sizes as integers, nothing in it
+that does not change the simulation); ConfigError names the key, the value and what would do.
+"""
+
+import difflib
+import functools
+import importlib.util
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from kmemexp import metrics
+from kmemexp.cell import NODES
+from kmemexp.errors import ConfigError
+from kmemexp.sim import sizing
+from kmemexp.workload.check import check
+
+PAGE = 4096
+MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
+LAYOUTS = ("split", "unified")
+ENTRIES = ("kmapentzone", "reservation")
+RUNNERS = ("ray", "serial")
+ON_ERROR = ("skip", "stop")
+SERVED = ("malloc", "zone", "mbuf")
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+"""What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
+HYDRA_NOISE = ("object_type=", "reference_type=")
+DEFAULT_METRICS = (
+    "map_external_frag_mean_ratio",
+    "map_largest_run_min_bytes",
+    "malloc_headroom_min_bytes",
+    "alloc_failures_count",
+    "total_frag_mean_ratio",
+    "held_peak_bytes",
+)
+
+
+@dataclass
+class Design:
+    """A complete kernel memory system; its file in conf/design/ selects the parts."""
+
+    name: str = MISSING
+    title: str = ""
+
+
+@dataclass
+class Maps:
+    """How KVA is divided, who places in it, and where map entries come from."""
+
+    layout: str = MISSING
+    arena: str = MISSING
+    entries: str = MISSING
+    image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
+
+
+@dataclass
+class Objects:
+    """Which allocator serves malloc(9), zones and mbufs, and what differs from their defaults."""
+
+    malloc: str = MISSING
+    zone: str = MISSING
+    mbuf: str = MISSING
+    params: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class Machine:
+    """What the design runs on."""
+
+    cpus: int = MISSING
+    ram_bytes: Any = MISSING
+    kva_bytes: Any = MISSING
+
+
+@dataclass
+class Sample:
+    """What is recorded while a replica runs."""
+
+    points: int = 96
+    snapshots: int = 8
+    bins: int = 256
+
+
+@dataclass
+class Reps:
+    """How many replicas a cell gets."""
+
+    max: int = 1
+
+
+@dataclass
+class Sweep:
+    """A set of cells: see conf/sweep/ for examples and kmemexp/sweep/axes.py for the meaning."""
+
+    name: str | None = None
+    description: str = ""
+    axes: dict[str, Any] = field(default_factory=dict)
+    zip: list[Any] = field(default_factory=list)
+    when: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    reps: Reps = field(default_factory=Reps)
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
+
+
+@dataclass
+class Cluster:
+    """Where the simulation runs."""
+
+    runner: str = "ray"
+    address: str = "local"  # local | auto | ray://host:port
+    num_cpus: int | None = None  # CPUs to use; null: all
+    window: int | None = None  # batches in flight; null: chosen by the runner
+    batch_s: float = 2.0  # work in one batch, seconds
+
+
+@dataclass
+class Store:
+    """Where results go."""
+
+    root: str = "results"
+
+
+@dataclass
+class Config:
+    """The whole configuration."""
+
+    design: Design = field(default_factory=Design)
+    maps: Maps = field(default_factory=Maps)
+    objects: Objects = field(default_factory=Objects)
+    machine: Machine = field(default_factory=Machine)
+    workload: dict[str, Any] = field(default_factory=dict)
+    sample: Sample = field(default_factory=Sample)
+    seed: int = 0
+    sweep: Sweep = field(default_factory=Sweep)
+    cluster: Cluster = field(default_factory=Cluster)
+    store: Store = field(default_factory=Store)
+    action: str = "run"
+    retry_failed: bool = False
+    on_error: str = "skip"
+    max_failures: int | None = None
+    progress: bool = True
+
+
+def register() -> None:
+    """Make the schema known to Hydra as `base_config`."""
+    schema = OmegaConf.structured(Config)
+    # Hydra closes every dict. These stay open: any parameter of any allocator can be named without a `+`, and a key of
+    # a workload too where the workload is an axis (the default one, of which Hydra knows, may lack it).
+    sweep = schema.sweep
+    for node in (schema.objects.params, schema.workload, sweep.axes, sweep.when, sweep.baseline):
+        OmegaConf.set_struct(node, False)
+    ConfigStore.instance().store(name="base_config", node=schema, provider="kmemexp")
+
+
+def conf_dir() -> Path:
+    """Folder of the configuration files: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise ConfigError(f"there is no config.yaml in {package / 'conf'} nor in {package.parent / 'conf'}")
+
+
+def explanation(error: Exception) -> str:
+    """Put what Hydra says, and what OmegaConf said to it, into one message."""
+    cause = error.__cause__
+    texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
+    return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
+
+
+def type_checked(key: str, values: Sequence[Any]) -> list:
+    """Check values of one key against the schema: sizes and whole floats become integers. Raises ConfigError."""
+    root = key.partition(".")[0]
+    if root not in NODES:
+        known = [f.name for f in fields(Config)]
+        what = "says how to run, not what; it cannot be swept" if root in known else "unknown key"
+        raise ConfigError(f"{key}: {what}{_close(root, NODES)}; axes begin with {', '.join(NODES)}")
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    sized = [byte_count(key, v) if isinstance(v, str) and key.endswith("_bytes") else v for v in whole]
+    if root == "workload":  # free in form; its own check comes when a cell is put together
+        return sized
+    schema = OmegaConf.structured(Config)
+    return [_typed(schema, key, value) for value in sized]
+
+
+def _typed(schema: DictConfig, key: str, value: Any) -> Any:
+    try:
+        OmegaConf.update(schema, key, value)
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        parent = OmegaConf.select(schema, key.rpartition(".")[0])
+        known = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+        hint = f"{_close(key.rpartition('.')[2], known)}; there are {', '.join(known)}" if known else ""
+        raise ConfigError(f"{key}: unknown key{hint}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
+    if OmegaConf.is_config(OmegaConf.select(schema, key)):
+        raise ConfigError(f"{key}: is a group of keys; sweep over one of them")
+    return OmegaConf.select(schema, key)
+
+
+def check_node(node: str, value: Any) -> Any:
+    """Check one node of a cell and return its normal form. Raises ConfigError."""
+    return CHECKS[node](value)
+
+
+def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kinds: Any) -> None:
+    """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
+    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    carved = sizing.reservations(
+        sized,
+        split=maps["layout"] == "split",
+        kmapentzone=maps["entries"] == "kmapentzone",
+        network_zones=_sets_aside(objects["zone"]),
+        image_bytes=maps["image_bytes"],
+    )
+    if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
+        size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
+        raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
+
+
+@functools.cache
+def _sets_aside(allocator: str) -> bool:
+    """Tell whether an allocator sets KVA aside at boot; its source is read, because importing it brings Numba."""
+    spec = importlib.util.find_spec(f"kmemexp.sim.allocators.{allocator}")
+    return "\ndef kva_reserved(" in Path(str(spec.origin)).read_text("utf-8")
+
+
+def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
+    """Check what belongs to the run and not to a cell: sweep, cluster, store, action. Raises ConfigError."""
+    sweep, cluster = settings["sweep"], settings["cluster"]
+    one_of("action", settings["action"], sorted(actions))
+    one_of("on_error", settings["on_error"], ON_ERROR)
+    one_of("cluster.runner", cluster["runner"], RUNNERS)
+    if not re.fullmatch(r"local|auto|ray://.+|[\w.-]+:\d+", str(cluster["address"])):
+        raise ConfigError(f"cluster.address={cluster['address']}: must be local, auto, host:port or ray://host:port")
+    for key in ("num_cpus", "window"):
+        if cluster[key] is not None:
+            at_least(f"cluster.{key}", cluster[key], 1)
+    if not cluster["batch_s"] > 0:
+        raise ConfigError(f"cluster.batch_s={cluster['batch_s']}: must be above 0 seconds")
+    if settings["max_failures"] is not None:
+        at_least("max_failures", settings["max_failures"], 1)
+    at_least("sweep.reps.max", sweep["reps"]["max"], 1)
+    for name in sweep["metrics"]:
+        one_of("sweep.metrics", name, metrics.NAMES)
+    if sweep["name"] is not None and not re.fullmatch(r"\w[\w.-]*", sweep["name"]):
+        raise ConfigError(f"sweep.name={sweep['name']!r}: names a folder; use letters, digits, '_', '-' and '.'")
+    if not settings["store"]["root"]:
+        raise ConfigError("store.root: is empty; give a folder or a URI")
+
+
+def _design(design: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": design["name"]}
+
+
+def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
+    one_of("maps.layout", maps["layout"], LAYOUTS)
+    one_of("maps.entries", maps["entries"], ENTRIES)
+    one_of("maps.arena", maps["arena"], parts("arenas"))
+    return maps | {"image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0)}
+
+
+def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Allocators must exist; parameters of allocators that serve nothing here are dropped."""
+    for place in SERVED:
+        one_of(f"objects.{place}", objects[place], parts("allocators"))
+    for name in objects["params"]:
+        one_of("objects.params", name, parts("allocators"))
+    used = {objects[place] for place in SERVED}
+    params = {name: _params(name, given) for name, given in objects["params"].items() if name in used and given}
+    return {place: objects[place] for place in SERVED} | {"params": params}
+
+
+def _params(allocator: str, given: Mapping[str, Any]) -> dict[str, int]:
+    known = importlib.import_module(f"kmemexp.sim.allocators.{allocator}").Params._fields
+    values = {}
+    for name, value in given.items():
+        key = f"objects.params.{allocator}.{name}"
+        if name not in known:
+            raise ConfigError(f"{key}: no such parameter{_close(name, known)}; there are {', '.join(known) or 'none'}")
+        values[name] = at_least(key, byte_count(key, value), 0)
+    return values
+
+
+def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
+    cpus = at_least("machine.cpus", machine["cpus"], 1)
+    if cpus > MAX_CPUS:
+        raise ConfigError(f"machine.cpus={cpus}: must be at most {MAX_CPUS}")
+    sizes = {key: byte_count(f"machine.{key}", machine[key]) for key in ("ram_bytes", "kva_bytes")}
+    for key, size in sizes.items():
+        if size < PAGE or size % PAGE:
+            raise ConfigError(f"machine.{key}={machine[key]}: must be a multiple of the page, {PAGE} bytes, and not 0")
+    return {"cpus": cpus} | sizes
+
+
+def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
+    workload = _sizes("workload", workload)
+    check(workload)
+    return workload
+
+
+def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    least = {"points": 1, "snapshots": 0, "bins": 1}
+    return {key: at_least(f"sample.{key}", sample[key], low) for key, low in least.items()}
+
+
+def _seed(seed: int) -> int:
+    return at_least("seed", seed, 0)
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "design": _design, "maps": _maps, "objects": _objects, "machine": _machine,
+    "workload": _workload, "sample": _sample, "seed": _seed,
+}  # fmt: skip
+"""One for each of cell.NODES."""
+
+
+@functools.cache
+def parts(room: str) -> tuple[str, ...]:
+    """Names of the strategy modules in kmemexp/sim/`room`, found without importing them."""
+    package = importlib.import_module(f"kmemexp.sim.{room}")
+    names = (m.name for m in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in names if name != "absent" and not name.startswith("_")))
+
+
+def one_of(key: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a value that is not among the known ones."""
+    if value not in known:
+        raise ConfigError(f"{key}={value}: unknown{_close(str(value), known)}; there are {', '.join(known)}")
+
+
+def at_least(key: str, value: Any, low: int) -> int:
+    """Return an integer that is not below `low`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key}={value}: must be an integer")
+    if value < low:
+        raise ConfigError(f"{key}={value}: must be at least {low}")
+    return value
+
+
+def byte_count(key: str, value: Any) -> int:
+    """Return the bytes in 4096, "16k", "128MiB" or "1.5 GiB"; units are powers of 1024. Raises ConfigError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", str(value).strip(), re.IGNORECASE)
+    number = float(match[1]) * 2 ** UNITS[(match[2] or "").lower()] if match else 0.5
+    if not number.is_integer():
+        raise ConfigError(f"{key}={value}: must be a number of bytes, such as 4096, 16k, 128MiB or 1GiB")
+    return int(number)
+
+
+def size_text(size: int) -> str:
+    """Write a size as one would: 128MiB."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.6g}{unit}"
+    return str(size)
+
+
+def _sizes(key: str, value: Any) -> Any:
+    """Turn sizes written as text into integers wherever a key ends in `_bytes`, in lists of them too."""
+    if isinstance(value, Mapping):
+        return {k: _sizes(f"{key}.{k}", v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_sizes(key, v) for v in value]
+    return byte_count(key, value) if isinstance(value, str) and key.endswith("bytes") else value
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,260 @@
+"""Paired comparison of designs against a baseline, condition by condition."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kmemexp import metrics as known
+from kmemexp.errors import ConfigError
+from kmemexp.sweep import stats
+
+CONDITIONS = ("workload", "machine", "cost", "sample", "seed")
+"""First words of the axes that say what a design is tried on; every other axis is part of the design."""
+
+GROUPS = ("design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "workload", "sample")
+"""Columns without a dot that are axes: configuration groups."""
+
+MACHINE = ("cpus", "ram_bytes", "kva_bytes", "seed")
+"""Columns that every results table has, and that count as axes only where no axis column explains their values."""
+
+
+class Layout(NamedTuple):
+    """The cells of a table: one row of `keys` for each, and where its values lie."""
+
+    keys: pd.DataFrame  # condition and variant columns
+    condition: list[str]
+    variant: list[str]
+    cell: np.ndarray  # int64[rows of the table]: row of `keys`
+    replica: np.ndarray  # int64[rows of the table]: column in a (cell, replica) matrix
+    done: np.ndarray  # bool[rows of the table]
+    failed: np.ndarray  # int64[cells]: failed lanes
+
+    def matrix(self, values: pd.Series) -> np.ndarray:
+        """Values as float64[cells, replicas], NaN where a lane is missing or failed."""
+        out = np.full((len(self.keys), int(self.replica.max(initial=-1)) + 1), np.nan)
+        out[self.cell[self.done], self.replica[self.done]] = values.to_numpy(np.float64, na_value=np.nan)[self.done]
+        return out
+
+
+def compare(
+    df: pd.DataFrame,
+    baseline: Mapping[str, object] | str | None,
+    metrics: Sequence[str] | None = None,
+    by: Sequence[str] | None = None,
+    ci: float = 0.95,
+    interval: str = "t",
+    same_within: float = 0.01,
+) -> pd.DataFrame:
+    """Compare every variant with the baseline under the same conditions, replica by replica.
+
+    A condition is a workload on a machine; a variant is a design with every other axis that belongs to it. Conditions are
+    never averaged. `baseline` holds the axis values of the variant to compare with, such as ``{"design": "freebsd4"}``,
+    or only the design's name; where several variants have them, each variant is compared with the one that equals it in
+    all other axes. None gives means only. `by` names the columns that make the condition, where the rule above does not
+    suit. `interval` is "t", or "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the t test's).
+
+    Returns one row per condition, metric and variant, with their axis columns and:
+    `n`, `failed` (lanes); `mean`, `low`, `high`; over the `pairs` of common replicas `diff`, `diff_low`, `diff_high`,
+    `ratio`, `ratio_low`, `ratio_high` (ratio of means, Fieller), `p` (paired t), `p_holm` (Holm, over all comparisons of
+    the same metric), `pairing` (variance saved by common random numbers; below 1 they did harm); for rare events
+    `occurs`, `occurs_low`, `occurs_high` (share of replicas with any, Wilson); `better` ("less", "more", ""), `verdict`
+    and `best` (best mean of the condition, ties all). The verdict is "baseline"; "better" or "worse" where the
+    difference holds at level `ci` after Holm's correction; "same" where the corrected interval lies within
+    `same_within` of the baseline's mean; "unclear" otherwise; and "" where there is no direction or no baseline.
+
+    >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
+    """
+    baseline = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
+    names = choose_metrics(df, metrics)
+    cells = arrange(df, by, [c for c in baseline if c in df.columns])
+    is_base = _find_baseline(cells.keys, baseline)
+    order = _display_order(cells, is_base)
+    condition = number_groups(cells.keys, cells.condition)
+    base = _baseline_of(cells, condition, is_base, list(baseline))
+    parts = [
+        _one_metric(cells.matrix(df[name]), name, condition, base, ci, interval, same_within).iloc[order]
+        for name in names
+    ]
+    table = pd.concat([cells.keys.assign(failed=cells.failed).iloc[order].join(part) for part in parts])
+    by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
+    table = table.iloc[by_condition].reset_index(drop=True)
+    return _tidy(table, cells.condition + cells.variant, names)
+
+
+def choose_metrics(df: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
+    """The metrics asked for, or all that the table has; ConfigError for one that it does not have."""
+    present = [name for name in known.NAMES if name in df.columns]
+    if not metrics and not present:
+        raise ConfigError("the table has no metric columns: name them with metrics=, or give Results.metrics")
+    if not metrics:
+        return present
+    for name in metrics:
+        if name not in df.columns or not pd.api.types.is_numeric_dtype(df[name]):
+            close = difflib.get_close_matches(name, present, 1)
+            hint = f"did you mean {close[0]}?" if close else "have: " + ", ".join(present)
+            raise ConfigError(f"unknown metric {name}: {hint}")
+    return list(metrics)
+
+
+def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequence[str] = ()) -> Layout:
+    """Split the axis columns into condition and variant, and number the cells.
+
+    `compared` are axes of the baseline: they tell variants apart, whatever they are. ConfigError where the axes do not
+    tell two cells apart, since their replicas must not be mixed.
+    """
+    axes = [c for c in df.columns if "." in str(c) or c in GROUPS]
+    for name in by or ():
+        if name not in df.columns:
+            raise ConfigError(f"by: no column {name}; axes here: {', '.join(axes)}")
+    condition = [c for c in axes if c.split(".")[0] in CONDITIONS] if by is None else list(by)
+    condition = [c for c in condition if c not in compared]
+    variant = [c for c in dict.fromkeys([*axes, *compared]) if c not in condition]
+    for column in MACHINE:
+        if column in df.columns and column not in condition + variant:
+            explained = df.groupby(condition + variant, dropna=False, observed=True)[column].nunique().max() == 1
+            condition += [] if explained else [column]
+    keys = df[condition + variant].drop_duplicates(ignore_index=True)
+    number = number_groups(df, condition + variant)
+    first = np.unique(number, return_index=True)[1]
+    place = np.empty(len(first), np.int64)
+    place[number[np.sort(first)]] = np.arange(len(first))
+    cell = place[number]
+    replica = pd.factorize(df["replica"], sort=True)[0]
+    done = (df["status"] == "done").to_numpy() if "status" in df.columns else np.ones(len(df), bool)
+    _refuse_mixed(df, cell, replica, keys)
+    return Layout(keys, condition, variant, cell, replica, done, np.bincount(cell[~done], minlength=len(keys)))
+
+
+def matches(column: pd.Series, value: object) -> np.ndarray:
+    """Where a column holds a value, also when one of them is text and the other a number."""
+    return ((column == value).fillna(False) | (column.astype(str) == str(value))).to_numpy(bool)
+
+
+def number_groups(df: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """Number of each row's group, in sorted order; missing values are values too."""
+    if not columns:
+        return np.zeros(len(df), np.int64)
+    return df.groupby(columns, dropna=False, observed=True, sort=True).ngroup().to_numpy()
+
+
+def _refuse_mixed(df: pd.DataFrame, cell: np.ndarray, replica: np.ndarray, keys: pd.DataFrame) -> None:
+    twice = pd.MultiIndex.from_arrays([cell, replica]).duplicated()
+    if twice.any():
+        number = cell[np.argmax(twice)]
+        where = ", ".join(f"{name}={value}" for name, value in keys.iloc[number].items())
+        count = df["cell_key"][cell == number].nunique() if "cell_key" in df.columns else 2
+        raise ConfigError(
+            f"{count} different cells have the same axis values ({where}), so their replicas cannot be told apart: "
+            "select one run's rows by cell_key (the column config shows how the cells differ), or give every cell its own "
+            "value in an axis column"
+        )
+
+
+def _find_baseline(keys: pd.DataFrame, baseline: Mapping[str, object]) -> np.ndarray:
+    """Rows of `keys` that have the baseline's values."""
+    found = np.full(len(keys), bool(baseline))
+    for name, value in baseline.items():
+        if name not in keys.columns:
+            raise ConfigError(f"baseline: {name} is not an axis here; axes: {', '.join(keys.columns)}")
+        found &= matches(keys[name], value)
+    if baseline and not found.any():
+        have = "; ".join(f"{name}: {', '.join(map(str, keys[name].drop_duplicates()))}" for name in baseline)
+        raise ConfigError(f"baseline {dict(baseline)} is not among the cells; there are {have}")
+    return found
+
+
+def _display_order(cells: Layout, is_base: np.ndarray) -> np.ndarray:
+    """Conditions in their order, in each the baseline first."""
+    marked = cells.keys.assign(_other=~is_base)
+    return marked.sort_values([*cells.condition, "_other", *cells.variant], kind="stable").index.to_numpy()
+
+
+def _baseline_of(cells: Layout, condition: np.ndarray, is_base: np.ndarray, named: list[str]) -> np.ndarray:
+    """Row of the baseline for each row of `keys`, -1 for none."""
+    twin = number_groups(cells.keys, [c for c in cells.condition + cells.variant if c not in named])
+    rows = np.flatnonzero(is_base)
+    by_twin = np.full(int(twin.max(initial=-1)) + 1, -1)
+    by_twin[twin[rows]] = rows
+    count = np.bincount(condition[rows], minlength=int(condition.max(initial=-1)) + 1)
+    only = np.full(len(count), -1)
+    only[condition[rows]] = rows
+    only[count != 1] = -1
+    return np.where(by_twin[twin] >= 0, by_twin[twin], only[condition])
+
+
+def _one_metric(
+    x: np.ndarray, name: str, condition: np.ndarray, base: np.ndarray, ci: float, interval: str, same_within: float
+) -> pd.DataFrame:
+    """Statistics of one metric for every cell; `x` is float64[cells, replicas]."""
+    better = known.METRICS[known.INDEX[name]].better if name in known.INDEX else ""
+    mean = stats.mean_interval(x, ci)
+    itself = base == np.arange(len(x))
+    reference = np.where(((base >= 0) & ~itself)[:, None], x[base], np.nan)
+    pair = stats.paired_difference(x, reference, ci)
+    if interval == "bca":
+        bounds = np.array([stats.bootstrap_interval(a, b, ci=ci) for a, b in zip(x, reference, strict=True)])
+        low, high = bounds.T
+    elif interval == "t":
+        low, high = pair.low, pair.high
+    else:
+        raise ConfigError(f'interval: "t" or "bca", not {interval!r}')
+    p_holm = stats.holm(pair.p)
+    verdict = _verdicts(pair, p_holm, np.abs(mean.mean[base]) * same_within, better, ci)
+    verdict = np.select([itself, base < 0], ["baseline", ""], verdict)
+    occurs = _occurrence(x, mean.n, name, ci)
+    return pd.DataFrame({
+        "metric": name, "n": mean.n, "mean": mean.mean, "low": mean.low, "high": mean.high,
+        "pairs": pair.n, "diff": pair.diff, "diff_low": low, "diff_high": high,
+        "ratio": pair.ratio, "ratio_low": pair.ratio_low, "ratio_high": pair.ratio_high,
+        "p": pair.p, "p_holm": p_holm, "pairing": stats.pairing(x, reference).variance_ratio,
+        "occurs": occurs[0], "occurs_low": occurs[1], "occurs_high": occurs[2],
+        "better": better, "verdict": verdict, "best": _best(mean.mean, condition, better),
+    })  # fmt: skip
+
+
+def _verdicts(pair: stats.Paired, p_holm: np.ndarray, margin: np.ndarray, better: str, ci: float) -> np.ndarray:
+    """Verdict of each comparison, as if every row had a baseline."""
+    comparisons = max(int((~np.isnan(pair.p)).sum()), 1)
+    certain = (pair.n >= 2) & (pair.sd == 0)  # all replicas agree: a fact, not an estimate
+    differs = (p_holm < 1 - ci) | (certain & (pair.diff != 0))
+    half = stats.half_width(pair.sd, pair.n, 1 - (1 - ci) / comparisons)
+    same = np.abs(pair.diff) + half <= margin
+    wanted = pair.diff < 0 if better == "less" else pair.diff > 0
+    word = np.where(wanted, "better", "worse") if better else np.full(len(wanted), "")
+    return np.select([differs, same], [word, "same"], "unclear")
+
+
+def _occurrence(x: np.ndarray, n: np.ndarray, name: str, ci: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of the replicas in which a rare event happened at all, with Wilson's interval; NaN for other metrics."""
+    if not is_rare(name):
+        return (np.full(len(x), np.nan),) * 3
+    hits = (x > 0).sum(axis=1)
+    return np.where(n > 0, hits / np.maximum(n, 1), np.nan), *stats.wilson(hits, n, ci)
+
+
+def is_rare(name: str) -> bool:
+    """Whether a metric counts failures, which often do not happen in any replica."""
+    return name in known.INDEX and (known.METRICS[known.INDEX[name]].group == "safety" or name.startswith("failed_"))
+
+
+def _best(mean: np.ndarray, condition: np.ndarray, better: str) -> np.ndarray:
+    """Cells with the best mean of their condition, where there is a choice."""
+    if not better or not len(mean):
+        return np.zeros(len(mean), bool)
+    score = np.where(np.isnan(mean), np.inf, mean if better == "less" else -mean)
+    top = np.full(condition.max() + 1, np.inf)
+    np.minimum.at(top, condition, score)
+    choice = np.bincount(condition, weights=~np.isnan(mean)) >= 2
+    return (score == top[condition]) & choice[condition] & ~np.isnan(mean)
+
+
+def _tidy(table: pd.DataFrame, axes: list[str], names: list[str]) -> pd.DataFrame:
+    """Columns in reading order, texts as categories."""
+    table["metric"] = pd.Categorical(table["metric"], categories=names)
+    for column in ("better", "verdict"):
+        table[column] = table[column].astype("category")
+    front = [*axes, "metric", "n", "failed"]
+    return table[front + [c for c in table.columns if c not in front]]

@@ -1,0 +1,200 @@
+"""A comparison laid out for reading: blocks of rows and cells as text, for the terminal and for Markdown alike."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+MARKS = {"better": "✓", "worse": "✗", "same": "=", "unclear": "?"}
+ARROWS = {"less": "↓", "more": "↑"}
+BYTES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
+TIMES = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
+COUNTS = (("10⁶", 1e6), ("", 1.0))
+MANY = 1e8  # counts from here on are shown in millions
+
+
+class Unit(NamedTuple):
+    """What a metric is shown in."""
+
+    name: str
+    scale: float  # one of it in the metric's own unit
+
+
+class Cell(NamedTuple):
+    """One design's value of one metric."""
+
+    value: str  # mean and half-width
+    change: str  # against the baseline; empty for the baseline itself
+    verdict: str
+    best: bool
+
+
+class Row(NamedTuple):
+    """One metric under one condition."""
+
+    metric: str
+    unit: str
+    cells: list[Cell | None]
+
+
+class Section(NamedTuple):
+    """One condition of a workload."""
+
+    title: str
+    rows: list[Row]
+
+
+class Block(NamedTuple):
+    """A table: a workload, its designs as columns, its other conditions as sections."""
+
+    title: str
+    variants: list[str]
+    sections: list[Section]
+
+
+def unit_of(metric: str, largest: float) -> Unit:
+    """Unit in which values up to `largest` read best."""
+    if metric.endswith("_ratio"):
+        return Unit("%", 0.01)
+    ladder = BYTES if metric.endswith("_bytes") else TIMES if metric.endswith("_ns") else COUNTS
+    floor = MANY if ladder is COUNTS else 0.0
+    return next((Unit(name, scale) for name, scale in ladder if largest >= max(scale, floor)), Unit(*ladder[-1]))
+
+
+def decimals_for(values: Iterable[float], halves: Iterable[float]) -> int:
+    """Decimals that show two digits of the largest half-width, or else four of the largest value; at most 3."""
+    size = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    half = max((h for h in halves if math.isfinite(h)), default=0.0)
+    if half > 0:
+        wanted = 1 - _exponent(half)
+    elif size == 0 or all(not math.isfinite(v) or float(v).is_integer() for v in values):
+        wanted = 0
+    else:
+        wanted = 3 - _exponent(size)
+    return min(max(wanted, 0), 3, max(4 - _exponent(size), 0)) if size else min(max(wanted, 0), 3)
+
+
+def number(x: float, decimals: int, sign: bool = False) -> str:
+    """`x` with thousands separators; "~0" for what is not 0 and yet rounds to it."""
+    text = f"{x:{'+' if sign else ''},.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        return "0" if x == 0 else "~0"
+    return text
+
+
+def factor(ratio: float) -> str:
+    """Ratio of means, such as ×0.51; empty if there is none."""
+    if not math.isfinite(ratio):
+        return ""
+    return f"×{number(ratio, min(max(2 - _exponent(ratio), 0), 2 if abs(ratio) >= 0.1 else 3))}"
+
+
+def axis_value(name: str, value: object) -> str:
+    """Value of an axis as a user would write it, sizes with their unit."""
+    if pd.isna(value):
+        return "-"
+    if name.endswith("_bytes") and isinstance(value, (int, float, np.integer, np.floating)):
+        unit = next((Unit(*u) for u in BYTES if value and value % u[1] == 0), Unit("B", 1.0))
+        return f"{value / unit.scale:,.0f} {unit.name}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def labels(keys: pd.DataFrame, columns: list[str], separator: str) -> list[str]:
+    """Name each row of `keys` by those columns that vary, the design always without its axis name."""
+    varying = [c for c in columns if c == "design" or keys[c].nunique(dropna=False) > 1]
+    last = [c.rpartition(".")[2] for c in varying]
+    short = [word if last.count(word) == 1 else name for name, word in zip(varying, last, strict=True)]
+    return [
+        separator.join(
+            axis_value(name, value) if name in ("design", "workload") else f"{label} {axis_value(name, value)}"
+            for name, label, value in zip(varying, short, row, strict=True)
+            if not pd.isna(value)
+        )
+        for row in keys[varying].itertuples(index=False, name=None)
+    ]
+
+
+def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> list[Block]:
+    """Lay out a comparison (of `kmemexp.compare`), whose axis columns are `condition` and `variant`."""
+    other = [c for c in condition if c != "workload"]
+    blocks = []
+    for workload, part in _groups(table, [c for c in condition if c == "workload"]):
+        part = part.assign(column_number=_baseline_first(part, variant))
+        names = part.drop_duplicates("column_number").sort_values("column_number")
+        title = str(workload[0]) if workload else ""
+        titles = labels(part.drop_duplicates(other) if other else part.head(1), other, ", ")
+        units = {m: unit_of(m, g["mean"].abs().max()) for m, g in part.groupby("metric", observed=True, sort=False)}
+        sections = [
+            Section(name, [_row(rows, units[key[0]], len(names)) for key, rows in _groups(section, ["metric"])])
+            for name, (_, section) in zip(titles, _groups(part, other), strict=True)
+        ]
+        blocks.append(Block(title, _headings(names, variant), sections))
+    return blocks
+
+
+def _groups(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """Groups in the order of their first rows; one with the key () if there are no columns."""
+    if not columns:
+        return iter([((), table)])
+    return iter(table.groupby(columns, observed=True, dropna=False, sort=False))
+
+
+def _baseline_first(part: pd.DataFrame, variant: list[str]) -> np.ndarray:
+    """Number of each row's variant."""
+    number_of = part.groupby(variant, observed=True, dropna=False, sort=True).ngroup().to_numpy()
+    is_base = (part["verdict"] == "baseline").to_numpy()
+    order = sorted(set(number_of.tolist()), key=lambda n: (not is_base[number_of == n].any(), n))
+    place = np.argsort(np.array(order))
+    return place[number_of]
+
+
+def _headings(names: pd.DataFrame, variant: list[str]) -> list[str]:
+    base = (names["verdict"] == "baseline").to_numpy()
+    texts = labels(names, variant, "\n")
+    return [f"{text}\n(baseline)" if is_base else text for text, is_base in zip(texts, base, strict=True)]
+
+
+def _row(rows: pd.DataFrame, unit: Unit, count: int) -> Row:
+    """One metric under one condition; `count` variants."""
+    metric, better = str(rows["metric"].iloc[0]), str(rows["better"].iloc[0])
+    scaled = rows[["mean", "low", "high", "diff", "diff_low", "diff_high"]] / unit.scale
+    half, change_half = (scaled["high"] - scaled["low"]) / 2, (scaled["diff_high"] - scaled["diff_low"]) / 2
+    places = decimals_for(scaled["mean"].tolist(), half.tolist())
+    change_places = decimals_for(scaled["diff"].tolist(), change_half.tolist())
+    boring = rows["best"].all() or not rows["n"].any()
+    nothing = (rows["mean"] == 0).all()
+    cells: list[Cell | None] = [None] * count
+    for i, row in enumerate(rows.itertuples(index=False)):
+        value = _value(row, scaled["mean"].iloc[i], half.iloc[i], places, rows["n"].max())
+        change = "" if nothing else _change(row, scaled["diff"].iloc[i], change_half.iloc[i], change_places)
+        cells[row.column_number] = Cell(value, change, row.verdict, bool(row.best) and not boring)
+    return Row(metric, f"{unit.name} {ARROWS.get(better, '')}".strip(), cells)
+
+
+def _value(row: tuple, mean: float, half: float, places: int, replicas: int) -> str:
+    if row.n == 0:
+        return "failed" if row.failed else "-"
+    text = number(mean, places)
+    if row.n == 1:
+        return f"{text} (n=1)"
+    if row.occurs != 0:  # a count of 0 in a few replicas is not exactly 0
+        text += f" ± {number(half, places)}"
+    if 0 < row.occurs < 1:
+        text += f" in {round(row.occurs * row.n)}/{row.n}"
+    return text if row.n == replicas else f"{text} (n={row.n})"
+
+
+def _change(row: tuple, diff: float, half: float, places: int) -> str:
+    if math.isnan(diff):
+        return ""
+    mark = MARKS.get(row.verdict, "")
+    if diff == 0 and half == 0:
+        return mark
+    spread = "" if math.isnan(half) else f"± {number(half, places)}"
+    return " ".join(part for part in (number(diff, places, sign=True), spread, factor(row.ratio), mark) if part)
+
+
+def _exponent(x: float) -> int:
+    return math.floor(math.log10(abs(x))) if x else 0

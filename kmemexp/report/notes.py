@@ -1,0 +1,112 @@
+"""The notes below a comparison: how to read it, and what went wrong."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from kmemexp.report.layout import axis_value, labels
+from kmemexp.sweep import stats
+
+LINES = 5  # of panics, or of errors
+
+
+def notes(
+    table: pd.DataFrame, metrics: pd.DataFrame, axes: Sequence[str], baseline: Mapping[str, object], ci: float
+) -> list[str]:
+    """Notes on a comparison `table` of the rows `metrics`, whose cells differ in `axes`. Without a baseline, give {}."""
+    return [
+        *_reading(table, baseline, ci),
+        *_machine(metrics),
+        *_pairing(table),
+        *_rare_events(table, ci),
+        *_panics(metrics, list(axes), ci),
+        *_failures(metrics),
+    ]
+
+
+def _reading(table: pd.DataFrame, baseline: Mapping[str, object], ci: float) -> list[str]:
+    sizes = sorted(set(table["n"]) - {0})
+    n = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}" if sizes else "n = 0"
+    lines = [
+        f"Mean ± half-width of the {ci:.0%} t interval over the replicas ({n}). ↓ less is better, ↑ more is better."
+    ]
+    if sizes[:1] == [1]:
+        lines.append("n=1: a single replica has no interval.")
+    if baseline:
+        name = ", ".join(str(v) if k == "design" else f"{k}={v}" for k, v in baseline.items())
+        family = table.groupby("metric", observed=True)["p_holm"].count().max()
+        lines += [
+            f"Second line: paired difference from {name} on the same replicas ± its {ci:.0%} interval, "
+            "× ratio of the means.",
+            f"✓ better, ✗ worse: certain at {ci:.0%} after Holm's correction ({family} comparisons of a metric); "
+            "= same within 1 %; ? unclear. Bold: best mean.",
+        ]
+    return lines
+
+
+def _machine(metrics: pd.DataFrame) -> list[str]:
+    words = []
+    for column, text in (("cpus", "{} CPUs"), ("ram_bytes", "RAM {}"), ("kva_bytes", "KVA {}")):
+        values = sorted(metrics[column].unique())
+        shown = [axis_value(column, v) for v in (values if len(values) <= 4 else values[:: len(values) - 1])]
+        words.append(text.format((", " if len(values) <= 4 else " to ").join(shown)))
+    return ["Machine: " + "; ".join(words) + "."]
+
+
+def _pairing(table: pd.DataFrame) -> list[str]:
+    lost = table[table["pairing"] < 1]
+    if lost.empty:
+        return []
+    names = ", ".join(lost["metric"].astype(str).drop_duplicates().head(3))
+    return [
+        f"Pairing widened the interval in {len(lost)} of {table['pairing'].count()} comparisons (column pairing < 1; "
+        f"{names}): there the results do not move together from replica to replica."
+    ]
+
+
+def _rare_events(table: pd.DataFrame, ci: float) -> list[str]:
+    never = table[(table["occurs"] == 0) & (table["n"] > 0)]
+    lines = []
+    if ((table["occurs"] > 0) & (table["occurs"] < 1)).any():
+        lines = ["in 3/6: it happened in 3 of 6 replicas."]
+    if never.empty:
+        return lines
+    n = never["n"].min()
+    return [
+        *lines,
+        f"A count of 0 in all of {n} replicas: the chance in a run may still be up to {stats.wilson(0, n, ci)[1]:.0%} "
+        f"(Wilson, {ci:.0%}).",
+    ]
+
+
+def _panics(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
+    done = metrics[metrics["status"] == "done"]
+    place = done.groupby(axes, observed=True, dropna=False, sort=False).ngroup()
+    size = place.value_counts()
+    hit = done[done["panic"] != ""].assign(_place=place)
+    groups = list(hit.groupby(["panic", "_place"], sort=False))
+    names = dict(zip(place.drop_duplicates(), labels(done.loc[place.drop_duplicates().index], axes, ", "), strict=True))
+    lines = []
+    for (panic, number), rows in groups[:LINES]:
+        low, high = stats.wilson(len(rows), size[number], ci)
+        lines.append(
+            f'Panic "{panic}": {names[number]}: in {len(rows)} of {size[number]} replicas '
+            f"({low:.0%} to {high:.0%}, Wilson)."
+        )
+    return lines + _more(len(groups), "cells with panics")
+
+
+def _failures(metrics: pd.DataFrame) -> list[str]:
+    failed = metrics[metrics["status"] != "done"]
+    if failed.empty:
+        return []
+    lines = [f"Failed: {len(failed)} of {len(metrics)} replicas, left out of the means:"]
+    groups = list(failed.groupby("error", sort=False))
+    for error, rows in groups[:LINES]:
+        where = rows[["design", "workload"]].astype(str).drop_duplicates().agg(" on ".join, axis=1)
+        lines.append(f"  {len(rows)} × {error} ({', '.join(where[:3])}{', …' if len(where) > 3 else ''})")
+    return lines + _more(len(groups), "different errors")
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"  … and {count - LINES} more {what}"] if count > LINES else []

@@ -1,0 +1,199 @@
+"""A results folder as pandas tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike, fspath
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kmemexp.errors import ConfigError, StoreError
+from kmemexp.metrics import NAMES
+from kmemexp.report import comparison
+from kmemexp.sweep import stats
+from kmemexp.sweep.schema import DONE, SCHEMAS
+from kmemexp.sweep.store import Store
+
+
+class Tables(Protocol):
+    """Where results are read from: a `Store`, or tables in memory."""
+
+    def read(self, table: str = "metrics") -> pa.Table:
+        """All rows of "metrics", "series" or "snapshots"."""
+
+    def read_text(self, name: str) -> str | None:
+        """Read a text file beside the tables; None if there is none."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a sweep found. The tables are read when they are first used.
+
+    >>> r = load("results/fragmentation")  # doctest: +SKIP
+    >>> r.metrics.groupby(["design", "workload"])["held_peak_bytes"].mean()  # doctest: +SKIP
+    >>> r.compare(baseline="freebsd4").query("verdict == 'better'")  # doctest: +SKIP
+    """
+
+    root: str
+    tables: Tables
+
+    @classmethod
+    def from_tables(
+        cls, metrics: pa.Table, series: pa.Table | None = None, snapshots: pa.Table | None = None
+    ) -> "Results":
+        """Wrap result tables (`sweep.schema`) that are in memory."""
+        return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots}))
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per cell and replica, failed ones too (`status`), with one typed column per axis of the sweep."""
+        return _metrics_frame(self.tables.read("metrics").to_pandas())
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """One row per cell, replica and sample: the state of memory over the run."""
+        return self._with_names(self.tables.read("series"))
+
+    @cached_property
+    def snapshots(self) -> pd.DataFrame:
+        """One row per cell, replica, instant and map; `occupancy` is a uint8 array, 0 free to 255 occupied."""
+        return self._with_names(self.tables.read("snapshots"))
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """Where the results come from (`_run.json`): ``run["runs"]`` lists the runs, the last one last."""
+        text = self.tables.read_text("_run.json")
+        return json.loads(text) if text else {}
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The failed rows of `metrics`: which lane, and the error."""
+        failed = self.metrics[self.metrics["status"] != DONE]
+        return failed.drop(columns=[*NAMES, "status", "panic"]).reset_index(drop=True)
+
+    def summary(
+        self, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None, ci: float = 0.95
+    ) -> pd.DataFrame:
+        """Mean with t interval over the replicas: one row per cell and metric.
+
+        `by` names the columns to tell cells apart with, by default every axis. Different cells are never averaged:
+        ConfigError where `by` would do that.
+        """
+        names = comparison.choose_metrics(self.metrics, metrics)
+        layout = comparison.arrange(self.metrics)
+        keys = layout.keys if by is None else _only_columns(layout.keys, by)
+        parts = []
+        for name in names:
+            x = layout.matrix(self.metrics[name])
+            found = stats.mean_interval(x, ci)
+            parts.append(keys.assign(metric=name, n=found.n, failed=layout.failed, mean=found.mean, sd=found.sd,
+                                     low=found.low, high=found.high))  # fmt: skip
+        table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+        return table.assign(metric=pd.Categorical(table["metric"], categories=names))
+
+    def compare(self, baseline: Mapping[str, object] | str, **options: Any) -> pd.DataFrame:
+        """Paired comparison with a baseline, see `kmemexp.compare`."""
+        return comparison.compare(self.metrics, baseline, **options)
+
+    def planned(self, cells: pd.DataFrame, replicas: int | Sequence[int]) -> pd.DataFrame:
+        """`metrics` of a plan's cells and replicas only, with the axes of that plan, in its order.
+
+        A cell may have been simulated for another plan with other axes; `cells` needs cell_key, axes, design, workload.
+        """
+        table = self.tables.read("metrics")
+        wanted = range(replicas) if isinstance(replicas, int) else replicas
+        keys, lanes = pa.array(cells["cell_key"], pa.string()), pa.array(list(wanted), pa.int32())
+        table = table.filter(pc.and_(pc.is_in(table["cell_key"], keys), pc.is_in(table["replica"], lanes)))
+        frame = table.to_pandas()
+        names = ["axes", "design", "workload"]
+        frame[names] = cells.set_index("cell_key")[names].astype(str).loc[frame["cell_key"]].to_numpy()
+        return _metrics_frame(frame, {name: list(dict.fromkeys(cells[name])) for name in names[1:]})
+
+    def _with_names(self, table: pa.Table) -> pd.DataFrame:
+        """Put design and workload beside the cell keys."""
+        names = self.metrics.drop_duplicates("cell_key").set_index("cell_key")[["design", "workload"]]
+        frame = table.to_pandas().join(names, on="cell_key")
+        return frame[["cell_key", "design", "workload", *table.column_names[1:]]]
+
+
+def load(root: str | PathLike[str]) -> Results:
+    """Open a results folder, given as a path or a URI.
+
+    Raises StoreError if there are no results in it.
+
+    >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
+    >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
+    """
+    store = Store(fspath(root))
+    if not any(store.counts().values()):
+        raise StoreError(
+            f"no results in {store.root} yet: run the sweep first, such as `python -m kmemexp +sweep=fragmentation`, "
+            "or give the folder of another one."
+        )
+    return Results(store.root, store)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    held: dict[str, pa.Table | None]
+
+    def read(self, table: str = "metrics") -> pa.Table:
+        found = self.held[table]
+        return SCHEMAS[table].empty_table() if found is None else found
+
+    def read_text(self, name: str) -> str | None:
+        return None
+
+
+def _metrics_frame(frame: pd.DataFrame, order: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
+    axes = expand_axes(frame["axes"])
+    axes = axes[[name for name in axes.columns if name not in frame.columns]]
+    frame[["error", "panic"]] = frame[["error", "panic"]].fillna("")
+    for name in ("design", "workload"):
+        frame[name] = pd.Categorical(frame[name], categories=order[name] if order else None)
+    front = ["cell_key", "design", "workload"]
+    rest = [name for name in frame.columns if name not in (*front, "axes", "config")]
+    frame = pd.concat([frame[front], axes, frame[rest], frame[["config"]]], axis=1)
+    return frame.sort_values(["workload", "design", *axes.columns, "cell_key", "replica"], ignore_index=True)
+
+
+def expand_axes(axes: pd.Series) -> pd.DataFrame:
+    """One column per axis from their JSON texts, such as ``{"design":"freebsd4","machine.cpus":2}``.
+
+    Integers stay integers (Int64 where a cell has no such axis), texts become categories, and lists are kept as JSON.
+    """
+    codes, texts = pd.factorize(axes.fillna("{}"))
+    cells = [json.loads(text) for text in texts]
+    names = dict.fromkeys(name for cell in cells for name in cell)
+    columns = {name: _typed([cell.get(name) for cell in cells]) for name in names}
+    return pd.DataFrame(columns, index=range(len(cells))).take(codes).set_axis(axes.index)
+
+
+def _typed(values: list[Any]) -> pd.Series:
+    kinds = {type(value) for value in values if value is not None}
+    complete = None not in values
+    if kinds == {bool}:
+        return pd.Series(values, dtype="bool" if complete else "boolean")
+    if kinds == {int} and all(v is None or abs(v) < 2**63 for v in values):
+        return pd.Series(values, dtype="int64" if complete else "Int64")
+    if kinds and kinds <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v, separators=(",", ":")) for v in values]
+    return pd.Series(texts, dtype="str").astype("category")
+
+
+def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    if unknown := [name for name in by if name not in keys.columns]:
+        raise ConfigError(f"by: no axis {unknown[0]}; axes here: {', '.join(keys.columns)}")
+    chosen = keys[list(by)]
+    if chosen.duplicated().any():
+        lost = [name for name in keys.columns if name not in by and keys[name].nunique(dropna=False) > 1]
+        raise ConfigError(
+            f"by={list(by)} would average different cells into one number, which means nothing across workloads or "
+            f"machines: add {' or '.join(lost)}, or select rows of .metrics first"
+        )
+    return chosen

@@ -1,0 +1,79 @@
+"""A comparison on the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kmemexp.report.layout import Block, Cell, Section
+
+STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim"}
+PLAIN_WIDTH = 120  # columns, where the output is not a terminal
+PADDING = 2  # between two columns
+
+
+def make_console() -> Console:
+    """Console on stdout, wide enough for a table where the output goes into a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, PLAIN_WIDTH))
+
+
+def show(blocks: Sequence[Block], notes: Sequence[str], console: Console) -> None:
+    """Print the blocks, each split into as many tables as the width demands, and the notes."""
+    for block in blocks:
+        for chosen in columns_that_fit(block, console.width):
+            console.print(_table(block, chosen))
+            console.print()
+    for note in notes:
+        console.print(Text(note, style="dim"))
+
+
+def columns_that_fit(block: Block, width: int) -> list[list[int]]:
+    """Split the variants into tables that fit the width; each repeats the baseline, which is the first variant."""
+    rows = [row for section in block.sections for row in section.rows]
+    labels = max((len(row.metric) for row in rows), default=0), max((len(row.unit) for row in rows), default=0)
+    wide = [
+        max([*map(len, name.splitlines()), *(len(line) for row in rows for line in _lines(row.cells[i]))]) + PADDING
+        for i, name in enumerate(block.variants)
+    ]
+    repeated = [0] if block.variants and block.variants[0].endswith("(baseline)") else []
+    left = width - sum(labels) - 3 * PADDING
+    tables: list[list[int]] = [[]]
+    for i in range(len(block.variants)):
+        if len(tables[-1]) > len(repeated) and sum(wide[j] for j in tables[-1]) + wide[i] > left:
+            tables.append(list(repeated))
+        tables[-1].append(i)
+    return tables
+
+
+def _table(block: Block, chosen: list[int]) -> Table:
+    table = Table(title=block.title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("metric")
+    table.add_column("")
+    for i in chosen:
+        table.add_column(block.variants[i], justify="right")
+    for section in block.sections:
+        _add_section(table, section, chosen)
+    return table
+
+
+def _add_section(table: Table, section: Section, chosen: list[int]) -> None:
+    table.add_section()
+    if section.title:
+        table.add_row(Text(section.title, style="bold cyan"))
+    for row in section.rows:
+        table.add_row(row.metric, row.unit, *(_cell(row.cells[i]) for i in chosen))
+
+
+def _cell(cell: Cell | None) -> Text:
+    value, *change = _lines(cell) or ["-"]
+    text = Text(value, style="bold" if cell and cell.best else "")
+    for line in change:
+        text.append("\n").append(line, style=f"not bold {STYLES.get(cell.verdict, '')}".strip())
+    return text
+
+
+def _lines(cell: Cell | None) -> list[str]:
+    return [line for line in (cell.value, cell.change) if line] if cell else []

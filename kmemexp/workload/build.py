@@ -1,0 +1,44 @@
+"""Front door of the workload: what the rest of the program calls. Cheap to import: no compiled code, no trace."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kmemexp.workload import phases
+from kmemexp.workload.stream import Load
+
+
+def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequence[int]) -> Load:
+    """Build the kinds and one stream per replica of a workload that has passed `check`.
+
+    A replica's stream depends on the workload, the seed, the replica and the number of CPUs, and on nothing else; of
+    its columns only `cpu` depends on the number of CPUs.
+    """
+    if workload["source"] == "trace":
+        from kmemexp.workload import overlay as source  # noqa: PLC0415
+    else:
+        from kmemexp.workload import synthetic as source  # noqa: PLC0415
+    return source.build(workload, cpus=cpus, seed=seed, replicas=replicas)
+
+
+def estimate(workload: Mapping[str, Any]) -> int:
+    """Compute the expected number of operations of one lane, without building it.
+
+    A trace's operations count as spread evenly over it, and its copies as shifted by half of `shift_s`.
+    """
+    if workload["source"] == "synthetic":
+        return phases.expected_operations(workload)
+    from kmemexp.workload.traces import library  # noqa: PLC0415
+
+    trace = library.describe(workload["trace"])
+    total = 0.0
+    for copy in range(workload["copies"]):
+        shift_s = workload["shift_s"] / 2 if copy > 0 else 0.0
+        total += trace["ops"] * _share(workload["window_s"], shift_s, trace["seconds"])
+    return round(total)
+
+
+def _share(window_s: float, shift_s: float, seconds: float) -> float:
+    """Share of a copy that lies inside the window (0: no window)."""
+    if window_s <= 0 or seconds <= 0:
+        return 1.0
+    return min(1.0, max(0.0, (window_s - shift_s) / seconds))

@@ -1,0 +1,195 @@
+"""Checks a workload's config before anything runs: every mistake is a ConfigError that names its key."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kmemexp.errors import ConfigError
+from kmemexp.workload import phases
+from kmemexp.workload.laws import LIFETIME_LAWS, SIZE_LAWS
+from kmemexp.workload.stream import CLASS_NAMES
+
+SOURCES = ("synthetic", "trace")
+TRACE_KEYS = ("name", "source", "trace", "copies", "shift_s", "window_s")
+SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
+PHASE_KEYS = ("name", "seconds", "level")
+PHASE_OPTIONS = ("groups", "once")
+KIND_KEYS = ("class", "size", "rate_hz", "lifetime")
+KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit")
+SHARES = ("nowait", "soft", "remote")
+MOST_KINDS = 2**15 - 1  # Stream.kind is int16
+MOST_ROUNDS = 10_000  # repetitions of the phases
+MOST_OPERATIONS = 2**31 - 1  # Stream.slot is int32
+LARGEST_REQUEST = 2**31 - 1  # Stream.size is int32
+
+
+def check(workload: Mapping[str, Any]) -> None:
+    """Raise ConfigError (TraceError for a trace that cannot be found) unless `workload` can be built."""
+    _mapping("workload", workload)
+    source = workload.get("source")
+    if source not in SOURCES:
+        raise _wrong("workload.source", source, f"must be one of {_listed(SOURCES)}")
+    if source == "trace":
+        _check_trace(workload)
+    else:
+        _check_synthetic(workload)
+
+
+def _check_trace(workload: Mapping[str, Any]) -> None:
+    from kmemexp.workload.traces import library  # noqa: PLC0415  (only a trace needs it)
+
+    _keys("workload", workload, TRACE_KEYS)
+    _text("workload.name", workload["name"])
+    _text("workload.trace", workload["trace"])
+    _whole("workload.copies", workload["copies"], 1)
+    _number("workload.shift_s", workload["shift_s"])
+    _number("workload.window_s", workload["window_s"])
+    library.path_of(workload["trace"])
+
+
+def _check_synthetic(workload: Mapping[str, Any]) -> None:
+    _keys("workload", workload, SYNTHETIC_KEYS)
+    _text("workload.name", workload["name"])
+    _number("workload.duration_s", workload["duration_s"])
+    _positive("workload.scale", workload["scale"])
+    _mapping("workload.kinds", workload["kinds"])
+    if not 0 < len(workload["kinds"]) <= MOST_KINDS:
+        raise ConfigError(f"workload.kinds: there are {len(workload['kinds'])}, must be 1 to {MOST_KINDS}")
+    for name, kind in workload["kinds"].items():
+        _check_kind(f"workload.kinds.{name}", kind)
+    _check_phases(workload)
+    operations = phases.expected_operations(workload)
+    if operations > MOST_OPERATIONS:
+        raise ConfigError(f"workload.scale: the load has {operations:.2g} operations; lower the scale or duration_s")
+
+
+def _check_phases(workload: Mapping[str, Any]) -> None:
+    if not isinstance(workload["phases"], list | tuple) or not workload["phases"]:
+        raise ConfigError("workload.phases: must be a list of at least one phase")
+    groups = sorted({kind["group"] for kind in workload["kinds"].values() if kind.get("group")})
+    for i, phase in enumerate(workload["phases"]):
+        where = f"workload.phases[{i}]"
+        _mapping(where, phase)
+        _keys(where, phase, PHASE_KEYS, PHASE_OPTIONS)
+        _text(f"{where}.name", phase["name"])
+        _positive(f"{where}.seconds", phase["seconds"])
+        _number(f"{where}.level", phase["level"])
+        if not isinstance(phase.get("once", False), bool):
+            raise _wrong(f"{where}.once", phase["once"], "must be true or false")
+        _mapping(f"{where}.groups", phase.get("groups", {}))
+        for group, factor in phase.get("groups", {}).items():
+            if group not in groups:
+                raise ConfigError(f"{where}.groups.{group}: no kind has this group; there are {_listed(groups)}")
+            _number(f"{where}.groups.{group}", factor)
+    _check_rounds(workload)
+
+
+def _check_rounds(workload: Mapping[str, Any]) -> None:
+    """Check that the phases fill `duration_s`, in a reasonable number of rounds."""
+    left = workload["duration_s"] - sum(p["seconds"] for p in workload["phases"])
+    again = sum(p["seconds"] for p in workload["phases"] if not p.get("once", False))
+    if left > 0 and again == 0:
+        raise ConfigError("workload.duration_s: longer than the phases, all of which are marked once")
+    if left > MOST_ROUNDS * again:
+        raise ConfigError(f"workload.duration_s: repeats the phases more than {MOST_ROUNDS} times")
+
+
+def _check_kind(where: str, kind: Any) -> None:
+    _mapping(where, kind)
+    _keys(where, kind, KIND_KEYS, KIND_OPTIONS)
+    if kind["class"] not in CLASS_NAMES:
+        raise _wrong(f"{where}.class", kind["class"], f"must be one of {_listed(CLASS_NAMES)}")
+    _number(f"{where}.rate_hz", kind["rate_hz"])
+    _check_law(f"{where}.size", kind["size"], SIZE_LAWS)
+    _check_law(f"{where}.lifetime", kind["lifetime"], LIFETIME_LAWS)
+    if kind["class"] == "zone" and kind["size"]["law"] != "fixed":
+        raise _wrong(f"{where}.size.law", kind["size"]["law"], "a zone has items of one size: must be 'fixed'")
+    if not isinstance(kind.get("group", ""), str):
+        raise _wrong(f"{where}.group", kind["group"], "must be a word")
+    for key in ("start", "growth", "limit"):
+        _whole(f"{where}.{key}", kind.get(key, 0), 0)
+    for key in SHARES:
+        if _number(f"{where}.{key}", kind.get(key, 0)) > 1:
+            raise _wrong(f"{where}.{key}", kind[key], "is a share: must be 0 to 1")
+
+
+def _check_law(where: str, law: Any, known: Mapping[str, tuple[str, ...]]) -> None:
+    _mapping(where, law)
+    if law.get("law") not in known:
+        raise _wrong(f"{where}.law", law.get("law"), f"must be one of {_listed(known)}")
+    _keys(where, law, ("law", *known[law["law"]]))
+    for key in known[law["law"]]:
+        values = law[key] if isinstance(law[key], list | tuple) else [law[key]]
+        for value in values:
+            _law_value(f"{where}.{key}", key, value)
+    if "weights" in law:
+        _check_weights(where, law)
+    if law.get("low_bytes", 0) > law.get("high_bytes", LARGEST_REQUEST):
+        raise ConfigError(f"{where}.low_bytes: {law['low_bytes']} is more than high_bytes, {law['high_bytes']}")
+
+
+def _law_value(where: str, key: str, value: Any) -> None:
+    if key.endswith("bytes"):
+        if _whole(where, value, 1) > LARGEST_REQUEST:
+            raise _wrong(where, value, f"must be at most {LARGEST_REQUEST}")
+    elif key == "weights":
+        _number(where, value)
+    else:
+        _positive(where, value)
+
+
+def _check_weights(where: str, law: Mapping[str, Any]) -> None:
+    (other,) = law.keys() - {"law", "weights"}
+    for key in ("weights", other):
+        if not isinstance(law[key], list | tuple):
+            raise _wrong(f"{where}.{key}", law[key], "must be a list")
+    if len(law["weights"]) != len(law[other]):
+        raise ConfigError(f"{where}.weights: has {len(law['weights'])} entries, {other} has {len(law[other])}")
+    if sum(law["weights"]) <= 0:
+        raise ConfigError(f"{where}.weights: at least one must be above 0")
+
+
+def _keys(where: str, given: Mapping[str, Any], needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Complain of a missing or an unknown key."""
+    for key in needed:
+        if key not in given:
+            raise ConfigError(f"{where}.{key}: is missing")
+    for key in given:
+        if key not in (*needed, *optional):
+            raise ConfigError(f"{where}.{key}: unknown key; there are {_listed((*needed, *optional))}")
+
+
+def _mapping(where: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _wrong(where, value, "must be a mapping")
+
+
+def _text(where: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise _wrong(where, value, "must be a text")
+
+
+def _number(where: str, value: Any) -> float:
+    """Return a finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise _wrong(where, value, "must be a number of at least 0")
+    return value
+
+
+def _positive(where: str, value: Any) -> None:
+    if _number(where, value) == 0:
+        raise _wrong(where, value, "must be above 0")
+
+
+def _whole(where: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _wrong(where, value, f"must be a whole number of at least {least}")
+    return value
+
+
+def _wrong(where: str, value: Any, rule: str) -> ConfigError:
+    return ConfigError(f"{where}: {rule}, not {value!r}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(n) for n in names)

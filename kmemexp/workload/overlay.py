@@ -1,0 +1,43 @@
+"""Load from a recorded trace: copies of it laid over one another, each on CPUs of its own and at a time of its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kmemexp.workload import merge, seeds
+from kmemexp.workload.stream import Load, Stream
+from kmemexp.workload.traces import library
+
+
+def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequence[int]) -> Load:
+    """Streams of a checked trace workload, one per replica.
+
+    Copy 0 begins at 0, the others at times that the replica draws uniformly from 0 to `shift_s`. A single copy leaves
+    nothing to draw: then all replicas share one stream.
+    """
+    kinds, trace = library.load(workload["trace"])
+    if workload["copies"] == 1:
+        lane = _overlay(trace, np.zeros(1, np.int64), workload["window_s"], cpus)
+        return Load(kinds, (lane,) * len(replicas))
+    shifts = (_shifts(workload, seed, replica) for replica in replicas)
+    return Load(kinds, tuple(_overlay(trace, shift_ns, workload["window_s"], cpus) for shift_ns in shifts))
+
+
+def _shifts(workload: Mapping[str, Any], seed: int, replica: int) -> np.ndarray:
+    """Draw the starting times of the copies: int64[copies], nanoseconds."""
+    drawn = seeds.generator(seed, seeds.SHIFTS, replica).uniform(0.0, workload["shift_s"], workload["copies"] - 1)
+    return np.concatenate([[0], (drawn * 1e9).astype(np.int64)])
+
+
+def _overlay(trace: Stream, shift_ns: np.ndarray, window_s: float, cpus: int) -> Stream:
+    """One lane: what the copies do before `window_s` (0: to their ends)."""
+    counts = np.full(len(shift_ns), trace.count)
+    if window_s > 0:
+        counts = np.searchsorted(trace.time_ns, round(window_s * 1e9) - shift_ns)
+    n = int(counts.sum())
+    out = Stream(*(np.empty(n, column.dtype) for column in trace[:-1]), slots=trace.slots * len(shift_ns))
+    trace_cpus = int(trace.cpu.max(initial=0)) + 1
+    scratch = np.empty((2, len(shift_ns)), np.int64)
+    merge.overlay(trace, shift_ns, counts, trace_cpus, cpus, trace.slots, out, *scratch)
+    return out

@@ -1,0 +1,20 @@
+"""Random numbers: one generator per cause and replica, so that every design meets the same load.
+
+A lane's numbers depend on the seed, the cause and the replica alone: never on the design, the machine or the other
+replicas of its batch (common random numbers).
+"""
+
+import numpy as np
+
+# Causes. The numbers are part of every stored result: never change or reuse one.
+ARRIVALS = 0
+SIZES = 1
+LIFETIMES = 2
+CPUS = 3  # CPU of the allocation, and of the free where that is another one
+CONTEXTS = 4  # soft interrupt or not, may sleep or not
+SHIFTS = 5  # starting times of a trace's copies
+
+
+def generator(seed: int, cause: int, replica: int) -> np.random.Generator:
+    """Make the generator of one cause in one replica."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(cause, replica))))

@@ -1,0 +1,133 @@
+"""Synthetic load: Poisson arrivals of kernel objects with the sizes, lifetimes and contexts that the config gives.
+
+Everything is drawn for all objects of a replica at once; replicas are then put in time order together.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kmemexp.sim.slots import F_NOWAIT, F_SOFT
+from kmemexp.workload import laws, merge, phases, seeds
+from kmemexp.workload.stream import CLASS_NAMES, Kinds, Load, Stream
+
+# Operations that are made in one go: enough for NumPy to be fast, few enough for the scratch arrays to stay small.
+GROUP = 1_000_000
+
+
+class Plan(NamedTuple):
+    """A workload made ready for drawing: k kinds and p pieces of constant rates."""
+
+    rows: Sequence[Mapping[str, Any]]  # the kinds' config
+    start: np.ndarray  # int64[k], objects that the first piece makes besides those that arrive
+    mean: np.ndarray  # float64[k, p], expected arrivals
+    begin_s: np.ndarray  # float64[1 + p]: of the first piece, then of each
+    seconds: np.ndarray  # float64[1 + p], likewise
+    horizon_ns: int  # end of the run
+
+
+def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequence[int]) -> Load:
+    """Streams of a checked synthetic workload, one per replica.
+
+    Kinds are numbered in alphabetical order, so that a workload means the same however its config was written.
+    """
+    names = tuple(sorted(workload["kinds"]))
+    rows = [workload["kinds"][name] for name in names]
+    at_once = max(1, GROUP // max(1, phases.expected_operations(workload)))
+    plan = _plan(workload, rows)
+    groups = (replicas[i : i + at_once] for i in range(0, len(replicas), at_once))
+    return Load(kinds_table(names, rows), tuple(s for group in groups for s in _streams(plan, cpus, seed, group)))
+
+
+def kinds_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Kinds:
+    """Put the kinds of a workload into arrays."""
+    return Kinds(
+        names=tuple(names),
+        klass=np.array([CLASS_NAMES.index(row["class"]) for row in rows], np.int8),
+        size=np.array([laws.usual_size(row["size"]) for row in rows], np.int32),
+        growth=np.array([row.get("growth", 0) for row in rows], np.int32),
+        limit=np.array([row.get("limit", 0) for row in rows], np.int32),
+    )
+
+
+def _plan(workload: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Plan:
+    parts = phases.pieces(workload)
+    return Plan(
+        rows=rows,
+        start=np.array([phases.start_count(workload, row) for row in rows]),
+        mean=np.array([[phases.rate_hz(workload, row, p) * p.seconds for p in parts] for row in rows]),
+        begin_s=np.array([0.0] + [p.start_s for p in parts]),
+        seconds=np.array([parts[0].seconds] + [p.seconds for p in parts]),
+        horizon_ns=math.ceil(phases.length_s(workload) * 1e9),
+    )
+
+
+def _streams(plan: Plan, cpus: int, seed: int, replicas: Sequence[int]) -> tuple[Stream, ...]:
+    lanes = [_objects(plan, cpus, seed, replica) for replica in replicas]
+    first = np.cumsum([0] + [len(lane.kind) for lane in lanes])
+    together = merge.Objects(*(np.concatenate(columns) for columns in zip(*lanes, strict=True)))
+    return merge.operations(together, first, plan.horizon_ns)
+
+
+def _objects(plan: Plan, cpus: int, seed: int, replica: int) -> merge.Objects:
+    """Draw the objects of one replica, kind after kind."""
+    counts, start_ns = _arrivals(plan, seeds.generator(seed, seeds.ARRIVALS, replica))
+    sizes = seeds.generator(seed, seeds.SIZES, replica)
+    lifetimes = seeds.generator(seed, seeds.LIFETIMES, replica)
+    cpu, free_cpu = _cpus(plan, seeds.generator(seed, seeds.CPUS, replica), counts, cpus)
+    flags, free_flags = _flags(plan, seeds.generator(seed, seeds.CONTEXTS, replica), counts)
+    return merge.Objects(
+        start_ns=start_ns,
+        end_ns=start_ns + np.concatenate(list(_lifetimes_ns(plan, lifetimes, counts))),
+        kind=np.repeat(np.arange(len(counts), dtype=np.int16), counts),
+        size=np.concatenate([laws.draw_sizes(sizes, r["size"], n) for r, n in zip(plan.rows, counts, strict=True)]),
+        cpu=cpu,
+        free_cpu=free_cpu,
+        flags=flags,
+        free_flags=free_flags,
+    )
+
+
+def _arrivals(plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the number of objects of each kind (int64[k]) and their times of allocation (int64[n], not sorted)."""
+    counts = np.column_stack([plan.start, rng.poisson(plan.mean)])
+    # Given their number, the arrivals of a Poisson process in a piece are independent and uniform.
+    time_s = rng.random(int(counts.sum()))
+    time_s *= np.repeat(np.tile(plan.seconds, len(counts)), counts.ravel())
+    time_s += np.repeat(np.tile(plan.begin_s, len(counts)), counts.ravel())
+    return counts.sum(axis=1), (time_s * 1e9).astype(np.int64)
+
+
+def _lifetimes_ns(plan: Plan, rng: np.random.Generator, counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Draw the lifetimes of each kind's objects; the first ones, those of the start-up, outlive the run."""
+    for row, start, count in zip(plan.rows, plan.start, counts, strict=True):
+        yield np.full(start, plan.horizon_ns)
+        drawn_s = laws.draw_lifetimes(rng, row["lifetime"], count - start)
+        # At least one nanosecond, so that a free never comes before its own allocation.
+        yield np.clip(drawn_s * 1e9, 1, plan.horizon_ns).astype(np.int64)
+
+
+def _cpus(plan: Plan, rng: np.random.Generator, counts: np.ndarray, cpus: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the CPUs of the allocations and of the frees. The draws are the same whatever the number of CPUs."""
+    n = int(counts.sum())
+    cpu = (rng.random(n) * cpus).astype(np.int16)
+    further = (rng.random(n) * (cpus - 1)).astype(np.int16)
+    elsewhere = rng.random(n, np.float32) < _shares(plan, "remote", counts)
+    return cpu, np.where(elsewhere, (cpu + 1 + further) % np.int16(cpus), cpu)
+
+
+def _flags(plan: Plan, rng: np.random.Generator, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the flags of the allocations and of the frees."""
+    n = int(counts.sum())
+    soft = _shares(plan, "soft", counts)
+    # The smaller of the two shares lies inside the larger: what runs in a soft interrupt is what cannot sleep.
+    drawn = rng.random(n, np.float32)
+    flags = (drawn < _shares(plan, "nowait", counts)) * np.uint8(F_NOWAIT) | (drawn < soft) * np.uint8(F_SOFT)
+    return flags, (rng.random(n, np.float32) < soft) * np.uint8(F_SOFT)
+
+
+def _shares(plan: Plan, key: str, counts: np.ndarray) -> np.ndarray:
+    """One of the kinds' shares, for every object: float32[n]."""
+    return np.repeat(np.array([row.get(key, 0.0) for row in plan.rows], np.float32), counts)

@@ -1,0 +1,286 @@
+"""The command line: the commands that a Hydra user expects, actions, exit codes, and silence on disk."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import kmemexp.__main__ as program
+from kmemexp import actions
+from kmemexp.errors import StoreError
+from kmemexp.sweep import execute
+from kmemexp.sweep.execute import Outcome
+
+ROOT = Path(program.__file__).parents[1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(here, monkeypatch) -> list:
+    """Plans that were run, in place of running them; set `runs.outcome` for another ending."""
+
+    class Runs(list):
+        outcome = Outcome(1, 0, 0, False, 0.1, "")
+        reported: tuple = ()
+
+    seen = Runs()
+
+    def fake(plan, *, progress=None):
+        seen.append(plan)
+        return seen.outcome
+
+    tables = types.ModuleType("kmemexp.report.tables")
+    tables.finish = lambda plan: setattr(seen, "reported", (*seen.reported, plan.name))
+    monkeypatch.setattr(execute, "execute", fake)
+    monkeypatch.setitem(sys.modules, "kmemexp.report.tables", tables)
+    monkeypatch.setattr("kmemexp.report.tables", tables, raising=False)
+    return seen
+
+
+def call(monkeypatch, *words) -> int:
+    """Run the program in this process. Returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["kmemexp", *words])
+    try:
+        program.main()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            sys.stderr.write(end.code)
+            return 1
+        return end.code or 0
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [
+        (["+sweep=smoke"], [2]),
+        (["-m", "+sweep=smoke"], [2]),
+        (["+sweep=smoke", "--multirun"], [2]),
+        (["+sweep=smoke", "design=dragonfly_slab"], [1]),
+        (["+sweep=smoke", "design=dragonfly_slab,freebsd4", "machine.cpus=range(1,9)"], [16]),
+        (["+sweep=smoke", "design=glob(*,exclude=freebsd4)"], [3]),
+        (["+sweep=smoke,smoke"], [2, 2]),
+        (["+sweep=smoke", "workload=filetree", "workload.copies=1"], [2]),
+        (["design=freebsd4"], [1]),
+        (["design=freebsd4,dragonfly_slab", "seed=range(5)"], [10]),
+        (["maps=split,unified"], [2]),
+        (["cluster.address=auto", "cluster.num_cpus=2", "design=freebsd4"], [1]),
+        (["cluster.address=ray://127.0.0.1:10001"], [1]),
+        (["cluster=serial"], [1]),
+        (["store.root=s3://bucket/run1"], [1]),
+        (["+sweep=smoke", "sweep.reps.max=16", "seed=7"], [2]),
+        (["--run", "+sweep=smoke"], [2]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_commands(words, sizes, runs, here, monkeypatch):
+    assert call(monkeypatch, *words) == 0
+    assert [len(plan.cells) for plan in runs] == sizes
+    assert runs.reported == tuple(plan.name for plan in runs)
+    assert list(here.iterdir()) == []  # no outputs/, no logs
+
+
+def test_user_folder(runs, here, monkeypatch):
+    folder = here / "my"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "sweep" / "mine.yaml").write_text("axes: {seed: 'range(3)'}\n")
+    assert call(monkeypatch, "--config-dir", str(folder), "+sweep=mine") == 0
+    assert call(monkeypatch, f"hydra.searchpath=['file://{folder}']", "+sweep=mine") == 0
+    assert [(plan.name, len(plan.cells)) for plan in runs] == [("mine", 3)] * 2
+
+
+def test_settings_reach_the_plan(runs, monkeypatch):
+    call(monkeypatch, "+sweep=smoke", "cluster=serial", "sweep.reps.max=5", "retry_failed=true", "max_failures=3",
+         "store.root=/somewhere")  # fmt: skip
+    (plan,) = runs
+    assert (plan.replicas, plan.retry_failed, plan.max_failures, plan.root) == (5, True, 3, "/somewhere/smoke")
+    assert plan.cluster["runner"] == "serial"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [((2, 0, False), 0), ((1, 1, False), 2), ((1, 0, True), 130), ((1, 1, True), 130)],
+)
+def test_exit_codes(outcome, code, runs, monkeypatch):
+    done, failed, interrupted = outcome
+    outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "")
+    assert call(monkeypatch, "+sweep=smoke") == code
+    assert bool(runs.reported) is not outcome.interrupted
+
+
+def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
+    def interrupt(plan, *, progress=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "execute", interrupt)
+    assert call(monkeypatch, "+sweep=smoke") == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["machine.cpus=0"], "machine.cpus=0"),
+        (["machine.ncpu=1"], "machine.ncpu"),
+        (["design=freebsd4,dragonfly_slab", "machine.ncpu=1"], "machine.ncpu"),
+        (["machine.ncpu=1,2"], "machine.ncpu"),
+        (["+sweep=smoke", "~kva"], "kva"),
+        (["+sweep=nothing"], "fragmentation"),
+        (["design=freebsd9"], "dragonfly_slab"),
+        (["machine.kva_bytes=1MiB"], "machine.kva_bytes"),
+        (["hydra.job.name=a,b"], "hydra.job.name"),
+        (["--config-dir", "/nowhere"], "/nowhere"),
+        (["design=3"], "Config group"),
+        (["seed=range(3"], "range(3"),
+        (["action=report"], "no results"),
+        (["action=compact"], "no results"),
+        (["action=export"], "no results"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_message(words, names, runs, here, monkeypatch, capsys):
+    assert call(monkeypatch, *words) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("error: ") == 1
+    assert names in err
+    assert "Traceback" not in err
+    assert runs == []
+    assert list(here.iterdir()) == []
+
+
+def test_full_error_on_request(runs, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"machine\.cpus=0"):
+        actions.main(["machine.cpus=0"])
+
+
+# Actions.
+
+
+class FakeStore:
+    """Results of a plan of which two rows are done and one failed, with one row of another plan."""
+
+    rows: tuple = ()
+
+    def __init__(self, root, *, write=False):
+        if not self.rows:
+            raise StoreError(f"no results in {root}")
+
+    def done(self):
+        return dict(self.rows) | {("another", 0): "done"}
+
+    def compact(self):
+        return 7
+
+    def export(self, folder):
+        return ["metrics.csv"]
+
+
+@pytest.fixture
+def store(runs, here, monkeypatch):
+    (plan,) = actions.plan_from(["+sweep=smoke"])
+    keys = plan.cells["cell_key"].tolist()
+    FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
+    monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
+    (here / "results" / "smoke").mkdir(parents=True)
+    yield
+    FakeStore.rows = ()
+
+
+def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
+    assert call(monkeypatch, "+sweep=smoke", "action=plan") == 0
+    out = capsys.readouterr().out
+    assert "2 done, 1 failed, 1 missing" in out
+    assert "baseline" in out
+    assert runs == []
+
+
+def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
+    (here / "results" / "smoke").mkdir(parents=True)
+    monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
+    assert call(monkeypatch, "+sweep=smoke", "action=plan") == 0
+    out = capsys.readouterr().out
+    assert "0 done, 0 failed, 4 missing" in out
+    assert "no results in" in out
+
+
+def test_status(store, monkeypatch, capsys):
+    assert call(monkeypatch, "+sweep=smoke", "action=status") == 2
+    assert "missing" in capsys.readouterr().out
+
+
+def test_validate(runs, here, monkeypatch, capsys):
+    assert call(monkeypatch, "+sweep=smoke", "action=validate") == 0
+    assert "2 cells x 2 replicas" in capsys.readouterr().out
+    assert runs == []
+    assert list(here.iterdir()) == []
+
+
+def test_report_compact_export(store, runs, monkeypatch, capsys):
+    assert [call(monkeypatch, "+sweep=smoke", f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
+    assert runs.reported == ("smoke",)
+    assert "7 parts" in capsys.readouterr().out
+
+
+# The real process.
+
+
+def shell(*words, cwd, **env):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | env
+    return subprocess.run(
+        [sys.executable, "-m", "kmemexp", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_plan_in_a_process_of_its_own(tmp_path):
+    run = shell("+sweep=smoke", "action=plan", "machine.cpus=1,2", cwd=tmp_path, COLUMNS="200")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "first 4 of 4 cells" in run.stdout
+    assert str(tmp_path / "results" / "smoke") in run.stdout.replace("\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistake_in_a_process_of_its_own(tmp_path):
+    run = shell("machine.cpus=0", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: machine.cpus=0")
+
+
+def test_help_teaches(tmp_path):
+    run = shell("--help", cwd=tmp_path)
+    assert run.returncode == 0
+    for word in ("+sweep=fragmentation", "action=plan", "dragonfly_nokmem", "machine: ", "130", "--config-dir", "zip"):
+        assert word in run.stdout
+    assert "$APP" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "shows"),
+    [(["--cfg", "job", "-p", "sweep", "+sweep=smoke"], "reps:"), (["--info", "defaults-tree"], "override")],
+)
+def test_stock_flags(words, shows, tmp_path):
+    run = shell(*words, cwd=tmp_path)
+    assert run.returncode == 0
+    assert shows in run.stdout or "design: freebsd4" in run.stdout
+
+
+def test_planning_imports_neither_ray_nor_numba_nor_scipy(tmp_path):
+    code = (
+        "import sys; from kmemexp.actions import main; assert main(['+sweep=smoke', 'action=plan']) == 0;"
+        "found = {'ray', 'numba', 'scipy'} & set(sys.modules); assert not found, found"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr

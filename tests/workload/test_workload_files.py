@@ -1,0 +1,88 @@
+"""The workloads that ship in conf/workload."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from workload_fakes import allocs, check_conservation
+
+from kmemexp.workload.build import build, estimate
+from kmemexp.workload.check import check
+from kmemexp.workload.stream import CLASS_NAMES
+
+FOLDER = Path(__file__).parents[2] / "conf" / "workload"
+FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def read(name):
+    return OmegaConf.to_container(OmegaConf.load(FILES[name]))
+
+
+def synthetic():
+    return [name for name in FILES if read(name)["source"] == "synthetic"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_name_is_the_file_s(name):
+    assert read(name)["name"] == name
+
+
+@pytest.mark.parametrize("name", synthetic())
+def test_synthetic_loads_are_valid_and_moderate(name):
+    workload = read(name)
+    check(workload)
+    assert 0.5e6 < estimate(workload) < 1.1e6
+
+
+@pytest.mark.parametrize("name", synthetic())
+def test_synthetic_loads_conserve_objects(name):
+    workload = read(name) | {"scale": 0.05}
+    (stream,) = build(workload, cpus=2, seed=0, replicas=[0]).streams
+    check_conservation(stream)
+    assert stream.count == pytest.approx(estimate(workload), rel=0.05)
+
+
+def test_the_server_uses_every_class():
+    assert {kind["class"] for kind in read("server2003")["kinds"].values()} == set(CLASS_NAMES)
+
+
+def test_the_server_s_spike_has_256_processes():
+    """Bonwick 1994, section 5.2: about 256 processes at once; far fewer before and after."""
+    load = build(read("server2003"), cpus=2, seed=0, replicas=[0])
+    (stream,) = load.streams
+    mine = stream.kind == load.kinds.names.index("proc")
+    live = np.cumsum(np.where(allocs(stream)[mine], 1, -1))
+    seconds = stream.time_ns[mine] / 1e9
+    assert live[(seconds > 240) & (seconds < 300)].max() == pytest.approx(256, rel=0.25)
+    assert live[seconds < 240].max() < 128
+    assert live[(seconds > 360) & (seconds < 480)].max() < 128
+
+
+@pytest.mark.slow
+def test_the_berkeley_day_has_the_shares_of_its_table():
+    """McKusick & Karels 1988: 82.8 % of requests up to 128 bytes, 17.2 % of 1 KiB, 3 778 280 in a day."""
+    (stream,) = build(read("berkeley1988") | {"duration_s": 86400.0}, cpus=1, seed=0, replicas=[0]).streams
+    size = stream.size[allocs(stream)]
+    n = len(size)
+    assert n == pytest.approx(3778280, abs=4 * np.sqrt(3778280))
+    assert np.mean(size <= 128) == pytest.approx(0.828213, abs=4 * np.sqrt(0.1423 / n))
+    assert np.mean(size == 1024) == pytest.approx(0.171711, abs=4 * np.sqrt(0.1422 / n))
+
+
+def test_the_berkeley_machine_holds_what_its_table_says():
+    """Objects in use, at a constant rate; mbufs are tested apart, on a shorter run, because they are so many."""
+    kinds = read("berkeley1988")["kinds"]
+    expected = {"socket": 37, "pcb": 55, "route": 229, "zombie": 3, "superblock": 24, "device": 13}
+    held = held_at_end({name: kinds[name] for name in expected}, seconds=7200.0)
+    assert held == pytest.approx(expected, abs=1.0)  # more than four standard errors
+    assert held_at_end({"mbuf": kinds["mbuf"]}, seconds=2.0)["mbuf"] == pytest.approx(6, abs=0.5)
+
+
+def held_at_end(kinds, seconds):
+    """Mean number of live objects of each kind at the end, over 1000 replicas at level 1."""
+    flat = {"duration_s": seconds, "phases": [{"name": "flat", "seconds": seconds, "level": 1.0}], "kinds": kinds}
+    load = build(read("berkeley1988") | flat, cpus=1, seed=0, replicas=range(1000))
+    kind = np.concatenate([stream.kind for stream in load.streams])
+    change = np.concatenate([np.where(allocs(stream), 1, -1) for stream in load.streams])
+    return dict(zip(load.kinds.names, np.bincount(kind, change) / 1000, strict=True))
