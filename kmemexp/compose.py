@@ -99,7 +99,10 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     for place, name in enumerate(code.names):
         module = code.servers[place]
         chosen = params(module, objects["params"].get(name, {}), **facts)
-        states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
+        try:
+            states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
+        except ValueError as error:
+            raise ConfigError(f"objects.params.{name}: {error}") from error
     direct = [DIRECT_MAPS.get(k, KERNEL) for k in kinds.klass.tolist()]
     world = replay.World(
         *states,

@@ -161,6 +161,8 @@ def test_unknown_parts_and_parameters_are_refused_with_what_there_is() -> None:
         lane.simulate_lanes(cell(*DESIGNS[0]) | {"objects": OBJECTS["buckets"] | {"malloc": "bucket"}}, [0])
     with pytest.raises(ConfigError, match="dfly_slab has no parameter 'slid'.*slide"):
         lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"slid": 3}), [0])
+    with pytest.raises(ConfigError, match=r"objects\.params\.dfly_slab: zone_bytes"):
+        lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 100}), [0])
 
 
 def test_parameters_of_an_allocator_reach_it() -> None:

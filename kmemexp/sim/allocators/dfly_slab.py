@@ -8,9 +8,9 @@ its owner by IPI. A wholly free zone goes to its CPU's FreeZones if its class ha
 map for a zone: a later malloc() that may sleep unmaps what exceeds the threshold. Requests of ZoneLimit bytes or more,
 and whole pages, go straight to the map; freed by an interrupt, they wait on FreeOvZones for such a malloc().
 
-The allocator goes by R_SIZE alone: zones of fixed-size items are served with their item size, as DragonFly did when it
-moved them to malloc. Left out: the limits of each malloc type (ks_limit), since a request names no type; M_NULLOK,
-which no request carries; M_ZERO and what is known to be zero.
+The allocator goes by R_SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
+malloc type (ks_limit), since a request names no type; M_NULLOK, which no request carries; M_ZERO and the record of what
+is still zero; the panic on a corrupted zone.
 """
 
 from collections.abc import Sequence
