@@ -86,3 +86,14 @@ def held_at_end(kinds, seconds):
     kind = np.concatenate([stream.kind for stream in load.streams])
     change = np.concatenate([np.where(allocs(stream), 1, -1) for stream in load.streams])
     return dict(zip(load.kinds.names, np.bincount(kind, change) / 1000, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - set(synthetic())))
+def test_trace_loads_are_valid_and_estimated_from_what_ships(name):
+    workload = read(name)
+    check(workload)
+    load = build(workload | {"window_s": 0.5, "copies": 3}, cpus=2, seed=0, replicas=[0])
+    check_conservation(load.streams[0])
+    (whole,) = build(workload, cpus=4, seed=0, replicas=[0]).streams
+    assert whole.count == estimate(workload)
+    assert set(np.unique(whole.cpu)) == {0, 1, 2, 3}
