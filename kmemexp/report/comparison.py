@@ -50,20 +50,25 @@ def compare(
 ) -> pd.DataFrame:
     """Compare every variant with the baseline under the same conditions, replica by replica.
 
-    A condition is a workload on a machine; a variant is a design with every other axis that belongs to it. Conditions are
-    never averaged. `baseline` holds the axis values of the variant to compare with, such as ``{"design": "freebsd4"}``,
-    or only the design's name; where several variants have them, each variant is compared with the one that equals it in
-    all other axes. None gives means only. `by` names the columns that make the condition, where the rule above does not
-    suit. `interval` is "t", or "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the t test's).
+    A condition is a workload on a machine; a variant is a design with every other axis that belongs to it. Conditions
+    are never averaged. `baseline` holds the axis values of the variant to compare with, such as
+    ``{"design": "freebsd4"}``, or only the design's name; where several variants have them, each variant is compared
+    with the one that equals it in all other axes. None gives means only. `by` names the columns that make the
+    condition, where the rule above does not suit. `interval` is "t", or "bca" for bootstrapped `diff_low` and
+    `diff_high` (slow; p and verdict stay those of the t test).
 
     Returns one row per condition, metric and variant, with their axis columns and:
-    `n`, `failed` (lanes); `mean`, `low`, `high`; over the `pairs` of common replicas `diff`, `diff_low`, `diff_high`,
-    `ratio`, `ratio_low`, `ratio_high` (ratio of means, Fieller), `p` (paired t), `p_holm` (Holm, over all comparisons of
-    the same metric), `pairing` (variance saved by common random numbers; below 1 they did harm); for rare events
-    `occurs`, `occurs_low`, `occurs_high` (share of replicas with any, Wilson); `better` ("less", "more", ""), `verdict`
-    and `best` (best mean of the condition, ties all). The verdict is "baseline"; "better" or "worse" where the
-    difference holds at level `ci` after Holm's correction; "same" where the corrected interval lies within
-    `same_within` of the baseline's mean; "unclear" otherwise; and "" where there is no direction or no baseline.
+
+    - `n`, `failed`: replicas; `mean`, `low`, `high`;
+    - over the `pairs` of common replicas `diff`, `diff_low`, `diff_high`; `ratio`, `ratio_low`, `ratio_high` (ratio of
+      means, Fieller); `p` (paired t), `p_holm` (Holm, over all comparisons of the same metric); `pairing`, the variance
+      saved by common random numbers (below 1 they did harm);
+    - for rare events `occurs`, `occurs_low`, `occurs_high`: share of the replicas with any (Wilson);
+    - `better` ("less", "more", ""), `verdict`, and `best` (best mean of the condition, ties all).
+
+    The verdict is "baseline"; "better" or "worse" where the difference holds at level `ci` after Holm's correction;
+    "same" where the corrected interval lies within `same_within` of the baseline's mean; "unclear" otherwise; and ""
+    where there is no direction or no baseline. Raises ConfigError for what `df` does not have.
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """
@@ -85,7 +90,7 @@ def compare(
 
 
 def choose_metrics(df: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
-    """The metrics asked for, or all that the table has; ConfigError for one that it does not have."""
+    """Return the metrics asked for, or all that the table has; ConfigError for one that it does not have."""
     present = [name for name in known.NAMES if name in df.columns]
     if not metrics and not present:
         raise ConfigError("the table has no metric columns: name them with metrics=, or give Results.metrics")
@@ -133,8 +138,13 @@ def matches(column: pd.Series, value: object) -> np.ndarray:
     return ((column == value).fillna(False) | (column.astype(str) == str(value))).to_numpy(bool)
 
 
+def varies(column: pd.Series) -> bool:
+    """Whether a column has more than one value; a missing value is one too."""
+    return len(column.drop_duplicates()) > 1
+
+
 def number_groups(df: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    """Number of each row's group, in sorted order; missing values are values too."""
+    """Give each row the number of its group, in sorted order; missing values are values too."""
     if not columns:
         return np.zeros(len(df), np.int64)
     return df.groupby(columns, dropna=False, observed=True, sort=True).ngroup().to_numpy()
@@ -148,8 +158,8 @@ def _refuse_mixed(df: pd.DataFrame, cell: np.ndarray, replica: np.ndarray, keys:
         count = df["cell_key"][cell == number].nunique() if "cell_key" in df.columns else 2
         raise ConfigError(
             f"{count} different cells have the same axis values ({where}), so their replicas cannot be told apart: "
-            "select one run's rows by cell_key (the column config shows how the cells differ), or give every cell its own "
-            "value in an axis column"
+            "select one run's rows by cell_key (the column config shows how the cells differ), or give every cell its "
+            "own value in an axis column"
         )
 
 

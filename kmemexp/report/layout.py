@@ -7,10 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kmemexp.report.comparison import varies
+
 MARKS = {"better": "✓", "worse": "✗", "same": "=", "unclear": "?"}
 ARROWS = {"less": "↓", "more": "↑"}
 BYTES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
-TIMES = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
+DURATIONS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
+TIMES = "\N{MULTIPLICATION SIGN}"
 COUNTS = (("10⁶", 1e6), ("", 1.0))
 MANY = 1e8  # counts from here on are shown in millions
 
@@ -55,10 +58,10 @@ class Block(NamedTuple):
 
 
 def unit_of(metric: str, largest: float) -> Unit:
-    """Unit in which values up to `largest` read best."""
+    """Choose the unit in which values up to `largest` read best."""
     if metric.endswith("_ratio"):
         return Unit("%", 0.01)
-    ladder = BYTES if metric.endswith("_bytes") else TIMES if metric.endswith("_ns") else COUNTS
+    ladder = BYTES if metric.endswith("_bytes") else DURATIONS if metric.endswith("_ns") else COUNTS
     floor = MANY if ladder is COUNTS else 0.0
     return next((Unit(name, scale) for name, scale in ladder if largest >= max(scale, floor)), Unit(*ladder[-1]))
 
@@ -85,10 +88,10 @@ def number(x: float, decimals: int, sign: bool = False) -> str:
 
 
 def factor(ratio: float) -> str:
-    """Ratio of means, such as ×0.51; empty if there is none."""
+    """Ratio of means with a multiplication sign, such as 0.51; empty if there is none."""
     if not math.isfinite(ratio):
         return ""
-    return f"×{number(ratio, min(max(2 - _exponent(ratio), 0), 2 if abs(ratio) >= 0.1 else 3))}"
+    return f"{TIMES}{number(ratio, min(max(2 - _exponent(ratio), 0), 2 if abs(ratio) >= 0.1 else 3))}"
 
 
 def axis_value(name: str, value: object) -> str:
@@ -103,7 +106,7 @@ def axis_value(name: str, value: object) -> str:
 
 def labels(keys: pd.DataFrame, columns: list[str], separator: str) -> list[str]:
     """Name each row of `keys` by those columns that vary, the design always without its axis name."""
-    varying = [c for c in columns if c == "design" or keys[c].nunique(dropna=False) > 1]
+    varying = [c for c in columns if c == "design" or varies(keys[c])]
     last = [c.rpartition(".")[2] for c in varying]
     short = [word if last.count(word) == 1 else name for name, word in zip(varying, last, strict=True)]
     return [
@@ -120,14 +123,14 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
     """Lay out a comparison (of `kmemexp.compare`), whose axis columns are `condition` and `variant`."""
     other = [c for c in condition if c != "workload"]
     blocks = []
-    for workload, part in _groups(table, [c for c in condition if c == "workload"]):
-        part = part.assign(column_number=_baseline_first(part, variant))
+    for workload, rows in _groups(table, [c for c in condition if c == "workload"]):
+        part = rows.assign(column_number=_baseline_first(rows, variant))
         names = part.drop_duplicates("column_number").sort_values("column_number")
         title = str(workload[0]) if workload else ""
         titles = labels(part.drop_duplicates(other) if other else part.head(1), other, ", ")
         units = {m: unit_of(m, g["mean"].abs().max()) for m, g in part.groupby("metric", observed=True, sort=False)}
         sections = [
-            Section(name, [_row(rows, units[key[0]], len(names)) for key, rows in _groups(section, ["metric"])])
+            Section(name, [_row(r, units[key[0]], len(names)) for key, r in _groups(section, ["metric"])])
             for name, (_, section) in zip(titles, _groups(part, other), strict=True)
         ]
         blocks.append(Block(title, _headings(names, variant), sections))
@@ -135,14 +138,14 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
 
 
 def _groups(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """Groups in the order of their first rows; one with the key () if there are no columns."""
+    """Yield the groups in the order of their first rows; one with the key () if there are no columns."""
     if not columns:
         return iter([((), table)])
     return iter(table.groupby(columns, observed=True, dropna=False, sort=False))
 
 
 def _baseline_first(part: pd.DataFrame, variant: list[str]) -> np.ndarray:
-    """Number of each row's variant."""
+    """Give the number of each row's variant: the baseline's is 0, the others follow in sorted order."""
     number_of = part.groupby(variant, observed=True, dropna=False, sort=True).ngroup().to_numpy()
     is_base = (part["verdict"] == "baseline").to_numpy()
     order = sorted(set(number_of.tolist()), key=lambda n: (not is_base[number_of == n].any(), n))

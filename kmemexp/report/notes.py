@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kmemexp.report.layout import axis_value, labels
+from kmemexp.report.layout import TIMES, axis_value, labels
 from kmemexp.sweep import stats
 
 LINES = 5  # of panics, or of errors
@@ -13,7 +13,7 @@ LINES = 5  # of panics, or of errors
 def notes(
     table: pd.DataFrame, metrics: pd.DataFrame, axes: Sequence[str], baseline: Mapping[str, object], ci: float
 ) -> list[str]:
-    """Notes on a comparison `table` of the rows `metrics`, whose cells differ in `axes`. Without a baseline, give {}."""
+    """Write the notes on a comparison `table` of the rows `metrics`, whose cells differ in `axes`; no baseline: {}."""
     return [
         *_reading(table, baseline, ci),
         *_machine(metrics),
@@ -37,7 +37,7 @@ def _reading(table: pd.DataFrame, baseline: Mapping[str, object], ci: float) -> 
         family = table.groupby("metric", observed=True)["p_holm"].count().max()
         lines += [
             f"Second line: paired difference from {name} on the same replicas ± its {ci:.0%} interval, "
-            "× ratio of the means.",
+            f"{TIMES} ratio of the means.",
             f"✓ better, ✗ worse: certain at {ci:.0%} after Holm's correction ({family} comparisons of a metric); "
             "= same within 1 %; ? unclear. Bold: best mean.",
         ]
@@ -104,7 +104,7 @@ def _failures(metrics: pd.DataFrame) -> list[str]:
     groups = list(failed.groupby("error", sort=False))
     for error, rows in groups[:LINES]:
         where = rows[["design", "workload"]].astype(str).drop_duplicates().agg(" on ".join, axis=1)
-        lines.append(f"  {len(rows)} × {error} ({', '.join(where[:3])}{', …' if len(where) > 3 else ''})")
+        lines.append(f"  {len(rows)} {TIMES} {error} ({', '.join(where[:3])}{', …' if len(where) > 3 else ''})")
     return lines + _more(len(groups), "different errors")
 
 

@@ -191,7 +191,7 @@ def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         raise ConfigError(f"by: no axis {unknown[0]}; axes here: {', '.join(keys.columns)}")
     chosen = keys[list(by)]
     if chosen.duplicated().any():
-        lost = [name for name in keys.columns if name not in by and keys[name].nunique(dropna=False) > 1]
+        lost = [name for name in keys.columns if name not in by and comparison.varies(keys[name])]
         raise ConfigError(
             f"by={list(by)} would average different cells into one number, which means nothing across workloads or "
             f"machines: add {' or '.join(lost)}, or select rows of .metrics first"

@@ -1,0 +1,105 @@
+"""A results folder with made-up numbers, written as a sweep would write it."""
+
+import json
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kmemexp.metrics import METRICS, NAMES, SERIES
+from kmemexp.sweep import parts
+from kmemexp.sweep.schema import SCHEMAS
+from kmemexp.sweep.store import Store
+
+MIB = 1 << 20
+ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}
+
+
+def grid(designs=tuple(ADVANTAGE), workloads=("filetree", "pgbench"), kva=(192 * MIB, 512 * MIB)) -> list[dict]:
+    """Axis values of each cell."""
+    return [{"design": d, "workload": w, "machine.kva_bytes": k} for w in workloads for k in kva for d in designs]
+
+
+def metrics_table(cells: list[dict], replicas: int = 6, failed: tuple = (), noise: float = 0.02, **values) -> pa.Table:
+    """Metrics of each cell's replicas: a load that all designs of a replica share, times the design's factor and noise.
+
+    `failed` holds (cell number, replica) pairs. `values` gives metrics outright: a function of (axes, replica).
+    """
+    rows = []
+    for number, axes in enumerate(cells):
+        for replica in range(replicas):
+            lost = (number, replica) in failed
+            row = {
+                "cell_key": f"{number:032x}",
+                "replica": replica,
+                "seed": axes.get("seed", 0),
+                "status": "failed" if lost else "done",
+                "error": "ValueError: no memory [0a1b2c3d]" if lost else None,
+                "design": axes.get("design", "freebsd4"),
+                "workload": axes.get("workload", "filetree"),
+                "cpus": axes.get("machine.cpus", 2),
+                "ram_bytes": 128 * MIB,
+                "kva_bytes": axes.get("machine.kva_bytes", 256 * MIB),
+                "axes": json.dumps(axes),
+                "config": json.dumps({"number": number}),
+                "panic": None if lost else "",
+            }
+            row |= dict.fromkeys(NAMES) if lost else _numbers(axes, replica, noise)
+            row |= {} if lost else {name: float(value(axes, replica)) for name, value in values.items()}
+            if row["panics_count"]:
+                row["panic"] = "kmem_map too small"
+            rows.append(row)
+    return pa.Table.from_pylist(rows, SCHEMAS["metrics"])
+
+
+def _numbers(axes: dict, replica: int, noise: float) -> dict[str, float]:
+    load = np.random.default_rng([replica, zlib.crc32(axes.get("workload", "").encode())])
+    own = np.random.default_rng([replica, zlib.crc32(json.dumps(axes).encode())])
+    found = {}
+    for metric in METRICS:
+        value = load.gamma(20, 1 / 20) * ADVANTAGE.get(axes.get("design"), 1.0) * own.normal(1, noise)
+        if metric.group == "safety" or metric.name.startswith("failed_"):
+            found[metric.name] = 0.0
+        elif metric.name.endswith("_ratio"):
+            found[metric.name] = min(0.3 * value, 0.99)
+        else:
+            found[metric.name] = float(round(4e7 * value))
+    return found
+
+
+def write(root: Path, metrics: pa.Table) -> None:
+    """Commit these rows, with three samples of series and one snapshot for each lane that is done."""
+    store = Store(str(root), write=True)
+    staged = []
+    for number, status in enumerate(("done", "failed")):
+        rows = metrics.filter(pc.equal(metrics["status"], status))
+        keys, replicas = rows["cell_key"].to_pylist(), rows["replica"].to_pylist()
+        if not keys:
+            continue
+        cells: dict[str, list[int]] = {}
+        for key, replica in zip(keys, replicas, strict=True):
+            cells.setdefault(key, []).append(replica)
+        part = parts.Part(parts.new_id("0123456789abcdef012" + str(number), 0), status, cells)
+        lanes = [{"cell_key": key, "replica": replica} for key, replica in zip(keys, replicas, strict=True)]
+        series = [lane | {"sample": i} | dict.fromkeys(SERIES, 10 * i) for lane in lanes for i in range(3)]
+        shots = [lane | {"time_ns": 5, "map": "kernel_map", "occupancy": [0, 255]} for lane in lanes]
+        tables = {
+            "metrics": rows,
+            "series": pa.Table.from_pylist(series, SCHEMAS["series"]),
+            "snapshots": pa.Table.from_pylist(shots, SCHEMAS["snapshots"]),
+        }
+        for name in part.tables:
+            parts.stage(parts.connect(str(root)), part.id, name, tables[name])
+        staged.append(part)
+    store.commit(staged)
+    store.write_text("_run.json", '{"runs": [{"sweep": "made_up"}]}\n')
+
+
+def plan(root: Path, metrics: pa.Table, **changes) -> SimpleNamespace:
+    """What a sweep that has these rows had planned."""
+    cells = metrics.to_pandas().drop_duplicates("cell_key")[["cell_key", "axes", "design", "workload"]]
+    fields = {"name": "made_up", "cells": cells, "baseline": {"design": "freebsd4"}, "metrics": [], "root": str(root)}
+    return SimpleNamespace(**{**fields, "replicas": int(metrics["replica"].to_pandas().max()) + 1, **changes})

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import report_fakes as fakes
+
+import kmemexp.report.results as results
+from kmemexp.errors import ConfigError, StoreError
+from kmemexp.metrics import NAMES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results") / "made_up"
+    fakes.write(root, fakes.metrics_table(fakes.grid(), failed=((1, 3),)))
+    return root
+
+
+def test_one_row_per_cell_and_replica(folder):
+    frame = results.load(folder).metrics
+    assert len(frame) == 12 * 6
+    assert not frame.duplicated(["cell_key", "replica"]).any()
+    assert set(NAMES) <= set(frame.columns)
+    assert frame["machine.kva_bytes"].dtype == "int64"
+    assert isinstance(frame["design"].dtype, pd.CategoricalDtype)
+    assert isinstance(frame["workload"].dtype, pd.CategoricalDtype)
+    assert (frame["machine.kva_bytes"] == frame["kva_bytes"]).all()
+    pd.testing.assert_frame_equal(frame[list(NAMES)].isna().all(axis=1).to_frame("lost"), (frame[["status"]] == "failed").rename(columns={"status": "lost"}))  # fmt: skip # noqa: E501
+
+
+def test_pandas_reads_the_folder_as_it_stands(folder):
+    plain = pd.read_parquet(folder)
+    ours = results.load(folder).metrics
+    assert len(plain) == len(ours)
+    assert plain["held_peak_bytes"].sum() == ours["held_peak_bytes"].sum()
+
+
+def test_a_uri_works_like_a_path(folder):
+    pd.testing.assert_frame_equal(results.load(folder.as_uri()).metrics, results.load(str(folder)).metrics)
+
+
+def test_series_snapshots_failures_and_run(folder):
+    found = results.load(folder)
+    assert len(found.series) == 3 * 71
+    assert {"design", "workload", "sample", "held_bytes"} <= set(found.series.columns)
+    assert found.snapshots["occupancy"].iloc[0].tolist() == [0, 255]
+    assert found.run["runs"][-1]["sweep"] == "made_up"
+    (failure,) = found.failures.itertuples()
+    assert (failure.design, failure.workload, failure.replica) == ("dragonfly_nokmem", "filetree", 3)
+    assert failure.error.startswith("ValueError: no memory")
+
+
+def test_a_missing_or_empty_folder_says_what_to_run(tmp_path):
+    for place in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(StoreError, match="run the sweep first"):
+            results.load(place)
+    results.Store(str(tmp_path / "fresh"), write=True).commit([])
+    with pytest.raises(StoreError, match="run the sweep first"):
+        results.load(tmp_path / "fresh")
+
+
+def test_tables_in_memory():
+    found = results.Results.from_tables(fakes.metrics_table(fakes.grid(), replicas=2))
+    assert len(found.metrics) == 24
+    assert len(found.series) == len(found.snapshots) == 0
+    assert found.run == {}
+
+
+def test_summary_has_a_row_for_each_cell_and_metric(folder):
+    table = results.load(folder).summary(metrics=["held_peak_bytes", "internal_frag_ratio"])
+    assert len(table) == 12 * 2
+    lost = table[table["failed"] == 1]
+    assert lost["n"].tolist() == [5, 5]
+    frame = results.load(folder).metrics
+    one = frame[(frame["design"] == "freebsd4") & (frame["workload"] == "pgbench") & (frame["kva_bytes"] < 2**28)]
+    row = table[(table["design"] == "freebsd4") & (table["workload"] == "pgbench") & (table["machine.kva_bytes"] < 2**28)]
+    assert row["mean"].iloc[0] == pytest.approx(one["held_peak_bytes"].mean())
+    assert row["sd"].iloc[0] == pytest.approx(one["held_peak_bytes"].std())
+
+
+def test_summary_never_averages_over_cells(folder):
+    with pytest.raises(ConfigError, match=r"average different cells.*workload"):
+        results.load(folder).summary(by=["design", "machine.kva_bytes"])
+    with pytest.raises(ConfigError, match=r"no axis machine\.cups"):
+        results.load(folder).summary(by=["machine.cups"])
+    small = results.Results.from_tables(fakes.metrics_table(fakes.grid(workloads=("pgbench",), kva=(fakes.MIB,))))
+    assert small.summary(by=["design"], metrics=["held_peak_bytes"]).columns[0] == "design"
+
+
+def test_compare_is_the_function_of_the_same_name(folder):
+    table = results.load(folder).compare("freebsd4", metrics=["held_peak_bytes"])
+    assert len(table) == 12
+
+
+def test_planned_takes_the_axes_of_the_plan(folder):
+    found = results.load(folder)
+    cells = found.metrics.drop_duplicates("cell_key")[["cell_key", "design", "workload"]].iloc[[5, 2]]
+    cells = cells.assign(axes=['{"objects.malloc":"buckets"}', '{"objects.malloc":"dfly_slab"}'])
+    frame = found.planned(cells, 2)
+    assert len(frame) == 4
+    assert frame.columns[3] == "objects.malloc"
+    assert list(frame["design"].cat.categories) == list(dict.fromkeys(cells["design"]))
+    assert found.planned(cells, [5])["replica"].tolist() == [5, 5]
+    assert found.planned(cells, [77]).empty
+
+
+def test_exotic_axes_get_fitting_types():
+    axes = pd.Series([
+        '{"a":1,"b":true,"c":1.5,"d":"x","e":[1,2],"f":1,"g":true}',
+        '{"a":2,"b":false,"c":2,"d":"y","e":{"k":1},"h":null}',
+        None,
+    ])  # fmt: skip
+    found = results.expand_axes(axes.iloc[:2])
+    assert [str(t) for t in found.dtypes] == ["int64", "bool", "float64", "category", "category", "Int64", "boolean", "category"]  # fmt: skip # noqa: E501
+    assert found["e"].tolist() == ["[1,2]", '{"k":1}']
+    assert str(results.expand_axes(axes)["a"].dtype) == "Int64"
+    assert results.expand_axes(axes)["a"].isna().tolist() == [False, False, True]
+    assert results.expand_axes(pd.Series(["{}"])).shape == (1, 0)
+    assert results.expand_axes(pd.Series([f'{{"big":{2**70}}}']))["big"].tolist() == [str(2**70)]
+
+
+def test_occupancy_is_an_array_of_bytes(folder):
+    assert results.load(folder).snapshots["occupancy"].iloc[0].dtype == np.uint8
+
+
+def test_loading_imports_nothing_heavy():
+    code = "import sys, kmemexp.report.results as _; print([m for m in ('scipy','hydra','ray','rich') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
