@@ -102,6 +102,7 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool
                 plan.cells, replicas, kept, cpus=runner.cpus(), simulate=simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
+            shown.begin()
             _Driver(runner, store, record["id"], stop, shown, plan.max_failures).drive(todo)
         except KeyboardInterrupt:
             stop.reason, stop.interrupted = "interrupted", True

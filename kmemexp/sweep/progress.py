@@ -17,7 +17,11 @@ class Quiet:
     def __init__(self, rows: int, work: int) -> None:
         self.rows, self.work = rows, max(work, 1)
         self.done = self.failed = self.worked = 0
-        self.started = time.monotonic()
+        self.started = self.begun = time.monotonic()
+
+    def begin(self) -> None:
+        """Preparation is over: from here on the time left is reckoned."""
+        self.begun = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +73,7 @@ class Lines(Quiet):
         if now - self._shown >= LINE_SECONDS or self.done == self.rows:
             self._shown = now
             spent = now - self.started
-            left = spent * (self.work - self.worked) / self.worked if self.worked else 0.0
+            left = (now - self.begun) * (self.work - self.worked) / self.worked if self.worked else 0.0
             self.note(f"{self.counts}, {spent:.0f} s" + (f", about {left:.0f} s left" if self.done < self.rows else ""))
 
 

@@ -88,7 +88,7 @@ def mean_interval(x: ArrayLike, ci: float = 0.95) -> Mean:
     """Mean of `x` (..., replicas) with Student's t interval."""
     n, mean, sd, _ = _moments(np.asarray(x, dtype=np.float64))
     half = half_width(sd, n, ci)
-    return Mean(n, mean, sd, mean - half, mean + half)
+    return Mean(*_plain(n, mean, sd, mean - half, mean + half))
 
 
 def half_width(sd: ArrayLike, n: ArrayLike, ci: float) -> Floats:
@@ -110,7 +110,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike, ci: float = 0.95) -> Paired:
     half = half_width(sd, n, ci)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(sd > 0, diff / (sd / np.sqrt(n)), np.nan)
-    return Paired(n, diff, diff - half, diff + half, sd, t_p_value(t, n), *_fieller(a, b, scale, ci))
+    return Paired(*_plain(n, diff, diff - half, diff + half, sd, t_p_value(t, n), *_fieller(a, b, scale, ci)))
+
+
+def _plain(*values: ArrayLike) -> list[Any]:
+    """Numbers in place of arrays without a dimension."""
+    return [np.asarray(value)[()] for value in values]
 
 
 def _common(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
@@ -154,7 +159,7 @@ def pairing(a: ArrayLike, b: ArrayLike) -> Pairing:
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = (centred_a * centred_b).sum(axis=-1) / (n - 1) / (sd_a * sd_b)
         ratio = np.where(sd_d > 0, (sd_a**2 + sd_b**2) / sd_d**2, np.nan)
-    return Pairing(np.where(sd_a * sd_b > 0, correlation, np.nan), ratio)
+    return Pairing(*_plain(np.where(sd_a * sd_b > 0, correlation, np.nan), ratio))
 
 
 def wilson(hits: ArrayLike, n: ArrayLike, ci: float = 0.95) -> tuple[Floats, Floats]:
@@ -181,7 +186,7 @@ def holm(p: ArrayLike) -> Floats:
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
     """P values of one family, adjusted by Benjamini and Hochberg (1995): controls the share of false claims."""
-    return _adjust(p, lambda ordered, m: np.minimum.accumulate((ordered * m / np.arange(1, m + 1))[::-1])[::-1])
+    return _adjust(p, lambda ordered, m: np.minimum.accumulate((ordered * (m / np.arange(1, m + 1)))[::-1])[::-1])
 
 
 def _adjust(p: ArrayLike, step: Callable[[Floats, int], Floats]) -> Floats:
