@@ -13,35 +13,45 @@ import pandas as pd
 import kmemexp
 
 MIB = 1 << 20
-METRICS = ["alloc_failures_count", "malloc_headroom_min_bytes", "malloc_largest_run_min_bytes"]
+METRICS = ("alloc_failures_count", "malloc_headroom_min_bytes")
 
 
 def verdicts(root: str) -> pd.DataFrame:
-    """One row per load and KVA size: paired differences, split to unified, and what they say of the claim."""
-    table = kmemexp.load(root).compare(baseline={"design": "freebsd4"}, metrics=METRICS)
+    """One row per load and KVA size: paired differences, unified less split, and what they say of the claim."""
+    table = kmemexp.load(root).compare(baseline={"design": "freebsd4"}, metrics=list(METRICS))
+    rows = []
     unified = table[table["design"] == "dragonfly_nokmem"]
-    by = ["workload", "machine.kva_bytes"]
-    wide = unified.pivot_table(index=by, columns="metric", values=["diff", "diff_low", "diff_high"], observed=True)
-    wide["verdict"] = unified.groupby(by, observed=True)["verdict"].agg(_verdict)
-    return wide
+    for (workload, kva_bytes), group in unified.groupby(["workload", "machine.kva_bytes"], observed=True):
+        by_metric = group.set_index("metric")
+        headroom = by_metric.loc["malloc_headroom_min_bytes"]
+        rows.append(
+            {
+                "workload": workload,
+                "kva_mib": kva_bytes / MIB,
+                "failures": by_metric.loc["alloc_failures_count", "diff"],
+                "headroom_mib": headroom["diff"] / MIB,
+                "half_width_mib": (headroom["diff_high"] - headroom["diff"]) / MIB,
+                "verdict": _verdict(by_metric["verdict"]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _verdict(by_metric: pd.Series) -> str:
-    if (by_metric == "worse").any():
-        return "fails" if (by_metric != "better").all() else "mixed"
-    return "holds" if (by_metric == "better").any() else "no difference shown"
+    better, worse = (by_metric == "better").any(), (by_metric == "worse").any()
+    return {(True, False): "holds", (False, True): "fails", (True, True): "holds in part"}.get(
+        (better, worse), "no difference shown"
+    )
 
 
 def main() -> None:
     """Print the verdicts with their conditions."""
     root = sys.argv[1] if len(sys.argv) > 1 else "results/fragmentation"
     print(__doc__.splitlines()[0])
-    for (workload, kva), row in verdicts(root).iterrows():
-        headroom, half = (row["diff", METRICS[1]], row["diff_high", METRICS[1]] - row["diff", METRICS[1]])
-        failures = row["diff", METRICS[0]]
+    for row in verdicts(root).itertuples():
         print(
-            f"  {row['verdict', ''] or '?':20} {workload}, KVA {kva / MIB:.0f} MiB: failures {failures:+,.0f}, "
-            f"least headroom of malloc {headroom / MIB:+.1f} MiB ± {half / MIB:.1f}"
+            f"  {row.verdict:20} {row.workload}, KVA {row.kva_mib:.0f} MiB: failures {row.failures:+,.0f}, "
+            f"least headroom of malloc {row.headroom_mib:+.1f} MiB ± {row.half_width_mib:.1f}"
         )
 
 
