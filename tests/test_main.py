@@ -15,6 +15,7 @@ from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
 
 ROOT = Path(program.__file__).parents[1]
+PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_settings_reach_the_plan(runs, monkeypatch):
 def test_exit_codes(outcome, code, runs, monkeypatch):
     done, failed, interrupted = outcome
     outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "")
-    assert call(monkeypatch, "+sweep=smoke") == code
+    assert call(monkeypatch, "design=freebsd4") == code
     assert bool(runs.reported) is not outcome.interrupted
 
 
@@ -122,7 +123,7 @@ def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(execute, "execute", interrupt)
-    assert call(monkeypatch, "+sweep=smoke") == 130
+    assert call(monkeypatch, "design=freebsd4") == 130
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,9 @@ def test_full_error_on_request(runs, monkeypatch):
 # Actions.
 
 
+SMALL = ["design=freebsd4,dragonfly_slab", "sweep.name=small", "sweep.reps.max=2"]
+
+
 class FakeStore:
     """Results of a plan of which two rows are done and one failed, with one row of another plan."""
 
@@ -188,17 +192,17 @@ class FakeStore:
 
 @pytest.fixture
 def store(runs, here, monkeypatch):
-    (plan,) = actions.plan_from(["+sweep=smoke"])
+    (plan,) = actions.plan_from(SMALL)
     keys = plan.cells["cell_key"].tolist()
     FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
     monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
-    (here / "results" / "smoke").mkdir(parents=True)
+    (here / "results" / "small").mkdir(parents=True)
     yield
     FakeStore.rows = ()
 
 
 def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
-    assert call(monkeypatch, "+sweep=smoke", "action=plan") == 0
+    assert call(monkeypatch, *SMALL, "action=plan") == 0
     out = capsys.readouterr().out
     assert "2 done, 1 failed, 1 missing" in out
     assert "baseline" in out
@@ -206,29 +210,29 @@ def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
 
 
 def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
-    (here / "results" / "smoke").mkdir(parents=True)
+    (here / "results" / "small").mkdir(parents=True)
     monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
-    assert call(monkeypatch, "+sweep=smoke", "action=plan") == 0
+    assert call(monkeypatch, *SMALL, "action=plan") == 0
     out = capsys.readouterr().out
     assert "0 done, 0 failed, 4 missing" in out
     assert "no results in" in out
 
 
 def test_status(store, monkeypatch, capsys):
-    assert call(monkeypatch, "+sweep=smoke", "action=status") == 2
+    assert call(monkeypatch, *SMALL, "action=status") == 2
     assert "missing" in capsys.readouterr().out
 
 
 def test_validate(runs, here, monkeypatch, capsys):
-    assert call(monkeypatch, "+sweep=smoke", "action=validate") == 0
+    assert call(monkeypatch, *SMALL, "action=validate") == 0
     assert "2 cells x 2 replicas" in capsys.readouterr().out
     assert runs == []
     assert list(here.iterdir()) == []
 
 
 def test_report_compact_export(store, runs, monkeypatch, capsys):
-    assert [call(monkeypatch, "+sweep=smoke", f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
-    assert runs.reported == ("smoke",)
+    assert [call(monkeypatch, *SMALL, f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
+    assert runs.reported == ("small",)
     assert "7 parts" in capsys.readouterr().out
 
 
@@ -236,9 +240,10 @@ def test_report_compact_export(store, runs, monkeypatch, capsys):
 
 
 def shell(*words, cwd, **env):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | env
+    environment = os.environ | PATHS | env
     return subprocess.run(
-        [sys.executable, "-m", "kmemexp", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "kmemexp", *words],
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -279,7 +284,7 @@ def test_planning_imports_neither_ray_nor_numba_nor_scipy(tmp_path):
         "import sys; from kmemexp.actions import main; assert main(['+sweep=smoke', 'action=plan']) == 0;"
         "found = {'ray', 'numba', 'scipy'} & set(sys.modules); assert not found, found"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | PATHS
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -38,7 +38,7 @@ def _reading(table: pd.DataFrame, baseline: Mapping[str, object], ci: float) -> 
         lines += [
             f"Second line: paired difference from {name} on the same replicas ± its {ci:.0%} interval, "
             f"{TIMES} ratio of the means.",
-            f"✓ better, ✗ worse: certain at {ci:.0%} after Holm's correction ({family} comparisons of a metric); "
+            f"✓ better, ✗ worse: significant at {ci:.0%} after Holm's correction (family of {family}, by metric); "
             "= same within 1 %; ? unclear. Bold: best mean.",
         ]
     return lines

@@ -56,19 +56,18 @@ def finish(plan: "Plan", console: Console | None = None) -> None:
     if missing := len(plan.cells) * _count(plan.replicas) - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
 
-    place = f"{plan.root}/{NAME}"
-    chosen, left_out = _first(table, cells, SHOWN, f"{place}.parquet")
+    chosen, left_out = _first(table, cells, SHOWN)
     console.print(Text(f"\n{plan.name}: {_summary(frame)}", style="bold"))
     terminal.show(layout.lay_out(chosen, cells.condition, cells.variant), remarks + left_out, console)
-    console.print(Text(f"Full table: {place}.parquet, .csv, .md", style="dim"))
 
-    chosen, left_out = _first(table, cells, WRITTEN, "_comparison.parquet")
+    chosen, left_out = _first(table, cells, WRITTEN)
     store = Store(plan.root, write=True)
     store.write_table(NAME, table)
     store.write_text(
         f"{NAME}.md",
         markdown(plan.name, layout.lay_out(chosen, cells.condition, cells.variant), remarks + left_out),
     )
+    console.print(Text(f"Full table: {plan.root}/{NAME}.parquet, .csv, .md", style="dim"), soft_wrap=True)
 
 
 def markdown(title: str, blocks: Sequence[Block], remarks: Iterable[str]) -> str:
@@ -108,9 +107,7 @@ def _present_baseline(frame: pd.DataFrame, baseline: dict) -> tuple[dict, list[s
     return {}, [f"The baseline ({name}) is not among these cells: means only."]
 
 
-def _first(
-    table: pd.DataFrame, cells: comparison.Layout, conditions: int, place: str
-) -> tuple[pd.DataFrame, list[str]]:
+def _first(table: pd.DataFrame, cells: comparison.Layout, conditions: int) -> tuple[pd.DataFrame, list[str]]:
     """Return the part of the table that one can read, and a remark on what is left out."""
     number = comparison.number_groups(table, cells.condition)
     variants = table.groupby([number, "metric"], observed=True).cumcount()
@@ -119,7 +116,7 @@ def _first(
     if most > conditions or widest > VARIANTS:
         remark = [
             f"Shown: {min(most, conditions)} of {most} conditions, {min(widest, VARIANTS)} of {widest} designs and "
-            f"settings; all are in {place}"
+            "settings; all are in _comparison.parquet."
         ]
     return table[(number < conditions) & (variants < VARIANTS).to_numpy()], remark
 

@@ -49,11 +49,11 @@ def columns_that_fit(block: Block, width: int) -> list[list[int]]:
 
 
 def _table(block: Block, chosen: list[int]) -> Table:
-    table = Table(title=block.title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(title=Text(block.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("metric")
     table.add_column("")
     for i in chosen:
-        table.add_column(block.variants[i], justify="right")
+        table.add_column(Text(block.variants[i]), justify="right")
     for section in block.sections:
         _add_section(table, section, chosen)
     return table

@@ -98,8 +98,8 @@ def write(root: Path, metrics: pa.Table) -> None:
     store.write_text("_run.json", '{"runs": [{"sweep": "made_up"}]}\n')
 
 
-def plan(root: Path, metrics: pa.Table, **changes) -> SimpleNamespace:
+def plan(root: Path, rows: pa.Table, **changes) -> SimpleNamespace:
     """What a sweep that has these rows had planned."""
-    cells = metrics.to_pandas().drop_duplicates("cell_key")[["cell_key", "axes", "design", "workload"]]
+    cells = rows.to_pandas().drop_duplicates("cell_key")[["cell_key", "axes", "design", "workload"]]
     fields = {"name": "made_up", "cells": cells, "baseline": {"design": "freebsd4"}, "metrics": [], "root": str(root)}
-    return SimpleNamespace(**{**fields, "replicas": int(metrics["replica"].to_pandas().max()) + 1, **changes})
+    return SimpleNamespace(**{**fields, "replicas": int(rows["replica"].to_pandas().max()) + 1, **changes})

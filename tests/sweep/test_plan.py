@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kmemexp import config
@@ -276,7 +276,12 @@ def test_references_are_resolved_in_each_cell(my_conf):
     assert [c["workload"]["copies"] for c in configs(plan)][:2] == [1, 3]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a plan takes too long for shrinking
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.lists(st.sampled_from(DESIGNS), min_size=1, max_size=2, unique=True),
     st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),

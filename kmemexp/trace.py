@@ -1,0 +1,165 @@
+"""Command line for kernel traces: record, import, count.
+
+python -m kmemexp.trace record --seconds 10 -o load.txt.zst      (on the Linux machine in question, as root)
+python -m kmemexp.trace import load.txt.zst -o load.parquet
+python -m kmemexp.trace stats load.parquet
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from kmemexp.errors import InputError, TraceError
+
+IMPORT_HELP = """\
+Reads ftrace text (the file `trace` or `trace_pipe`), `trace-cmd report` or `perf script` text, told apart by their
+content, plain or compressed (.gz, .zst), and writes one row per event to a Parquet file. Lines that cannot be read
+are left out and reported with their numbers.
+
+examples:
+  cat /sys/kernel/tracing/trace > t.txt;             python -m kmemexp.trace import t.txt -o t.parquet
+  trace-cmd report -i trace.dat > t.txt;             python -m kmemexp.trace import t.txt -o t.parquet
+  perf script -i perf.data | zstd > t.txt.zst;       python -m kmemexp.trace import t.txt.zst -o t.parquet
+  python -m kmemexp workload=… workload.trace=t.parquet      replays it"""
+STATS_HELP = """\
+Prints what `perf kmem stat` prints (bytes requested and allocated, fragmentation, ping-pong, by cache) and more:
+lifetimes, contexts, KVA, interrupts, and what the same requests cost in the size classes of 4.4BSD, UMA and DragonFly.
+
+examples:
+  python -m kmemexp.trace stats t.txt.zst
+  python -m kmemexp.trace stats t.parquet --json | jq .peak"""
+RECORD_HELP = """\
+Records allocations, frees, KVA operations and interrupts of the running kernel through tracefs, in a tracing instance
+of its own that is removed whatever happens. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
+
+examples:
+  sudo python -m kmemexp.trace record --seconds 10 -o load.txt.zst
+  sudo python -m kmemexp.trace record --seconds 10 -o load.parquet      imports it at once"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0, or 1 with one message where the input is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m kmemexp.trace", description=__doc__, formatter_class=raw)
+    commands = parser.add_subparsers(required=True, metavar="record|import|stats")
+
+    command = commands.add_parser("import", help="text to Parquet", description=IMPORT_HELP, formatter_class=raw)
+    command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst")
+    command.add_argument("-o", "--out", type=Path, required=True, help="Parquet file to write")
+    command.add_argument("--compact", action="store_true", help="smallest file: leave out what can be looked up")
+    command.set_defaults(run=_import)
+
+    command = commands.add_parser("stats", help="figures of a trace", description=STATS_HELP, formatter_class=raw)
+    command.add_argument("file", type=Path, help="text of a trace, or what import wrote")
+    command.add_argument("--json", action="store_true", help="print one JSON object with every figure")
+    command.set_defaults(run=_stats)
+
+    command = commands.add_parser("record", help="record on Linux", description=RECORD_HELP, formatter_class=raw)
+    command.add_argument("--seconds", type=_seconds, required=True, metavar="N", help="how long")
+    command.add_argument("-o", "--out", type=Path, required=True, help="text, .gz, .zst or .parquet")
+    command.add_argument("--tracefs", type=Path, metavar="DIR", help="root of tracefs, if not where it is usually")
+    command.set_defaults(run=_record)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _import(args: argparse.Namespace) -> None:
+    from kmemexp.workload.traces.importer import import_trace  # noqa: PLC0415 - --help and record need no Numba
+
+    with _progress(args.file) as update:
+        report = import_trace(args.file, args.out, compact=args.compact, progress=update)
+    _tell(report.__dict__)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"{args.out}: {report.events:,} events of {report.lines:,} lines ({report.format})", highlight=False)
+
+
+def _stats(args: argparse.Namespace) -> None:
+    from kmemexp.workload.traces import show  # noqa: PLC0415
+    from kmemexp.workload.traces.stats import stats  # noqa: PLC0415
+
+    with _progress(args.file) as update:
+        figures = stats(args.file, update)
+    if args.json:
+        print(json.dumps(figures, indent=1))  # noqa: T201 - this is the output
+    else:
+        show.show(figures, Console(width=None if sys.stdout.isatty() else 160))
+
+
+def _record(args: argparse.Namespace) -> None:
+    from kmemexp.workload.traces import record  # noqa: PLC0415
+
+    console = Console(stderr=True, soft_wrap=True)
+    _check_folder(args.out)
+    if args.out.suffix == ".parquet":
+        from kmemexp.workload.traces.importer import import_trace  # noqa: PLC0415
+
+        with tempfile.TemporaryDirectory(dir=args.out.resolve().parent) as folder:
+            text = Path(folder) / "trace.txt.zst"
+            result = record.record(args.seconds, text, root=args.tracefs)
+            _tell(import_trace(text, args.out).__dict__)
+    else:
+        result = record.record(args.seconds, args.out, root=args.tracefs)
+    for event in result.missing:
+        console.print(f"this kernel has no event {event}: recorded without it", style="yellow")
+    if result.lost_events:
+        console.print(f"{result.lost_events:,} events were lost: the buffers were full", style="yellow")
+    early = " (ended early by a signal)" if result.interrupted else ""
+    console.print(f"{args.out}: {result.bytes_text:,} bytes of text{early}", highlight=False)
+
+
+def _check_folder(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise TraceError(f"{out}: the folder {out.resolve().parent} does not exist")
+
+
+def _tell(report: dict) -> None:
+    """Report damage on stderr."""
+    from kmemexp.workload.traces import show  # noqa: PLC0415
+
+    for line in show.damage(report):
+        Console(stderr=True, soft_wrap=True).print(line, style="yellow", highlight=False)
+
+
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar of the bytes read, on a terminal only."""
+    console = Console(stderr=True)
+    if not console.is_terminal or not path.is_file():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(path.name, total=path.stat().st_size)
+        yield lambda position: bar.update(task, completed=position)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

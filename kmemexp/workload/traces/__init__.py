@@ -1,0 +1,1 @@
+"""Recorded kernel allocation traces: record, import, count, and turn into a workload's stream."""

@@ -1,0 +1,96 @@
+"""The one Parquet schema of imported traces: events, operations, columns and their meaning."""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+VERSION = 1
+
+# What a tracepoint does to memory.
+DO_ALLOC = 0
+DO_FREE = 1
+DO_KVA_ALLOC = 2
+DO_KVA_FREE = 3
+DO_ENTER = 4
+DO_EXIT = 5
+
+# Contexts, as ftrace's third flag tells them.
+TASK = 0
+SOFTIRQ = 1
+HARDIRQ = 2
+NMI = 3
+CONTEXTS = ("task", "softirq", "hardirq", "nmi")
+
+
+class Event(NamedTuple):
+    """A tracepoint that is read."""
+
+    group: str
+    name: str
+    does: int
+    context: int  # interrupt entry and exit: the context entered or left
+
+
+EVENTS = (
+    Event("kmem", "kmalloc", DO_ALLOC, TASK),
+    Event("kmem", "kfree", DO_FREE, TASK),
+    Event("kmem", "kmem_cache_alloc", DO_ALLOC, TASK),
+    Event("kmem", "kmem_cache_free", DO_FREE, TASK),
+    Event("kmem", "kmalloc_node", DO_ALLOC, TASK),  # until Linux 6.0
+    Event("kmem", "kmem_cache_alloc_node", DO_ALLOC, TASK),  # until Linux 6.0
+    Event("vmalloc", "alloc_vmap_area", DO_KVA_ALLOC, TASK),
+    Event("vmalloc", "free_vmap_area_noflush", DO_KVA_FREE, TASK),
+    Event("irq", "irq_handler_entry", DO_ENTER, HARDIRQ),
+    Event("irq", "irq_handler_exit", DO_EXIT, HARDIRQ),
+    Event("irq", "softirq_entry", DO_ENTER, SOFTIRQ),
+    Event("irq", "softirq_exit", DO_EXIT, SOFTIRQ),
+    Event("irq_vectors", "local_timer_entry", DO_ENTER, HARDIRQ),
+    Event("irq_vectors", "local_timer_exit", DO_EXIT, HARDIRQ),
+)
+EVENT_NAMES = tuple(e.name for e in EVENTS)
+
+# What a row is. One line of text makes one row, and an allocation of a live pointer makes a *_lost_free before it.
+ALLOC = 0
+FREE = 1
+LOST_FREE = 2  # the object's free was not traced (bulk free): seen when its address is allocated again
+NULL_FREE = 3  # kfree(NULL)
+UNMATCHED_FREE = 4  # allocated before the trace began
+NULL_ALLOC = 5  # an allocation that failed
+ZERO_ALLOC = 6  # kmalloc(0): the pointer to nothing, which is never live
+KVA_ALLOC = 7
+KVA_FREE = 8
+KVA_LOST_FREE = 9
+KVA_UNMATCHED_FREE = 10
+KVA_FAILED = 11
+IRQ_ENTER = 12
+IRQ_EXIT = 13
+OPS = (
+    "alloc", "free", "lost_free", "null_free", "unmatched_free", "null_alloc", "zero_alloc",
+    "kva_alloc", "kva_free", "kva_lost_free", "kva_unmatched_free", "kva_failed", "irq_enter", "irq_exit",
+)  # fmt: skip
+"""Names of the operations by code: what stands in the column `op`."""
+
+KMALLOC = "kmalloc"  # cache name of what kmalloc serves; always cache 0
+UNNAMED = "(unnamed)"  # cache of a kmem_cache_alloc line without a name (until Linux 6.0); always cache 1
+
+_WORD = pa.dictionary(pa.int8(), pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("time_ns", pa.int64(), nullable=False),  # the trace's own clock
+        pa.field("cpu", pa.int16(), nullable=False),
+        pa.field("context", _WORD, nullable=False),  # CONTEXTS
+        pa.field("op", _WORD, nullable=False),  # OPS
+        pa.field("event", _WORD),  # tracepoint; null on *_lost_free
+        pa.field("object_id", pa.int64()),  # objects and KVA areas in order of allocation; null where nothing matched
+        pa.field("requested_bytes", pa.int64()),  # of the object; null where unknown
+        pa.field("allocated_bytes", pa.int64()),
+        pa.field("cache", pa.dictionary(pa.int16(), pa.string())),  # "kmalloc" or the slab cache
+        pa.field("nowait", pa.bool_()),  # allocations: GFP_ATOMIC or GFP_NOWAIT
+        pa.field("page", pa.int64()),  # first 4 KiB page of the address (address >> 12)
+        pa.field("pages", pa.int32()),  # 4 KiB pages that the object or area touches
+        pa.field("vector", pa.int32()),  # interrupts: irq or vector number, softirq number
+    ]
+)
+"""One row per line of text, in file order. Compact files leave columns null (see importer.COMPACT_ROWS)."""
+
+META = b"kmemexp.trace"  # key of the JSON in the file's metadata

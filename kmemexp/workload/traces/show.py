@@ -1,0 +1,127 @@
+"""The figures of a trace as tables for a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+LARGEST_CACHES = 25
+
+
+def show(figures: dict, console: Console) -> None:
+    """Print what `stats.stats` gave: what `perf kmem stat` shows, and more."""
+    console.print(_summary(figures))
+    console.print(_rounding(figures))
+    console.print(_caches(figures["per_cache"]))
+    console.print(_lifetimes(figures["lifetimes"]))
+    if figures["interrupts"]:
+        console.print(_interrupts(figures["interrupts"]))
+    for line in damage(figures["report"]):
+        console.print(line, style="yellow")
+
+
+def damage(report: dict) -> list[str]:
+    """Return sentences on what could not be read or was lost; none for a clean trace."""
+    found = []
+    if report["bad_lines"]:
+        where = ", ".join(f"{n:,}" for n in report["first_bad_lines"])
+        cut = "; the last line has no end" if report["truncated"] else ""
+        found.append(f"{report['bad_lines']:,} lines could not be read and were left out (lines {where} …{cut})")
+    if report["lost_markers"]:
+        where = ", ".join(f"{n:,}" for n in report["first_lost_lines"])
+        found.append(
+            f"{report['lost_events']:,} events were lost while recording, in {report['lost_markers']:,} gaps "
+            f"(lines {where} …): frees among them count as lost frees"
+        )
+    return found
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < left else "right")
+    return table
+
+
+def _summary(f: dict) -> Table:
+    report = f["report"]
+    seconds = f["span_us"] / 1e6
+    table = _table(f"{report['source']} ({report['format']})", "figure", "value")
+    rate = f"{f['allocs'] / seconds:,.0f} per second" if seconds else ""
+    rows = [
+        ("events", f"{f['events']:,} in {seconds:,.3f} s on {f['cpus']} CPUs"),
+        ("allocations", f"{f['allocs']:,}  {rate}"),
+        ("bytes requested", f"{f['bytes_req']:,}"),
+        ("bytes allocated", f"{f['bytes_alloc']:,}"),
+        ("internal fragmentation", f"{f['internal_frag_ratio']:.3%}"),
+        ("frees", f"{f['frees']:,}"),
+        ("frees that were not traced", f"{f['lost_frees']:,}"),
+        ("frees of older objects", f"{f['unmatched_frees']:,}"),
+        ("null pointers freed", f"{f['null'] - f['null_allocs']:,}"),
+        ("allocations that failed", f"{f['null_allocs']:,}"),
+        ("allocations that may not sleep", f"{f['nowait']:,}"),
+        ("freed on another CPU (ping-pong)", f"{f['ping_pong']:,}"),
+        *((key.replace("_", " in "), f"{n:,}") for key, n in f["context"].items()),
+        ("KVA allocations / frees", f"{f['vmap']['allocs']:,} / {f['vmap']['frees']:,}"),
+        ("KVA bytes / peak", f"{f['vmap']['bytes']:,} / {f['vmap']['peak']:,}"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rounding(f: dict) -> Table:
+    table = _table("What the requests cost in size classes (bytes)", "", "all allocations", "peak live", "live at end")
+    names = {
+        "req": "requested", "alloc": "Linux slab", "pow2": "4.4BSD buckets", "uma": "UMA malloc zones",
+        "dfly": "DragonFly slab 2003",
+    }  # fmt: skip
+    totals = {"req": f["bytes_req"], "alloc": f["bytes_alloc"], **{m: f[f"{m}_alloc"] for m in ("pow2", "uma", "dfly")}}
+    for measure, name in names.items():
+        table.add_row(name, *(f"{n:,}" for n in (totals[measure], f["peak"][measure], f["live_at_end"][measure])))
+    table.add_row("objects", f"{f['allocs']:,}", f"{f['peak']['n']:,}", f"{f['live_at_end']['n']:,}")
+    pages = (f["buckets_pages_peak"], f["buckets_pages_end"])
+    table.add_row("pages held by buckets that never shrink", "", *(f"{n:,}" for n in pages))
+    return table
+
+
+def _caches(caches: list[dict]) -> Table:
+    table = _table(
+        "Caches by bytes allocated", "cache", "hits", "bytes req", "bytes alloc", "frag", "frees", "lost", "ping-pong",
+        "no-wait", "peak live", "mean life",
+    )  # fmt: skip
+    for c in caches[:LARGEST_CACHES]:
+        table.add_row(
+            c["cache"],
+            *(f"{c[k]:,}" for k in ("allocs", "bytes_req", "bytes_alloc")),
+            f"{c['frag_ratio']:.1%}",
+            *(f"{c[k]:,}" for k in ("frees", "lost_frees", "ping_pong", "nowait", "peak_live")),
+            _time(c["mean_lifetime_ns"]),
+        )
+    if len(caches) > LARGEST_CACHES:
+        table.caption = f"and {len(caches) - LARGEST_CACHES} smaller ones (all: --json)"
+    return table
+
+
+def _lifetimes(lifetimes: dict) -> Table:
+    table = _table("Lifetimes of objects that were freed", "share of objects", "live less than")
+    for key, value in lifetimes.items():
+        if key != "classes":
+            table.add_row(f"{key[1:].partition('_')[0]} %", _time(value))
+    return table
+
+
+def _interrupts(interrupts: list[dict]) -> Table:
+    table = _table("Interrupts", "event", "number", "count", "mean time")
+    for i in interrupts:
+        number = str(i.get("vector", "all"))
+        table.add_row(i["event"], number, f"{i['count']:,}", _time(i["mean_ns"]) if "mean_ns" in i else "")
+    return table
+
+
+def _time(ns: int | None) -> str:
+    """Return a duration in a unit that suits it."""
+    if ns is None:
+        return "-"
+    for unit, length in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if ns >= length:
+            return f"{ns / length:.3g} {unit}"
+    return f"{ns} ns"

@@ -1,0 +1,166 @@
+"""From addresses to objects: which free belongs to which allocation, and what the trace did not see.
+
+The rules are those of the traces' README: events in file order; address 0 is nothing; a free of an address that is
+not live was allocated before the trace; an allocation of a live address first frees the old object.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import entry, kernel
+from kmemexp.workload.traces import live
+from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.text import DOES
+
+ZERO_SIZE = 16  # ZERO_SIZE_PTR: what kmalloc(0) returns
+PAGE_SHIFT = 12
+
+# Fields of a live object.
+ID = 0
+REQUESTED = 1
+ALLOCATED = 2
+CACHE = 3
+FIELDS = 4
+
+
+class Rows(NamedTuple):
+    """Columns of schema.SCHEMA as numbers; -1 stands for null."""
+
+    time_ns: np.ndarray  # int64
+    cpu: np.ndarray  # int16
+    context: np.ndarray  # int8
+    op: np.ndarray  # int8
+    event: np.ndarray  # int8
+    object_id: np.ndarray  # int64
+    requested: np.ndarray  # int64
+    allocated: np.ndarray  # int64
+    cache: np.ndarray  # int16
+    nowait: np.ndarray  # bool
+    page: np.ndarray  # int64
+    pages: np.ndarray  # int32
+    vector: np.ndarray  # int32
+
+
+ROW_TYPES = (
+    np.int64, np.int16, np.int8, np.int8, np.int8, np.int64, np.int64, np.int64, np.int16, np.bool_, np.int64,
+    np.int32, np.int32,
+)  # fmt: skip
+
+
+def rows(n: int) -> Rows:
+    """Room for n rows."""
+    return Rows(*(np.empty(n, t) for t in ROW_TYPES))
+
+
+@entry
+def track(lines, count, objects, areas, next_id, out):
+    """Turn `count` lines into rows of `out` (room for 2 * count). Returns (rows written, next object id)."""
+    n = 0
+    for i in range(count):
+        does = DOES[lines.event[i]]
+        key = lines.address[i]
+        is_kva = does in (sc.DO_KVA_ALLOC, sc.DO_KVA_FREE)
+        table = areas if is_kva else objects
+        if (does == sc.DO_ALLOC and key not in (0, ZERO_SIZE)) or (does == sc.DO_KVA_ALLOC and lines.allocated[i] == 0):
+            n = _alloc(lines, i, table, next_id, is_kva, out, n)
+            next_id += 1
+        elif (does == sc.DO_FREE and key != 0) or does == sc.DO_KVA_FREE:
+            n = _free(lines, i, table, is_kva, out, n)
+        else:
+            _common(lines, i, out, n)
+            out.op[n] = _plain(does, key)
+            if does in (sc.DO_ALLOC, sc.DO_KVA_ALLOC):
+                out.requested[n] = lines.requested[i]
+                out.cache[n] = lines.cache[i]
+                out.nowait[n] = lines.nowait[i]
+                out.allocated[n] = lines.allocated[i] if does == sc.DO_ALLOC else -1
+            elif does in (sc.DO_ENTER, sc.DO_EXIT):
+                out.vector[n] = lines.vector[i]
+            n += 1
+    return n, next_id
+
+
+@kernel
+def _plain(does, key):
+    """Operation of a line that touches no object."""
+    if does == sc.DO_FREE:
+        return sc.NULL_FREE
+    if does == sc.DO_ALLOC:
+        return sc.NULL_ALLOC if key == 0 else sc.ZERO_ALLOC
+    if does == sc.DO_KVA_ALLOC:
+        return sc.KVA_FAILED
+    return sc.IRQ_ENTER if does == sc.DO_ENTER else sc.IRQ_EXIT
+
+
+@kernel
+def _alloc(lines, i, table, number, is_kva, out, n):
+    """Enter an object, after the free of what lived at its address. Returns the next row."""
+    key = lines.address[i]
+    at = live.place(table, key)
+    if table.key[at] == key:
+        _common(lines, i, out, n)
+        out.op[n] = sc.KVA_LOST_FREE if is_kva else sc.LOST_FREE
+        out.event[n] = -1
+        _object(table, at, key, out, n)
+        n += 1
+    else:
+        live.put(table, at, key)
+    item = table.item[at]
+    item[ID] = number
+    item[REQUESTED] = lines.requested[i]
+    item[ALLOCATED] = lines.requested[i] if is_kva else lines.allocated[i]
+    item[CACHE] = lines.cache[i]
+    _common(lines, i, out, n)
+    out.op[n] = sc.KVA_ALLOC if is_kva else sc.ALLOC
+    out.nowait[n] = lines.nowait[i]
+    _object(table, at, key, out, n)
+    return n + 1
+
+
+@kernel
+def _free(lines, i, table, is_kva, out, n):
+    """Remove an object, or note that it is not known. Returns the next row."""
+    key = lines.address[i]
+    _common(lines, i, out, n)
+    at = live.place(table, key)
+    if table.key[at] == key:
+        out.op[n] = sc.KVA_FREE if is_kva else sc.FREE
+        _object(table, at, key, out, n)
+        live.remove(table, at)
+    else:
+        out.op[n] = sc.KVA_UNMATCHED_FREE if is_kva else sc.UNMATCHED_FREE
+        out.cache[n] = lines.cache[i]
+        out.page[n] = _page(key)
+    return n + 1
+
+
+@kernel
+def _common(lines, i, out, n):
+    """Fill in what every row has, and null for the rest."""
+    out.time_ns[n] = lines.time_ns[i]
+    out.cpu[n] = lines.cpu[i]
+    out.context[n] = lines.context[i]
+    out.event[n] = lines.event[i]
+    out.object_id[n] = out.requested[n] = out.allocated[n] = out.page[n] = -1
+    out.cache[n] = out.pages[n] = out.vector[n] = -1
+    out.nowait[n] = False
+
+
+@kernel
+def _object(table, at, key, out, n):
+    """Fill in what is known of a live object."""
+    item = table.item[at]
+    out.object_id[n] = item[ID]
+    out.requested[n] = item[REQUESTED]
+    out.allocated[n] = item[ALLOCATED]
+    out.cache[n] = item[CACHE]
+    out.page[n] = _page(key)
+    last = (key & 4095) + max(item[ALLOCATED], 1) - 1
+    out.pages[n] = (last >> PAGE_SHIFT) + 1
+
+
+@kernel
+def _page(key):
+    """Page number of an address of 63 bits: the top bit of a canonical address equals the one below it."""
+    return (key >> PAGE_SHIFT) | ((key >> 62) & 1) << 51

@@ -1,0 +1,231 @@
+import numpy as np
+import pandas as pd
+import pytest
+import report_fakes as fakes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemexp.errors import ConfigError
+from kmemexp.report.comparison import compare
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+HELD = "held_peak_bytes"
+
+
+def frame(cells, **options):
+    return Results.from_tables(fakes.metrics_table(cells, **options)).metrics
+
+
+def small(values: dict[str, list[float]], metric: str = HELD, **columns) -> pd.DataFrame:
+    """One condition; the values of each design, replica by replica (None = failed)."""
+    rows = [
+        {"design": d, "workload": "w", "replica": r, "status": "failed" if v is None else "done", metric: v, **columns}
+        for d, vs in values.items()
+        for r, v in enumerate(vs)
+    ]
+    return pd.DataFrame(rows)
+
+
+def of(table: pd.DataFrame, design: str) -> pd.Series:
+    (row,) = (row for _, row in table[table["design"] == design].iterrows())
+    return row
+
+
+def test_worked_numbers():
+    a, b = [126.97, 124.31, 126.68, 122.66, 127.23], [118.21, 120.22, 122.45, 122.68, 119.40]
+    table = compare(small({"a": a, "b": b}), {"design": "b"}, ci=0.9)
+    row = of(table, "a")
+    assert (row["diff"], row["diff_low"], row["diff_high"]) == pytest.approx((4.978, 1.649127, 8.306873), abs=1e-6)
+    assert (row["p"], row["p_holm"], row["pairing"]) == pytest.approx((0.033281, 0.033281, 0.636690), abs=1e-6)
+    assert (row["verdict"], row["pairs"], row["n"]) == ("worse", 5, 5)
+    assert of(table, "b")["verdict"] == "baseline"
+    assert table["best"].tolist() == [True, False]
+    assert of(compare(small({"a": a, "b": b}), "b", ci=0.99), "a")["verdict"] == "unclear"
+
+
+def test_every_condition_is_compared_on_its_own():
+    df = frame(fakes.grid())
+    table = compare(df, "freebsd4", [HELD, "internal_frag_ratio"])
+    assert len(table) == 4 * 2 * 3
+    assert list(table.columns[:6]) == ["workload", "machine.kva_bytes", "design", "metric", "n", "failed"]
+    assert table["design"].tolist()[:3] == ["freebsd4", "dragonfly_nokmem", "dragonfly_slab"]
+    assert table["metric"].tolist()[:6] == [HELD] * 3 + ["internal_frag_ratio"] * 3
+    row = table.query(f"workload == 'pgbench' and design == 'dragonfly_slab' and metric == '{HELD}'").iloc[1]
+    part = df[(df["workload"] == "pgbench") & (df["kva_bytes"] == row["machine.kva_bytes"])]
+    x, y = (part[part["design"] == d].sort_values("replica")[HELD].to_numpy() for d in ("dragonfly_slab", "freebsd4"))
+    alone = stats.paired_difference(x, y)
+    assert row["diff"] == alone.diff
+    assert (row["diff_low"], row["ratio_high"]) == pytest.approx((alone.low, alone.ratio_high))
+    assert row["verdict"] == "better"
+    assert row["best"]
+
+
+def test_holm_runs_over_all_comparisons_of_a_metric():
+    table = compare(frame(fakes.grid(), noise=0.3), "freebsd4", [HELD, "internal_frag_ratio"])
+    for _, family in table.groupby("metric", observed=True):
+        np.testing.assert_allclose(family["p_holm"], stats.holm(family["p"]))
+        assert family["p"].count() == 8
+
+
+def test_direction_decides_what_is_better():
+    lower = {"a": [10.0, 11, 12], "b": [5.0, 6.1, 6.9]}
+    assert of(compare(small(lower), "a"), "b")["verdict"] == "better"
+    more = compare(small(lower, "map_free_bytes"), "a")
+    assert (of(more, "b")["verdict"], of(more, "a")["best"]) == ("worse", True)
+    neither = compare(small(lower, "operations_count"), "a")
+    assert (of(neither, "b")["verdict"], neither["best"].any()) == ("", False)
+
+
+def test_one_replica_gives_means_and_no_verdict():
+    table = compare(small({"a": [10.0], "b": [5.0]}), "a")
+    row = of(table, "b")
+    assert (row["n"], row["diff"], row["ratio"], row["verdict"]) == (1, -5, 0.5, "unclear")
+    assert row[["low", "high", "diff_low", "p", "p_holm"]].isna().all()
+
+
+def test_replicas_that_agree_are_facts():
+    table = compare(small({"a": [10.0, 10, 10], "b": [5.0, 5, 5], "c": [10.0, 10, 10]}), "a")
+    assert [of(table, d)["verdict"] for d in "abc"] == ["baseline", "better", "same"]
+    assert (of(table, "b")["diff_low"], of(table, "b")["diff_high"]) == (-5, -5)
+    assert table["p"].isna().all()
+
+
+def test_same_means_certainly_within_the_margin():
+    rng = np.random.default_rng(3)
+    a = rng.normal(1000, 50, 12)
+    df = small({"a": list(a), "b": list(a + rng.normal(0, 0.5, 12))})
+    assert of(compare(df, "a"), "b")["verdict"] == "same"
+    assert of(compare(df, "a", same_within=1e-6), "b")["verdict"] == "unclear"
+
+
+def test_failed_lanes_are_counted_and_left_out():
+    table = compare(small({"a": [10.0, 11, 12, 13], "b": [5.0, None, 7.5, None], "c": [None] * 4}), "a")
+    row = of(table, "b")
+    assert (row["n"], row["failed"], row["pairs"], row["mean"], row["diff"]) == (2, 2, 2, 6.25, -4.75)
+    row = of(table, "c")
+    assert (row["n"], row["failed"], row["verdict"], row["best"]) == (0, 4, "unclear", False)
+    assert np.isnan(row["mean"])
+
+
+def test_best_marks_all_ties_and_needs_a_choice():
+    table = compare(small({"a": [2.0, 4], "b": [3.0, 3], "c": [9.0, 9]}), "a")
+    assert [of(table, d)["best"] for d in "abc"] == [True, True, False]
+    assert not compare(small({"a": [2.0, 4]}), "a")["best"].any()
+
+
+def test_rare_events_get_a_wilson_interval():
+    table = compare(small({"a": [0.0] * 8, "b": [3.0] + [0.0] * 7}, "panics_count"), "a")
+    assert of(table, "a")["occurs_high"] == pytest.approx(0.324408, abs=1e-6)
+    assert (of(table, "b")["occurs"], of(table, "b")["occurs_low"]) == pytest.approx((0.125, 0.022417), abs=1e-6)
+    assert compare(small({"a": [0.0] * 8, "b": [1.0] * 8}), "a")["occurs"].isna().all()
+
+
+def test_bootstrap_interval():
+    values = {"a": [10.0, 12, 11, 14, 10, 13], "b": [5.0, 8, 6, 10, 6, 7]}
+    t, bca = compare(small(values), "a"), compare(small(values), "a", interval="bca")
+    row = of(bca, "b")
+    expected = stats.bootstrap_interval(values["b"], values["a"])
+    assert (row["diff_low"], row["diff_high"]) == expected
+    assert row["p"] == of(t, "b")["p"]
+    with pytest.raises(ConfigError, match='"t" or "bca"'):
+        compare(small(values), "a", interval="z")
+
+
+def test_a_baseline_may_name_any_axis():
+    cells = [{"design": d, "objects.malloc": m, "machine.cpus": c} for d in "ab" for m in ("buckets", "slab") for c in (1, 2)]  # fmt: skip # noqa: E501
+    df = frame(cells, noise=0.01, held_peak_bytes=lambda axes, r: 10 + r + 100 * axes["machine.cpus"])
+    table = compare(df, {"machine.cpus": 1}, [HELD])
+    other = table[table["machine.cpus"] == 2]
+    assert (table["machine.cpus"] == 1).sum() == (table["verdict"] == "baseline").sum() == 4
+    assert (other["diff"] == 100).all()
+    # With two variants of the named design, each variant is compared with the one of its own malloc.
+    table = compare(df, "a", [HELD]).set_index(["machine.cpus", "objects.malloc", "design"])
+    assert (table["verdict"] == "baseline").sum() == 4
+    assert (table.xs("b", level="design")["diff"] == 0).all()
+
+
+def test_an_axis_that_only_some_designs_have():
+    cells = [{"design": "a"}, *({"design": "b", "objects.params.slab.zone_bytes": z} for z in (32768, 65536))]
+    table = compare(frame(cells), "a", [HELD])
+    assert table["verdict"].tolist()[0] == "baseline"
+    assert table["objects.params.slab.zone_bytes"].tolist() == [pd.NA, 32768, 65536]
+    assert table["diff"].notna().tolist() == [False, True, True]
+
+
+def test_a_condition_without_the_baseline_has_means_only():
+    cells = [*fakes.grid(workloads=("x",)), {"design": "dragonfly_slab", "workload": "y", "machine.kva_bytes": 1}]
+    table = compare(frame(cells), "freebsd4", [HELD])
+    row = table[table["workload"] == "y"].iloc[0]
+    assert (row["verdict"], row["n"]) == ("", 6)
+    assert np.isnan(row["diff"])
+
+
+def test_columns_of_the_machine_count_where_no_axis_explains_them():
+    df = small({"a": [1.0, 2], "b": [3.0, 4]}, cpus=1, kva_bytes=7)
+    both = pd.concat([df, df.assign(cpus=2)])
+    assert "cpus" in compare(both, "a").columns
+    assert "kva_bytes" not in compare(both, "a").columns
+    assert len(compare(both, "a", by=["workload", "cpus"])) == 4
+
+
+def test_no_baseline_gives_means():
+    table = compare(frame(fakes.grid()), None, [HELD])
+    assert table["diff"].isna().all()
+    assert (table["verdict"] == "").all()
+    assert table["best"].sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("freebsd5",), r"baseline .*freebsd5.* not among the cells; there are design: dragonfly_nokmem, "),
+        (({"machine.cups": 1},), r"machine\.cups is not an axis"),
+        (("freebsd4", ["held_peak"]), r"unknown metric held_peak: did you mean held_peak_bytes\?"),
+        (("freebsd4", ["error"]), "unknown metric error: "),
+        (("freebsd4", None, ["cup"]), "by: no column cup"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        compare(frame(fakes.grid()), *arguments)
+
+
+def test_cells_that_the_axes_do_not_tell_apart_are_refused():
+    df = frame([{"design": "a", "workload": "w"}, {"design": "a", "workload": "w"}, {"design": "b", "workload": "w"}])
+    with pytest.raises(ConfigError, match=r"2 different cells have the same axis values \(workload=w, design=a\)"):
+        compare(df, "a")
+
+
+def test_a_table_without_metrics_is_refused():
+    with pytest.raises(ConfigError, match="no metric columns"):
+        compare(pd.DataFrame({"design": ["a"], "workload": ["w"], "replica": [0]}), "a")
+
+
+def test_a_column_of_the_users_own_is_a_metric_when_asked_for():
+    df = small({"a": [1.0, 2], "b": [3.0, 4]}).assign(mine=lambda d: d[HELD] * 2)
+    assert of(compare(df, "a", ["mine"]), "b")["diff"] == 4
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=2, max_size=8), st.integers(-(2**40), 2**40), st.randoms())
+def test_the_shift_between_two_designs_comes_out_whatever_the_order_of_rows(values, shift, random):
+    df = small({"a": [float(v) for v in values], "b": [float(v + shift) for v in values]})
+    order = list(range(len(df)))
+    random.shuffle(order)
+    row = of(compare(df.iloc[order], "a"), "b")
+    assert row["diff"] == row["diff_low"] == row["diff_high"] == shift
+    assert row["verdict"] == ("same" if shift == 0 else row["verdict"])
+    assert row["verdict"] == ("worse" if shift > 0 else "better" if shift < 0 else "same")
+
+
+@pytest.mark.slow
+def test_ten_thousand_cells_and_every_metric():
+    cells, replicas = 10_000, 4
+    rng = np.random.default_rng(0)
+    design = np.repeat(np.tile([f"d{i}" for i in range(5)], cells // 5), replicas)
+    scale = np.repeat(np.repeat(np.arange(cells // 5), 5), replicas)
+    df = pd.DataFrame({"design": design, "workload": "w", "machine.cpus": scale, "replica": np.tile(range(replicas), cells)})  # fmt: skip # noqa: E501
+    df = df.assign(**{name: rng.normal(10, 1, len(df)) for name in fakes.NAMES})
+    table = compare(df, "d0")
+    assert len(table) == cells * len(fakes.NAMES)
+    assert (table["p_holm"] < 0.05).mean() < 0.001
