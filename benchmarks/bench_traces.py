@@ -7,7 +7,6 @@ Each step runs in a process of its own; compiled code is warmed first, as on any
 
 import argparse
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,13 @@ from pathlib import Path
 import zstandard
 
 TIME = re.compile(rb"(?m)^(.{0,40}?\] \S+ +)(\d+)(?=\.\d+: )")
+IMPORT = "from kmemexp.workload.traces.importer import import_trace; "
+STATS = "from kmemexp.workload.traces.stats import stats; "
 STEPS = {
-    "import": "from kmemexp.workload.traces.importer import import_trace; import_trace({path}, {out})",
-    "import --compact": "from kmemexp.workload.traces.importer import import_trace; import_trace({path}, {out}, compact=True)",
-    "stats of text": "from kmemexp.workload.traces.stats import stats; stats({path})",
-    "stats of Parquet": "from kmemexp.workload.traces.stats import stats; stats({out})",
+    "import": IMPORT + "import_trace({path}, {out})",
+    "import --compact": IMPORT + "import_trace({path}, {out}, compact=True)",
+    "stats of text": STATS + "stats({path})",
+    "stats of Parquet": STATS + "stats({out})",
     "load of Parquet": "from kmemexp.workload.traces import library; library.load(str({out}))",
 }
 
@@ -46,7 +47,8 @@ def build(trace: Path, target: Path, lines: int) -> int:
 
 def measure(code: str) -> tuple[float, float]:
     """Run Python code in a new process. Returns (seconds, peak GiB)."""
-    tail = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # VmHWM, because ru_maxrss begins with what the parent had.
+    tail = "\nimport re; print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", "from pathlib import Path; " + code + tail], capture_output=True, text=True, check=True
@@ -73,7 +75,6 @@ def main() -> None:
             print(f"{name:<18} {seconds:7.1f} s   {gib:5.2f} GiB", flush=True)
         seconds, gib = measure(STEPS["stats of text"].format(path=f"Path({str(args.trace)!r})"))
         print(f"stats of {args.trace.name}: {seconds:.1f} s, {gib:.2f} GiB")
-    print(f"(this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB)")
 
 
 if __name__ == "__main__":

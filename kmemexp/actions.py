@@ -42,9 +42,6 @@ def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int
             raise
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return WRONG
-    except BrokenPipeError:  # `action=plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return COMPLETE
 
 
 def run(plan: Plan) -> int:
