@@ -7,29 +7,28 @@ Rates are operations per CPU second of the driver alone: no sampling, no stream 
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from kmemexp import compose
+from kmemexp.sweep.plan import plan_from
+from kmemexp.workload.stream import Kinds, Stream, columns
+from kmemexp.workload.traces import library
+
 DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
 COMPILE = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"
 
 
 def configuration(design: str) -> dict:
-    from kmemexp.sweep.plan import plan_from
-
     (plan,) = plan_from([f"design={design}", "machine.ram_bytes=512MiB", "machine.kva_bytes=1021MiB"])
-    import json
-
     return json.loads(plan.cells["config"].iloc[0])
 
 
-def rate(design: str, kinds, stream, repeat: int) -> list[float]:
-    from kmemexp import compose
-    from kmemexp.workload.stream import columns
-
+def rate(design: str, kinds: Kinds, stream: Stream, repeat: int) -> list[float]:
     config = configuration(design)
     rates = []
     for _ in range(repeat + 1):
@@ -51,8 +50,6 @@ def first_operation(design: str) -> float:
         "machine = compose.boot(json.loads(sys.argv[1]), kinds, 1)\n"
         "assert machine.replay(machine.world, *columns(one_allocation(0, 100)), 0, 1) == 1\n"
     )
-    import json
-
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", program, json.dumps(configuration(design))], check=True)
     return time.perf_counter() - begin
@@ -63,8 +60,6 @@ def main() -> None:
     parser.add_argument("trace", nargs="?", default=str(COMPILE) if COMPILE.exists() else "pgbench")
     parser.add_argument("--repeat", type=int, default=7)
     given = parser.parse_args()
-    from kmemexp.workload.traces import library
-
     kinds, stream = library.load(given.trace)
     print(f"{given.trace}: {stream.count:,} operations")
     for design in DESIGNS:

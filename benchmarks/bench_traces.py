@@ -20,7 +20,7 @@ IMPORT = "from kmemexp.workload.traces.importer import import_trace; "
 STATS = "from kmemexp.workload.traces.stats import stats; "
 STEPS = {
     "import": IMPORT + "import_trace({path}, {out})",
-    "import --compact": IMPORT + "import_trace({path}, {out}, compact=True)",
+    "import --compact": IMPORT + "import_trace({path}, {out}.with_suffix('.compact'), compact=True)",
     "stats of text": STATS + "stats({path})",
     "stats of Parquet": STATS + "stats({out})",
     "load of Parquet": "from kmemexp.workload.traces import library; library.load(str({out}))",

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.config_loader import ConfigLoader
 from rich.console import Console
@@ -36,6 +36,8 @@ def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int
     """Plan what the overrides ask for and do the action on each plan. Returns the exit code."""
     try:
         plans = plan_from(overrides, loader=loader)
+        if plans[0].action == "run":
+            return _run_all(plans)
         return max(ACTIONS[plan.action](plan) for plan in plans)
     except InputError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -44,12 +46,24 @@ def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int
         return WRONG
 
 
-def run(plan: Plan) -> int:
-    """Simulate what is missing, then show the comparison."""
+def _run_all(plans: Sequence[Plan]) -> int:
+    """Run one sweep after the other; what one has simulated the next ones copy. Ctrl-C ends them all."""
+    worst, earlier = COMPLETE, []
+    for plan in plans:
+        code = run(plan, earlier)
+        if code == INTERRUPTED:
+            return code
+        worst = max(worst, code)
+        earlier.append(plan.root)
+    return worst
+
+
+def run(plan: Plan, elsewhere: Sequence[str] = ()) -> int:
+    """Simulate what neither this results folder nor those `elsewhere` have, then show the comparison."""
     from kmemexp.report import tables
     from kmemexp.sweep.execute import execute
 
-    outcome = execute(plan, progress=None if plan.progress else False)
+    outcome = execute(plan, progress=None if plan.progress else False, elsewhere=elsewhere)
     if outcome.interrupted:
         return INTERRUPTED
     tables.finish(plan)
@@ -169,10 +183,6 @@ def _first_rows(plan: Plan) -> Table:
         ]
         table.add_row(key[:8], *map(str, shown), str(operations))
     return table
-
-
-def _shown(axis: str, value: Any) -> str:
-    return size_text(value) if axis.endswith("_bytes") and isinstance(value, int) else str(value)
 
 
 def _cpus(plan: Plan) -> int:

@@ -27,7 +27,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[O
     """Plan and run; rows that are in the results folder already are not simulated again. Raises InputError."""
     from kmemexp.sweep.execute import execute  # noqa: PLC0415
 
-    return [execute(p) for p in plan(overrides, config_dir)]
+    plans = plan(overrides, config_dir)
+    return [execute(p, elsewhere=[q.root for q in plans[:i]]) for i, p in enumerate(plans)]
 
 
 def simulate(overrides: Sequence[str] = (), config_dir: str | None = None) -> Results:

@@ -54,7 +54,8 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
     for name, part in functions.items():
         _check_signature(function.__globals__[name], part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
-    return _cached(_rebind(function, {name: _inlined(part) for name, part in functions.items()}, label), modules, UNCOUNTED)
+    inlined = {name: _inlined(part) for name, part in functions.items()}
+    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED)
 
 
 def _inlined(function: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""The metrics of a lane: names with units, what is better, what each means. One row here = one column of the results."""
+"""The metrics of a lane: names with units, what is better, what each means. A row here is a column of the results."""
 
 from typing import NamedTuple
 

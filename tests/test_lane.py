@@ -18,7 +18,11 @@ OBJECTS = {
     "buckets": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "params": {}},
     "slab": {"malloc": "dfly_slab", "zone": "dfly_slab", "mbuf": "mbuf", "params": {}},
 }
-DESIGNS = [("split", "buckets", "kmapentzone"), ("unified", "buckets", "kmapentzone"), ("unified", "slab", "reservation")]
+DESIGNS = [
+    ("split", "buckets", "kmapentzone"),
+    ("unified", "buckets", "kmapentzone"),
+    ("unified", "slab", "reservation"),
+]
 KINDS = {
     "small": {"class": "malloc", "size": {"law": "uniform", "low_bytes": 8, "high_bytes": 900}, "rate_hz": 400.0,
               "lifetime": {"law": "exponential", "mean_s": 2.0}, "remote": 0.3},
@@ -157,9 +161,9 @@ def test_a_kva_without_room_for_its_submaps_is_refused_by_name() -> None:
 
 
 def test_unknown_parts_and_parameters_are_refused_with_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="'bucket'.*buckets, "):
+    with pytest.raises(ConfigError, match=r"'bucket'.*buckets, "):
         lane.simulate_lanes(cell(*DESIGNS[0]) | {"objects": OBJECTS["buckets"] | {"malloc": "bucket"}}, [0])
-    with pytest.raises(ConfigError, match="dfly_slab has no parameter 'slid'.*slide"):
+    with pytest.raises(ConfigError, match=r"dfly_slab has no parameter 'slid'.*slide"):
         lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"slid": 3}), [0])
     with pytest.raises(ConfigError, match=r"objects\.params\.dfly_slab: zone_bytes"):
         lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 100}), [0])

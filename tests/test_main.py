@@ -35,7 +35,7 @@ def runs(here, monkeypatch) -> list:
 
     seen = Runs()
 
-    def fake(plan, *, progress=None):
+    def fake(plan, *, progress=None, elsewhere=()):
         seen.append(plan)
         return seen.outcome
 
@@ -119,7 +119,7 @@ def test_exit_codes(outcome, code, runs, monkeypatch):
 
 
 def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
-    def interrupt(plan, *, progress=None):
+    def interrupt(plan, *, progress=None, elsewhere=()):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(execute, "execute", interrupt)

@@ -48,8 +48,10 @@ class _Stop:
         self.interrupted = False
 
 
-def execute(plan: "Plan", *, progress: bool | None = None) -> Outcome:
+def execute(plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[str] = ()) -> Outcome:
     """Simulate the rows of a plan that are missing (and the failed ones, if it says so) and commit them.
+
+    Rows that one of the results folders `elsewhere` has are copied from there.
 
     Ctrl-C drains: nothing more is submitted, what is in work is committed. A second one gives that up too. `progress`
     is None for a bar or lines on stderr, False for silence. Raises InputError where the user must do something first.
@@ -57,6 +59,8 @@ def execute(plan: "Plan", *, progress: bool | None = None) -> Outcome:
     started = time.monotonic()
     store = Store(plan.root, write=True)
     rows = [(key, replica) for key in plan.cells["cell_key"].tolist() for replica in _replicas(plan)]
+    for root in elsewhere:
+        store.adopt(Store(root), rows, dict(zip(plan.cells["cell_key"], plan.cells["axes"], strict=True)))
     before = store.done()
     kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
     stop = _Stop()

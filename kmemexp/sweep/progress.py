@@ -20,7 +20,7 @@ class Quiet:
         self.started = self.begun = time.monotonic()
 
     def begin(self) -> None:
-        """Preparation is over: from here on the time left is reckoned."""
+        """Reckon the time left from here: preparation is over."""
         self.begun = time.monotonic()
 
     def __enter__(self) -> Self:

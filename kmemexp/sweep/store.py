@@ -139,6 +139,28 @@ class Store:
         self._settle(change)
         return change.add
 
+    def adopt(self, other: "Store", rows: Iterable[Row], axes: Mapping[str, str]) -> int:
+        """Copy those of `rows` that another results folder has done and this one has not. Returns how many.
+
+        `axes` gives the axis values (JSON) that a cell has in this sweep, by cell key.
+        """
+        theirs = other.done()
+        cells: dict[str, list[int]] = {}
+        for key, replica in rows:
+            if theirs.get((key, replica)) == DONE and not self._is_done(key, replica):
+                cells.setdefault(key, []).append(replica)
+        if not cells:
+            return 0
+        part = Part(parts.new_id(_digest(cells), 0), DONE, cells)
+        for table in part.tables:
+            found = _only(other.read(table), cells)
+            if table == "metrics":
+                column = found.schema.get_field_index("axes")
+                here = pa.array([axes[key] for key in found["cell_key"].to_pylist()], pa.string())
+                found = found.set_column(column, SCHEMAS[table].field("axes"), here)
+            parts.stage(self._objects, part.id, table, found)
+        return sum(added.lanes for added in self.commit([part]))
+
     def compact(self, run: str = "") -> int:
         """Merge all parts of a status into one, sorted by (cell_key, replica). Returns the number of parts removed.
 

@@ -60,7 +60,7 @@ def columns(stream: Stream) -> tuple[np.ndarray, ...]:
 
 
 def one_allocation(kind: int, nbytes: int) -> Stream:
-    """A stream of one allocation, in slot 0."""
+    """Make a stream of one allocation, in slot 0."""
     return Stream(
         time_ns=np.zeros(1, np.int64),
         op=np.full(1, OP_ALLOC, np.uint8),

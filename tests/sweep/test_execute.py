@@ -60,6 +60,21 @@ def test_a_plan_is_run_once(tmp_path: Path, whole: dict) -> None:
     assert list((tmp_path / "r" / "_manifest").iterdir()) == manifests
 
 
+def test_what_another_sweep_has_is_copied_with_the_axes_of_this_one(tmp_path: Path, whole: dict) -> None:
+    execute(make_plan(tmp_path / "one", [{}] * 5, replicas=3), progress=False)
+    plan = make_plan(tmp_path / "two", [{}] * 8, replicas=3)
+    plan.cells["axes"] = [json.dumps({"n": i}) for i in range(8)]
+    outcome = execute(plan, progress=False, elsewhere=[str(tmp_path / "one")])
+    assert counts(outcome) == (9, 0, 15, False)
+    got = tables(tmp_path / "two")
+    assert [json.loads(axes)["n"] for axes in got["metrics"]["axes"].to_pylist()] == [i // 3 for i in range(24)]
+    assert got["series"].equals(whole["series"])
+    assert got["snapshots"].equals(whole["snapshots"])
+    assert got["metrics"].drop(["axes"]).equals(whole["metrics"].drop(["axes"]))
+    assert len(pd.read_parquet(tmp_path / "two")) == 24
+    assert counts(execute(plan, progress=False, elsewhere=[str(tmp_path / "one")])) == (0, 0, 24, False)
+
+
 def test_a_plan_with_nothing_to_do_starts_no_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(tmp_path, [{}])
     execute(plan, progress=False)

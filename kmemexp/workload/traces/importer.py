@@ -1,5 +1,6 @@
 """Writing a trace as Parquet: row groups as they are read, a temporary name until the file is complete."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ COMPACT_DROPS = (
 )
 _DELTA = dict.fromkeys(("time_ns", "object_id", "page"), "DELTA_BINARY_PACKED")
 _WORDS = [f.name for f in sc.SCHEMA if f.name not in (*_DELTA, "nowait")]
-_GROUP = 1 << 20  # rows of a row group
+_GROUP, _COMPACT_GROUP = 1 << 20, 1 << 22  # rows of a row group
 
 
 class _Summary:
@@ -71,7 +72,7 @@ def import_trace(path: Path, out: Path, *, compact: bool = False, progress: Prog
             data_page_size=1 << 24 if compact else None,
             write_statistics=not compact,
         ) as writer:
-            for rows in _grouped(reader, 1 << 40 if compact else _GROUP):
+            for rows in _grouped(reader, _COMPACT_GROUP if compact else _GROUP):
                 summary.add(rows)
                 table = reading.to_arrow(_compact(rows) if compact else rows, reader.names)
                 writer.write_table(table, row_group_size=len(table))
@@ -81,7 +82,8 @@ def import_trace(path: Path, out: Path, *, compact: bool = False, progress: Prog
     except (OSError, pa.ArrowException) as error:
         raise TraceError(f"{out}: cannot be written: {error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may not even exist
+            partial.unlink()
     return reader.report
 
 

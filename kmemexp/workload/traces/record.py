@@ -71,7 +71,8 @@ def record(seconds: float, out: Path, *, root: Path | None = None, buffer_kb: in
     except OSError as error:
         raise TraceError(f"recording failed: {error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may not even exist
+            partial.unlink()
     return result
 
 
