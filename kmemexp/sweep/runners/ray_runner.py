@@ -12,6 +12,8 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` makes Ray upload the working directory
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns about GPUs
+if (Path.home() / ".ray" / "auth_token").exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` does so by itself, a Ray client does not
 
 import ray
 from ray import exceptions as ray_errors
@@ -148,6 +150,6 @@ def _advice(address: str, error: Exception) -> str:
         return f"Ray does not start on this machine: {reason}. cluster=serial runs the same sweep without it."
     return (
         f"no Ray cluster at cluster.address={address}: {reason}. Start one with `ray start --head` and use "
-        "cluster.address=auto on that machine or ray://HOST:10001 from another (pip install 'ray[client]==2.60.0'); "
-        "or use cluster=local or cluster=serial."
+        "cluster.address=auto on that machine or ray://HOST:10001 from another (pip install 'kmemexp[cluster]'; its "
+        "token, if it wants one, belongs in ~/.ray/auth_token); or use cluster=local or cluster=serial."
     )
