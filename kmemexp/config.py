@@ -192,7 +192,14 @@ def type_checked(key: str, values: Sequence[Any]) -> list:
     if root == "workload":  # free in form; its own check comes when a cell is put together
         return sized
     schema = OmegaConf.structured(Config)
-    return [_typed(schema, key, value) for value in sized]
+    sound: set[type] = set()  # no leaf of the schema takes one value of a type and refuses another; asking is slow
+    checked = []
+    for value in sized:
+        typed = value if type(value) in sound else _typed(schema, key, value)
+        if type(typed) is type(value):
+            sound.add(type(value))
+        checked.append(typed)
+    return checked
 
 
 def _typed(schema: DictConfig, key: str, value: Any) -> Any:

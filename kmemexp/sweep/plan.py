@@ -1,6 +1,7 @@
 """From overrides to plans: what a command line and a sweep file ask for, and the settings under which it runs."""
 
 import contextlib
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def plan_from(
     `config_dir` is a further folder of configuration files. `loader` is Hydra's, where Hydra runs already. Raises
     InputError for whatever the user can mend.
     """
-    with _loader(loader, config_dir) as found:
+    with _without_collection(), _loader(loader, config_dir) as found:
         composer = cells.Composer(found)
         line = axes.read_overrides(overrides, composer.with_hydra)
         return [_plan(composer, line, sweep) for sweep in line.sweeps or [""]]
@@ -129,6 +130,18 @@ def _root(root: str, name: str) -> str:
     if "://" in root:
         return f"{root.rstrip('/')}/{name}"
     return str(Path(root).expanduser().absolute() / name)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the cycle collector off: composing makes millions of small objects, which it would walk again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
