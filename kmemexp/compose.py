@@ -220,6 +220,10 @@ def _routes(objects: Mapping, names: Sequence[str], kinds: w.Kinds) -> tuple[np.
     for k, klass in enumerate(kinds.klass.tolist()):
         if klass in serves:
             name = serves[klass]
+            if klass not in part(allocators, name).SERVES:
+                raise ConfigError(
+                    f"objects: {name} cannot serve {kinds.names[k]}, which is of class {w.CLASS_NAMES[klass]}"
+                )
             server[k] = names.index(name)
             if klass == w.ZONE:
                 item[k] = len(items[name])

@@ -4,6 +4,7 @@ Each check takes one node of a cell as a plain dict and returns it in normal for
 that does not change the simulation); ConfigError names the key, the value and what would do.
 """
 
+import ast
 import difflib
 import functools
 import importlib.util
@@ -237,11 +238,25 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
 
 
-@functools.cache
 def _sets_aside(allocator: str) -> bool:
-    """Tell whether an allocator sets KVA aside at boot; its source is read, because importing it brings Numba."""
+    """Tell whether an allocator sets KVA aside at boot."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "kva_reserved" for node in _source(allocator).body)
+
+
+def _serves(allocator: str) -> list[str]:
+    """List what an allocator can serve, of SERVED."""
+    for node in _source(allocator).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SERVES":
+            names = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            return [place for place in SERVED if f"C_{place.upper()}" in names]
+    raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
+
+
+@functools.cache
+def _source(allocator: str) -> ast.Module:
+    """Read an allocator's source: importing it brings Numba, which a plan does without."""
     spec = importlib.util.find_spec(f"kmemexp.sim.allocators.{allocator}")
-    return "\ndef kva_reserved(" in Path(str(spec.origin)).read_text("utf-8")
+    return ast.parse(Path(str(spec.origin)).read_text("utf-8"))
 
 
 def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
@@ -282,7 +297,10 @@ def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
 def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
     """Allocators must exist; parameters of allocators that serve nothing here are dropped."""
     for place in SERVED:
-        one_of(f"objects.{place}", objects[place], parts("allocators"))
+        name = objects[place]
+        one_of(f"objects.{place}", name, parts("allocators"))
+        if place not in (can := _serves(name)):
+            raise ConfigError(f"objects.{place}={name}: {name} serves {', '.join(can) or 'nothing'} only")
     for name in objects["params"]:
         one_of("objects.params", name, parts("allocators"))
     used = {objects[place] for place in SERVED}

@@ -202,3 +202,11 @@ def test_conf_is_found_in_an_installed_package(tmp_path):
         text=True, check=True,
     )  # fmt: skip
     assert Path(run.stdout.strip()) == (tmp_path / "site" / "kmemexp" / "conf").resolve()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("malloc", "zalloc"), ("malloc", "mbuf"), ("zone", "mbuf"), ("mbuf", "zalloc")]
+)
+def test_an_allocator_is_refused_what_it_cannot_serve(place, name):
+    with pytest.raises(ConfigError, match=f"objects.{place}={name}: {name} serves"):
+        config.check_node("objects", CELL["objects"] | {place: name})

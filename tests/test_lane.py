@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp import compose, lane
 from kmemexp.errors import ConfigError
@@ -12,51 +13,6 @@ from kmemexp.sim import probes, sizing
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.map_entries import END, START
 from kmemexp.workload import build, stream
-
-MIB = 1 << 20
-OBJECTS = {
-    "buckets": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "params": {}},
-    "slab": {"malloc": "dfly_slab", "zone": "dfly_slab", "mbuf": "mbuf", "params": {}},
-}
-DESIGNS = [
-    ("split", "buckets", "kmapentzone"),
-    ("unified", "buckets", "kmapentzone"),
-    ("unified", "slab", "reservation"),
-]
-KINDS = {
-    "small": {"class": "malloc", "size": {"law": "uniform", "low_bytes": 8, "high_bytes": 900}, "rate_hz": 400.0,
-              "lifetime": {"law": "exponential", "mean_s": 2.0}, "remote": 0.3},
-    "large": {"class": "malloc", "size": {"law": "uniform", "low_bytes": 4096, "high_bytes": 300000}, "rate_hz": 20.0,
-              "lifetime": {"law": "exponential", "mean_s": 1.0}, "nowait": 0.2, "soft": 0.3},
-    "socket": {"class": "zone", "size": {"law": "fixed", "bytes": 180}, "growth": 1, "limit": 2000, "rate_hz": 50.0,
-               "lifetime": {"law": "exponential", "mean_s": 3.0}},
-    "vnode": {"class": "zone", "size": {"law": "fixed", "bytes": 168}, "growth": 5, "rate_hz": 50.0,
-              "lifetime": {"law": "exponential", "mean_s": 3.0}},
-    "cluster": {"class": "mbuf", "size": {"law": "fixed", "bytes": 2048}, "rate_hz": 100.0,
-                "lifetime": {"law": "exponential", "mean_s": 1.0}},
-    "pipe": {"class": "kva", "size": {"law": "fixed", "bytes": 16384}, "rate_hz": 20.0,
-             "lifetime": {"law": "exponential", "mean_s": 2.0}},
-    "uarea": {"class": "kva_wired", "size": {"law": "fixed", "bytes": 12288}, "rate_hz": 10.0,
-              "lifetime": {"law": "exponential", "mean_s": 2.0}},
-    "args": {"class": "exec", "size": {"law": "fixed", "bytes": 69632}, "rate_hz": 5.0,
-             "lifetime": {"law": "exponential", "mean_s": 0.1}},
-}  # fmt: skip
-LOAD = {
-    "name": "test", "source": "synthetic", "duration_s": 0.0, "scale": 1.0, "kinds": KINDS,
-    "phases": [{"name": "up", "seconds": 10.0, "level": 1.0}, {"name": "down", "seconds": 5.0, "level": 0.1}],
-}  # fmt: skip
-
-
-def cell(layout: str, objects: str, entries: str, kva_mib: int = 160, **params: dict) -> dict:
-    return {
-        "design": {"name": "test"},
-        "maps": {"layout": layout, "arena": "vm_map", "entries": entries, "image_bytes": 8 * MIB},
-        "objects": OBJECTS[objects] | {"params": params},
-        "machine": {"cpus": 3, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
-        "workload": LOAD,
-        "sample": {"points": 20, "snapshots": 3, "bins": 32},
-        "seed": 7,
-    }
 
 
 def booted(config: dict) -> compose.Machine:

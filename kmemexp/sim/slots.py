@@ -43,6 +43,11 @@ WIRE = 4  # wire R_BYTES of physical memory at KVA that the allocator owns alrea
 AGAIN = 5  # a further step of the same operation
 IPI = 6  # go on with the operation on CPU R_TARGET
 
+# Classes of request that an allocator may serve (its constant SERVES).
+C_MALLOC = 0  # malloc(9): any size
+C_ZONE = 1  # a typed zone: R_ITEM says which
+C_MBUF = 2  # network buffers
+
 # Attributes of a map entry: what it may merge with.
 ATTR_SINGLE = 0  # nothing (submaps, separate objects)
 ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours on both sides

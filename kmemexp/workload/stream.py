@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE
+
 OP_ALLOC = 0
 OP_FREE = 1
 
 # Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
-MALLOC = 0  # malloc(9)
-ZONE = 1  # a typed zone
-MBUF = 2  # network buffers
+MALLOC, ZONE, MBUF = C_MALLOC, C_ZONE, C_MBUF
 KVA = 3  # kernel_map, pageable (pipe buffers, device mappings)
 KVA_WIRED = 4  # kernel_map, wired (u-areas, tables)
 EXEC = 5  # exec_map

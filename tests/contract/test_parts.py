@@ -4,9 +4,13 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
+from small_cell import LOAD, cell
 
-from kmemexp.sim import allocators, arenas, slots
+from kmemexp import compose
+from kmemexp.sim import allocators, arenas, probes, slots
+from kmemexp.workload import build, stream
 
 ALLOCATORS = sorted(m.name for m in pkgutil.iter_modules(allocators.__path__))
 ARENAS = sorted(m.name for m in pkgutil.iter_modules(arenas.__path__))
@@ -27,6 +31,7 @@ def test_an_allocator_has_every_name_that_a_design_needs(name: str) -> None:
     wanted = ["params", "kva_bytes", "cpus", "map_number", "items", "bases"]
     assert parameters(module.init) == wanted
     assert callable(module.census)
+    assert set(module.SERVES) <= {slots.C_MALLOC, slots.C_ZONE, slots.C_MBUF}
 
 
 @pytest.mark.parametrize("name", ARENAS)
@@ -37,3 +42,44 @@ def test_an_arena_has_every_name_that_a_design_needs(name: str) -> None:
     assert callable(module.init)
     assert callable(module.add_map)
     assert callable(module.census)
+
+
+@pytest.mark.parametrize("name", [n for n in ALLOCATORS if n != "absent"])
+def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> None:
+    serves = importlib.import_module(f"{allocators.__name__}.{name}").SERVES
+    others = {slots.C_MALLOC: "buckets", slots.C_ZONE: "zalloc", slots.C_MBUF: "mbuf"}
+    malloc, zone, mbuf = (name if c in serves else other for c, other in others.items())
+    config = cell("unified", "buckets", "kmapentzone", kva_mib=512)
+    config["objects"] = {"malloc": malloc, "zone": zone, "mbuf": mbuf, "params": {}}
+    load = build.build(LOAD, cpus=3, seed=5, replicas=[0])
+    ops = load.streams[0]
+    held = []
+    for _ in range(2):
+        machine = compose.boot(config, load.kinds, ops.slots)
+        counters, objects = machine.world.counters, machine.world.objects
+        for end in np.linspace(0, ops.count, 4).astype(int)[1:]:
+            machine.replay(machine.world, *stream.columns(ops), counters[probes.A_OPS], end)
+            live = objects[objects[:, probes.O_ADDR] >= 0]
+            live = live[np.argsort(live[:, probes.O_ADDR])]
+            assert (live[:-1, probes.O_ADDR] + live[:-1, probes.O_SIZE] <= live[1:, probes.O_ADDR]).all()
+        assert counters[probes.A_FAILURES] == 0
+        _free_all(machine, ops)
+        assert counters[probes.A_REQUESTED] == counters[probes.A_GRANTED] == 0
+        assert counters[probes.A_DIRECT] == 0
+        held.append((counters[probes.A_HELD], counters[probes.A_HELD_PEAK]))
+        # The same load once more needs hardly more memory at its peak: nothing was lost on the way.
+        machine.replay(machine.world, *stream.columns(ops), 0, ops.count)
+        assert counters[probes.A_FAILURES] == 0
+        assert counters[probes.A_HELD_PEAK] <= held[0][1] * 1.1
+    assert held[0] == held[1]
+
+
+def _free_all(machine: compose.Machine, ops: stream.Stream) -> None:
+    """Free what the stream has left alive."""
+    kind_of = np.zeros(ops.slots, np.int16)
+    allocs = ops.op == stream.OP_ALLOC
+    kind_of[ops.slot[allocs]] = ops.kind[allocs]  # the last allocation in a slot is the one that lives
+    slot = np.flatnonzero(machine.world.objects[:, probes.O_ADDR] != probes.ABSENT).astype(np.int32)
+    n = len(slot)
+    columns = (np.ones(n, np.uint8), kind_of[slot], slot, np.zeros(n, np.int32), np.zeros(n, np.int16))
+    machine.replay(machine.world, *columns, np.zeros(n, np.uint8), 0, n)

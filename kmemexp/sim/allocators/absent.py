@@ -9,6 +9,8 @@ from kmemexp.jit import kernel
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import DONE, FAILED
 
+SERVES = ()
+
 
 class Params(NamedTuple):
     """Nothing to choose."""

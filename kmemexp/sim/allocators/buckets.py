@@ -19,6 +19,9 @@ from kmemexp.jit import kernel
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     ATTR_WIRED,
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
     DONE,
     F_NOWAIT,
     FAILED,
@@ -41,6 +44,8 @@ from kmemexp.sim.slots import (
     R_PHASE,
     R_SIZE,
 )
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
 
 MINBUCKET = 4  # the smallest chunk is 16 bytes
 BUCKETS = MINBUCKET + 16

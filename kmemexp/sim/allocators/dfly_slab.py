@@ -22,6 +22,9 @@ from kmemexp.jit import kernel
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     ATTR_WIRED,
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
     DONE,
     F_HARD,
     F_NOWAIT,
@@ -49,6 +52,8 @@ from kmemexp.sim.slots import (
     R_SIZE,
     R_TARGET,
 )
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
 
 ZALLOC_ZONE_LIMIT = 16384  # upper bound of ZoneLimit
 ZALLOC_MIN_ZONE_SIZE = 32768

@@ -21,6 +21,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     ATTR_WIRED,
+    C_MBUF,
     DONE,
     FAILED,
     MAP_ALLOC,
@@ -40,6 +41,8 @@ from kmemexp.sim.slots import (
     R_SIZE,
     R_X,
 )
+
+SERVES = (C_MBUF,)
 
 MSIZE = 256
 MSHIFT = 8

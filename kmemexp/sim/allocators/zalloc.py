@@ -20,6 +20,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     ATTR_WIRED,
+    C_ZONE,
     DONE,
     FAILED,
     MAP_ALLOC,
@@ -40,6 +41,8 @@ from kmemexp.sim.slots import (
     R_X,
     WIRE,
 )
+
+SERVES = (C_ZONE,)
 
 ZONE_ROUNDING = 32
 ROUNDING_SHIFT = 5
