@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # workers read batches without pandas
 
 SIMULATE = "kmemexp.lane:simulate_lanes"
 TARGET_SECONDS = 2.0  # work in a batch
-RATE_OPS = 5e6  # operations that a core simulates per second, roughly
+RATE_OPS = 2e7  # operations that a core simulates per second, with building streams and writing, roughly
 LEAST_SECONDS = 0.1  # below this, sending and storing a batch costs more than simulating it
 STRETCH = 2.5  # a stream's lanes stay together up to so many times the target
 BATCHES_PER_CPU = 4
