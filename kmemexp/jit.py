@@ -13,7 +13,9 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import stat
 import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -80,11 +82,26 @@ def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> C
 
 
 def cache_root() -> Path:
-    """Folder of the compiled code: NUMBA_CACHE_DIR, or kmemexp's folder in the user's cache."""
+    """Folder of the compiled code: NUMBA_CACHE_DIR, else kmemexp's folder in the user's cache, else a temporary one."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kmemexp"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmemexp"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written, as in some containers
+        return _temporary_root()
+    return folder if os.access(folder, os.W_OK) else _temporary_root()
+
+
+@functools.cache
+def _temporary_root() -> Path:
+    """Folder in the system's temporary one that nobody else can write: what it holds is executed."""
+    folder = Path(tempfile.gettempdir()) / f"kmemexp-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="kmemexp-"))
 
 
 def digest(modules: Iterable[str]) -> str:

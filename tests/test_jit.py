@@ -100,6 +100,18 @@ def test_without_compilation_the_same_functions_run_as_plain_python(toy: Path) -
     assert play(toy, NUMBA_DISABLE_JIT="1") == ["7", "0", "48", "0"]
 
 
+def test_a_cache_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(jit.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert jit.cache_root().parent == tmp_path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert jit.cache_root() == tmp_path / "cache" / "kmemexp"
+
+
 def test_a_part_with_other_parameters_is_refused_by_name() -> None:
     from kmemexp.sim import replay
 
