@@ -35,6 +35,7 @@ lifetimes, contexts, KVA, interrupts, and what the same requests cost in the siz
 
 examples:
   python -m kmemexp.trace stats t.txt.zst
+  python -m kmemexp.trace stats pgbench      one of the traces that come with kmemexp
   python -m kmemexp.trace stats t.parquet --json | jq .peak"""
 RECORD_HELP = """\
 Records allocations, frees, KVA operations and interrupts of the running kernel through tracefs, in a tracing instance
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_import)
 
     command = commands.add_parser("stats", help="figures of a trace", description=STATS_HELP, formatter_class=raw)
-    command.add_argument("file", type=Path, help="text of a trace, or what import wrote")
+    command.add_argument("file", type=Path, help="text of a trace, what import wrote, or a shipped trace by name")
     command.add_argument("--json", action="store_true", help="print one JSON object with every figure")
     command.set_defaults(run=_stats)
 
@@ -103,11 +104,13 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from kmemexp.workload.traces import show  # noqa: PLC0415
+    from kmemexp.workload.traces import library, show  # noqa: PLC0415
     from kmemexp.workload.traces.stats import stats  # noqa: PLC0415
 
-    with _progress(args.file) as update:
-        figures = stats(args.file, update)
+    shipped = not args.file.exists() and str(args.file) in library.names()
+    path = library.path_of(str(args.file)) if shipped else args.file
+    with _progress(path) as update:
+        figures = stats(path, update)
     if args.json:
         print(json.dumps(figures, indent=1))  # noqa: T201 - this is the output
     else:

@@ -203,3 +203,8 @@ def test_help_shows_examples(command, capsys):
         trace.main([*command, "--help"])
     assert stop.value.code == 0
     assert "python -m kmemexp.trace" in capsys.readouterr().out
+
+
+def test_a_shipped_trace_goes_by_its_name(capsys):
+    assert trace.main(["stats", "filetree", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["allocs"] == 434504
