@@ -333,6 +333,13 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
 def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
     workload = _sizes("workload", workload)
     check(workload)
+    if workload["source"] == "trace":
+        from kmemexp.workload.traces import library  # noqa: PLC0415 (only a trace needs it)
+
+        # A cell is known by what its trace holds: another recording under the same name is another cell.
+        name = workload["trace"]
+        place = name if name in library.names() else str(library.path_of(name).resolve())
+        workload = {**workload, "trace": place, "digest": library.digest(name)}
     return workload
 
 

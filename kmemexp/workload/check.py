@@ -11,6 +11,7 @@ from kmemexp.workload.stream import CLASS_NAMES
 
 SOURCES = ("synthetic", "trace")
 TRACE_KEYS = ("name", "source", "trace", "copies", "shift_s", "window_s")
+TRACE_OPTIONS = ("digest",)  # set by the plan: of what was in the file then
 SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
 PHASE_KEYS = ("name", "seconds", "level")
 PHASE_OPTIONS = ("groups", "once")
@@ -38,7 +39,7 @@ def check(workload: Mapping[str, Any]) -> None:
 def _check_trace(workload: Mapping[str, Any]) -> None:
     from kmemexp.workload.traces import library  # noqa: PLC0415  (only a trace needs it)
 
-    _keys("workload", workload, TRACE_KEYS)
+    _keys("workload", workload, TRACE_KEYS, TRACE_OPTIONS)
     _text("workload.name", workload["name"])
     _text("workload.trace", workload["trace"])
     _whole("workload.copies", workload["copies"], 1)

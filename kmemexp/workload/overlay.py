@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kmemexp.errors import TraceError
 from kmemexp.workload import merge, seeds
 from kmemexp.workload.stream import Load, Stream
 from kmemexp.workload.traces import library
@@ -14,8 +15,12 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
     """Streams of a checked trace workload, one per replica.
 
     Copy 0 begins at 0, the others at times that the replica draws uniformly from 0 to `shift_s`. A single copy leaves
-    nothing to draw: then all replicas share one stream.
+    nothing to draw: then all replicas share one stream. Raises TraceError, also where the file is not the one that the
+    sweep was planned with.
     """
+    planned = workload.get("digest")
+    if planned and library.digest(workload["trace"]) != planned:
+        raise TraceError(f"{workload['trace']}: has changed since the sweep was planned, or differs on this node")
     kinds, trace = library.load(workload["trace"])
     if workload["copies"] == 1:
         lane = _overlay(trace, np.zeros(1, np.int64), workload["window_s"], cpus)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from kmemexp import config
 from kmemexp.cell import canonical, cell_key
-from kmemexp.errors import ConfigError, InputError
+from kmemexp.errors import ConfigError, InputError, TraceError
 from kmemexp.sweep.plan import plan_from
+from kmemexp.workload.build import build
 
 DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
 
@@ -396,3 +398,20 @@ MISTAKES = [
 def test_mistake(overrides, message):
     with pytest.raises(InputError, match=message):
         plan_from(overrides)
+
+
+def test_a_cell_is_known_by_what_its_trace_holds(tmp_path, monkeypatch):
+    text = resources.files("kmemexp.data.traces") / "filetree.parquet"
+    trace = tmp_path / "my.parquet"
+    trace.write_bytes(text.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    asked = ["workload=filetree", "workload.trace=my.parquet"]
+    (before,) = plan_from(asked)
+    planned = json.loads(before.cells["config"].iloc[0])["workload"]
+    assert planned["trace"] == str(trace)
+    assert plan_from(asked)[0].cells["cell_key"].tolist() == before.cells["cell_key"].tolist()
+    trace.write_bytes((resources.files("kmemexp.data.traces") / "pgbench.parquet").read_bytes())
+    (after,) = plan_from(asked)
+    assert after.cells["cell_key"].tolist() != before.cells["cell_key"].tolist()
+    with pytest.raises(TraceError, match=r"my\.parquet: has changed since the sweep was planned"):
+        build(planned, cpus=2, seed=0, replicas=[0])

@@ -1,6 +1,7 @@
 """Traces as workloads: the shipped ones by name, others by path, each as one stream of operations."""
 
 import functools
+import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def path_of(name: str) -> Path:
     if not path.is_file():
         raise TraceError(f"trace '{name}': neither a shipped trace ({', '.join(names())}) nor a file")
     return path
+
+
+def digest(name: str) -> str:
+    """Return a digest of a trace's file, 32 hexadecimal digits: what tells one recording from another."""
+    path = path_of(name)
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, _changed: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def describe(name: str) -> dict:
