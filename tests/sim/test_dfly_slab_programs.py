@@ -92,7 +92,8 @@ def plain_python() -> types.SimpleNamespace:
     names = vars(slab).copy()
     for name, kernel in vars(slab).items():
         if hasattr(kernel, "py_func"):
-            names[name] = types.FunctionType(kernel.py_func.__code__, names)
+            own = kernel.py_func.__module__ == slab.__name__
+            names[name] = types.FunctionType(kernel.py_func.__code__, names) if own else kernel.py_func
     return types.SimpleNamespace(**names)
 
 

@@ -16,16 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    ATTR_WIRED,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
     DONE,
     F_NOWAIT,
     FAILED,
-    MAP_ALLOC,
     MAP_FREE,
     NO_ENTRY,
     P_ENTRIES,
@@ -33,8 +32,6 @@ from kmemexp.sim.slots import (
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
-    R_ALIGN,
-    R_ATTR,
     R_BASE,
     R_BYTES,
     R_FLAGS,
@@ -115,7 +112,7 @@ def alloc(st, reg, i):
             return _refused(reg, i)
         _carve(st, b, reg[i, R_BASE])
     elif st.bucket[b, HEAD] == END:
-        return _ask_map(st, reg, i, max(1 << b, PAGE))
+        return ask_wired(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
     chunk = st.bucket[b, HEAD]
     st.bucket[b, HEAD] = st.link[chunk]
     st.bucket[b, FREE] -= 1
@@ -157,7 +154,7 @@ def free(st, reg, i):
 @kernel
 def _alloc_large(st, reg, i):
     if reg[i, R_PHASE] == BEGIN:
-        return _ask_map(st, reg, i, (reg[i, R_SIZE] + PAGE - 1) & -PAGE)
+        return ask_wired(reg, i, MAPPED, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
     if reg[i, R_BASE] < 0:
         return _refused(reg, i)
     b = MINBUCKET
@@ -183,16 +180,6 @@ def _free_large(st, reg, i, b, pages):
     reg[i, R_BASE] = reg[i, R_ADDR]
     reg[i, R_BYTES] = pages << PAGE_SHIFT
     return MAP_FREE
-
-
-@kernel
-def _ask_map(st, reg, i, nbytes):
-    reg[i, R_PHASE] = MAPPED
-    reg[i, R_MAP] = st.map
-    reg[i, R_BYTES] = nbytes
-    reg[i, R_ALIGN] = PAGE
-    reg[i, R_ATTR] = ATTR_WIRED
-    return MAP_ALLOC
 
 
 @kernel

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    ATTR_WIRED,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
@@ -31,7 +31,6 @@ from kmemexp.sim.slots import (
     F_SOFT,
     FAILED,
     IPI,
-    MAP_ALLOC,
     MAP_FREE,
     NO_ENTRY,
     P_ENTRIES,
@@ -39,8 +38,6 @@ from kmemexp.sim.slots import (
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
-    R_ALIGN,
-    R_ATTR,
     R_BASE,
     R_BYTES,
     R_CPU,
@@ -205,7 +202,7 @@ def alloc(st, reg, i):
         if st.cpu[cpu, FREE_OVER] != NIL:
             return _release_oversize(st, reg, i)
     if size >= st.zone_limit or size & (PAGE - 1) == 0:
-        return _ask_map(st, reg, i, OVERSIZE, (size + PAGE - 1) & ~(PAGE - 1), PAGE)
+        return ask_wired(reg, i, OVERSIZE, st.map_number, (size + PAGE - 1) & ~(PAGE - 1), PAGE)
     klass = np.int64(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
     zone = np.int64(st.zone_ary[cpu, klass])
     if zone != NIL:
@@ -214,7 +211,7 @@ def alloc(st, reg, i):
         return DONE
     zone = np.int64(st.cpu[cpu, FREE_ZONES])
     if zone == NIL:
-        return _ask_map(st, reg, i, NEW_ZONE, st.p.zone_bytes, st.p.zone_bytes)
+        return ask_wired(reg, i, NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
     st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
     return _begin_zone(st, reg, i, zone, klass)
@@ -331,19 +328,8 @@ def _begin_zone(st, reg, i, zone, klass):
 
 
 @kernel
-def _ask_map(st, reg, i, phase, nbytes, align):
-    """Ask the map for wired KVA (kmem_slab_alloc)."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_MAP] = st.map_number
-    reg[i, R_BYTES] = nbytes
-    reg[i, R_ALIGN] = align
-    reg[i, R_ATTR] = ATTR_WIRED
-    return MAP_ALLOC
-
-
-@kernel
 def _mapped(st, reg, i):
-    """Go on with what the map has answered to _ask_map."""
+    """Go on with what the map has answered to ask_wired."""
     base = reg[i, R_BASE]
     if base < 0:
         if base == NO_ENTRY:

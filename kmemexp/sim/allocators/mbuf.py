@@ -18,24 +18,19 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    ATTR_WIRED,
     C_MBUF,
     DONE,
     FAILED,
-    MAP_ALLOC,
     NO_ENTRY,
     P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
-    R_ALIGN,
-    R_ATTR,
     R_BASE,
-    R_BYTES,
     R_GRANTED,
-    R_MAP,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -147,12 +142,7 @@ def _free_chain(st, addr):
 def _ask_map(st, reg, i, k):
     if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
         return _give_up(st, reg, i)
-    reg[i, R_PHASE] = MAPPED
-    reg[i, R_MAP] = st.map
-    reg[i, R_BYTES] = PAGE
-    reg[i, R_ALIGN] = PAGE
-    reg[i, R_ATTR] = ATTR_WIRED
-    return MAP_ALLOC
+    return ask_wired(reg, i, MAPPED, st.map, PAGE, PAGE)
 
 
 @kernel

@@ -17,25 +17,21 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    ATTR_WIRED,
     C_ZONE,
     DONE,
     FAILED,
-    MAP_ALLOC,
     NO_ENTRY,
     P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
-    R_ALIGN,
-    R_ATTR,
     R_BASE,
     R_BYTES,
     R_GRANTED,
     R_ITEM,
-    R_MAP,
     R_PANIC,
     R_PHASE,
     R_X,
@@ -146,12 +142,7 @@ def _grow_in_map(st, reg, i, z):
     """Take a growth of pages from the map: zget() of an ordinary zone."""
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
     if reg[i, R_PHASE] == BEGIN:
-        reg[i, R_PHASE] = MAPPED
-        reg[i, R_MAP] = st.map
-        reg[i, R_BYTES] = nbytes
-        reg[i, R_ALIGN] = PAGE
-        reg[i, R_ATTR] = ATTR_WIRED
-        return MAP_ALLOC
+        return ask_wired(reg, i, MAPPED, st.map, nbytes, PAGE)
     if reg[i, R_BASE] == NO_ENTRY:
         reg[i, R_PANIC] = P_ENTRIES
         return FAILED

@@ -1,0 +1,15 @@
+"""What an allocator's step says to the driver, spelled out once."""
+
+from kmemexp.jit import kernel
+from kmemexp.sim.slots import ATTR_WIRED, MAP_ALLOC, R_ALIGN, R_ATTR, R_BYTES, R_MAP, R_PHASE
+
+
+@kernel
+def ask_wired(reg, i, phase, m, nbytes, align):
+    """Ask map `m` for wired memory; the operation goes on in `phase`. Returns the answer to give."""
+    reg[i, R_PHASE] = phase
+    reg[i, R_MAP] = m
+    reg[i, R_BYTES] = nbytes
+    reg[i, R_ALIGN] = align
+    reg[i, R_ATTR] = ATTR_WIRED
+    return MAP_ALLOC
