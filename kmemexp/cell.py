@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-MODEL_VERSION = 1  # raise when the same configuration gives other metrics
-SCHEMA_VERSION = 1  # raise when the meaning or the form of a configuration changes
-NODES = ("design", "machine", "maps", "objects", "sample", "seed", "workload")
+MODEL_VERSION = 2  # raise when the same configuration gives other metrics
+SCHEMA_VERSION = 2  # raise when the meaning or the form of a configuration changes
+NODES = ("cost", "design", "interrupts", "machine", "maps", "memory", "objects", "sample", "seed", "workload")
 """The parts of a configuration that make a cell, sorted; how and where it runs is not among them."""
 
 

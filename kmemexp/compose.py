@@ -11,7 +11,7 @@ import numpy as np
 
 from kmemexp import jit
 from kmemexp.errors import ConfigError
-from kmemexp.sim import allocators, arenas, replay, sizing, slots
+from kmemexp.sim import allocators, arenas, map_entries, replay, sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.items import Item
@@ -22,7 +22,7 @@ KERNEL, KMEM, MB, CLEAN, BUFFER, PAGER, EXEC = range(7)
 MAP_NAMES = ("kernel_map", "kmem_map", "mb_map", "clean_map", "buffer_map", "pager_map", "exec_map")
 DIRECT_MAPS = {w.KVA: KERNEL, w.KVA_WIRED: KERNEL, w.EXEC: EXEC, w.BUFFER: BUFFER, w.PAGER: PAGER}
 PLACES = ("a", "b", "c")
-SUPPLIES = {"kmapentzone": vm_map.FIXED, "reservation": vm_map.RESERVE}
+SUPPLIES = {"kmapentzone": vm_map.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": vm_map.RESERVE}
 ATTRIBUTES = 3  # ATTR_SINGLE, ATTR_WIRED, ATTR_PAGEABLE
 MINIMAL = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
 
@@ -45,6 +45,9 @@ class Machine(NamedTuple):
     observe: Callable
     maps: list[int]  # maps that the workload's kinds are served from
     malloc_map: int
+    homes: tuple[int, ...]  # map that each allocator grows in, by place
+    kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
+    items: tuple[int, ...]  # zones that each allocator serves, by place
 
 
 @functools.cache
@@ -94,6 +97,7 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
     sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
     facts = given | {"ram_bytes": machine["ram_bytes"], "nmbufs": sized.nmbufs, "nmbclusters": sized.nmbclusters}
+    facts["kmem_map"] = KMEM if malloc_map == KMEM else 0
     arena, bases = _carve(config, code, sized, kinds, items)
     states = [absent.init(absent.Params(), map_number=0, items=(), bases=(), **given)] * len(PLACES)
     for place, name in enumerate(code.names):
@@ -103,20 +107,24 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
             states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
         except ValueError as error:
             raise ConfigError(f"objects.params.{name}: {error}") from error
-    direct = [DIRECT_MAPS.get(k, KERNEL) for k in kinds.klass.tolist()]
+    direct = np.array([DIRECT_MAPS.get(k, KERNEL) for k in kinds.klass.tolist()], np.int64)
+    attribute = np.where(kinds.klass == w.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE).astype(np.int64)
     world = replay.World(
         *states,
         arena,
         server,
         item,
-        target_map=np.array(direct, np.int64),
-        attribute=np.where(kinds.klass == w.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE).astype(np.int64),
+        target_map=direct,
+        attribute=attribute,
         objects=_no_objects(slot_count),
         counters=np.zeros(A_COUNT, np.int64),
         reg=np.zeros((1, slots.R_COUNT), np.int64),
     )
-    used = sorted({*direct, *home.values(), KERNEL})
-    return Machine(world, code.replay, code.observe, used, malloc_map)
+    homes = tuple(home[name] for name in code.names)
+    used = sorted({*direct.tolist(), *homes, KERNEL})
+    zones = tuple(len(items[name]) for name in code.names)
+    rows = np.stack([server, item, direct, attribute], axis=1)
+    return Machine(world, code.replay, code.observe, used, malloc_map, homes, rows, zones)
 
 
 def allocator_names(objects: Mapping) -> tuple[str, ...]:

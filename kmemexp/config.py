@@ -29,7 +29,9 @@ from kmemexp.workload.check import check
 PAGE = 4096
 MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
 LAYOUTS = ("split", "unified")
-ENTRIES = ("kmapentzone", "reservation")
+ENTRIES = ("kmapentzone", "on_demand", "reservation")
+MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin")
+MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
 SERVED = ("malloc", "zone", "mbuf")
@@ -63,6 +65,7 @@ class Maps:
     arena: str = MISSING
     entries: str = MISSING
     image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
+    lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
 
 
 @dataclass
@@ -73,6 +76,63 @@ class Objects:
     zone: str = MISSING
     mbuf: str = MISSING
     params: dict[str, dict[str, int]] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)  # by allocator, instead of its own
+
+
+@dataclass
+class Interrupts:
+    """What interrupts do to whatever they interrupt, and which there are (conf/interrupts/)."""
+
+    model: str = MISSING  # spl | ithread
+    nested: bool = True  # an interrupt thread may preempt another one
+    big_lock: bool = False
+    would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
+    on_deadlock: str = "stop"  # stop | continue: the lane ends, or the request that closed the circle is refused
+    rate_hz: float | None = None  # of the fastest source that scales; the others in proportion
+    clock_allocates: bool = False  # claim C3: the clock's fast interrupt allocates a little
+    depth: int = 32  # interrupts that wait for their handler before they are lost
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Cost:
+    """What operations cost (conf/cost/); `none`: the driver without a clock."""
+
+    name: str = MISSING
+    socket_cpus: int = 1
+    alloc_ns: float = 0
+    free_ns: float = 0
+    item_ns: float = 0
+    spl_ns: float = 0
+    critical_ns: float = 0
+    lock_ns: float = 0
+    move_near_ns: float = 0
+    move_far_ns: float = 0
+    switch_ns: float = 0
+    interrupt_ns: float = 0
+    ipi_send_ns: float = 0
+    ipi_ns: float = 0
+    ipi_cpu_ns: float = 0
+    map_ns: float = 0
+    walk_ns: float = 0
+    page_ns: float = 0
+    shootdown_ns: float = 0
+    shootdown_cpu_ns: float = 0
+    shootdown_page_ns: float = 0
+
+
+@dataclass
+class Memory:
+    """Physical memory (conf/memory/)."""
+
+    limited: bool = False
+    user_ratio: float = 0.9
+    cache_ratio: float = 0.02
+    fault_hz: float = 0.0
+    cluster: int = 16
+    scan_ns: int = 20000
+    io_ns: int = 8_000_000
+    sleep_locked: bool = False
 
 
 @dataclass
@@ -80,6 +140,7 @@ class Machine:
     """What the design runs on."""
 
     cpus: int = MISSING
+    threads: int = 4  # mainline threads per CPU
     ram_bytes: Any = MISSING
     kva_bytes: Any = MISSING
 
@@ -142,6 +203,9 @@ class Config:
     objects: Objects = field(default_factory=Objects)
     machine: Machine = field(default_factory=Machine)
     workload: dict[str, Any] = field(default_factory=dict)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    cost: Cost = field(default_factory=Cost)
+    memory: Memory = field(default_factory=Memory)
     sample: Sample = field(default_factory=Sample)
     seed: int = 0
     sweep: Sweep = field(default_factory=Sweep)
@@ -160,7 +224,15 @@ def register() -> None:
     # Hydra closes every dict. These stay open: any parameter of any allocator can be named without a `+`, and a key of
     # a workload too where the workload is an axis (the default one, of which Hydra knows, may lack it).
     sweep = schema.sweep
-    for node in (schema.objects.params, schema.workload, sweep.axes, sweep.when, sweep.baseline):
+    for node in (
+        schema.objects.params,
+        schema.objects.locks,
+        schema.workload,
+        schema.interrupts.sources,
+        sweep.axes,
+        sweep.when,
+        sweep.baseline,
+    ):
         OmegaConf.set_struct(node, False)
     ConfigStore.instance().store(name="base_config", node=schema, provider="kmemexp")
 
@@ -291,6 +363,7 @@ def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.layout", maps["layout"], LAYOUTS)
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
+    one_of("maps.lock", maps["lock"], MAP_LOCKS)
     return maps | {"image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0)}
 
 
@@ -305,7 +378,8 @@ def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
         one_of("objects.params", name, parts("allocators"))
     used = {objects[place] for place in SERVED}
     params = {name: _params(name, given) for name, given in objects["params"].items() if name in used and given}
-    return {place: objects[place] for place in SERVED} | {"params": params}
+    locks = {name: str(spec) for name, spec in objects["locks"].items() if name in used}
+    return {place: objects[place] for place in SERVED} | {"params": params, "locks": locks}
 
 
 def _params(allocator: str, given: Mapping[str, Any]) -> dict[str, int]:
@@ -327,7 +401,40 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     for key, size in sizes.items():
         if size < PAGE or size % PAGE:
             raise ConfigError(f"machine.{key}={machine[key]}: must be a multiple of the page, {PAGE} bytes, and not 0")
-    return {"cpus": cpus} | sizes
+    return {"cpus": cpus, "threads": at_least("machine.threads", machine["threads"], 1)} | sizes
+
+
+def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
+    one_of("interrupts.model", interrupts["model"], MODELS)
+    one_of("interrupts.would_sleep", interrupts["would_sleep"], ("block", "panic"))
+    one_of("interrupts.on_deadlock", interrupts["on_deadlock"], ("stop", "continue"))
+    at_least("interrupts.depth", interrupts["depth"], 1)
+    if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:
+        raise ConfigError(f"interrupts.rate_hz={interrupts['rate_hz']}: must be above 0, or null for the sources' own")
+    return {**interrupts}
+
+
+def _cost(cost: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in cost.items():
+        if key.endswith("_ns") and not 0 <= value < 1e12:
+            raise ConfigError(f"cost.{key}={value}: must be 0 to 1e12 ns")
+    at_least("cost.socket_cpus", cost["socket_cpus"], 1)
+    return {"name": cost["name"]} if cost["name"] == "none" else dict(cost)
+
+
+def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    if not memory["limited"]:
+        return {"limited": False}
+    for key in ("user_ratio", "cache_ratio"):
+        if not 0 <= memory[key] <= 1:
+            raise ConfigError(f"memory.{key}={memory[key]}: is a share, 0 to 1")
+    if memory["user_ratio"] + memory["cache_ratio"] > 1:
+        raise ConfigError("memory.user_ratio and memory.cache_ratio are together more than 1")
+    for key, low in (("cluster", 1), ("scan_ns", 0), ("io_ns", 0)):
+        at_least(f"memory.{key}", memory[key], low)
+    if not memory["fault_hz"] >= 0:
+        raise ConfigError(f"memory.fault_hz={memory['fault_hz']}: must be at least 0")
+    return dict(memory)
 
 
 def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,8 +460,8 @@ def _seed(seed: int) -> int:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "design": _design, "maps": _maps, "objects": _objects, "machine": _machine,
-    "workload": _workload, "sample": _sample, "seed": _seed,
+    "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": _maps, "memory": _memory, "objects": _objects,
+    "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
 }  # fmt: skip
 """One for each of cell.NODES."""
 

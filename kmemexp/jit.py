@@ -8,6 +8,7 @@ name of its own. Closures and dispatchers as arguments never hit: so neither is 
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -21,19 +22,73 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numba
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each
 # call that is not inlined counts every array of every state up and down (4 times slower, 3 times longer to compile).
 UNCOUNTED = OPTIONS | {"_nrt": False}
+# What is only called from compiled code needs no wrapper for Python. Numba hands `forceinline` down from caller to callee
+# unless told otherwise, so every kernel says it.
+INSIDE = UNCOUNTED | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
 
 
 def kernel(function: Callable) -> Callable:
-    """Compile a function that other kernels call and that allocates nothing. It is cached within its caller."""
+    """Compile a function that other kernels call, into its caller, and that allocates nothing."""
+    return _for_all_values(_cached(function, [function.__module__], UNCOUNTED | {"forceinline": True}))
+
+
+def _for_all_values(dispatcher: Callable) -> Callable:
+    """Let a kernel be compiled once for an integer argument: Numba would do so for each constant that it is given."""
     if numba.config.DISABLE_JIT:
-        return function
-    return numba.njit(**UNCOUNTED)(function)
+        return dispatcher
+    template = dispatcher.get_call_template
+
+    def get_call_template(args: tuple, kws: Mapping) -> tuple:
+        plain = tuple(numba.types.unliteral(a) for a in args)
+        return template(plain, {k: numba.types.unliteral(v) for k, v in kws.items()})
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
+
+
+def outlined(function: Callable) -> Callable:
+    """Compile a kernel that stays a function of its own: code that seldom runs, and would bloat whoever calls it."""
+    options = UNCOUNTED | {"forceinline": False, "pipeline_class": _Outlining}
+    return _for_all_values(_cached(function, [function.__module__], options))
+
+
+class _OutlinedLower(Lower):
+    """Lowers a function and forbids LLVM to inline it."""
+
+    def pre_lower(self) -> None:
+        super().pre_lower()
+        self.function.attributes.add("noinline")
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _OutlinedLowering(NativeLowering):
+    """Numba's last pass, with the lowering above."""
+
+    _name = "kmemexp_outlined_lowering"
+
+    @property
+    def lowering_class(self) -> type:
+        return _OutlinedLower
+
+
+class _Outlining(CompilerBase):
+    """Numba's pipeline with that pass in place of its own."""
+
+    def define_pipelines(self) -> list:
+        manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        manager.passes = [(_OutlinedLowering if p is NativeLowering else p, text) for p, text in manager.passes]
+        manager.finalize()
+        return [manager]
 
 
 def entry(function: Callable) -> Callable:
@@ -54,17 +109,33 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
     part. Raises TypeError where a function's parameters differ from those of the stub of the same name.
     """
     for name, part in functions.items():
-        _check_signature(function.__globals__[name], part, name)
+        _check_signature(_stub(function, name), part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
     inlined = {name: _inlined(part) for name, part in functions.items()}
-    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED)
+    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED | {"forceinline": False})
+
+
+def _stub(function: Callable, name: str) -> Callable:
+    """Find the stub of a slot in a template or in the templates that it calls. Raises KeyError where none uses it."""
+    if name in function.__code__.co_names:
+        return function.__globals__[name]
+    for called in _templates(function):
+        with contextlib.suppress(KeyError):
+            return _stub(called, name)
+    raise KeyError(name)
+
+
+def _templates(function: Callable) -> list[Callable]:
+    """Templates that a template calls."""
+    called = (function.__globals__.get(name) for name in function.__code__.co_names)
+    return [f for f in called if getattr(f, "is_template", False)]
 
 
 def _inlined(function: Callable) -> Callable:
     """Compile a part into its driver: a call would copy the descriptors of all arrays of a state."""
     if numba.config.DISABLE_JIT:
         return function
-    return numba.njit(forceinline=True, **UNCOUNTED)(getattr(function, "py_func", function))
+    return _for_all_values(numba.njit(**INSIDE)(getattr(function, "py_func", function)))
 
 
 def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> Callable:
@@ -105,7 +176,12 @@ def _temporary_root() -> Path:
 
 
 def digest(modules: Iterable[str]) -> str:
-    """Digest of the sources of these modules and of all modules they import from their own packages, with the flags."""
+    """Return the digest of the sources of these modules and of all modules they import from their own packages, with the flags."""
+    return _digest(tuple(sorted(set(modules))))
+
+
+@functools.cache
+def _digest(modules: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     total.update(numba.__version__.encode() + sys.version.encode())
     total.update("".join(f"{f}={os.environ.get(f)};" for f in FLAGS).encode())

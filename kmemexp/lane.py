@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmemexp import timed, timed_lane
 from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
@@ -26,6 +27,8 @@ class Lane(NamedTuple):
     panic: str  # what the historic kernel would have printed first, or ""
     series: np.ndarray  # int64[points, len(SERIES)]
     snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map, uint8[bins] occupied share
+    latency: tuple[tuple, ...] = ()  # rows of the table of latencies, with a clock
+    deadlock: str = ""  # the members of the first deadlock, in words
 
 
 class Sampling(NamedTuple):
@@ -39,22 +42,31 @@ class Sampling(NamedTuple):
 def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> Lane:
     """Play a whole stream on a machine that has just booted."""
     span = int(stream.time_ns[-1]) if stream.count else 0
-    times = np.linspace(0, span, sampling.points + 1)[1:].astype(np.int64)
+    times, painted = sample_times(span, sampling)
     ends = np.searchsorted(stream.time_ns, times, side="right")
     ends[-1] = stream.count
-    painted = set(np.linspace(0, sampling.points - 1, sampling.snapshots).round().astype(int).tolist())
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     entries = np.zeros(sampling.points, np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
     at = 0
-    for point, (time_ns, end) in enumerate(zip(times.tolist(), ends.tolist(), strict=True)):
+    for point, (time_ns, end) in enumerate(zip(times, ends.tolist(), strict=True)):
         at = _play(machine, stream, at, end)
-        totals = _look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
-        series[point] = _row(machine, totals, time_ns)
+        totals = look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
+        series[point] = sample(machine, totals, time_ns)
         entries[point] = totals[:, s.M_ENTRIES].sum()
     return Lane(
-        replica, _metrics(machine, series, entries), PANICS[machine.world.counters[a.A_PANIC]], series, snapshots
+        replica,
+        metrics_row(memory_metrics(machine, series, entries)),
+        PANICS[machine.world.counters[a.A_PANIC]],
+        series,
+        snapshots,
     )
+
+
+def sample_times(span: int, sampling: Sampling) -> tuple[list[int], set[int]]:
+    """Times of the samples, and which of them are painted."""
+    times = np.linspace(0, span, sampling.points + 1)[1:].astype(np.int64).tolist()
+    return times, set(np.linspace(0, sampling.points - 1, sampling.snapshots).round().astype(int).tolist())
 
 
 def _play(machine: Machine, stream: Stream, at: int, end: int) -> int:
@@ -63,7 +75,7 @@ def _play(machine: Machine, stream: Stream, at: int, end: int) -> int:
     return at
 
 
-def _look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarray:
+def look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarray:
     """Totals of every map that serves requests, int64[maps, M_COUNT]; with `bins`, their occupancy as well."""
     totals = np.zeros((len(machine.maps), s.M_COUNT), np.int64)
     for row, m in zip(totals, machine.maps, strict=True):
@@ -74,7 +86,7 @@ def _look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndar
     return totals
 
 
-def _row(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
+def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
     c = machine.world.counters
     malloc = totals[machine.maps.index(machine.malloc_map)]
     return [
@@ -93,9 +105,10 @@ def _row(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
     ]
 
 
-def _metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) -> np.ndarray:
+def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) -> dict[str, float]:
+    """Metrics of the memory itself, which every driver has: from the samples and the counters."""
     column = {name: series[:, i].astype(float) for i, name in enumerate(SERIES)}
-    final = _look(machine, 0, 0, [])
+    final = look(machine, 0, 0, [])
     c = machine.world.counters
     free, largest = column["map_free_bytes"], column["map_largest_run_bytes"]
     requested, granted, held = column["requested_bytes"], column["granted_bytes"], column["held_bytes"]
@@ -135,7 +148,12 @@ def _metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) -> np.nd
     for name, order in UNUSABLE.items():
         small = final[:, s.M_HIST : s.M_HIST + order].sum()
         values[f"map_unusable_{name}_ratio"] = _ratio(small, free[-1])
-    row = np.empty(len(METRICS))
+    return values
+
+
+def metrics_row(values: Mapping[str, float]) -> np.ndarray:
+    """Put metrics in their order, float64[len(METRICS)]; what there is none of is NaN."""
+    row = np.full(len(METRICS), np.nan)
     for name, value in values.items():
         row[INDEX[name]] = value
     return row
@@ -150,6 +168,9 @@ def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
     load = _load(json.dumps(config["workload"], sort_keys=True), config["machine"]["cpus"], config["seed"],
                  tuple(replicas))  # fmt: skip
     sampling = Sampling(**config["sample"])
+    if timed.is_timed(config):
+        streams = zip(replicas, load.streams, strict=True)
+        return [timed_lane.run(config, load.kinds, stream, sampling, replica) for replica, stream in streams]
     lanes = []
     for replica, stream in zip(replicas, load.streams, strict=True):
         machine = boot(config, load.kinds, stream.slots)
@@ -165,9 +186,11 @@ def _load(workload: str, cpus: int, seed: int, replicas: tuple[int, ...]) -> Loa
 
 def warm(configs: Iterable[Mapping]) -> None:
     """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError."""
-    seen = {(allocator_names(c["objects"]), c["maps"]["arena"]): c for c in configs}
+    seen = {(allocator_names(c["objects"]), c["maps"]["arena"], timed.is_timed(c)): c for c in configs}
     none = np.zeros(0, np.int32)
     kinds = Kinds((), none.astype(np.int8), none, none, none)
     for config in seen.values():
+        if timed.is_timed(config):
+            timed_lane.warm(config, kinds)
         machine = boot(config, kinds, 0)
         machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))

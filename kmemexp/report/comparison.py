@@ -11,10 +11,15 @@ from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
 from kmemexp.sweep import stats
 
-CONDITIONS = ("workload", "machine", "cost", "sample", "seed")
+CONDITIONS = ("workload", "machine", "cost", "memory", "sample", "seed")
 """First words of the axes that say what a design is tried on; every other axis is part of the design."""
 
-GROUPS = ("design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "workload", "sample")
+LOAD = ("interrupts.rate_hz", "interrupts.sources", "interrupts.clock_allocates")
+"""Axes that belong to the load although their group is part of the design."""
+
+GROUPS = (
+    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
+)  # fmt: skip
 """Columns without a dot that are axes: configuration groups."""
 
 MACHINE = ("cpus", "ram_bytes", "kva_bytes", "seed")
@@ -114,7 +119,7 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     for name in by or ():
         if name not in df.columns:
             raise ConfigError(f"by: no column {name}; axes here: {', '.join(axes)}")
-    condition = [c for c in axes if c.split(".")[0] in CONDITIONS] if by is None else list(by)
+    condition = [c for c in axes if c.split(".")[0] in CONDITIONS or c.startswith(LOAD)] if by is None else list(by)
     condition = [c for c in condition if c not in compared]
     variant = [c for c in dict.fromkeys([*axes, *compared]) if c not in condition]
     for column in MACHINE:

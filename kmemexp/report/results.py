@@ -23,7 +23,7 @@ class Tables(Protocol):
     """Where results are read from: a `Store`, or tables in memory."""
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """All rows of "metrics", "series" or "snapshots"."""
+        """All rows of "metrics", "series", "latency" or "snapshots"."""
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables; None if there is none."""
@@ -43,10 +43,14 @@ class Results:
 
     @classmethod
     def from_tables(
-        cls, metrics: pa.Table, series: pa.Table | None = None, snapshots: pa.Table | None = None
+        cls,
+        metrics: pa.Table,
+        series: pa.Table | None = None,
+        snapshots: pa.Table | None = None,
+        latency: pa.Table | None = None,
     ) -> "Results":
         """Wrap result tables (`sweep.schema`) that are in memory."""
-        return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots}))
+        return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots, "latency": latency}))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -57,6 +61,11 @@ class Results:
     def series(self) -> pd.DataFrame:
         """One row per cell, replica and sample: the state of memory over the run."""
         return self._with_names(self.tables.read("series"))
+
+    @cached_property
+    def latency(self) -> pd.DataFrame:
+        """One row per cell, replica and distribution (timed cells): operations, each source of interrupts, each lock."""
+        return self._with_names(self.tables.read("latency"))
 
     @cached_property
     def snapshots(self) -> pd.DataFrame:
@@ -73,7 +82,7 @@ class Results:
     def failures(self) -> pd.DataFrame:
         """The failed rows of `metrics`: which lane, and the error."""
         failed = self.metrics[self.metrics["status"] != DONE]
-        return failed.drop(columns=[*NAMES, "status", "panic"]).reset_index(drop=True)
+        return failed.drop(columns=[*NAMES, "status", "panic", "deadlock"]).reset_index(drop=True)
 
     def summary(
         self, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None, ci: float = 0.95
@@ -152,7 +161,8 @@ class _InMemory:
 def _metrics_frame(frame: pd.DataFrame, order: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
     axes = expand_axes(frame["axes"])
     axes = axes[[name for name in axes.columns if name not in frame.columns]]
-    frame[["error", "panic"]] = frame[["error", "panic"]].fillna("")
+    texts = ["error", "panic", "deadlock"]
+    frame[texts] = frame[texts].fillna("")
     for name in ("design", "workload"):
         frame[name] = pd.Categorical(frame[name], categories=order[name] if order else None)
     front = ["cell_key", "design", "workload"]

@@ -5,12 +5,13 @@ it is ATTR_SINGLE, so that it merges with nothing; the other rows are entries. R
 node lies in one or two cache lines, and kernels pass few arrays on. `st` is the State of `sim.arenas.vm_map`.
 """
 
-from kmemexp.jit import kernel
-from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, RECURSES
 
 # Where entries come from.
 FIXED = 0  # kmapentzone
 RESERVE = 1  # mapentzone, through per-CPU reservations
+ON_DEMAND = 2  # mapentzone, asked by the operation itself, which has its map locked
 
 # Columns of a node.
 START = 0  # bytes
@@ -40,7 +41,7 @@ ZONE_MAX_PAGES = 6  # FIXED: pages of KVA set aside for it
 AVAIL = 7  # AVAIL + c, RESERVE: entries of CPU c beyond its standing reserve
 
 
-@kernel
+@outlined
 def enter(st, m, nbytes, align, attr):
     """vm_map_findspace, vm_map_insert and, for wired memory, vm_map_wire. Returns the address, NO_SPACE or NO_ENTRY."""
     addr = find_space(st, m, nbytes, align)
@@ -53,7 +54,7 @@ def enter(st, m, nbytes, align, attr):
     else:
         node = create(st)
         if node < 0:
-            return NO_ENTRY
+            return RECURSES if st.p.supply == ON_DEMAND else NO_ENTRY
         st.node[node, START], st.node[node, END], st.node[node, ATTR] = addr, addr + nbytes, attr
         link(st, m, prev, node)
         # The end of a header is the map's upper bound: the first entry always becomes first_free.
@@ -120,7 +121,7 @@ def lookup(st, m, addr):
     return node, found
 
 
-@kernel
+@outlined
 def remove(st, m, addr, stop):
     """vm_map_delete. Returns 0, or NO_ENTRY where the first entry could not be split: then nothing is removed."""
     node, found = lookup(st, m, addr)
@@ -213,7 +214,7 @@ def unlink(st, m, node):
     s = st.supply
     st.node[node, NEXT], s[FREE_NODE] = s[FREE_NODE], node
     s[IN_USE] -= 1
-    if st.p.supply == FIXED:
+    if st.p.supply != RESERVE:
         s[ZONE_FREE] += 1
 
 
@@ -221,7 +222,9 @@ def unlink(st, m, node):
 def create(st):
     """vm_map_entry_create: a node, or -1 when kmapentzone is used up (RESERVE took its entry beforehand)."""
     s = st.supply
-    if st.p.supply == FIXED:
+    if st.p.supply != RESERVE:
+        if st.p.supply == ON_DEMAND and s[ZONE_FREE] <= s[ZONE_MIN]:
+            return -1  # zget() wants kernel_map, which this very operation has locked
         if s[ZONE_FREE] <= s[ZONE_MIN] and s[ZONE_PAGES] < s[ZONE_MAX_PAGES]:
             # An item may straddle the pages of an interrupt zone.
             held = s[ZONE_PAGES] * PAGE

@@ -1,4 +1,12 @@
-"""Places of the counters that a driver keeps (int64[A_COUNT]) and columns of its table of live objects."""
+"""What drivers keep: counters (int64[A_COUNT]), the table of live objects, histograms of latencies.
+
+A histogram has 32 buckets for each doubling, so that a bucket is at most 1/32 of its values wide: the middle of a bucket
+is within 1.6 % of everything in it. The bucket is read off the number's floating-point form, exponent and five bits.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel
 
 # Counters.
 A_OPS = 0  # operations played
@@ -28,8 +36,45 @@ A_COUNT = 24
 O_ADDR = 0  # address, or ABSENT
 O_SIZE = 1  # bytes requested
 O_GRANTED = 2  # bytes granted
+O_KIND = 3
 O_COUNT = 4  # a row is half a cache line
 ABSENT = -1
+PENDING = -2  # timed engine: its allocation has not ended
+WANTED = -3  # the same, and a free of it waits
 
 # Who serves a kind.
 SERVER_A, SERVER_B, SERVER_C, SERVER_MAP = 0, 1, 2, 3
+
+# Histograms.
+FINEST = 5  # bits
+BUCKETS = (48 << FINEST) + 1  # to 2**48 ns, over three days; bucket 0 is for 0 ns
+SHIFT = 52 - FINEST
+BIAS = (1023 << FINEST) - 1
+
+# Rows: latencies of operations by kind of context, then waits by class of lock, then a pair for each source.
+H_ALLOC = 0  # H_ALLOC + kind of context (main, soft, thread, fast)
+H_FREE = 4
+H_WAIT = 8
+
+
+@kernel
+def bucket_of(ns):
+    """Bucket of a duration, ns >= 0."""
+    if ns <= 0:
+        return 0
+    return min((np.float64(ns).view(np.int64) >> SHIFT) - BIAS, BUCKETS - 1)
+
+
+@kernel
+def observe_ns(m, base, ns):
+    """Count a duration in the histogram at place `base` of the machine's memory."""
+    m[base + bucket_of(ns)] += 1
+
+
+def bucket_bounds() -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of the buckets in ns, float64[BUCKETS]: bucket b holds lower <= ns < upper."""
+    edges = ((np.arange(BUCKETS, dtype=np.int64) + BIAS) << SHIFT).view(np.float64)
+    edges[0] = 0.0
+    upper = np.append(edges[1:], np.inf)
+    upper[0] = 1.0
+    return edges, upper

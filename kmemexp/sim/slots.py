@@ -27,12 +27,18 @@ R_TARGET = 12  # IPI: the CPU that goes on with the operation
 R_PANIC = 13  # P_*: how the historic kernel would have died of this failure
 R_X = 14  # the allocator's own scratch registers
 R_Y = 15
-R_COUNT = 16
+R_WORK = 16  # items that the step put on lists, beyond the one it hands out; the driver sets it to 0 before each step
+R_LOCK = 17  # AGAIN: lock of the next step, class << LOCK_SHIFT | which of its class
+R_LOCKED = 18  # 1: the map that the allocator grows in is locked by somebody (timed engine)
+R_COUNT = 20
+LOCK_SHIFT = 20
 
 # Request flags.
 F_NOWAIT = 1  # the caller cannot sleep (M_NOWAIT, GFP_ATOMIC)
 F_SOFT = 2  # in a soft interrupt or an interrupt thread
 F_HARD = 4  # in a fast interrupt or an IPI handler
+F_RESERVE = 8  # may use the system's page reserve (M_USE_RESERVE)
+F_INTERRUPT = 16  # may use the interrupts' page reserve (M_INTWAIT, M_USE_INTERRUPT_RESERVE)
 
 # Answers.
 DONE = 0  # finished; an alloc left R_ADDR and R_GRANTED
@@ -56,12 +62,19 @@ ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
 # Results of map_alloc/map_free below zero.
 NO_SPACE = -1  # no hole is large enough
 NO_ENTRY = -2  # map entries are exhausted
+NO_PAGES = -3  # no physical page (timed engine)
+RECURSES = -5  # a map entry was needed from the very map that the operation has locked
+REFUSED_LOCK = -4  # the map's lock could not be had (timed engine)
 
 # Panics, by what the historic kernel printed (names in kmemexp/metrics.py).
 P_NONE = 0
 P_KMEM_MAP = 1
 P_KERNEL_MAP = 2
 P_ENTRIES = 3
+P_SELF = 4  # a lock requested by its own holder
+P_SLEEP = 5  # sleep in an interrupt
+P_IDLE_SLEEP = 6  # sleep in an interrupt that came while the CPU was idle
+P_RECURSION = 7  # map entries run out while the map that would give more is locked
 
 # What map_measure writes: totals, then free bytes by size class of the hole they lie in.
 M_FREE = 0  # free bytes
@@ -116,6 +129,11 @@ def map_alloc(st, m, nbytes, align, attr, cpu):
 
 def map_free(st, m, addr, nbytes, cpu):
     """Remove [addr, addr + nbytes) from map `m`, part of an entry or several. Returns 0 or NO_ENTRY."""
+    raise NotImplementedError
+
+
+def map_walked(st, m):
+    """Entries that the linear searches of map `m` have passed since the beginning."""
     raise NotImplementedError
 
 

@@ -1,6 +1,6 @@
 """Parts: the immutable Parquet files of a results folder, and how they move from `_staging/` to their place.
 
-A part holds some lanes (rows of one status) in up to three files, one per table. Folders other than data/ begin
+A part holds some lanes (rows of one status) in several files, one per table. Folders other than data/ begin
 with an underscore, so that a dataset reader pointed at the results folder sees the metrics table and nothing else.
 """
 
@@ -24,12 +24,12 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from kmemexp.errors import StoreError
 from kmemexp.sweep.schema import DONE
 
-FOLDERS = {"metrics": "data", "series": "_series", "snapshots": "_snapshots"}
+FOLDERS = {"metrics": "data", "series": "_series", "latency": "_latency", "snapshots": "_snapshots"}
 STAGING = "_staging"
 ROW_GROUP = 131_072  # rows
 THREADS = 16  # requests in flight: an object store answers in tens of milliseconds
 
-_FILE = re.compile(r"(?:_staging/)?(?:data|_series|_snapshots)/part-([0-9a-f-]+)\.parquet")
+_FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots)/part-([0-9a-f-]+)\.parquet")
 
 
 class Part(NamedTuple):
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Tables that the part has files of: a failed lane has neither series nor snapshots."""
+        """Tables that the part has files of: a failed lane has metrics only."""
         return tuple(FOLDERS) if self.status == DONE else ("metrics",)
 
 

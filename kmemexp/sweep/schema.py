@@ -1,4 +1,4 @@
-"""Arrow schemas of the three result tables. One row here = one column on disk, whoever wrote it."""
+"""Arrow schemas of the result tables. One row here = one column on disk, whoever wrote it."""
 
 import hashlib
 
@@ -27,6 +27,7 @@ _COLUMNS = {
         ("axes", pa.string()),
         ("config", pa.string()),
         ("panic", pa.string()),
+        ("deadlock", pa.string()),
         *((name, pa.float64()) for name in NAMES),
     ],
     "series": [
@@ -34,6 +35,17 @@ _COLUMNS = {
         ("replica", pa.int32()),
         ("sample", pa.int32()),
         *((name, pa.int64()) for name in SERIES),
+    ],
+    "latency": [
+        ("cell_key", pa.string()),
+        ("replica", pa.int32()),
+        ("what", pa.string()),
+        ("count", pa.int64()),
+        ("mean_ns", pa.float64()),
+        ("p50_ns", pa.float64()),
+        ("p99_ns", pa.float64()),
+        ("p999_ns", pa.float64()),
+        ("max_ns", pa.float64()),
     ],
     "snapshots": [
         ("cell_key", pa.string()),
@@ -56,4 +68,4 @@ STAMP = _stamp()
 SCHEMAS: dict[str, pa.Schema] = {
     table: pa.schema(columns, metadata={b"kmemexp.schema": STAMP.encode()}) for table, columns in _COLUMNS.items()
 }
-"""Schema of each table: "metrics", "series", "snapshots"."""
+"""Schema of each table: "metrics", "series", "latency", "snapshots"."""

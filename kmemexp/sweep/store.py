@@ -1,6 +1,6 @@
 """The results folder: which parts count, and how that changes without ever showing half a change.
 
-    data/ _series/ _snapshots/   committed parts: metrics, series, snapshots
+    data/ _series/ _latency/ _snapshots/   committed parts: metrics, series, latency, snapshots
     _manifest/<8 digits>.json    the truth: each adds and removes parts, in order
     _staging/                    parts that workers have written and nobody has committed, or that are on the move
     _run.json, tables/_*         provenance and tables of the last run
@@ -108,7 +108,7 @@ class Store:
         return counts
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """All committed rows of "metrics", "series" or "snapshots", sorted by cell key and replica."""
+        """All committed rows of "metrics", "series", "latency" or "snapshots", sorted by cell key and replica."""
         while True:
             wanted = [part.id for part in self._parts.values() if table in part.tables]
             try:
@@ -175,10 +175,10 @@ class Store:
         return len(change.remove)
 
     def export(self, folder: str) -> list[str]:
-        """Write metrics and series as one Parquet and one CSV file each. Returns the names of the files."""
+        """Write metrics, series and latency as one Parquet and one CSV file each. Returns the names of the files."""
         target = parts.connect(folder)
         names = []
-        for table in ("metrics", "series"):
+        for table in ("metrics", "series", "latency"):
             rows = self.read(table)
             for suffix, data in ((".parquet", parts.parquet_bytes(rows)), (".csv", _csv_bytes(rows))):
                 obstore.put(target, table + suffix, data)

@@ -68,8 +68,8 @@ def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
     return BatchResult([_stage(batch, root, 0, FAILED, failed)], [error] * batch.lanes, {})
 
 
-def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Simulate every lane of these plans in this process: metrics, series and snapshots, with nothing stored.
+def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
+    """Simulate every lane of these plans in this process: metrics, series, snapshots and latency, with nothing stored.
 
     Raises whatever a cell raises.
     """
@@ -79,7 +79,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
         for batch in make_batches(plan.cells, range(plan.replicas), ()):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
-    return _metrics(lanes), _series(lanes), _snapshots(lanes)
+    return _metrics(lanes), _series(lanes), _snapshots(lanes), _latency(lanes)
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def _stage(batch: Batch, root: str, attempt: int, status: str, lanes: list[tuple
     for cell, lane in lanes:
         cells.setdefault(cell.cell_key, []).append(lane.replica)
     part = Part(parts.new_id(batch.id, attempt), status, cells)
-    build = {"metrics": _metrics, "series": _series, "snapshots": _snapshots}
+    build = {"metrics": _metrics, "series": _series, "latency": _latency, "snapshots": _snapshots}
     for table in part.tables:
         parts.stage(parts.connect(root), part.id, table, build[table](lanes))
     return part
@@ -139,6 +139,7 @@ def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     columns["status"] = [FAILED if isinstance(lane, Failure) else DONE for _, lane in lanes]
     columns["error"] = [getattr(lane, "error", None) for _, lane in lanes]
     columns["panic"] = [getattr(lane, "panic", None) for _, lane in lanes]
+    columns["deadlock"] = [getattr(lane, "deadlock", None) for _, lane in lanes]
     for i, name in enumerate(NAMES):
         columns[name] = [None if isinstance(lane, Failure) else float(lane.metrics[i]) for _, lane in lanes]
     return pa.Table.from_pydict(columns, SCHEMAS["metrics"])
@@ -151,6 +152,14 @@ def _series(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     columns["sample"] = np.concatenate([np.arange(n) for n in points])
     columns |= {name: values[:, i] for i, name in enumerate(SERIES)}
     return pa.Table.from_pydict(columns, SCHEMAS["series"])
+
+
+def _latency(lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    rows = [row for _, lane in lanes for row in lane.latency]
+    columns = _identity(lanes, [len(lane.latency) for _, lane in lanes])
+    names = [name for name in SCHEMAS["latency"].names if name not in columns]
+    columns |= {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    return pa.Table.from_pydict(columns, SCHEMAS["latency"])
 
 
 def _snapshots(lanes: list[tuple[Cell, Any]]) -> pa.Table:

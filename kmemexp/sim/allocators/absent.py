@@ -10,6 +10,8 @@ from kmemexp.sim.items import Item
 from kmemexp.sim.slots import DONE, FAILED
 
 SERVES = ()
+LOCKS = ("none",)
+KEEPS = False
 
 
 class Params(NamedTuple):

@@ -27,6 +27,7 @@ from kmemexp.sim.slots import (
     FAILED,
     MAP_FREE,
     NO_ENTRY,
+    NO_SPACE,
     P_ENTRIES,
     P_KMEM_MAP,
     PAGE,
@@ -40,9 +41,12 @@ from kmemexp.sim.slots import (
     R_PANIC,
     R_PHASE,
     R_SIZE,
+    R_WORK,
 )
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+LOCKS = ("splhigh",)  # splmem(), which is splhigh()
+KEEPS = True  # through kmem_malloc()
 
 MINBUCKET = 4  # the smallest chunk is 16 bytes
 BUCKETS = MINBUCKET + 16
@@ -111,6 +115,7 @@ def alloc(st, reg, i):
         if reg[i, R_BASE] < 0:
             return _refused(reg, i)
         _carve(st, b, reg[i, R_BASE])
+        reg[i, R_WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
         return ask_wired(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
     chunk = st.bucket[b, HEAD]
@@ -187,7 +192,7 @@ def _refused(reg, i):
     """Fail as kmem_malloc() does without space: NULL for M_NOWAIT, else a panic; without map entries always a panic."""
     if reg[i, R_BASE] == NO_ENTRY:
         reg[i, R_PANIC] = P_ENTRIES
-    elif not reg[i, R_FLAGS] & F_NOWAIT:
+    elif reg[i, R_BASE] == NO_SPACE and not reg[i, R_FLAGS] & F_NOWAIT:
         reg[i, R_PANIC] = P_KMEM_MAP
     return FAILED
 

@@ -33,6 +33,7 @@ from kmemexp.sim.slots import (
     IPI,
     MAP_FREE,
     NO_ENTRY,
+    NO_SPACE,
     P_ENTRIES,
     P_KERNEL_MAP,
     PAGE,
@@ -43,6 +44,7 @@ from kmemexp.sim.slots import (
     R_CPU,
     R_FLAGS,
     R_GRANTED,
+    R_LOCKED,
     R_MAP,
     R_PANIC,
     R_PHASE,
@@ -51,6 +53,8 @@ from kmemexp.sim.slots import (
 )
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+LOCKS = ("critical",)
+KEEPS = True  # kernel_map is locked inside the critical section
 
 ZALLOC_ZONE_LIMIT = 16384  # upper bound of ZoneLimit
 ZALLOC_MIN_ZONE_SIZE = 32768
@@ -104,6 +108,10 @@ class Params(NamedTuple):
     ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
     release_threshold: int = 2  # ZONE_RELS_THRESH: wholly free zones that a CPU may keep on FreeZones
     slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
+    free_unmaps: int = 0  # 1: free() itself unmaps a zone beyond the threshold (27 Aug to 25 Sep 2003)
+    queue_oversize: int = (
+        2  # who queues an oversize free: 0 nobody (until 2 Oct 2003), 1 fast interrupts, 2 all interrupts
+    )
 
 
 class State(NamedTuple):
@@ -230,6 +238,8 @@ def free(st, reg, i):
     owner = np.int64(st.zone[zone, OWNER])
     if owner == cpu:
         _put(st, zone, cpu, addr)
+        if st.p.free_unmaps and not reg[i, R_LOCKED] and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+            return _release_older(st, reg, i)
         return DONE
     if owner == NIL:
         return _free_oversize(st, reg, i)
@@ -334,7 +344,7 @@ def _mapped(st, reg, i):
     if base < 0:
         if base == NO_ENTRY:
             reg[i, R_PANIC] = P_ENTRIES
-        elif reg[i, R_FLAGS] & F_NOWAIT == 0:
+        elif base == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
             reg[i, R_PANIC] = P_KERNEL_MAP
         return FAILED
     size = reg[i, R_SIZE]
@@ -359,10 +369,23 @@ def _release_zone(st, reg, i):
 
 
 @kernel
+def _release_older(st, reg, i):
+    """Unmap the zone behind the head of FreeZones, which has just been put there: free() of 27 August 2003."""
+    cpu = reg[i, R_CPU]
+    head = np.int64(st.cpu[cpu, FREE_ZONES])
+    zone = np.int64(st.zone[head, NEXT])
+    st.zone[head, NEXT] = st.zone[zone, NEXT]
+    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
+    st.zone[zone, OWNER] = NIL
+    return _ask_unmap(st, reg, i, RELEASING, zone << st.zone_shift, st.p.zone_bytes)
+
+
+@kernel
 def _free_oversize(st, reg, i):
     """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
     page = reg[i, R_ADDR] >> PAGE_SHIFT
-    if reg[i, R_FLAGS] & (F_SOFT | F_HARD) == 0:
+    queues = (0, F_HARD, F_SOFT | F_HARD)[st.p.queue_oversize]
+    if reg[i, R_FLAGS] & queues == 0:
         return _unmap_oversize(st, reg, i, OVERSIZE, page)
     cpu = reg[i, R_CPU]
     st.over[page, OVER_NEXT] = st.cpu[cpu, FREE_OVER]

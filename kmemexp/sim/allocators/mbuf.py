@@ -34,10 +34,13 @@ from kmemexp.sim.slots import (
     R_PANIC,
     R_PHASE,
     R_SIZE,
+    R_WORK,
     R_X,
 )
 
 SERVES = (C_MBUF,)
+LOCKS = ("splimp",)
+KEEPS = True  # through kmem_malloc()
 
 MSIZE = 256
 MSHIFT = 8
@@ -100,6 +103,7 @@ def alloc(st, reg, i):
         reg[i, R_GRANTED] = 0
     elif reg[i, R_BASE] >= 0:
         _carve(st, k, reg[i, R_BASE])
+        reg[i, R_WORK] = PAGE // st.pool[k, SIZE] - 1
     else:
         return _refused(st, reg, i)
     while True:

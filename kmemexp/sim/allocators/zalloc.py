@@ -6,9 +6,11 @@ ordinary zone takes them from a map; an interrupt zone (limit > 0) wires them, p
 at boot, so that it touches no map. An item of an interrupt zone may begin in the room that the previous page left.
 Nothing is ever given back: memory is type-stable. A zone that cannot grow hands out what it has left, then NULL.
 
-Left out: zones made by zbootinit(), whose size is not rounded and whose first items are static; the detour through
-kmem_map while kernel_map is locked (a matter of time, not of placement); ZONE_PANICFAIL; zdestroy() of FreeBSD 5. One
-growth must not be interleaved with another of the same interrupt zone: the kernel holds the zone at splhigh meanwhile.
+While kernel_map is locked by anybody, an ordinary zone grows in kmem_map, where there is one.
+
+Left out: zones made by zbootinit(), whose size is not rounded and whose first items are static; ZONE_PANICFAIL;
+zdestroy() of FreeBSD 5. One growth must not be interleaved with another of the same interrupt zone: the kernel holds the
+zone at splhigh meanwhile.
 """
 
 from collections.abc import Sequence
@@ -32,13 +34,17 @@ from kmemexp.sim.slots import (
     R_BYTES,
     R_GRANTED,
     R_ITEM,
+    R_LOCKED,
     R_PANIC,
     R_PHASE,
+    R_WORK,
     R_X,
     WIRE,
 )
 
 SERVES = (C_ZONE,)
+LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
+KEEPS = False  # zget() gives the zone's lock up; kernel_map has no spl level, kmem_map is entered at splvm
 
 ZONE_ROUNDING = 32
 ROUNDING_SHIFT = 5
@@ -65,6 +71,7 @@ class Params(NamedTuple):
     """What a sweep may change."""
 
     freemin: int = -1  # free items at which every zone grows; -1: the kernel's rule, one page's worth, at least 1
+    kmem_map: int = 0  # map to grow in while the usual one is locked; 0: none
 
 
 class State(NamedTuple):
@@ -142,7 +149,8 @@ def _grow_in_map(st, reg, i, z):
     """Take a growth of pages from the map: zget() of an ordinary zone."""
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
     if reg[i, R_PHASE] == BEGIN:
-        return ask_wired(reg, i, MAPPED, st.map, nbytes, PAGE)
+        home = st.p.kmem_map if st.p.kmem_map and reg[i, R_LOCKED] else st.map
+        return ask_wired(reg, i, MAPPED, home, nbytes, PAGE)
     if reg[i, R_BASE] == NO_ENTRY:
         reg[i, R_PANIC] = P_ENTRIES
         return FAILED
@@ -186,6 +194,7 @@ def _take(st, reg, i, z, addr, items):
         st.link[addr >> ROUNDING_SHIFT] = st.zone[z, HEAD]
         st.zone[z, HEAD] = addr >> ROUNDING_SHIFT
         addr += size
+    reg[i, R_WORK] = items - 1
     st.zone[z, FREE] += items - 1
     st.zone[z, TOTAL] += items
     reg[i, R_ADDR] = addr

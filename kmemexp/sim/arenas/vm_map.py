@@ -10,6 +10,10 @@ RESERVE  DragonFly from 27 Aug 2003. An operation first reserves four entries on
          zone is itself entered through the CPU's standing reserve. Above the slop, entries go back to the zone, but the
          zone never gives a page back.
 
+ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and reservations not yet there: an operation takes
+         its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which is
+         locked by the operation itself (RECURSES).
+
 Addresses are offsets from VM_MIN_KERNEL_ADDRESS, and alignment is that of the offset. The list of entries itself, with
 searching, merging and splitting, is `sim.map_entries`.
 
@@ -23,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import kernel
+from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
 from kmemexp.sim.map_entries import (
     ATTR,
@@ -116,7 +120,7 @@ def add_map(st: State, m: int, base: int, nbytes: int) -> None:
 @kernel
 def map_alloc(st, m, nbytes, align, attr, cpu):
     """Find and enter `nbytes` in map `m` at a multiple of `align` (bytes). Returns it, NO_SPACE or NO_ENTRY."""
-    if st.p.supply == FIXED:
+    if st.p.supply != RESERVE:
         return enter(st, m, nbytes, align, attr)
     if not reserve(st, cpu):
         return NO_ENTRY
@@ -129,7 +133,7 @@ def map_alloc(st, m, nbytes, align, attr, cpu):
 @kernel
 def map_free(st, m, addr, nbytes, cpu):
     """Remove [addr, addr + nbytes) from map `m`, part of an entry or several. Returns 0 or NO_ENTRY."""
-    if st.p.supply == FIXED:
+    if st.p.supply != RESERVE:
         return remove(st, m, addr, addr + nbytes)
     if not reserve(st, cpu):
         return NO_ENTRY
@@ -139,7 +143,7 @@ def map_free(st, m, addr, nbytes, cpu):
     return answer
 
 
-@kernel
+@outlined
 def map_measure(st, m, out):
     """Write the state of map `m` into `out` (int64[M_COUNT]).
 
@@ -166,7 +170,7 @@ def map_measure(st, m, out):
         out[slots.M_ENTRY_BYTES] = st.supply[ZONE_PAGES] * PAGE
 
 
-@kernel
+@outlined
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
     bins[:] = 0.0
@@ -181,6 +185,12 @@ def map_paint(st, m, bins):
         for b in range(first, last + 1):
             bins[b] = min(1.0, bins[b] + min(high, b + 1.0) - max(low, float(b)))
         node = st.node[node, NEXT]
+
+
+@kernel
+def map_walked(st, m):
+    """Entries that searches of map `m` have passed."""
+    return st.maps[m, WALKED]
 
 
 @kernel
@@ -233,7 +243,7 @@ def release(st, cpu, count):
         s[ZONE_FREE] += excess
 
 
-@kernel
+@outlined
 def grow(st, cpu):
     """Add a page to mapentzone, wired memory of kernel_map entered through the CPU's standing reserve; one item is out.
 

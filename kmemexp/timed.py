@@ -1,0 +1,280 @@
+"""From a cell's plain configuration to a timed machine that has booted: the rest of `compose`, for the engine."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kmemexp import compose, jit, wiring
+from kmemexp.errors import ConfigError
+from kmemexp.sim import engine, sizing
+from kmemexp.sim import machine as mc
+from kmemexp.sim.contexts import C_END, C_OP, X_BURST, X_PC
+from kmemexp.sim.heap import alarm
+from kmemexp.sim.interrupts import S_COUNT, S_FIRST
+from kmemexp.sim.probes import ABSENT, O_ADDR, O_COUNT, O_SIZE
+from kmemexp.sim.slots import F_HARD, F_SOFT, PAGE, R_COUNT
+from kmemexp.workload import stream as w
+
+ROWS = 1024  # objects that there is room for at first
+SERVERS = 4  # three object allocators and the maps themselves
+CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 64, "flags": "nowait"}}
+
+
+class Timed(NamedTuple):
+    """One lane's timed machine. `wired` and `world` are replaced when they must grow."""
+
+    base: compose.Machine
+    wired: wiring.Wired
+    world: Any  # replay.World
+    stream: mc.Stream
+    run: Callable
+
+
+@functools.cache
+def driver(names: tuple[str, ...], arena: str) -> Callable:
+    """Bind the engine to these object allocators and this arena."""
+    code = compose.design(names, arena)
+    parts = {f"{verb}_{place}": getattr(m, verb) for place, m in zip(compose.PLACES, code.servers, strict=True)
+             for verb in ("alloc", "free")}  # fmt: skip
+    parts |= {n: getattr(code.arena, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
+    return jit.bind(engine.run, parts, ",".join([*names, arena]))
+
+
+def is_timed(config: Mapping) -> bool:
+    """Whether a cell runs on the machine with a clock."""
+    return config["cost"]["name"] != "none"
+
+
+def boot(config: Mapping, kinds: w.Kinds, stream: w.Stream, replica: int, *, log_rows: int = 0) -> Timed:
+    """Boot a timed machine for a stream. Raises ConfigError."""
+    sources = _sources(config)
+    kinds = with_interrupt_kinds(kinds, sources)
+    base = compose.boot(config, kinds, 0)
+    names = compose.allocator_names(config["objects"])
+    plan = _plan(config, sources, replica, log_rows)
+    routes, maps = _locks(config, plan, base, names)
+    recorded = bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.count else False
+    number = {name: k for k, name in enumerate(kinds.names)}
+    wired = wiring.build(plan, routes=routes, maps=maps, kinds=base.kind_rows, kind_number=number, recorded=recorded)
+    contexts = wired.shape["contexts"][1]
+    world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, R_COUNT), np.int64))
+    wired.m[mc.G_ROW_FREE] = 0
+    queues = _queues(stream, config["machine"]["cpus"])
+    _attach(wired, plan, queues, stream)
+    return Timed(base, wired, world, _engine_stream(stream, queues[0]), driver(names, config["maps"]["arena"]))
+
+
+def enlarge(t: Timed) -> Timed:
+    """Make room for more objects or messages, whichever there is none of."""
+    m = t.wired.m
+    if m[mc.G_MSG_FREE] < 0:
+        return t._replace(wired=wiring.enlarge_messages(t.wired))
+    if m[mc.G_ROW_FREE] >= 0:
+        return t
+    old = t.world.objects
+    more = rows_of_objects(len(old))
+    more[:, O_SIZE] += len(old)
+    more[-1, O_SIZE] = -1
+    m[mc.G_ROW_FREE] = len(old)
+    return t._replace(world=t.world._replace(objects=np.concatenate([old, more])))
+
+
+def rows_of_objects(n: int) -> np.ndarray:
+    """Return free rows of the table of objects, linked through O_SIZE."""
+    rows = np.zeros((n, O_COUNT), np.int64)
+    rows[:, O_ADDR] = ABSENT
+    rows[:, O_SIZE] = np.arange(1, n + 1)
+    rows[-1, O_SIZE] = -1
+    return rows
+
+
+def with_interrupt_kinds(kinds: w.Kinds, sources: Mapping[str, Mapping[str, Any]]) -> w.Kinds:
+    """Add the kinds that programs allocate to those of the workload; one of the same name is the workload's."""
+    new = {}
+    for name, source in sources.items():
+        for i, item in enumerate(source.get("program", [])):
+            if "alloc" in item:
+                kind = item["alloc"]
+                where = f"interrupts.sources.{name}.program[{i}].alloc"
+                for key in ("kind", "class", "bytes"):
+                    if key not in kind:
+                        raise ConfigError(f"{where}.{key}: is missing")
+                if kind["class"] not in w.CLASS_NAMES:
+                    raise ConfigError(f"{where}.class={kind['class']}: unknown; there are {', '.join(w.CLASS_NAMES)}")
+                new.setdefault(kind["kind"], kind)
+    new = {name: kind for name, kind in sorted(new.items()) if name not in kinds.names}
+    if not new:
+        return kinds
+    columns = {"klass": [w.CLASS_NAMES.index(k["class"]) for k in new.values()], "size": [k["bytes"] for k in new.values()],
+               "growth": [k.get("growth", 0) for k in new.values()], "limit": [k.get("limit", 0) for k in new.values()]}  # fmt: skip
+    joined = {name: np.append(getattr(kinds, name), np.array(values, getattr(kinds, name).dtype))
+              for name, values in columns.items()}  # fmt: skip
+    return w.Kinds(names=(*kinds.names, *new), **joined)
+
+
+def _sources(config: Mapping) -> dict[str, dict[str, Any]]:
+    """Sources of the configuration, their rates scaled, with what the memory model adds."""
+    interrupts = config["interrupts"]
+    sources = {name: dict(source) for name, source in interrupts["sources"].items() if source}
+    scaling = [s for s in sources.values() if s.get("scales")]
+    if interrupts["rate_hz"] is not None and scaling:
+        factor = interrupts["rate_hz"] / max(s["rate_hz"] for s in scaling)
+        for source in scaling:
+            source["rate_hz"] = source["rate_hz"] * factor
+    if interrupts["clock_allocates"]:
+        if "clock" not in sources:
+            raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
+        sources["clock"]["program"] = [*sources["clock"]["program"], {"free": "clock"}, CLOCK_ALLOCATION]
+    return sources | _memory_tasks(config["memory"], sources)
+
+
+def _memory_tasks(memory: Mapping[str, Any], sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The page daemon, and the user processes that make work for it."""
+    if not memory["limited"]:
+        return {}
+    # The daemon waits for its disk's interrupt where there is one.
+    ns = memory["io_ns"]
+    write = [{"io": {"source": "pageout_io", "ns": ns}}] if "disk" in sources else [{"sleep": ns}]
+    tasks = {
+        "pagedaemon": {"mode": "task", "priority": wiring.PRIORITIES["daemon"], "program": [
+            {"rest": None}, {"work": memory["scan_ns"]}, *write, {"reclaim": None}]},
+    }  # fmt: skip
+    if "disk" in sources:
+        tasks["pageout_io"] = {"mode": "device", "class": "bio", "route": 0, "program": sources["disk"]["program"]}
+    if memory["fault_hz"] > 0:
+        tasks["faults"] = {"mode": "task", "law": "poisson", "rate_hz": memory["fault_hz"], "route": 0, "program": [
+            {"take": 1}]}  # fmt: skip
+    return tasks
+
+
+def _plan(config: Mapping, sources: Mapping[str, Mapping[str, Any]], replica: int, log_rows: int) -> wiring.Wiring:
+    interrupts, machine = config["interrupts"], config["machine"]
+    plan = wiring.Wiring(
+        cpus=machine["cpus"],
+        threads=machine["threads"],
+        spl=interrupts["model"] == "spl",
+        nested=interrupts["nested"],
+        closed=config["workload"].get("arrivals") == "closed",
+        big_lock=interrupts["big_lock"],
+        would_sleep=interrupts["would_sleep"],
+        goes_on=interrupts["on_deadlock"] == "continue",
+        holds=bool(config["memory"].get("sleep_locked")),
+        depth=interrupts["depth"],
+        log_rows=log_rows,
+        seed=config["seed"] * 1_000_003 + replica,
+        cost=config["cost"],
+        memory=_pages(config),
+        daemon="pagedaemon" if config["memory"]["limited"] else "",
+    )
+    for name, source in sources.items():
+        add_source(plan, name, source)
+    return plan
+
+
+KEYS = {"mode": "mode", "law": "law", "rate_hz": "rate_hz", "period_ns": "period_ns", "burst": "burst", "gap_ns": "gap_ns",
+        "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
+        "scales": "", "locks": ""}  # fmt: skip
+"""Keys of a source in the configuration, and what they are called in wiring.Source."""
+
+
+def add_source(plan: wiring.Wiring, name: str, source: Mapping[str, Any]) -> None:
+    """Add a source from the configuration. Raises ConfigError for what is wrong with it."""
+    where = f"interrupts.sources.{name}"
+    if not isinstance(source, Mapping):
+        raise ConfigError(f"{where}: must be a mapping, not {source!r}")
+    for key in source:
+        if key not in KEYS:
+            raise ConfigError(f"{where}.{key}: unknown key; there are {', '.join(KEYS)}")
+    if "mode" not in source:
+        raise ConfigError(f"{where}.mode: is missing; there are {', '.join(wiring.MODES)}")
+    if source.get("class") and source["class"] not in wiring.CLASSES:
+        raise ConfigError(f"{where}.class={source['class']}: unknown; there are {', '.join(wiring.CLASSES)}")
+    for lock, spec in source.get("locks", {}).items():
+        plan.lock(lock, spec)
+    route = source.get("route", 0)
+    if isinstance(route, str) and route not in wiring.ROUTES:
+        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(wiring.ROUTES)}")
+    plan.source(name, **{KEYS[key]: value for key, value in source.items() if KEYS[key]})
+
+
+def _pages(config: Mapping) -> dict[str, int]:
+    """Pages of each sort at the beginning, and the thresholds of the machine."""
+    memory, ram = config["memory"], config["machine"]["ram_bytes"]
+    if not memory["limited"]:
+        return {}
+    pages = ram // PAGE
+    user, cache = round(pages * memory["user_ratio"]), round(pages * memory["cache_ratio"])
+    reserves = sizing.page_reserves(ram)
+    return {
+        "user": user, "cache": cache, "free": pages - user - cache, "cluster": memory["cluster"],
+        "interrupt_min": reserves.interrupt_free_min, "reserved": reserves.reserved, "minimum": reserves.minimum,
+        "target": reserves.target,
+    }  # fmt: skip
+
+
+def _locks(
+    config: Mapping, plan: wiring.Wiring, base: compose.Machine, names: tuple[str, ...]
+) -> tuple[np.ndarray, list[int]]:
+    """Add the locks of maps and allocators. Returns the routes (locks by number) and each map's lock."""
+    split = config["maps"]["layout"] == "split"
+    code = compose.design(names, config["maps"]["arena"])
+    maps = []
+    for number, name in enumerate(compose.MAP_NAMES):
+        # FreeBSD 4 enters kmem_map and mb_map at splvm; that is what keeps interrupts out. DragonFly dropped it with kmem_map.
+        section = "splvm+" if split and number in (compose.KMEM, compose.MB) else ""
+        maps.append(plan.lock(name, section + config["maps"]["lock"]))
+    none = plan.lock("none", "none")
+    routes = np.zeros((SERVERS, mc.RT_COUNT), np.int64)
+    routes[:, mc.RT_HOME] = maps[compose.KERNEL]
+    routes[:, mc.RT_LOCK :] = none
+    for place, (name, module) in enumerate(zip(code.names, code.servers, strict=False)):
+        specs = [config["objects"]["locks"][name]] if name in config["objects"]["locks"] else module.LOCKS
+        for klass, spec in enumerate(specs):
+            word, _, per = spec.partition("/")
+            count = {"": 1, "cpu": plan.cpus, "item": max(base.items[place], 1)}.get(per)
+            if count is None:
+                raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu or item")
+            routes[place, mc.RT_LOCK + klass] = plan.lock(
+                f"{name} {word}" if klass == 0 else f"{name} {klass} {word}", word, count
+            )
+            if klass == 0:
+                routes[place, mc.RT_PER] = {"": mc.PER_ONE, "cpu": mc.PER_CPU, "item": mc.PER_ITEM}[per]
+        routes[place, mc.RT_KEEPS] = module.KEEPS
+        routes[place, mc.RT_HOME] = maps[base.homes[place]]
+    return routes, maps
+
+
+def _queues(stream: w.Stream, cpus: int) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the operations by level and CPU, and where each queue begins: mainline, soft and device by CPU."""
+    level = np.where(stream.flags & F_HARD, 2, np.where(stream.flags & F_SOFT, 1, 0))
+    queue = level * cpus + stream.cpu % cpus
+    order = np.argsort(queue, kind="stable").astype(np.int32)
+    first = np.searchsorted(queue[order], np.arange(3 * cpus + 1))
+    return order, first
+
+
+def _attach(wired: wiring.Wired, plan: wiring.Wiring, queues: tuple[np.ndarray, np.ndarray], stream: w.Stream) -> None:
+    """Tell CPUs and recorded interrupts which operations of the stream are theirs."""
+    order, first = queues
+    cpu, ctx = wired.table("cpus"), wired.table("contexts")
+    cpu[:, C_OP], cpu[:, C_END] = first[: plan.cpus], first[1 : plan.cpus + 1]
+    at, sources, _ = wired.shape["sources"]
+    if sources == len(plan.sources) + 1:
+        return
+    for level, source in ((1, sources - 2), (2, sources - 1)):
+        for c in range(plan.cpus):
+            begin, end = first[level * plan.cpus + c : level * plan.cpus + c + 2]
+            x = wired.m[at + source * S_COUNT + S_FIRST] + c * ctx.shape[1]
+            wired.m[x + X_PC], wired.m[x + X_BURST] = begin, end
+            if begin < end:
+                i = int(order[begin])
+                alarm(wired.m, x, int(stream.time_ns[i]), i)
+
+
+def _engine_stream(stream: w.Stream, order: np.ndarray) -> mc.Stream:
+    return mc.Stream(
+        stream.time_ns, stream.op, stream.kind, stream.slot, stream.size, stream.flags & 0xFF,
+        order, np.empty(stream.count, np.int32), np.empty(max(stream.slots, 1), np.int32),
+    )  # fmt: skip
