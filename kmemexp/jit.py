@@ -18,14 +18,16 @@ import stat
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
+from numba.np import arrayobj
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each
@@ -39,7 +41,7 @@ FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES
 
 def kernel(function: Callable) -> Callable:
     """Compile a function that other kernels call, into its caller, and that allocates nothing."""
-    return _for_all_values(_cached(function, [function.__module__], UNCOUNTED | {"forceinline": True}))
+    return _for_all_values(_cached(function, [function.__module__], UNCOUNTED | {"forceinline": True, "pipeline_class": _Inlining}))
 
 
 def _for_all_values(dispatcher: Callable) -> Callable:
@@ -70,9 +72,36 @@ class _OutlinedLower(Lower):
         self.function.attributes.add("noinline")
 
 
+def _plain_index(context: Any, builder: Any, idxty: Any, idx: Any, _size: Any) -> Any:
+    """Take an index as it is: kernels never count from the end, and asking each time costs a quarter of their speed."""
+    return context.cast(builder, idx, idxty, numba.types.intp if idxty.signed else numba.types.uintp)
+
+
+@contextlib.contextmanager
+def _plain_indices() -> Iterator[None]:
+    """Inside, compiled code does not look for negative indices. Numba's compiler lock is held."""
+    before = arrayobj.fix_integer_index
+    arrayobj.fix_integer_index = _plain_index
+    try:
+        yield
+    finally:
+        arrayobj.fix_integer_index = before
+
+
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _OutlinedLowering(NativeLowering):
-    """Numba's last pass, with the lowering above."""
+class _Lowering(NativeLowering):
+    """Numba's last pass, for kernels."""
+
+    _name = "kmemexp_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        with _plain_indices():
+            return super().run_pass(state)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _OutlinedLowering(_Lowering):
+    """The same, for kernels that stay functions of their own."""
 
     _name = "kmemexp_outlined_lowering"
 
@@ -81,14 +110,22 @@ class _OutlinedLowering(NativeLowering):
         return _OutlinedLower
 
 
-class _Outlining(CompilerBase):
-    """Numba's pipeline with that pass in place of its own."""
+class _Inlining(CompilerBase):
+    """Numba's pipeline with a last pass of our own."""
+
+    lowering: type = _Lowering
 
     def define_pipelines(self) -> list:
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        manager.passes = [(_OutlinedLowering if p is NativeLowering else p, text) for p, text in manager.passes]
+        manager.passes = [(self.lowering if p is NativeLowering else p, text) for p, text in manager.passes]
         manager.finalize()
         return [manager]
+
+
+class _Outlining(_Inlining):
+    """The same, for kernels that stay functions of their own."""
+
+    lowering = _OutlinedLowering
 
 
 def entry(function: Callable) -> Callable:
@@ -112,7 +149,7 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
         _check_signature(_stub(function, name), part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
     inlined = {name: _inlined(part) for name, part in functions.items()}
-    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED | {"forceinline": False})
+    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED | {"forceinline": False, "pipeline_class": _Inlining})
 
 
 def _stub(function: Callable, name: str) -> Callable:
@@ -135,7 +172,7 @@ def _inlined(function: Callable) -> Callable:
     """Compile a part into its driver: a call would copy the descriptors of all arrays of a state."""
     if numba.config.DISABLE_JIT:
         return function
-    return _for_all_values(numba.njit(**INSIDE)(getattr(function, "py_func", function)))
+    return _for_all_values(numba.njit(pipeline_class=_Inlining, **INSIDE)(getattr(function, "py_func", function)))
 
 
 def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> Callable:

@@ -120,7 +120,8 @@ C_MSG_HEAD = 15  # messages from other CPUs
 C_MSG_TAIL = 16
 C_FREE_AT = 17  # closed load: when the last operation ended
 C_NUMBER = 18
-C_COUNT = 19
+C_BIG_WAITERS = 19  # contexts of this CPU that wait for the big lock
+C_COUNT = 20
 T_IDLE, T_MAIN, T_SOFT, T_THREAD, T_FAST, T_SPIN = range(6)
 FIRST = -1  # tie of what a CPU does: before operations that arrive at the same instant
 
@@ -291,17 +292,27 @@ def block(m, x):
     leave(m, c, under)
 
 
+@kernel
+def stop_spinning(m, x):
+    """What `x` spun for has come."""
+    c = m[x + X_CPU]
+    m[x + X_WAIT] = NOTHING
+    charge(m, c)
+    m[x + X_SPIN] = 0
+    m[x + X_STATE] = RUNNING
+    due(m, c, m[G_NOW], FIRST)
+
+
 @outlined
 def wake(m, x):
     """What `x` waited for has come: it goes on where it spins, or becomes ready."""
     c = m[x + X_CPU]
     m[x + X_WAIT] = NOTHING
+    if m[x + X_STATE] == SPINNING:
+        stop_spinning(m, x)
+        return
     if m[x + X_SPIN]:
-        if m[x + X_STATE] == SPINNING:
-            charge(m, c)
-            m[x + X_STATE] = RUNNING
-            due(m, c, m[G_NOW], FIRST)
-        m[x + X_SPIN] = 0
+        m[x + X_SPIN] = 0  # preempted: it goes on when its CPU comes back to it
         return
     m[x + X_EXTRA] += m[K_SWITCH]
     queue_ready(m, x)

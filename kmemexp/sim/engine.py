@@ -13,6 +13,7 @@ from kmemexp.jit import kernel, outlined, template
 from kmemexp.sim.contexts import (
     C_FREE_AT,
     C_NUMBER,
+    C_READY,
     C_TOP,
     FAST,
     FIRST,
@@ -37,6 +38,8 @@ from kmemexp.sim.contexts import (
     X_BEGAN,
     X_BIG,
     X_CPU,
+    X_CRIT,
+    X_DEPTH,
     X_DROPPED,
     X_EXTRA,
     X_FAILED,
@@ -44,6 +47,7 @@ from kmemexp.sim.contexts import (
     X_KIND,
     X_LEVEL,
     X_LOCK,
+    X_MASK,
     X_NEED,
     X_NUMBER,
     X_OP,
@@ -51,12 +55,14 @@ from kmemexp.sim.contexts import (
     X_QUEUE,
     X_RAISED,
     X_ROW,
+    X_SAVED,
     X_SERVER,
     X_SOURCE,
     X_STAGE,
     X_TOKEN,
     X_VICTIM,
     log,
+    reconsider,
 )
 from kmemexp.sim.costs import (
     K_ALLOC,
@@ -94,9 +100,12 @@ from kmemexp.sim.locks import (
     SECTION,
     WAITS,
     acquire,
+    enter,
     exit_section,
+    gave_big,
     may_sleep,
     release,
+    took_big,
 )
 from kmemexp.sim.machine import (
     E_CHUNK,
@@ -213,9 +222,25 @@ def run(w, m, s, until, budget):
 
 @template
 def advance(a, b, c, arena, objects, counters, reg, m, s, x):
-    """Take context `x` through the stages of what it does, until it uses the CPU or waits."""
+    """Take context `x` through the stages of what it does, until it uses the CPU or waits.
+
+    What most operations go through is here, compiled into the loop: an operation of the stream, a lock that is only a
+    section, one step. The rest is in `prepare`.
+    """
     while True:
         stage = m[x + X_STAGE]
+        if stage == S_NEXT and m[x + X_PROG] < 0 and m[x + X_PROG] != MESSAGES:
+            if not fetch(m, s, objects, reg, counters, x):
+                return
+            stage = m[x + X_STAGE]
+        if stage == S_BEGIN and (not m[G_BIG] or m[x + X_KIND] == FAST or took_big(m, x)):
+            stage = S_LOCK
+        if stage == S_LOCK:
+            l = _lock_of(m, reg, x)
+            m[x + X_LOCK] = l
+            if m[l + L_KIND] == SECTION:
+                enter(m, x, m[l + L_MASK], m[l + L_CRIT])
+                stage = S_STEP
         if stage == S_STEP:
             freeing, server, i = m[x + X_FREEING], m[x + X_SERVER], m[x + X_NUMBER]
             counters[A_STEPS] += 1
@@ -224,6 +249,16 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             m[x + X_ANSWER] = step(a, b, c, server, freeing, reg, i)
             ns = m[K_FREE if freeing else K_ALLOC] + m[K_ITEM] * reg[i, R_WORK]
             if burst(m, x, ns, S_STEPPED):
+                return
+            stage = S_STEPPED
+        if stage == S_STEPPED and m[x + X_ANSWER] <= FAILED and m[m[x + X_LOCK] + L_KIND] == SECTION:
+            l = m[x + X_LOCK]
+            m[x + X_STAGE] = S_DONE
+            if not left_section(m, x, m[l + L_MASK], m[l + L_CRIT]):
+                return
+            stage = S_DONE
+        if stage == S_DONE:
+            if not done(objects, counters, reg, m, x):
                 return
         elif stage == S_MAP:
             answer = m[x + X_ANSWER]
@@ -234,11 +269,42 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             ns = m[K_MAP] + m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
             if burst(m, x, ns + pages_moved(m, reg, x), S_MAPPED):
                 return
-        elif stage == S_DONE:
-            if not done(objects, counters, reg, m, x):
-                return
-        elif not prepare(m, s, objects, reg, counters, x, stage):
+        elif stage == S_NEXT:
+            if m[x + X_PROG] >= 0 or m[x + X_PROG] == MESSAGES:
+                if not next_of_program(m, objects, reg, x):
+                    return
+        elif not prepare(m, reg, counters, x, stage):
             return
+
+
+@kernel
+def fetch(m, s, objects, reg, counters, x):
+    """Fetch the next operation of the stream. False: there is none to do now."""
+    if m[x + X_PROG] == STREAM:
+        if not next_operation(m, s, objects, x):
+            return False
+    elif not next_recorded(m, s, objects, x):
+        return False
+    counters[A_OPS] += 1
+    if m[x + X_STAGE] == S_BEGIN:
+        fill(m, objects, reg, x)
+        m[x + X_ANSWER] = DONE
+        log(m, LOG_OP, x, m[x + X_FREEING], m[x + X_ROW])
+    return True
+
+
+@kernel
+def left_section(m, x, mask, critical):
+    """Leave a section that is no lock. False: what had waited for that has preempted `x`."""
+    if mask:
+        m[x + X_DEPTH] -= 1
+        m[x + X_MASK] = m[x + X_SAVED + m[x + X_DEPTH]]
+    m[x + X_CRIT] -= critical
+    c = m[x + X_CPU]
+    if m[c + C_READY] >= 0 and (mask or critical):
+        reconsider(m, c)
+        return m[c + C_TOP] == x
+    return True
 
 
 @kernel
@@ -254,17 +320,12 @@ def burst(m, x, ns, stage):
 
 
 @outlined
-def prepare(m, s, objects, reg, counters, x, stage):
+def prepare(m, reg, counters, x, stage):
     """Take context `x` through a stage in which no allocator and no arena is called. False: it has left its CPU."""
     if stage == S_STEPPED:
         return _stepped(m, reg, x)
-    if stage == S_NEXT:
-        return _next(m, s, objects, reg, counters, x)
     if stage == S_BEGIN:
-        if m[G_BIG] and m[x + X_BIG] == 0 and m[x + X_KIND] != FAST:
-            return _granted(m, reg, x, acquire(m, x, m[G_LOCK0], S_LOCK))
-        m[x + X_STAGE] = S_LOCK
-        return True
+        return _granted(m, reg, x, acquire(m, x, m[G_LOCK0], S_LOCK))
     if stage == S_LOCK:
         l = _lock_of(m, reg, x)
         m[x + X_LOCK] = l
@@ -415,29 +476,18 @@ def _mapped(m, reg, counters, x):
 
 
 @outlined
-def _next(m, s, objects, reg, counters, x):
-    """Fetch what `x` does next."""
-    prog = m[x + X_PROG]
-    if prog == MESSAGES:
-        answer = next_message(m, reg, x)
-        m[x + X_STAGE] = S_LOCK if answer == GO_ON else m[x + X_STAGE]
-        return answer == GO_ON
-    if prog >= 0:
-        ns = next_item(m, objects, reg, x)
-        if ns >= 0:
-            return not burst(m, x, ns, S_NEXT)
-        if -1 - ns != GO_ON:
+def next_of_program(m, objects, reg, x):
+    """Go on with a program, or with the messages of other CPUs. False: the context uses the CPU, waits or has left."""
+    if m[x + X_PROG] == MESSAGES:
+        if not next_message(m, reg, x):
             return False
-    elif prog == STREAM:
-        answer = next_operation(m, s, objects, x)
-        if answer == 1:
-            return False
-        counters[A_OPS] += 1
-    else:
-        answer = next_recorded(m, s, objects, x)
-        if answer == 1:
-            return False
-        counters[A_OPS] += 1
+        m[x + X_STAGE] = S_LOCK
+        return True
+    ns = next_item(m, objects, reg, x)
+    if ns >= 0:
+        return not burst(m, x, ns, S_NEXT)
+    if -1 - ns != GO_ON:
+        return False
     if m[x + X_STAGE] == S_BEGIN:
         fill(m, objects, reg, x)
         m[x + X_ANSWER] = DONE
@@ -528,7 +578,7 @@ def ended(m, x):
     prog = m[x + X_PROG]
     if prog == STREAM:
         m[c + C_FREE_AT] = m[G_NOW]
-        if m[x + X_BIG]:
+        if m[x + X_BIG] and not gave_big(m, x):
             release(m, x, m[G_LOCK0])
             return m[c + C_TOP] == x
     return True

@@ -11,11 +11,13 @@ from kmemexp.sim.contexts import (
     C_COUNT,
     C_END,
     C_FREE_AT,
+    C_MARK,
     C_MSG_HEAD,
     C_MSG_TAIL,
     C_NUMBER,
     C_OP,
     C_READY,
+    C_TIME,
     C_TOP,
     FIRST,
     IDLE,
@@ -23,6 +25,8 @@ from kmemexp.sim.contexts import (
     RUNNING,
     S_BEGIN,
     S_NEXT,
+    T_IDLE,
+    T_MAIN,
     X_BEGAN,
     X_BIG,
     X_BURST,
@@ -43,7 +47,6 @@ from kmemexp.sim.contexts import (
     X_STAGE,
     X_STATE,
     X_UNDER,
-    charge,
     finish,
 )
 from kmemexp.sim.heap import KEY, NEVER, TIE, alarm, due
@@ -108,7 +111,7 @@ from kmemexp.sim.machine import (
     N_SENT,
 )
 from kmemexp.sim.memory import NORMAL, daemon_rests, give_pages, reclaim, take_pages, wait_for_memory
-from kmemexp.sim.probes import ABSENT, O_ADDR, O_KIND, O_SIZE, PENDING, WANTED
+from kmemexp.sim.probes import ABSENT, O_ADDR, O_KIND, O_SIZE, PENDING, SERVER_MAP, WANTED
 from kmemexp.sim.slots import (
     F_HARD,
     R_ADDR,
@@ -126,10 +129,9 @@ from kmemexp.sim.slots import (
 # What fetching gives.
 GO_ON = 0  # the stage has been set
 WAIT = 1  # the context has left its CPU, or waits for its time
-SKIP = 2  # nothing to do for this operation
 
 
-@outlined
+@kernel
 def bind(m, s, objects, upto):
     """Bind the operations before number `upto`. False: the table of objects is full."""
     i = m[G_BOUND]
@@ -160,14 +162,14 @@ def free_row(m, objects, row):
     m[G_ROW_FREE] = row
 
 
-@outlined
+@kernel
 def next_operation(m, s, objects, x):
-    """Take the next operation of the mainline's stream; let `x` wait where it is not due, or where others want the CPU."""
+    """Take the next operation of the mainline's stream. False: it is not due yet, or others want the CPU."""
     c = m[x + X_CPU]
     now = m[G_NOW]
     if m[x + X_UNDER] >= 0 or m[c + C_READY] >= 0:
         finish(m, x)
-        return WAIT
+        return False
     at, i = NEVER, 0
     if m[c + C_OP] < m[c + C_END]:
         i = int(s.order[m[c + C_OP]])
@@ -175,76 +177,78 @@ def next_operation(m, s, objects, x):
     # An operation due at this very instant takes its turn among those of the other CPUs.
     if at > now or (at == now and (m[c + KEY] != now or m[c + TIE] != i)):
         if m[x + X_STATE] != IDLE:
-            charge(m, c)
+            m[c + C_TIME + T_MAIN] += now - m[c + C_MARK]
+            m[c + C_MARK] = now
             m[x + X_STATE] = IDLE
         due(m, c, at, i)
-        return WAIT
+        return False
     if not bind(m, s, objects, i + 1):
         m[G_EXIT] = E_GROW
         due(m, c, now, FIRST if at < now else i)
-        return WAIT
+        return False
     m[c + C_OP] += 1
-    charge(m, c)
-    m[x + X_STATE] = RUNNING
-    return begin(m, s, objects, x, i)
+    if m[x + X_STATE] == IDLE:
+        m[c + C_TIME + T_IDLE] += now - m[c + C_MARK]
+        m[c + C_MARK] = now
+        m[x + X_STATE] = RUNNING
+    begin(m, s, objects, x, i)
+    return True
 
 
 @outlined
 def next_recorded(m, s, objects, x):
-    """Take the next operation that the stream has in an interrupt of this context's CPU, or end the handler."""
+    """Take the next operation that the stream has in an interrupt of this context's CPU. False: the handler ends."""
+    c = m[x + X_CPU]
     if m[x + X_PC] < m[x + X_BURST]:
         i = int(s.order[m[x + X_PC]])
         # An operation due at this very instant takes its turn among those of the other CPUs.
         if s.time[i] < m[G_NOW] or m[x + TIE] == i:
             if not bind(m, s, objects, i + 1):
                 m[G_EXIT] = E_GROW
-                due(m, m[x + X_CPU], m[G_NOW], FIRST)
-                return WAIT
+                due(m, c, m[G_NOW], FIRST)
+                return False
             m[x + X_PC] += 1
-            return begin(m, s, objects, x, i)
+            begin(m, s, objects, x, i)
+            return True
         alarm(m, x, s.time[i], i)
     if m[x + X_BIG]:
         release(m, x, m[G_LOCK0])
-        if m[m[x + X_CPU] + C_TOP] != x:
-            return WAIT
+        if m[c + C_TOP] != x:
+            return False
     handled(m, x)
-    return WAIT
+    return False
 
 
-@outlined
+@kernel
 def begin(m, s, objects, x, i):
     """Make operation `i` of the stream that of context `x`."""
     row = int(s.row_of[i])
     m[x + X_OP] = i
     m[x + X_ROW] = row
-    m[x + X_QUEUE] = -1
     m[x + X_BEGAN] = m[G_NOW]
     m[x + X_LEVEL] = s.flags[i]
-    if not s.op[i]:
-        m[x + X_FREEING] = 0
-        m[x + X_STAGE] = S_BEGIN
-        return GO_ON
-    return begin_free(m, objects, x, row)
+    m[x + X_FREEING] = s.op[i]
+    m[x + X_STAGE] = S_BEGIN
+    if s.op[i] and objects[row, O_ADDR] < 0:
+        begin_free(m, objects, x, row)
 
 
-@outlined
+@kernel
 def begin_free(m, objects, x, row):
     """Let context `x` free the object of a row, unless there is none or its allocation is still going on."""
     addr = objects[row, O_ADDR]
     m[x + X_FREEING] = 1
-    m[x + X_STAGE] = S_NEXT
+    m[x + X_STAGE] = S_BEGIN
     if addr == PENDING:
         objects[row, O_ADDR] = WANTED
         m[N_HANDED] += 1
-        return SKIP
-    if addr == ABSENT:
+        m[x + X_STAGE] = S_NEXT
+    elif addr == ABSENT:
         free_row(m, objects, row)
-        return SKIP
-    m[x + X_STAGE] = S_BEGIN
-    return GO_ON
+        m[x + X_STAGE] = S_NEXT
 
 
-@outlined
+@kernel
 def fill(m, objects, reg, x):
     """Write the registers of the operation of context `x`."""
     row = m[x + X_ROW]
@@ -258,11 +262,12 @@ def fill(m, objects, reg, x):
     reg[i, R_FLAGS] = m[x + X_LEVEL]
     reg[i, R_PHASE] = 0
     reg[i, R_PANIC] = 0
-    reg[i, R_MAP] = m[k + KIND_MAP]
-    reg[i, R_ATTR] = m[k + KIND_ATTR]
+    if m[k + KIND_SERVER] == SERVER_MAP:
+        reg[i, R_MAP] = m[k + KIND_MAP]
+        reg[i, R_ATTR] = m[k + KIND_ATTR]
 
 
-@outlined
+@kernel
 def send(m, reg, x, delay):
     """Let another CPU go on with the operation of context `x`. False: there is no room for another message."""
     row = m[G_MSG_FREE]
@@ -301,7 +306,7 @@ def next_message(m, reg, x):
         if row >= 0:
             alarm(m, x, m[row + M_AT], FIRST)
         handled(m, x)
-        return WAIT
+        return False
     m[c + C_MSG_HEAD] = m[row + M_NEXT]
     m[x + X_OP] = -1
     m[x + X_ROW] = -1
@@ -319,7 +324,7 @@ def next_message(m, reg, x):
     reg[i, R_PANIC] = 0
     m[row + M_NEXT] = m[G_MSG_FREE]
     m[G_MSG_FREE] = row
-    return GO_ON
+    return True
 
 
 @outlined
@@ -433,7 +438,7 @@ def _free_oldest(m, objects, x, queue, flags):
     return -1 - GO_ON
 
 
-@outlined
+@kernel
 def keep(m, x, row):
     """Put an object that a program has allocated into its queue. False: the queue is full."""
     q = m[x + X_QUEUE]

@@ -17,6 +17,7 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.contexts import (
+    C_BIG_WAITERS,
     C_NUMBER,
     C_READY,
     C_TOP,
@@ -53,6 +54,7 @@ from kmemexp.sim.contexts import (
     log,
     queue_ready,
     reconsider,
+    stop_spinning,
     wake,
 )
 from kmemexp.sim.costs import K_CRITICAL, K_FAR, K_LOCK, K_NEAR, K_SOCKET, K_SPL
@@ -111,7 +113,7 @@ from kmemexp.sim.machine import (
 )
 from kmemexp.sim.probes import observe_ns
 from kmemexp.sim.slots import P_IDLE_SLEEP, P_SELF, P_SLEEP
-from kmemexp.sim.waitgraph import check
+from kmemexp.sim.waitgraph import check, waits_for
 
 # Answers of `acquire`.
 GRANTED = 0
@@ -174,18 +176,56 @@ def acquire(m, x, l, stage):
     return _wait(m, x, l, kind, owner)
 
 
-@outlined
-def take(m, x, l):
-    """Make `x` the owner of a lock that is free, or handed over to it."""
-    c = m[x + X_CPU]
+@kernel
+def took_big(m, x):
+    """Take the big lock where nobody else has it, or go on with it where `x` has it. False: `acquire` it."""
+    if m[x + X_BIG] > 0:
+        return True
+    l, c = m[G_LOCK0], m[x + X_CPU]
+    if m[l + L_OWNER] >= 0 and m[l + L_OWNER] != c:
+        return False
+    if m[l + L_OWNER] < 0:
+        m[l + L_SINCE] = m[G_NOW]
+        m[l + L_OWNER] = c
+        log(m, LOG_TAKE, x, l, 0)
+    m[l + L_DEPTH] += 1
+    m[x + X_BIG] = 1
+    _count_taken(m, x, l, m[c + C_NUMBER])
+    return True
+
+
+@kernel
+def gave_big(m, x):
+    """Give the big lock back where nobody waits for it. False: `release` it."""
+    l = m[G_LOCK0]
+    if m[l + L_HEAD] >= 0 or m[x + X_BIG] != 1:
+        return False
+    m[x + X_BIG] = 0
+    m[l + L_DEPTH] -= 1
+    if m[l + L_DEPTH] == 0:
+        m[l + L_HELD_NS] += m[G_NOW] - m[l + L_SINCE]
+        m[l + L_OWNER] = -1
+        log(m, LOG_RELEASE, x, l, 0)
+    return True
+
+
+@kernel
+def _count_taken(m, x, l, number):
+    """Charge for taking a lock, more if it was last held on another CPU."""
     last = m[l + L_LAST]
     m[x + X_EXTRA] += m[K_LOCK]
-    number = m[c + C_NUMBER]
     if last >= 0 and last != number:
         m[x + X_EXTRA] += m[K_NEAR if last // m[K_SOCKET] == number // m[K_SOCKET] else K_FAR]
     m[l + L_LAST] = number
     m[N_LOCKS] += 1
     m[l + L_TAKEN] += 1
+
+
+@kernel
+def take(m, x, l):
+    """Make `x` the owner of a lock that is free, or handed over to it."""
+    c = m[x + X_CPU]
+    _count_taken(m, x, l, m[c + C_NUMBER])
     if m[l + L_KIND] == BIG:
         m[x + X_BIG] += 1
         m[l + L_DEPTH] += 1
@@ -250,7 +290,7 @@ def _hand_over(m, l):
     if w < 0:
         return
     _give(m, l, -1, w)
-    if m[l + L_KIND] == BIG:
+    if m[l + L_KIND] == BIG and m[m[w + X_CPU] + C_BIG_WAITERS] > 0:
         before, other = -1, m[l + L_HEAD]
         while other >= 0:
             after = m[other + X_LINK]
@@ -265,10 +305,11 @@ def _hand_over(m, l):
         check(m, top)  # an owner that cannot run because of one who spins for its lock
 
 
-@outlined
+@kernel
 def _give(m, l, before, w):
     """Take waiter `w`, which comes after `before` (-1: the first), out of the queue and make it the owner."""
     _unqueue(m, l, before, w)
+    m[m[w + X_CPU] + C_BIG_WAITERS] -= m[l + L_KIND] == BIG
     waited = m[G_NOW] - m[w + X_SINCE]
     m[l + L_WAITED] += 1
     m[l + L_WAIT_NS] += waited
@@ -280,7 +321,10 @@ def _give(m, l, before, w):
     take(m, w, l)
     if m[l + L_INHERIT]:
         _own_priority(m, w)
-    wake(m, w)
+    if m[w + X_STATE] == SPINNING:
+        stop_spinning(m, w)
+    else:
+        wake(m, w)
 
 
 @kernel
@@ -310,6 +354,7 @@ def _wait(m, x, l, kind, owner):
             return REFUSED
         sleeps = m[x + X_KIND] != FAST
     _enqueue(m, x, l)
+    m[m[x + X_CPU] + C_BIG_WAITERS] += kind == BIG
     m[x + X_WAIT] = l
     m[x + X_SINCE] = m[G_NOW]
     _count_waiters(m, 1)
@@ -326,7 +371,8 @@ def _wait(m, x, l, kind, owner):
         m[x + X_SPIN] = 1
         m[x + X_STATE] = SPINNING
         due(m, c, NEVER, 0)
-    if check(m, x):
+    holder = waits_for(m, x)
+    if holder >= 0 and m[holder + X_STATE] != RUNNING and check(m, x):
         forget_wait(m, x, l)
         return REFUSED
     return WAITS
@@ -381,6 +427,7 @@ def forget_wait(m, x, l):
         before = w
         w = m[w + X_LINK]
     _unqueue(m, l, before, x)
+    m[m[x + X_CPU] + C_BIG_WAITERS] -= m[l + L_KIND] == BIG
     _count_waiters(m, -1)
     exit_section(m, x, m[l + L_MASK], m[l + L_CRIT])
     wake(m, x)
@@ -401,7 +448,7 @@ def _is_same_process(m, x, owner):
     return False
 
 
-@outlined
+@kernel
 def _enqueue(m, x, l):
     """Last in the queue; by priority where the lock propagates it."""
     before = m[l + L_TAIL]

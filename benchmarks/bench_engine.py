@@ -1,0 +1,61 @@
+"""Speed of the engine with a clock: operations per second and core, with interrupts, histograms and wait graph on.
+
+    python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--seconds 2]
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from kmemexp import timed, timed_lane
+from kmemexp.sim import machine as mc
+from kmemexp.sim import probes as a
+from kmemexp.sweep.plan import plan_from
+from kmemexp.workload.build import build
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trace", nargs="?", default=str(SHARED) if SHARED.exists() else "filetree")
+    parser.add_argument("--cpus", default="1,4,64,1024")
+    parser.add_argument("--designs", default="dragonfly_slab")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", nargs="*", default=[], help="further overrides")
+    args = parser.parse_args()
+    for design in args.designs.split(","):
+        for cpus in map(int, args.cpus.split(",")):
+            measure(design, args.trace, cpus, args.rounds, args.set)
+
+
+def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) -> None:
+    """Print the rate of one design on so many CPUs: a copy of the trace for every pair of CPUs, up to 16 copies."""
+    copies = max(1, min(cpus // 2, 16))
+    window = 0.0 if copies == 1 else 18.3 / copies
+    plan = plan_from([f"design={design}", "cost=opteron2003", f"machine.cpus={cpus}", "machine.ram_bytes=2GiB",
+                      "machine.kva_bytes=1021MiB", "workload=filetree", f"workload.trace={trace}",
+                      f"workload.copies={copies}", f"workload.window_s={window}", "workload.shift_s=0.5", *more])[0]  # fmt: skip
+    config = json.loads(plan.cells["config"].iloc[0])
+    load = build(config["workload"], cpus=cpus, seed=0, replicas=(0,))
+    stream = load.streams[0]
+    rates, events = [], 0
+    for _ in range(rounds + 1):
+        t = timed.boot(config, load.kinds, stream, 0)
+        started = time.process_time()
+        t = timed_lane.advance(t, int(stream.time_ns[-1]))
+        t = timed_lane.drain(t, stream.count, 10**13)
+        seconds = time.process_time() - started
+        rates.append(int(t.world.counters[a.A_OPS]) / seconds / 1e6)
+        events = int(t.wired.m[mc.G_EVENTS])
+    rates = sorted(rates[1:])
+    per = events / stream.count
+    memory = (t.wired.m.nbytes + t.world.objects.nbytes + t.world.reg.nbytes) / 2**20
+    print(f"{design:18} {cpus:5} CPUs  {statistics.median(rates):6.2f} M operations/s (best {rates[-1]:.2f}), "
+          f"{stream.count:,} operations, {per:.2f} events each, machine {memory:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
