@@ -45,8 +45,7 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
     for _ in range(rounds + 1):
         t = timed.boot(config, load.kinds, stream, 0)
         started = time.process_time()
-        t = timed_lane.advance(t, int(stream.time_ns[-1]))
-        t = timed_lane.drain(t, stream.count, 10**13)
+        t = timed_lane.advance(t, 10**13)
         seconds = time.process_time() - started
         rates.append(int(t.world.counters[a.A_OPS]) / seconds / 1e6)
         events = int(t.wired.m[mc.G_EVENTS])

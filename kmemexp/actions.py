@@ -1,4 +1,4 @@
-"""What `action=` names: run, plan, status, report, validate, compact, export. Each takes a plan, returns an exit code.
+"""What `action=` names: run, plan, status, report, validate, compact, export, explain. Each takes a plan, returns an exit code.
 
 Exit codes: 0 complete, 1 a mistake in the configuration or the input, 2 finished with failed cells, 130 interrupted.
 What only some actions need is imported by them: `action=plan` must answer at once.
@@ -134,9 +134,17 @@ def export(plan: Plan) -> int:
     return COMPLETE
 
 
+def explain(plan: Plan) -> int:
+    """Simulate one lane of the plan again, with a log, and say how its deadlock came about."""
+    from kmemexp.explain import explain_lane
+
+    explain_lane(plan, Console())
+    return COMPLETE
+
+
 ACTIONS: dict[str, Callable[[Plan], int]] = {
     "run": run, "plan": show_plan, "status": status, "report": report,
-    "validate": validate, "compact": compact, "export": export,
+    "validate": validate, "compact": compact, "export": export, "explain": explain,
 }  # fmt: skip
 
 

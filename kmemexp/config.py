@@ -212,6 +212,8 @@ class Config:
     cluster: Cluster = field(default_factory=Cluster)
     store: Store = field(default_factory=Store)
     action: str = "run"
+    cell: str = ""  # action=explain: beginning of a cell's key
+    replica: int | None = None  # action=explain: which replica; null: the first with a deadlock
     retry_failed: bool = False
     on_error: str = "skip"
     max_failures: int | None = None

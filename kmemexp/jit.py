@@ -41,7 +41,9 @@ FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES
 
 def kernel(function: Callable) -> Callable:
     """Compile a function that other kernels call, into its caller, and that allocates nothing."""
-    return _for_all_values(_cached(function, [function.__module__], UNCOUNTED | {"forceinline": True, "pipeline_class": _Inlining}))
+    return _for_all_values(
+        _cached(function, [function.__module__], UNCOUNTED | {"forceinline": True, "pipeline_class": _Inlining})
+    )
 
 
 def _for_all_values(dispatcher: Callable) -> Callable:
@@ -149,7 +151,9 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
         _check_signature(_stub(function, name), part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
     inlined = {name: _inlined(part) for name, part in functions.items()}
-    return _cached(_rebind(function, inlined, label), modules, UNCOUNTED | {"forceinline": False, "pipeline_class": _Inlining})
+    return _cached(
+        _rebind(function, inlined, label), modules, UNCOUNTED | {"forceinline": False, "pipeline_class": _Inlining}
+    )
 
 
 def _stub(function: Callable, name: str) -> Callable:

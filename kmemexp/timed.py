@@ -19,7 +19,7 @@ from kmemexp.workload import stream as w
 
 ROWS = 1024  # objects that there is room for at first
 SERVERS = 4  # three object allocators and the maps themselves
-CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 64, "flags": "nowait"}}
+CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 4096, "flags": "nowait"}}
 
 
 class Timed(NamedTuple):
@@ -61,6 +61,7 @@ def boot(config: Mapping, kinds: w.Kinds, stream: w.Stream, replica: int, *, log
     contexts = wired.shape["contexts"][1]
     world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, R_COUNT), np.int64))
     wired.m[mc.G_ROW_FREE] = 0
+    wired.m[mc.G_LEFT] = stream.count
     queues = _queues(stream, config["machine"]["cpus"])
     _attach(wired, plan, queues, stream)
     return Timed(base, wired, world, _engine_stream(stream, queues[0]), driver(names, config["maps"]["arena"]))
@@ -156,7 +157,7 @@ def _plan(config: Mapping, sources: Mapping[str, Mapping[str, Any]], replica: in
         threads=machine["threads"],
         spl=interrupts["model"] == "spl",
         nested=interrupts["nested"],
-        closed=config["workload"].get("arrivals") == "closed",
+        closed="pause_ns" in config["workload"],
         big_lock=interrupts["big_lock"],
         would_sleep=interrupts["would_sleep"],
         goes_on=interrupts["on_deadlock"] == "continue",
@@ -233,6 +234,7 @@ def _locks(
         specs = [config["objects"]["locks"][name]] if name in config["objects"]["locks"] else module.LOCKS
         for klass, spec in enumerate(specs):
             word, _, per = spec.partition("/")
+            word = _for_all_cpus(word, plan)
             count = {"": 1, "cpu": plan.cpus, "item": max(base.items[place], 1)}.get(per)
             if count is None:
                 raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu or item")
@@ -244,6 +246,12 @@ def _locks(
         routes[place, mc.RT_KEEPS] = module.KEEPS
         routes[place, mc.RT_HOME] = maps[base.homes[place]]
     return routes, maps
+
+
+def _for_all_cpus(spec: str, plan: wiring.Wiring) -> str:
+    """Add a spin lock to a bare spl level where no big lock keeps the other CPUs out: spl masks interrupts of one CPU."""
+    bare = all(word in wiring.SPL for word in spec.split("+"))
+    return f"{spec}+spin" if bare and plan.cpus > 1 and not plan.big_lock else spec
 
 
 def _queues(stream: w.Stream, cpus: int) -> tuple[np.ndarray, np.ndarray]:

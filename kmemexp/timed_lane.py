@@ -12,7 +12,7 @@ from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, PANICS, QUANTILES, SERIES
 from kmemexp.sim import contexts as cx
 from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
-from kmemexp.sim.machine import E_CHUNK, E_DEADLOCK, E_DRY, E_GROW
+from kmemexp.sim.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
 from kmemexp.sim.slots import M_COUNT, M_ENTRIES
 from kmemexp.workload.stream import Kinds, Stream
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CHUNK = 100_000  # events between two returns to Python
 OVERTIME = 4  # a lane ends after so many times its stream's length, even if operations are left
 SLACK_NS = 1_000_000_000  # and this much
+ENDED = (E_DEADLOCK, E_DONE, E_DRY)
 LOWER, UPPER = a.bucket_bounds()
 MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((LOWER + UPPER - 1) / 2))
 
@@ -31,27 +32,37 @@ def run(config: Mapping, kinds: Kinds, stream: Stream, sampling: "Sampling", rep
     from kmemexp import lane  # noqa: PLC0415 - the two drivers share the sampling
 
     t = timed.boot(config, kinds, stream, replica)
-    span = int(stream.time_ns[-1]) if stream.count else 0
-    if t.wired.m[mc.G_CLOSED]:
-        span = closed_span(stream, config["machine"]["cpus"])
-    span = max(span, round(config["workload"].get("duration_s", 0) * 1e9))
+    span = span_ns(config, stream)
     times, painted = lane.sample_times(span, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     entries = np.zeros(sampling.points, np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
     for point, time_ns in enumerate(times):
         last = point == sampling.points - 1
-        t = advance(t, time_ns)
-        if last:
-            t = drain(t, stream.count, OVERTIME * span + SLACK_NS)
+        if t.wired.m[mc.G_EXIT] not in ENDED:
+            t = advance(t, limit_ns(config, stream) if last else time_ns)
         machine = t.base._replace(world=t.world)
         totals = lane.look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
         series[point] = lane.sample(machine, totals, time_ns)
         entries[point] = totals[:, M_ENTRIES].sum()
-    values = lane.memory_metrics(t.base._replace(world=t.world), series, entries) | metrics(t, stream.count)
+    values = lane.memory_metrics(t.base._replace(world=t.world), series, entries) | metrics(t)
     panic = t.world.counters[a.A_PANIC] or t.wired.m[mc.N_PANIC]
     return lane.Lane(replica, lane.metrics_row(values), PANICS[panic], series, snapshots, latency_rows(t.wired),
                      witness.summary(t.wired))  # fmt: skip
+
+
+def span_ns(config: Mapping, stream: Stream) -> int:
+    """Length of a stream, ns."""
+    if not stream.count:
+        return 0
+    if "pause_ns" in config["workload"]:
+        return closed_span(stream, config["machine"]["cpus"])
+    return int(stream.time_ns[-1])
+
+
+def limit_ns(config: Mapping, stream: Stream) -> int:
+    """Time at which a lane ends even if operations are left."""
+    return OVERTIME * span_ns(config, stream) + SLACK_NS
 
 
 def closed_span(stream: Stream, cpus: int) -> int:
@@ -59,35 +70,14 @@ def closed_span(stream: Stream, cpus: int) -> int:
     return int(max(stream.time_ns[stream.cpu == c].sum() for c in range(cpus)))
 
 
-def advance(t: timed.Timed, until: int, budget: int = 1 << 60) -> timed.Timed:
-    """Simulate until a time (ns) or a deadlock, making room where there is none."""
+def advance(t: timed.Timed, until: int) -> timed.Timed:
+    """Simulate until a time (ns), a deadlock or the end of the stream, making room where there is none."""
     while True:
-        left = min(CHUNK, budget)
-        code = t.run(t.world, t.wired.m, t.stream, until, left)
+        code = t.run(t.world, t.wired.m, t.stream, until, CHUNK)
         if code == E_GROW:
             t = timed.enlarge(t)
         elif code != E_CHUNK:
             return t
-        budget -= left
-        if budget <= 0:
-            return t
-
-
-def drain(t: timed.Timed, operations: int, until: int) -> timed.Timed:
-    """Simulate until all operations of the stream are over, at most until a time; a deadlock ends it too."""
-    while t.wired.m[mc.G_EXIT] not in (E_DEADLOCK, E_DRY) and unfinished(t, operations) > 0:
-        now = int(t.wired.m[mc.G_NOW])
-        if now >= until:
-            break
-        t = advance(t, until, CHUNK)
-    return t
-
-
-def unfinished(t: timed.Timed, operations: int) -> int:
-    """Operations of the stream that are not over: not begun, or still going on."""
-    ctx = t.wired.table("contexts")
-    going_on = (ctx[:, cx.X_OP] >= 0) & (ctx[:, cx.X_STATE] != cx.IDLE) & (ctx[:, cx.X_STAGE] != cx.S_NEXT)
-    return operations - int(t.world.counters[a.A_OPS]) + int(going_on.sum())
 
 
 def warm(config: Mapping, kinds: Kinds) -> None:
@@ -132,13 +122,13 @@ def latency_rows(wired: wiring.Wired) -> tuple[tuple, ...]:
     return tuple(rows)
 
 
-def metrics(t: timed.Timed, operations: int) -> dict[str, float]:
+def metrics(t: timed.Timed) -> dict[str, float]:
     """What only a clock can tell, by the names of kmemexp.metrics.TIMED."""
     m, wired = t.wired.m, t.wired
-    now = int(m[mc.G_NOW])
+    ended = int(m[mc.N_ENDED_AT])
     spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
-    total = max(now * int(m[mc.G_CPUS]), 1)
-    done = int(t.world.counters[a.A_OPS])
+    total = max(int(spent.sum()), 1)
+    done = len(t.stream.op) - int(m[mc.G_LEFT])
     values: dict[str, float] = {
         "deadlocks_count": m[mc.N_DEADLOCKS],
         "would_sleep_count": m[mc.N_WOULD_SLEEP],
@@ -147,8 +137,8 @@ def metrics(t: timed.Timed, operations: int) -> dict[str, float]:
         "blockable_locks_count": m[mc.N_BLOCKABLE],
         "page_failures_count": m[mc.N_PAGE_FAILURES],
         "lost_interrupts_count": m[mc.N_LOST],
-        "simulated_ns": now,
-        "throughput_hz": done / now * 1e9 if now else math.nan,
+        "simulated_ns": ended,
+        "throughput_hz": done / ended * 1e9 if ended else math.nan,
         "main_ratio": spent[cx.T_MAIN] / total,
         "interrupt_ratio": spent[[cx.T_SOFT, cx.T_THREAD, cx.T_FAST]].sum() / total,
         "spin_ratio": spent[cx.T_SPIN] / total,
@@ -163,7 +153,7 @@ def metrics(t: timed.Timed, operations: int) -> dict[str, float]:
         "paged_out_count": m[mc.N_DAEMON_PAGES],
         "free_pages_min_count": m[mc.G_LEAST_FREE] if m[mc.G_LIMITED] else math.nan,
         "handed_frees_count": m[mc.N_HANDED],
-        "unfinished_count": unfinished(t, operations),
+        "unfinished_count": m[mc.G_LEFT],
     }
     values["panics_count"] = t.world.counters[a.A_PANICS] + m[mc.N_PANICS]
     for name, hist in _latencies(wired).items():

@@ -185,7 +185,7 @@ def _value(row: tuple, mean: float, half: float, places: int, replicas: int) -> 
     if row.occurs != 0:  # a count of 0 in a few replicas is not exactly 0
         text += f" ± {number(half, places)}"
     if 0 < row.occurs < 1:
-        text += f" in {round(row.occurs * row.n)}/{row.n}"
+        text += f" in {round(row.occurs * row.n)}/{row.n} ({row.occurs_low:.0%} to {row.occurs_high:.0%})"
     return text if row.n == replicas else f"{text} (n={row.n})"
 
 

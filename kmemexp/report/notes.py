@@ -19,7 +19,9 @@ def notes(
         *_machine(metrics),
         *_pairing(table),
         *_rare_events(table, ci),
+        *_deadlocks(metrics, list(axes), ci),
         *_panics(metrics, list(axes), ci),
+        *_short_tails(table, metrics),
         *_failures(metrics),
     ]
 
@@ -80,20 +82,50 @@ def _rare_events(table: pd.DataFrame, ci: float) -> list[str]:
 
 
 def _panics(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
+    found = _occurrences(metrics, axes, "panic", ci)
+    lines = [f'Panic "{panic}": {where}' for panic, where in found[:LINES]]
+    return lines + _more(len(found), "cells with panics")
+
+
+def _deadlocks(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
+    """Where there were deadlocks, how often, and the circle of one of them."""
+    if "deadlock" not in metrics.columns or not (metrics["deadlock"] != "").any():
+        return []
+    first = metrics["deadlock"].where(metrics["deadlock"] == "", "x")
+    found = _occurrences(metrics.assign(_any=first), axes, "_any", ci)
+    lines = [f"Deadlock: {where}" for _, where in found[:LINES]] + _more(len(found), "cells with deadlocks")
+    commonest = metrics.loc[metrics["deadlock"] != "", "deadlock"].mode().iloc[0]
+    cell = metrics.loc[metrics["deadlock"] == commonest].iloc[0]
+    return [
+        *lines,
+        f"For example: {commonest}.",
+        f"How it came about: the same command with action=explain cell={str(cell['cell_key'])[:8]} "
+        f"replica={cell['replica']}",
+    ]
+
+
+def _occurrences(metrics: pd.DataFrame, axes: list[str], column: str, ci: float) -> list[tuple[str, str]]:
+    """Texts of a column, and for each cell that has one, where that is and in how many of its replicas."""
     done = metrics[metrics["status"] == "done"]
     place = done.groupby(axes, observed=True, dropna=False, sort=False).ngroup()
     size = place.value_counts()
-    hit = done[done["panic"] != ""].assign(_place=place)
-    groups = list(hit.groupby(["panic", "_place"], sort=False))
+    hit = done[done[column] != ""].assign(_place=place)
     names = dict(zip(place.drop_duplicates(), labels(done.loc[place.drop_duplicates().index], axes, ", "), strict=True))
-    lines = []
-    for (panic, number), rows in groups[:LINES]:
+    found = []
+    for (text, number), rows in hit.groupby([column, "_place"], sort=False):
         low, high = stats.wilson(len(rows), size[number], ci)
-        lines.append(
-            f'Panic "{panic}": {names[number]}: in {len(rows)} of {size[number]} replicas '
-            f"({low:.0%} to {high:.0%}, Wilson)."
-        )
-    return lines + _more(len(groups), "cells with panics")
+        share = f"in {len(rows)} of {size[number]} replicas ({low:.0%} to {high:.0%}, Wilson)."
+        found.append((text, f"{names[number]}: {share}"))
+    return found
+
+
+def _short_tails(table: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
+    """Quantiles that are left out because there were too few samples to bound them."""
+    short = table[(table["n"] == 0) & (table["failed"] == 0) & table["metric"].astype(str).str.match(r".*_p\d+_ns$")]
+    if short.empty:
+        return []
+    names = ", ".join(short["metric"].astype(str).drop_duplicates().head(3))
+    return [f"-: too few samples for that quantile ({names}): p99 needs 299, p99.9 2995; it is not estimated."]
 
 
 def _failures(metrics: pd.DataFrame) -> list[str]:

@@ -87,6 +87,7 @@ from kmemexp.sim.feed import (
     next_message,
     next_operation,
     next_recorded,
+    over,
     send,
 )
 from kmemexp.sim.heap import KEY, NEVER, TIE, due
@@ -202,8 +203,10 @@ def run(w, m, s, until, budget):
         if by_timer:
             at = m[t + KEY]
         if at > until:
-            m[G_NOW] = max(m[G_NOW], until)
-            m[G_EXIT] = E_DRY if at == NEVER else E_TIME
+            m[G_EXIT] = E_DRY
+            if at != NEVER:
+                m[G_NOW] = max(m[G_NOW], until)
+                m[G_EXIT] = E_TIME
             break
         if left == 0:
             m[G_EXIT] = E_CHUNK
@@ -546,10 +549,13 @@ def done(objects, counters, reg, m, x):
             failed(objects, counters, reg, m, x, row, wanted)
             wanted = False
     m[N_OPS_DONE] += 1
+    if m[x + X_OP] >= 0:
+        over(m)
     log(m, LOG_DONE, x, m[x + X_ANSWER], took)
     if wanted:
         m[x + X_BEGAN] = m[G_NOW]
         m[x + X_QUEUE] = -1
+        m[x + X_OP] = -1
         begin_free(m, objects, x, row)
         fill(m, objects, reg, x)
         return True

@@ -79,6 +79,7 @@ from kmemexp.sim.interrupts import (
 )
 from kmemexp.sim.locks import GRANTED, REFUSED, acquire, release
 from kmemexp.sim.machine import (
+    E_DONE,
     E_GROW,
     G_BOUND,
     G_CLOSED,
@@ -86,6 +87,7 @@ from kmemexp.sim.machine import (
     G_EXIT,
     G_IPI0,
     G_KINDS,
+    G_LEFT,
     G_LOCK0,
     G_MSG_FREE,
     G_NOW,
@@ -107,6 +109,7 @@ from kmemexp.sim.machine import (
     M_PHASE,
     M_SERVER,
     M_SIZE,
+    N_ENDED_AT,
     N_HANDED,
     N_SENT,
 )
@@ -231,6 +234,17 @@ def begin(m, s, objects, x, i):
     m[x + X_STAGE] = S_BEGIN
     if s.op[i] and objects[row, O_ADDR] < 0:
         begin_free(m, objects, x, row)
+        if m[x + X_STAGE] == S_NEXT:
+            over(m)
+
+
+@kernel
+def over(m):
+    """An operation of the stream is over; the last one ends the run."""
+    m[G_LEFT] -= 1
+    m[N_ENDED_AT] = m[G_NOW]
+    if m[G_LEFT] == 0:
+        m[G_EXIT] = E_DONE
 
 
 @kernel

@@ -46,7 +46,7 @@ G_LOG = 15  # events logged
 G_SEED = 16
 G_EVENTS = 17
 G_HOLDS = 18  # 1: a request that waits for memory keeps its map locked
-G_WAITED = 19  # sources with waiters: unused rows are -1
+G_LEFT = 19  # operations of the stream that are not over
 
 # Physical memory, in pages.
 G_LIMITED = 20  # 0: no limit
@@ -94,6 +94,7 @@ N_PAGE_FAILURES = 59  # requests refused for want of pages
 N_PANIC = 60  # first panic that the engine itself saw, P_*
 N_PANICS = 61
 N_DEADLOCK_AT = 62
+N_ENDED_AT = 63  # when the last operation of the stream so far was over
 
 # Where the tables are.
 G_COST0 = 64  # the cost table (sim.costs), in place
@@ -122,6 +123,7 @@ E_CHUNK = 2  # budget of events used up
 E_GROW = 3  # rows of objects or messages are used up: enlarge them and go on
 E_DEADLOCK = 4
 E_DRY = 5  # nothing will ever happen again
+E_DONE = 6  # the last operation of the stream is over
 
 # What a forbidden sleep does.
 W_BLOCK = 0  # the context waits all the same

@@ -144,6 +144,7 @@ def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
     found = [combos.of(grid, int(cell)) for cell in first]
     pieces = {node: _pieces(node, grid, combos, (found, combo)) for node in NODES}
     _check_space(pieces)
+    _check_clock(pieces)
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
@@ -214,6 +215,16 @@ def _check_space(pieces: Mapping[str, Pieces]) -> None:
         config.check_space(maps, objects, machine, workload.get("kinds", {}))
 
 
+def _check_clock(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a closed load without a clock: its operations begin when the ones before have ended."""
+    for cost, workload in set(zip(pieces["cost"].number.tolist(), pieces["workload"].number.tolist(), strict=True)):
+        form = pieces["workload"].forms[workload]
+        if "pause_ns" in form and pieces["cost"].forms[cost]["name"] == "none":
+            raise ConfigError(
+                f"workload={form['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
+            )
+
+
 def _axes(grid: Grid) -> list[str]:
     """Write each cell's axis values as JSON."""
     parts = []
@@ -241,7 +252,8 @@ def _facts(pieces: Mapping[str, Pieces]) -> dict[str, Any]:
         "cpus": cpus,
         **sizes,
         "stream_key": [stream_key(*stream) for stream in streams],
-        "est_ops": np.array([estimate(form) for form in workload.forms], np.int64)[workload.number],
+        "est_ops": np.array([estimate(form) for form in workload.forms], np.int64)[workload.number]
+        * np.where(np.array(["pause_ns" in form for form in workload.forms])[workload.number], cpus, 1),
     }
 
 

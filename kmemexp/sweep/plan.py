@@ -21,7 +21,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sweep import axes, cells
 from kmemexp.sweep.axes import CommandLine, Grid
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export")
+ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain")
 ADHOC = "adhoc"
 
 
@@ -48,6 +48,8 @@ class Plan:
     retry_failed: bool
     max_failures: int | None
     progress: bool
+    cell: str = ""  # action=explain: beginning of a cell's key
+    replica: int | None = None  # action=explain
 
 
 def plan_from(
@@ -93,6 +95,8 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         retry_failed=settings["retry_failed"],
         max_failures=1 if settings["on_error"] == "stop" else settings["max_failures"],
         progress=settings["progress"],
+        cell=settings["cell"],
+        replica=settings["replica"],
     )
 
 

@@ -13,6 +13,7 @@ SOURCES = ("synthetic", "trace")
 TRACE_KEYS = ("name", "source", "trace", "copies", "shift_s", "window_s")
 TRACE_OPTIONS = ("digest",)  # set by the plan: of what was in the file then
 SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
+SYNTHETIC_OPTIONS = ("pause_ns",)
 PHASE_KEYS = ("name", "seconds", "level")
 PHASE_OPTIONS = ("groups", "once")
 KIND_KEYS = ("class", "size", "rate_hz", "lifetime")
@@ -49,7 +50,9 @@ def _check_trace(workload: Mapping[str, Any]) -> None:
 
 
 def _check_synthetic(workload: Mapping[str, Any]) -> None:
-    _keys("workload", workload, SYNTHETIC_KEYS)
+    _keys("workload", workload, SYNTHETIC_KEYS, SYNTHETIC_OPTIONS)
+    if "pause_ns" in workload:
+        _positive("workload.pause_ns", workload["pause_ns"])
     _text("workload.name", workload["name"])
     _number("workload.duration_s", workload["duration_s"])
     _positive("workload.scale", workload["scale"])

@@ -13,6 +13,7 @@ LIFETIMES = 2
 CPUS = 3  # CPU of the allocation, and of the free where that is another one
 CONTEXTS = 4  # soft interrupt or not, may sleep or not
 SHIFTS = 5  # starting times of a trace's copies
+PAUSES = 6  # before the operations of a closed load
 
 
 def generator(seed: int, cause: int, replica: int) -> np.random.Generator:

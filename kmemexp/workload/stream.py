@@ -32,7 +32,7 @@ class Kinds(NamedTuple):
 class Stream(NamedTuple):
     """One lane's n operations in time order. A slot names a live object and is used again after its free."""
 
-    time_ns: np.ndarray  # int64[n], not decreasing
+    time_ns: np.ndarray  # int64[n], not decreasing; of a closed load, the pause before the operation
     op: np.ndarray  # uint8[n], OP_ALLOC or OP_FREE
     kind: np.ndarray  # int16[n], index into Kinds (set on frees too)
     slot: np.ndarray  # int32[n], object slot

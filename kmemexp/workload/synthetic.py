@@ -31,14 +31,26 @@ class Plan(NamedTuple):
 def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequence[int]) -> Load:
     """Streams of a checked synthetic workload, one per replica.
 
-    Kinds are numbered in alphabetical order, so that a workload means the same however its config was written.
+    Kinds are numbered in alphabetical order, so that a workload means the same however its config was written. With
+    `pause_ns` the load is closed: rates count for each CPU, and `time_ns` holds the pause before each operation.
     """
+    if closed := "pause_ns" in workload:
+        workload = {**workload, "scale": workload["scale"] * cpus}
     names = tuple(sorted(workload["kinds"]))
     rows = [workload["kinds"][name] for name in names]
     at_once = max(1, GROUP // max(1, phases.expected_operations(workload)))
     plan = _plan(workload, rows)
     groups = (replicas[i : i + at_once] for i in range(0, len(replicas), at_once))
-    return Load(kinds_table(names, rows), tuple(s for group in groups for s in _streams(plan, cpus, seed, group)))
+    streams = tuple(s for group in groups for s in _streams(plan, cpus, seed, group))
+    if closed:
+        streams = tuple(_paused(s, workload["pause_ns"], seed, r) for s, r in zip(streams, replicas, strict=True))
+    return Load(kinds_table(names, rows), streams)
+
+
+def _paused(stream: Stream, mean_ns: float, seed: int, replica: int) -> Stream:
+    """Turn times into pauses: each operation begins so long after the last one of its CPU has ended."""
+    pauses = seeds.generator(seed, seeds.PAUSES, replica).exponential(mean_ns, stream.count)
+    return stream._replace(time_ns=pauses.round().astype(np.int64))
 
 
 def kinds_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Kinds:
