@@ -91,6 +91,7 @@ class Interrupts:
     rate_hz: float | None = None  # of the fastest source that scales; the others in proportion
     clock_allocates: bool = False  # claim C3: the clock's fast interrupt allocates a little
     depth: int = 32  # interrupts that wait for their handler before they are lost
+    queue: int = 64  # objects that a program's queue holds; one more is freed at once
     sources: dict[str, Any] = field(default_factory=dict)
 
 
@@ -411,6 +412,7 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     one_of("interrupts.would_sleep", interrupts["would_sleep"], ("block", "panic"))
     one_of("interrupts.on_deadlock", interrupts["on_deadlock"], ("stop", "continue"))
     at_least("interrupts.depth", interrupts["depth"], 1)
+    at_least("interrupts.queue", interrupts["queue"], 1)
     if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:
         raise ConfigError(f"interrupts.rate_hz={interrupts['rate_hz']}: must be above 0, or null for the sources' own")
     return {**interrupts}

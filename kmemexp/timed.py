@@ -163,6 +163,7 @@ def _plan(config: Mapping, sources: Mapping[str, Mapping[str, Any]], replica: in
         goes_on=interrupts["on_deadlock"] == "continue",
         holds=bool(config["memory"].get("sleep_locked")),
         depth=interrupts["depth"],
+        queue_depth=interrupts["queue"],
         log_rows=log_rows,
         seed=config["seed"] * 1_000_003 + replica,
         cost=config["cost"],

@@ -14,6 +14,7 @@ from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
 from kmemexp.sim.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
 from kmemexp.sim.slots import M_COUNT, M_ENTRIES
+from kmemexp.workload import phases
 from kmemexp.workload.stream import Kinds, Stream
 
 if TYPE_CHECKING:
@@ -53,16 +54,18 @@ def run(config: Mapping, kinds: Kinds, stream: Stream, sampling: "Sampling", rep
 
 def span_ns(config: Mapping, stream: Stream) -> int:
     """Length of a stream, ns."""
-    if not stream.count:
-        return 0
     if "pause_ns" in config["workload"]:
         return closed_span(stream, config["machine"]["cpus"])
-    return int(stream.time_ns[-1])
+    last = int(stream.time_ns[-1]) if stream.count else 0
+    if config["workload"]["source"] == "synthetic":
+        return max(last, round(phases.length_s(config["workload"]) * 1e9))
+    return last
 
 
 def limit_ns(config: Mapping, stream: Stream) -> int:
     """Time at which a lane ends even if operations are left."""
-    return OVERTIME * span_ns(config, stream) + SLACK_NS
+    span = span_ns(config, stream)
+    return OVERTIME * span + SLACK_NS if stream.count else span
 
 
 def closed_span(stream: Stream, cpus: int) -> int:

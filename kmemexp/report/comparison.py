@@ -11,14 +11,14 @@ from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
 from kmemexp.sweep import stats
 
-CONDITIONS = ("workload", "machine", "cost", "memory", "sample", "seed")
+CONDITIONS = ("scenario", "workload", "machine", "cost", "memory", "sample", "seed")
 """First words of the axes that say what a design is tried on; every other axis is part of the design."""
 
 LOAD = ("interrupts.rate_hz", "interrupts.sources", "interrupts.clock_allocates")
 """Axes that belong to the load although their group is part of the design."""
 
 GROUPS = (
-    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
+    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample", "scenario",
 )  # fmt: skip
 """Columns without a dot that are axes: configuration groups."""
 

@@ -54,7 +54,7 @@ def enter(st, m, nbytes, align, attr):
     else:
         node = create(st)
         if node < 0:
-            return RECURSES if st.p.supply == ON_DEMAND else NO_ENTRY
+            return none_left(st)
         st.node[node, START], st.node[node, END], st.node[node, ATTR] = addr, addr + nbytes, attr
         link(st, m, prev, node)
         # The end of a header is the map's upper bound: the first entry always becomes first_free.
@@ -127,7 +127,7 @@ def remove(st, m, addr, stop):
     node, found = lookup(st, m, addr)
     if found:
         if addr > st.node[node, START] and not clip_start(st, m, node, addr):
-            return NO_ENTRY
+            return none_left(st)
         st.maps[m, HINT] = st.node[node, PREV]
     else:
         node = st.node[node, NEXT]
@@ -137,12 +137,18 @@ def remove(st, m, addr, stop):
         st.maps[m, FIRST_FREE] = st.node[node, PREV]
     while node != m and st.node[node, START] < stop:
         if st.node[node, END] > stop and not clip_end(st, m, node, stop):
-            return NO_ENTRY
+            return none_left(st)
         above = st.node[node, NEXT]
         st.maps[m, FREE] += st.node[node, END] - st.node[node, START]
         unlink(st, m, node)
         node = above
     return 0
+
+
+@kernel
+def none_left(st):
+    """What an operation answers that found no map entry."""
+    return RECURSES if st.p.supply == ON_DEMAND else NO_ENTRY
 
 
 @kernel

@@ -115,8 +115,9 @@ def map_step(arena, answer, account, reg, i, counters, op):
             counters[A_EXHAUSTED] += 1
     elif answer == MAP_FREE:
         counters[A_MAP_OPS] += 1
-        if map_free(arena, m, reg[i, R_BASE], nbytes, cpu) == NO_ENTRY:
-            note_panic(counters, P_ENTRIES, op)
+        answer = map_free(arena, m, reg[i, R_BASE], nbytes, cpu)
+        if answer < 0:
+            note_panic(counters, P_RECURSION if answer == RECURSES else P_ENTRIES, op)
         else:
             counters[account] -= nbytes
     else:
