@@ -422,8 +422,10 @@ def _cost(cost: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in cost.items():
         if key.endswith("_ns") and not 0 <= value < 1e12:
             raise ConfigError(f"cost.{key}={value}: must be 0 to 1e12 ns")
+    if cost["name"] == "none":
+        return {"name": "none"}
     at_least("cost.socket_cpus", cost["socket_cpus"], 1)
-    return {"name": cost["name"]} if cost["name"] == "none" else dict(cost)
+    return dict(cost)
 
 
 def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:

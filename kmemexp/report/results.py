@@ -46,8 +46,8 @@ class Results:
         cls,
         metrics: pa.Table,
         series: pa.Table | None = None,
-        snapshots: pa.Table | None = None,
         latency: pa.Table | None = None,
+        snapshots: pa.Table | None = None,
     ) -> "Results":
         """Wrap result tables (`sweep.schema`) that are in memory."""
         return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots, "latency": latency}))

@@ -69,7 +69,7 @@ def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
 
 
 def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-    """Simulate every lane of these plans in this process: metrics, series, snapshots and latency, with nothing stored.
+    """Simulate every lane of these plans in this process: metrics, series, latency and snapshots, with nothing stored.
 
     Raises whatever a cell raises.
     """
@@ -79,7 +79,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
         for batch in make_batches(plan.cells, range(plan.replicas), ()):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
-    return _metrics(lanes), _series(lanes), _snapshots(lanes), _latency(lanes)
+    return _metrics(lanes), _series(lanes), _latency(lanes), _snapshots(lanes)
 
 
 @functools.cache

@@ -46,6 +46,7 @@ def metrics_table(cells: list[dict], replicas: int = 6, failed: tuple = (), nois
                 "axes": json.dumps(axes),
                 "config": json.dumps({"number": number}),
                 "panic": None if lost else "",
+                "deadlock": None if lost else "",
             }
             row |= dict.fromkeys(NAMES) if lost else _numbers(axes, replica, noise)
             row |= {} if lost else {name: float(value(axes, replica)) for name, value in values.items()}
@@ -89,6 +90,7 @@ def write(root: Path, metrics: pa.Table) -> None:
         tables = {
             "metrics": rows,
             "series": pa.Table.from_pylist(series, SCHEMAS["series"]),
+            "latency": SCHEMAS["latency"].empty_table(),
             "snapshots": pa.Table.from_pylist(shots, SCHEMAS["snapshots"]),
         }
         for name in part.tables:

@@ -81,7 +81,7 @@ def test_the_terminal_output_reads_well(whole):
     assert "Failed: 2 of 72 replicas" in shown
     assert f"2 {TIMES} ValueError: no memory [0a1b2c3d] (dragonfly_nokmem on filetree)" in shown
     assert 'Panic "kmem_map too small": filetree, kva_bytes 192 MiB, freebsd4: in 2 of 6 replicas' in shown
-    assert "0.33 ± 0.54 in 2/6" in shown
+    assert "0.33 ± 0.54 in 2/6 (10% to 70%)" in shown
     assert "RAM 128 MiB; KVA 192 MiB, 512 MiB" in shown
 
 

@@ -23,6 +23,8 @@ class Lane(NamedTuple):
     panic: str
     series: np.ndarray
     snapshots: list[tuple[int, str, np.ndarray]]
+    latency: tuple[tuple, ...]
+    deadlock: str
 
 
 @dataclass
@@ -63,7 +65,9 @@ def _lane(config: dict, replica: int) -> Lane:
             time.sleep(0.01)
     rng = np.random.default_rng([config["n"], replica, config["seed"]])
     shots = [(i, name, rng.integers(0, 256, 4, np.uint8)) for i in range(2) for name in ("kernel_map", "kmem_map")]
-    return Lane(replica, rng.random(len(NAMES)), "", rng.integers(0, 1 << 40, (5, len(SERIES))), shots)
+    series = rng.integers(0, 1 << 40, (5, len(SERIES)))
+    latency = (("alloc_main", 7, *rng.random(5).tolist()),)
+    return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "")
 
 
 def warm(configs: list[dict]) -> None:

@@ -189,7 +189,7 @@ def test_of_two_committers_with_the_same_rows_one_wins(root: str) -> None:
     assert first.commit(mine) == mine
     assert second.commit(theirs) == []
     assert rows(second.read()) == rows(first.read()) == listed(root)
-    assert len(files(root)) == 3
+    assert len(files(root)) == 4
 
 
 def test_many_committers_at_once_leave_each_row_once(root: str) -> None:

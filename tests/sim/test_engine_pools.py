@@ -1,0 +1,255 @@
+"""The engine as a loss system: pools of pages and of KVA, reserves, finite sources, full rings (Q7-Q10).
+
+Requests that cannot wait are lost when the pool is empty: what is lost follows from Erlang, Engset and birth-death chains.
+Expected numbers: closed forms, tabulated in the project's validation suite. Each is met within four standard errors, by
+batch means, and the run is long enough for these to be small.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from sim.timed_machine import bench
+
+from kmemexp import timed, timed_lane, wiring
+from kmemexp.compose import EXEC, MAP_NAMES
+from kmemexp.compose import PAGER as PAGER_MAP
+from kmemexp.sim import contexts as cx
+from kmemexp.sim import machine as mc
+from kmemexp.sim import probes as a
+from kmemexp.sim.arenas import vm_map
+from kmemexp.sim.slots import ATTR_WIRED, F_NOWAIT, F_RESERVE, PAGE
+from kmemexp.sweep.plan import plan_from
+from kmemexp.workload import build, stream
+
+BATCHES = 25
+MAIN, INTERRUPT = 0, 1  # levels of requests
+EXPONENTIAL = {"law": "exponential", "mean_s": 1.0}
+LAWS = {
+    "fixed": {"law": "fixed", "seconds": 1.0},
+    "exponential": EXPONENTIAL,
+    "hyperexponential": {"law": "hyperexponential", "means_s": [0.5, 5.5], "weights": [0.9, 0.1]},
+}
+
+
+class Losses(NamedTuple):
+    """What happened between two times each: asked for and refused, int64[2, intervals], by level; pages in use."""
+
+    asked: np.ndarray
+    refused: np.ndarray
+    in_use: np.ndarray
+
+
+def agrees(values: Sequence[float], expected: float, tolerance: float, weights: Sequence[float] | None = None) -> None:
+    """Compare the (weighted) mean of batches with what is expected; `tolerance` is what 4 standard errors may be."""
+    values = np.asarray(values, float)
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, float)
+    mean = np.average(values, weights=weights)
+    error = np.sqrt(np.sum((weights * (values - mean)) ** 2) / (1 - 1 / len(values))) / weights.sum()
+    assert 4 * error < tolerance * expected
+    assert mean == pytest.approx(expected, abs=4 * error)
+
+
+def batches(values: np.ndarray) -> np.ndarray:
+    """Sums of equal batches, the first of which is left out: the system begins empty."""
+    return values.reshape(BATCHES + 1, -1).sum(axis=1)[1:]
+
+
+def lost(losses: Losses, level: int, expected: float, tolerance: float) -> None:
+    asked, refused = batches(losses.asked[level]), batches(losses.refused[level])
+    agrees(refused / asked, expected, tolerance, weights=asked)
+
+
+@functools.cache
+def config() -> dict:
+    """A machine without costs and without interrupts but the stream's."""
+    overrides = ["design=dragonfly_nokmem", "cost=zero", "interrupts/sources=none", "interrupts.big_lock=false"]
+    return json.loads(plan_from(overrides)[0].cells["config"].iloc[0])
+
+
+def load(kinds: dict, seconds: float, seed: int) -> stream.Load:
+    workload = {"name": "pool", "source": "synthetic", "duration_s": float(seconds), "scale": 1.0, "kinds": kinds,
+                "phases": [{"name": "only", "seconds": float(seconds), "level": 1.0}]}  # fmt: skip
+    return build.build(workload, cpus=config()["machine"]["cpus"], seed=seed, replicas=[0])
+
+
+def unit(rate_hz: float, lifetime: dict = EXPONENTIAL, *, level: int = MAIN, klass: str = "kva_wired") -> dict:
+    """A kind of one page, requested without waiting."""
+    size = {"law": "fixed", "bytes": PAGE}
+    return {"class": klass, "size": size, "rate_hz": float(rate_hz), "lifetime": lifetime, "nowait": 1.0,
+            "soft": float(level)}  # fmt: skip
+
+
+def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps: dict[int, int] | None = None,
+         per_batch: int = 1, seed: int = 1) -> Losses:  # fmt: skip
+    """Play Poisson arrivals of these kinds against a pool of physical pages, or maps of so many pages each.
+
+    Of the pages, `reserve` are for interrupts alone: requests of the mainline are made with M_USE_RESERVE.
+    """
+    seconds = arrivals / sum(kind["rate_hz"] for kind in kinds.values())
+    made = load(kinds, seconds, seed)
+    ops = made.streams[0]
+    allocs = ops.op == stream.OP_ALLOC
+    level = (ops.flags[allocs] != F_NOWAIT).astype(int)
+    ops.flags[ops.flags == F_NOWAIT] |= F_RESERVE
+    t = timed.boot(config(), made.kinds, ops, 0)
+    if pages:
+        thresholds = {mc.G_LIMITED: 1, mc.G_FREE: pages, mc.G_INTERRUPT_MIN: reserve, mc.G_RESERVED: reserve}
+        t.wired.m[list(thresholds)] = list(thresholds.values())
+    if maps:
+        arena = vm_map.init(vm_map.Params(entry_limit=1 << 12), kva_bytes=1 << 30, cpus=2, maps=len(MAP_NAMES))
+        for i, (number, count) in enumerate(maps.items()):
+            vm_map.add_map(arena, number, (1 + i) << 28, count * PAGE)
+        t = t._replace(world=t.world._replace(arena=arena))
+    intervals = (BATCHES + 1) * per_batch
+    times = np.linspace(0, seconds * 1e9, intervals + 1).astype(np.int64)
+    refused, in_use = np.zeros((2, intervals), np.int64), np.zeros(intervals, np.int64)
+    for i, until in enumerate(times[1:].tolist()):
+        t = timed_lane.advance(t, until)
+        refused[:, i] = refusals(t)
+        in_use[i] = pages - t.wired.m[mc.G_FREE]
+    assert refused[:, -1].sum() == t.world.counters[a.A_FAILURES]
+    edges = np.searchsorted(times[1:], ops.time_ns[allocs])
+    asked = np.stack([np.bincount(edges[level == n], minlength=intervals) for n in (MAIN, INTERRUPT)])
+    return Losses(asked, np.diff(refused, prepend=0), in_use)
+
+
+def refusals(t: timed.Timed) -> list[int]:
+    """Requests refused so far, by level."""
+    ctx = t.wired.table("contexts")
+    soft = ctx[:, cx.X_KIND] == cx.SOFT
+    return [int(ctx[~soft, cx.X_FAILED].sum()), int(ctx[soft, cx.X_FAILED].sum())]
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(("units", "offered", "loss"), [(1, 1, 0.5), (5, 3, 0.110054), (10, 5, 0.018385)])
+def test_a_pool_loses_what_erlang_says_whatever_the_law_of_the_holding_times(units, offered, loss, law) -> None:
+    lost(play({"unit": unit(offered, LAWS[law])}, 5e5, pages=units), MAIN, loss, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("units", "offered", "loss", "tolerance"),
+    [(2, 1, 0.2, 0.05), (10, 8, 0.121661, 0.05), (16, 10, 0.022302, 0.1), (32, 20, 0.003380, 0.25),
+     (64, 50, 0.008439, 0.25)],
+)  # fmt: skip
+def test_larger_pools_lose_less_as_erlang_says(units, offered, loss, tolerance) -> None:
+    interrupts = {"unit": unit(offered, level=INTERRUPT)}
+    lost(play(interrupts, 5e5, pages=units), INTERRUPT, loss, tolerance)
+
+
+@pytest.mark.parametrize(("units", "offered", "mean"), [(10, 5, 4.908077), (64, 50, 49.578029)])
+def test_pages_in_use_are_what_is_offered_less_what_is_lost(units, offered, mean) -> None:
+    losses = play({"unit": unit(offered)}, 4e5, pages=units, per_batch=100)
+    agrees(batches(losses.in_use) / 100, mean, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("reserve", "main", "interrupt"),
+    [(0, 0.045593, 0.045593), (1, 0.072556, 9.463832e-3), (2, 0.100247, 2.009402e-3), (4, 0.169954, 9.774362e-5)],
+)
+def test_a_reserve_shifts_losses_from_interrupts_to_the_mainline(reserve, main, interrupt) -> None:
+    kinds = {"main": unit(12), "interrupt": unit(3, level=INTERRUPT)}
+    losses = play(kinds, 1.5e6, pages=20, reserve=reserve)
+    lost(losses, MAIN, main, 0.05)
+    lost(losses, INTERRUPT, interrupt, 1.0 if reserve == 4 else 0.25)
+
+
+def test_a_reserve_of_a_large_pool() -> None:
+    losses = play({"main": unit(50), "interrupt": unit(5, level=INTERRUPT)}, 1e6, pages=64, reserve=1)
+    lost(losses, MAIN, 0.035480, 0.15)
+    lost(losses, INTERRUPT, 2.571044e-3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "loads", "losses", "tolerance"),
+    [((10, 10), (5, 5), (0.018385, 0.018385), 0.1), ((5, 15), (4, 6), (0.199067, 0.000892), 0.35),
+     ((16, 4), (12, 3), (0.060413, 0.206107), 0.05)],
+)  # fmt: skip
+def test_each_of_two_maps_loses_what_it_would_alone(sizes, loads, losses, tolerance) -> None:
+    kinds = {"main": unit(loads[0], klass="exec"), "interrupt": unit(loads[1], level=INTERRUPT, klass="pager")}
+    found = play(kinds, 1e6, maps={EXEC: sizes[0], PAGER_MAP: sizes[1]})
+    lost(found, MAIN, losses[0], tolerance)
+    lost(found, INTERRUPT, losses[1], tolerance)
+
+
+def test_one_map_for_both_loses_ten_times_less_than_two_halves() -> None:
+    kinds = {"main": unit(5, klass="exec"), "interrupt": unit(5, level=INTERRUPT, klass="exec")}
+    found = play(kinds, 2e6, maps={EXEC: 20})
+    lost(found, MAIN, 0.001869, 0.25)
+    lost(found, INTERRUPT, 0.001869, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("sources", "units", "rate", "time", "call"),
+    [(10, 3, 0.2, 0.166667, 0.136808), (8, 4, 0.5, 0.187166, 0.134100), (16, 4, 0.25, 0.250689, 0.224470),
+     (32, 8, 0.25, 0.154058, 0.140374), (64, 16, 0.2, 0.028261, 0.025327)],
+)  # fmt: skip
+def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(sources, units, rate, time, call) -> None:
+    """Engset, made of memoryless events that find nothing to do where the source is in the other state.
+
+    A source in state "holds" replaces its unit when it ought to ask for one, which always succeeds; "rests" frees nothing.
+    """
+    scale = 1e6  # Hz: a unit is held for a microsecond
+    memory = {"free": units, "reserved": 0, "interrupt_min": 0, "cache": 0, "user": 0, "minimum": 0, "target": 0}
+    w = wiring.Wiring(memory=memory | {"cluster": 1}, queue_depth=1, seed=3)
+    for i in range(sources):
+        ask = {"alloc": {"kind": "unit", "bytes": PAGE, "flags": "nowait", "queue": f"of {i}"}}
+        w.source(f"ask {i}", "device", [{"free": f"of {i}"}, ask], law="poisson", rate_hz=rate * scale)
+        w.source(f"rest {i}", "soft", [{"free": f"of {i}"}], law="poisson", rate_hz=scale)
+    look = {"alloc": {"kind": "unit", "bytes": PAGE, "flags": "nowait", "queue": "seen"}}
+    w.source("observer", "fast", [look, {"free": "seen"}], law="poisson", rate_hz=5 * scale)
+    machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
+    span = int(3e7 / (sources * (1 + rate) + 5) / scale * 1e9 / 20)
+    rows = []
+    for batch in range(BATCHES + 1):
+        machine.run((batch + 1) * span)
+        ctx = machine.wired.table("contexts")
+        failed = [ctx[ctx[:, cx.X_KIND] == kind, cx.X_FAILED].sum() for kind in (cx.THREAD, cx.FAST)]
+        counts = [machine.histogram(name).sum() for name in ("alloc_device", "free_device", "alloc_fast")]
+        rows.append([counts[0] - counts[1], failed[0], counts[2], failed[1]])
+    asked, refused, looks, empty = np.diff(rows, axis=0).T
+    agrees(refused / asked, call, 0.1, weights=asked)
+    agrees(empty / looks, time, 0.1, weights=looks)
+    assert refused.sum() / asked.sum() < empty.sum() / looks.sum()
+
+
+@pytest.mark.parametrize(
+    ("rho", "room", "loss"), [(0.8, 5, 0.088819), (0.9, 10, 0.050814), (1.0, 7, 0.125), (1.5, 4, 0.383886)]
+)
+def test_a_ring_of_interrupts_that_is_full_loses_those_that_come(rho, room, loss) -> None:
+    w = wiring.Wiring(depth=room - 1, seed=4)
+    work = {"work": {"law": "exponential", "ns": 10_000}}
+    w.source("irq", "device", [work], law="poisson", rate_hz=rho * 1e5)
+    machine = bench(w)
+    rows = []
+    for batch in range(BATCHES + 1):
+        machine.run((batch + 1) * 400_000_000)
+        rows.append([machine.count("N_INTERRUPTS"), machine.count("N_LOST")])
+    came, none = np.diff(rows, axis=0).T
+    agrees(none / came, loss, 0.05, weights=came)
+
+
+def test_live_objects_are_poisson_and_live_bytes_compound_poisson_in_the_machine() -> None:
+    size = {"law": "uniform", "low_bytes": 1, "high_bytes": 191}
+    kind = {"class": "malloc", "size": size, "rate_hz": 1000.0, "lifetime": {"law": "exponential", "mean_s": 0.2}}
+    made = load({"object": kind}, 1300.0, 5)
+    t = timed.boot(config(), made.kinds, made.streams[0], 0)
+    t = timed_lane.advance(t, 2_000_000_000)
+    live, held = [], []
+    for second in range(2, 1300):
+        t = timed_lane.advance(t, second * 1_000_000_000)
+        objects, counters = t.world.objects, t.world.counters
+        there = objects[:, a.O_ADDR] >= 0
+        live.append(int(there.sum()))
+        held.append(int(objects[there, a.O_SIZE].sum()))
+        assert live[-1] == counters[a.A_ALLOCS] - counters[a.A_FREES]
+        assert held[-1] == counters[a.A_REQUESTED]
+    n = len(live)
+    assert np.mean(live) == pytest.approx(200, abs=4 * np.sqrt(200 / n))
+    assert np.var(live) == pytest.approx(200, rel=4 * np.sqrt(2 / n))
+    assert np.mean(np.array(live) > 230) == pytest.approx(1.714754e-2, abs=4 * np.sqrt(1.714754e-2 / n))
+    assert np.mean(held) == pytest.approx(19200, abs=4 * 1565.63 / np.sqrt(n))
+    assert np.std(held) == pytest.approx(1565.63, rel=4 * np.sqrt(0.5 / n))
