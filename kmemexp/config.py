@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from kmemexp import metrics
+from kmemexp import metrics, sources
 from kmemexp.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
@@ -415,6 +415,9 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     at_least("interrupts.queue", interrupts["queue"], 1)
     if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:
         raise ConfigError(f"interrupts.rate_hz={interrupts['rate_hz']}: must be above 0, or null for the sources' own")
+    sources.check(interrupts["sources"])
+    if interrupts["clock_allocates"] and not interrupts["sources"].get("clock"):
+        raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
     return {**interrupts}
 
 

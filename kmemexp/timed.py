@@ -15,6 +15,7 @@ from kmemexp.sim.heap import alarm
 from kmemexp.sim.interrupts import S_COUNT, S_FIRST
 from kmemexp.sim.probes import ABSENT, O_ADDR, O_COUNT, O_SIZE
 from kmemexp.sim.slots import F_HARD, F_SOFT, PAGE, R_COUNT
+from kmemexp.sources import KEYS, PRIORITIES, SPL
 from kmemexp.workload import stream as w
 
 ROWS = 1024  # objects that there is room for at first
@@ -94,16 +95,10 @@ def rows_of_objects(n: int) -> np.ndarray:
 def with_interrupt_kinds(kinds: w.Kinds, sources: Mapping[str, Mapping[str, Any]]) -> w.Kinds:
     """Add the kinds that programs allocate to those of the workload; one of the same name is the workload's."""
     new = {}
-    for name, source in sources.items():
-        for i, item in enumerate(source.get("program", [])):
+    for source in sources.values():
+        for item in source.get("program", []):
             if "alloc" in item:
                 kind = item["alloc"]
-                where = f"interrupts.sources.{name}.program[{i}].alloc"
-                for key in ("kind", "class", "bytes"):
-                    if key not in kind:
-                        raise ConfigError(f"{where}.{key}: is missing")
-                if kind["class"] not in w.CLASS_NAMES:
-                    raise ConfigError(f"{where}.class={kind['class']}: unknown; there are {', '.join(w.CLASS_NAMES)}")
                 new.setdefault(kind["kind"], kind)
     new = {name: kind for name, kind in sorted(new.items()) if name not in kinds.names}
     if not new:
@@ -139,7 +134,7 @@ def _memory_tasks(memory: Mapping[str, Any], sources: Mapping[str, Any]) -> dict
     ns = memory["io_ns"]
     write = [{"io": {"source": "pageout_io", "ns": ns}}] if "disk" in sources else [{"sleep": ns}]
     tasks = {
-        "pagedaemon": {"mode": "task", "priority": wiring.PRIORITIES["daemon"], "program": [
+        "pagedaemon": {"mode": "task", "priority": PRIORITIES["daemon"], "program": [
             {"rest": None}, {"work": memory["scan_ns"]}, *write, {"reclaim": None}]},
     }  # fmt: skip
     if "disk" in sources:
@@ -175,29 +170,10 @@ def _plan(config: Mapping, sources: Mapping[str, Mapping[str, Any]], replica: in
     return plan
 
 
-KEYS = {"mode": "mode", "law": "law", "rate_hz": "rate_hz", "period_ns": "period_ns", "burst": "burst", "gap_ns": "gap_ns",
-        "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
-        "scales": "", "locks": ""}  # fmt: skip
-"""Keys of a source in the configuration, and what they are called in wiring.Source."""
-
-
 def add_source(plan: wiring.Wiring, name: str, source: Mapping[str, Any]) -> None:
-    """Add a source from the configuration. Raises ConfigError for what is wrong with it."""
-    where = f"interrupts.sources.{name}"
-    if not isinstance(source, Mapping):
-        raise ConfigError(f"{where}: must be a mapping, not {source!r}")
-    for key in source:
-        if key not in KEYS:
-            raise ConfigError(f"{where}.{key}: unknown key; there are {', '.join(KEYS)}")
-    if "mode" not in source:
-        raise ConfigError(f"{where}.mode: is missing; there are {', '.join(wiring.MODES)}")
-    if source.get("class") and source["class"] not in wiring.CLASSES:
-        raise ConfigError(f"{where}.class={source['class']}: unknown; there are {', '.join(wiring.CLASSES)}")
+    """Add a source from the configuration, which has been checked."""
     for lock, spec in source.get("locks", {}).items():
         plan.lock(lock, spec)
-    route = source.get("route", 0)
-    if isinstance(route, str) and route not in wiring.ROUTES:
-        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(wiring.ROUTES)}")
     plan.source(name, **{KEYS[key]: value for key, value in source.items() if KEYS[key]})
 
 
@@ -251,7 +227,7 @@ def _locks(
 
 def _for_all_cpus(spec: str, plan: wiring.Wiring) -> str:
     """Add a spin lock to a bare spl level where no big lock keeps the other CPUs out: spl masks interrupts of one CPU."""
-    bare = all(word in wiring.SPL for word in spec.split("+"))
+    bare = all(word in SPL for word in spec.split("+"))
     return f"{spec}+spin" if bare and plan.cpus > 1 and not plan.big_lock else spec
 
 

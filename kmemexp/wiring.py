@@ -16,56 +16,11 @@ from kmemexp.sim import costs
 from kmemexp.sim import interrupts as ir
 from kmemexp.sim import locks as lk
 from kmemexp.sim import machine as mc
+from kmemexp.sim import programs as pg
 from kmemexp.sim.heap import KEY, NEVER, POS
 from kmemexp.sim.probes import BUCKETS, H_WAIT
-from kmemexp.sim.slots import F_HARD, F_INTERRUPT, F_NOWAIT, F_RESERVE, F_SOFT
 from kmemexp.sim.waitgraph import W_COUNT, WITNESSES
-
-CLASSES = (
-    "tty",
-    "net",
-    "bio",
-    "cam",
-    "clock",
-    "stat",
-    "softtty",
-    "softnet",
-    "softcam",
-    "softvm",
-    "softtq",
-    "softclock",
-)
-"""Classes of interrupts, one bit of an spl mask each (FreeBSD 4 sys/i386/isa/ipl_funcs.c, include/ipl.h)."""
-SOFT_CLASSES = frozenset(name for name in CLASSES if name.startswith("soft"))
-LATE = ("softtq", "softclock")  # blocked by every mask but those of the clocks
-
-SPL = {
-    "spltty": ("tty", *LATE),
-    "splimp": ("net", *LATE),
-    "splnet": ("softnet", *LATE),
-    "splbio": ("bio", *LATE),
-    "splcam": ("cam", *LATE),
-    "splvm": ("net", "bio", "cam", *LATE),
-    "splsoftclock": ("softclock",),
-    "splstatclock": ("stat",),
-    "splclock": CLASSES,
-    "splhigh": CLASSES,
-}
-"""What each level covers."""
-
-MODES = {"task": cx.MAIN, "soft": cx.SOFT, "device": cx.THREAD, "fast": cx.FAST}
-PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
-"""Priorities of DragonFly, August 2003: kernel thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
-ROUTES = ("each", "spread")
-FLAGS = {
-    "wait": 0,
-    "nowait": F_NOWAIT,
-    "reserve": F_RESERVE,
-    "intwait": F_RESERVE | F_INTERRUPT,
-    "intnowait": F_NOWAIT | F_RESERVE | F_INTERRUPT,
-}
-"""How a program's allocation may wait: M_WAITOK, M_NOWAIT, M_USE_RESERVE, M_INTWAIT, M_INTNOWAIT."""
-LEVEL_FLAGS = {cx.MAIN: 0, cx.SOFT: F_SOFT, cx.THREAD: F_SOFT, cx.FAST: F_HARD}
+from kmemexp.sources import CLASSES, FLAGS, LATE, LEVEL_FLAGS, MODES, PRIORITIES, ROUTES, SOFT_CLASSES, SPL, known
 
 
 class Lock(NamedTuple):
@@ -263,7 +218,7 @@ def _link(w: Wiring, wired: Wired, sources: Sequence[Source], first: Sequence[in
     people = ctx[w.cpus * w.threads :]
     kind_of = people[:, cx.X_SOURCE].copy()
     people[:, cx.X_SOURCE] = at["sources"] + kind_of * ir.S_COUNT
-    program = at["programs"] + np.array(starts, np.int64)[kind_of] * ir.I_COLUMNS
+    program = at["programs"] + np.array(starts, np.int64)[kind_of] * pg.I_COLUMNS
     ipi = len(w.sources)
     program[kind_of == ipi] = cx.MESSAGES
     program[kind_of > ipi] = cx.RECORDED
@@ -292,14 +247,14 @@ def _link_programs(wired: Wired, at: Mapping[str, int]) -> None:
     """Turn the operands of program items into places."""
     items = wired.table("programs")
     code = items[:, 0]
-    items[:, 5] = at["programs"] + items[:, 5] * ir.I_COLUMNS
-    widths = {ir.I_LOCK: ("locks", mc.L_COUNT), ir.I_UNLOCK: ("locks", mc.L_COUNT), ir.I_RAISE: ("sources", ir.S_COUNT),
-              ir.I_AWAIT: ("sources", ir.S_COUNT), ir.I_IO: ("sources", ir.S_COUNT)}  # fmt: skip
+    items[:, 5] = at["programs"] + items[:, 5] * pg.I_COLUMNS
+    widths = {pg.I_LOCK: ("locks", mc.L_COUNT), pg.I_UNLOCK: ("locks", mc.L_COUNT), pg.I_RAISE: ("sources", ir.S_COUNT),
+              pg.I_AWAIT: ("sources", ir.S_COUNT), pg.I_IO: ("sources", ir.S_COUNT)}  # fmt: skip
     for verb, (table, width) in widths.items():
         items[code == verb, 1] = at[table] + items[code == verb, 1] * width
     row = wired.shape["queues"][2]
-    items[code == ir.I_FREE, 1] = at["queues"] + items[code == ir.I_FREE, 1] * row
-    items[code == ir.I_ALLOC, 4] = at["queues"] + items[code == ir.I_ALLOC, 4] * row
+    items[code == pg.I_FREE, 1] = at["queues"] + items[code == pg.I_FREE, 1] * row
+    items[code == pg.I_ALLOC, 4] = at["queues"] + items[code == pg.I_ALLOC, 4] * row
 
 
 def enlarge_messages(wired: Wired) -> Wired:
@@ -373,8 +328,8 @@ def _source_table(w: Wiring, sources: Sequence[Source], first: Sequence[int], co
     table = np.zeros((len(sources), ir.S_COUNT), np.int64)
     ends = [*first[1:], contexts]
     for s, (row, source) in enumerate(zip(table, sources, strict=True)):
-        law = _known(f"interrupts.sources.{source.name}", "law", source.law, ir.ARRIVALS)
-        row[ir.S_LAW], row[ir.S_NUMBER] = ir.ARRIVALS.index(law), s
+        law = known(f"interrupts.sources.{source.name}", "law", source.law, pg.ARRIVALS)
+        row[ir.S_LAW], row[ir.S_NUMBER] = pg.ARRIVALS.index(law), s
         row[ir.S_MEAN] = source.period_ns or (round(1e9 / source.rate_hz) if source.rate_hz > 0 else 0)
         row[ir.S_SHAPE], row[ir.S_GAP], row[ir.S_PHASE] = source.burst, source.gap_ns, source.phase_ns
         row[ir.S_FIRST], row[ir.S_CONTEXTS], row[ir.S_SPREAD] = first[s], ends[s] - first[s], source.route == "spread"
@@ -399,7 +354,7 @@ def _start(m: np.ndarray, sources: Sequence[Source], table: np.ndarray) -> None:
     for row, source in zip(table, sources, strict=True):
         trains = row[ir.S_CONTEXTS] if source.route == "each" else 1
         for x in row[ir.S_FIRST] + np.arange(trains) * cx.X_COUNT:
-            if row[ir.S_LAW] != ir.NONE and row[ir.S_MEAN] > 0:
+            if row[ir.S_LAW] != pg.NONE and row[ir.S_MEAN] > 0:
                 ir.schedule(m, x, 0)
             elif source.mode == "task" and source.law == "none" and source.program:
                 cx.queue_ready(m, x)
@@ -419,8 +374,8 @@ def _programs(w: Wiring, sources: Sequence[Source], kinds: Mapping[str, int]) ->
         end = len(items) + len(source.program)
         for i, item in enumerate(source.program):
             where = f"interrupts.sources.{source.name}.program[{i}]"
-            items.append([*_item(where, item, w, locks, numbers, kinds, queues, MODES[source.mode]), end])
-        items.append([ir.I_END, 0, 0, 0, 0, end])
+            items.append([*_item(where, item, w, locks, numbers, kinds, queues, source.mode), end])
+        items.append([pg.I_END, 0, 0, 0, 0, end])
     return np.array(items, np.int64), starts, len(queues) * w.cpus
 
 
@@ -430,41 +385,35 @@ def _item(where: str, item: Mapping[str, Any], w: Wiring, locks: Mapping[str, Lo
     if not isinstance(item, Mapping) or len(item) != 1:
         raise ConfigError(f"{where}: must be one item such as {{work: 3000}}, not {item!r}")
     ((verb, value),) = item.items()
-    if verb not in ir.ITEMS or verb == "end":
-        raise ConfigError(f"{where}.{verb}: unknown item; there are {', '.join(ir.ITEMS[1:])}")
-    code = ir.ITEMS.index(verb)
+    if verb not in pg.ITEMS or verb == "end":
+        raise ConfigError(f"{where}.{verb}: unknown item; there are {', '.join(pg.ITEMS[1:])}")
+    code = pg.ITEMS.index(verb)
     if verb in ("work", "sleep"):
         return [code, *_duration(f"{where}.{verb}", value), 0]
     if verb in ("lock", "unlock"):
-        lock = locks[_known(where, verb, value, locks)]
+        lock = locks[known(where, verb, value, locks)]
         return [code, lock.first, int(lock.count == w.cpus and lock.count > 1), 0, 0]
     if verb == "alloc":
-        number = kinds[_known(where, "alloc.kind", value["kind"], kinds)]
-        flags = FLAGS[_known(where, "alloc.flags", value.get("flags", "wait"), FLAGS)] | LEVEL_FLAGS[kind]
+        number = kinds[known(where, "alloc.kind", value["kind"], kinds)]
+        flags = FLAGS[known(where, "alloc.flags", value.get("flags", "wait"), FLAGS)] | LEVEL_FLAGS[kind]
         queue = queues.setdefault(value.get("queue", value["kind"]), len(queues) * w.cpus)
         return [code, number, int(value["bytes"]), flags, queue]
     if verb == "free":
         return [code, queues.setdefault(str(value), len(queues) * w.cpus), LEVEL_FLAGS[kind], 0, 0]
     if verb in ("raise", "await"):
-        return [code, sources[_known(where, verb, value, sources)], 0, 0, 0]
+        return [code, sources[known(where, verb, value, sources)], 0, 0, 0]
     if verb == "io":
-        return [code, sources[_known(where, "io.source", value["source"], sources)], int(value["ns"]), 0, 0]
+        return [code, sources[known(where, "io.source", value["source"], sources)], int(value["ns"]), 0, 0]
     return [code, int(value or 0), 0, 0, 0]
 
 
 def _duration(where: str, value: Any) -> list[int]:
     """Law, mean ns and shape of 3000 or {law: exponential, ns: 3000}."""
     if not isinstance(value, Mapping):
-        return [ir.FIXED, int(value), 0]
-    law = _known(where, "law", value.get("law", "fixed"), ir.LAWS)
+        return [pg.FIXED, int(value), 0]
+    law = known(where, "law", value.get("law", "fixed"), pg.LAWS)
     return [
-        ir.LAWS.index(law),
+        pg.LAWS.index(law),
         int(value["ns"]),
         round(float(value.get("shape", 0)) * (1000 if law == "hyperexponential" else 1)),
     ]
-
-
-def _known(where: str, what: str, name: Any, known: Any) -> Any:
-    if name not in known:
-        raise ConfigError(f"{where}.{what}={name}: unknown; there are {', '.join(map(str, known)) or 'none'}")
-    return name

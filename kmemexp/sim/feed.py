@@ -52,21 +52,6 @@ from kmemexp.sim.contexts import (
 from kmemexp.sim.heap import KEY, NEVER, TIE, alarm, due
 from kmemexp.sim.interrupts import (
     DRAW,
-    I_ALLOC,
-    I_AWAIT,
-    I_COLUMNS,
-    I_FREE,
-    I_GIVE,
-    I_IO,
-    I_LOCK,
-    I_RAISE,
-    I_RECLAIM,
-    I_REST,
-    I_SLEEP,
-    I_TAKE,
-    I_UNLOCK,
-    I_WORK,
-    NONE,
     S_CONTEXTS,
     S_FIRST,
     S_LAW,
@@ -115,6 +100,23 @@ from kmemexp.sim.machine import (
 )
 from kmemexp.sim.memory import NORMAL, daemon_rests, give_pages, reclaim, take_pages, wait_for_memory
 from kmemexp.sim.probes import ABSENT, O_ADDR, O_KIND, O_SIZE, PENDING, SERVER_MAP, WANTED
+from kmemexp.sim.programs import (
+    I_ALLOC,
+    I_AWAIT,
+    I_COLUMNS,
+    I_FREE,
+    I_GIVE,
+    I_IO,
+    I_LOCK,
+    I_RAISE,
+    I_RECLAIM,
+    I_REST,
+    I_SLEEP,
+    I_TAKE,
+    I_UNLOCK,
+    I_WORK,
+    NONE,
+)
 from kmemexp.sim.slots import (
     F_HARD,
     R_ADDR,

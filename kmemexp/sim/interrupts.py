@@ -65,6 +65,7 @@ from kmemexp.sim.machine import (
     N_SOJOURN,
 )
 from kmemexp.sim.probes import BUCKETS, observe_ns
+from kmemexp.sim.programs import EXPONENTIAL, FIXED, HYPEREXPONENTIAL, NONE, PERIODIC, POISSON, TWO_POINT, UNIFORM
 from kmemexp.sim.waitgraph import check
 
 # Columns of a source.
@@ -82,36 +83,6 @@ S_DEVICE = 10  # 1: delivered on the CPU that has the big lock (FreeBSD 4 with s
 S_NUMBER = 11
 S_DEALT = 12  # arrivals dealt out
 S_COUNT = 13
-
-# Laws of arrivals.
-ARRIVALS = ("none", "periodic", "poisson", "bursty")
-NONE, PERIODIC, POISSON, BURSTY = range(len(ARRIVALS))
-
-# Laws of durations: of mean m, with a shape where the law has one.
-LAWS = ("fixed", "exponential", "uniform", "erlang", "hyperexponential", "two_point")
-FIXED, EXPONENTIAL, UNIFORM, ERLANG, HYPEREXPONENTIAL, TWO_POINT = range(len(LAWS))
-
-# Items of a program, and their operands.
-ITEMS = (
-    "end", "work", "sleep", "lock", "unlock", "alloc", "free", "raise", "await", "io", "take", "give", "rest", "reclaim",
-)  # fmt: skip
-(
-    I_END,
-    I_WORK,  # use the CPU: law, mean ns, shape
-    I_SLEEP,  # do without it: law, mean ns, shape
-    I_LOCK,  # lock, 1: one for each CPU
-    I_UNLOCK,
-    I_ALLOC,  # kind, bytes, F_* flags, queue
-    I_FREE,  # queue, F_* flags: its oldest object
-    I_RAISE,  # source: its context on this CPU
-    I_AWAIT,  # source: the next completion of its first handler
-    I_IO,  # source, ns: its first handler is called after that time; sleep until it has finished
-    I_TAKE,  # pages for user processes
-    I_GIVE,
-    I_REST,  # the page daemon waits for work
-    I_RECLAIM,  # it frees a cluster
-) = range(len(ITEMS))
-I_COLUMNS = 6
 
 INTERVAL, BURST, FIRST_PHASE, DRAW = 0, 1, 2, 3  # what a number is drawn for
 
