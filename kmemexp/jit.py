@@ -231,6 +231,12 @@ def _digest(modules: tuple[str, ...]) -> str:
     return total.hexdigest()[:16]
 
 
+def is_cached(bound: Callable) -> bool:
+    """Whether a bound driver has been compiled before: its index is in the disk cache."""
+    cache = getattr(bound, "_cache", None)
+    return cache is None or Path(cache._cache_file._index_path).exists()
+
+
 def _cached(function: Callable, modules: Iterable[str], options: Mapping[str, object]) -> Callable:
     if numba.config.DISABLE_JIT:
         return function

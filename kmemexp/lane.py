@@ -2,13 +2,16 @@
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp import timed, timed_lane
-from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot
+from kmemexp import jit, timed, timed_lane
+from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
@@ -184,13 +187,39 @@ def _load(workload: str, cpus: int, seed: int, replicas: tuple[int, ...]) -> Loa
     return build(json.loads(workload), cpus=cpus, seed=seed, replicas=replicas)
 
 
-def warm(configs: Iterable[Mapping]) -> None:
-    """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError."""
-    seen = {(allocator_names(c["objects"]), c["maps"]["arena"], timed.is_timed(c)): c for c in configs}
+def warm(configs: Iterable[Mapping], note: Callable[[str], None] = lambda text: None) -> None:
+    """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError.
+
+    Several drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs;
+    `note` is told.
+    """
+    distinct = list({_code(c): c for c in configs}.values())
+    cold = [c for c in distinct if not all(jit.is_cached(driver) for driver in _drivers(c))]
+    workers = min(len(cold), os.cpu_count() or 1)
+    if workers > 1:
+        note(f"compiling {len(cold)} of {len(distinct)} designs, {workers} at a time; the next run finds them compiled")
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(warm_one, cold))
+    for config in distinct:
+        warm_one(config)
+
+
+def _code(config: Mapping) -> tuple:
+    """What decides which compiled code a cell needs."""
+    return allocator_names(config["objects"]), config["maps"]["arena"], timed.is_timed(config)
+
+
+def _drivers(config: Mapping) -> list[Callable]:
+    names, arena, is_timed = _code(config)
+    code = design(names, arena)
+    return [code.replay, *([timed.driver(names, arena)] if is_timed else [])]
+
+
+def warm_one(config: Mapping) -> None:
+    """Compile what one cell needs, by running it on nothing."""
     none = np.zeros(0, np.int32)
     kinds = Kinds((), none.astype(np.int8), none, none, none)
-    for config in seen.values():
-        if timed.is_timed(config):
-            timed_lane.warm(config, kinds)
-        machine = boot(config, kinds, 0)
-        machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))
+    if timed.is_timed(config):
+        timed_lane.warm(config, kinds)
+    machine = boot(config, kinds, 0)
+    machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))

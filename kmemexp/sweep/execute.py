@@ -144,14 +144,16 @@ def _draining(stop: _Stop) -> Iterator[None]:
 def _prepare(runner: Runner, simulate: str, configs: Sequence[str], stop: _Stop, shown: Quiet) -> None:
     """Start the runner and compile the designs meanwhile, so that workers find them in the disk cache."""
     parsed = [json.loads(config) for config in configs]
-    distinct = {json.dumps([c.get(part) for part in ("design", "maps", "objects")], sort_keys=True): c for c in parsed}
+    parts = ("cost", "maps", "objects")
+    distinct = {json.dumps([c.get(part) for part in parts], sort_keys=True): c for c in parsed}
     shown.status(f"compiling {len(distinct)} designs" if len(distinct) > 1 else "compiling the design")
     refused: list[InputError] = []
 
     def warm() -> None:
         module = importlib.import_module(simulate.partition(":")[0])
         try:
-            getattr(module, "warm", lambda configs: None)(list(distinct.values()))
+            if hasattr(module, "warm"):
+                module.warm(list(distinct.values()), shown.note)
         except InputError as error:
             refused.append(error)
         except Exception as error:  # what does not compile becomes failed rows of its own cells

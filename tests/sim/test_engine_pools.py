@@ -1,6 +1,6 @@
 """The engine as a loss system: pools of pages and of KVA, reserves, finite sources, full rings (Q7-Q10).
 
-Requests that cannot wait are lost when the pool is empty: what is lost follows from Erlang, Engset and birth-death chains.
+Requests that cannot wait are lost when the pool is empty: how many, follows from Erlang, Engset and birth-death chains.
 Expected numbers: closed forms, tabulated in the project's validation suite. Each is met within four standard errors, by
 batch means, and the run is long enough for these to be small.
 """
@@ -142,8 +142,8 @@ def test_larger_pools_lose_less_as_erlang_says(units, offered, loss, tolerance) 
 
 @pytest.mark.parametrize(("units", "offered", "mean"), [(10, 5, 4.908077), (64, 50, 49.578029)])
 def test_pages_in_use_are_what_is_offered_less_what_is_lost(units, offered, mean) -> None:
-    losses = play({"unit": unit(offered)}, 4e5, pages=units, per_batch=100)
-    agrees(batches(losses.in_use) / 100, mean, 0.03)
+    losses = play({"unit": unit(offered)}, 4e5, pages=units, per_batch=400)
+    agrees(batches(losses.in_use) / 400, mean, 0.03)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_pages_in_use_are_what_is_offered_less_what_is_lost(units, offered, mean
 )
 def test_a_reserve_shifts_losses_from_interrupts_to_the_mainline(reserve, main, interrupt) -> None:
     kinds = {"main": unit(12), "interrupt": unit(3, level=INTERRUPT)}
-    losses = play(kinds, 1.5e6, pages=20, reserve=reserve)
+    losses = play(kinds, 3e6 if reserve == 4 else 1.5e6, pages=20, reserve=reserve)
     lost(losses, MAIN, main, 0.05)
-    lost(losses, INTERRUPT, interrupt, 1.0 if reserve == 4 else 0.25)
+    lost(losses, INTERRUPT, interrupt, 0.9 if reserve == 4 else 0.25)
 
 
 def test_a_reserve_of_a_large_pool() -> None:
@@ -190,7 +190,7 @@ def test_one_map_for_both_loses_ten_times_less_than_two_halves() -> None:
 def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(sources, units, rate, time, call) -> None:
     """Engset, made of memoryless events that find nothing to do where the source is in the other state.
 
-    A source in state "holds" replaces its unit when it ought to ask for one, which always succeeds; "rests" frees nothing.
+    A source that holds a unit and is told to ask for one frees it first, so that there is one to have in its place.
     """
     scale = 1e6  # Hz: a unit is held for a microsecond
     memory = {"free": units, "reserved": 0, "interrupt_min": 0, "cache": 0, "user": 0, "minimum": 0, "target": 0}
@@ -202,7 +202,7 @@ def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(so
     look = {"alloc": {"kind": "unit", "bytes": PAGE, "flags": "nowait", "queue": "seen"}}
     w.source("observer", "fast", [look, {"free": "seen"}], law="poisson", rate_hz=5 * scale)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
-    span = int(8e6 / (sources * (1 + rate) + 5) / scale * 1e9 / 20)
+    span = int(4e6 / (sources * (1 + rate) + 5) / scale * 1e9 / 20)
     rows = []
     for batch in range(BATCHES + 1):
         machine.run((batch + 1) * span)

@@ -70,7 +70,7 @@ def _lane(config: dict, replica: int) -> Lane:
     return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "")
 
 
-def warm(configs: list[dict]) -> None:
+def warm(configs: list[dict], note=None) -> None:
     """Note how many were asked for, where the configuration names a file; refuse where it says so."""
     for config in configs:
         if path := config.get("warmed"):
