@@ -1,6 +1,6 @@
 """Speed of the engine with a clock: operations per second and core, with interrupts, histograms and wait graph on.
 
-    python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--seconds 2]
+python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--seconds 2]
 """
 
 import argparse
@@ -37,7 +37,8 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
     window = 0.0 if copies == 1 else 18.3 / copies
     plan = plan_from([f"design={design}", "cost=opteron2003", f"machine.cpus={cpus}", "machine.ram_bytes=2GiB",
                       "machine.kva_bytes=1021MiB", "workload=filetree", f"workload.trace={trace}",
-                      f"workload.copies={copies}", f"workload.window_s={window}", "workload.shift_s=0.5", *more])[0]  # fmt: skip
+                      f"workload.copies={copies}", f"workload.window_s={window}", "workload.shift_s=0.5",
+                      *more])[0]  # fmt: skip
     config = json.loads(plan.cells["config"].iloc[0])
     load = build(config["workload"], cpus=cpus, seed=0, replicas=(0,))
     stream = load.streams[0]
@@ -52,8 +53,10 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
     rates = sorted(rates[1:])
     per = events / stream.count
     memory = (t.wired.m.nbytes + t.world.objects.nbytes + t.world.reg.nbytes) / 2**20
-    print(f"{design:18} {cpus:5} CPUs  {statistics.median(rates):6.2f} M operations/s (best {rates[-1]:.2f}), "
-          f"{stream.count:,} operations, {per:.2f} events each, machine {memory:.1f} MiB")
+    print(
+        f"{design:18} {cpus:5} CPUs  {statistics.median(rates):6.2f} M operations/s (best {rates[-1]:.2f}), "
+        f"{stream.count:,} operations, {per:.2f} events each, machine {memory:.1f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What `action=` names: run, plan, status, report, validate, compact, export, explain. Each takes a plan, returns an exit code.
+"""What `action=` names: run, plan, status, report, validate, compact, export, explain.
+
+Each takes a plan and returns an exit code.
 
 Exit codes: 0 complete, 1 a mistake in the configuration or the input, 2 finished with failed cells, 130 interrupted.
 What only some actions need is imported by them: `action=plan` must answer at once.

@@ -33,8 +33,8 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each
 # call that is not inlined counts every array of every state up and down (4 times slower, 3 times longer to compile).
 UNCOUNTED = OPTIONS | {"_nrt": False}
-# What is only called from compiled code needs no wrapper for Python. Numba hands `forceinline` down from caller to callee
-# unless told otherwise, so every kernel says it.
+# What is only called from compiled code needs no wrapper for Python. Numba hands `forceinline` down from caller to
+# callee unless told otherwise, so every kernel says it.
 INSIDE = UNCOUNTED | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
 
@@ -217,7 +217,10 @@ def _temporary_root() -> Path:
 
 
 def digest(modules: Iterable[str]) -> str:
-    """Return the digest of the sources of these modules and of all modules they import from their own packages, with the flags."""
+    """Return the digest of the sources of these modules and of all that they import, with the flags.
+
+    What they import from other packages than their own and kmemexp counts by Numba's and Python's versions only.
+    """
     return _digest(tuple(sorted(set(modules))))
 
 

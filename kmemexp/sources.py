@@ -46,7 +46,7 @@ SPL = {
 MODES = {"task": 0, "soft": 1, "device": 2, "fast": 3}
 """Modes of a source: the kinds of context that they are (sim.contexts)."""
 PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
-"""Priorities of DragonFly, August 2003: kernel thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
+"""Priorities of DragonFly, August 2003: thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
 ROUTES = ("each", "spread")
 FLAGS = {
     "wait": 0,
@@ -64,8 +64,9 @@ KEYS = {
     "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
     "scales": "", "locks": "",
 }  # fmt: skip
-"""Keys of a source, and what they are called in wiring.Source. `scales`: its rate follows interrupts.rate_hz; `locks`: locks
-of its own, by name."""
+"""Keys of a source, and what they are called in wiring.Source. `scales`: its rate follows interrupts.rate_hz; `locks`:
+locks of its own, by name.
+"""
 NUMBERS = ("rate_hz", "period_ns", "burst", "gap_ns", "priority")
 
 

@@ -103,10 +103,16 @@ def with_interrupt_kinds(kinds: w.Kinds, sources: Mapping[str, Mapping[str, Any]
     new = {name: kind for name, kind in sorted(new.items()) if name not in kinds.names}
     if not new:
         return kinds
-    columns = {"klass": [w.CLASS_NAMES.index(k["class"]) for k in new.values()], "size": [k["bytes"] for k in new.values()],
-               "growth": [k.get("growth", 0) for k in new.values()], "limit": [k.get("limit", 0) for k in new.values()]}  # fmt: skip
-    joined = {name: np.append(getattr(kinds, name), np.array(values, getattr(kinds, name).dtype))
-              for name, values in columns.items()}  # fmt: skip
+    columns = {
+        "klass": [w.CLASS_NAMES.index(kind["class"]) for kind in new.values()],
+        "size": [kind["bytes"] for kind in new.values()],
+        "growth": [kind.get("growth", 0) for kind in new.values()],
+        "limit": [kind.get("limit", 0) for kind in new.values()],
+    }
+    joined = {
+        name: np.append(getattr(kinds, name), np.array(values, getattr(kinds, name).dtype))
+        for name, values in columns.items()
+    }
     return w.Kinds(names=(*kinds.names, *new), **joined)
 
 
@@ -200,7 +206,8 @@ def _locks(
     code = compose.design(names, config["maps"]["arena"])
     maps = []
     for number, name in enumerate(compose.MAP_NAMES):
-        # FreeBSD 4 enters kmem_map and mb_map at splvm; that is what keeps interrupts out. DragonFly dropped it with kmem_map.
+        # FreeBSD 4 enters kmem_map and mb_map at splvm; that is what keeps interrupts out. DragonFly dropped it with
+        # kmem_map.
         section = "splvm+" if split and number in (compose.KMEM, compose.MB) else ""
         maps.append(plan.lock(name, section + config["maps"]["lock"]))
     none = plan.lock("none", "none")
@@ -226,7 +233,7 @@ def _locks(
 
 
 def _for_all_cpus(spec: str, plan: wiring.Wiring) -> str:
-    """Add a spin lock to a bare spl level where no big lock keeps the other CPUs out: spl masks interrupts of one CPU."""
+    """Add a spin lock to a bare spl level where no big lock keeps the other CPUs out: it masks one CPU's interrupts."""
     bare = all(word in SPL for word in spec.split("+"))
     return f"{spec}+spin" if bare and plan.cpus > 1 and not plan.big_lock else spec
 

@@ -25,7 +25,7 @@ OVERTIME = 4  # a lane ends after so many times its stream's length, even if ope
 SLACK_NS = 1_000_000_000  # and this much
 ENDED = (E_DEADLOCK, E_DONE, E_DRY)
 LOWER, UPPER = a.bucket_bounds()
-MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((LOWER + UPPER - 1) / 2))
+MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
 
 
 def run(config: Mapping, kinds: Kinds, stream: Stream, sampling: "Sampling", replica: int) -> "Lane":

@@ -1,7 +1,7 @@
 """Puts a timed machine together: locks, contexts, sources of interrupts and their programs become arrays.
 
-A `Wiring` collects them by name and `build` lays them out. Whoever wants a machine without an allocator (a textbook case of
-queueing, say) uses it directly; `kmemexp.compose` fills it from a cell's configuration.
+A `Wiring` collects them by name and `build` lays them out. Whoever wants a machine without an allocator (a textbook
+case of queueing, say) uses it directly; `kmemexp.compose` fills it from a cell's configuration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,13 +111,13 @@ class Wired(NamedTuple):
     shape: Mapping[str, tuple[int, int, int]]  # place, rows and columns of each table
 
     def table(self, name: str) -> np.ndarray:
-        """Return a view of a table, int64[rows, columns]: "contexts", "cpus", "locks", "sources", "hist", …"""
+        """Return a view of a table, int64[rows, columns]: "contexts", "cpus", "locks", "sources", "hist" …."""
         at, rows, columns = self.shape[name]
         return self.m[at : at + rows * columns].reshape(rows, columns)
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
-    """Build a lock from a text such as "splhigh", "critical+spin", "sleep+inherit", "splvm+sleep", "spin+ceiling=30"."""
+    """Build a lock from a text such as "splhigh", "critical+spin", "sleep+inherit" or "spin+ceiling=30"."""
     kind, mask, critical, inherit, ceiling = mc.SECTION, 0, 0, 0, 0
     for word in spec.split("+"):
         if word in SPL:
@@ -149,13 +149,21 @@ def raised_by(klass: str) -> int:
     return mask_of({*own, *LATE} if klass in SOFT_CLASSES else {*own, *SOFT_CLASSES})
 
 
-def build(w: Wiring, *, routes: np.ndarray | None = None, maps: Sequence[int] = (0,), kinds: np.ndarray | None = None,
-          kind_number: Mapping[str, int] | None = None, recorded: bool = False, messages: int = 256) -> Wired:  # fmt: skip
+def build(
+    w: Wiring,
+    *,
+    routes: np.ndarray | None = None,
+    maps: Sequence[int] = (0,),
+    kinds: np.ndarray | None = None,
+    kind_number: Mapping[str, int] | None = None,
+    recorded: bool = False,
+    messages: int = 256,
+) -> Wired:
     """Lay a machine out.
 
-    From the design, where there is one: `routes`, int64[servers, RT_COUNT] with lock numbers for places; `maps`, number of
-    each map's lock; `kinds`, int64[kinds, KIND_COUNT]; `kind_number`, by name. `recorded`: the stream has operations in
-    interrupts, which get contexts of their own on each CPU. `messages`: room for those between CPUs.
+    From the design, where there is one: `routes`, int64[servers, RT_COUNT] with lock numbers for places; `maps`, number
+    of each map's lock; `kinds`, int64[kinds, KIND_COUNT]; `kind_number`, by name. `recorded`: the stream has operations
+    in interrupts, which get contexts of their own on each CPU. `messages`: room for those between CPUs.
     """
     sources = [*w.sources, Source("ipi", "fast", (), route="each", big=False)]
     if recorded:

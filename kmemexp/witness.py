@@ -42,9 +42,8 @@ EVENTS = {
 def members(wired: wiring.Wired, number: int = 0) -> list[dict[str, object]]:
     """Return what each member of a deadlock holds and wants: one dict per context, in the order of the circle."""
     rows = wired.table("witness")[: wired.m[mc.N_WITNESS]]
-    found = []
-    for row in rows[rows[:, W_DEADLOCK] == number].tolist():
-        found.append({
+    return [
+        {
             "context": who(wired, row[W_CONTEXT]),
             "cpu": _cpu(wired, row[W_CPU]),
             "state": ("idle", "running", "preempted", "ready", "blocked", "spinning")[row[W_STATE]],
@@ -55,8 +54,9 @@ def members(wired: wiring.Wired, number: int = 0) -> list[dict[str, object]]:
             "doing": STAGES.get(row[W_STAGE], "?"),
             "operation": row[W_OP] if row[W_OP] >= 0 else None,
             "at_ns": row[W_AT],
-        })  # fmt: skip
-    return found
+        }
+        for row in rows[rows[:, W_DEADLOCK] == number].tolist()
+    ]
 
 
 def summary(wired: wiring.Wired) -> str:

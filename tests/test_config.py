@@ -29,8 +29,8 @@ CELL = {
     },
     "cost": {"name": "none"},
     "interrupts": {
-        "model": "spl", "nested": True, "big_lock": True, "would_sleep": "block", "on_deadlock": "stop", "rate_hz": None,
-        "clock_allocates": False, "depth": 32, "queue": 64, "sources": {},
+        "model": "spl", "nested": True, "big_lock": True, "would_sleep": "block", "on_deadlock": "stop", "rate_hz":
+        None, "clock_allocates": False, "depth": 32, "queue": 64, "sources": {},
     },
     "memory": {"limited": False},
     "sample": {"points": 96, "snapshots": 8, "bins": 256},

@@ -18,7 +18,8 @@ LOAD = ("interrupts.rate_hz", "interrupts.sources", "interrupts.clock_allocates"
 """Axes that belong to the load although their group is part of the design."""
 
 GROUPS = (
-    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample", "scenario",
+    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
+    "scenario",
 )  # fmt: skip
 """Columns without a dot that are axes: configuration groups."""
 

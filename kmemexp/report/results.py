@@ -64,7 +64,7 @@ class Results:
 
     @cached_property
     def latency(self) -> pd.DataFrame:
-        """One row per cell, replica and distribution (timed cells): operations, each source of interrupts, each lock."""
+        """One row per cell, replica and distribution (with a clock): operations, sources of interrupts, locks."""
         return self._with_names(self.tables.read("latency"))
 
     @cached_property

@@ -276,7 +276,7 @@ def finish(m, x):
 
 @outlined
 def block(m, x):
-    """Take context `x` off its CPU until something wakes it. Under the spl model the stack that it borrowed goes too."""
+    """Take context `x` off its CPU until something wakes it; under the spl model with the stack that it borrowed."""
     c = m[x + X_CPU]
     charge(m, c)
     bottom = x

@@ -272,11 +272,10 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             ns = m[K_MAP] + m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
             if burst(m, x, ns + pages_moved(m, reg, x), S_MAPPED):
                 return
-        elif stage == S_NEXT:
-            if m[x + X_PROG] >= 0 or m[x + X_PROG] == MESSAGES:
-                if not next_of_program(m, objects, reg, x):
-                    return
-        elif not prepare(m, reg, counters, x, stage):
+        elif stage == S_NEXT and (m[x + X_PROG] >= 0 or m[x + X_PROG] == MESSAGES):
+            if not next_of_program(m, objects, reg, x):
+                return
+        elif stage != S_NEXT and not prepare(m, reg, counters, x, stage):
             return
 
 

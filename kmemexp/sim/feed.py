@@ -467,7 +467,7 @@ def keep(m, x, row):
 
 @kernel
 def _queue(m, x, queue):
-    """This CPU's one of a program's queues: place of the first object, number of objects, then their rows."""
+    """One of a program's queues, that of this CPU: place of the first object, number of objects, then their rows."""
     return queue + m[m[x + X_CPU] + C_NUMBER] * (2 + m[G_QDEPTH])
 
 

@@ -1,11 +1,12 @@
 """Interrupts: when they arrive, to which context, and what their handlers do (programs).
 
-A source has a context on each CPU that it is routed to. Its arrivals, and all that its handlers draw, come from a counter-
-based generator: the n-th arrival of a source on a CPU is the same for every design, whatever happened in between.
+A source has a context on each CPU that it is routed to. Its arrivals, and all that its handlers draw, come from a
+counter- based generator: the n-th arrival of a source on a CPU is the same for every design, whatever happened in
+between.
 
 A program is a list of items. A handler runs its program once for every interrupt; a mainline task whose source has no
-arrivals runs it again and again. Interrupts that arrive while their handler is at work wait in a ring, those that find it
-full are lost (hardware latches one or a few).
+arrivals runs it again and again. Interrupts that arrive while their handler is at work wait in a ring, those that find
+it full are lost (hardware latches one or a few).
 """
 
 import math

@@ -1,10 +1,10 @@
 """The machine of the timed engine: its arrays, and the places of its globals.
 
 The machine is one int64 array, `m`. Its first places are the globals and the cost table; then come tables, one row for
-each CPU, context, lock and so on. A row is named by the place where it begins, so `m[x + X_STATE]` is a field of context
-`x`, and links between rows are such places (-1: none). One array, because a kernel that is handed twenty takes ten times
-as long to compile, and a link needs no multiplication to follow. The columns are described where they belong: contexts
-and CPUs in `sim.contexts`, locks in `sim.locks`, sources and programs in `sim.interrupts`.
+each CPU, context, lock and so on. A row is named by the place where it begins, so `m[x + X_STATE]` is a field of
+context `x`, and links between rows are such places (-1: none). One array, because a kernel that is handed twenty takes
+ten times as long to compile, and a link needs no multiplication to follow. The columns are described where they belong:
+contexts and CPUs in `sim.contexts`, locks in `sim.locks`, sources and programs in `sim.interrupts`.
 """
 
 from typing import NamedTuple

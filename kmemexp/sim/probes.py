@@ -1,7 +1,8 @@
 """What drivers keep: counters (int64[A_COUNT]), the table of live objects, histograms of latencies.
 
-A histogram has 32 buckets for each doubling, so that a bucket is at most 1/32 of its values wide: the middle of a bucket
-is within 1.6 % of everything in it. The bucket is read off the number's floating-point form, exponent and five bits.
+A histogram has 32 buckets for each doubling, so that a bucket is at most 1/32 of its values wide: the middle of a
+bucket is within 1.6 % of everything in it. The bucket is read off the number's floating-point form, exponent and five
+bits.
 """
 
 import numpy as np

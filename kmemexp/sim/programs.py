@@ -10,7 +10,8 @@ FIXED, EXPONENTIAL, UNIFORM, ERLANG, HYPEREXPONENTIAL, TWO_POINT = range(len(LAW
 
 # Items of a program, and their operands.
 ITEMS = (
-    "end", "work", "sleep", "lock", "unlock", "alloc", "free", "raise", "await", "io", "take", "give", "rest", "reclaim",
+    "end", "work", "sleep", "lock", "unlock", "alloc", "free", "raise", "await", "io", "take", "give", "rest",
+    "reclaim",
 )  # fmt: skip
 (
     I_END,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_cell import LOAD, cell
 
-from kmemexp import compose
+from kmemexp import compose, wiring
 from kmemexp.sim import allocators, arenas, probes, slots
 from kmemexp.workload import build, stream
 
@@ -32,12 +32,18 @@ def test_an_allocator_has_every_name_that_a_design_needs(name: str) -> None:
     assert parameters(module.init) == wanted
     assert callable(module.census)
     assert set(module.SERVES) <= {slots.C_MALLOC, slots.C_ZONE, slots.C_MBUF}
+    assert module.KEEPS in (True, False)
+    for spec in module.LOCKS:  # at least the lock of a first step
+        word, _, per = spec.partition("/")
+        wiring.lock_row(word, 0)
+        assert per in ("", "cpu", "item")
+    assert module.LOCKS
 
 
 @pytest.mark.parametrize("name", ARENAS)
 def test_an_arena_has_every_name_that_a_design_needs(name: str) -> None:
     module = importlib.import_module(f"{arenas.__name__}.{name}")
-    for verb in ("map_alloc", "map_free", "map_free_bytes", "map_measure", "map_paint"):
+    for verb in ("map_alloc", "map_free", "map_free_bytes", "map_walked", "map_measure", "map_paint"):
         assert parameters(getattr(module, verb)) == parameters(getattr(slots, verb))
     assert callable(module.init)
     assert callable(module.add_map)

@@ -1,6 +1,7 @@
 """The four cases in which an interrupt and kernel_map lock each other up, and DragonFly's fallout of autumn 2003.
 
-Each is a file in conf/scenario/, run by the real engine: the state with the trouble shows it, the mended state does not.
+Each is a file in conf/scenario/, run by the real engine: the state with the trouble shows it, the mended state does
+not.
 """
 
 import functools
@@ -12,7 +13,13 @@ import kmemexp
 from kmemexp import config
 from kmemexp.errors import ConfigError
 
-SAFE = {"deadlocks_count": 0, "self_locks_count": 0, "would_sleep_count": 0, "blockable_locks_count": 0, "panics_count": 0}
+SAFE = {
+    "deadlocks_count": 0,
+    "self_locks_count": 0,
+    "would_sleep_count": 0,
+    "blockable_locks_count": 0,
+    "panics_count": 0,
+}
 
 
 @functools.cache

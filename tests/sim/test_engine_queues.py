@@ -1,23 +1,224 @@
-"""The engine as a queue: Pollaczek-Khinchine (Q1), with exact sums from the engine's own integrals (Q11)."""
+"""The engine as a queue: Pollaczek-Khinchine (Q1), Cobham's priorities (Q2), masked sections (Q6).
 
+With each, the books that every run must balance (Q11). Runs are so long that four standard errors (20 batch means) are less than the tolerance; seeds are fixed.
+"""
+
+import itertools
+
+import numpy as np
 import pytest
-from sim.timed_machine import bench
+from sim.timed_machine import Bench, bench
 
 from kmemexp import wiring
+from kmemexp.sim import contexts as cx
+from kmemexp.sim import interrupts as ir
+from kmemexp.timed_lane import LOWER, quantile
 
-SERVICE = 10_000  # ns
+SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
+SECOND = 10**9
 
 
-@pytest.mark.parametrize(
-    ("law", "shape", "c2", "rho", "seconds", "tolerance"),
-    [("fixed", 0, 0.0, 0.5, 20, 0.02), ("erlang", 4, 0.25, 0.8, 60, 0.02), ("exponential", 0, 1.0, 0.8, 90, 0.03)],
-)
-def test_waits_of_one_handler_follow_pollaczek_khinchine(law, shape, c2, rho, seconds, tolerance) -> None:
-    w = wiring.Wiring(depth=4096, seed=1)
+def assert_books_balance(machine: Bench) -> None:
+    """Little's law for interrupts and for waits, and that each CPU's time went somewhere: exact, at any instant."""
+    m, now = machine.m, machine.count("G_NOW")
+    ctx, sources = machine.wired.table("contexts"), machine.wired.table("sources")
+    raised, depth = [], machine.count("G_DEPTH")
+    for row in ctx[ctx[:, cx.X_SOURCE] >= 0]:
+        law = sources[(row[cx.X_SOURCE] - machine.wired.shape["sources"][0]) // ir.S_COUNT, ir.S_LAW]
+        if row[cx.X_STATE] != cx.IDLE and (row[cx.X_KIND] != cx.MAIN or law != ir.NONE):
+            ring = (row[cx.X_QHEAD] + np.arange(row[cx.X_QLEN])) % depth
+            raised += [row[cx.X_RAISED], *m[row[cx.X_RING] + ring]]
+    area = machine.count("N_AREA") + machine.count("N_INSIDE") * (now - machine.count("N_AREA_AT"))
+    assert len(raised) == machine.count("N_INSIDE")
+    assert area == machine.count("N_SOJOURN") + sum(now - int(at) for at in raised)
+    since = ctx[ctx[:, cx.X_WAIT] >= 0, cx.X_SINCE]
+    area = machine.count("N_WAIT_AREA") + machine.count("N_WAITING") * (now - machine.count("N_WAIT_AT"))
+    assert len(since) == machine.count("N_WAITING")
+    assert area == machine.count("N_WAIT_NS") + (now - since).sum()
+    marks = machine.wired.table("cpus")[:, cx.C_MARK]
+    assert (machine.cpu_time() >= 0).all()
+    assert (machine.cpu_time().sum(axis=1) == marks).all()
+    assert (marks <= now).all()
+
+
+def settle(machine: Bench, step: int) -> None:
+    """Go on until no interrupt is in the system."""
+    while machine.count("N_INSIDE"):
+        machine.run(machine.count("G_NOW") + step)
+
+
+def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Bench:
+    """One handler that so many million interrupts have called, at Poisson times."""
+    w = wiring.Wiring(depth=1 << 14, seed=seed)
     work = {"work": {"law": law, "ns": SERVICE, "shape": shape}}
     w.source("irq", "device", [work], law="poisson", rate_hz=rho * 1e9 / SERVICE)
     machine = bench(w)
-    machine.run(seconds * 10**9)
-    wait = machine.count("N_SOJOURN") / machine.count("N_DONE") / SERVICE - 1
-    assert wait == pytest.approx(rho * (1 + c2) / (2 * (1 - rho)), rel=tolerance)
+    machine.run(round(million * 1e6 * SERVICE / rho))
+    settle(machine, SERVICE)
     assert machine.count("N_LOST") == 0
+    assert_books_balance(machine)
+    return machine
+
+
+Q1 = {  # million interrupts by load
+    ("fixed", 0, 0.0): {0.3: 1, 0.5: 1, 0.8: 4, 0.9: 12, 0.95: 32},
+    ("erlang", 4, 0.25): {0.3: 2, 0.5: 2, 0.8: 5, 0.9: 15},
+    ("exponential", 0, 1.0): {0.3: 2, 0.5: 2, 0.8: 7, 0.9: 20},
+    ("hyperexponential", 4, 4.0): {0.3: 4, 0.5: 4, 0.8: 13, 0.9: 42},
+}
+
+
+@pytest.mark.parametrize(
+    ("law", "rho", "million"), [(law, rho, n) for law, loads in Q1.items() for rho, n in loads.items()]
+)
+def test_waits_of_one_handler_follow_pollaczek_khinchine(law, rho, million) -> None:
+    name, shape, c2 = law
+    machine = queue(name, shape, rho, million)
+    done = machine.count("N_DONE")
+    wait = machine.count("N_SOJOURN") / done / SERVICE - 1
+    assert wait == pytest.approx(rho * (1 + c2) / (2 * (1 - rho)), rel=0.02)
+    started = machine.histogram("irq_irq_start")
+    assert started[0] / started.sum() == pytest.approx(1 - rho, rel=0.02)  # Poisson arrivals see an idle CPU so often
+    assert machine.count("N_AREA") == machine.count("N_SOJOURN")
+    idle, busy = machine.cpu_time()[0, [cx.T_IDLE, cx.T_THREAD]]
+    assert busy / (idle + busy) == pytest.approx(rho, rel=0.01)
+    if name == "fixed":
+        assert busy == done * SERVICE
+
+
+def test_sojourns_in_m_m_1_are_exponential() -> None:
+    hist = queue("exponential", 0, 0.8, 7, seed=2).histogram("irq_irq_done")
+    for q, expected in {0.5: 3.465736, 0.9: 11.512925, 0.99: 23.025851}.items():
+        assert quantile(hist, q, 1) / SERVICE == pytest.approx(expected, rel=2 / 64 + 0.02)
+
+
+def test_waits_in_m_d_1_have_the_law_of_erlang_and_crommelin() -> None:
+    hist = queue("fixed", 0, 0.8, 8, seed=2).histogram("irq_irq_start")
+    below = dict(zip(LOWER, np.cumsum(hist) - hist, strict=True))
+    expected = {0.5: 0.298365, 1: 0.445108, 2: 0.634520, 3: 0.762100, 5: 0.899503, 8: 0.972406}
+    assert hist[0] / hist.sum() == pytest.approx(0.2, abs=0.003)
+    for t, p in expected.items():
+        assert below[t * SERVICE] / hist.sum() == pytest.approx(p, abs=0.005)
+
+
+UNIT = 100_000  # ns
+LOADS = ((2, 0.1), (1, 0.2), (0.6, 0.5))  # arrivals per unit, mean service in units, of three classes
+
+
+def classes(law: str, preemptive: bool, million: float, *, order: tuple[int, ...] = (0, 1, 2), many: int = 3) -> Bench:
+    """Run the first so many classes; `order`: from the one of highest priority to the lowest."""
+    w = wiring.Wiring(depth=1 << 14, seed=3, nested=True)
+    w.lock("section", "critical")
+    for k, (rate, mean) in enumerate(LOADS[:many]):
+        work = [{"work": {"law": law, "ns": round(mean * UNIT)}}]
+        if not preemptive:
+            work = [{"lock": "section"}, *work, {"unlock": "section"}]
+        w.source(f"c{k}", "device", work, law="poisson", rate_hz=rate * 1e9 / UNIT, priority=28 - order.index(k))
+    machine = bench(w)
+    machine.run(round(million * 1e6 / sum(rate for rate, _ in LOADS) * UNIT))
+    assert machine.count("N_LOST") == 0
+    assert_books_balance(machine)
+    return machine
+
+
+def residual(law: str, many: int = 3) -> float:
+    """Sum of arrival rate x E[S^2] / 2 over the first classes, in units."""
+    return sum(rate * mean**2 * (2 if law == "exponential" else 1) / 2 for rate, mean in LOADS[:many])
+
+
+@pytest.mark.parametrize(("law", "million"), [("exponential", 12), ("fixed", 4)])
+def test_non_preemptive_priorities_wait_as_cobham_says(law, million) -> None:
+    machine = classes(law, False, million)
+    sigma = [0, *itertools.accumulate(rate * mean for rate, mean in LOADS)]
+    for k in range(3):
+        wait = machine.mean(f"irq_c{k}_start") / UNIT
+        assert wait == pytest.approx(residual(law) / ((1 - sigma[k]) * (1 - sigma[k + 1])), rel=0.02)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize(("law", "million"), [("exponential", 9), ("fixed", 2)])
+def test_no_order_of_priorities_changes_the_weighted_wait(law, million, order) -> None:
+    """Kleinrock's conservation law."""
+    machine = classes(law, False, million, order=order)
+    weighted = sum(rate * mean * machine.mean(f"irq_c{k}_start") for k, (rate, mean) in enumerate(LOADS)) / UNIT
+    assert weighted == pytest.approx(0.7 * residual(law) / 0.3, rel=0.02)
+
+
+@pytest.mark.parametrize("law", ["exponential", "fixed"])
+def test_preemptive_priorities_do_not_notice_lower_ones(law) -> None:
+    """Exact sums: what the k-th class adds to the sojourns of those above, whose arrivals and waits stay the same."""
+    runs = [classes(law, True, 5, many=many) for many in (1, 2, 3)]
+    for k in range(3):
+        same = [run.histogram(f"irq_c{k}_done") for run in runs[k:]]
+        assert all((hist == same[0]).all() for hist in same)
+    sums = np.diff([(0, 0), *((run.count("N_SOJOURN"), run.count("N_DONE")) for run in runs)], axis=0)
+    sigma = [0, *itertools.accumulate(rate * mean for rate, mean in LOADS)]
+    for k, (_, mean) in enumerate(LOADS):
+        above, with_own = 1 - sigma[k], 1 - sigma[k + 1]
+        expected = mean / above + residual(law, k + 1) / (above * with_own)
+        assert sums[k, 0] / sums[k, 1] / UNIT == pytest.approx(expected, rel=0.02)
+
+
+def interrupt_over_thread(*, critical: bool, million: float) -> Bench:
+    """An interrupt of 2 us every 10 us over work of 25 us every 50 us, both Poisson."""
+    w = wiring.Wiring(depth=1 << 14, seed=4)
+    w.lock("section", "critical")
+    parts = (("irq", "fast", "fixed", 2_000, 10_000), ("work", "task", "exponential", 25_000, 50_000))
+    for name, mode, law, service, each in parts:
+        program = [{"work": {"law": law, "ns": service}}]
+        if critical:
+            program = [{"lock": "section"}, *program, {"unlock": "section"}]
+        w.source(name, mode, program, law="poisson", rate_hz=1e9 / each)
+    machine = bench(w)
+    machine.run(round(million * 1e6 / 0.12 * 1000))
+    assert machine.count("N_LOST") == 0
+    assert_books_balance(machine)
+    return machine
+
+
+def test_interrupts_preempt_thread_work() -> None:
+    machine = interrupt_over_thread(critical=False, million=9)
+    done = {name: machine.histogram(f"irq_{name}_done").sum() for name in ("irq", "work")}
+    assert machine.mean("irq_irq_done") == pytest.approx(2250, rel=0.016 + 0.002)
+    assert machine.mean("irq_work_done") == pytest.approx(84167, rel=0.02)
+    together = (done["irq"] * 2250 + done["work"] * 84167) / machine.count("N_DONE")
+    assert machine.count("N_SOJOURN") / machine.count("N_DONE") == pytest.approx(together, rel=0.02)
+
+
+def test_interrupts_wait_for_critical_thread_work() -> None:
+    machine = interrupt_over_thread(critical=True, million=18)
+    assert machine.mean("irq_irq_start") == pytest.approx(15_875, rel=0.02)
+    assert machine.mean("irq_work_start") == pytest.approx(52_917, rel=0.02)
+
+
+SECTIONS = {"fixed": 1 / 2, "exponential": 1.0, "uniform": 2 / 3, "two_point": 4.145}  # E[V^2] / 2 E[V]^2
+
+
+@pytest.mark.parametrize("spec", ["critical", "splhigh"])
+@pytest.mark.parametrize(("law", "residual"), SECTIONS.items())
+@pytest.mark.parametrize("pause", [0, 30_000])
+def test_an_interrupt_waits_for_the_rest_of_the_section_that_it_finds(law, residual, spec, pause) -> None:
+    w = wiring.Wiring(depth=1024, seed=5, spl=spec == "splhigh")
+    w.lock("section", spec)
+    section = [{"lock": "section"}, {"work": {"law": law, "ns": 10_000}}, {"unlock": "section"}]
+    w.source("background", "task", section + [{"work": pause}] * (pause > 0))
+    w.source("irq", "device", law="poisson", rate_hz=1e5, klass="net")
+    machine = bench(w)
+    machine.run(16 * SECOND if pause else 8 * SECOND)
+    closed = 10_000 / (10_000 + pause)
+    assert machine.count("N_SOJOURN") / machine.count("N_DONE") == pytest.approx(closed * residual * 10_000, rel=0.02)
+    assert machine.cpu_time()[0, cx.T_IDLE] == 0
+    assert_books_balance(machine)
+
+
+@pytest.mark.parametrize("spec", ["none", "splnet"])
+def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) -> None:
+    w = wiring.Wiring(depth=1024, seed=5, spl=True)
+    w.lock("section", spec)
+    w.source("background", "task", [{"lock": "section"}, {"work": 10_000}, {"unlock": "section"}])
+    w.source("irq", "device", law="poisson", rate_hz=1e5, klass="net")
+    machine = bench(w)
+    machine.run(SECOND)
+    assert machine.count("N_DONE") > 90_000
+    assert machine.count("N_SOJOURN") == 0
+    assert_books_balance(machine)

@@ -9,8 +9,8 @@ Nothing is ever given back: memory is type-stable. A zone that cannot grow hands
 While kernel_map is locked by anybody, an ordinary zone grows in kmem_map, where there is one.
 
 Left out: zones made by zbootinit(), whose size is not rounded and whose first items are static; ZONE_PANICFAIL;
-zdestroy() of FreeBSD 5. One growth must not be interleaved with another of the same interrupt zone: the kernel holds the
-zone at splhigh meanwhile.
+zdestroy() of FreeBSD 5. One growth must not be interleaved with another of the same interrupt zone: the kernel holds
+the zone at splhigh meanwhile.
 """
 
 from collections.abc import Sequence

@@ -10,9 +10,10 @@ RESERVE  DragonFly from 27 Aug 2003. An operation first reserves four entries on
          zone is itself entered through the CPU's standing reserve. Above the slop, entries go back to the zone, but the
          zone never gives a page back.
 
-ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and reservations not yet there: an operation takes
-         its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which is
-         locked by the operation itself (RECURSES).
+ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and reservations not yet there: an operation
+takes
+         its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which
+         is locked by the operation itself (RECURSES).
 
 Addresses are offsets from VM_MIN_KERNEL_ADDRESS, and alignment is that of the offset. The list of entries itself, with
 searching, merging and splitting, is `sim.map_entries`.

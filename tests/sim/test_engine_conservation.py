@@ -1,0 +1,244 @@
+"""What must balance in the engine whatever the design (Q11), and that it does what the driver without a clock does.
+
+The designs are the shipped ones with the costs of 2003 and a load that keeps four CPUs at work; balances are drawn at
+many instants of a run, with operations, interrupts and waits in progress.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from small_cell import KINDS, LOAD
+
+from kmemexp import compose, timed, timed_lane, wiring
+from kmemexp.sim import contexts as cx
+from kmemexp.sim import interrupts as ir
+from kmemexp.sim import machine as mc
+from kmemexp.sim import probes as a
+from kmemexp.sim import slots as s
+from kmemexp.sim.arenas import vm_map
+from kmemexp.sweep.plan import plan_from
+from kmemexp.workload import build, stream
+
+DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
+MEMORY = ["unlimited", "era2003"]
+EVER = 1 << 60
+PHASES = [{"name": "up", "seconds": 3.0, "level": 1.0}, {"name": "down", "seconds": 1.0, "level": 0.1}]
+SLOW = ("cost.alloc_ns=20000", "cost.free_ns=20000", "cost.map_ns=20000")  # locks are held for long, so that many wait
+BUSY = LOAD | {"scale": 20.0, "phases": PHASES}
+BURST = LOAD | {"kinds": KINDS | {"block": KINDS["small"] | {
+    "size": {"law": "fixed", "bytes": 32768}, "rate_hz": 250.0, "lifetime": {"law": "exponential", "mean_s": 6.0}}}}  # fmt: skip
+
+
+@functools.cache
+def config(*overrides: str) -> dict:
+    return json.loads(plan_from(list(overrides))[0].cells["config"].iloc[0])
+
+
+@functools.cache
+def synthetic(name: str) -> stream.Load:
+    return build.build({"busy": BUSY, "burst": BURST}[name], cpus=4, seed=7, replicas=[0])
+
+
+def busy(design: str, memory: str = "unlimited", *more: str) -> timed.Timed:
+    """Boot a design for the busy load, on a machine short of memory where that is limited."""
+    plain = config(f"design={design}", "cost=opteron2003", f"memory={memory}", "machine.cpus=4", *more)
+    load = synthetic("busy")
+    return timed.boot(plain | {"workload": BUSY}, load.kinds, load.streams[0], 0)
+
+
+def play(t: timed.Timed, until: int = EVER, budget: int = EVER) -> timed.Timed:
+    """Run until a time or the end of the stream, returning to Python after `budget` events each."""
+    while True:
+        code = t.run(t.world, t.wired.m, t.stream, until, budget)
+        if code == mc.E_GROW:
+            t = timed.enlarge(t)
+        elif code != mc.E_CHUNK:
+            return t
+
+
+def instants(t: timed.Timed, count: int = 40) -> Iterator[timed.Timed]:
+    """Stop at many instants of a run, the last of which is its end."""
+    for until in np.linspace(0, t.stream.time[-1], count).astype(np.int64)[1:-1].tolist():
+        t = play(t, until)
+        yield t
+    t = play(t)
+    assert t.wired.m[mc.G_EXIT] == mc.E_DONE
+    yield t
+
+
+def arrays(value: object, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """All arrays in nested tuples, by their names."""
+    if isinstance(value, np.ndarray):
+        yield path, value
+    elif isinstance(value, tuple):
+        for name, part in zip(getattr(value, "_fields", range(len(value))), value, strict=True):
+            yield from arrays(part, f"{path}.{name}")
+
+
+def same(one: object, other: object) -> None:
+    """Compare all arrays of two states."""
+    for (path, left), (_, right) in zip(arrays(one), arrays(other), strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=path)
+
+
+def inside(wired: wiring.Wired) -> list[int]:
+    """Times at which the interrupts were raised that have not been handled."""
+    m, raised = wired.m, []
+    for x in wired.table("contexts"):
+        source = x[cx.X_SOURCE]
+        endless = x[cx.X_KIND] == cx.MAIN and source >= 0 and m[source + ir.S_LAW] == ir.NONE
+        if source >= 0 and x[cx.X_STATE] != cx.IDLE and not endless:
+            raised.append(x[cx.X_RAISED])
+            places = (x[cx.X_QHEAD] + np.arange(x[cx.X_QLEN])) % m[mc.G_DEPTH]
+            raised.extend(m[x[cx.X_RING] + places])
+    return raised
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_little_s_law_holds_exactly_for_interrupts_and_for_waits(design: str, memory: str) -> None:
+    waits = 0
+    for t in instants(busy(design, memory, *SLOW), 200):
+        m, now = t.wired.m, t.wired.m[mc.G_NOW]
+        raised = inside(t.wired)
+        assert m[mc.N_INSIDE] == len(raised)
+        assert m[mc.N_INTERRUPTS] == m[mc.N_DONE] + m[mc.N_LOST] + len(raised)
+        area = m[mc.N_AREA] + m[mc.N_INSIDE] * (now - m[mc.N_AREA_AT])
+        assert area == m[mc.N_SOJOURN] + sum(now - at for at in raised)
+        ctx = t.wired.table("contexts")
+        waiting = ctx[ctx[:, cx.X_WAIT] >= 0]
+        assert m[mc.N_WAITING] == len(waiting)
+        area = m[mc.N_WAIT_AREA] + m[mc.N_WAITING] * (now - m[mc.N_WAIT_AT])
+        assert area == m[mc.N_WAIT_NS] + (now - waiting[:, cx.X_SINCE]).sum()
+        assert m[mc.N_WAIT_NS] == t.wired.table("locks")[:, mc.L_WAIT_NS].sum()
+        assert m[mc.N_LOCKS] == t.wired.table("locks")[:, mc.L_TAKEN].sum()
+        waits += len(waiting)
+    assert m[mc.N_CONTENDED] > 1000
+    assert waits > 0
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_nanosecond_of_every_cpu_is_accounted_for_once(design: str) -> None:
+    for t in instants(busy(design)):
+        cpu = t.wired.table("cpus")
+        spent = cpu[:, cx.C_TIME : cx.C_TIME + 6]
+        assert (spent >= 0).all()
+        np.testing.assert_array_equal(spent.sum(axis=1), cpu[:, cx.C_MARK])
+        assert (cpu[:, cx.C_MARK] <= t.wired.m[mc.G_NOW]).all()
+    assert (spent[:, [cx.T_IDLE, cx.T_MAIN, cx.T_SOFT, cx.T_FAST]] > 0).all()
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_no_page_is_lost_or_made(design: str) -> None:
+    t = busy(
+        design, "era2003", "machine=i386_64m", "memory.fault_hz=20000", "memory.user_ratio=0.5", "memory.io_ns=1000000"
+    )
+    m = t.wired.m
+    total = m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]].sum()
+    for t in instants(t):  # noqa: B020
+        m, counters, ctx = t.wired.m, t.world.counters, t.wired.table("contexts")
+        lacking = ctx[np.isin(ctx[:, cx.X_ANSWER], (s.MAP_ALLOC, s.WIRE)), cx.X_NEED].sum()
+        assert (m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]] >= 0).all()
+    objects, wired = t.world.objects, t.world.attribute == s.ATTR_WIRED
+    direct = (t.world.server == a.SERVER_MAP) & wired
+    sizes = objects[(objects[:, a.O_ADDR] >= 0) & direct[objects[:, a.O_KIND]], a.O_SIZE]
+    held = counters[a.A_HELD] // s.PAGE + np.ceil(sizes / s.PAGE).sum() - lacking
+    assert m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]].sum() + held == total
+    assert m[mc.N_SLEPT] > 0
+    assert m[mc.N_DAEMON_PAGES] > 0
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design: str, memory: str) -> None:
+    ops = synthetic("busy").streams[0]
+    for t in instants(busy(design, memory)):
+        m, counters, objects = t.wired.m, t.world.counters, t.world.objects
+        live = objects[objects[:, a.O_ADDR] >= 0]
+        assert len(live) == counters[a.A_ALLOCS] - counters[a.A_FREES]
+        served = live[t.world.server[live[:, a.O_KIND]] != a.SERVER_MAP]
+        assert served[:, a.O_SIZE].sum() == counters[a.A_REQUESTED]
+        assert served[:, a.O_GRANTED].sum() == counters[a.A_GRANTED] <= counters[a.A_HELD]
+        order = live[np.argsort(live[:, a.O_ADDR])]
+        assert (order[:-1, a.O_ADDR] + order[:-1, a.O_SIZE] <= order[1:, a.O_ADDR]).all()
+        hist = timed_lane.histograms(t.wired)
+        done = {
+            verb: sum(hist[f"{verb}_{k}"].sum() for k in ("main", "soft", "device", "fast"))
+            for verb in ("alloc", "free")
+        }
+        assert done["alloc"] == counters[a.A_ALLOCS] + counters[a.A_FAILURES]
+        assert done["free"] == counters[a.A_FREES]
+        assert 0 <= m[mc.N_OPS_DONE] - done["alloc"] - done["free"] <= m[mc.N_SENT]
+    assert counters[a.A_OPS] == ops.count
+    assert m[mc.G_LEFT] == 0
+    rows = objects[t.stream.row_in[: ops.slots]]
+    last = np.zeros(ops.slots, np.int64)
+    np.maximum.at(last, ops.slot, np.arange(ops.count))
+    there = ops.op[last] == stream.OP_ALLOC
+    assert there.sum() > 1000
+    assert (rows[there, a.O_ADDR] >= 0).mean() > 0.99  # the others had failed
+    for number in range(len(compose.MAP_NAMES)):
+        vm_map.check(t.world.arena, number)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_run_does_not_depend_on_how_often_it_is_interrupted(design: str) -> None:
+    at_once, again, chunks = (play(busy(design, "era2003"), budget=budget) for budget in (EVER, EVER, 1000))
+    steps = busy(design, "era2003")
+    for steps in instants(steps, 200):  # noqa: B020
+        pass
+    for other in (again, chunks, steps):
+        same(at_once.wired.m, other.wired.m)
+        same(at_once.world, other.world)
+
+
+def replayed(design: str, load: stream.Load, source: dict, edges: np.ndarray) -> Iterator[tuple]:
+    """Play a load on both drivers side by side; yields the two states at each of these times."""
+    ops = load.streams[0]
+    plain = config(f"design={design}", "cost=none", "machine.cpus=4") | {"workload": source}
+    zero = config(f"design={design}", "cost=zero", "interrupts/sources=none", "machine.cpus=4") | {"workload": source}
+    machine = compose.boot(plain, load.kinds, ops.slots)
+    t = timed.boot(zero, load.kinds, ops, 0)
+    at = 0
+    for until in edges.tolist():
+        end = int(np.searchsorted(ops.time_ns, until, side="right"))
+        at += machine.replay(machine.world, *stream.columns(ops), at, end)
+        t = play(t, until)
+        yield machine.world, t
+
+
+def compare(replay: tuple, t: timed.Timed) -> None:
+    """The same state of every allocator and of the maps, the same counters, the same address in every slot."""
+    for name in ("a", "b", "c", "arena", "counters"):
+        same(getattr(replay, name), getattr(t.world, name))
+    rows = t.stream.row_in[: len(replay.objects)]
+    live = np.flatnonzero(replay.objects[:, a.O_ADDR] >= 0)
+    np.testing.assert_array_equal(replay.objects[live], t.world.objects[rows[live]])
+    assert (t.world.objects[:, a.O_ADDR] >= 0).sum() == len(live)
+
+
+@pytest.mark.parametrize("name", ["busy", "burst"])
+@pytest.mark.parametrize("design", DESIGNS)
+def test_without_costs_it_does_exactly_what_the_driver_without_a_clock_does(design: str, name: str) -> None:
+    load = synthetic(name)
+    edges = np.linspace(0, load.streams[0].time_ns[-1], 12).astype(np.int64)[1:]
+    for replay, t in replayed(design, load, LOAD, edges):
+        compare(replay, t)
+    assert t.world.counters[a.A_OPS] == load.streams[0].count
+    assert t.wired.m[mc.N_CONTENDED] == 0
+    if name == "burst" and design == "freebsd4":
+        assert t.world.counters[a.A_FAILURES] > 100
+        assert t.world.counters[a.A_PANICS] > 0
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_without_costs_a_recorded_trace_goes_as_in_the_driver_without_a_clock(design: str) -> None:
+    source = config("workload=filetree", "workload.copies=1", "workload.window_s=0.5")["workload"]
+    load = build.build(source, cpus=4, seed=0, replicas=[0])
+    edges = np.linspace(0, load.streams[0].time_ns[-1], 5).astype(np.int64)[1:]
+    for replay, t in replayed(design, load, source, edges):
+        compare(replay, t)
+    assert t.world.counters[a.A_OPS] == load.streams[0].count > 10_000
