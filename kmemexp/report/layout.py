@@ -128,13 +128,49 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
         names = part.drop_duplicates("column_number").sort_values("column_number")
         title = str(workload[0]) if workload else ""
         titles = labels(part.drop_duplicates(other) if other else part.head(1), other, ", ")
-        units = {m: unit_of(m, g["mean"].abs().max()) for m, g in part.groupby("metric", observed=True, sort=False)}
+        units = {m: unit_of(m, _typical(m, g["mean"])) for m, g in part.groupby("metric", observed=True, sort=False)}
         sections = [
             Section(name, [_row(r, units[key[0]], len(names)) for key, r in _groups(section, ["metric"])])
             for name, (_, section) in zip(titles, _groups(part, other), strict=True)
         ]
         blocks.append(Block(title, _headings(names, variant), sections))
     return blocks
+
+
+def across(table: pd.DataFrame, condition: list[str]) -> list[Block]:
+    """Lay out a table in which each condition has one variant: a row per condition, a column per metric."""
+    metrics = list(dict.fromkeys(table["metric"].astype(str)))
+    units = {m: unit_of(m, _typical(m, g["mean"])) for m, g in table.groupby("metric", observed=True, sort=False)}
+    keys = table.drop_duplicates(condition)
+    rows = []
+    for title, (_, part) in zip(labels(keys, condition, ", "), _groups(table, condition), strict=True):
+        found = {str(row.metric): row for row in part.itertuples(index=False)}
+        cells = []
+        for name in metrics:
+            row, scale = found[name], units[name].scale
+            half = (row.high - row.low) / 2 / scale
+            text = _value(row, row.mean / scale, half, decimals_for([row.mean / scale], [half]), row.n)
+            cells.append(Cell(text.removesuffix(" (n=1)"), "", "", False))
+        rows.append(Row(title.removeprefix("scenario "), "", cells))
+    heads = [f"{m.removesuffix('_count').removesuffix('_ns')}\n{units[m].name}".strip() for m in metrics]
+    return [Block("", heads, [Section("", rows)])]
+
+
+def one_variant_each(table: pd.DataFrame, condition: list[str], variant: list[str]) -> bool:
+    """Whether every condition was tried with one variant only, and there are several of both."""
+    keys = table.drop_duplicates([*condition, *variant])
+    return (
+        len(keys) > 1
+        and bool(condition)
+        and not keys.duplicated(condition).any()
+        and len(keys[variant].drop_duplicates()) > 1
+    )
+
+
+def _typical(metric: str, means: pd.Series) -> float:
+    """The size of value that a metric's unit should suit: the largest; of durations, which span decades, the median."""
+    sizes = means.abs()
+    return sizes[sizes > 0].median() if metric.endswith("_ns") and (sizes > 0).any() else sizes.max()
 
 
 def _groups(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:

@@ -56,18 +56,25 @@ def finish(plan: "Plan", console: Console | None = None) -> None:
     if missing := len(plan.cells) * _count(plan.replicas) - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
 
-    chosen, left_out = _first(table, cells, SHOWN)
+    flat = layout.one_variant_each(table, cells.condition, cells.variant)
+    chosen, left_out = (table, []) if flat else _first(table, cells, SHOWN)
     console.print(Text(f"\n{plan.name}: {_summary(frame)}", style="bold"))
-    terminal.show(layout.lay_out(chosen, cells.condition, cells.variant), remarks + left_out, console)
+    terminal.show(_blocks(chosen, cells, flat), remarks + left_out, console)
 
-    chosen, left_out = _first(table, cells, WRITTEN)
+    chosen, left_out = (table, []) if flat else _first(table, cells, WRITTEN)
     store = Store(plan.root, write=True)
     store.write_table(NAME, table)
     store.write_text(
         f"{NAME}.md",
-        markdown(plan.name, layout.lay_out(chosen, cells.condition, cells.variant), remarks + left_out),
+        markdown(plan.name, _blocks(chosen, cells, flat), remarks + left_out),
     )
     console.print(Text(f"Full table: {plan.root}/{NAME}.parquet, .csv, .md", style="dim"), soft_wrap=True)
+
+
+def _blocks(table: pd.DataFrame, cells: comparison.Layout, flat: bool) -> list[Block]:
+    if flat:
+        return layout.across(table, cells.condition)
+    return layout.lay_out(table, cells.condition, cells.variant)
 
 
 def markdown(title: str, blocks: Sequence[Block], remarks: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """The engine as a queue: Pollaczek-Khinchine (Q1), Cobham's priorities (Q2), masked sections (Q6).
 
-With each, the books that every run must balance (Q11). Runs are so long that four standard errors (20 batch means) are less than the tolerance; seeds are fixed.
+With each, the books that every run must balance (Q11). Runs are so long that four standard errors (of 20 batch means)
+are less than the tolerance; seeds are fixed.
 """
 
 import itertools
@@ -60,19 +61,18 @@ def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Be
     return machine
 
 
-Q1 = {  # million interrupts by load
+Q1 = {  # law, shape, c2: million interrupts by load
     ("fixed", 0, 0.0): {0.3: 1, 0.5: 1, 0.8: 4, 0.9: 12, 0.95: 32},
     ("erlang", 4, 0.25): {0.3: 2, 0.5: 2, 0.8: 5, 0.9: 15},
     ("exponential", 0, 1.0): {0.3: 2, 0.5: 2, 0.8: 7, 0.9: 20},
-    ("hyperexponential", 4, 4.0): {0.3: 4, 0.5: 4, 0.8: 13, 0.9: 42},
+    ("hyperexponential", 4, 4.0): {0.3: 4, 0.5: 4, 0.8: 13},
 }
 
 
 @pytest.mark.parametrize(
-    ("law", "rho", "million"), [(law, rho, n) for law, loads in Q1.items() for rho, n in loads.items()]
+    ("name", "shape", "c2", "rho", "million"), [(*law, rho, n) for law, loads in Q1.items() for rho, n in loads.items()]
 )
-def test_waits_of_one_handler_follow_pollaczek_khinchine(law, rho, million) -> None:
-    name, shape, c2 = law
+def test_waits_of_one_handler_follow_pollaczek_khinchine(name, shape, c2, rho, million) -> None:
     machine = queue(name, shape, rho, million)
     done = machine.count("N_DONE")
     wait = machine.count("N_SOJOURN") / done / SERVICE - 1
@@ -136,7 +136,7 @@ def test_non_preemptive_priorities_wait_as_cobham_says(law, million) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-@pytest.mark.parametrize(("law", "million"), [("exponential", 9), ("fixed", 2)])
+@pytest.mark.parametrize(("law", "million"), [("exponential", 9), ("fixed", 3)])
 def test_no_order_of_priorities_changes_the_weighted_wait(law, million, order) -> None:
     """Kleinrock's conservation law."""
     machine = classes(law, False, million, order=order)
@@ -222,3 +222,13 @@ def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) ->
     assert machine.count("N_DONE") > 90_000
     assert machine.count("N_SOJOURN") == 0
     assert_books_balance(machine)
+
+
+@pytest.mark.xfail(strict=True, reason="interrupts.nap sets the timer that the source's next arrival is in")
+def test_a_handler_that_sleeps_serves_like_one_that_works() -> None:
+    w = wiring.Wiring(depth=1 << 14, seed=1)
+    for name, verb in (("works", "work"), ("sleeps", "sleep")):
+        w.source(name, "device", [{verb: SERVICE}], law="periodic", period_ns=2 * SERVICE, phase_ns=0)
+    machine = bench(w)
+    machine.run(SECOND)
+    assert machine.histogram("irq_sleeps_done").sum() == machine.histogram("irq_works_done").sum()
