@@ -32,7 +32,8 @@ def explain_lane(plan: "Plan", console: Console) -> None:
             "action=explain: this cell runs without a clock (cost=none), so nothing waits and deadlocks in it"
         )
     load = build(config["workload"], cpus=config["machine"]["cpus"], seed=config["seed"], replicas=(replica,))
-    t = timed.boot(config, load.kinds, load.streams[0], replica, log_rows=LOG_ROWS)
+    handlers = load.handlers[0] if load.handlers else None
+    t = timed.boot(config, load.kinds, load.streams[0], replica, handlers=handlers, log_rows=LOG_ROWS)
     t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))
     show(t, console, f"cell {cell['cell_key'][:8]}, replica {replica}: {_axes(cell)}")
 

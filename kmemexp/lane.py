@@ -172,8 +172,11 @@ def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
                  tuple(replicas))  # fmt: skip
     sampling = Sampling(**config["sample"])
     if timed.is_timed(config):
-        streams = zip(replicas, load.streams, strict=True)
-        return [timed_lane.run(config, load.kinds, stream, sampling, replica) for replica, stream in streams]
+        handlers = load.handlers or (None,) * len(replicas)
+        return [
+            timed_lane.run(config, load.kinds, stream, sampling, replica, recorded)
+            for replica, stream, recorded in zip(replicas, load.streams, handlers, strict=True)
+        ]
     lanes = []
     for replica, stream in zip(replicas, load.streams, strict=True):
         machine = boot(config, load.kinds, stream.slots)

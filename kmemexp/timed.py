@@ -48,8 +48,17 @@ def is_timed(config: Mapping) -> bool:
     return config["cost"]["name"] != "none"
 
 
-def boot(config: Mapping, kinds: w.Kinds, stream: w.Stream, replica: int, *, log_rows: int = 0) -> Timed:
-    """Boot a timed machine for a stream. Raises ConfigError."""
+def boot(
+    config: Mapping,
+    kinds: w.Kinds,
+    stream: w.Stream,
+    replica: int,
+    *,
+    handlers: w.Handlers | None = None,
+    log_rows: int = 0,
+) -> Timed:
+    """Boot a timed machine for a stream, and the interrupts of its recording if they are given. Raises ConfigError."""
+    stream = with_handlers(stream, handlers)
     sources = _sources(config)
     kinds = with_interrupt_kinds(kinds, sources)
     base = compose.boot(config, kinds, 0)
@@ -66,6 +75,18 @@ def boot(config: Mapping, kinds: w.Kinds, stream: w.Stream, replica: int, *, log
     queues = _queues(stream, config["machine"]["cpus"])
     _attach(wired, plan, queues, stream)
     return Timed(base, wired, world, _engine_stream(stream, queues[0]), driver(names, config["maps"]["arena"]))
+
+
+def with_handlers(stream: w.Stream, handlers: w.Handlers | None) -> w.Stream:
+    """Add recorded interrupts to the end of a stream, as operations that use the CPU; the queues put them in order."""
+    if handlers is None:
+        return stream
+    n = len(handlers.time_ns)
+    none = np.zeros(n, np.int32)
+    more = w.Stream(handlers.time_ns, np.full(n, w.OP_WORK, np.uint8), none.astype(np.int16), none, handlers.ns,
+                    handlers.cpu, handlers.flags, 0)  # fmt: skip
+    columns = (np.concatenate([a, b]).astype(a.dtype) for a, b in zip(stream[:-1], more[:-1], strict=True))
+    return w.Stream(*columns, slots=stream.slots)
 
 
 def enlarge(t: Timed) -> Timed:
@@ -242,7 +263,8 @@ def _queues(stream: w.Stream, cpus: int) -> tuple[np.ndarray, np.ndarray]:
     """Order of the operations by level and CPU, and where each queue begins: mainline, soft and device by CPU."""
     level = np.where(stream.flags & F_HARD, 2, np.where(stream.flags & F_SOFT, 1, 0))
     queue = level * cpus + stream.cpu % cpus
-    order = np.argsort(queue, kind="stable").astype(np.int32)
+    late_rows = (stream.op == w.OP_WORK).any()  # recorded interrupts stand at the end of the stream
+    order = (np.lexsort((stream.time_ns, queue)) if late_rows else np.argsort(queue, kind="stable")).astype(np.int32)
     first = np.searchsorted(queue[order], np.arange(3 * cpus + 1))
     return order, first
 

@@ -15,7 +15,7 @@ from kmemexp.sim import probes as a
 from kmemexp.sim.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
 from kmemexp.sim.slots import M_COUNT, M_ENTRIES
 from kmemexp.workload import phases
-from kmemexp.workload.stream import Kinds, Stream
+from kmemexp.workload.stream import Handlers, Kinds, Stream
 
 if TYPE_CHECKING:
     from kmemexp.lane import Lane, Sampling
@@ -28,11 +28,13 @@ LOWER, UPPER = a.bucket_bounds()
 MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
 
 
-def run(config: Mapping, kinds: Kinds, stream: Stream, sampling: "Sampling", replica: int) -> "Lane":
+def run(
+    config: Mapping, kinds: Kinds, stream: Stream, sampling: "Sampling", replica: int, handlers: Handlers | None = None
+) -> "Lane":
     """Play a whole stream on a timed machine that has just booted. Raises ConfigError."""
     from kmemexp import lane  # noqa: PLC0415 - the two drivers share the sampling
 
-    t = timed.boot(config, kinds, stream, replica)
+    t = timed.boot(config, kinds, stream, replica, handlers=handlers)
     span = span_ns(config, stream)
     times, painted = lane.sample_times(span, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
@@ -131,7 +133,7 @@ def metrics(t: timed.Timed) -> dict[str, float]:
     ended = int(m[mc.N_ENDED_AT])
     spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
     total = max(int(spent.sum()), 1)
-    done = len(t.stream.op) - int(m[mc.G_LEFT])
+    done = int(t.world.counters[a.A_OPS])
     values: dict[str, float] = {
         "deadlocks_count": m[mc.N_DEADLOCKS],
         "would_sleep_count": m[mc.N_WOULD_SLEEP],

@@ -14,6 +14,7 @@ import kmemexp
 from kmemexp import explain, lane, timed, timed_lane, witness
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import INDEX, LATENCIES, LEAST_SAMPLES, NAMES, QUANTILES, TIMED
+from kmemexp.sim import contexts as cx
 from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
 from kmemexp.workload.build import build
@@ -123,6 +124,22 @@ def test_memory_that_runs_short_is_paged_out_and_never_below_the_interrupt_reser
     assert metric(result, "paged_out_count") > 0
     assert metric(result, "free_pages_min_count") >= 0
     assert metric(result, "deadlocks_count") == 0
+
+
+def test_interrupts_of_a_recording_use_the_cpus_as_long_as_they_did_and_change_no_operation() -> None:
+    words = ("workload=filetree", "workload.copies=1", "workload.window_s=0.2", "cost=zero", "interrupts/sources=none",
+             "design=dragonfly_slab", "sample.points=2")  # fmt: skip
+    (with_them,) = kmemexp.plan([*words, "workload.interrupts=true"])
+    config = json.loads(with_them.cells["config"].iloc[0])
+    load = build(config["workload"], cpus=2, seed=0, replicas=(0,))
+    t = timed.boot(config, load.kinds, load.streams[0], 0, handlers=load.handlers[0])
+    t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))
+    spent = t.wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
+    assert spent[cx.T_SOFT] + spent[cx.T_THREAD] == load.handlers[0].ns.sum() > 0
+    assert int(t.wired.m[mc.G_LEFT]) == 0
+    without = kmemexp.simulate(words).metrics.iloc[0]
+    assert int(t.world.counters[a.A_OPS]) == without["operations_count"] == load.streams[0].count
+    assert int(t.world.counters[a.A_ALLOCS]) > 0
 
 
 # Explanations.

@@ -131,6 +131,8 @@ from kmemexp.sim.slots import (
     R_TARGET,
 )
 
+WORK = 2  # stream.OP_WORK: a recorded interrupt uses the CPU
+
 # What fetching gives.
 GO_ON = 0  # the stage has been set
 WAIT = 1  # the context has left its CPU, or waits for its time
@@ -208,6 +210,12 @@ def next_recorded(m, s, objects, x):
         i = int(s.order[m[x + X_PC]])
         # An operation due at this very instant takes its turn among those of the other CPUs.
         if s.time[i] < m[G_NOW] or m[x + TIE] == i:
+            if s.op[i] == WORK:
+                m[x + X_PC] += 1
+                m[x + X_STAGE] = S_NEXT
+                due(m, c, m[G_NOW] + s.size[i], FIRST)
+                over(m)
+                return False
             if not bind(m, s, objects, i + 1):
                 m[G_EXIT] = E_GROW
                 due(m, c, m[G_NOW], FIRST)

@@ -11,7 +11,7 @@ from kmemexp.workload.stream import CLASS_NAMES
 
 SOURCES = ("synthetic", "trace")
 TRACE_KEYS = ("name", "source", "trace", "copies", "shift_s", "window_s")
-TRACE_OPTIONS = ("digest",)  # set by the plan: of what was in the file then
+TRACE_OPTIONS = ("digest", "interrupts")  # digest: set by the plan, of what was in the file then
 SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
 SYNTHETIC_OPTIONS = ("pause_ns",)
 PHASE_KEYS = ("name", "seconds", "level")
@@ -46,6 +46,8 @@ def _check_trace(workload: Mapping[str, Any]) -> None:
     _whole("workload.copies", workload["copies"], 1)
     _number("workload.shift_s", workload["shift_s"])
     _number("workload.window_s", workload["window_s"])
+    if not isinstance(workload.get("interrupts", False), bool):
+        raise _wrong("workload.interrupts", workload["interrupts"], "must be true or false")
     library.path_of(workload["trace"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmemexp.errors import TraceError
 from kmemexp.workload import merge, seeds
-from kmemexp.workload.stream import Load, Stream
+from kmemexp.workload.stream import Handlers, Load, Stream
 from kmemexp.workload.traces import library
 
 
@@ -22,11 +22,30 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
     if planned and library.digest(workload["trace"]) != planned:
         raise TraceError(f"{workload['trace']}: has changed since the sweep was planned, or differs on this node")
     kinds, trace = library.load(workload["trace"])
+    window_s = workload["window_s"]
+    shifts = [_shifts(workload, seed, replica) for replica in replicas]
     if workload["copies"] == 1:
-        lane = _overlay(trace, np.zeros(1, np.int64), workload["window_s"], cpus)
-        return Load(kinds, (lane,) * len(replicas))
-    shifts = (_shifts(workload, seed, replica) for replica in replicas)
-    return Load(kinds, tuple(_overlay(trace, shift_ns, workload["window_s"], cpus) for shift_ns in shifts))
+        lanes = (_overlay(trace, np.zeros(1, np.int64), window_s, cpus),) * len(replicas)
+    else:
+        lanes = tuple(_overlay(trace, shift_ns, window_s, cpus) for shift_ns in shifts)
+    if not workload.get("interrupts"):
+        return Load(kinds, lanes)
+    recorded, trace_cpus = library.handlers(workload["trace"]), int(trace.cpu.max(initial=0)) + 1
+    return Load(kinds, lanes, tuple(_overlay_handlers(recorded, s, window_s, trace_cpus, cpus) for s in shifts))
+
+
+def _overlay_handlers(
+    recorded: Handlers, shift_ns: np.ndarray, window_s: float, trace_cpus: int, cpus: int
+) -> Handlers:
+    """The interrupts of all copies, each on the CPUs of its copy."""
+    copies = len(shift_ns)
+    time = np.concatenate([recorded.time_ns + shift for shift in shift_ns])
+    cpu = np.concatenate([(recorded.cpu + copy * trace_cpus) % cpus for copy in range(copies)])
+    order = np.argsort(time, kind="stable")
+    if window_s > 0:
+        order = order[time[order] < round(window_s * 1e9)]
+    flags, ns = np.tile(recorded.flags, copies)[order], np.tile(recorded.ns, copies)[order]
+    return Handlers(time[order], cpu[order].astype(np.int16), flags, ns)
 
 
 def _shifts(workload: Mapping[str, Any], seed: int, replica: int) -> np.ndarray:

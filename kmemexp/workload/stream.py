@@ -8,6 +8,7 @@ from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE
 
 OP_ALLOC = 0
 OP_FREE = 1
+OP_WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
 
 # Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
 MALLOC, ZONE, MBUF = C_MALLOC, C_ZONE, C_MBUF
@@ -47,11 +48,21 @@ class Stream(NamedTuple):
         return len(self.op)
 
 
+class Handlers(NamedTuple):
+    """Interrupts of a recording, in time order: n handlers that used a CPU for a while."""
+
+    time_ns: np.ndarray  # int64[n], not decreasing
+    cpu: np.ndarray  # int16[n]
+    flags: np.ndarray  # uint8[n], F_SOFT or F_HARD
+    ns: np.ndarray  # int32[n], how long
+
+
 class Load(NamedTuple):
-    """A workload's kinds and its streams, one per replica."""
+    """A workload's kinds and its streams, one per replica; of a recording the interrupts too, if they are wanted."""
 
     kinds: Kinds
     streams: tuple[Stream, ...]
+    handlers: tuple[Handlers, ...] = ()
 
 
 def columns(stream: Stream) -> tuple[np.ndarray, ...]:

