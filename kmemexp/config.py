@@ -87,7 +87,8 @@ class Interrupts:
     nested: bool = True  # an interrupt thread may preempt another one
     big_lock: bool = False
     would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
-    on_deadlock: str = "stop"  # stop | continue: the lane ends, or the request that closed the circle is refused
+    # stop: the lane ends; continue: the request that closed the circle is refused (one closed by a hand-over stays)
+    on_deadlock: str = "stop"
     rate_hz: float | None = None  # of the fastest source that scales; the others in proportion
     clock_allocates: bool = False  # claim C3: the clock's fast interrupt allocates a little
     depth: int = 32  # interrupts that wait for their handler before they are lost

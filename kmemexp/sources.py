@@ -101,8 +101,14 @@ def _check_source(where: str, source: Any, sources: Mapping[str, Any]) -> None:
         raise ConfigError(f"{where}.rate_hz: is missing, but law={source['law']} needs it (or period_ns)")
     if not isinstance(source.get("program", []), list):
         raise ConfigError(f"{where}.program: must be a list of items such as {{work: 3000}}")
+    arrives = source.get("law", "none") != "none"
     for i, item in enumerate(source.get("program", [])):
         _check_item(f"{where}.program[{i}]", item, sources)
+        if arrives and "sleep" in item:
+            raise ConfigError(
+                f"{where}.program[{i}].sleep: what has arrivals (law={source['law']}) has no timer to sleep by; "
+                "use a task without a law"
+            )
 
 
 def _check_item(where: str, item: Any, sources: Mapping[str, Any]) -> None:
@@ -117,7 +123,9 @@ def _check_item(where: str, item: Any, sources: Mapping[str, Any]) -> None:
     elif verb in ("raise", "await"):
         known(where, verb, value, [name for name, source in sources.items() if source])
     elif verb == "io":
-        known(f"{where}.io", "source", value.get("source"), [name for name, source in sources.items() if source])
+        name = known(f"{where}.io", "source", value.get("source"), [name for name, source in sources.items() if source])
+        if sources[name].get("law", "none") != "none":
+            raise ConfigError(f"{where}.io.source={name}: has arrivals of its own; name a source without a law")
 
 
 def _check_duration(where: str, value: Any) -> None:

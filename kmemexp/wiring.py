@@ -90,6 +90,8 @@ class Wiring:
         """Add a source; returns its number."""
         if mode not in MODES:
             raise ConfigError(f"interrupts.sources.{name}.mode={mode}: unknown; there are {', '.join(MODES)}")
+        if more.get("law", "none") != "none" and any("sleep" in item for item in program):
+            raise ConfigError(f"interrupts.sources.{name}: what has arrivals has no timer to sleep by")
         self.sources.append(Source(name, mode, program, **more))
         return len(self.sources) - 1
 
@@ -244,6 +246,8 @@ def _link(w: Wiring, wired: Wired, sources: Sequence[Source], first: Sequence[in
         table[:, KEY], table[:, POS] = NEVER, np.arange(len(table))
         wired.table(heap)[:, 0] = at["cpus" if heap == "cpu_heap" else "contexts"] + np.arange(len(table)) * width
     m[mc.G_IPI0] = source[ipi, ir.S_FIRST]
+    frees = (s for s in w.sources if s.mode != "task" and s.law != "none")
+    m[mc.G_FREERS] = recorded or any("free" in item or "give" in item for s in frees for item in s.program)
     messages = wired.table("messages")
     messages[:, mc.M_NEXT] = at["messages"] + np.arange(1, len(messages) + 1) * mc.M_COUNT
     messages[-1, mc.M_NEXT] = -1

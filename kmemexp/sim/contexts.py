@@ -164,8 +164,11 @@ def push(m, c, h):
             m[x + X_LEFT] = 0
         else:
             m[x + X_LEFT] = 0 if m[x + X_SPIN] else max(m[c + KEY] - now, 0)
-            m[N_PREEMPTIONS] += m[x + X_STATE] != PREEMPTED
+            m[N_PREEMPTIONS] += m[x + X_STATE] == RUNNING or m[x + X_STATE] == SPINNING
             m[x + X_STATE] = PREEMPTED
+            if m[G_NESTED] and not m[G_SPL] and m[h + X_KIND] != FAST:
+                x = _set_aside(m, x)
+    if x >= 0:
         m[x + X_ABOVE] = h
     bottom = h
     while m[bottom + X_UNDER] >= 0:
@@ -227,11 +230,17 @@ def reconsider(m, c):
 @outlined
 def queue_ready(m, x):
     """Put a context on the ready list of its CPU: behind all of its priority."""
-    c = m[x + X_CPU]
     m[x + X_STATE] = READY
+    _insert(m, x, m[x + X_PRIO] - 1)
+
+
+@kernel
+def _insert(m, x, prio):
+    """Put a context on the ready list of its CPU, behind all whose priority is above `prio`."""
+    c = m[x + X_CPU]
     before = -1
     r = m[c + C_READY]
-    while r >= 0 and m[r + X_PRIO] >= m[x + X_PRIO]:
+    while r >= 0 and m[r + X_PRIO] > prio:
         before = r
         r = m[r + X_LINK]
     m[x + X_LINK] = r
@@ -239,6 +248,20 @@ def queue_ready(m, x):
         m[c + C_READY] = x
     else:
         m[before + X_LINK] = x
+
+
+@outlined
+def _set_aside(m, x):
+    """Make a preempted context ready, first of its priority; returns what lay under it.
+
+    Where any priority may preempt a lower one, who runs next is a matter of priorities alone: these may change, by
+    inheritance, while a context waits. Elsewhere a preempted context stays under the one that preempted it.
+    """
+    under = m[x + X_UNDER]
+    m[x + X_UNDER] = -1
+    m[x + X_STATE] = READY
+    _insert(m, x, m[x + X_PRIO])
+    return under
 
 
 @outlined

@@ -241,7 +241,9 @@ def await_handler(m, x, s):
     m[s + S_WAITERS] = x
     drop(m, x)
     block(m, x)
-    check(m, x)
+    if check(m, x):  # the lane goes on: as if the interrupt had come
+        m[s + S_WAITERS] = m[x + X_LINK]
+        wake(m, x)
 
 
 @outlined

@@ -115,6 +115,7 @@ G_CLASSES = 109
 G_WITNESS0 = 110
 G_LOG0 = 111
 G_LOG_ROWS = 112
+G_FREERS = 113  # 1: there are interrupts whose handlers free memory
 G_COUNT = 128
 
 # Why the engine returned.

@@ -26,6 +26,7 @@ from kmemexp.sim.contexts import (
     READY,
     SPINNING,
     STREAM,
+    TIMER,
     X_ABOVE,
     X_AWAITED,
     X_COUNT,
@@ -47,6 +48,7 @@ from kmemexp.sim.machine import (
     G_CTX0,
     G_DAEMON,
     G_EXIT,
+    G_FREERS,
     G_GOES_ON,
     G_NOW,
     G_USER,
@@ -173,17 +175,23 @@ def _row(m, x):
 def stalled(m):
     """Whether nobody who could free memory can run: then those who wait for memory wait for ever.
 
-    Contexts of the mainline free; so does the page daemon, as long as it has pages to reclaim.
+    Contexts of the mainline free, those that sleep for a time or an interrupt too, once they wake; so does the page daemon
+    as long as it has pages to reclaim, and so may handlers of interrupts to come.
     """
+    if m[G_FREERS]:
+        return False
     daemon = m[G_DAEMON]
     if daemon >= 0 and m[G_USER] > 0 and (m[daemon + X_STATE] != BLOCKED or m[daemon + X_WAIT] != MEMORY):
         return False
     for number in range(m[G_CONTEXTS]):
         x = m[G_CTX0] + number * X_COUNT
-        if m[x + X_KIND] == MAIN and x != daemon and m[x + X_STATE] != BLOCKED and m[x + X_STATE] != SPINNING:
-            if m[x + X_STATE] != IDLE:
-                return False
+        if m[x + X_KIND] != MAIN or x == daemon:
+            continue
+        state, wait = m[x + X_STATE], m[x + X_WAIT]
+        if state == IDLE:
             if m[x + X_PROG] == STREAM and m[m[x + X_CPU] + C_OP] < m[m[x + X_CPU] + C_END]:
                 return False
+        elif (state != BLOCKED and state != SPINNING) or wait == TIMER or wait == HANDLER:
+            return False
     _write(m, 0, False)
     return True

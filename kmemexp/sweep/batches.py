@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # workers read batches without pandas
 SIMULATE = "kmemexp.lane:simulate_lanes"
 TARGET_SECONDS = 2.0  # work in a batch
 RATE_OPS = 2e7  # operations that a core simulates per second, with building streams and writing, roughly
+TIMED = 6  # how much longer an operation takes on the machine with a clock
 LEAST_SECONDS = 0.1  # below this, sending and storing a batch costs more than simulating it
 STRETCH = 2.5  # a stream's lanes stay together up to so many times the target
 BATCHES_PER_CPU = 4
@@ -57,6 +58,12 @@ class Batch(NamedTuple):
 Lane = tuple[Cell, int]  # a cell and one of its replicas
 
 
+def work(config: str, operations: int) -> int:
+    """Work of so many operations of a cell (its canonical JSON), in operations without a clock."""
+    timed = '"cost":{' in config and '"cost":{"name":"none"}' not in config
+    return operations * (TIMED if timed else 1)
+
+
 def make_batches(
     cells: "pd.DataFrame",
     replicas: Sequence[int],
@@ -73,18 +80,18 @@ def make_batches(
     the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than four.
     """
     streams = list(_streams(cells, replicas, done))
-    total = sum(cell.est_ops for lanes in streams for cell, _ in lanes)
+    total = sum(work(cell.config, cell.est_ops) for lanes in streams for cell, _ in lanes)
     target = min(target_seconds * rate_ops, max(total / (BATCHES_PER_CPU * cpus), LEAST_SECONDS * rate_ops))
     batches: list[Batch] = []
     now: list[Lane] = []
-    work = 0
+    so_far = 0
     for piece in (piece for lanes in streams for piece in _pieces(lanes, target)):
-        ops = sum(cell.est_ops for cell, _ in piece)
-        if now and work + ops > 1.25 * target:
+        ops = sum(work(cell.config, cell.est_ops) for cell, _ in piece)
+        if now and so_far + ops > 1.25 * target:
             batches.append(_batch(now, simulate))
-            now, work = [], 0
+            now, so_far = [], 0
         now += piece
-        work += ops
+        so_far += ops
     return [*batches, _batch(now, simulate)] if now else batches
 
 
@@ -110,16 +117,17 @@ def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tup
 
 def _pieces(lanes: list[Lane], target: float) -> Iterator[list[Lane]]:
     """Keep the lanes of a stream together, or cut where they are much more than a batch should hold."""
-    work = sum(cell.est_ops for cell, _ in lanes)
-    count = 1 if work <= STRETCH * target else round(work / target)
+    total = sum(work(cell.config, cell.est_ops) for cell, _ in lanes)
+    count = 1 if total <= STRETCH * target else round(total / target)
     piece: list[Lane] = []
     ahead = 0.0
     for lane in lanes:
-        if piece and ahead + lane[0].est_ops / 2 > work / count:
+        ops = work(lane[0].config, lane[0].est_ops)
+        if piece and ahead + ops / 2 > total / count:
             yield piece
-            piece, ahead = [], ahead - work / count
+            piece, ahead = [], ahead - total / count
         piece.append(lane)
-        ahead += lane[0].est_ops
+        ahead += ops
     yield piece
 
 

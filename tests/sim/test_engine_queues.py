@@ -1,4 +1,4 @@
-"""The engine as a queue: Pollaczek-Khinchine (Q1), Cobham's priorities (Q2), a contended lock (Q5), masked sections (Q6).
+"""The engine as a queue: Pollaczek-Khinchine (Q1), Cobham (Q2), the machine repairman (Q5), masked sections (Q6).
 
 With each, the books that every run must balance (Q11). Runs are so long that four standard errors (of 20 batch means)
 are less than the tolerance; seeds are fixed.
@@ -12,6 +12,7 @@ import pytest
 from sim.timed_machine import Bench, bench
 
 from kmemexp import wiring
+from kmemexp.errors import ConfigError
 from kmemexp.sim import contexts as cx
 from kmemexp.sim import interrupts as ir
 from kmemexp.timed_lane import LOWER, quantile
@@ -142,10 +143,9 @@ def test_non_preemptive_priorities_wait_as_cobham_says(law, million) -> None:
     assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.02)
 
 
-@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
 @pytest.mark.parametrize(("law", "million"), [("exponential", 9), ("fixed", 3)])
-def test_no_order_of_priorities_changes_the_weighted_wait(law, million, order) -> None:
-    machine = classes(law, False, million, order=order)
+def test_the_opposite_order_of_priorities_has_the_same_weighted_wait(law, million) -> None:
+    machine = classes(law, False, million, order=(2, 1, 0))
     assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.02)
 
 
@@ -229,23 +229,17 @@ def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) ->
     assert_books_balance(machine)
 
 
-@pytest.mark.xfail(strict=True, reason="interrupts.nap sets the timer that the source's next arrival is in")
-def test_a_handler_that_sleeps_serves_like_one_that_works() -> None:
-    w = wiring.Wiring(depth=1 << 14, seed=1)
-    for name, verb in (("works", "work"), ("sleeps", "sleep")):
-        w.source(name, "device", [{verb: SERVICE}], law="periodic", period_ns=2 * SERVICE, phase_ns=0)
-    machine = bench(w)
-    machine.run(SECOND)
-    assert machine.histogram("irq_sleeps_done").sum() == machine.histogram("irq_works_done").sum()
+def test_what_has_arrivals_cannot_sleep_by_the_same_timer() -> None:
+    w = wiring.Wiring()
+    with pytest.raises(ConfigError, match="what has arrivals has no timer to sleep by"):
+        w.source("sleeps", "device", [{"sleep": SERVICE}], law="periodic", period_ns=4 * SERVICE)
 
-
-# Q5. The machine repairman: CPUs that think for Z and then need the lock for S, on average. S is HOLD.
 
 HOLD = 1_000  # ns
 
 
 def repairman(cpus: int, think: int, lock: str, cycles: float, hold: Mapping | None = None) -> Bench:
-    """Run about so many cycles."""
+    """CPUs think for Z and then need a lock for S = HOLD, on average; about so many cycles."""
     w = wiring.Wiring(cpus=cpus, seed=9)
     w.lock("shared", lock)
     hold = {"law": "exponential", "ns": HOLD, **(hold or {})}
@@ -274,7 +268,7 @@ Q5 = {  # (Z, N): X, R; S = 1
 
 @pytest.mark.parametrize(("think", "cpus"), Q5)
 def test_a_contended_lock_is_a_machine_repairman(think, cpus) -> None:
-    machine = repairman(cpus, think, "sleep", 1.8e6 if 10 < cpus < 30 + think else 0.7e6)
+    machine = repairman(cpus, think, "sleep", 1.8e6 if cpus > 10 else 0.7e6)
     assert throughput_and_residence(machine) == pytest.approx(Q5[think, cpus], rel=0.01)
 
 

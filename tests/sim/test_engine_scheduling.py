@@ -21,12 +21,6 @@ UNIT = 1_000  # ns
 NEVER_AGAIN = 10**15  # ns
 HIGHEST = 29  # priority of the first task; the next ones have less by one each
 MARK = [{"lock": "mark"}, {"unlock": "mark"}]
-NOT_LENT = pytest.mark.xfail(
-    strict=True, reason="locks._lend leaves an owner that is preempted under what preempted it, which runs on"
-)
-NOT_LEFT = pytest.mark.xfail(
-    strict=True, reason="a context whose priority sinks back runs on above a preempted one of higher priority"
-)
 
 
 def logged(machine: Bench, event: int, lock: str = "") -> dict[str, np.ndarray]:
@@ -198,7 +192,7 @@ def blocking(machine: Bench, gap: int = 0) -> list[int]:
     return worst
 
 
-@pytest.mark.parametrize("protocol", [pytest.param("inheritance", marks=NOT_LENT), "ceiling", "critical"])
+@pytest.mark.parametrize("protocol", ["inheritance", "ceiling", "critical"])
 def test_blocking_stays_below_the_bound_of_the_protocol(protocol) -> None:
     rng = np.random.default_rng(8)
     worst = np.zeros(len(NAMES), int)
@@ -219,7 +213,7 @@ def test_blocking_stays_below_the_bound_of_the_protocol(protocol) -> None:
         ("ceiling", ("T3", "T2", "T1"), {"T1": 9, "T2": 9}),
         ("critical", ("T4", "T3", "T2", "T1"), {"T1": 15, "T2": 15, "T3": 15}),
         ("inheritance", ("T4", "T2", "T3"), {"T2": 15, "T3": 15}),
-        pytest.param("inheritance", ("T4", "T3", "T2", "T1"), {"T1": 11, "T2": 24, "T3": 15}, marks=NOT_LENT),
+        ("inheritance", ("T4", "T3", "T2", "T1"), {"T1": 11, "T2": 24, "T3": 15}),
     ],
 )
 def test_the_worst_case_that_the_sections_allow_is_reached(protocol, order, expected) -> None:
@@ -257,7 +251,7 @@ def test_without_inheritance_a_hog_blocks_for_as_long_as_it_likes(order, hog) ->
     ("spec", "order"),
     [
         ("sleep+inherit", ("low", "high", "hog")),
-        pytest.param("sleep+inherit", ("low", "hog", "high"), marks=NOT_LENT),
+        ("sleep+inherit", ("low", "hog", "high")),
         ("sleep+ceiling=29", ("low", "high", "hog")),
         ("sleep+ceiling=29", ("low", "hog", "high")),
         ("critical", ("low", "hog", "high")),
@@ -268,7 +262,7 @@ def test_with_inheritance_or_a_ceiling_a_hog_does_not_block(spec, order, hog) ->
     assert inversion(spec, order, hog) == 2 + 9
 
 
-@pytest.mark.parametrize("spec", ["sleep", pytest.param("sleep+ceiling=29", marks=NOT_LEFT)])
+@pytest.mark.parametrize("spec", ["sleep", "sleep+ceiling=29"])
 def test_a_ceiling_ends_with_its_section(spec) -> None:
     """A low task gets its lock from another CPU while a middle one runs, which waits for the section and no longer."""
     w = wiring.Wiring(cpus=2, log_rows=1 << 10)
