@@ -84,6 +84,7 @@ X_DEPTH = 48  # spl masks saved
 X_SAVED = 49  # X_SAVED + depth
 X_NUMBER = 57  # number of the context, and row of its registers
 X_RING = 58  # place of its ring
+X_BELOW = 59  # depth of the big lock that the stack beneath had, while it sleeps
 X_COUNT = 60
 DEEPEST = 8
 
@@ -102,6 +103,7 @@ S_DONE = 10  # the operation has ended
 S_AGAIN = 11  # take again what was dropped while asleep
 S_TOKEN = 12
 S_RELOCK = 13  # take the map's lock again after waiting for memory
+S_REFUSED = 14  # its request for a lock has been refused to break a deadlock; X_AFTER: what it would have gone on with
 
 # Programs that are none.
 STREAM = -1  # takes the operations of a stream

@@ -27,6 +27,7 @@ from kmemexp.sim.contexts import (
     S_MAPPED,
     S_NEXT,
     S_PAGES,
+    S_REFUSED,
     S_RELOCK,
     S_START,
     S_STEP,
@@ -36,6 +37,7 @@ from kmemexp.sim.contexts import (
     X_AFTER,
     X_ANSWER,
     X_BEGAN,
+    X_BELOW,
     X_BIG,
     X_CPU,
     X_CRIT,
@@ -82,6 +84,7 @@ from kmemexp.sim.feed import (
     begin_free,
     fill,
     free_row,
+    give_up,
     keep,
     next_item,
     next_message,
@@ -98,6 +101,7 @@ from kmemexp.sim.locks import (
     L_KIND,
     L_MASK,
     L_OWNER,
+    REFUSED,
     SECTION,
     WAITS,
     acquire,
@@ -342,7 +346,7 @@ def prepare(m, reg, counters, x, stage):
         return _mapped(m, reg, counters, x)
     if stage == S_START:
         return _start(m, x)
-    return _again(m, x, stage)
+    return _again(m, reg, x, stage)
 
 
 @outlined
@@ -510,11 +514,19 @@ def _start(m, x):
 
 
 @outlined
-def _again(m, x, stage):
+def _again(m, reg, x, stage):
     """Take what was dropped for a sleep again: the big lock, then the token; then go on."""
+    if stage == S_REFUSED:
+        m[x + X_STAGE] = m[x + X_AFTER]
+        if m[x + X_STAGE] == S_NEXT:
+            give_up(m, x)
+            return m[m[x + X_CPU] + C_TOP] == x
+        return _granted(m, reg, x, REFUSED)
     if stage == S_AGAIN and m[x + X_DROPPED] > 0:
         m[x + X_DROPPED] -= 1
         return acquire(m, x, m[G_LOCK0], S_AGAIN) == GRANTED
+    m[x + X_BIG] -= m[x + X_BELOW]
+    m[x + X_BELOW] = 0
     token = m[x + X_TOKEN]
     if token >= 0 and stage == S_AGAIN:
         m[x + X_TOKEN] = -1

@@ -32,15 +32,20 @@ from kmemexp.sim.contexts import (
     X_BURST,
     X_COUNT,
     X_CPU,
+    X_CRIT,
+    X_DEPTH,
     X_FREEING,
+    X_HELD,
     X_KIND,
     X_LEVEL,
+    X_MASK,
     X_NUMBER,
     X_OP,
     X_PC,
     X_PROG,
     X_QUEUE,
     X_ROW,
+    X_SAVED,
     X_SERIAL,
     X_SERVER,
     X_SOURCE,
@@ -369,7 +374,7 @@ def next_item(m, objects, reg, x):
     elif code == I_LOCK:
         answer = acquire(m, x, a + (number * L_COUNT if b else 0), S_NEXT)
         if answer == REFUSED:
-            m[x + X_PC] = m[pc + 5]
+            give_up(m, x)
         if answer != GRANTED:
             return -1 - WAIT
     elif code == I_UNLOCK:
@@ -402,6 +407,20 @@ def next_item(m, objects, reg, x):
     else:
         return _end(m, x, s, pc)
     return -1 - (GO_ON if m[c + C_TOP] == x else WAIT)
+
+
+@outlined
+def give_up(m, x):
+    """A program whose request for a lock was refused gives back what it has and goes to its end."""
+    pc = m[x + X_PC] - I_COLUMNS
+    if m[x + X_PROG] >= 0:
+        m[x + X_PC] = m[pc + 5]
+    while m[x + X_HELD] >= 0:
+        release(m, x, m[x + X_HELD])
+    m[x + X_CRIT] = 0
+    if m[x + X_DEPTH] > 0:
+        m[x + X_MASK] = m[x + X_SAVED]
+        m[x + X_DEPTH] = 0
 
 
 @outlined

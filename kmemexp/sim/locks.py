@@ -27,9 +27,11 @@ from kmemexp.sim.contexts import (
     READY,
     RUNNING,
     S_AGAIN,
+    S_REFUSED,
     SPINNING,
     X_AFTER,
     X_BASE,
+    X_BELOW,
     X_BIG,
     X_CPU,
     X_CRIT,
@@ -302,7 +304,12 @@ def _hand_over(m, l):
     c = m[w + X_CPU]
     top = m[c + C_TOP]
     if m[w + X_STATE] == READY and top >= 0 and m[top + X_STATE] == SPINNING:
-        check(m, top)  # an owner that cannot run because of one who spins for its lock
+        # An owner that cannot run because of one who spins for its lock.
+        wanted = m[top + X_WAIT]
+        if check(m, top):
+            m[top + X_AFTER] = m[top + X_STAGE]
+            m[top + X_STAGE] = S_REFUSED
+            forget_wait(m, top, wanted)
 
 
 @kernel
@@ -405,17 +412,30 @@ def drop(m, x):
     token = m[x + X_HELD]
     while token >= 0 and m[token + L_KIND] != TOKEN:
         token = m[token + L_NEXT]
-    big = m[x + X_BIG]
-    if big == 0 and token < 0:
+    big, below = m[x + X_BIG], _big_below(m, x)
+    if big + below == 0 and token < 0:
         return
     m[x + X_AFTER] = m[x + X_STAGE]
     m[x + X_STAGE] = S_AGAIN
     m[x + X_TOKEN] = token
-    m[x + X_DROPPED] = big
-    if big:
-        _drop_big(m, x, m[G_LOCK0], big)
+    m[x + X_DROPPED] = big + below
+    m[x + X_BELOW] = below
+    if big + below:
+        m[x + X_BIG] += below
+        _drop_big(m, x, m[G_LOCK0], big + below)
     if token >= 0:
         _let_go(m, x, token)
+
+
+@outlined
+def _big_below(m, x):
+    """Depth of the big lock that the stack has on which a handler runs: where it sleeps, the whole process does."""
+    depth = 0
+    under = m[x + X_UNDER] if m[G_SPL] and m[x + X_KIND] != MAIN else -1
+    while under >= 0 and m[under + X_STATE] != IDLE:
+        depth += m[under + X_BIG]
+        under = m[under + X_UNDER] if m[under + X_KIND] != MAIN else -1
+    return depth
 
 
 @outlined

@@ -175,8 +175,8 @@ def _row(m, x):
 def stalled(m):
     """Whether nobody who could free memory can run: then those who wait for memory wait for ever.
 
-    Contexts of the mainline free, those that sleep for a time or an interrupt too, once they wake; so does the page daemon
-    as long as it has pages to reclaim, and so may handlers of interrupts to come.
+    Contexts of the mainline free, those that sleep for a time or an interrupt too, once they wake; so does the page
+    daemon as long as it has pages to reclaim, and so may handlers of interrupts to come.
     """
     if m[G_FREERS]:
         return False

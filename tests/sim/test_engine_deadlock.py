@@ -17,14 +17,6 @@ FOREVER = {"sleep": 10**15}
 NOTHING = {"free": 0, "reserved": 0, "interrupt_min": 0, "cache": 0, "user": 0, "minimum": 0, "target": 0, "cluster": 1}
 
 
-def known(reason: str) -> pytest.MarkDecorator:
-    """A defect that has been found and not yet mended: to be taken out with its repair."""
-    return pytest.mark.xfail(reason=reason, strict=True)
-
-
-STALLED = known("waitgraph.stalled: a task that sleeps for a time, or an interrupt to come, may free memory too")
-
-
 def exponential(verb: str, mean: float) -> dict:
     return {verb: {"law": "exponential", "ns": round(mean)}}
 
@@ -43,7 +35,7 @@ def takers(tasks: int, units: int, pool: int, verb: str, *, seed: int, goes_on: 
 
 
 CASES = [(4, 3), (2, 2), (3, 4), (5, 2)]
-PAUSES = ["work", pytest.param("sleep", marks=STALLED)]
+PAUSES = ["work", "sleep"]
 
 
 @pytest.mark.parametrize("verb", PAUSES)
@@ -79,7 +71,6 @@ def test_where_deadlocks_are_broken_each_costs_one_request_and_the_tasks_go_on()
     assert machine.world.counters[a.A_FREES] > 4 * 3 * 1000
 
 
-@STALLED
 def test_memory_that_an_interrupt_frees_is_worth_waiting_for() -> None:
     w = wiring.Wiring(memory=NOTHING | {"free": 1})
     w.source("task", "task", [get(), get(), FOREVER])
@@ -89,7 +80,6 @@ def test_memory_that_an_interrupt_frees_is_worth_waiting_for() -> None:
     assert machine.world.counters[a.A_ALLOCS] == 2
 
 
-@known("contexts.block takes the interrupted stack away with its big lock, which waitgraph.waits_for looks for on top")
 def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock_with_it_unseen() -> None:
     """In FreeBSD 4 the switch gives back all of the process's big lock: the page daemon runs, and everybody goes on.
 
@@ -164,7 +154,6 @@ def test_the_witness_names_the_two_tasks_and_the_two_locks(spec, cpus, verb, sta
     assert machine.count("G_NOW") == one["at_ns"]
 
 
-@known("a program whose lock is refused begins again without giving back the locks that it holds")
 def test_after_a_deadlock_between_programs_is_broken_the_other_one_gets_its_lock() -> None:
     machine = opposite("sleep", 1, 9, goes_on=True)
     assert machine.run(10**11) == E_TIME
@@ -172,7 +161,6 @@ def test_after_a_deadlock_between_programs_is_broken_the_other_one_gets_its_lock
     assert machine.count("N_WAITING") == 0
 
 
-@known("locks._hand_over finds the circle and breaks nothing")
 def test_an_owner_kept_from_its_cpu_by_who_spins_for_its_lock_is_freed_where_deadlocks_are_broken() -> None:
     w = wiring.Wiring(cpus=2, goes_on=True)
     w.lock("L", "adaptive")
