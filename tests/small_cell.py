@@ -37,10 +37,12 @@ LOAD = {
 def cell(layout: str, objects: str, entries: str, kva_mib: int = 160, **params: dict) -> dict:
     return {
         "design": {"name": "test"},
-        "maps": {"layout": layout, "arena": "vm_map", "entries": entries, "image_bytes": 8 * MIB},
-        "objects": OBJECTS[objects] | {"params": params},
-        "machine": {"cpus": 3, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
+        "maps": {"layout": layout, "arena": "vm_map", "entries": entries, "image_bytes": 8 * MIB, "lock": "sleep"},
+        "objects": OBJECTS[objects] | {"params": params, "locks": {}},
+        "machine": {"cpus": 3, "threads": 2, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
         "workload": LOAD,
+        "cost": {"name": "none"},
+        "memory": {"limited": False},
         "sample": {"points": 20, "snapshots": 3, "bins": 32},
         "seed": 7,
     }

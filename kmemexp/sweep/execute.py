@@ -144,7 +144,7 @@ def _draining(stop: _Stop) -> Iterator[None]:
 def _prepare(runner: Runner, simulate: str, configs: Sequence[str], stop: _Stop, shown: Quiet) -> None:
     """Start the runner and compile the designs meanwhile, so that workers find them in the disk cache."""
     parsed = [json.loads(config) for config in configs]
-    parts = ("cost", "maps", "objects")
+    parts = ("cost", "design", "maps", "objects")
     distinct = {json.dumps([c.get(part) for part in parts], sort_keys=True): c for c in parsed}
     shown.status(f"compiling {len(distinct)} designs" if len(distinct) > 1 else "compiling the design")
     refused: list[InputError] = []
