@@ -40,8 +40,9 @@ def test_loads_of_whole_machines_are_moderate(name):
 
 @pytest.mark.parametrize("name", synthetic())
 def test_synthetic_loads_conserve_objects(name):
-    workload = read(name) | {"scale": 0.05}
+    workload = read(name)
     pause = workload.pop("pause_ns", None)
+    workload["scale"] = 5.0 if pause else 0.05
     (stream,) = build(workload, cpus=2, seed=0, replicas=[0]).streams
     check_conservation(stream)
     assert stream.count == pytest.approx(estimate(workload), rel=0.1 if pause else 0.05)
