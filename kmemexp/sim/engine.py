@@ -109,8 +109,10 @@ from kmemexp.sim.locks import (
     exit_section,
     gave_big,
     may_sleep,
+    pass_big,
     release,
     took_big,
+    wait_for_big,
 )
 from kmemexp.sim.machine import (
     E_CHUNK,
@@ -331,7 +333,7 @@ def prepare(m, reg, counters, x, stage):
     if stage == S_STEPPED:
         return _stepped(m, reg, x)
     if stage == S_BEGIN:
-        return _granted(m, reg, x, acquire(m, x, m[G_LOCK0], S_LOCK))
+        return _granted(m, reg, x, wait_for_big(m, x, S_LOCK))
     if stage == S_LOCK:
         l = _lock_of(m, reg, x)
         m[x + X_LOCK] = l
@@ -596,6 +598,6 @@ def ended(m, x):
     if prog == STREAM:
         m[c + C_FREE_AT] = m[G_NOW]
         if m[x + X_BIG] and not gave_big(m, x):
-            release(m, x, m[G_LOCK0])
+            pass_big(m, x)
             return m[c + C_TOP] == x
     return True

@@ -211,6 +211,50 @@ def gave_big(m, x):
     return True
 
 
+@outlined
+def wait_for_big(m, x, stage):
+    """Spin for the big lock, which another CPU has: what `acquire` comes to after `took_big`, but shorter."""
+    l, c = m[G_LOCK0], m[x + X_CPU]
+    m[x + X_STAGE] = stage
+    m[x + X_LINK] = -1
+    tail = m[l + L_TAIL]
+    if tail < 0:
+        m[l + L_HEAD] = x
+    else:
+        m[tail + X_LINK] = x
+    m[l + L_TAIL] = x
+    m[c + C_BIG_WAITERS] += 1
+    m[x + X_WAIT] = l
+    m[x + X_SINCE] = m[G_NOW]
+    _count_waiters(m, 1)
+    log(m, LOG_WAIT, x, l, m[l + L_OWNER])
+    charge(m, c)
+    m[x + X_SPIN] = 1
+    m[x + X_STATE] = SPINNING
+    due(m, c, NEVER, 0)
+    holder = waits_for(m, x)
+    if holder >= 0 and m[holder + X_STATE] != RUNNING and check(m, x):
+        forget_wait(m, x, l)
+        return REFUSED
+    return WAITS
+
+
+@outlined
+def pass_big(m, x):
+    """Give the big lock back where others wait for it."""
+    l = m[G_LOCK0]
+    if m[x + X_BIG] != 1:
+        release(m, x, l)
+        return
+    m[x + X_BIG] = 0
+    m[l + L_DEPTH] -= 1
+    if m[l + L_DEPTH] == 0:
+        m[l + L_HELD_NS] += m[G_NOW] - m[l + L_SINCE]
+        m[l + L_OWNER] = -1
+        log(m, LOG_RELEASE, x, l, 0)
+        _hand_over(m, l)
+
+
 @kernel
 def _count_taken(m, x, l, number):
     """Charge for taking a lock, more if it was last held on another CPU."""
