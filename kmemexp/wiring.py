@@ -194,7 +194,7 @@ def build(
         "messages": np.zeros((messages, mc.M_COUNT), np.int64),  # last: it grows
     }
     wired = _laid_out(w, tables, _names(w, sources, ctx))
-    _link(w, wired, sources, first, starts, recorded)
+    _link(w, wired, sources, starts)
     _start(wired.m, sources, wired.table("sources"))
     return wired
 
@@ -208,16 +208,17 @@ def _laid_out(w: Wiring, tables: Mapping[str, np.ndarray], names: Names) -> Wire
     m = np.concatenate([_globals(w), *(table.ravel() for table in tables.values())])
     where = {"contexts": mc.G_CTX0, "cpus": mc.G_CPU0, "locks": mc.G_LOCK0, "cpu_heap": mc.G_CPU_HEAP,
              "timer_heap": mc.G_TIMER_HEAP, "maps": mc.G_MAPS, "kinds": mc.G_KINDS, "routes": mc.G_ROUTE,
-             "hist": mc.G_HIST, "order": mc.G_ORDER, "witness": mc.G_WITNESS0, "log": mc.G_LOG0}  # fmt: skip
+             "hist": mc.G_HIST, "queues": mc.G_QUEUE0,
+             "order": mc.G_ORDER, "witness": mc.G_WITNESS0, "log": mc.G_LOG0}  # fmt: skip
     for name, column in where.items():
         m[column] = shape[name][0]
     m[mc.G_CONTEXTS], m[mc.G_CLASSES] = shape["contexts"][1], shape["order"][1]
     m[mc.G_DEPTH], m[mc.G_QDEPTH], m[mc.G_LOG_ROWS] = w.depth, w.queue_depth, w.log_rows
+    m[mc.G_QUEUES] = len(_freed_by_handlers(w)) * w.cpus  # they come first
     return Wired(m, names, shape)
 
 
-def _link(w: Wiring, wired: Wired, sources: Sequence[Source], first: Sequence[int], starts: Sequence[int],
-          recorded: bool) -> None:  # fmt: skip
+def _link(w: Wiring, wired: Wired, sources: Sequence[Source], starts: Sequence[int]) -> None:
     """Turn numbers into places."""
     m = wired.m
     at = {name: place for name, (place, _, _) in wired.shape.items()}
@@ -246,8 +247,7 @@ def _link(w: Wiring, wired: Wired, sources: Sequence[Source], first: Sequence[in
         table[:, KEY], table[:, POS] = NEVER, np.arange(len(table))
         wired.table(heap)[:, 0] = at["cpus" if heap == "cpu_heap" else "contexts"] + np.arange(len(table)) * width
     m[mc.G_IPI0] = source[ipi, ir.S_FIRST]
-    frees = (s for s in w.sources if s.mode != "task" and s.law != "none")
-    m[mc.G_FREERS] = recorded or any("free" in item or "give" in item for s in frees for item in s.program)
+    m[mc.G_FREERS] = bool(_freed_by_handlers(w))
     messages = wired.table("messages")
     messages[:, mc.M_NEXT] = at["messages"] + np.arange(1, len(messages) + 1) * mc.M_COUNT
     messages[-1, mc.M_NEXT] = -1
@@ -374,11 +374,19 @@ def _start(m: np.ndarray, sources: Sequence[Source], table: np.ndarray) -> None:
         cx.reconsider(m, m[mc.G_CPU0] + number * cx.C_COUNT)
 
 
+def _freed_by_handlers(w: Wiring) -> list[str]:
+    """Queues whose objects handlers of interrupts free."""
+    handlers = [s for s in w.sources if s.mode != "task" and s.law != "none"]
+    raised = {item["raise"] for s in w.sources for item in s.program if "raise" in item}
+    handlers += [s for s in w.sources if s.name in raised]
+    return list(dict.fromkeys(str(item["free"]) for s in handlers for item in s.program if "free" in item))
+
+
 def _programs(w: Wiring, sources: Sequence[Source], kinds: Mapping[str, int]) -> tuple[np.ndarray, list[int], int]:
     """All programs one after the other; where each begins; rows of queues (one per queue and CPU)."""
     items: list[list[int]] = []
     starts: list[int] = []
-    queues: dict[str, int] = {}
+    queues = {name: i * w.cpus for i, name in enumerate(_freed_by_handlers(w))}
     locks = {lock.name: lock for lock in w.locks}
     numbers = {source.name: s for s, source in enumerate(sources)}
     for source in sources:

@@ -428,12 +428,16 @@ def pages_moved(m, reg, x):
     if m[x + X_SERVER] == SERVER_MAP and reg[i, R_ATTR] != ATTR_WIRED:
         pages = 0
     if answer == MAP_FREE:
-        ns = m[K_SHOOT] + m[K_SHOOT_PAGE] * pages
-        m[N_SHOOTDOWNS] += ns > 0
-        give_pages(m, pages - m[x + X_NEED])
-        if m[x + X_NEED] > 0:  # undone for want of pages
+        undone = m[x + X_NEED] > 0  # for want of pages: it has those that there were
+        pages -= m[x + X_NEED]
+        give_pages(m, pages)
+        if undone:
             m[x + X_NEED] = 0
             reg[i, R_BASE] = NO_PAGES
+            if pages == 0:
+                return 0
+        ns = m[K_SHOOT] + m[K_SHOOT_PAGE] * pages
+        m[N_SHOOTDOWNS] += ns > 0
         return ns + m[K_PAGE] * pages
     if reg[i, R_BASE] < 0:
         return 0

@@ -116,6 +116,8 @@ G_WITNESS0 = 110
 G_LOG0 = 111
 G_LOG_ROWS = 112
 G_FREERS = 113  # 1: there are interrupts whose handlers free memory
+G_QUEUE0 = 114  # queues of programs, and how many there are
+G_QUEUES = 115
 G_COUNT = 128
 
 # Why the engine returned.

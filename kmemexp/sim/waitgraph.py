@@ -24,16 +24,19 @@ from kmemexp.sim.contexts import (
     MEMORY,
     PREEMPTED,
     READY,
+    RECORDED,
     SPINNING,
     STREAM,
     TIMER,
     X_ABOVE,
     X_AWAITED,
+    X_BURST,
     X_COUNT,
     X_CPU,
     X_HELD,
     X_KIND,
     X_OP,
+    X_PC,
     X_PROG,
     X_SINCE,
     X_STAGE,
@@ -51,6 +54,9 @@ from kmemexp.sim.machine import (
     G_FREERS,
     G_GOES_ON,
     G_NOW,
+    G_QDEPTH,
+    G_QUEUE0,
+    G_QUEUES,
     G_USER,
     G_WITNESS0,
     L_KIND,
@@ -176,15 +182,19 @@ def stalled(m):
     """Whether nobody who could free memory can run: then those who wait for memory wait for ever.
 
     Contexts of the mainline free, those that sleep for a time or an interrupt too, once they wake; so does the page
-    daemon as long as it has pages to reclaim, and so may handlers of interrupts to come.
+    daemon as long as it has pages to reclaim, and so do handlers of interrupts to come, what is queued.
     """
     if m[G_FREERS]:
-        return False
+        for number in range(m[G_QUEUES]):
+            if m[m[G_QUEUE0] + number * (2 + m[G_QDEPTH]) + 1] > 0:
+                return False
     daemon = m[G_DAEMON]
     if daemon >= 0 and m[G_USER] > 0 and (m[daemon + X_STATE] != BLOCKED or m[daemon + X_WAIT] != MEMORY):
         return False
     for number in range(m[G_CONTEXTS]):
         x = m[G_CTX0] + number * X_COUNT
+        if m[x + X_PROG] == RECORDED and m[x + X_PC] < m[x + X_BURST]:
+            return False
         if m[x + X_KIND] != MAIN or x == daemon:
             continue
         state, wait = m[x + X_STATE], m[x + X_WAIT]

@@ -250,3 +250,22 @@ def test_an_interrupt_thread_that_may_sleep_waits_for_its_lock_without_a_deadloc
 def test_a_lock_that_masks_the_wrong_class_does_not_help() -> None:
     machine = interrupted("splbio+spin", "device", spl=True, goes_on=False)
     assert machine.run(10**12) == E_DEADLOCK
+
+
+def test_a_handler_that_has_nothing_to_free_is_not_worth_waiting_for() -> None:
+    w = wiring.Wiring(cpus=2, memory=NOTHING | {"free": 2})
+    for c in range(2):
+        w.source(f"task{c}", "task", [get(), {"work": 1000}, get(), {"free": "mine"}, {"free": "mine"}], route=c)
+    w.source("irq", "device", [{"free": "other"}], law="periodic", period_ns=10**6)
+    machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
+    assert machine.run(10**8) == E_DEADLOCK
+    assert machine.count("N_DEADLOCKS") == 1
+
+
+def test_an_undone_request_pays_for_no_page_that_it_did_not_get() -> None:
+    w = wiring.Wiring(cpus=2, memory=NOTHING, cost={"page_ns": 1000, "shootdown_ns": 1000})
+    w.source("asks", "device", [get("nowait")], law="periodic", period_ns=10**6, phase_ns=0)
+    machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
+    machine.run(10**8)
+    assert machine.count("N_PAGE_FAILURES") > 90
+    assert machine.count("N_SHOOTDOWNS") == machine.count("N_SOJOURN") == 0
