@@ -47,7 +47,6 @@ class Source(NamedTuple):
     klass: str = ""
     priority: int = 0  # 0: that of the mode
     route: Any = 0  # a CPU, "each" or "spread"
-    big: bool = True
 
 
 @dataclass
@@ -167,7 +166,7 @@ def build(
     of each map's lock; `kinds`, int64[kinds, KIND_COUNT]; `kind_number`, by name. `recorded`: the stream has operations
     in interrupts, which get contexts of their own on each CPU. `messages`: room for those between CPUs.
     """
-    sources = [*w.sources, Source("ipi", "fast", (), route="each", big=False)]
+    sources = [*w.sources, Source("ipi", "fast", (), route="each")]
     if recorded:
         sources += [Source("recorded_soft", "soft", (), route="each", klass="softnet"),
                     Source("recorded_device", "device", (), route="each", klass="net")]  # fmt: skip

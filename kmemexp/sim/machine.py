@@ -29,7 +29,6 @@ class Stream(NamedTuple):
 # Globals.
 G_NOW = 0  # ns
 G_EXIT = 1  # E_*
-G_UNTIL = 2
 G_SPL = 3  # 1: handlers borrow the stack of the context that they interrupt (FreeBSD 4)
 G_NESTED = 4  # 1: a context may preempt any other of lower priority (FreeBSD 5); 0: DragonFly's rule
 G_CLOSED = 5  # 1: a stream's times are pauses before the operations
