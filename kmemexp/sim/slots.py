@@ -5,14 +5,14 @@ does a piece of work on the allocator's state and *answers* what comes next. A s
 driver (a map step, a message to another CPU) keeps where it was in `R_PHASE` and is called again with the result.
 The fast path is one step; the slow path is several.
 
-`alloc_a`/`free_a`, `alloc_b`/…, `alloc_c`/… are the steps of up to three object allocators, `map_*` those of the
-arena. The functions below are stubs: `jit.bind` puts a design's own functions in their place and compares the
+`alloc_a`/`free_a`/`tend_a`, `alloc_b`/…, `alloc_c`/… are the steps of up to three object allocators, `map_*` those of
+the arena. The functions below are stubs: `jit.bind` puts a design's own functions in their place and compares the
 signatures with these.
 """
 
 # Registers.
 R_CPU = 0  # CPU that the step runs on
-R_ITEM = 1  # what is asked for, in the allocator's own numbering (the zone number; 0 for malloc)
+R_ITEM = 1  # what is asked for: number of the zone in the allocator's own list, or ITEM_*
 R_SIZE = 2  # bytes requested
 R_ADDR = 3  # address of the chunk: result of an alloc, argument of a free
 R_FLAGS = 4  # F_* bits
@@ -30,8 +30,17 @@ R_Y = 15
 R_WORK = 16  # items that the step put on lists, beyond the one it hands out; the driver sets it to 0 before each step
 R_LOCK = 17  # AGAIN: lock of the next step, class << LOCK_SHIFT | which of its class
 R_LOCKED = 18  # 1: the map that the allocator grows in is locked by somebody (timed engine)
+R_OBJECT = 19  # number of the object in the driver's table, for an allocator that moves objects
 R_COUNT = 20
 LOCK_SHIFT = 20
+
+# R_ITEM of what is no zone.
+ITEM_MALLOC = -1
+ITEM_MBUF = -2
+
+# Why an allocator is asked to tend to itself (R_SIZE).
+T_TICK = 0  # another TICK_NS has passed
+T_REAP = 1  # memory is short, or a map has no room: give back what can be spared
 
 # Request flags.
 F_NOWAIT = 1  # the caller cannot sleep (M_NOWAIT, GFP_ATOMIC)
@@ -48,6 +57,7 @@ MAP_FREE = 3  # give R_BASE, R_BYTES back to R_MAP, then call again
 WIRE = 4  # wire R_BYTES of physical memory at KVA that the allocator owns already, then call again with R_BASE
 AGAIN = 5  # a further step of the same operation
 IPI = 6  # go on with the operation on CPU R_TARGET
+MOVE = 7  # object R_OBJECT has been copied from R_ADDR to R_BASE; called again with R_BASE < 0 if its owner refuses
 
 # Classes of request that an allocator may serve (its constant SERVES).
 C_MALLOC = 0  # malloc(9): any size
@@ -119,6 +129,21 @@ def alloc_c(st, reg, i):
 
 def free_c(st, reg, i):
     """One step of a free by the third object allocator."""
+    raise NotImplementedError
+
+
+def tend_a(st, reg, i):
+    """One step of the first object allocator's upkeep; R_SIZE says why (T_*). Answers like a free."""
+    raise NotImplementedError
+
+
+def tend_b(st, reg, i):
+    """One step of the second object allocator's upkeep."""
+    raise NotImplementedError
+
+
+def tend_c(st, reg, i):
+    """One step of the third object allocator's upkeep."""
     raise NotImplementedError
 
 

@@ -14,11 +14,13 @@ class Hand:
         self.next, self.limit = start, limit
         self.map_log: list[tuple[str, int, int]] = []
         self.answers: list[int] = []
+        self.moves: list[tuple[int, int, int]] = []  # object, from, to
+        self.may_move = lambda obj: True  # what the owner of an object says
 
-    def alloc(self, size: int, *, item: int = 0, cpu: int = 0, flags: int = 0) -> int:
+    def alloc(self, size: int, *, item: int = 0, cpu: int = 0, flags: int = 0, obj: int = 0) -> int:
         """Allocate; returns the address or -1."""
         r = self._begin(cpu, flags, item)
-        r[s.R_SIZE] = size
+        r[s.R_SIZE], r[s.R_OBJECT] = size, obj
         return int(r[s.R_ADDR]) if self._run(self.module.alloc) == s.DONE else -1
 
     def free(self, addr: int, *, item: int = 0, cpu: int = 0, flags: int = 0, size: int = 0) -> None:
@@ -26,6 +28,11 @@ class Hand:
         r = self._begin(cpu, flags, item)
         r[s.R_ADDR], r[s.R_SIZE] = addr, size
         assert self._run(self.module.free) == s.DONE
+
+    def tend(self, why: int = s.T_TICK, *, cpu: int = 0) -> None:
+        """Let the allocator see to itself."""
+        self._begin(cpu, 0, 0)[s.R_SIZE] = why
+        assert self._run(self.module.tend) == s.DONE
 
     @property
     def granted(self) -> int:
@@ -60,5 +67,10 @@ class Hand:
                 self.map_log.append(("wire", int(r[s.R_BASE]), int(r[s.R_BYTES])))
             elif answer == s.IPI:
                 r[s.R_CPU] = r[s.R_TARGET]
+            elif answer == s.MOVE:
+                if self.may_move(int(r[s.R_OBJECT])):
+                    self.moves.append((int(r[s.R_OBJECT]), int(r[s.R_ADDR]), int(r[s.R_BASE])))
+                else:
+                    r[s.R_BASE] = -1
             else:
                 assert answer == s.AGAIN
