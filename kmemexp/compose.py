@@ -18,8 +18,8 @@ from kmemexp.sim.items import Item
 from kmemexp.sim.probes import A_COUNT, ABSENT, O_ADDR, O_COUNT, SERVER_MAP
 from kmemexp.workload import stream as w
 
-KERNEL, KMEM, MB, CLEAN, BUFFER, PAGER, EXEC = range(7)
-MAP_NAMES = ("kernel_map", "kmem_map", "mb_map", "clean_map", "buffer_map", "pager_map", "exec_map")
+KERNEL, KMEM, MB, CLEAN, BUFFER, PAGER, EXEC, DIRECT = range(8)
+MAP_NAMES = ("kernel_map", "kmem_map", "mb_map", "clean_map", "buffer_map", "pager_map", "exec_map", "direct_map")
 DIRECT_MAPS = {w.KVA: KERNEL, w.KVA_WIRED: KERNEL, w.EXEC: EXEC, w.BUFFER: BUFFER, w.PAGER: PAGER}
 PLACES = ("a", "b", "c")
 SUPPLIES = {"kmapentzone": vm_map.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": vm_map.RESERVE}
@@ -34,7 +34,9 @@ class Design(NamedTuple):
     servers: tuple[ModuleType, ...]  # one per place
     arena: ModuleType
     replay: Callable
+    upkeep: Callable
     observe: Callable
+    ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
 
 
 class Machine(NamedTuple):
@@ -42,7 +44,9 @@ class Machine(NamedTuple):
 
     world: replay.World
     replay: Callable
+    upkeep: Callable
     observe: Callable
+    ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
     maps: list[int]  # maps that the workload's kinds are served from
     malloc_map: int
     homes: tuple[int, ...]  # map that each allocator grows in, by place
@@ -56,17 +60,26 @@ def design(names: tuple[str, ...], arena: str) -> Design:
     servers = [part(allocators, name) for name in names]
     servers += [absent] * (len(PLACES) - len(servers))
     arena_module = part(arenas, arena)
-    parts = {f"{verb}_{place}": getattr(m, verb) for place, m in zip(PLACES, servers, strict=True)
-             for verb in ("alloc", "free")}  # fmt: skip
     map_parts = {n: getattr(arena_module, n) for n in ("map_alloc", "map_free", "map_free_bytes")}
     label = ",".join([*names, arena])
     return Design(
         names,
         tuple(servers),
         arena_module,
-        jit.bind(replay.replay, parts | map_parts, label),
+        jit.bind(replay.replay, slots_of(servers, ("alloc", "free")) | map_parts, label),
+        jit.bind(replay.upkeep, slots_of(servers, ("tend",)) | map_parts, label),
         jit.bind(replay.observe, {n: getattr(arena_module, n) for n in ("map_measure", "map_paint")}, arena),
+        tuple(getattr(m, "TICK_NS", 0) for m in servers),
     )
+
+
+def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, Callable]:
+    """Functions for the drivers' slots of the object allocators; one that has no upkeep gets an empty one."""
+    return {
+        f"{verb}_{place}": getattr(module, verb, absent.tend)
+        for place, module in zip(PLACES, servers, strict=True)
+        for verb in verbs
+    }
 
 
 def part(package: ModuleType, name: str) -> ModuleType:
@@ -89,16 +102,15 @@ def params(module: ModuleType, given: Mapping[str, int], **filled: int) -> tuple
 
 def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
-    objects, machine = config["objects"], config["machine"]
+    objects, machine, maps = config["objects"], config["machine"], config["maps"]
     code = _design_of(config)
-    malloc_map = KMEM if config["maps"]["layout"] == "split" else KERNEL
-    home = _homes(objects, malloc_map)
+    home = homes(objects, maps)
     server, item, items = _routes(objects, code.names, kinds)
     given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
     sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
     facts = given | {"ram_bytes": machine["ram_bytes"], "nmbufs": sized.nmbufs, "nmbclusters": sized.nmbclusters}
-    facts["kmem_map"] = KMEM if malloc_map == KMEM else 0
-    arena, bases = _carve(config, code, sized, kinds, items)
+    facts |= {"domains": machine["domains"], "kmem_map": KMEM if maps["layout"] == "split" else 0, "direct_map": DIRECT}
+    arena, bases = _carve(config, code, sized, kinds, items, facts)
     states = [absent.init(absent.Params(), map_number=0, items=(), bases=(), **given)] * len(PLACES)
     for place, name in enumerate(code.names):
         module = code.servers[place]
@@ -107,7 +119,8 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
             states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
         except ValueError as error:
             raise ConfigError(f"objects.params.{name}: {error}") from error
-    direct = np.array([DIRECT_MAPS.get(k, KERNEL) for k in kinds.klass.tolist()], np.int64)
+    own = {k: m for k, m in DIRECT_MAPS.items() if MAP_NAMES[m] in maps["submaps"]}
+    direct = np.array([own.get(k, KERNEL) for k in kinds.klass.tolist()], np.int64)
     attribute = np.where(kinds.klass == w.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE).astype(np.int64)
     world = replay.World(
         *states,
@@ -119,37 +132,55 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
         objects=_no_objects(slot_count),
         counters=np.zeros(A_COUNT, np.int64),
         reg=np.zeros((1, slots.R_COUNT), np.int64),
+        reclaims=int(maps["reclaim"] and any(tends(m) for m in code.servers)),
     )
-    homes = tuple(home[name] for name in code.names)
-    used = sorted({*direct.tolist(), *homes, KERNEL})
+    grown = tuple(home[name] for name in code.names)
+    used = sorted({*direct.tolist(), *grown, KERNEL})
     zones = tuple(len(items[name]) for name in code.names)
     rows = np.stack([server, item, direct, attribute], axis=1)
-    return Machine(world, code.replay, code.observe, used, malloc_map, homes, rows, zones)
+    return Machine(
+        world, code.replay, code.upkeep, code.observe, code.ticks, used, home[objects["malloc"]], grown, rows, zones
+    )
 
 
 def allocator_names(objects: Mapping) -> tuple[str, ...]:
     """List a cell's object allocators, each once."""
-    return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"]]))
+    return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"], *objects["kinds"].values()]))
 
 
 def _design_of(config: Mapping) -> Design:
     return design(allocator_names(config["objects"]), config["maps"]["arena"])
 
 
-def _homes(objects: Mapping, malloc_map: int) -> dict[str, int]:
-    """Map in which each allocator grows: zones in kernel_map, mbufs in mb_map, whatever serves malloc in malloc's."""
-    return {objects["mbuf"]: MB} | {objects["zone"]: KERNEL} | {objects["malloc"]: malloc_map}
+def homes(objects: Mapping, maps: Mapping) -> dict[str, int]:
+    """Map in which each allocator grows.
+
+    Whatever serves malloc grows in kmem_map, where there is one; zones in kernel_map; mbufs in mb_map, or where malloc
+    does. With a direct map of physical memory all grow in that.
+    """
+    usual = DIRECT if maps["layout"] == "direct" else KERNEL
+    malloc_map = KMEM if maps["layout"] == "split" else usual
+    mbuf_map = MB if "mb_map" in maps["submaps"] else malloc_map
+    home = {objects["mbuf"]: mbuf_map} | dict.fromkeys(objects["kinds"].values(), usual)
+    return home | {objects["zone"]: usual} | {objects["malloc"]: malloc_map}
 
 
 def _carve(
-    config: Mapping, code: Design, sized: sizing.Sizing, kinds: w.Kinds, items: dict[str, list[Item]]
+    config: Mapping,
+    code: Design,
+    sized: sizing.Sizing,
+    kinds: w.Kinds,
+    items: dict[str, list[Item]],
+    facts: Mapping[str, int],
 ) -> tuple[tuple, dict]:
     """Build the arena with what boot takes from it. Returns it and, for each allocator, the KVA of its items or -1."""
     machine, maps = config["machine"], config["maps"]
-    arena = code.arena.init(
-        params(code.arena, {}, supply=SUPPLIES[maps["entries"]], entry_limit=sized.map_entries),
-        kva_bytes=machine["kva_bytes"], cpus=machine["cpus"], maps=len(MAP_NAMES),
-    )  # fmt: skip
+    facts = {**facts, "supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": sized.map_entries}
+    chosen = params(code.arena, maps["params"].get(maps["arena"], {}), **facts)
+    try:
+        arena = code.arena.init(chosen, kva_bytes=machine["kva_bytes"], cpus=machine["cpus"], maps=len(MAP_NAMES))
+    except ValueError as error:
+        raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
     take = _Taker(code, arena)
     for name, nbytes, parent in carved_at_boot(config, sized):
         if name in MAP_NAMES:
@@ -166,14 +197,16 @@ def _carve(
 
 def carved_at_boot(config: Mapping, sized: sizing.Sizing) -> list[sizing.Reservation]:
     """List what a cell's kernel carves out of its maps at boot, before any zone of the workload."""
-    maps = config["maps"]
     return sizing.reservations(
         sized,
-        split=maps["layout"] == "split",
-        kmapentzone=maps["entries"] == "kmapentzone",
         network_zones=sets_aside(part(allocators, config["objects"]["zone"])),
-        image_bytes=maps["image_bytes"],
+        **sizing.carving(config["maps"], config["machine"]["ram_bytes"]),
     )
+
+
+def tends(module: ModuleType) -> bool:
+    """Whether an allocator has upkeep of its own."""
+    return hasattr(module, "tend") and module is not absent
 
 
 def sets_aside(module: ModuleType) -> bool:
@@ -225,9 +258,10 @@ def _routes(objects: Mapping, names: Sequence[str], kinds: w.Kinds) -> tuple[np.
     server = np.full(len(kinds.names), SERVER_MAP, np.int64)
     item = np.zeros(len(kinds.names), np.int64)
     serves = {w.MALLOC: objects["malloc"], w.ZONE: objects["zone"], w.MBUF: objects["mbuf"]}
+    item[kinds.klass == w.MALLOC], item[kinds.klass == w.MBUF] = slots.ITEM_MALLOC, slots.ITEM_MBUF
     for k, klass in enumerate(kinds.klass.tolist()):
         if klass in serves:
-            name = serves[klass]
+            name = objects["kinds"].get(kinds.names[k], serves[klass])
             if klass not in part(allocators, name).SERVES:
                 raise ConfigError(
                     f"objects: {name} cannot serve {kinds.names[k]}, which is of class {w.CLASS_NAMES[klass]}"

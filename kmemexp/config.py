@@ -28,13 +28,14 @@ from kmemexp.workload.check import check
 
 PAGE = 4096
 MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
-LAYOUTS = ("split", "unified")
-ENTRIES = ("kmapentzone", "on_demand", "reservation")
+LAYOUTS = ("split", "unified", "direct")
+ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin")
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
 SERVED = ("malloc", "zone", "mbuf")
+PLACES = 3  # object allocators of a design
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
@@ -66,6 +67,10 @@ class Maps:
     entries: str = MISSING
     image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
     lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
+    submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
+    reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
+    reclaim: bool = False  # a map without room makes the allocators give back what they can spare
+    params: dict[str, dict[str, int]] = field(default_factory=dict)  # by arena
 
 
 @dataclass
@@ -75,6 +80,7 @@ class Objects:
     malloc: str = MISSING
     zone: str = MISSING
     mbuf: str = MISSING
+    kinds: dict[str, str] = field(default_factory=dict)  # allocators of single kinds, by the kind's name
     params: dict[str, dict[str, int]] = field(default_factory=dict)
     locks: dict[str, str] = field(default_factory=dict)  # by allocator, instead of its own
 
@@ -143,6 +149,7 @@ class Machine:
 
     cpus: int = MISSING
     threads: int = 4  # mainline threads per CPU
+    domains: int = 1  # NUMA domains; the CPUs are shared out evenly
     ram_bytes: Any = MISSING
     kva_bytes: Any = MISSING
 
@@ -230,6 +237,8 @@ def register() -> None:
     sweep = schema.sweep
     for node in (
         schema.objects.params,
+        schema.objects.kinds,
+        schema.maps.params,
         schema.objects.locks,
         schema.workload,
         schema.interrupts.sources,
@@ -303,11 +312,7 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
     """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
     sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
     carved = sizing.reservations(
-        sized,
-        split=maps["layout"] == "split",
-        kmapentzone=maps["entries"] == "kmapentzone",
-        network_zones=_sets_aside(objects["zone"]),
-        image_bytes=maps["image_bytes"],
+        sized, network_zones=_sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
     )
     if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
         size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
@@ -368,7 +373,18 @@ def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
-    return maps | {"image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0)}
+    for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
+        for name in maps[key]:
+            one_of(f"maps.{key}", name, known)
+    arena, given = maps["arena"], maps["params"]
+    for name in given:
+        one_of("maps.params", name, parts("arenas"))
+    return maps | {
+        "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
+        "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
+        "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
+        "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
+    }
 
 
 def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,19 +394,28 @@ def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
         one_of(f"objects.{place}", name, parts("allocators"))
         if place not in (can := _serves(name)):
             raise ConfigError(f"objects.{place}={name}: {name} serves {', '.join(can) or 'nothing'} only")
+    for kind, name in objects["kinds"].items():
+        one_of(f"objects.kinds.{kind}", name, parts("allocators"))
     for name in objects["params"]:
         one_of("objects.params", name, parts("allocators"))
-    used = {objects[place] for place in SERVED}
-    params = {name: _params(name, given) for name, given in objects["params"].items() if name in used and given}
+    used = {objects[place] for place in SERVED} | set(objects["kinds"].values())
+    if len(used) > PLACES:
+        raise ConfigError(f"objects: {', '.join(sorted(used))}: a design has at most {PLACES} different allocators")
+    params = {
+        name: _params("objects", "allocators", name, given)
+        for name, given in objects["params"].items()
+        if name in used and given
+    }
     locks = {name: str(spec) for name, spec in objects["locks"].items() if name in used}
-    return {place: objects[place] for place in SERVED} | {"params": params, "locks": locks}
+    chosen = {place: objects[place] for place in SERVED}
+    return chosen | {"kinds": dict(objects["kinds"]), "params": params, "locks": locks}
 
 
-def _params(allocator: str, given: Mapping[str, Any]) -> dict[str, int]:
-    known = importlib.import_module(f"kmemexp.sim.allocators.{allocator}").Params._fields
+def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
+    known = importlib.import_module(f"kmemexp.sim.{room}.{part}").Params._fields
     values = {}
     for name, value in given.items():
-        key = f"objects.params.{allocator}.{name}"
+        key = f"{node}.params.{part}.{name}"
         if name not in known:
             raise ConfigError(f"{key}: no such parameter{_close(name, known)}; there are {', '.join(known) or 'none'}")
         values[name] = at_least(key, byte_count(key, value), 0)
@@ -405,7 +430,11 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     for key, size in sizes.items():
         if size < PAGE or size % PAGE:
             raise ConfigError(f"machine.{key}={machine[key]}: must be a multiple of the page, {PAGE} bytes, and not 0")
-    return {"cpus": cpus, "threads": at_least("machine.threads", machine["threads"], 1)} | sizes
+    domains = at_least("machine.domains", machine["domains"], 1)
+    if domains > cpus:
+        raise ConfigError(f"machine.domains={domains}: there are only {cpus} CPUs (machine.cpus)")
+    threads = at_least("machine.threads", machine["threads"], 1)
+    return {"cpus": cpus, "threads": threads, "domains": domains} | sizes
 
 
 def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,9 +51,9 @@ def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> L
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     entries = np.zeros(sampling.points, np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
-    at = 0
+    at, upkeep = 0, Upkeep(machine, stream)
     for point, (time_ns, end) in enumerate(zip(times, ends.tolist(), strict=True)):
-        at = _play(machine, stream, at, end)
+        at = _play(machine, stream, at, end, time_ns, upkeep)
         totals = look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
         series[point] = sample(machine, totals, time_ns)
         entries[point] = totals[:, s.M_ENTRIES].sum()
@@ -72,10 +72,40 @@ def sample_times(span: int, sampling: Sampling) -> tuple[list[int], set[int]]:
     return times, set(np.linspace(0, sampling.points - 1, sampling.snapshots).round().astype(int).tolist())
 
 
-def _play(machine: Machine, stream: Stream, at: int, end: int) -> int:
-    while at < end:
-        at += machine.replay(machine.world, *columns(stream), at, min(end, at + CHUNK))
-    return at
+class Upkeep:
+    """When the allocators' upkeep is due in a stream, which has times only where no load is closed."""
+
+    def __init__(self, machine: Machine, stream: Stream) -> None:
+        timed = stream.count > 0 and bool((np.diff(stream.time_ns) >= 0).all())
+        self._every = {place: ns for place, ns in enumerate(machine.ticks) if ns and timed}
+        self._due = dict(self._every)
+        self._time = stream.time_ns
+
+    def next(self, end: int, until_ns: int) -> tuple[int, list[int]]:
+        """Operations to play before the next upkeep, and the allocators that it concerns: none until `until_ns`."""
+        time = min(self._due.values(), default=until_ns + 1)
+        if time > until_ns:
+            return end, []
+        places = [place for place, due in self._due.items() if due == time]
+        for place in places:
+            self._due[place] += self._every[place]
+        return min(int(np.searchsorted(self._time, time)), end), places
+
+
+def _play(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Upkeep) -> int:
+    """Play operations `at` … end-1, which end by `until_ns`, with the upkeep that falls among them. Returns `end`."""
+    while True:
+        stop, places = upkeep.next(end, until_ns)
+        while at < stop:
+            goal = min(stop, at + CHUNK)
+            at += machine.replay(machine.world, *columns(stream), at, goal)
+            if at < goal:  # a map had no room
+                for place in range(len(machine.ticks)):
+                    machine.upkeep(machine.world, place, s.T_REAP)
+        if not places:
+            return at
+        for place in places:
+            machine.upkeep(machine.world, place, s.T_TICK)
 
 
 def look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarray:
@@ -146,6 +176,8 @@ def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) ->
         "map_walked_count": final[:, s.M_WALKED].sum(),
         "steps_count": c[a.A_STEPS],
         "ipis_count": c[a.A_IPIS],
+        "moves_count": c[a.A_MOVES],
+        "moved_bytes": c[a.A_MOVED],
         "operations_count": c[a.A_OPS],
     }
     for name, order in UNUSABLE.items():
@@ -215,7 +247,7 @@ def _code(config: Mapping) -> tuple:
 def _drivers(config: Mapping) -> list[Callable]:
     names, arena, is_timed = _code(config)
     code = design(names, arena)
-    return [code.replay, *([timed.driver(names, arena)] if is_timed else [])]
+    return [code.replay, code.upkeep, *([timed.driver(names, arena)] if is_timed else [])]
 
 
 def warm_one(config: Mapping) -> None:
@@ -225,4 +257,5 @@ def warm_one(config: Mapping) -> None:
     if timed.is_timed(config):
         timed_lane.warm(config, kinds)
     machine = boot(config, kinds, 0)
+    machine.upkeep(machine.world, 0, s.T_TICK)
     machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))

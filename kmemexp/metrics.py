@@ -63,6 +63,8 @@ METRICS = (
     Metric("granted_total_bytes", "less", "object", "sum of granted bytes over all allocations"),
     Metric("requested_total_bytes", "", "object", "sum of requested bytes over all allocations that succeeded"),
     Metric("map_operations_count", "less", "cost", "map allocations and frees"),
+    Metric("moves_count", "less", "cost", "objects moved to empty their slabs"),
+    Metric("moved_bytes", "less", "cost", "bytes of objects moved"),
     Metric("map_walked_count", "less", "cost", "map entries passed by the policy's linear searches"),
     Metric("steps_count", "less", "cost", "allocator steps"),
     Metric("ipis_count", "less", "cost", "messages to another CPU"),

@@ -115,7 +115,7 @@ def _check_item(where: str, item: Any, sources: Mapping[str, Any]) -> None:
     if not isinstance(item, Mapping) or len(item) != 1:
         raise ConfigError(f"{where}: must be one item such as {{work: 3000}}, not {item!r}")
     ((verb, value),) = item.items()
-    known(where, "item", verb, ITEMS[1:])
+    known(where, "item", verb, [name for name in ITEMS[1:] if name != "tend"])  # that is the machine's own
     if verb in ("work", "sleep"):
         _check_duration(f"{where}.{verb}", value)
     elif verb == "alloc":

@@ -14,7 +14,7 @@ from kmemexp.sim.contexts import C_END, C_OP, X_BURST, X_PC
 from kmemexp.sim.heap import alarm
 from kmemexp.sim.interrupts import S_COUNT, S_FIRST
 from kmemexp.sim.probes import ABSENT, O_ADDR, O_COUNT, O_SIZE
-from kmemexp.sim.slots import F_HARD, F_SOFT, PAGE, R_COUNT
+from kmemexp.sim.slots import F_HARD, F_SOFT, PAGE, R_COUNT, T_REAP, T_TICK
 from kmemexp.sources import KEYS, PRIORITIES, SPL
 from kmemexp.workload import stream as w
 
@@ -37,8 +37,7 @@ class Timed(NamedTuple):
 def driver(names: tuple[str, ...], arena: str) -> Callable:
     """Bind the engine to these object allocators and this arena."""
     code = compose.design(names, arena)
-    parts = {f"{verb}_{place}": getattr(m, verb) for place, m in zip(compose.PLACES, code.servers, strict=True)
-             for verb in ("alloc", "free")}  # fmt: skip
+    parts = compose.slots_of(code.servers, ("alloc", "free", "tend"))
     parts |= {n: getattr(code.arena, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
     return jit.bind(engine.run, parts, ",".join([*names, arena]))
 
@@ -63,6 +62,7 @@ def boot(
     kinds = with_interrupt_kinds(kinds, sources)
     base = compose.boot(config, kinds, 0)
     names = compose.allocator_names(config["objects"])
+    sources = with_upkeep(sources, compose.design(names, config["maps"]["arena"]))
     plan = _plan(config, sources, replica, log_rows)
     routes, maps = _locks(config, plan, base, names)
     recorded = bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.count else False
@@ -153,6 +153,20 @@ def _sources(config: Mapping) -> dict[str, dict[str, Any]]:
     return sources | _memory_tasks(config["memory"], sources)
 
 
+def with_upkeep(sources: Mapping[str, Mapping[str, Any]], code: compose.Design) -> dict[str, Mapping[str, Any]]:
+    """Add a task for each allocator that has periodic upkeep, and let the page daemon make them give memory back."""
+    tasks = {
+        f"upkeep_{name}": {"mode": "task", "priority": PRIORITIES["daemon"], "program": [
+            {"sleep": every}, {"tend": (place, T_TICK)}]}
+        for place, (name, every) in enumerate(zip(code.names, code.ticks, strict=False)) if every
+    }  # fmt: skip
+    reap = [{"tend": (place, T_REAP)} for place, module in enumerate(code.servers) if compose.tends(module)]
+    if reap and "pagedaemon" in sources:
+        rest, *more = sources["pagedaemon"]["program"]
+        sources = {**sources, "pagedaemon": {**sources["pagedaemon"], "program": [rest, *reap, *more]}}
+    return {**sources, **tasks}
+
+
 def _memory_tasks(memory: Mapping[str, Any], sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The page daemon, and the user processes that make work for it."""
     if not memory["limited"]:
@@ -236,18 +250,21 @@ def _locks(
     routes[:, mc.RT_HOME] = maps[compose.KERNEL]
     routes[:, mc.RT_LOCK :] = none
     for place, (name, module) in enumerate(zip(code.names, code.servers, strict=False)):
-        specs = [config["objects"]["locks"][name]] if name in config["objects"]["locks"] else module.LOCKS
+        specs = list(module.LOCKS)
+        specs[0] = config["objects"]["locks"].get(name, specs[0])
         for klass, spec in enumerate(specs):
             word, _, per = spec.partition("/")
             word = _for_all_cpus(word, plan)
             count = {"": 1, "cpu": plan.cpus, "item": max(base.items[place], 1)}.get(per)
+            if per == "own":
+                count = max(module.lock_count(base.world[place], klass), 1)
             if count is None:
-                raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu or item")
+                raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu, item or own")
             routes[place, mc.RT_LOCK + klass] = plan.lock(
                 f"{name} {word}" if klass == 0 else f"{name} {klass} {word}", word, count
             )
             if klass == 0:
-                routes[place, mc.RT_PER] = {"": mc.PER_ONE, "cpu": mc.PER_CPU, "item": mc.PER_ITEM}[per]
+                routes[place, mc.RT_PER] = {"cpu": mc.PER_CPU, "item": mc.PER_ITEM}.get(per, mc.PER_ONE)
         routes[place, mc.RT_KEEPS] = module.KEEPS
         routes[place, mc.RT_HOME] = maps[base.homes[place]]
     return routes, maps

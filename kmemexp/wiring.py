@@ -423,6 +423,8 @@ def _item(where: str, item: Mapping[str, Any], w: Wiring, locks: Mapping[str, Lo
         return [code, sources[known(where, verb, value, sources)], 0, 0, 0]
     if verb == "io":
         return [code, sources[known(where, "io.source", value["source"], sources)], int(value["ns"]), 0, 0]
+    if verb == "tend":
+        return [code, *value, 0, 0]
     return [code, int(value or 0), 0, 0, 0]
 
 

@@ -1,9 +1,11 @@
 """A cell that simulates in a fraction of a second and has a kind of every class."""
 
+from kmemexp.sim import sizing
+
 MIB = 1 << 20
 OBJECTS = {
-    "buckets": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "params": {}},
-    "slab": {"malloc": "dfly_slab", "zone": "dfly_slab", "mbuf": "mbuf", "params": {}},
+    "buckets": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "kinds": {}, "params": {}},
+    "slab": {"malloc": "dfly_slab", "zone": "dfly_slab", "mbuf": "mbuf", "kinds": {}, "params": {}},
 }
 DESIGNS = [
     ("split", "buckets", "kmapentzone"),
@@ -37,9 +39,19 @@ LOAD = {
 def cell(layout: str, objects: str, entries: str, kva_mib: int = 160, **params: dict) -> dict:
     return {
         "design": {"name": "test"},
-        "maps": {"layout": layout, "arena": "vm_map", "entries": entries, "image_bytes": 8 * MIB, "lock": "sleep"},
+        "maps": {
+            "layout": layout,
+            "arena": "vm_map",
+            "entries": entries,
+            "image_bytes": 8 * MIB,
+            "lock": "sleep",
+            "submaps": list(sizing.SUBMAPS),
+            "reserves": list(sizing.RESERVES),
+            "reclaim": False,
+            "params": {},
+        },
         "objects": OBJECTS[objects] | {"params": params, "locks": {}},
-        "machine": {"cpus": 3, "threads": 2, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
+        "machine": {"cpus": 3, "threads": 2, "domains": 1, "ram_bytes": 128 * MIB, "kva_bytes": kva_mib * MIB},
         "workload": LOAD,
         "cost": {"name": "none"},
         "memory": {"limited": False},

@@ -81,7 +81,9 @@ from kmemexp.sim.costs import (
 )
 from kmemexp.sim.feed import (
     GO_ON,
+    TENDING,
     begin_free,
+    being_freed,
     fill,
     free_row,
     give_up,
@@ -164,7 +166,7 @@ from kmemexp.sim.probes import (
     WANTED,
     observe_ns,
 )
-from kmemexp.sim.serving import forget, map_step, note_panic, remember, step
+from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
 from kmemexp.sim.slots import (
     AGAIN,
     ATTR_WIRED,
@@ -174,6 +176,7 @@ from kmemexp.sim.slots import (
     IPI,
     LOCK_SHIFT,
     MAP_FREE,
+    MOVE,
     NO_PAGES,
     P_NONE,
     PAGE_SHIFT,
@@ -185,6 +188,7 @@ from kmemexp.sim.slots import (
     R_LOCK,
     R_LOCKED,
     R_MAP,
+    R_OBJECT,
     R_PANIC,
     R_WORK,
     REFUSED_LOCK,
@@ -254,8 +258,14 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             freeing, server, i = m[x + X_FREEING], m[x + X_SERVER], m[x + X_NUMBER]
             counters[A_STEPS] += 1
             reg[i, R_WORK] = 0
+            reg[i, R_LOCK] = -1
             reg[i, R_LOCKED] = m[m[m[G_ROUTE] + server * RT_COUNT + RT_HOME] + L_OWNER] >= 0
-            m[x + X_ANSWER] = step(a, b, c, server, freeing, reg, i)
+            if freeing == TENDING:
+                m[x + X_ANSWER] = tend_step(a, b, c, server, reg, i)
+                if m[x + X_ANSWER] == MOVE:
+                    moved(objects, reg, i, counters, being_freed(m, reg[i, R_OBJECT]))
+            else:
+                m[x + X_ANSWER] = step(a, b, c, server, freeing, reg, i)
             ns = m[K_FREE if freeing else K_ALLOC] + m[K_ITEM] * reg[i, R_WORK]
             if burst(m, x, ns, S_STEPPED):
                 return
@@ -374,9 +384,11 @@ def _lock_of(m, reg, x):
     """Lock of the next step."""
     route = m[G_ROUTE] + m[x + X_SERVER] * RT_COUNT
     i = m[x + X_NUMBER]
-    if m[x + X_ANSWER] == AGAIN:
-        wanted = reg[i, R_LOCK]
+    wanted = reg[i, R_LOCK]
+    if wanted >= 0:
         return m[route + RT_LOCK + (wanted >> LOCK_SHIFT)] + (wanted & ((1 << LOCK_SHIFT) - 1)) * L_COUNT
+    if m[x + X_FREEING] == TENDING:
+        return m[m[G_ROUTE] + SERVER_MAP * RT_COUNT + RT_LOCK]
     which = 0
     if m[route + RT_PER] == PER_CPU:
         which = m[m[x + X_CPU] + C_NUMBER]
@@ -410,7 +422,7 @@ def _stepped(m, reg, x):
     m[x + X_NEED] = 0
     if answer <= FAILED or answer == IPI:
         m[x + X_STAGE] = S_DONE
-    elif answer == AGAIN:
+    elif answer == AGAIN or answer == MOVE:
         m[x + X_STAGE] = S_LOCK
     else:
         m[x + X_STAGE] = S_MAP_LOCK
@@ -501,7 +513,8 @@ def next_of_program(m, objects, reg, x):
     if -1 - ns != GO_ON:
         return False
     if m[x + X_STAGE] == S_BEGIN:
-        fill(m, objects, reg, x)
+        if m[x + X_FREEING] != TENDING:
+            fill(m, objects, reg, x)
         m[x + X_ANSWER] = DONE
         log(m, LOG_OP, x, m[x + X_FREEING], m[x + X_ROW])
     return True

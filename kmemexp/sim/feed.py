@@ -73,7 +73,9 @@ from kmemexp.sim.machine import (
     E_GROW,
     G_BOUND,
     G_CLOSED,
+    G_CONTEXTS,
     G_CPU0,
+    G_CTX0,
     G_EXIT,
     G_IPI0,
     G_KINDS,
@@ -118,6 +120,7 @@ from kmemexp.sim.programs import (
     I_REST,
     I_SLEEP,
     I_TAKE,
+    I_TEND,
     I_UNLOCK,
     I_WORK,
     NONE,
@@ -129,7 +132,9 @@ from kmemexp.sim.slots import (
     R_CPU,
     R_FLAGS,
     R_ITEM,
+    R_LOCK,
     R_MAP,
+    R_OBJECT,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -137,6 +142,7 @@ from kmemexp.sim.slots import (
 )
 
 WORK = 2  # stream.OP_WORK: a recorded interrupt uses the CPU
+TENDING = 2  # X_FREEING: upkeep of an allocator
 
 # What fetching gives.
 GO_ON = 0  # the stage has been set
@@ -291,6 +297,8 @@ def fill(m, objects, reg, x):
     reg[i, R_FLAGS] = m[x + X_LEVEL]
     reg[i, R_PHASE] = 0
     reg[i, R_PANIC] = 0
+    reg[i, R_LOCK] = -1
+    reg[i, R_OBJECT] = row
     if m[k + KIND_SERVER] == SERVER_MAP:
         reg[i, R_MAP] = m[k + KIND_MAP]
         reg[i, R_ATTR] = m[k + KIND_ATTR]
@@ -351,6 +359,7 @@ def next_message(m, reg, x):
     reg[i, R_FLAGS] = m[row + M_FLAGS] | F_HARD
     reg[i, R_PHASE] = m[row + M_PHASE]
     reg[i, R_PANIC] = 0
+    reg[i, R_LOCK] = -1
     m[row + M_NEXT] = m[G_MSG_FREE]
     m[G_MSG_FREE] = row
     return True
@@ -404,9 +413,42 @@ def next_item(m, objects, reg, x):
             return -1 - WAIT
     elif code == I_RECLAIM:
         reclaim(m)
+    elif code == I_TEND:
+        _begin_upkeep(m, reg, x, a, b)
     else:
         return _end(m, x, s, pc)
     return -1 - (GO_ON if m[c + C_TOP] == x else WAIT)
+
+
+@outlined
+def _begin_upkeep(m, reg, x, server, why):
+    """Upkeep of an allocator: an operation without an object."""
+    m[x + X_OP] = -1
+    m[x + X_ROW] = -1
+    m[x + X_QUEUE] = -1
+    m[x + X_BEGAN] = m[G_NOW]
+    m[x + X_LEVEL] = 0
+    m[x + X_FREEING] = TENDING
+    m[x + X_SERVER] = server
+    m[x + X_STAGE] = S_BEGIN
+    i = m[x + X_NUMBER]
+    reg[i, R_CPU] = m[m[x + X_CPU] + C_NUMBER]
+    reg[i, R_SIZE] = why
+    reg[i, R_ITEM] = 0
+    reg[i, R_FLAGS] = 0
+    reg[i, R_PHASE] = 0
+    reg[i, R_PANIC] = 0
+    reg[i, R_LOCK] = -1
+
+
+@outlined
+def being_freed(m, row):
+    """Whether some context is just freeing the object of a row."""
+    for number in range(m[G_CONTEXTS]):
+        x = m[G_CTX0] + number * X_COUNT
+        if m[x + X_ROW] == row and m[x + X_FREEING] == 1 and m[x + X_STAGE] > S_NEXT:
+            return True
+    return False
 
 
 @outlined

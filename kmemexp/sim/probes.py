@@ -31,6 +31,9 @@ A_PANICS = 17
 A_PANIC = 18  # P_* of the first panic
 A_PANIC_OP = 19  # operation at which it happened
 A_DIRECT = 20  # bytes mapped straight from a map (pipe KVA, u-areas, …)
+A_RETRIED = 21  # 1 + operation that is tried again after a reclaim
+A_MOVES = 22  # objects moved
+A_MOVED = 23  # bytes moved
 A_COUNT = 24
 
 # Live objects, one row per slot.

@@ -12,23 +12,27 @@ import numpy as np
 from kmemexp.jit import template
 from kmemexp.sim.probes import (
     A_DIRECT,
+    A_EXHAUSTED,
     A_FAILURES,
+    A_FRAGMENTED,
     A_HELD,
     A_IPIS,
     A_NOWAIT_FAILURES,
     A_OPS,
+    A_RETRIED,
     A_STEPS,
     ABSENT,
     O_ADDR,
     O_SIZE,
     SERVER_MAP,
 )
-from kmemexp.sim.serving import forget, map_step, note_panic, remember, step
+from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
 from kmemexp.sim.slots import (
     DONE,
     F_NOWAIT,
     FAILED,
     IPI,
+    MOVE,
     P_NONE,
     R_ADDR,
     R_ATTR,
@@ -36,6 +40,7 @@ from kmemexp.sim.slots import (
     R_FLAGS,
     R_ITEM,
     R_MAP,
+    R_OBJECT,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -60,6 +65,7 @@ class World(NamedTuple):
     objects: np.ndarray  # int64[slots, O_COUNT], live objects
     counters: np.ndarray  # int64[A_COUNT]
     reg: np.ndarray  # int64[1, R_COUNT]
+    reclaims: int = 0  # 1: a map without room makes the allocators give back what they can spare
 
 
 @template
@@ -79,8 +85,32 @@ def serve(a, b, c, arena, server, freeing, reg, counters, op):
 
 
 @template
+def upkeep(w, server, why):
+    """Let an allocator see to itself, to the end; `why`: T_*. Returns its last answer."""
+    reg, counters = w.reg, w.counters
+    reg[0, R_CPU] = reg[0, R_ITEM] = reg[0, R_FLAGS] = reg[0, R_PHASE] = reg[0, R_PANIC] = 0
+    reg[0, R_SIZE] = why
+    while True:
+        counters[A_STEPS] += 1
+        answer = tend_step(w.a, w.b, w.c, server, reg, 0)
+        if answer <= FAILED:
+            return answer
+        if answer == IPI:
+            reg[0, R_CPU] = reg[0, R_TARGET]
+            counters[A_IPIS] += 1
+        elif answer <= WIRE:
+            map_step(w.arena, answer, A_HELD, reg, 0, counters, -1)
+        elif answer == MOVE:
+            moved(w.objects, reg, 0, counters, False)
+
+
+@template
 def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
-    """Play operations lo … hi-1 of a stream on world `w`. Returns the number of operations played."""
+    """Play operations lo … hi-1 of a stream on world `w`. Returns the number of operations played.
+
+    They are fewer where a map has refused a request that may wait, and `w.reclaims`: the allocators are to give back
+    what they can, then the operation is played again.
+    """
     a, b, c, arena = w.a, w.b, w.c, w.arena
     objects, counters, reg = w.objects, w.counters, w.reg
     server, item, target_map, attribute = w.server, w.item, w.target_map, w.attribute
@@ -99,6 +129,8 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
         reg[0, R_FLAGS] = flags[i]
         reg[0, R_PHASE] = 0
         reg[0, R_PANIC] = P_NONE
+        reg[0, R_OBJECT] = s
+        fragmented, exhausted = counters[A_FRAGMENTED], counters[A_EXHAUSTED]
         if server[k] == SERVER_MAP:
             reg[0, R_MAP] = target_map[k]
             reg[0, R_ATTR] = attribute[k]
@@ -107,6 +139,16 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
             forget(objects, s, server[k], counters)
         elif answer == DONE:
             remember(objects, s, server[k], reg, 0, counters)
+        elif (
+            w.reclaims
+            and not flags[i] & F_NOWAIT
+            and counters[A_RETRIED] != i + 1
+            and counters[A_FRAGMENTED] + counters[A_EXHAUSTED] != fragmented + exhausted
+        ):
+            counters[A_FRAGMENTED], counters[A_EXHAUSTED] = fragmented, exhausted
+            counters[A_RETRIED] = i + 1
+            counters[A_OPS] += i - lo
+            return i - lo
         else:
             objects[s, O_ADDR] = ABSENT
             counters[A_FAILURES] += 1

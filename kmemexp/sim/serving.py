@@ -3,7 +3,7 @@
 Register row `i` belongs to the operation (0 in the driver without a clock, the context's number in the timed one).
 """
 
-from kmemexp.jit import template
+from kmemexp.jit import kernel, template
 from kmemexp.sim.probes import (
     A_ALLOCS,
     A_EXHAUSTED,
@@ -14,6 +14,8 @@ from kmemexp.sim.probes import (
     A_HELD,
     A_HELD_PEAK,
     A_MAP_OPS,
+    A_MOVED,
+    A_MOVES,
     A_PANIC,
     A_PANIC_OP,
     A_PANICS,
@@ -45,6 +47,7 @@ from kmemexp.sim.slots import (
     R_CPU,
     R_GRANTED,
     R_MAP,
+    R_OBJECT,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -58,6 +61,9 @@ from kmemexp.sim.slots import (
     map_alloc,
     map_free,
     map_free_bytes,
+    tend_a,
+    tend_b,
+    tend_c,
 )
 
 
@@ -77,6 +83,28 @@ def step(a, b, c, server, freeing, reg, i):
     if server == SERVER_B:
         return alloc_b(b, reg, i)
     return alloc_c(c, reg, i)
+
+
+@template
+def tend_step(a, b, c, server, reg, i):
+    """Let an allocator take one step of its upkeep. Returns its answer."""
+    if server == SERVER_A:
+        return tend_a(a, reg, i)
+    if server == SERVER_B:
+        return tend_b(b, reg, i)
+    return tend_c(c, reg, i)
+
+
+@kernel
+def moved(objects, reg, i, counters, freeing):
+    """Enter the new address of an object that an allocator has moved, or refuse (R_BASE = -1) if it is being freed."""
+    s = reg[i, R_OBJECT]
+    if objects[s, O_ADDR] == reg[i, R_ADDR] and not freeing:
+        objects[s, O_ADDR] = reg[i, R_BASE]
+        counters[A_MOVES] += 1
+        counters[A_MOVED] += objects[s, O_SIZE]
+    else:
+        reg[i, R_BASE] = -1
 
 
 @template

@@ -5,7 +5,8 @@ vm/{vm_map,vm_pageout,vm_page,swap_pager}.c, i386/i386/pmap.c, netinet/tcp_synca
 RAM is taken as all pages (a real machine has slightly fewer). Plain integers in bytes, pages or counts; no NumPy here.
 """
 
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from kmemexp.sim.slots import PAGE
 
@@ -37,6 +38,9 @@ SWAPMETA_BYTES = 160  # rounded up from 144 by zinit
 SWAPMETA_MAX = 32 * MIB // 144
 SYNCACHE_ENTRIES = 512 * 30 - 1
 KMEMUSAGE_BYTES = 4
+
+SUBMAPS = ("clean_map", "buffer_map", "pager_map", "exec_map", "mb_map")  # besides kmem_map
+RESERVES = ("kmemusage", "KMAP ENTRY", "PV ENTRY", "SWAPMETA")  # KVA that every BSD kernel of 2003 sets aside
 
 
 class InterruptZone(NamedTuple):
@@ -189,22 +193,33 @@ def page_reserves(ram_bytes: int) -> PageReserves:
 
 
 def reservations(
-    sizing: Sizing, split: bool, *, kmapentzone: bool = True, network_zones: bool = True, image_bytes: int = IMAGE_BYTES
+    sizing: Sizing,
+    split: bool,
+    *,
+    kmapentzone: bool = True,
+    network_zones: bool = True,
+    image_bytes: int = IMAGE_BYTES,
+    submaps: Collection[str] = SUBMAPS,
+    reserves: Collection[str] = RESERVES,
+    direct_bytes: int = 0,
 ) -> list[Reservation]:
     """List what is carved out of the maps before the load starts, in the order of boot.
 
     `split`: with kmem_map (and mb_map inside it); otherwise mb_map lies in kernel_map and kmem_map does not exist.
     `kmapentzone`: map entries come from that zone, not from reservations. `network_zones`: sockets, PCBs and syncache
-    have zones of their own; PV ENTRY and SWAPMETA always do (in DragonFly to this day).
+    have zones of their own; PV ENTRY and SWAPMETA always do (in DragonFly to this day). `submaps`, `reserves`: which of
+    those that a BSD kernel has this one has. `direct_bytes`: a direct map of physical memory, at the beginning.
     Small tables that cpu_startup allocates (buffer headers, callouts, hash tables) count as part of the image.
     """
     kernel = "kernel_map"
     malloc_bytes = sizing.kmem_map_bytes if split else sizing.kva_bytes
     usage_bytes = _round_page(KMEMUSAGE_BYTES * (malloc_bytes // PAGE))
-    exists = {"KMAP ENTRY": kmapentzone, "PV ENTRY": True, "SWAPMETA": True}
+    exists = {"KMAP ENTRY": kmapentzone and "KMAP ENTRY" in reserves}
+    exists |= {name: name in reserves for name in ("PV ENTRY", "SWAPMETA")}
     wanted = [z for z in sizing.interrupt_zones if exists.get(z.name, network_zones)]
     early = [z for z in wanted if z.name in ("KMAP ENTRY", "PV ENTRY")]
-    return [
+    carved = [
+        *([Reservation("direct_map", direct_bytes, kernel)] if direct_bytes else []),
         Reservation("kernel image", _round_page(image_bytes), kernel),
         Reservation("kmemusage", usage_bytes, kernel),
         *([Reservation("kmem_map", sizing.kmem_map_bytes, kernel)] if split else []),
@@ -216,6 +231,20 @@ def reservations(
         Reservation("mb_map", sizing.mb_map_bytes, "kmem_map" if split else kernel),
         *(Reservation(z.name, z.kva_bytes, kernel) for z in wanted if z not in early),
     ]
+    left_out = (set(SUBMAPS) - set(submaps)) | ({"kmemusage"} - set(reserves))
+    return [r for r in carved if not {r.name, r.parent} & left_out]
+
+
+def carving(maps: Mapping[str, Any], ram_bytes: int) -> dict[str, Any]:
+    """Arguments of `reservations` that the configuration of the maps decides."""
+    return {
+        "split": maps["layout"] == "split",
+        "kmapentzone": maps["entries"] == "kmapentzone",
+        "image_bytes": maps["image_bytes"],
+        "submaps": maps["submaps"],
+        "reserves": maps["reserves"],
+        "direct_bytes": ram_bytes if maps["layout"] == "direct" else 0,
+    }
 
 
 def needed_bytes(carved: list[Reservation], parent: str = "kernel_map") -> int:

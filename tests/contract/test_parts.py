@@ -56,7 +56,7 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
     others = {slots.C_MALLOC: "buckets", slots.C_ZONE: "zalloc", slots.C_MBUF: "mbuf"}
     malloc, zone, mbuf = (name if c in serves else other for c, other in others.items())
     config = cell("unified", "buckets", "kmapentzone", kva_mib=512)
-    config["objects"] = {"malloc": malloc, "zone": zone, "mbuf": mbuf, "params": {}}
+    config["objects"] = {"malloc": malloc, "zone": zone, "mbuf": mbuf, "kinds": {}, "params": {}}
     load = build.build(LOAD, cpus=3, seed=5, replicas=[0])
     ops = load.streams[0]
     held = []

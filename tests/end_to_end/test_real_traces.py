@@ -7,19 +7,28 @@ import pytest
 
 from kmemexp import compose, lane
 from kmemexp.metrics import INDEX
-from kmemexp.sim import probes
+from kmemexp.sim import probes, sizing
 from kmemexp.workload.traces import library
 
 TRACES = ["compile", "filetree", "pgbench"]
-ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2}
+ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2, "domains": 1}
 
 
 def play(path: Path, allocator: str) -> tuple[lane.Lane, compose.Machine]:
     """Serve every object of a trace by one allocator in a KVA that has room for all."""
     kinds, stream = library.load(str(path))
     config = {
-        "maps": {"layout": "unified", "arena": "vm_map", "entries": "kmapentzone", "image_bytes": 8 << 20},
-        "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "params": {}},
+        "maps": {
+            "layout": "unified",
+            "arena": "vm_map",
+            "entries": "kmapentzone",
+            "image_bytes": 8 << 20,
+            "submaps": sizing.SUBMAPS,
+            "reserves": sizing.RESERVES,
+            "reclaim": False,
+            "params": {},
+        },
+        "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "kinds": {}, "params": {}},
         "machine": ROOMY,
     }
     machine = compose.boot(config, kinds, stream.slots)

@@ -52,7 +52,7 @@ def test_one_cell():
     assert (plan.name, len(plan.cells), plan.replicas, plan.excluded) == ("adhoc", 1, 1, 0)
     (cell,) = configs(plan)
     assert cell["design"] == {"name": "freebsd4"}
-    assert cell["machine"] == {"cpus": 2, "threads": 4, "ram_bytes": 128 << 20, "kva_bytes": 256 << 20}
+    assert cell["machine"] == {"cpus": 2, "threads": 4, "domains": 1, "ram_bytes": 128 << 20, "kva_bytes": 256 << 20}
     assert plan.cells["axes"].tolist() == ["{}"]
     assert plan.root == str(Path("results/adhoc").absolute())
     assert plan.baseline == {}

@@ -41,6 +41,11 @@ def free(st, reg, i):
     return DONE
 
 
+@kernel
+def tend(st, reg, i):
+    return DONE
+
+
 def census(st: State) -> dict[str, int]:
     """Nothing is held."""
     return {"held_bytes": 0}
