@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from kmemexp import metrics, sources
+from kmemexp import metrics, plugins, sources
 from kmemexp.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
@@ -379,12 +379,24 @@ def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
     arena, given = maps["arena"], maps["params"]
     for name in given:
         one_of("maps.params", name, parts("arenas"))
-    return maps | {
-        "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
-        "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
-        "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
-        "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
-    }
+    return (
+        maps
+        | {
+            "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
+            "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
+            "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
+            "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
+        }
+        | _code("arenas", [arena])
+    )
+
+
+def _code(room: str, names: Iterable[str]) -> dict[str, Any]:
+    """Digests of parts from outside the package, by which their cells are known; nothing for built-in ones."""
+    found = plugins.code_of(room, names)
+    for name in found:
+        plugins.load(room, name)
+    return {"code": found} if found else {}
 
 
 def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,7 +420,8 @@ def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
     }
     locks = {name: str(spec) for name, spec in objects["locks"].items() if name in used}
     chosen = {place: objects[place] for place in SERVED}
-    return chosen | {"kinds": dict(objects["kinds"]), "params": params, "locks": locks}
+    chosen |= {"kinds": dict(objects["kinds"]), "params": params, "locks": locks}
+    return chosen | _code("allocators", used)
 
 
 def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
@@ -505,7 +518,6 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
 """One for each of cell.NODES."""
 
 
-@functools.cache
 def parts(room: str) -> tuple[str, ...]:
     """Names of the strategy modules in kmemexp/sim/`room`, found without importing them."""
     package = importlib.import_module(f"kmemexp.sim.{room}")

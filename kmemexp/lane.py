@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp import jit, timed, timed_lane
+from kmemexp import jit, plugins, timed, timed_lane
 from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
@@ -252,6 +252,7 @@ def _drivers(config: Mapping) -> list[Callable]:
 
 def warm_one(config: Mapping) -> None:
     """Compile what one cell needs, by running it on nothing."""
+    plugins.provide(config)
     none = np.zeros(0, np.int32)
     kinds = Kinds((), none.astype(np.int8), none, none, none)
     if timed.is_timed(config):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kmemexp import plugins
 from kmemexp.errors import InputError
 from kmemexp.sweep import batches, provenance, worker
 from kmemexp.sweep.batches import Batch
@@ -98,6 +99,10 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool
     configs = [config for n, config in zip(lanes, plan.cells["config"].tolist(), strict=True) if n]
     record = provenance.new_run(plan.name, uuid.uuid4().hex, plan.cells["cell_key"].tolist(), replicas)
     store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
+    for config in configs:
+        if '"code":' in config:
+            for name, text in plugins.texts(json.loads(config)).items():
+                store.write_text(name, text)
     runner = make_runner(plan.cluster, store.uri)
     with make_progress(progress, sum(lanes), work) as shown, _draining(stop):
         try:

@@ -128,6 +128,14 @@ def stage(objects: ObjectStore, part_id: str, table: str, rows: pa.Table) -> Non
     obstore.put(objects, f"{STAGING}/{path_of(table, part_id)}", parquet_bytes(rows))
 
 
+def read_text(root: str, name: str) -> str | None:
+    """Read a text file of the results folder `root`; None if there is none."""
+    try:
+        return bytes(obstore.get(connect(root), name).bytes()).decode()
+    except FileNotFoundError:
+        return None
+
+
 def publish(objects: ObjectStore, paths: Iterable[str]) -> None:
     """Move staged files (paths without the staging folder) to their place; those already moved are left alone."""
     in_parallel(functools.partial(_publish, objects), paths)

@@ -14,8 +14,9 @@ from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 
-from kmemexp import config
+from kmemexp import config, plugins
 from kmemexp.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.sweep import axes, cells
@@ -69,6 +70,7 @@ def plan_from(
 def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     fixed = [*line.fixed.values(), *([sweep] if sweep else [])]
     base = composer.compose(fixed)
+    plugins.discover(_folders(base))
     settings = cells.plain(base, [key for key in base if key not in (*NODES, "hydra")])
     config.check_run(settings, ACTIONS)
     wanted = settings["sweep"]
@@ -98,6 +100,11 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         cell=settings["cell"],
         replica=settings["replica"],
     )
+
+
+def _folders(base: DictConfig) -> list[str]:
+    """Folders of configuration files on Hydra's search path: parts of a user's own lie beside them."""
+    return [s["path"] for s in base.hydra.runtime.config_sources if s["schema"] == "file"]
 
 
 def _restrict(grid: Grid, combos: cells.Combos, when: Mapping, exclude: Sequence) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kmemexp import plugins
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.sweep import parts
 from kmemexp.sweep.batches import SIMULATE, Batch, Cell, make_batches
@@ -46,6 +47,9 @@ def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
     What simulating a cell raises becomes its failed rows, and the batch goes on. Errors of the store are raised.
     """
     simulate = find(batch.simulate)
+    for cell in batch.cells:
+        if '"code":' in cell.config:
+            plugins.provide(json.loads(cell.config), functools.partial(parts.read_text, root))
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
     seconds = {}

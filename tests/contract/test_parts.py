@@ -1,14 +1,13 @@
 """Every allocator and arena found by name keeps the promises of `sim/slots.py` on the real driver."""
 
 import importlib
-import inspect
 import pkgutil
 
 import numpy as np
 import pytest
 from small_cell import LOAD, cell
 
-from kmemexp import compose, wiring
+from kmemexp import compose, contract
 from kmemexp.sim import allocators, arenas, probes, slots
 from kmemexp.workload import build, stream
 
@@ -16,38 +15,16 @@ ALLOCATORS = sorted(m.name for m in pkgutil.iter_modules(allocators.__path__))
 ARENAS = sorted(m.name for m in pkgutil.iter_modules(arenas.__path__))
 
 
-def parameters(function: object) -> list[str]:
-    return list(inspect.signature(getattr(function, "py_func", function)).parameters)
-
-
 @pytest.mark.parametrize("name", ALLOCATORS)
 def test_an_allocator_has_every_name_that_a_design_needs(name: str) -> None:
     module = importlib.import_module(f"{allocators.__name__}.{name}")
-    assert len(module.__doc__) > 60
-    assert issubclass(module.Params, tuple)
-    assert all(isinstance(v, int) for v in module.Params())
-    assert parameters(module.alloc) == parameters(slots.alloc_a)
-    assert parameters(module.free) == parameters(slots.free_a)
-    wanted = ["params", "kva_bytes", "cpus", "map_number", "items", "bases"]
-    assert parameters(module.init) == wanted
-    assert callable(module.census)
-    assert set(module.SERVES) <= {slots.C_MALLOC, slots.C_ZONE, slots.C_MBUF}
-    assert module.KEEPS in (True, False)
-    for spec in module.LOCKS:  # at least the lock of a first step
-        word, _, per = spec.partition("/")
-        wiring.lock_row(word, 0)
-        assert per in ("", "cpu", "item")
-    assert module.LOCKS
+    assert list(contract.problems(module, "allocators")) == []
 
 
 @pytest.mark.parametrize("name", ARENAS)
 def test_an_arena_has_every_name_that_a_design_needs(name: str) -> None:
     module = importlib.import_module(f"{arenas.__name__}.{name}")
-    for verb in ("map_alloc", "map_free", "map_free_bytes", "map_walked", "map_measure", "map_paint"):
-        assert parameters(getattr(module, verb)) == parameters(getattr(slots, verb))
-    assert callable(module.init)
-    assert callable(module.add_map)
-    assert callable(module.census)
+    assert list(contract.problems(module, "arenas")) == []
 
 
 @pytest.mark.parametrize("name", [n for n in ALLOCATORS if n != "absent"])

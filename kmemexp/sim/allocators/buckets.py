@@ -215,11 +215,12 @@ def _carve(st, b, base):
 
 
 def census(st: State) -> dict[str, int]:
-    """Pages held in buckets and as large chunks, chunks cut and free by size, free bytes, calls, `couldfree`."""
+    """Pages held, in buckets and as large chunks, chunks cut and free by size, free bytes, calls, `couldfree`."""
     small = st.bucket[: MAXALLOCSAVE.bit_length()]
     sizes = 1 << np.arange(len(small))
     large = st.bucket[len(small) :]
     counts = {
+        "pages": st.bucket[:, PAGES].sum(),
         "bucket_pages": small[:, PAGES].sum(),
         "large_pages": large[:, PAGES].sum(),
         "large_chunks": large[:, TOTAL].sum(),
