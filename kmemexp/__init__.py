@@ -4,16 +4,16 @@
     results = kmemexp.load("results/fragmentation")   # pandas frames: .metrics, .series, .snapshots
     results.compare(baseline={"design": "freebsd4"})  # paired differences with confidence intervals
 
-`plan`, `run`, `simulate`, `load` and `compare` are described in `kmemexp.api`.
+`designs`, `plan`, `run`, `simulate`, `load` and `compare` are described in `kmemexp.api`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmemexp.api import Results, compare, load, plan, run, simulate
+    from kmemexp.api import Results, compare, designs, load, plan, run, simulate
 
 __version__ = "0.1.0"
-__all__ = ["Results", "compare", "load", "plan", "run", "simulate"]
+__all__ = ["Results", "compare", "designs", "load", "plan", "run", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `action=` names: run, plan, status, report, validate, compact, export, explain.
+"""What `action=` names: run, plan, status, report, validate, compact, export, explain, designs.
 
 Each takes a plan and returns an exit code.
 
@@ -38,6 +38,8 @@ def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int
     """Plan what the overrides ask for and do the action on each plan. Returns the exit code."""
     try:
         plans = plan_from(overrides, loader=loader)
+        if plans[0].action == "designs":
+            return show_designs(loader)
         if plans[0].action == "run":
             return _run_all(plans)
         return max(ACTIONS[plan.action](plan) for plan in plans)
@@ -143,6 +145,16 @@ def explain(plan: Plan) -> int:
     from kmemexp.explain import explain_lane
 
     explain_lane(plan, Console())
+    return COMPLETE
+
+
+def show_designs(loader: ConfigLoader | None) -> int:
+    """Say what designs there are, and of what parts."""
+    from kmemexp import catalogue
+    from kmemexp.sweep.plan import open_loader
+
+    with open_loader(loader) as found:
+        catalogue.show(catalogue.table(found), Console())
     return COMPLETE
 
 

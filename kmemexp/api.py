@@ -1,4 +1,4 @@
-"""What a notebook uses: plan, run, simulate, load, compare."""
+"""What a notebook uses: designs, plan, run, simulate, load, compare."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,10 +7,12 @@ from kmemexp.report.comparison import compare
 from kmemexp.report.results import Results, load
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kmemexp.sweep.execute import Outcome
     from kmemexp.sweep.plan import Plan
 
-__all__ = ["Results", "compare", "load", "plan", "run", "simulate"]
+__all__ = ["Results", "compare", "designs", "load", "plan", "run", "simulate"]
 
 
 def plan(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[Plan]":
@@ -21,6 +23,18 @@ def plan(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[
     from kmemexp.sweep.plan import plan_from  # noqa: PLC0415 - imports Hydra
 
     return plan_from(overrides, config_dir)
+
+
+def designs(config_dir: str | None = None) -> "pd.DataFrame":
+    """List the designs, one row each: what it is, its parts, what they model and what they leave out.
+
+    `config_dir`: a further folder of configuration files. Raises ConfigError.
+    """
+    from kmemexp.catalogue import table  # noqa: PLC0415 - imports Hydra
+    from kmemexp.sweep.plan import open_loader  # noqa: PLC0415
+
+    with open_loader(None, config_dir) as loader:
+        return table(loader)
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[Outcome]":

@@ -56,6 +56,7 @@ class Design:
 
     name: str = MISSING
     title: str = ""
+    about: str = ""  # what it is, in a sentence or two
 
 
 @dataclass

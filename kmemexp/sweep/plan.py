@@ -22,7 +22,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sweep import axes, cells
 from kmemexp.sweep.axes import CommandLine, Grid
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain")
+ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 ADHOC = "adhoc"
 
 
@@ -61,7 +61,7 @@ def plan_from(
     `config_dir` is a further folder of configuration files. `loader` is Hydra's, where Hydra runs already. Raises
     InputError for whatever the user can mend.
     """
-    with _without_collection(), _loader(loader, config_dir) as found:
+    with _without_collection(), open_loader(loader, config_dir) as found:
         composer = cells.Composer(found)
         line = axes.read_overrides(overrides, composer.with_hydra)
         return [_plan(composer, line, sweep) for sweep in line.sweeps or [""]]
@@ -156,7 +156,7 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loader(given: ConfigLoader | None, config_dir: str | None) -> Iterator[ConfigLoader]:
+def open_loader(given: ConfigLoader | None = None, config_dir: str | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader; a Hydra that is in use elsewhere (in a notebook) is put back afterwards."""
     if given is not None:
         yield given

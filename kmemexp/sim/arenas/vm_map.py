@@ -1,7 +1,7 @@
-"""kernel_map and its submaps: address-sorted map entries, first fit from a hint, coalescing.
+"""kernel_map and its submaps: FreeBSD RELENG_4 and DragonFly sys/vm/vm_map.c, August to October 2003.
 
-Models FreeBSD RELENG_4 and DragonFly sys/vm/vm_map.c as of August to October 2003: lookup by a single hint, first fit
-upwards from `first_free`, alignment (25 Aug 2003), simplification, clipping. Entries come from one of two supplies:
+Address-sorted map entries, lookup by a single hint, first fit upwards from `first_free`, alignment (25 Aug 2003),
+simplification, clipping. Entries come from one of two supplies:
 
 FIXED    kmapentzone, an interrupt zone whose KVA is set aside at boot (`sim.sizing` counts it). It takes one page at a
          time from that KVA and panics ("kernel resources exhausted", here NO_ENTRY) when all of it is in use.
@@ -11,8 +11,7 @@ RESERVE  DragonFly from 27 Aug 2003. An operation first reserves four entries on
          zone never gives a page back.
 
 ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and reservations not yet there: an operation
-takes
-         its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which
+         takes its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which
          is locked by the operation itself (RECURSES).
 
 Addresses are offsets from VM_MIN_KERNEL_ADDRESS, and alignment is that of the offset. The list of entries itself, with
