@@ -30,7 +30,7 @@ PAGE = 4096
 MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
 LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
-MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin")
+MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
@@ -405,6 +405,7 @@ def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
     for place in SERVED:
         name = objects[place]
         one_of(f"objects.{place}", name, parts("allocators"))
+        _code("allocators", [name])
         if place not in (can := _serves(name)):
             raise ConfigError(f"objects.{place}={name}: {name} serves {', '.join(can) or 'nothing'} only")
     for kind, name in objects["kinds"].items():

@@ -6,7 +6,7 @@ several operations interleaved as the machine with a clock interleaves them.
 """
 
 import importlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -23,7 +23,7 @@ ITEMS = (Item(180, 1, 400), Item(168, 5, 0), Item(1024, 2, 0), Item(48, 1, 0), I
 SIZES = (1, 8, 16, 24, 60, 64, 100, 128, 192, 256, 500, 512, 800, 1024, 2048, 4000, 4096, 5000, 8192, 12288, 20000)
 MBUFS = (256, 256, 2048, 5000)
 MCLBYTES = 2048
-SPARE = 2  # how many times the pages of one round may be held after another like it, less than
+SPARE = 1.5  # how many times the pages of one round may be held after another like it, less than
 UNIT = 8  # alignment that every chunk has
 
 
@@ -33,6 +33,7 @@ class Map:
     def __init__(self, nbytes: int) -> None:
         self.free = [(0, nbytes)]
         self.used: dict[int, int] = {}
+        self.bases: list[int] = []  # of what is used, sorted
 
     def take(self, nbytes: int, align: int) -> int:
         """Lowest address of a hole that is large enough; NO_SPACE without one."""
@@ -41,12 +42,14 @@ class Map:
             if base + nbytes <= end:
                 self.free[i : i + 1] = [h for h in ((start, base), (base + nbytes, end)) if h[0] < h[1]]
                 self.used[base] = nbytes
+                insort(self.bases, base)
                 return base
         return s.NO_SPACE
 
     def give(self, base: int, nbytes: int) -> None:
         """Take back a range that was taken whole."""
         assert self.used.pop(base, None) == nbytes, f"the map gets back [{base:#x}, +{nbytes}), which was not taken so"
+        self.bases.remove(base)
         at = bisect_left(self.free, (base, 0))
         end = base + nbytes
         if at < len(self.free) and self.free[at][0] == end:
@@ -54,6 +57,11 @@ class Map:
         if at and self.free[at - 1][1] == base:
             at, base = at - 1, self.free.pop(at - 1)[0]
         self.free.insert(at, (base, end))
+
+    def holds(self, start: int, end: int) -> bool:
+        """Whether a range lies in one that is taken."""
+        at = bisect_right(self.bases, start)
+        return at > 0 and end <= self.bases[at - 1] + self.used[self.bases[at - 1]]
 
     @property
     def pages(self) -> int:
@@ -90,7 +98,7 @@ class Bench:
         self.spans: list[tuple[int, int]] = []  # of live objects, sorted
         self.wired = 0  # pages at KVA set aside
         self.leaving: set[int] = set()
-        self.asked: list[tuple[int, int]] = []
+        self.placed: list[int] = []  # addresses of all chunks, in order
         self.messages: list[tuple[int, ...]] = []
         self.started = 0
         self.refuses: Callable[[], bool] = lambda: False
@@ -143,10 +151,8 @@ class Bench:
         assert nbytes % s.PAGE == 0, f"a map step of {nbytes} bytes, which are no whole pages"
         if answer == s.MAP_ALLOC:
             r[s.R_BASE] = self.map.take(nbytes, max(int(r[s.R_ALIGN]), s.PAGE))
-            self.asked.append((int(r[s.R_BASE]), nbytes))
         elif answer == s.MAP_FREE:
             self.map.give(int(r[s.R_BASE]), nbytes)
-            self.asked.append((int(r[s.R_BASE]), -nbytes))
         else:
             assert answer == s.WIRE, f"unknown answer {answer}"
             self.wired += nbytes // s.PAGE
@@ -178,11 +184,13 @@ class Bench:
             return  # malloc(0)
         span = _span(addr, item, granted)
         assert addr % UNIT == 0, f"{addr:#x} is not aligned to {UNIT} bytes"
+        assert self.map.holds(*span), f"[{addr:#x}, {span[1]:#x}) is not in memory that was taken from the map"
         at = bisect_left(self.spans, span)
         for start, end in self.spans[max(at - 1, 0) : at + 1]:
             apart = end <= addr or start >= span[1]
             assert apart, f"[{addr:#x}, {span[1]:#x}) overlaps [{start:#x}, {end:#x}), which is alive"
         insort(self.spans, span)
+        self.placed.append(addr)
 
 
 def _span(addr: int, item: int, granted: int) -> tuple[int, int]:
@@ -258,10 +266,8 @@ def _program(module: ModuleType, operations: int, rng: np.random.Generator) -> l
     return program
 
 
-def _whole(
-    module: ModuleType, setup: dict, operations: int, seed: int, naive: Callable[..., Any] | None
-) -> list[tuple[int, int]]:
-    """Play a program twice, each operation to its end. Returns what was asked of the map."""
+def _whole(module: ModuleType, setup: dict, operations: int, seed: int, naive: Callable[..., Any] | None) -> list[int]:
+    """Play a program twice, each operation to its end. Returns the addresses of all chunks."""
     bench = Bench(module, **setup)
     twin = _Twin(naive, bench) if naive else None
     held = []
@@ -291,7 +297,7 @@ def _whole(
     assert held[1] <= SPARE * held[0] + 8 * setup["cpus"], (
         f"{held[0]} pages are held after a round, {held[1]} after two"
     )
-    return bench.asked
+    return bench.placed
 
 
 def _interleaved(module: ModuleType, setup: dict, operations: int, seed: int) -> None:
@@ -360,7 +366,7 @@ class _Twin:
 
     def __init__(self, make: Callable[..., Any], bench: Bench) -> None:
         self.bench, self.map = bench, Map(0)
-        self.map.free, self.map.used = list(bench.map.free), dict(bench.map.used)
+        self.map.free, self.map.used, self.map.bases = list(bench.map.free), dict(bench.map.used), list(bench.map.bases)
         items = ITEMS if s.C_ZONE in bench.module.SERVES else ()
         self.model = make(take=self.map.take, give=self.map.give, cpus=bench.cpus, items=items)
 

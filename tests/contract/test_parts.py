@@ -9,6 +9,7 @@ from small_cell import LOAD, cell
 
 from kmemexp import compose, contract
 from kmemexp.sim import allocators, arenas, probes, slots
+from kmemexp.testing import check_allocator
 from kmemexp.workload import build, stream
 
 ALLOCATORS = sorted(m.name for m in pkgutil.iter_modules(allocators.__path__))
@@ -25,6 +26,11 @@ def test_an_allocator_has_every_name_that_a_design_needs(name: str) -> None:
 def test_an_arena_has_every_name_that_a_design_needs(name: str) -> None:
     module = importlib.import_module(f"{arenas.__name__}.{name}")
     assert list(contract.problems(module, "arenas")) == []
+
+
+@pytest.mark.parametrize("name", [n for n in ALLOCATORS if n != "absent"])
+def test_an_allocator_passes_the_conformance_suite(name: str) -> None:
+    check_allocator(name)
 
 
 @pytest.mark.parametrize("name", [n for n in ALLOCATORS if n != "absent"])

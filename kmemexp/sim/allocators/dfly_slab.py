@@ -10,7 +10,8 @@ and whole pages, go straight to the map; freed by an interrupt, they wait on Fre
 
 The allocator goes by R_SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
 malloc type (ks_limit), since a request names no type; M_NULLOK, which no request carries; M_ZERO and the record of what
-is still zero; the panic on a corrupted zone.
+is still zero; the panic on a corrupted zone; that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it
+holds one, and then handed out memory twice.
 """
 
 from collections.abc import Sequence
@@ -107,7 +108,8 @@ class Params(NamedTuple):
     zone_bytes: int = 0  # a power of two, 32768 … 131072; 0: by the rule, from the smaller of RAM and KVA
     ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
     release_threshold: int = 2  # ZONE_RELS_THRESH: wholly free zones that a CPU may keep on FreeZones
-    slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
+    header_bytes: int = ZONE_HEADER  # sizeof(SLZone); 164 on 27 Aug 2003
+    slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone; 0 until 28 Aug
     free_unmaps: int = 0  # 1: free() itself unmaps a zone beyond the threshold (27 Aug to 25 Sep 2003)
     queue_oversize: int = (
         2  # who queues an oversize free: 0 nobody (until 2 Oct 2003), 1 fast interrupts, 2 all interrupts
@@ -152,7 +154,7 @@ def zone_index(nbytes: int) -> tuple[int, int]:
     return chunk // step - first, chunk
 
 
-def layout(zone_bytes: int) -> np.ndarray:
+def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
     """Build the table of classes, int64[72, 4].
 
     Chunks of a power of two are aligned to their size, others to 8 bytes.
@@ -162,7 +164,7 @@ def layout(zone_bytes: int) -> np.ndarray:
         klass, size = zone_index(nbytes)
         chunk[klass] = size
     align = np.where(chunk & (chunk - 1), MIN_CHUNK_SIZE, chunk)
-    offset = -(-ZONE_HEADER // align) * align
+    offset = -(-header_bytes // align) * align
     return np.stack([chunk, offset, (zone_bytes - offset) // chunk, (1 << RECIPROCAL_SHIFT) // chunk + 1], axis=1)
 
 
@@ -173,7 +175,7 @@ def init(
     zone_bytes = params.zone_bytes or zone_size(min(params.ram_bytes or kva_bytes, kva_bytes))
     if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
         raise ValueError(f"zone_bytes is {zone_bytes}; it must be 0 or a power of two from 32768 to 131072")
-    klass = layout(zone_bytes)
+    klass = layout(zone_bytes, params.header_bytes)
     units = np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE
     zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
     return State(

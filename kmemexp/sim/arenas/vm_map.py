@@ -11,8 +11,8 @@ RESERVE  DragonFly from 27 Aug 2003. An operation first reserves four entries on
          zone never gives a page back.
 
 ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and reservations not yet there: an operation
-         takes its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map, which
-         is locked by the operation itself (RECURSES).
+         takes its entries from mapentzone while it has the map locked. When that zone must grow, it needs kernel_map,
+         which is locked by the operation itself (RECURSES).
 
 Addresses are offsets from VM_MIN_KERNEL_ADDRESS, and alignment is that of the offset. The list of entries itself, with
 searching, merging and splitting, is `sim.map_entries`.

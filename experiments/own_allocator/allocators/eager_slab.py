@@ -1,0 +1,219 @@
+"""A slab allocator that keeps nothing back: an example of an allocator of one's own, which no kernel has.
+
+A slab is a page of chunks of one size. Sizes go up by quarters of a power of two from 64 bytes on. The slab used last
+is used first; inside it, the chunk freed last. A page whose last chunk is freed goes back to the map at once, so the
+question that it answers is what the hysteresis of real slab allocators buys. Requests above half a page go to the map.
+
+Left out: caches per CPU, colouring, constructors.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    C_MALLOC,
+    DONE,
+    FAILED,
+    MAP_FREE,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_GRANTED,
+    R_MAP,
+    R_PHASE,
+    R_SIZE,
+    R_WORK,
+)
+
+SERVES = (C_MALLOC,)
+LOCKS = ("adaptive",)  # one mutex for everything
+KEEPS = False
+
+UNIT = 16
+UNIT_SHIFT = 4
+LARGEST = PAGE // 2  # bytes of the largest class
+NIL = -1
+
+# Columns of State.slab, one row per page of the map.
+KLASS = 0  # NIL: no slab
+LIVE = 1  # chunks handed out
+HEAD = 2  # first free chunk
+NEXT = 3  # on the list of its class, which full slabs leave
+PREV = 4
+
+# R_PHASE.
+NEW_SLAB = 1
+LARGE = 2
+GIVEN_BACK = 3
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    steps: int = 4  # classes per doubling, a power of two
+
+
+class State(NamedTuple):
+    """Slabs are numbered by page, chunks within their slab."""
+
+    map: int
+    size: np.ndarray  # int64[classes], bytes of a chunk
+    class_of: np.ndarray  # int64[LARGEST / 16 + 1], by request in units of 16 bytes
+    first: np.ndarray  # int64[classes], first slab with a free chunk
+    slab: np.ndarray  # int32[pages, 5]
+    link: np.ndarray  # int16[pages, 256], the free chunk after a free chunk
+    large: np.ndarray  # int64[1], pages of large chunks
+
+
+def sizes(steps: int) -> list[int]:
+    """Classes up to half a page: multiples of 16 bytes, `steps` per doubling as soon as that is possible."""
+    found, size = [], UNIT
+    while size <= LARGEST:
+        found.append(size)
+        size += max(UNIT, (1 << (size.bit_length() - 1)) // steps)
+    return found
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Return an allocator without slabs. ValueError: `steps` is no power of two."""
+    if params.steps < 1 or params.steps & (params.steps - 1):
+        raise ValueError(f"steps is {params.steps}; it must be a power of two")
+    size = np.array(sizes(params.steps), np.int64)
+    pages = kva_bytes // PAGE
+    slab = np.zeros((pages, 5), np.int32)
+    slab[:, KLASS] = NIL
+    return State(
+        map_number,
+        size=size,
+        class_of=np.searchsorted(size, np.arange(LARGEST // UNIT + 1) * UNIT),
+        first=np.full(len(size), NIL, np.int64),
+        slab=slab,
+        link=np.zeros((pages, PAGE // UNIT), np.int16),
+        large=np.zeros(1, np.int64),
+    )
+
+
+@kernel
+def alloc(st, reg, i):
+    """Take a chunk of the first slab of the class, or make a slab."""
+    size = reg[i, R_SIZE]
+    if size > LARGEST:
+        return _large(st, reg, i, size)
+    klass = st.class_of[(size + UNIT - 1) >> UNIT_SHIFT]
+    if reg[i, R_PHASE] == NEW_SLAB:
+        if reg[i, R_BASE] < 0:
+            return FAILED
+        _make(st, reg, i, klass)
+    page = st.first[klass]
+    if page == NIL:
+        return ask_wired(reg, i, NEW_SLAB, st.map, PAGE, PAGE)
+    chunk = np.int64(st.slab[page, HEAD])
+    st.slab[page, HEAD] = st.link[page, chunk]
+    st.slab[page, LIVE] += 1
+    if st.slab[page, HEAD] == NIL:
+        _unlink(st, klass, page)
+    reg[i, R_ADDR] = (page << PAGE_SHIFT) + chunk * st.size[klass]
+    reg[i, R_GRANTED] = st.size[klass]
+    return DONE
+
+
+@kernel
+def free(st, reg, i):
+    """Put a chunk back; an empty slab goes back to the map."""
+    if reg[i, R_PHASE] == GIVEN_BACK:
+        return DONE
+    addr = reg[i, R_ADDR]
+    page = addr >> PAGE_SHIFT
+    if st.slab[page, KLASS] == NIL:
+        nbytes = (reg[i, R_SIZE] + PAGE - 1) & -PAGE
+        st.large[0] -= nbytes >> PAGE_SHIFT
+        return _give_back(st, reg, i, addr, nbytes)
+    klass = np.int64(st.slab[page, KLASS])
+    chunk = (addr & (PAGE - 1)) // st.size[klass]
+    if st.slab[page, HEAD] == NIL:
+        _push(st, klass, page)
+    st.link[page, chunk] = st.slab[page, HEAD]
+    st.slab[page, HEAD] = chunk
+    st.slab[page, LIVE] -= 1
+    if st.slab[page, LIVE] > 0:
+        return DONE
+    _unlink(st, klass, page)
+    st.slab[page, KLASS] = NIL
+    return _give_back(st, reg, i, page << PAGE_SHIFT, PAGE)
+
+
+@kernel
+def _large(st, reg, i, size):
+    nbytes = (size + PAGE - 1) & -PAGE
+    if reg[i, R_PHASE] != LARGE:
+        return ask_wired(reg, i, LARGE, st.map, nbytes, PAGE)
+    if reg[i, R_BASE] < 0:
+        return FAILED
+    st.large[0] += nbytes >> PAGE_SHIFT
+    reg[i, R_ADDR] = reg[i, R_BASE]
+    reg[i, R_GRANTED] = nbytes
+    return DONE
+
+
+@kernel
+def _make(st, reg, i, klass):
+    """Cut a new page up; its chunks will be handed out in the order of their addresses."""
+    page = reg[i, R_BASE] >> PAGE_SHIFT
+    chunks = PAGE // st.size[klass]
+    for chunk in range(chunks):
+        st.link[page, chunk] = chunk + 1
+    st.link[page, chunks - 1] = NIL
+    st.slab[page, KLASS] = klass
+    st.slab[page, LIVE] = 0
+    st.slab[page, HEAD] = 0
+    reg[i, R_WORK] = chunks - 1
+    _push(st, klass, page)
+
+
+@kernel
+def _push(st, klass, page):
+    after = st.first[klass]
+    st.slab[page, NEXT] = after
+    st.slab[page, PREV] = NIL
+    if after != NIL:
+        st.slab[after, PREV] = page
+    st.first[klass] = page
+
+
+@kernel
+def _unlink(st, klass, page):
+    before, after = np.int64(st.slab[page, PREV]), np.int64(st.slab[page, NEXT])
+    if before == NIL:
+        st.first[klass] = after
+    else:
+        st.slab[before, NEXT] = after
+    if after != NIL:
+        st.slab[after, PREV] = before
+
+
+@kernel
+def _give_back(st, reg, i, base, nbytes):
+    reg[i, R_PHASE] = GIVEN_BACK
+    reg[i, R_MAP] = st.map
+    reg[i, R_BASE] = base
+    reg[i, R_BYTES] = nbytes
+    return MAP_FREE
+
+
+def census(st: State) -> dict[str, int]:
+    """Pages held, slabs, chunks handed out."""
+    slabs = st.slab[st.slab[:, KLASS] != NIL]
+    return {
+        "pages": int(len(slabs) + st.large[0]),
+        "slabs": len(slabs),
+        "live_chunks": int(slabs[:, LIVE].sum()),
+    }

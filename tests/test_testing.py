@@ -1,0 +1,120 @@
+"""The conformance suite passes sound allocators and names what is wrong with others."""
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kmemexp.sim import slots as s
+from kmemexp.sim.allocators import buckets
+from kmemexp.testing import Map, check_allocator
+
+EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
+
+
+def changed(**functions: Callable) -> types.SimpleNamespace:
+    """4.4BSD's buckets with some functions replaced."""
+    return types.SimpleNamespace(**{**vars(buckets), **functions})
+
+
+def never_frees(st, reg, i):
+    return s.DONE
+
+
+def hands_out_twice(st, reg, i):
+    answer = buckets.alloc(st, reg, i)
+    if answer == s.DONE and reg[i, s.R_SIZE] == 1024:
+        reg[i, s.R_ADDR] &= -2048
+    return answer
+
+
+def goes_beyond(st, reg, i):
+    answer = buckets.alloc(st, reg, i)
+    if answer == s.DONE:
+        reg[i, s.R_ADDR] += 8
+    return answer
+
+
+def misaligns(st, reg, i):
+    answer = buckets.alloc(st, reg, i)
+    if answer == s.DONE:
+        reg[i, s.R_ADDR] += 4
+    return answer
+
+
+def grants_too_little(st, reg, i):
+    answer = buckets.alloc(st, reg, i)
+    reg[i, s.R_GRANTED] = reg[i, s.R_SIZE] - 1
+    return answer
+
+
+calls = 0
+
+
+def depends_on_the_past(st, reg, i):
+    global calls  # noqa: PLW0603 - the flaw that is looked for
+    calls += 1
+    if reg[i, s.R_PHASE] == 0 and calls == 500:
+        reg[i, s.R_SIZE] += 5000
+    return buckets.alloc(st, reg, i)
+
+
+def forgets_pages(st):
+    return {**buckets.census(st), "pages": 0}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "said"),
+    [
+        ({"free": never_frees}, "pages are held after a round"),
+        ({"alloc": hands_out_twice}, "overlaps"),
+        ({"alloc": goes_beyond}, "not in memory that was taken"),
+        ({"alloc": misaligns}, "not aligned"),
+        ({"alloc": grants_too_little}, "granted for a request of"),
+        ({"alloc": depends_on_the_past}, "other addresses"),
+        ({"census": forgets_pages}, "census: 0 pages"),
+        ({"LOCKS": ("mutex",)}, "unknown word 'mutex'"),
+        ({"LOCKS": ("spin/own",)}, "lock_count"),
+        ({"free": lambda st, reg: 0}, "free takes"),
+        ({"SERVES": ("malloc",)}, "SERVES"),
+    ],
+)
+def test_a_flaw_is_named(flaw: dict, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check_allocator(changed(**flaw), seeds=[0], operations=800)
+
+
+def test_an_allocator_is_held_to_its_reference_model() -> None:
+    class Upwards:
+        """Never gives anything back."""
+
+        def __init__(self, take: Callable, give: Callable, cpus: int, items: tuple) -> None:
+            self.take = take
+
+        def alloc(self, size: int, item: int, cpu: int, flags: int) -> int:
+            return self.take(-(-size // 4096) * 4096, 4096)
+
+        def free(self, addr: int, item: int, cpu: int, flags: int) -> None:
+            pass
+
+    with pytest.raises(AssertionError, match="reference model"):
+        check_allocator("buckets", naive=Upwards, seeds=[0], operations=100)
+
+
+def test_the_example_passes_with_its_reference_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    import check
+
+    check_allocator(check.ALLOCATOR, naive=check.Reference, seeds=[3])
+
+
+def test_the_map_of_the_suite_is_first_fit_and_merges() -> None:
+    m = Map(100)
+    assert [m.take(10, 1), m.take(20, 1), m.take(30, 16)] == [0, 10, 32]
+    m.give(10, 20)
+    assert m.take(5, 4) == 12
+    m.give(12, 5)
+    m.give(0, 10)
+    m.give(32, 30)
+    assert (m.free, m.take(101, 1)) == ([(0, 100)], s.NO_SPACE)
