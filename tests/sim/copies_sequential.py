@@ -1,0 +1,44 @@
+"""Copies of a small sequential-fit arena, for `exhaustive`."""
+
+from kmemexp.jit import kernel
+from kmemexp.sim.arenas.sequential import (
+    FIRST_FIT,
+    FREE_ROW,
+    FRESH_ROW,
+    HOLE_COLUMNS,
+    MAP_COLUMNS,
+    NEXT_FIT,
+    ROVER,
+)
+from kmemexp.sim.slots import PAGE
+
+WIDTH = 72
+
+
+@kernel
+def save(st, row):
+    row[0], row[1] = st.supply[FREE_ROW], st.supply[FRESH_ROW]
+    for k in range(MAP_COLUMNS):
+        row[2 + k] = st.maps[0, k]
+    at = 2 + MAP_COLUMNS
+    for h in range(len(st.hole)):
+        for k in range(HOLE_COLUMNS):
+            row[at] = st.hole[h, k]
+            at += 1
+
+
+@kernel
+def load(st, row):
+    st.supply[FREE_ROW], st.supply[FRESH_ROW] = row[0], row[1]
+    for k in range(MAP_COLUMNS):
+        st.maps[0, k] = row[2 + k]
+    at = 2 + MAP_COLUMNS
+    for h in range(len(st.hole)):
+        for k in range(HOLE_COLUMNS):
+            st.hole[h, k] = row[at]
+            at += 1
+
+
+@kernel
+def rover_of(st):
+    return st.maps[0, ROVER] // PAGE if st.p.policy == NEXT_FIT else FIRST_FIT

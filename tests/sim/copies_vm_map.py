@@ -1,0 +1,41 @@
+"""Copies of a small vm_map arena, for `exhaustive`."""
+
+from kmemexp.jit import kernel
+from kmemexp.sim.map_entries import MAP_COLUMNS, NODE_COLUMNS
+
+WIDTH = 160
+
+
+@kernel
+def save(st, row):
+    at = 0
+    for k in range(len(st.supply)):
+        row[at] = st.supply[k]
+        at += 1
+    for k in range(MAP_COLUMNS):
+        row[at] = st.maps[0, k]
+        at += 1
+    for n in range(len(st.node)):
+        for k in range(NODE_COLUMNS):
+            row[at] = st.node[n, k]
+            at += 1
+
+
+@kernel
+def load(st, row):
+    at = 0
+    for k in range(len(st.supply)):
+        st.supply[k] = row[at]
+        at += 1
+    for k in range(MAP_COLUMNS):
+        st.maps[0, k] = row[at]
+        at += 1
+    for n in range(len(st.node)):
+        for k in range(NODE_COLUMNS):
+            st.node[n, k] = row[at]
+            at += 1
+
+
+@kernel
+def rover_of(st):
+    return 0

@@ -1,0 +1,308 @@
+"""Placement against theory, through the arenas' own code: worst cases exactly, loss systems by their exact chains.
+
+Sources of the figures: Robson 1971, 1974 and 1977; Knuth, The Art of Computer Programming 1, section 2.5; Kaufman and
+Roberts 1981. The tables of small worst cases and chains were computed apart, by other programs.
+"""
+
+from collections.abc import Callable
+
+import copies_sequential
+import copies_vm_map
+import exhaustive
+import numpy as np
+import pytest
+from placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
+from scipy import sparse
+
+from kmemexp.sim.arenas import sequential, vm_map
+from kmemexp.sim.arenas.sequential import BEST_FIT, FIRST_FIT, NEXT_FIT, WORST_FIT
+
+POLICIES = {"FF": FIRST_FIT, "BF": BEST_FIT, "NF": NEXT_FIT, "WF": WORST_FIT}
+
+
+def heap(policy: str, cells: int) -> Arena:
+    """An arena by the name of its policy; `vm_map` is FreeBSD's first fit."""
+    return first_fit(cells) if policy == "vm_map" else fit(POLICIES[policy], cells)
+
+
+# F1, F2: Robson's lower bound, which holds for any allocator that does not move.
+
+
+@pytest.mark.parametrize("policy", ["vm_map", "FF", "BF", "NF"])
+@pytest.mark.parametrize(("live", "largest", "high"), [(16, 2, 23), (64, 8, 153), (256, 16, 753), (1024, 64, 4033)])
+def test_robsons_adversary_drives_every_policy_to_the_bound(policy, live, largest, high):
+    assert robson_adversary(heap(policy, 6 * live), live, largest) == high
+
+
+@pytest.mark.parametrize(("live", "largest", "high"), [(16, 2, 24), (64, 8, 160), (256, 16, 768), (1024, 64, 4096)])
+@pytest.mark.parametrize("policy", ["vm_map", "FF"])
+def test_natural_alignment_costs_the_rest_of_the_bound(policy, live, largest, high):
+    assert robson_adversary(heap(policy, 6 * live), live, largest, aligned=True) == high
+
+
+@pytest.mark.parametrize(("live", "largest", "high"), [(20, 8, 41), (100, 16, 289)])
+def test_where_the_sizes_do_not_divide_a_few_cells_are_lost(live, largest, high):
+    assert robson_adversary(first_fit(10 * live), live, largest) == high
+
+
+@pytest.mark.parametrize("policy", ["FF", "BF", "NF"])
+@pytest.mark.parametrize("largest", [2, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("times", [2, 4, 6, 8, 10])
+def test_the_bound_is_met_wherever_the_live_cells_are_a_multiple_of_twice_the_largest(policy, largest, times):
+    live = largest * times
+    doublings = largest.bit_length() - 1
+    want = live * (doublings + 2) // 2 - largest + 1
+    assert robson_adversary(heap(policy, 8 * live), live, largest) == want
+
+
+# F3: the sequence that ruins best fit.
+
+
+@pytest.mark.parametrize("policy", ["BF", "NF"])
+@pytest.mark.parametrize(("m", "rounds", "high", "peak"), [(8, 20, 132, 42), (16, 50, 728, 104), (32, 100, 3060, 218)])
+def test_robsons_sequence_ruins_best_fit_and_next_fit(policy, m, rounds, high, peak):
+    arena = heap(policy, 2 * high)
+    best_fit_killer(arena, m, rounds)
+    assert (arena.high, arena.peak) == (high, peak) == ((rounds + 2) * (m - 2), rounds + 4 * m - 10)
+    assert arena.live_cells == rounds + m - 2
+    blocks = layout(arena)
+    assert blocks[-1].sum() == (rounds + 1) * (m - 2)
+    assert sorted(blocks[:, 1].tolist()) == [1] * rounds + [m - 2]
+
+
+def test_the_same_sequence_leaves_first_fit_small():
+    small, large = heap("vm_map", 400), heap("BF", 400)
+    best_fit_killer(small, 16, 12)
+    best_fit_killer(large, 16, 12)
+    assert (small.high, large.high) == (91, 196)
+
+
+# F4, F5: all sequences of requests.
+
+WORST = [
+    ((1, 2), range(2, 10), {
+        "opt": (2, 4, 5, 7, 8, 10, 11, 13), "FF": (2, 4, 6, 7, 9, 11, 12, 14), "BF": (2, 4, 6, 7, 9, 11, 13, 14),
+        "NF": (2, 4, 6, 7, 9, 11, 13, 15), "aligned": (2, 4, 6, 8, 8, 10, 12, 14)}),
+    ((1, 2, 3), range(2, 9), {
+        "opt": (2, 4, 6, 7, 9, 11, 13), "FF": (2, 4, 6, 8, 10, 13, 15), "BF": (2, 4, 6, 8, 10, 13, 16),
+        "NF": (2, 4, 6, 8, 10, 13, 16)}),
+    ((1, 2, 4), range(2, 9), {
+        "opt": (2, 4, 5, 7, 9, 12, 13), "FF": (2, 4, 6, 8, 10, 13, 16), "BF": (2, 4, 6, 8, 11, 13, 17),
+        "NF": (2, 4, 6, 8, 11, 13, 17), "aligned": (2, 4, 6, 8, 12, 12, 16)}),
+    ((1, 2, 3, 4), range(2, 8), {
+        "opt": (2, 4, 6, 8, 9, 12), "FF": (2, 4, 6, 8, 10, 13), "BF": (2, 4, 6, 8, 11, 14),
+        "NF": (2, 4, 6, 8, 11, 14)}),
+]  # fmt: skip
+LAYOUTS = {
+    ((1, 2), "FF"): (5, 15, 46, 129, 394, 1301, 3749),
+    ((1, 2), "BF"): (5, 15, 46, 131, 644, 3103, 15662),
+    ((1, 2, 3), "FF"): (5, 16, 56, 178, 611, 2360, 8157),
+}
+CASES = [
+    pytest.param(sizes, limit, policy, worst, table["opt"][i], id=f"{sizes}-{limit}-{policy}")
+    for sizes, limits, table in WORST
+    for policy, column in table.items()
+    if policy != "opt"
+    for i, (limit, worst) in enumerate(zip(limits, column, strict=True))
+]
+
+
+def every_sequence(policy: str, sizes: tuple, limit: int, **more: int) -> exhaustive.Found:
+    if policy == "vm_map":
+        return exhaustive.search(vm_map, copies_vm_map, sizes, limit, entry_limit=100, **more)
+    return exhaustive.search(
+        sequential, copies_sequential, sizes, limit, policy=POLICIES.get(policy, FIRST_FIT), tail_last=1,
+        aligned=policy == "aligned", **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("sizes", "limit", "policy", "worst", "best"), CASES)
+def test_worst_high_water_over_all_sequences(sizes, limit, policy, worst, best):
+    states = 1_500_000 if policy == "NF" and limit > 7 else 150_000
+    found = every_sequence(policy, sizes, limit, states=states)
+    assert found.worst == worst >= best
+    if (sizes, policy) in LAYOUTS and limit < 9:
+        assert found.states == LAYOUTS[sizes, policy][limit - 2]
+    if policy == "FF":
+        assert every_sequence("vm_map", sizes, limit)[:2] == found[:2]
+    if sizes == (1, 2):
+        assert best == (3 * limit - 1) // 2
+
+
+# F8 to F10: loss systems and the saturated queue, as exact Markov chains over the arena's layouts.
+
+
+def chain(policy: str, sizes: tuple, cells: int) -> exhaustive.Found:
+    if policy == "vm_map":
+        return exhaustive.search(vm_map, copies_vm_map, sizes, cells, cells=cells, entry_limit=100)
+    return exhaustive.search(sequential, copies_sequential, sizes, cells, cells=cells, policy=POLICIES[policy])
+
+
+@pytest.mark.parametrize(("cells", "sizes"), [(8, (1, 2, 4)), (8, (1, 2, 3)), (12, (1, 2, 4)), (12, (1, 2, 3, 4))])
+def test_vm_map_makes_the_same_chain_as_first_fit(cells, sizes):
+    assert (chain("vm_map", sizes, cells).edges == chain("FF", sizes, cells).edges).all()
+
+
+def stationary(pi: np.ndarray, out: np.ndarray, inflow: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Solve pi Q = 0 by the power method on the uniformised chain: `out` rates of leaving, `inflow` into each state."""
+    fastest = 1.01 * out.max()
+    for _ in range(20_000):
+        before, pi = pi, pi + (inflow(pi) - out * pi) / fastest
+        if np.abs(pi - before).sum() < 1e-10:
+            break
+    return pi / pi.sum()
+
+
+def free_cells(found: exhaustive.Found, cells: int) -> np.ndarray:
+    return cells - found.cells.sum(axis=1)
+
+
+def holes(found: exhaustive.Found, cells: int) -> np.ndarray:
+    """Number of maximal runs of free cells in each layout."""
+    taken = np.zeros((found.states, cells + 2), bool)
+    taken[:, [0, -1]] = True
+    for size in range(1, exhaustive.LARGEST + 1):
+        row, at = np.nonzero(found.cells == size)
+        for k in range(size):
+            taken[row, at + k + 1] = True
+    return (taken[:, :-1] & ~taken[:, 1:]).sum(axis=1)
+
+
+LOSS = [
+    (8, {1: 1.0, 2: 1.0, 4: 0.25}, 1117, {
+        "FF": (0.410261, 1.361256, 0.033777, 0.129446, 0.425240, 0.039194, 0.132141),
+        "BF": (0.413236, 1.315476, 0.036456, 0.125182, 0.407289, 0.030391, 0.109812),
+        "WF": (0.404241, 1.476040, 0.029504, 0.134264, 0.468040, 0.052691, 0.184674)}),
+    (12, {1: 2.0, 2: 1.0, 4: 0.5}, 41641, {
+        "FF": (0.437107, 1.738356, 0.014976, 0.074466, 0.287917, 0.031034, 0.135469),
+        "BF": (0.441477, 1.644415, 0.017517, 0.071848, 0.261775, 0.023211, 0.101536),
+        "WF": (0.422452, 2.105629, 0.009415, 0.078861, 0.377014, 0.048938, 0.250445)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cells", "load", "layouts", "policy", "want"),
+    [(c, load, n, p, w) for c, load, n, table in LOSS for p, w in table.items()],
+)
+def test_loss_and_fragmentation_of_a_small_arena_under_poisson_load(cells, load, layouts, policy, want):
+    sizes = tuple(load)
+    found = chain(policy, sizes, cells)
+    source, what, target = found.edges.T.astype(np.int64)
+    rate = np.append([load[s] for s in sizes], 1.0)[what]
+    into = sparse.csr_matrix((rate, (target, source)), (found.states, found.states))
+    start = np.eye(1, found.states)[0]
+    pi = stationary(start, np.bincount(source, rate, found.states), lambda pi: into @ pi)
+    free = free_cells(found, cells)
+    got = [1 - pi @ free / cells, pi @ holes(found, cells)]
+    blocked = []
+    for k in range(len(sizes)):
+        fits = np.zeros(found.states, bool)
+        fits[source[what == k]] = True
+        blocked.append(~fits)
+    got += [pi @ b for b in blocked]
+    got += [pi @ (b & (free >= size)) for b, size in zip(blocked, sizes, strict=True) if size > 1]
+    assert found.states <= layouts
+    assert np.round(got, 6) == pytest.approx(want, abs=1.1e-6)
+
+
+def kaufman_roberts(cells: int, load: dict[int, float]) -> tuple[float, list[float]]:
+    """Utilisation and blocking by size where a request needs cells, but not in one piece."""
+    q = [1.0]
+    for x in range(1, cells + 1):
+        q.append(sum(a * z * q[x - z] for z, a in load.items() if z <= x) / x)
+    q = np.array(q) / sum(q)
+    return q @ np.arange(cells + 1) / cells, [q[cells - z + 1 :].sum() for z in load]
+
+
+@pytest.mark.parametrize(
+    ("cells", "load", "want"),
+    [
+        (8, {1: 1.0, 2: 1.0, 4: 0.25}, (0.425837, 0.050408, 0.113597, 0.315698)),
+        (12, {1: 2.0, 2: 1.0, 4: 0.5}, (0.453806, 0.028310, 0.066596, 0.182256)),
+        (64, {1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0, 16: 0.5}, (0.581788, 0.007583, 0.015762, 0.034036, 0.079120, 0.209191)),
+        (1024, {1: 100, 2: 50, 4: 25, 16: 10, 64: 3}, (0.634765, 0.000082, 0.000165, 0.000336, 0.001483, 0.008883)),
+    ],
+)
+def test_kaufman_roberts(cells, load, want):
+    util, blocked = kaufman_roberts(cells, load)
+    assert [util, *blocked] == pytest.approx(want, abs=6e-7)
+
+
+@pytest.mark.parametrize(("cells", "load"), [(8, {1: 1.0, 2: 1.0, 4: 0.25}), (12, {1: 2.0, 2: 1.0, 4: 0.5})])
+def test_a_map_that_serves_single_pages_loses_what_kaufman_and_roberts_say(cells, load):
+    """Requests cut into pages: only the number of free cells matters, whatever is where."""
+    arena = first_fit(cells)
+    states, weight, fits = [()], [], []
+    todo = [(0,) * len(load)]
+    states = {todo[0]: 0}
+    for state in todo:
+        pages = [arena.alloc(1) for _ in range(int(np.dot(state, list(load))))]
+        room = [_fits_in_pages(arena, z) for z in load]
+        for addr in pages:
+            arena.free(addr)
+        fits.append(room)
+        weight.append(
+            np.prod([a**n / float(np.prod(range(1, n + 1))) for a, n in zip(load.values(), state, strict=True)])
+        )
+        for k, ok in enumerate(room):
+            after = (*state[:k], state[k] + 1, *state[k + 1 :])
+            if ok and after not in states:
+                states[after] = len(todo)
+                todo.append(after)
+    pi = np.array(weight) / sum(weight)  # product form: every state is reached, and detailed balance holds
+    _, want = kaufman_roberts(cells, load)
+    assert (1 - pi @ np.array(fits)).tolist() == pytest.approx(want, abs=1e-12)
+
+
+def _fits_in_pages(arena: Arena, cells: int) -> bool:
+    got = [arena.alloc(1) for _ in range(cells)]
+    for addr in got:
+        if addr >= 0:
+            arena.free(addr)
+    return -1 not in got
+
+
+SATURATED = [
+    (8, {1: 1 / 3, 2: 1 / 3, 3: 1 / 3}, {"FF": (0.831023, 3.324091, 1.014226), "BF": (0.832655, 3.330621, 0.998578),
+                                         "WF": (0.830296, 3.321185, 1.021810)}),
+    (10, {1: 0.5, 2: 0.25, 4: 0.25}, {"FF": (0.802340, 4.011702, 1.221812), "BF": (0.807149, 4.035745, 1.181188),
+                                      "WF": (0.800397, 4.001984, 1.243099)}),
+    (12, {2: 0.5, 3: 0.5}, {"FF": (0.853318, 4.095924, 1.301143), "BF": (0.853530, 4.096942, 1.300146),
+                            "WF": (0.853144, 4.095090, 1.302270)}),
+    (12, {1: 0.25, 2: 0.25, 3: 0.25, 4: 0.25}, {
+        "FF": (0.812210, 3.898606, 1.391030), "BF": (0.816156, 3.917548, 1.342083),
+        "WF": (0.809782, 3.886953, 1.425364)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cells", "law", "policy", "want"),
+    [(c, law, p, w) for c, law, table in SATURATED for p, w in table.items()],
+)
+def test_a_saturated_arena(cells, law, policy, want):
+    """A queue that is never empty; its head waits until it fits. A state is a layout and which size is at the head."""
+    found = chain(policy, tuple(law), cells)
+    heads, p = len(law), np.array(list(law.values()))
+    n = found.states * heads
+    source, what, target = found.edges.T.astype(np.int64)
+    # A head that fits goes in, and the next one is drawn; one that does not waits.
+    fits = what < heads
+    waiting = np.ones(n)
+    waiting[source[fits] * heads + what[fits]] = 0
+    rows = (target[fits, None] * heads + np.arange(heads)).ravel()
+    columns = np.repeat(source[fits] * heads + what[fits], heads)
+    enter = sparse.csr_matrix((np.tile(p, fits.sum()), (rows, columns)), (n, n)) + sparse.diags(waiting)
+    free = sparse.csr_matrix((np.ones((~fits).sum()), (target[~fits], source[~fits])), (found.states, found.states))
+    leave = sparse.kron(free, sparse.identity(heads), format="csr")
+
+    def settled(pi: np.ndarray) -> np.ndarray:
+        for _ in range(cells):
+            pi = enter @ pi
+        return pi
+
+    blocks = (found.cells > 0).sum(axis=1)
+    start = settled(np.repeat(np.eye(1, found.states)[0], heads) * np.tile(p, found.states))
+    pi = stationary(start, np.repeat(blocks, heads), lambda pi: settled(leave @ pi))
+    pi = pi.reshape(found.states, heads).sum(axis=1)
+    got = [1 - pi @ free_cells(found, cells) / cells, pi @ blocks, pi @ holes(found, cells)]
+    assert np.round(got, 6) == pytest.approx(want, abs=1.1e-6)
