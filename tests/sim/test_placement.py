@@ -11,11 +11,13 @@ import copies_vm_map
 import exhaustive
 import numpy as np
 import pytest
+from churn import Churn, birth_death, bound
 from placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
 from scipy import sparse
 
 from kmemexp.sim.arenas import sequential, vm_map
 from kmemexp.sim.arenas.sequential import BEST_FIT, FIRST_FIT, NEXT_FIT, WORST_FIT
+from kmemexp.sim.slots import PAGE
 
 POLICIES = {"FF": FIRST_FIT, "BF": BEST_FIT, "NF": NEXT_FIT, "WF": WORST_FIT}
 
@@ -306,3 +308,77 @@ def test_a_saturated_arena(cells, law, policy, want):
     pi = pi.reshape(found.states, heads).sum(axis=1)
     got = [1 - pi @ free_cells(found, cells) / cells, pi @ blocks, pi @ holes(found, cells)]
     assert np.round(got, 6) == pytest.approx(want, abs=1.1e-6)
+
+
+# F6: Knuth's fifty-percent rule in its exact form for n blocks: holes = (p n - 1 + h0) / 2, where p is the share of
+# allocations that leave a remainder and h0 the share of the time in which the lowest piece is free.
+
+BLOCKS = 1000
+LAWS = {
+    "1..1000": (lambda rng, n: rng.integers(1, 1001, n), (0.4906, 0.9820), (0.4289, 0.8588)),
+    "1..10": (lambda rng, n: rng.integers(1, 11, n), (0.1995, 0.4003), (0.1022, 0.2057)),
+    "1..4": (lambda rng, n: rng.integers(1, 5, n), (0.0931, 0.1877), (0.0496, 0.1004)),
+    "exponential": (
+        lambda rng, n: np.ceil(rng.exponential(100, n)).astype(np.int64),
+        (0.4453, 0.8912),
+        (0.3065, 0.6136),
+    ),
+    "2^0..2^7": (lambda rng, n: 1 << rng.integers(0, 8, n), (0.1052, 0.2108), (0.0548, 0.1103)),
+    "all 7": (lambda rng, n: np.full(n, 7), (0.0, 0.0010), (0.0, 0.0010)),
+}
+
+
+@pytest.mark.parametrize("policy", ["vm_map", "BF"])
+@pytest.mark.parametrize("law", LAWS)
+def test_the_fifty_percent_rule(law, policy):
+    draw, first, best = LAWS[law]
+    rng = np.random.default_rng(11)
+    pages = 2 * int(draw(rng, BLOCKS).sum()) + 4000
+    churn = (
+        Churn(vm_map, BLOCKS, pages, entry_limit=2 * pages) if policy == "vm_map"
+        else Churn(sequential, BLOCKS, pages, policy=BEST_FIT, tail_last=1)
+    )  # fmt: skip
+    churn.play(draw(rng, BLOCKS), np.arange(BLOCKS))
+    churn.play(draw(rng, 60_000), rng.integers(0, BLOCKS, 60_000))
+    steps, every = (
+        (300_000, 8) if first[0] > 0.4 else (800_000, 1 if policy == "BF" else 4)
+    )  # a look at vm_map is a walk
+    holes_, split, lowest_free = churn.play(draw(rng, steps), rng.integers(0, BLOCKS, steps), every)
+    assert holes_ == pytest.approx((split * BLOCKS - 1 + lowest_free) / 2, rel=0.01, abs=0.2)
+    want_holes, want_split = first if policy == "vm_map" else best
+    assert (holes_ / BLOCKS, split) == (pytest.approx(want_holes, abs=0.006), pytest.approx(want_split, abs=0.012))
+
+
+# F15: objects of one size at the lowest address, M/M/infinity: page j is busy with a (B(j-1, a) - B(j, a)).
+
+
+def erlang_b(servers: int, load: float) -> float:
+    b = 1.0
+    for n in range(1, servers + 1):
+        b = load * b / (n + load * b)
+    return b
+
+
+def test_the_lowest_address_first_fills_as_erlangs_formula_says():
+    load, events = 10.0, 1_500_000
+    rng = np.random.default_rng(3)
+    arrives, which = np.zeros(events, np.int8), np.zeros(events, np.int64)
+    gaps, draws = rng.exponential(1, events), rng.random((2, events))
+    live = 0
+    for k in range(events):
+        gaps[k] /= load + live
+        arrives[k] = draws[0, k] * (load + live) < load
+        if arrives[k]:
+            live += 1
+        else:
+            which[k] = int(draws[1, k] * live)
+            live -= 1
+    state = vm_map.init(vm_map.Params(entry_limit=1000), kva_bytes=100 * PAGE, cpus=1, maps=1)
+    busy = np.zeros(30)
+    run = bound(birth_death, vm_map)
+    run(state, arrives, which, gaps, np.zeros(100, np.int64), np.zeros(100, np.int8), busy)
+    got = busy / gaps.sum()
+    want = {1: 0.909091, 5: 0.827110, 10: 0.586256, 15: 0.203222, 20: 0.018760, 25: 0.000439}
+    for j, share in want.items():
+        assert load * (erlang_b(j - 1, load) - erlang_b(j, load)) == pytest.approx(share, abs=6e-7)
+        assert got[j - 1] == pytest.approx(share, abs=0.004)
