@@ -1,0 +1,347 @@
+"""Linux's vmalloc space: lowest-address first fit, lazy freeing, pools of areas by size.
+
+Models mm/vmalloc.c of Linux 6.12: one tree of free ranges (`sim.vmap_tree`), and for each of up to 128 nodes pools of
+areas of exactly 1 … 256 pages (`sim.vmap_pools`). An area belongs to the node of the CPU that asked for it. Freeing
+only marks it: when more than `lazy_max_pages` are marked, one TLB flush covers them all, and each goes to its node's
+pool, or to the tree if it is too large. Before that, every pool has given a quarter of its areas to the tree; pools of
+less than four, all (the counter wraps). A request for which the tree has no room empties all pools and marked areas
+into the tree, once, and tries again. With one CPU there are no pools.
+
+An area is followed by a guard page, which counts as allocated. Submaps (ATTR_SINGLE) have none, are taken straight
+from the tree and go straight back. Each map is such a space of its own. Free memory is all that is not in use: marked
+and pooled areas count, since a request that fails drains them first; for the same reason measuring sees holes as they
+would be after a drain. Alignment is that of the offset. Callers free exactly what they have allocated.
+
+struct vmap_area comes from a slab cache outside these maps: it never runs out, and its pages are taken to be those of
+the most objects ever in use.
+
+Left out: vm_map_ram and its blocks, pages and page tables, the trees of busy areas (an area is found by its address),
+NO_GUARD, purge notifiers, the shrinker of pools, workers that drain beside each other (a drain is done at once, by the
+free that makes it due, node after node).
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import slots
+from kmemexp.sim import vmap_tree as t
+from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.vmap_pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
+
+LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
+MAX_NODES = 128
+LAZY_PAGES = 8192  # 32 MiB for each bit of the number of CPUs
+AREA_BYTES = 72  # sizeof(struct vmap_area)
+
+
+class Params(NamedTuple):
+    """What a sweep may change; the defaults are the real rules."""
+
+    guard: int = 1  # 0: no guard pages
+    nodes: int = 0  # 0: as many as CPUs, 1 … 128; 1: no pools
+    lazy_max_pages: int = 0  # 0: 32 MiB for each bit of the number of CPUs; -1: drain at each free
+
+
+class State(NamedTuple):
+    """Maps, their areas and free ranges."""
+
+    p: Params
+    area: np.ndarray  # int32[rows, AREA_COLUMNS], a row for each page of each map
+    node: np.ndarray  # int64[nodes, NODE_COLUMNS], free ranges; 0 is none
+    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
+    pools: np.ndarray  # int64[maps * nodes * POOL_SIZES, 3]
+    pooled: np.ndarray  # int64[maps * nodes], areas in a node's pools
+    chains: np.ndarray  # int64[nodes, 4], a drain's: lazily freed areas of a node, then decayed ones
+    supply: np.ndarray  # int64[SUPPLY_COLUMNS]
+
+
+def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
+    """Map 0 = [0, kva_bytes), the others empty until `add_map`. Raises ValueError for impossible nodes."""
+    p = _resolved(params, cpus)
+    rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
+    st = State(
+        p,
+        area=np.zeros((rows, t.AREA_COLUMNS), np.int32),
+        node=np.zeros((rows // 2 + 2 * maps + 2, t.NODE_COLUMNS), np.int64),
+        maps=np.zeros((maps, t.MAP_COLUMNS), np.int64),
+        pools=np.zeros((maps * p.nodes * POOL_SIZES, 3), np.int64),
+        pooled=np.zeros(maps * p.nodes, np.int64),
+        chains=np.zeros((p.nodes, 4), np.int64),
+        supply=np.zeros(t.SUPPLY_COLUMNS, np.int64),
+    )
+    st.supply[t.FRESH_NODE] = 1
+    add_map(st, 0, 0, kva_bytes)
+    return st
+
+
+def add_map(st: State, m: int, base: int, nbytes: int) -> None:
+    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[m, t.TOP]:
+        raise ValueError(f"map {m} is in use")
+    row = int(st.supply[t.NEXT_ROW])
+    if row + (nbytes >> PAGE_SHIFT) > len(st.area):
+        raise ValueError(f"map {m}: maps may lie in each other {LEVELS} deep")
+    st.supply[t.NEXT_ROW] += nbytes >> PAGE_SHIFT
+    st.maps[m, [t.BASE, t.TOP, t.ROW, t.HIGH]] = base, base + nbytes, row, base
+    st.maps[m, [t.LAZY_LOW, t.LAZY_TOP]] = base + nbytes, base
+    n = int(st.supply[t.FRESH_NODE])
+    st.supply[t.FRESH_NODE] += 1
+    st.node[n, [t.START, t.END, t.LARGEST]] = base, base + nbytes, nbytes
+    st.maps[m, [t.ROOT, t.HOLES]] = n, 1
+    st.area[row, [t.KIND, t.PAGES]] = t.A_FREE, n
+    count_objects(st)
+
+
+@kernel
+def map_alloc(st, m, nbytes, align, attr, cpu):
+    """Allocate `nbytes` of map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+    return allocate(st, m, nbytes, max(align, 1), attr, cpu)
+
+
+@kernel
+def map_free(st, m, addr, nbytes, cpu):
+    """Free what `map_alloc` returned, whole. Returns 0."""
+    release(st, m, addr)
+    return 0
+
+
+@outlined
+def map_measure(st, m, out):
+    """Write the state of map `m` into `out` (int64[M_COUNT]); holes are those that a drain would leave.
+
+    M_ENTRY_BYTES, the slab pages of struct vmap_area, belongs to all maps together and is reported by map 0 only.
+    """
+    out[:] = 0
+    addr, top, hole = st.maps[m, t.BASE], st.maps[m, t.TOP], 0
+    while addr < top:
+        nbytes = t.extent(st, m, addr)
+        if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
+            measure_hole(hole, out)
+            hole = 0
+        else:
+            hole += nbytes
+        addr += nbytes
+    measure_hole(hole, out)
+    out[slots.M_ENTRIES] = st.maps[m, t.AREAS] + st.maps[m, t.HOLES]
+    out[slots.M_HIGH] = st.maps[m, t.HIGH] - st.maps[m, t.BASE]
+    if m == 0:
+        each = PAGE // AREA_BYTES
+        out[slots.M_ENTRY_BYTES] = (st.supply[t.PEAK] + each - 1) // each * PAGE
+
+
+@kernel
+def measure_hole(nbytes, out):
+    """Count a hole, unless it is empty."""
+    if nbytes == 0:
+        return
+    pages, klass = nbytes >> PAGE_SHIFT, 0
+    while pages > 1 and klass < slots.M_CLASSES - 1:
+        pages >>= 1
+        klass += 1
+    out[slots.M_FREE] += nbytes
+    out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
+    out[slots.M_HOLES] += 1
+    out[slots.M_HIST + klass] += nbytes
+
+
+@outlined
+def map_paint(st, m, bins):
+    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+    bins[:] = 0.0
+    base, top = st.maps[m, t.BASE], st.maps[m, t.TOP]
+    if base == top:
+        return
+    scale = len(bins) / (top - base)
+    addr = base
+    while addr < top:
+        nbytes = t.extent(st, m, addr)
+        if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
+            low, high = (addr - base) * scale, (addr + nbytes - base) * scale
+            for b in range(int(low), min(int(high), len(bins) - 1) + 1):
+                bins[b] = min(1.0, bins[b] + min(high, b + 1.0) - max(low, float(b)))
+        addr += nbytes
+
+
+@kernel
+def map_walked(st, m):
+    """No search is linear here."""
+    return 0
+
+
+@kernel
+def map_free_bytes(st, m):
+    """Bytes of map `m` that are not in use: free, lazily freed or pooled."""
+    return st.maps[m, t.TOP] - st.maps[m, t.BASE] - st.maps[m, t.LIVE]
+
+
+@outlined
+def allocate(st, m, nbytes, align, attr, cpu):
+    """alloc_vmap_area: from the pool of the CPU's node, else from the tree, else drain and try the tree again."""
+    owner = 0
+    addr = -1
+    if attr != ATTR_SINGLE:
+        nbytes += st.p.guard * PAGE
+        if st.p.nodes > 1:
+            owner = cpu % st.p.nodes + 1
+            addr = take_pooled(st, m, owner - 1, nbytes >> PAGE_SHIFT, align)
+    if addr < 0:
+        addr = t.carve(st, m, nbytes, align)
+        if addr < 0:
+            st.maps[m, t.OVERFLOWS] += 1
+            drain(st, m, 1)
+            addr = t.carve(st, m, nbytes, align)
+        if addr < 0:
+            return NO_SPACE
+        st.maps[m, t.AREAS] += 1
+        count_objects(st)
+    row = t.row_of(st, m, addr)
+    st.area[row, t.KIND], st.area[row, t.PAGES] = t.A_LIVE, nbytes >> PAGE_SHIFT
+    st.area[row, t.OWNER], st.area[row, t.ATTR] = owner, attr
+    st.maps[m, t.LIVE] += nbytes
+    st.maps[m, t.HIGH] = max(st.maps[m, t.HIGH], addr + nbytes)
+    return addr
+
+
+@kernel
+def count_objects(st):
+    """Keep the greatest number of struct vmap_area in use."""
+    total = 0
+    for m in range(len(st.maps)):
+        total += st.maps[m, t.AREAS] + st.maps[m, t.HOLES]
+    st.supply[t.PEAK] = max(st.supply[t.PEAK], total)
+
+
+@outlined
+def release(st, m, addr):
+    """free_vmap_area_noflush: mark an area as free; too many of them are drained."""
+    row = t.row_of(st, m, addr)
+    if st.area[row, t.KIND] != t.A_LIVE:
+        return
+    pages = np.int64(st.area[row, t.PAGES])
+    end = addr + (pages << PAGE_SHIFT)
+    st.maps[m, t.LIVE] -= end - addr
+    if st.area[row, t.ATTR] == ATTR_SINGLE:
+        st.maps[m, t.AREAS] -= 1
+        t.merge_or_add(st, m, addr, end)
+        return
+    st.area[row, t.KIND] = t.A_LAZY
+    st.maps[m, t.LAZY] += pages
+    st.maps[m, t.LAZY_LOW] = min(st.maps[m, t.LAZY_LOW], addr)
+    st.maps[m, t.LAZY_TOP] = max(st.maps[m, t.LAZY_TOP], end)
+    if st.maps[m, t.LAZY] > st.p.lazy_max_pages:
+        drain(st, m, 0)
+
+
+def lazy_max_pages(cpus: int) -> int:
+    """Pages that may be lazily freed before a drain (lazy_max_pages)."""
+    return cpus.bit_length() * LAZY_PAGES
+
+
+def nodes_for(cpus: int) -> int:
+    """Number of vmap nodes."""
+    return min(max(cpus, 1), MAX_NODES)
+
+
+def census(st: State) -> dict[str, int]:
+    """Totals over all maps."""
+    sums = st.maps.sum(axis=0).tolist()
+    return {
+        "entries": sums[t.AREAS] + sums[t.HOLES],
+        "used_bytes": sums[t.LIVE],
+        "lazy_pages": sums[t.LAZY],
+        "pooled_pages": sums[t.POOLED],
+        "pool_hits": sums[t.POOL_HITS],
+        "tlb_flushes": sums[t.FLUSHES],
+        "tlb_full_flushes": sums[t.FULL_FLUSHES],
+        "overflows": sums[t.OVERFLOWS],
+    }
+
+
+def used(st: State, m: int) -> int:
+    """Bytes of map `m` that are in use (by a submap, perhaps), with guard pages."""
+    return int(st.maps[m, t.LIVE])
+
+
+def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of the areas of map `m` in use, with their guard pages, in address order."""
+    return [(addr, end, attr) for kind, addr, end, _, attr in _walk(st, m) if kind == t.A_LIVE]
+
+
+def check(st: State, m: int) -> None:
+    """Assert what must hold of map `m` (slow, for tests)."""
+    found, zone = _walk(st, m), st.maps[m]
+    tree = _in_order(st, m)
+    assert [(a, e) for kind, a, e, _, _ in found if kind == t.A_FREE] == tree, "tree and areas differ"
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(tree)), "free ranges not merged"
+    areas = [f for f in found if f[0] != t.A_FREE]
+    assert (len(areas), len(tree)) == (zone[t.AREAS], zone[t.HOLES]), "areas miscounted"
+    sizes = {k: sum(e - a for kind, a, e, _, _ in areas if kind == k) for k in (t.A_LIVE, t.A_LAZY, t.A_POOLED)}
+    assert sizes[t.A_LIVE] == zone[t.LIVE], "bytes in use miscounted"
+    assert (sizes[t.A_LAZY], sizes[t.A_POOLED]) == (zone[t.LAZY] * PAGE, zone[t.POOLED] * PAGE), "pages miscounted"
+    assert sum(sizes.values()) + sum(e - a for a, e in tree) == zone[t.TOP] - zone[t.BASE], "bytes lost"
+    assert zone[t.LAZY] <= max(st.p.lazy_max_pages, 0), "not drained"
+    pooled = {a: (e - a) // PAGE for kind, a, e, _, _ in areas if kind == t.A_POOLED}
+    owners = {a: owner for kind, a, _, owner, _ in areas if kind == t.A_POOLED}
+    for node in range(st.p.nodes):
+        total = 0
+        for pages in range(1, POOL_SIZES + 1):
+            listed = pool(st, m, node, pages)
+            assert all(pooled.pop(a) == pages and owners[a] == node + 1 for a in listed), "area in a wrong pool"
+            assert len(listed) == st.pools[(m * st.p.nodes + node) * POOL_SIZES + pages - 1, LENGTH], "pool miscounted"
+            total += len(listed)
+        assert total == st.pooled[m * st.p.nodes + node], "node's areas miscounted"
+    assert not pooled, "areas in no pool"
+
+
+def pool(st: State, m: int, node: int, pages: int) -> list[int]:
+    """Addresses of the areas in a node's pool for that many pages, in the order in which they will be used."""
+    base, first = st.maps[m, [t.BASE, t.ROW]].tolist()
+    addresses, link = [], int(st.pools[(m * st.p.nodes + node) * POOL_SIZES + pages - 1, HEAD])
+    while link:
+        addresses.append(base + (link - 1 - first << PAGE_SHIFT))
+        link = int(st.area[link - 1, t.LINK])
+    return addresses
+
+
+def _walk(st: State, m: int) -> list[tuple[int, int, int, int, int]]:
+    """(kind, start, end, owner, attribute) of all areas and free ranges in address order."""
+    found = []
+    addr, top, row = st.maps[m, [t.BASE, t.TOP, t.ROW]].tolist()
+    while addr < top:
+        kind, value, owner, attr, _ = st.area[row].tolist()
+        end = int(st.node[value, t.END]) if kind == t.A_FREE else addr + (value << PAGE_SHIFT)
+        found.append((kind, addr, end, owner, attr))
+        addr, row = end, row + (end - addr >> PAGE_SHIFT)
+    return found
+
+
+def _in_order(st: State, m: int) -> list[tuple[int, int]]:
+    """(start, end) of the tree's nodes in order; asserts that it is balanced and its sizes are right."""
+    found = []
+
+    def visit(n: int, parent: int) -> int:
+        if n == 0:
+            return 1
+        start, end, up, left, right, largest, red = st.node[n].tolist()
+        assert up == parent, "broken link"
+        assert not (red and st.node[parent, t.RED]), "two red nodes in a row"
+        black = visit(left, n)
+        found.append((start, end))
+        assert visit(right, n) == black, "unequal number of black nodes"
+        assert largest == max(end - start, st.node[left, t.LARGEST], st.node[right, t.LARGEST]), "wrong largest size"
+        return black + (not red)
+
+    visit(int(st.maps[m, t.ROOT]), 0)
+    assert st.node[0].tolist() == [0] * t.NODE_COLUMNS, "something was written to no node"
+    return found
+
+
+def _resolved(p: Params, cpus: int) -> Params:
+    """Fill in what is 0, by the rule of the real kernel."""
+    if not 0 <= p.nodes <= MAX_NODES:
+        raise ValueError(f"nodes = {p.nodes}: must lie in 0 … {MAX_NODES}")
+    lazy = p.lazy_max_pages or lazy_max_pages(cpus)
+    return p._replace(guard=int(p.guard != 0), nodes=p.nodes or nodes_for(cpus), lazy_max_pages=max(lazy, 0))

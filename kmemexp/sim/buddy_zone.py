@@ -1,0 +1,347 @@
+"""The zone of Linux 6.12's page allocator: free lists by order and mobility, splitting, merging, falling back.
+
+What happens under the zone's lock (mm/page_alloc.c). `st` is the State of `sim.arenas.buddy`, `m` the zone (one per
+map), a page is its number in the KVA. A free block is on the list of its pageblock's type; blocks of several pageblocks
+have one type throughout. Fields of a page lie in row page + SHIFT of the map.
+
+With `plain`, a textbook binary buddy: no lists but a tree over the pages, each of whose nodes says which orders have a
+free block below it, so that the lowest block of the smallest sufficient order is found in one descent.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+
+# Migrate types.
+UNMOVABLE = 0
+MOVABLE = 1
+RECLAIMABLE = 2
+TYPES = 3
+
+# What a page's tag says; 0 elsewhere.
+MOVABLE_PAGE = 1  # in use, and may be migrated
+FREE_BLOCK = 0x20  # FREE_BLOCK + order: begins a free block
+PCP_BLOCK = 0x40  # PCP_BLOCK + order: begins a block on a CPU's list
+
+# Columns of `maps`.
+BASE = 0  # first page
+TOP = 1  # page after the last
+SHIFT = 2  # row of a page's fields, less the page
+BLOCKS = 3  # place of the pageblock of page 0 in `blocks`
+TREE = 4  # plain: place of the tree, whose root is node 1
+LEAVES = 5  # plain: leaves of the tree, a power of two
+FREE = 6  # pages on the zone's lists
+USED = 7  # pages in use
+HIGH = 8  # page after the highest ever in use
+AREAS = 9  # ranges in use
+WALKED = 10  # blocks passed by searches for more than one block
+WMARK_HIGH = 11  # high watermark, pages
+BELOW_HIGH = 12  # 1: the zone has been found below it (ZONE_BELOW_HIGH)
+CLAIMS = 13  # pageblocks taken over from another type
+STEALS = 14  # pages taken from a block that keeps its type
+DRAINS = 15  # times that all CPUs' lists were emptied for a request that had failed
+MAP_COLUMNS = 16
+
+# Columns of a list and of a link.
+HEAD = 0
+TAIL = 1
+COUNT = 2
+LIST_COLUMNS = 3
+NEXT = 0
+PREV = 1
+
+# How far a refill has come in finding pages (enum rmqueue_mode).
+NORMAL = 0
+STEAL = 1
+
+
+@kernel
+def tag_of(st, m, page):
+    """Tag of a page; 0 outside the map."""
+    if page < st.maps[m, BASE] or page >= st.maps[m, TOP]:
+        return 0
+    return np.int64(st.tag[page + st.maps[m, SHIFT]])
+
+
+@kernel
+def type_of(st, m, page):
+    """Migrate type of a page's pageblock."""
+    return np.int64(st.blocks[st.maps[m, BLOCKS] + (page >> st.p.pageblock_order)])
+
+
+@kernel
+def set_type(st, m, page, order, kind):
+    """Give the pageblocks of a block, of one pageblock at least, a migrate type."""
+    first = st.maps[m, BLOCKS] + (page >> st.p.pageblock_order)
+    for b in range(first, first + (1 << (order - st.p.pageblock_order))):
+        st.blocks[b] = kind
+
+
+@kernel
+def zone_list(st, m, order, kind):
+    """Number of a free list."""
+    return (m * TYPES + kind) * (st.p.max_order + 1) + order
+
+
+@kernel
+def push(st, m, which, page, tail):
+    """Put a block on a list, at its head or its tail."""
+    shift = st.maps[m, SHIFT]
+    other = st.lists[which, TAIL if tail else HEAD]
+    if tail:
+        st.link[page + shift, PREV], st.link[page + shift, NEXT] = other, -1
+        st.lists[which, TAIL] = page
+    else:
+        st.link[page + shift, NEXT], st.link[page + shift, PREV] = other, -1
+        st.lists[which, HEAD] = page
+    if other < 0:
+        st.lists[which, HEAD] = st.lists[which, TAIL] = page
+    else:
+        st.link[other + shift, NEXT if tail else PREV] = page
+    st.lists[which, COUNT] += 1
+
+
+@kernel
+def pull(st, m, which, page):
+    """Take a block off a list."""
+    shift = st.maps[m, SHIFT]
+    above, below = np.int64(st.link[page + shift, NEXT]), np.int64(st.link[page + shift, PREV])
+    if below < 0:
+        st.lists[which, HEAD] = above
+    else:
+        st.link[below + shift, NEXT] = above
+    if above < 0:
+        st.lists[which, TAIL] = below
+    else:
+        st.link[above + shift, PREV] = below
+    st.lists[which, COUNT] -= 1
+
+
+@kernel
+def mark(st, m, page, orders):
+    """Plain: say in the tree which order is free at this page (a bit), or none (0)."""
+    root = st.maps[m, TREE]
+    node = st.maps[m, LEAVES] + page - st.maps[m, BASE]
+    st.tree[root + node] = orders
+    while node > 1:
+        node >>= 1
+        found = st.tree[root + 2 * node] | st.tree[root + 2 * node + 1]
+        if st.tree[root + node] == found:
+            break
+        st.tree[root + node] = found
+
+
+@kernel
+def put(st, m, page, order, kind, tail):
+    """Add a free block."""
+    st.tag[page + st.maps[m, SHIFT]] = FREE_BLOCK + order
+    st.maps[m, FREE] += 1 << order
+    if st.p.plain:
+        st.lists[zone_list(st, m, order, kind), COUNT] += 1
+        mark(st, m, page, 1 << order)
+    else:
+        push(st, m, zone_list(st, m, order, kind), page, tail)
+
+
+@kernel
+def take(st, m, page, order, kind):
+    """Remove a free block, which lies on the lists of `kind`."""
+    st.tag[page + st.maps[m, SHIFT]] = 0
+    st.maps[m, FREE] -= 1 << order
+    if st.p.plain:
+        st.lists[zone_list(st, m, order, kind), COUNT] -= 1
+        mark(st, m, page, 0)
+    else:
+        pull(st, m, zone_list(st, m, order, kind), page)
+
+
+@kernel
+def expand(st, m, page, low, high, kind):
+    """Split a block of order `high` that is on no list: upper halves become free, 2**low pages at `page` are left."""
+    while high > low:
+        high -= 1
+        put(st, m, page + (1 << high), high, kind, False)
+
+
+@kernel
+def free_block(st, m, page, order, to_tail):
+    """__free_one_page: merge with free buddies, then onto the list of the pageblock's type.
+
+    At the tail, if `to_tail`, or if the buddy of the next order is free, so that this block may soon merge again.
+    """
+    kind = type_of(st, m, page)
+    while order < st.p.max_order:
+        buddy = page ^ (1 << order)
+        if tag_of(st, m, buddy) != FREE_BLOCK + order:
+            break
+        other = type_of(st, m, buddy)
+        take(st, m, buddy, order, other)
+        if other != kind:
+            set_type(st, m, buddy, order, kind)
+        page &= ~(1 << order)
+        order += 1
+    if order < st.p.max_order - 1 and not to_tail:
+        higher = page & ~(1 << order)
+        to_tail = tag_of(st, m, higher ^ (2 << order)) == FREE_BLOCK + order + 1
+    put(st, m, page, order, kind, to_tail)
+
+
+@outlined
+def free_pages(st, m, page, order, to_tail):
+    """free_one_page: a block of several pageblocks goes back one pageblock at a time, each to its own type's list."""
+    end = page + (1 << order)
+    step = min(order, st.p.pageblock_order)
+    while page < end:
+        free_block(st, m, page, step, to_tail)
+        page += 1 << step
+
+
+@kernel
+def lowest(st, m, order):
+    """Plain: (page, order) of the lowest block of the smallest sufficient order; the page is -1 where there is none."""
+    root = st.maps[m, TREE]
+    have = st.tree[root + 1] >> order
+    if have == 0:
+        return -1, order
+    while have & 1 == 0:
+        have >>= 1
+        order += 1
+    node, leaves = 1, st.maps[m, LEAVES]
+    while node < leaves:
+        node *= 2
+        if (st.tree[root + node] >> order) & 1 == 0:
+            node += 1
+    return node - leaves + st.maps[m, BASE], order
+
+
+@kernel
+def smallest(st, m, order, kind):
+    """__rmqueue_smallest: from the head of the first list of this type that has a block. Returns the page or -1."""
+    if st.p.plain:
+        page, found = lowest(st, m, order)
+        if page >= 0:
+            take(st, m, page, found, kind)
+            expand(st, m, page, order, found, kind)
+        return page
+    for found in range(order, st.p.max_order + 1):
+        page = st.lists[zone_list(st, m, found, kind), HEAD]
+        if page >= 0:
+            take(st, m, page, found, kind)
+            expand(st, m, page, order, found, kind)
+            return page
+    return -1
+
+
+@kernel
+def fallback(kind, i):
+    """Return the i-th type (0 or 1) to fall back to."""
+    if i == 0:
+        return UNMOVABLE if kind == RECLAIMABLE else RECLAIMABLE
+    return UNMOVABLE if kind == MOVABLE else MOVABLE
+
+
+@kernel
+def fallback_type(st, m, order, kind):
+    """First other type that has a block of this order, or -1."""
+    for i in range(TYPES - 1):
+        other = fallback(kind, i)
+        if st.lists[zone_list(st, m, order, other), HEAD] >= 0:
+            return other
+    return -1
+
+
+@outlined
+def claim_block(st, m, page, found, order, kind, other):
+    """try_to_claim_block: take over the pageblock of a free block. Returns a page, or -1 if too little is alike."""
+    if found >= st.p.pageblock_order:
+        take(st, m, page, found, other)
+        set_type(st, m, page, found, kind)
+        expand(st, m, page, order, found, kind)
+        st.maps[m, CLAIMS] += 1
+        return page
+    size = 1 << st.p.pageblock_order
+    start = page & -size
+    if start < st.maps[m, BASE] or start + size > st.maps[m, TOP]:
+        return -1
+    free, movable = 0, 0
+    at = start
+    while at < start + size:
+        tag = np.int64(st.tag[at + st.maps[m, SHIFT]])
+        if tag & FREE_BLOCK:
+            free += 1 << (tag - FREE_BLOCK)
+            at += 1 << (tag - FREE_BLOCK)
+        else:
+            movable += tag == MOVABLE_PAGE
+            at += 1
+    alike = movable
+    if kind != MOVABLE:
+        alike = size - free - movable if other == MOVABLE else 0
+    if free + alike < size // 2:
+        return -1
+    move_blocks(st, m, start, other, kind)
+    st.maps[m, CLAIMS] += 1
+    return smallest(st, m, order, kind)
+
+
+@kernel
+def move_blocks(st, m, start, old, kind):
+    """Give a pageblock another type; its free blocks go to the tails of that type's lists, in address order."""
+    at = start
+    while at < start + (1 << st.p.pageblock_order):
+        tag = np.int64(st.tag[at + st.maps[m, SHIFT]])
+        if tag & FREE_BLOCK:
+            order = tag - FREE_BLOCK
+            pull(st, m, zone_list(st, m, order, old), at)
+            push(st, m, zone_list(st, m, order, kind), at, True)
+            at += 1 << order
+        else:
+            at += 1
+    set_type(st, m, start, st.p.pageblock_order, kind)
+
+
+@outlined
+def claim(st, m, order, kind, nofragment):
+    """__rmqueue_claim: from the largest free block of another type down, one candidate for each order."""
+    least = order
+    if nofragment:
+        least = max(order, st.p.pageblock_order)
+    for found in range(st.p.max_order, least - 1, -1):
+        if kind == MOVABLE and found < st.p.pageblock_order // 2:
+            break
+        other = fallback_type(st, m, found, kind)
+        if other >= 0:
+            page = st.lists[zone_list(st, m, found, other), HEAD]
+            page = claim_block(st, m, page, found, order, kind, other)
+            if page >= 0:
+                return page
+    return -1
+
+
+@outlined
+def steal(st, m, order, kind):
+    """__rmqueue_steal: from the smallest sufficient block of another type, whose pageblock keeps its type."""
+    for found in range(order, st.p.max_order + 1):
+        other = fallback_type(st, m, found, kind)
+        if other >= 0:
+            page = st.lists[zone_list(st, m, found, other), HEAD]
+            take(st, m, page, found, other)
+            expand(st, m, page, order, found, other)
+            st.maps[m, STEALS] += 1
+            return page
+    return -1
+
+
+@kernel
+def rmqueue(st, m, order, kind, nofragment, mode):
+    """__rmqueue: (page or -1, mode for the next call under the same lock)."""
+    if mode == NORMAL:
+        page = smallest(st, m, order, kind)
+        if page < 0 and st.p.migrate:
+            page = claim(st, m, order, kind, nofragment)
+        if page >= 0:
+            return page, NORMAL
+    if st.p.migrate and not nofragment:
+        page = steal(st, m, order, kind)
+        if page >= 0:
+            return page, STEAL
+    return -1, mode
