@@ -8,7 +8,7 @@ import numpy as np
 
 from kmemexp import compose, jit, wiring
 from kmemexp.errors import ConfigError
-from kmemexp.sim import engine, sizing
+from kmemexp.sim import asking, engine, sizing
 from kmemexp.sim import machine as mc
 from kmemexp.sim.contexts import C_END, C_OP, X_BURST, X_PC
 from kmemexp.sim.heap import alarm
@@ -39,6 +39,7 @@ def driver(names: tuple[str, ...], arena: str) -> Callable:
     code = compose.design(names, arena)
     parts = compose.slots_of(code.servers, ("alloc", "free", "tend"))
     parts |= {n: getattr(code.arena, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
+    parts["map_flushes"] = getattr(code.arena, "map_flushes", asking.every_free_flushes)
     return jit.bind(engine.run, parts, ",".join([*names, arena]))
 
 
@@ -204,6 +205,7 @@ def _plan(config: Mapping, sources: Mapping[str, Mapping[str, Any]], replica: in
         seed=config["seed"] * 1_000_003 + replica,
         cost=config["cost"],
         memory=_pages(config),
+        direct_map=compose.DIRECT if config["maps"]["layout"] == "direct" else -1,
         daemon="pagedaemon" if config["memory"]["limited"] else "",
     )
     for name, source in sources.items():

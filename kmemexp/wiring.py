@@ -71,6 +71,7 @@ class Wiring:
     sources: list[Source] = field(default_factory=list)
     daemon: str = ""  # source that is the page daemon
     memory: Mapping[str, int] = field(default_factory=dict)  # pages by G_* name; empty: no limit
+    direct_map: int = -1  # number of the map that is the direct map; -1: none
 
     def __post_init__(self) -> None:
         """Lock number 0 is the big lock."""
@@ -324,6 +325,7 @@ def _globals(w: Wiring) -> np.ndarray:
     g[mc.G_SPL], g[mc.G_NESTED], g[mc.G_CLOSED], g[mc.G_BIG] = w.spl, w.nested, w.closed, w.big_lock
     g[mc.G_SLEEPS] = mc.W_PANIC if w.would_sleep == "panic" else mc.W_BLOCK
     g[mc.G_GOES_ON], g[mc.G_HOLDS], g[mc.G_SEED] = w.goes_on, w.holds, w.seed
+    g[mc.G_DIRECT] = w.direct_map
     g[mc.G_CPUS], g[mc.G_THREADS] = w.cpus, w.threads
     g[[mc.G_ROW_FREE, mc.G_SLEEPERS, mc.G_DAEMON]] = -1
     g[mc.G_LIMITED] = bool(w.memory)

@@ -1,7 +1,7 @@
-"""What an allocator's step says to the driver, spelled out once."""
+"""What an allocator's step says to the driver, spelled out once; what an arena says that has nothing special to say."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.slots import ATTR_WIRED, MAP_ALLOC, R_ALIGN, R_ATTR, R_BYTES, R_MAP, R_PHASE
+from kmemexp.sim.slots import ATTR_WIRED, EACH_FREE, MAP_ALLOC, R_ALIGN, R_ATTR, R_BYTES, R_MAP, R_PHASE
 
 
 @kernel
@@ -13,3 +13,9 @@ def ask_wired(reg, i, phase, m, nbytes, align):
     reg[i, R_ALIGN] = align
     reg[i, R_ATTR] = ATTR_WIRED
     return MAP_ALLOC
+
+
+@kernel
+def every_free_flushes(st, m):
+    """`map_flushes` of an arena that flushes the TLB at every free."""
+    return EACH_FREE

@@ -122,6 +122,7 @@ from kmemexp.sim.machine import (
     E_TIME,
     G_BIG,
     G_CPU_HEAP,
+    G_DIRECT,
     G_EVENTS,
     G_EXIT,
     G_HIST,
@@ -171,6 +172,7 @@ from kmemexp.sim.slots import (
     AGAIN,
     ATTR_WIRED,
     DONE,
+    EACH_FREE,
     F_NOWAIT,
     FAILED,
     IPI,
@@ -193,8 +195,11 @@ from kmemexp.sim.slots import (
     R_WORK,
     REFUSED_LOCK,
     WIRE,
+    map_flushes,
     map_walked,
 )
+
+FLUSH_CEILING = 33  # pages beyond which x86 flushes a TLB whole (tlb_single_page_flush_ceiling)
 
 
 @template
@@ -283,10 +288,14 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             answer = m[x + X_ANSWER]
             account = A_DIRECT if m[x + X_SERVER] == SERVER_MAP else A_HELD
             i = m[x + X_NUMBER]
-            walked = map_walked(arena, reg[i, R_MAP])
+            walked, flushed = map_walked(arena, reg[i, R_MAP]), map_flushes(arena, reg[i, R_MAP])
             map_step(arena, answer, account, reg, i, counters, m[x + X_OP])
-            ns = m[K_MAP] + m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
-            if burst(m, x, ns + pages_moved(m, reg, x), S_MAPPED):
+            ns = m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
+            if reg[i, R_MAP] != m[G_DIRECT]:
+                ns += m[K_MAP]
+            lazy = flushed != EACH_FREE
+            flushes = map_flushes(arena, reg[i, R_MAP]) != flushed if lazy else answer == MAP_FREE
+            if burst(m, x, ns + pages_moved(m, reg, x, flushes, lazy), S_MAPPED):
                 return
         elif stage == S_NEXT and (m[x + X_PROG] >= 0 or m[x + X_PROG] == MESSAGES):
             if not next_of_program(m, objects, reg, x):
@@ -433,8 +442,8 @@ def _stepped(m, reg, x):
 
 
 @outlined
-def pages_moved(m, reg, x):
-    """Pages that a map step takes or gives back. Returns ns; X_NEED is what is lacking."""
+def pages_moved(m, reg, x, flushes, lazy):
+    """Pages that a map step takes or gives back, and TLB flushes. Returns ns; X_NEED is what is lacking."""
     answer, i = m[x + X_ANSWER], m[x + X_NUMBER]
     pages = reg[i, R_BYTES] >> PAGE_SHIFT
     if m[x + X_SERVER] == SERVER_MAP and reg[i, R_ATTR] != ATTR_WIRED:
@@ -448,13 +457,28 @@ def pages_moved(m, reg, x):
             reg[i, R_BASE] = NO_PAGES
             if pages == 0:
                 return 0
-        ns = m[K_SHOOT] + m[K_SHOOT_PAGE] * pages
-        m[N_SHOOTDOWNS] += ns > 0
-        return ns + m[K_PAGE] * pages
+        return shot_down(m, flushes, FLUSH_CEILING if lazy else pages) + page_work(m, reg, i, pages)
+    ns = shot_down(m, flushes, FLUSH_CEILING)
     if reg[i, R_BASE] < 0:
-        return 0
+        return ns
     m[x + X_NEED] = pages
-    return _more_pages(m, reg, x)
+    return ns + _more_pages(m, reg, x)
+
+
+@kernel
+def page_work(m, reg, i, pages):
+    """What taking or giving back pages costs: in the direct map, where no page tables change, a block is as one."""
+    if reg[i, R_MAP] == m[G_DIRECT]:
+        pages = min(pages, 1)
+    return m[K_PAGE] * pages
+
+
+@kernel
+def shot_down(m, flushes, pages):
+    """Interrupt the other CPUs to flush their TLBs. Returns ns."""
+    ns = (m[K_SHOOT] + m[K_SHOOT_PAGE] * pages) if flushes else 0
+    m[N_SHOOTDOWNS] += ns > 0
+    return ns
 
 
 @outlined
@@ -463,7 +487,7 @@ def _more_pages(m, reg, x):
     klass = INTERRUPT if m[x + X_ANSWER] == WIRE else class_of(reg[m[x + X_NUMBER], R_FLAGS])
     got = take_pages(m, m[x + X_NEED], klass)
     m[x + X_NEED] -= got
-    return m[K_PAGE] * got
+    return page_work(m, reg, m[x + X_NUMBER], got)
 
 
 @outlined

@@ -98,6 +98,8 @@ M_HIST = 8  # M_HIST + k: free bytes in holes of 2**k … 2**(k+1)-1 pages
 M_CLASSES = 32
 M_COUNT = M_HIST + M_CLASSES
 
+EACH_FREE = -1  # what map_flushes returns where every free flushes the TLB
+
 PAGE = 4096
 PAGE_SHIFT = 12
 
@@ -164,6 +166,11 @@ def map_walked(st, m):
 
 def map_free_bytes(st, m):
     """Free bytes of map `m` in all."""
+    raise NotImplementedError
+
+
+def map_flushes(st, m):
+    """TLB flushes for map `m` since the beginning, where a free does not cost one each; else EACH_FREE."""
     raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ from kmemexp.testing import check_allocator
 from kmemexp.workload import build, stream
 
 ALLOCATORS = sorted(m.name for m in pkgutil.iter_modules(allocators.__path__))
+MAPS_OWN = 1 << 20  # bytes that an arena may keep for its own entries
 ARENAS = sorted(m.name for m in pkgutil.iter_modules(arenas.__path__))
 
 
@@ -61,6 +62,39 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
         assert counters[probes.A_FAILURES] == 0
         assert counters[probes.A_HELD_PEAK] <= held[0][1] * 1.1
     assert held[0] == held[1]
+
+
+@pytest.mark.parametrize("layout", ["split", "unified", "direct"])
+@pytest.mark.parametrize("name", ARENAS)
+def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: str, layout: str) -> None:
+    if layout == "split" and name == "linux_mm":
+        pytest.skip("Linux has a direct map")
+    config = cell(layout, "buckets", "kmapentzone", kva_mib=512)
+    config["maps"] |= {"arena": name, "submaps": [] if layout == "direct" else config["maps"]["submaps"]}
+    load = build.build(LOAD, cpus=3, seed=5, replicas=[0])
+    ops = load.streams[0]
+    machine = compose.boot(config, load.kinds, ops.slots)
+    free = [_measured(machine, m)[slots.M_FREE] for m in machine.maps]
+    for _ in range(2):
+        machine.replay(machine.world, *stream.columns(ops), 0, ops.count // 2)
+        live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
+        live = live[np.argsort(live[:, probes.O_ADDR])]
+        assert (live[:-1, probes.O_ADDR] + live[:-1, probes.O_SIZE] <= live[1:, probes.O_ADDR]).all()
+        machine.replay(machine.world, *stream.columns(ops), ops.count // 2, ops.count)
+        assert machine.world.counters[probes.A_FAILURES] == 0
+        _free_all(machine, ops)
+        shares = np.zeros(64)
+        for m, before in zip(machine.maps, free, strict=True):
+            totals = _measured(machine, m, shares)
+            assert before - totals[slots.M_FREE] <= machine.world.counters[probes.A_HELD] + MAPS_OWN
+            assert totals[slots.M_LARGEST] <= totals[slots.M_FREE] == totals[slots.M_HIST :].sum()
+            assert ((shares >= 0) & (shares <= 1 + 1e-9)).all()
+
+
+def _measured(machine: compose.Machine, m: int, shares: np.ndarray | None = None) -> np.ndarray:
+    totals = np.zeros(slots.M_COUNT, np.int64)
+    machine.observe(machine.world.arena, m, totals, np.zeros(0) if shares is None else shares)
+    return totals
 
 
 def _free_all(machine: compose.Machine, ops: stream.Stream) -> None:

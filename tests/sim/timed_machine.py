@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp import jit, timed, wiring
+from kmemexp.sim import asking, engine, replay, slots
 from kmemexp.sim import contexts as cx
-from kmemexp.sim import engine, replay, slots
 from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
 from kmemexp.sim.allocators import absent
@@ -61,6 +61,7 @@ def driver() -> Callable:
     """The engine, bound to no allocators and the vm_map arena."""
     parts = {f"{verb}_{place}": getattr(absent, verb) for place in "abc" for verb in ("alloc", "free", "tend")}
     parts |= {n: getattr(vm_map, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
+    parts["map_flushes"] = asking.every_free_flushes
     return jit.bind(engine.run, parts, "absent,vm_map")
 
 

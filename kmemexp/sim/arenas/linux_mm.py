@@ -1,8 +1,9 @@
 """Linux's two kinds of kernel memory: the direct map of all pages is a buddy, all other maps are vmalloc space.
 
 Map `DIRECT_MAP`, once it has been added, is a zone of `sim.arenas.buddy`; the others are those of `sim.arenas.vmap`.
-The direct map and all submaps are carved out of map 0 at boot (ATTR_SINGLE), without guard pages. See those modules for
-what they model and leave out.
+The direct map and all submaps are carved out of map 0 at boot (ATTR_SINGLE), without guard pages.
+
+Left out: what those two leave out, and user memory, which would fragment the direct map from below.
 """
 
 from typing import NamedTuple
@@ -102,6 +103,12 @@ def map_free_bytes(st, m):
     if m == DIRECT_MAP:
         return buddy.map_free_bytes(st.buddy, ZONE)
     return vmap.map_free_bytes(st.vmap, m)
+
+
+@kernel
+def map_flushes(st, m):
+    """TLB flushes so far: none in the direct map, which stays mapped."""
+    return 0 if m == DIRECT_MAP else vmap.map_flushes(st.vmap, m)
 
 
 def census(st: State) -> dict[str, int]:

@@ -245,6 +245,12 @@ def nodes_for(cpus: int) -> int:
     return min(max(cpus, 1), MAX_NODES)
 
 
+@kernel
+def map_flushes(st, m):
+    """TLB flushes so far: one per drain."""
+    return st.maps[m, t.FLUSHES]
+
+
 def census(st: State) -> dict[str, int]:
     """Totals over all maps."""
     sums = st.maps.sum(axis=0).tolist()
