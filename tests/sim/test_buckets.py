@@ -169,17 +169,6 @@ def test_chunks_that_were_freed_while_the_map_was_asked_come_after_the_new_ones(
     assert free_list(m.state, 2048) == rest
 
 
-@pytest.mark.parametrize(("top", "ratio"), [(1024, 1.332195), (4096, 1.333018), (8192, 1.333173), (16384, 1.208260)])
-def test_waste_of_uniform_requests(top, ratio):
-    m = hand(1 << 28)
-    granted = 0
-    for size in range(1, top + 1):
-        addr = m.alloc(size)
-        granted += m.granted
-        m.free(addr)
-    assert granted / (top * (top + 1) / 2) == pytest.approx(ratio, abs=1e-6)
-
-
 def test_kva_beyond_the_link_format_is_refused():
     with pytest.raises(ValueError, match="32 GiB"):
         fresh(1 << 36)
