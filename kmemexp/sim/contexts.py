@@ -53,7 +53,7 @@ X_PROG = 17  # first item of its program; STREAM, MESSAGES
 X_BIG = 18  # depth of the big lock
 X_LEVEL = 19  # F_* flags of an operation that runs here
 X_SPIN = 20  # 1: waits on the CPU
-X_LINK = 21  # next in the ready list, in a lock's queue, among idle threads …
+X_LINK = 21  # next in a lock's queue, among idle threads …
 X_UNDER = 22  # context that it preempted
 X_WAIT = 23
 X_SINCE = 24  # when the wait began
@@ -85,7 +85,8 @@ X_DEPTH = 49  # spl masks saved
 X_RING = 50  # place of its ring
 X_BELOW = 51  # depth of the big lock that the stack beneath had, while it sleeps
 X_SAVED = 52  # X_SAVED + depth
-X_COUNT = 60  # not a power of two: rows of like contexts would share a few sets of the cache
+X_READY = 60  # next in the ready list: a context that spins for a lock, and is preempted, stands in both
+X_COUNT = 61  # not a power of two: rows of like contexts would share a few sets of the cache
 DEEPEST = 8  # spl masks that can be saved
 
 # Stages: what an operation does when its context is next advanced (sim.engine).
@@ -212,12 +213,12 @@ def pick(m, c, top):
     while r >= 0:
         if may_preempt(m, top, r):
             if before < 0:
-                m[c + C_READY] = m[r + X_LINK]
+                m[c + C_READY] = m[r + X_READY]
             else:
-                m[before + X_LINK] = m[r + X_LINK]
+                m[before + X_READY] = m[r + X_READY]
             return r
         before = r
-        r = m[r + X_LINK]
+        r = m[r + X_READY]
     return -1
 
 
@@ -244,12 +245,12 @@ def _insert(m, x, prio):
     r = m[c + C_READY]
     while r >= 0 and m[r + X_PRIO] > prio:
         before = r
-        r = m[r + X_LINK]
-    m[x + X_LINK] = r
+        r = m[r + X_READY]
+    m[x + X_READY] = r
     if before < 0:
         m[c + C_READY] = x
     else:
-        m[before + X_LINK] = x
+        m[before + X_READY] = x
 
 
 @outlined

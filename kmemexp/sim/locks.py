@@ -43,6 +43,7 @@ from kmemexp.sim.contexts import (
     X_LINK,
     X_MASK,
     X_PRIO,
+    X_READY,
     X_SAVED,
     X_SINCE,
     X_SPIN,
@@ -553,11 +554,11 @@ def _requeue(m, x):
     r = m[c + C_READY]
     while r != x:
         before = r
-        r = m[r + X_LINK]
+        r = m[r + X_READY]
     if before < 0:
-        m[c + C_READY] = m[x + X_LINK]
+        m[c + C_READY] = m[x + X_READY]
     else:
-        m[before + X_LINK] = m[x + X_LINK]
+        m[before + X_READY] = m[x + X_READY]
     queue_ready(m, x)
     reconsider(m, c)
 

@@ -73,3 +73,19 @@ def test_a_lock_that_moves_between_cpus_costs_more_and_between_sockets_most() ->
         return machine.lock("shared")["held_ns"]
 
     assert [first_hold(pair) for pair in ((0, 0), (0, 1), (0, 3))] == [22, 122, 1022]
+
+
+def test_who_is_interrupted_while_it_spins_keeps_its_place_in_the_queue_and_so_do_those_behind_it() -> None:
+    w = wiring.Wiring(cpus=3)
+    w.lock("shared", "spin")
+    for cpu in range(3):
+        hold = [{"lock": "shared"}, {"work": SLEEP}, {"unlock": "shared"}]
+        w.source(f"task{cpu}", "task", hold, law="periodic", period_ns=10 * SLEEP, phase_ns=cpu, route=cpu)
+    w.source(
+        "net", "device", [{"work": SLEEP // 4}], law="periodic", period_ns=10 * SLEEP, phase_ns=SLEEP // 2, route=1
+    )
+    machine = bench(w)
+    machine.run(95 * SLEEP)
+    assert machine.lock("shared")["taken"] == 30
+    assert machine.histogram("irq_net_done").sum() == 10
+    assert machine.mean("irq_net_done") == pytest.approx(SLEEP // 4, rel=0.02)
