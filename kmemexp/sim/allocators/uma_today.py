@@ -1,0 +1,245 @@
+"""FreeBSD's UMA of today: sys/vm/uma_core.c, uma_int.h and kern/kern_malloc.c, kern_mbuf.c of FreeBSD 14/15.
+
+A zone keeps free items in buckets. Each CPU has three, entered in a critical section only: items are taken from and put
+into the alloc bucket (last in, first out), the free bucket changes places with it when it is full or empty, the cross
+bucket holds items of other NUMA domains. Behind them is a list of full buckets per zone and domain, then the keg: slabs
+by domain, with a bitmap of free items, the lowest first; partly free slabs before free ones before new ones. Buckets
+and off-page slab headers are items of zones of their own, whose pages count. Items are first touched: a slab belongs to
+the domain of the CPU that needed it. With two domains a full cross bucket goes whole to the other domain's list, with
+more it is sorted item by item. Every 20 s the working set of each list is estimated; what a list has not needed for 15
+minutes shrinks by a quarter; a request to reclaim trims lists to their working sets or drains them.
+
+malloc(9) has zones of 16 … 65536 bytes (up to a page on machines of 128 MiB or less) and takes larger blocks from the
+map. An item with a limit becomes uma_zone_set_max(): its items are counted, and its buckets made small enough. mbufs as
+in `mbuf.py`: up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters.
+
+A zone's buckets grow by one entry when its zone-domain lock was found held. A step cannot see that, so a trip counts as
+contended when somebody else took the lock between the step that asked for it and the one that got it.
+
+Left out: SMR zones; the Packet zone and jumbo clusters; reserves; sleeping for memory or at a limit (the request
+fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin zones. Bucket
+zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket would hold,
+whatever their domain, and go straight to slabs. A new bucket is taken after the full one is put away, the kernel does
+it before. DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on; emptied buckets
+stay there.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim import uma_keg as keg
+from kmemexp.sim import uma_today_slabs as u
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
+    DONE,
+    ITEM_MALLOC,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_CPU,
+    R_GRANTED,
+    R_ITEM,
+    R_PHASE,
+    R_SIZE,
+)
+from kmemexp.sim.uma_today_moves import BEGIN, CLUSTER, CLUSTER_SHIFT, FIRST_ITEM, FIRST_MALLOC, MBUF, MCLBYTES, MSIZE
+from kmemexp.sim.uma_today_slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE, cache_pop, cache_push, wide
+from kmemexp.sim.uma_today_steps import go
+from kmemexp.sim.uma_today_tend import upkeep
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+# A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
+LOCKS = ("critical", "adaptive/own", "adaptive/own", "adaptive/own")
+KEEPS = False
+TICK_NS = 20_000_000_000  # UMA_TIMEOUT
+
+MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
+MALLOC_UNIT_SHIFT = 4
+SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
+MAX_KVA = 1 << 35  # words name addresses / 8 in 32 bits
+NO_LIMIT = 1 << 62
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    ram_bytes: int = 0  # physical memory; 0: more than 128 MiB
+    domains: int = 0  # NUMA domains; CPU c is in domain c * domains // cpus; 0: one
+    nmbufs: int = 0  # uma_zone_set_max() of mbufs; 0: none
+    nmbclusters: int = 0  # the same of clusters
+    small_alloc: int = 0  # 1: slabs of one page come from the direct map (amd64, arm64 …), 0: all from the map (i386)
+    direct_map: int = 0  # number of that map
+    multipage: int = 1  # vm.debug.uma_multipage_slabs
+    bucket_growth: int = 1  # 1: contention makes a zone's buckets larger
+    reap: int = 0  # what short memory asks for: 0 TRIM (the page daemon), 1 DRAIN, 2 DRAIN_CPU (the kmem limit)
+    trim_after: int = 45  # ticks after which a list trims itself (15 minutes)
+
+
+class State(NamedTuple):
+    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then those of malloc(9), mbufs, clusters and the items."""
+
+    p: Params
+    map: int  # map of what has more than one page, and of large malloc()
+    domains: int
+    malloc_max: int  # largest size that a zone serves
+    zone: np.ndarray  # int64[zones, Z_COLUMNS]
+    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
+    dom: np.ndarray  # int64[zones, domains, D_COLUMNS]
+    slab: np.ndarray  # int32[pages, S_COLUMNS]
+    bits: np.ndarray  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
+    word: np.ndarray  # uint32[kva_bytes / 8], contents of buckets at their addresses
+    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    size_zone: np.ndarray  # int16[4097], zone by size of a malloc() in units of 16 bytes
+    domain_of: np.ndarray  # int64[cpus]
+    large: np.ndarray  # int64[1], pages of large malloc()s
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Make the zones, all empty. `bases` does not matter. Raises ValueError for a bad number of domains or 32 GiB.
+
+    Where everything is to grow in the direct map, slabs of several pages need KVA all the same: that of map 0.
+    """
+    domains = params.domains or 1
+    if not 1 <= domains <= cpus:
+        raise ValueError(f"domains is {domains}: each needs a CPU, and there are {cpus}")
+    if kva_bytes > MAX_KVA:
+        raise ValueError(f"kva_bytes = {kva_bytes}: items are named by 32 bits in units of 8 bytes (32 GiB)")
+    small = params.direct_map if params.small_alloc and params.direct_map else map_number
+    large = 0 if params.small_alloc and map_number == params.direct_map else map_number
+    zone, half = _zones(params, cpus, domains, small, large, items)
+    cache = np.zeros((len(zone), cpus, u.C_COLUMNS), np.int64)
+    cache[:, :, [u.ALLOC, u.FREE, u.CROSS]] = NIL
+    cache[:FIRST_MALLOC, :, u.FREE :] = 0
+    cache[:FIRST_MALLOC, :, u.HALF] = half[:, None]
+    dom = np.zeros((len(zone), domains, u.D_COLUMNS), np.int64)
+    dom[:, :, [u.D_LIST, u.D_CROSS, u.D_PART, u.D_FREE]] = NIL
+    units = np.arange((MALLOC_SIZES[-1] >> MALLOC_UNIT_SHIFT) + 1) << MALLOC_UNIT_SHIFT
+    pages = -(-kva_bytes // PAGE)
+    return State(
+        p=params,
+        map=large,
+        domains=domains,
+        malloc_max=PAGE if 0 < params.ram_bytes <= SMALL_MACHINE else MALLOC_SIZES[-1],
+        zone=zone,
+        cache=cache,
+        dom=dom,
+        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
+        bits=np.zeros((pages, u.SET_WORDS), np.uint32),
+        word=np.zeros(pages << (PAGE_SHIFT - u.WORD_SHIFT), np.uint32),
+        chain=np.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
+        size_zone=(FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
+        domain_of=np.arange(cpus, dtype=np.int64) * domains // cpus,
+        large=np.zeros(1, np.int64),
+    )
+
+
+def _zones(
+    params: Params, cpus: int, domains: int, small: int, large: int, items: Sequence[Item]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Build State.zone; and, of slab headers and buckets, how many a CPU's stack gets at once."""
+    kinds = [(size, 8, 0, True) for size in keg.HEADER_SIZES]
+    kinds += [(keg.bucket_bytes(entries), 8, 0, False) for entries, _ in keg.BUCKETS]
+    kinds += [(size, 8, 0, False) for size in MALLOC_SIZES]
+    kinds += [(MSIZE, MSIZE, params.nmbufs, False), (MCLBYTES, 8, params.nmbclusters, False)]
+    kinds += [(item.size, 8, item.limit, False) for item in items]
+    zone = np.zeros((len(kinds), u.Z_COLUMNS), np.int64)
+    for z, (size, align, limit, internal) in enumerate(kinds):
+        layout = keg.keg_layout(size, align, internal=internal, multipage=bool(params.multipage))
+        header = keg.HEADER_SIZES.index(layout.header) if layout.header else NIL
+        home = small if layout.pages == 1 else large
+        entries = keg.BUCKET_MAX if z == MBUF else keg.bucket_select(size)
+        least, most, cached = entries, keg.BUCKET_MAX, NO_LIMIT
+        if limit:
+            entries, cached = keg.set_max(limit, cpus, domains)
+            least, most = min(least, entries), entries
+        row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0)
+        zone[z] = row
+    bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
+    zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
+    return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()
+
+
+def lock_count(st: State, klass: int) -> int:
+    """Count the locks of a class of LOCKS."""
+    zones, domains = st.dom.shape[:2]
+    return (1, zones * domains, zones * domains, zones)[klass]
+
+
+@kernel
+def alloc(st, reg, i):
+    """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in uma_today_steps."""
+    if reg[i, R_PHASE] == BEGIN:
+        item, size = reg[i, R_ITEM], reg[i, R_SIZE]
+        z = NIL
+        if item >= 0:
+            z = FIRST_ITEM + item
+        elif item == ITEM_MALLOC:
+            if size <= st.malloc_max:
+                z = wide(st.size_zone[(size + (1 << MALLOC_UNIT_SHIFT) - 1) >> MALLOC_UNIT_SHIFT])
+        elif size <= MCLBYTES:
+            z = MBUF if size <= MSIZE else CLUSTER
+        if z != NIL:
+            addr = cache_pop(st, z, reg[i, R_CPU])
+            if addr != NIL:
+                reg[i, R_ADDR] = addr
+                reg[i, R_GRANTED] = st.zone[z, Z_SIZE]
+                return DONE
+    return go(st, reg, i, False)
+
+
+@kernel
+def free(st, reg, i):
+    """Push into the CPU's alloc, free or cross bucket: uma_zfree_arg()."""
+    if reg[i, R_PHASE] == BEGIN:
+        addr, cpu = reg[i, R_ADDR], reg[i, R_CPU]
+        page = addr >> PAGE_SHIFT
+        z = wide(st.slab[page, S_ZONE]) - 1
+        if z != NIL and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0):
+            cross = st.domains > 1 and st.slab[page, S_DOMAIN] != st.domain_of[cpu]
+            if cache_push(st, z, cpu, addr, cross):
+                return DONE
+    return go(st, reg, i, True)
+
+
+@kernel
+def tend(st, reg, i):
+    """Estimate working sets and trim what was not used for long (uma_timeout()); reclaim (uma_reclaim())."""
+    return upkeep(st, reg, i)
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `pages`: all that it holds, among them `large_pages` of large malloc()s, `bucket_pages`, and `header_pages` of
+    off-page slab headers; `slab_items`: free items in slabs of other zones; `cached_items` in CPUs' buckets;
+    `listed_items` in full buckets, and cross-domain ones being collected; `free_slabs`: wholly free.
+    """
+    zones = slice(FIRST_MALLOC, None)
+    pages = st.dom[:, :, u.D_PAGES].sum(axis=1)
+    crossing = [b for b in st.dom[zones, :, u.D_CROSS].ravel().tolist() if b != NIL]
+    counts = {
+        "pages": pages.sum() + st.large[0],
+        "large_pages": st.large[0],
+        "bucket_pages": pages[len(keg.HEADER_SIZES) : FIRST_MALLOC].sum(),
+        "header_pages": pages[: len(keg.HEADER_SIZES)].sum(),
+        "slab_items": _free_items(st)[zones].sum(),
+        "cached_items": st.cache[zones, :, [at + u.COUNT for at in (u.ALLOC, u.FREE, u.CROSS)]].sum(),
+        "listed_items": st.dom[zones, :, u.D_COUNT].sum() + sum(int(st.word[b + 1]) & u.COUNT_MASK for b in crossing),
+        "free_slabs": st.dom[:, :, u.D_FREE_SLABS].sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _free_items(st: State) -> np.ndarray:
+    """Free items in the slabs of each zone."""
+    pages = np.flatnonzero(st.slab[:, S_ZONE])
+    first = pages[st.slab[pages, u.S_FIRST] == pages]
+    return np.bincount(st.slab[first, S_ZONE] - 1, st.slab[first, u.S_COUNT], len(st.zone)).astype(np.int64)

@@ -1,0 +1,351 @@
+"""What the operations of `allocators/uma_today.py` have in common: phases and locks, new slabs, buckets put away.
+
+R_PHASE holds the phase, and above it where to go on when a slab has been made (RETURN), when a bucket has been put away
+or a stack filled (THEN), which bucket zone that is (STACK), and GIVING_UP while a chain that could not be completed is
+freed. R_X: an off-page header on its way to its slab, NIL, or REFUSED after the map has refused a slab. R_Y: the bucket
+being filled or put away. R_BASE: the bucket being emptied. R_TARGET: how often the zone-domain lock had been taken when
+it was asked for. R_GRANTED of a free: the next cluster of the chain + 1.
+"""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.slots import (
+    AGAIN,
+    DONE,
+    ITEM_MALLOC,
+    LOCK_SHIFT,
+    PAGE,
+    PAGE_SHIFT,
+    R_BASE,
+    R_CPU,
+    R_ITEM,
+    R_LOCK,
+    R_PHASE,
+    R_SIZE,
+    R_TARGET,
+    R_WORK,
+    R_X,
+    R_Y,
+)
+from kmemexp.sim.uma_today_slabs import (
+    COUNT,
+    D_TAKES,
+    ENTRIES_SHIFT,
+    HALF,
+    NIL,
+    S_DOMAIN,
+    S_ZONE,
+    TOP,
+    WORD_SHIFT,
+    Z_BUCKET,
+    Z_BUCKET_MAX,
+    Z_ENTRIES,
+    Z_HEADER,
+    Z_MAP,
+    Z_PAGES,
+    Z_USED,
+    bucket_count,
+    bucket_entries,
+    item_at,
+    slab_add,
+    slab_give,
+    slab_take,
+    stack_pop,
+    stack_push,
+    wide,
+)
+
+# Zones.
+FIRST_BUCKET = 2
+FIRST_MALLOC = 10
+MBUF = 24
+CLUSTER = 25
+FIRST_ITEM = 26
+
+MSIZE = 256
+MCLBYTES = 2048
+CLUSTER_SHIFT = 11
+
+REFUSED = -2
+
+# Classes of locks.
+LIST_LOCK = 1
+KEG_LOCK = 2
+CROSS_LOCK = 3
+
+# Phases, with the lock that each runs under: c the critical section, l zone-domain, k keg-domain, x cross.
+BEGIN = 0  # c
+PIECES = 1  # c: take what is asked for from the CPU's buckets
+MISS = 2  # c: these are empty
+FETCH = 3  # l: take a full bucket
+TAKE = 4  # c: take an empty one, to fill it
+IMPORT = 5  # k: fill it
+SINGLE = 6  # k: no bucket is to be had: one item from a slab
+ONE = 7  # c: the way there
+LOAD = 8  # c: give the bucket to the CPU
+PUT_BACK = 9  # l: it has got one meanwhile
+REFILL = 10  # k of a bucket zone: fill a CPU's stack of empty buckets
+HEADER = 11  # k of a header zone: take an off-page header
+HEADER_PAGE = 12  # the same after the map has given a page for it
+SLAB = 13  # k: the map has given a slab
+UNHEADER = 14  # k of a header zone: the map has not
+RELEASE = 15  # k: give a bucket's items to their slabs
+DISPOSE = 16  # c: put the empty bucket on the CPU's stack
+FLUSH = 17  # k of a bucket zone: the stack is too high
+FREE_PIECES = 18  # c: put what is freed into the CPU's buckets
+PUT = 19  # l: put a full bucket on the list
+RELOAD = 20  # c: give the CPU an empty bucket
+FREE_ITEM = 21  # k: no bucket is to be had
+SORT = 22  # x: sort a cross bucket by domain
+SORTED = 23  # c
+PUT_SORTED = 24  # l: put what has become full on the list
+LARGE = 25  # the map has answered for a large malloc
+PHASE_MASK = 63
+RETURN_SHIFT = 6
+THEN_SHIFT = 12
+STACK_SHIFT = 18
+GIVING_UP = 1 << 24
+
+
+@kernel
+def to_section(reg, i, phase):
+    """Go on in the critical section."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
+    reg[i, R_LOCK] = 0
+    return AGAIN
+
+
+@kernel
+def to_list(st, reg, i, phase, z, d):
+    """Go on under a zone-domain lock."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
+    reg[i, R_TARGET] = st.dom[z, d, D_TAKES]
+    reg[i, R_LOCK] = (LIST_LOCK << LOCK_SHIFT) | (z * st.domains + d)
+    return AGAIN
+
+
+@kernel
+def to_keg(st, reg, i, phase, z, d):
+    """Go on under a keg-domain lock."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
+    reg[i, R_LOCK] = (KEG_LOCK << LOCK_SHIFT) | (z * st.domains + d)
+    return AGAIN
+
+
+@kernel
+def to_cross(reg, i, phase, z):
+    """Go on under a zone's lock for sorting."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
+    reg[i, R_LOCK] = (CROSS_LOCK << LOCK_SHIFT) | z
+    return AGAIN
+
+
+@kernel
+def then(reg, i, phase):
+    """Say where to go on after a detour: a phase of the critical section, or SORT."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << THEN_SHIFT)) | (phase << THEN_SHIFT)
+
+
+@kernel
+def resume(st, reg, i):
+    """Go on after the detour."""
+    phase = (reg[i, R_PHASE] >> THEN_SHIFT) & PHASE_MASK
+    if phase == SORT:
+        return to_cross(reg, i, SORT, zone_of(st, item_at(st, reg[i, R_Y], 0)))
+    return to_section(reg, i, phase)
+
+
+@kernel
+def zone_of(st, addr):
+    """Zone of the item at an address; NIL: it is none."""
+    return wide(st.slab[addr >> PAGE_SHIFT, S_ZONE]) - 1
+
+
+@kernel
+def domain_at(st, addr):
+    """Domain of an item."""
+    return wide(st.slab[addr >> PAGE_SHIFT, S_DOMAIN])
+
+
+@kernel
+def enter_list(st, reg, i, z, d):
+    """Count the taking of a zone-domain lock, and let buckets grow if it was contended: zone_domain_lock()."""
+    others = st.dom[z, d, D_TAKES] != reg[i, R_TARGET]
+    st.dom[z, d, D_TAKES] += 1
+    if others and st.p.bucket_growth and st.zone[z, Z_BUCKET] < st.zone[z, Z_BUCKET_MAX]:
+        st.zone[z, Z_BUCKET] += 1
+
+
+@kernel
+def bucket_zone(st, entries):
+    """Zone of the smallest buckets with so many entries."""
+    k = FIRST_BUCKET
+    while st.zone[k, Z_ENTRIES] < entries:
+        k += 1
+    return k
+
+
+@kernel
+def wanted(st, reg, i):
+    """Zone that an allocation is served from; NIL: large malloc."""
+    item, size = reg[i, R_ITEM], reg[i, R_SIZE]
+    if item >= 0:
+        return FIRST_ITEM + item
+    if item == ITEM_MALLOC:
+        return wide(st.size_zone[(size + 15) >> 4]) if size <= st.malloc_max else NIL
+    return MBUF if size <= MSIZE else CLUSTER
+
+
+@kernel
+def own_domain(st, reg, i):
+    return st.domain_of[reg[i, R_CPU]]
+
+
+@outlined
+def grow(st, reg, i, z, d, phase):
+    """Begin to make a slab: keg_alloc_slab(). Goes on in `phase`, under the same lock."""
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << RETURN_SHIFT)) | (phase << RETURN_SHIFT)
+    if st.zone[z, Z_HEADER] != NIL:
+        return to_keg(st, reg, i, HEADER, st.zone[z, Z_HEADER], d)
+    return _ask_slab(st, reg, i, SLAB, z, d)
+
+
+@kernel
+def _ask_slab(st, reg, i, phase, z, d):
+    to_keg(st, reg, i, phase, z, d)
+    return ask_wired(reg, i, reg[i, R_PHASE], st.zone[z, Z_MAP], st.zone[z, Z_PAGES] << PAGE_SHIFT, PAGE)
+
+
+@outlined
+def grow_further(st, reg, i, phase):
+    """Go on making a slab. DONE: it is made, or nothing of it is left; R_PHASE says where to go on."""
+    d = own_domain(st, reg, i)
+    back = (reg[i, R_PHASE] >> RETURN_SHIFT) & PHASE_MASK
+    z = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK if back == REFILL else wanted(st, reg, i)
+    if phase == SLAB:
+        return _new_slab(st, reg, i, z, d, back)
+    h = st.zone[z, Z_HEADER]
+    if phase == UNHEADER:
+        slab_give(st, reg[i, R_X])
+        reg[i, R_X] = REFUSED
+        return to_keg(st, reg, i, back, z, d)
+    if phase == HEADER_PAGE:
+        if reg[i, R_BASE] < 0:
+            reg[i, R_X] = REFUSED
+            return to_keg(st, reg, i, back, z, d)
+        slab_add(st, h, d, reg[i, R_BASE], 0)
+    reg[i, R_X] = slab_take(st, h, d)
+    if reg[i, R_X] == NIL:
+        return _ask_slab(st, reg, i, HEADER_PAGE, h, d)
+    return _ask_slab(st, reg, i, SLAB, z, d)
+
+
+@kernel
+def _new_slab(st, reg, i, z, d, back):
+    if reg[i, R_BASE] < 0:
+        if reg[i, R_X] >= 0:
+            return to_keg(st, reg, i, UNHEADER, st.zone[z, Z_HEADER], d)
+        reg[i, R_X] = REFUSED
+    else:
+        slab_add(st, z, d, reg[i, R_BASE], max(reg[i, R_X], 0))
+        reg[i, R_X] = NIL
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | back
+    return DONE
+
+
+@kernel
+def to_refill(st, reg, i, k, d, phase):
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << STACK_SHIFT)) | (k << STACK_SHIFT)
+    then(reg, i, phase)
+    return to_keg(st, reg, i, REFILL, k, d)
+
+
+@kernel
+def refill(st, reg, i):
+    """Fill the CPU's stack of a bucket zone. R_X stays REFUSED where nothing could be got."""
+    k, cpu, d = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK, reg[i, R_CPU], own_domain(st, reg, i)
+    while st.cache[k, cpu, COUNT] < st.cache[k, cpu, HALF]:
+        addr = slab_take(st, k, d)
+        if addr == NIL:
+            if reg[i, R_X] != REFUSED:
+                return grow(st, reg, i, k, d, REFILL)
+            break
+        stack_push(st, k, cpu, addr >> WORD_SHIFT)
+        reg[i, R_WORK] += 1
+    if st.cache[k, cpu, COUNT] > 0:
+        reg[i, R_X] = NIL
+    return resume(st, reg, i)
+
+
+@kernel
+def empty_bucket(st, reg, i, b, phase):
+    """Give a bucket's items to their slabs and put it away, then go on in `phase`: bucket_free()."""
+    then(reg, i, phase)
+    reg[i, R_BASE] = b
+    st.word[b] = 0  # items that have been given back
+    if bucket_count(st, b) == 0:
+        return to_section(reg, i, DISPOSE)
+    addr = item_at(st, b, 0)
+    return to_keg(st, reg, i, RELEASE, zone_of(st, addr), domain_at(st, addr))
+
+
+@outlined
+def put_away(st, reg, i, phase):
+    """RELEASE, DISPOSE and FLUSH."""
+    if phase == RELEASE:
+        return _release(st, reg, i)
+    if phase == FLUSH:
+        return _flush(st, reg, i)
+    b, cpu = reg[i, R_BASE], reg[i, R_CPU]
+    k = bucket_zone(st, bucket_entries(st, b))
+    return to_flush(st, reg, i, k) if stack_push(st, k, cpu, b) else resume(st, reg, i)
+
+
+@kernel
+def _release(st, reg, i):
+    """Give items back, the first one first, as long as they belong to the domain whose lock we have: zone_release()."""
+    b = reg[i, R_BASE]
+    n, count = wide(st.word[b]), bucket_count(st, b)
+    z, d = zone_of(st, item_at(st, b, n)), domain_at(st, item_at(st, b, n))
+    while n < count:
+        addr = item_at(st, b, n)
+        if domain_at(st, addr) != d:
+            st.word[b] = n
+            return to_keg(st, reg, i, RELEASE, z, domain_at(st, addr))
+        slab_give(st, addr)
+        n += 1
+        reg[i, R_WORK] += 1
+    st.zone[z, Z_USED] -= count
+    st.word[b + 1] = bucket_entries(st, b) << ENTRIES_SHIFT
+    return to_section(reg, i, DISPOSE)
+
+
+@kernel
+def to_flush(st, reg, i, k):
+    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << STACK_SHIFT)) | (k << STACK_SHIFT)
+    addr = st.cache[k, reg[i, R_CPU], TOP] << WORD_SHIFT
+    return to_keg(st, reg, i, FLUSH, k, domain_at(st, addr))
+
+
+@kernel
+def _flush(st, reg, i):
+    """Give buckets of the CPU's stack to their slabs, down to what a refill would get."""
+    k, cpu = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK, reg[i, R_CPU]
+    if flush_stack(st, reg, i, k, cpu, st.cache[k, cpu, HALF]):
+        return resume(st, reg, i)
+    return to_flush(st, reg, i, k)
+
+
+@kernel
+def flush_stack(st, reg, i, k, cpu, keep):
+    """Give buckets of the topmost one's domain back until `keep` are left. False: there are others."""
+    d = NIL
+    while st.cache[k, cpu, COUNT] > keep:
+        addr = st.cache[k, cpu, TOP] << WORD_SHIFT
+        if d == NIL:
+            d = domain_at(st, addr)
+        if d != domain_at(st, addr):
+            return False
+        slab_give(st, stack_pop(st, k, cpu) << WORD_SHIFT)
+        reg[i, R_WORK] += 1
+    return True

@@ -1,0 +1,354 @@
+"""Slabs, buckets and the lists of full buckets of `allocators/uma_today.py`: what its steps do, without their order.
+
+A zone is a row of `zone`; its keg has the same number. A bucket is named by its address / 8, and its 16-byte header
+and its items lie in `word` where they would lie in memory: word b is the next bucket of a list + 1 (or a note of who
+holds it), word b + 1 its count and its entries << 16, words b + 2 … its items' addresses / 8.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.slots import PAGE_SHIFT
+
+NIL = -1
+
+# Columns of State.zone.
+Z_SIZE = 0  # bytes of an item
+Z_ITEMS = 1  # per slab
+Z_PAGES = 2  # per slab
+Z_HEADER = 3  # zone of the off-page headers; NIL: headers are inside
+Z_MAP = 4  # map that slabs come from
+Z_BUCKET = 5  # entries that a bucket is filled to (uz_bucket_size)
+Z_BUCKET_MIN = 6
+Z_BUCKET_MAX = 7  # grows up to this
+Z_CACHE_MAX = 8  # full buckets are kept while a domain has fewer items in them (uz_bucket_max)
+Z_MAX = 9  # items that may be out of the keg (uz_max_items); 0: any number
+Z_USED = 10  # items out of the keg, or about to be (uz_items)
+Z_ENTRIES = 11  # of a bucket zone: entries of its buckets
+Z_COLUMNS = 12
+
+# Columns of State.cache, three each: bucket, count, entries. A bucket zone has a stack of empty buckets instead.
+ALLOC = 0  # where items are taken from, and put first
+FREE = 3
+CROSS = 6  # items of other domains
+COUNT = 1
+ENTRIES = 2
+TOP = 0  # of a stack
+HALF = 2  # a stack that is empty gets so many, one that holds more than twice as many gives back down to this
+C_COLUMNS = 9
+
+# Columns of State.dom: a zone and its keg in one domain.
+D_LIST = 0  # first full bucket
+D_COUNT = 1  # items in full buckets (uzd_nitems)
+D_IMAX = 2
+D_IMIN = 3
+D_BIMIN = 4
+D_WSS = 5
+D_LIMIN = 6
+D_TIMIN = 7
+D_CROSS = 8  # bucket that cross-domain frees are sorted into, with more than two domains
+D_TAKES = 9  # times that the zone-domain lock was taken
+D_PART = 10  # first page of the first slab that is partly free
+D_FREE = 11  # the same of wholly free ones
+D_FREE_SLABS = 12
+D_PAGES = 13
+D_COLUMNS = 14
+
+# Columns of State.slab: for each page the first two and S_FIRST, for the first page of a slab the rest.
+S_ZONE = 0  # zone + 1; 0: no slab
+S_DOMAIN = 1
+S_FIRST = 2  # first page of the slab
+S_COUNT = 3  # free items; of a large malloc: pages
+S_NEXT = 4
+S_PREV = 5
+S_HEADER = 6  # address / 16 of the off-page header
+S_COLUMNS = 8
+HEADER_SHIFT = 4
+
+WORD_SHIFT = 3
+ENTRIES_SHIFT = 16
+COUNT_MASK = (1 << ENTRIES_SHIFT) - 1
+SET_WORDS = 16  # 32-bit words of a slab's bitmap
+
+
+@kernel
+def slab_take(st, z, d):
+    """Take the lowest item of the first partly free slab, else of the first free one. Returns the address or NIL."""
+    page = st.dom[z, d, D_PART]
+    if page == NIL:
+        page = st.dom[z, d, D_FREE]
+        if page == NIL:
+            return NIL
+        st.dom[z, d, D_FREE] = st.slab[page, S_NEXT]
+        st.dom[z, d, D_FREE_SLABS] -= 1
+        _part(st, z, d, page)
+    k = 0
+    while st.bits[page, k] == 0:
+        k += 1
+    bits = wide(st.bits[page, k])
+    low = bits & -bits
+    st.bits[page, k] = bits ^ low
+    st.slab[page, S_COUNT] -= 1
+    if st.slab[page, S_COUNT] == 0:
+        _unlink(st, z, d, page)
+    return (page << PAGE_SHIFT) + (32 * k + _bit_number(low)) * st.zone[z, Z_SIZE]
+
+
+@kernel
+def slab_give(st, addr):
+    """Give an item back to its slab: slab_free_item()."""
+    page = wide(st.slab[addr >> PAGE_SHIFT, S_FIRST])
+    z = wide(st.slab[page, S_ZONE]) - 1
+    d = wide(st.slab[page, S_DOMAIN])
+    count = wide(st.slab[page, S_COUNT]) + 1
+    st.slab[page, S_COUNT] = count
+    if count == st.zone[z, Z_ITEMS]:
+        if count > 1:
+            _unlink(st, z, d, page)
+        st.slab[page, S_NEXT] = st.dom[z, d, D_FREE]
+        st.dom[z, d, D_FREE] = page
+        st.dom[z, d, D_FREE_SLABS] += 1
+    elif count == 1:
+        _part(st, z, d, page)
+    index = (addr - (page << PAGE_SHIFT)) // st.zone[z, Z_SIZE]
+    st.bits[page, index >> 5] = wide(st.bits[page, index >> 5]) | (1 << (index & 31))
+
+
+@kernel
+def slab_add(st, z, d, base, header):
+    """Enter a new slab at `base`, all of it free, at the head of the partly free ones."""
+    page = base >> PAGE_SHIFT
+    for p in range(page, page + st.zone[z, Z_PAGES]):
+        st.slab[p, S_ZONE] = z + 1
+        st.slab[p, S_DOMAIN] = d
+        st.slab[p, S_FIRST] = page
+    items = st.zone[z, Z_ITEMS]
+    for k in range(SET_WORDS):
+        left = min(max(items - 32 * k, 0), 32)
+        st.bits[page, k] = (1 << left) - 1
+    st.slab[page, S_COUNT] = items
+    st.slab[page, S_HEADER] = header >> HEADER_SHIFT
+    st.dom[z, d, D_PAGES] += st.zone[z, Z_PAGES]
+    _part(st, z, d, page)
+
+
+@kernel
+def slab_forget(st, z, page):
+    """Forget a slab whose pages go back."""
+    for p in range(page, page + st.zone[z, Z_PAGES]):
+        st.slab[p, S_ZONE] = 0
+
+
+@kernel
+def wide(n):
+    """Widen a number that was read from an array of 32-bit ones."""
+    return np.int64(n)
+
+
+@kernel
+def _bit_number(low):
+    """Return the number of the only bit that is set in a word of 32."""
+    n = 16 if low & 0xFFFF0000 else 0
+    n += 8 if low & 0xFF00FF00 else 0
+    n += 4 if low & 0xF0F0F0F0 else 0
+    n += 2 if low & 0xCCCCCCCC else 0
+    return n + (1 if low & 0xAAAAAAAA else 0)
+
+
+@kernel
+def _part(st, z, d, page):
+    """Put a slab at the head of the partly free ones."""
+    after = st.dom[z, d, D_PART]
+    st.slab[page, S_NEXT] = after
+    st.slab[page, S_PREV] = NIL
+    if after != NIL:
+        st.slab[after, S_PREV] = page
+    st.dom[z, d, D_PART] = page
+
+
+@kernel
+def _unlink(st, z, d, page):
+    """Take a slab off the list of partly free ones."""
+    before = wide(st.slab[page, S_PREV])
+    after = wide(st.slab[page, S_NEXT])
+    if before == NIL:
+        st.dom[z, d, D_PART] = after
+    else:
+        st.slab[before, S_NEXT] = after
+    if after != NIL:
+        st.slab[after, S_PREV] = before
+
+
+@kernel
+def item_at(st, b, n):
+    """Address of item `n` of a bucket."""
+    return wide(st.word[b + 2 + n]) << WORD_SHIFT
+
+
+@kernel
+def bucket_count(st, b):
+    """Items in a bucket that no CPU has loaded."""
+    return wide(st.word[b + 1]) & COUNT_MASK
+
+
+@kernel
+def bucket_entries(st, b):
+    """Items that a bucket has room for."""
+    return wide(st.word[b + 1]) >> ENTRIES_SHIFT
+
+
+@kernel
+def bucket_add(st, b, addr):
+    """Put an item into a bucket that no CPU has loaded, and that has room."""
+    n = bucket_count(st, b)
+    st.word[b + 2 + n] = addr >> WORD_SHIFT
+    st.word[b + 1] = wide(st.word[b + 1]) + 1
+    return n + 1
+
+
+@kernel
+def cache_load(st, z, cpu, at, b):
+    """Give a CPU a bucket in one of its three places, which is empty."""
+    st.cache[z, cpu, at] = b
+    st.cache[z, cpu, at + COUNT] = bucket_count(st, b)
+    st.cache[z, cpu, at + ENTRIES] = bucket_entries(st, b)
+
+
+@kernel
+def cache_unload(st, z, cpu, at):
+    """Take a CPU's bucket from it. Returns it or NIL; its word b is 0."""
+    b = st.cache[z, cpu, at]
+    if b != NIL:
+        st.word[b] = 0
+        st.word[b + 1] = st.cache[z, cpu, at + ENTRIES] << ENTRIES_SHIFT | st.cache[z, cpu, at + COUNT]
+        st.cache[z, cpu, at] = NIL
+        st.cache[z, cpu, at + COUNT] = 0
+        st.cache[z, cpu, at + ENTRIES] = 0
+    return b
+
+
+@kernel
+def cache_swap(st, z, cpu):
+    """Exchange a CPU's alloc and free bucket."""
+    for k in range(FREE):
+        other = st.cache[z, cpu, FREE + k]
+        st.cache[z, cpu, FREE + k] = st.cache[z, cpu, ALLOC + k]
+        st.cache[z, cpu, ALLOC + k] = other
+
+
+@kernel
+def cache_pop(st, z, cpu):
+    """Take the item that came last into a CPU's alloc bucket, else into its free bucket. Returns address or NIL."""
+    n = st.cache[z, cpu, ALLOC + COUNT]
+    if n == 0:
+        n = st.cache[z, cpu, FREE + COUNT]
+        if n == 0:
+            return NIL
+        cache_swap(st, z, cpu)
+    st.cache[z, cpu, ALLOC + COUNT] = n - 1
+    return item_at(st, st.cache[z, cpu, ALLOC], n - 1)
+
+
+@kernel
+def cache_push(st, z, cpu, addr, cross):
+    """Put an item into a CPU's alloc bucket, else its free bucket; of another domain: its cross bucket. False: full."""
+    at = ALLOC
+    if cross:
+        at = CROSS
+    elif (
+        st.cache[z, cpu, ALLOC + COUNT] == st.cache[z, cpu, ALLOC + ENTRIES]
+        and st.cache[z, cpu, FREE + COUNT] < st.cache[z, cpu, FREE + ENTRIES]
+    ):
+        cache_swap(st, z, cpu)
+    n = st.cache[z, cpu, at + COUNT]
+    if n == st.cache[z, cpu, at + ENTRIES]:
+        return False
+    st.word[st.cache[z, cpu, at] + 2 + n] = addr >> WORD_SHIFT
+    st.cache[z, cpu, at + COUNT] = n + 1
+    return True
+
+
+@kernel
+def stack_push(st, k, cpu, b):
+    """Put an empty bucket on a CPU's stack of bucket zone `k`. True: the stack holds too many now."""
+    st.word[b] = st.cache[k, cpu, TOP] + 1
+    st.cache[k, cpu, TOP] = b
+    st.cache[k, cpu, COUNT] += 1
+    return st.cache[k, cpu, COUNT] > 2 * st.cache[k, cpu, HALF]
+
+
+@kernel
+def stack_pop(st, k, cpu):
+    """Take a bucket from a CPU's stack. Returns it or NIL."""
+    b = st.cache[k, cpu, TOP]
+    if b != NIL:
+        st.cache[k, cpu, TOP] = wide(st.word[b]) - 1
+        st.cache[k, cpu, COUNT] -= 1
+        st.word[b] = 0
+    return b
+
+
+@kernel
+def list_put(st, z, d, b, working):
+    """Put a bucket before the full ones of a domain: zone_put_bucket(). False: there are enough.
+
+    `working`: its items count for the working set; otherwise the bounds of the estimate are shifted.
+    """
+    count = bucket_count(st, b)
+    total = st.dom[z, d, D_COUNT] + count
+    if total >= st.zone[z, Z_CACHE_MAX]:
+        return False
+    st.dom[z, d, D_COUNT] = total
+    if not working:
+        st.dom[z, d, D_IMAX] += count
+        st.dom[z, d, D_IMIN] += count
+        st.dom[z, d, D_BIMIN] += count
+        st.dom[z, d, D_LIMIN] += count
+    elif st.dom[z, d, D_IMAX] < total:
+        st.dom[z, d, D_WSS] = max(st.dom[z, d, D_WSS], st.dom[z, d, D_IMAX] - st.dom[z, d, D_BIMIN])
+        st.dom[z, d, D_IMAX] = st.dom[z, d, D_BIMIN] = total
+    st.word[b] = st.dom[z, d, D_LIST] + 1
+    st.dom[z, d, D_LIST] = b
+    return True
+
+
+@kernel
+def list_fetch(st, z, d, reclaim):
+    """Take the first full bucket of a domain, for a CPU or to give its items back: zone_fetch_bucket()."""
+    b = st.dom[z, d, D_LIST]
+    if b == NIL:
+        return NIL
+    st.dom[z, d, D_LIST] = wide(st.word[b]) - 1
+    st.word[b] = 0
+    count = bucket_count(st, b)
+    st.dom[z, d, D_COUNT] -= count
+    if not reclaim:
+        st.dom[z, d, D_BIMIN] = min(st.dom[z, d, D_BIMIN], st.dom[z, d, D_COUNT])
+        st.dom[z, d, D_IMIN] = min(st.dom[z, d, D_IMIN], st.dom[z, d, D_BIMIN])
+        return b
+    batch = min(st.dom[z, d, D_BIMIN], count)
+    st.dom[z, d, D_IMAX] -= batch
+    st.dom[z, d, D_BIMIN] -= batch
+    st.dom[z, d, D_IMIN] -= min(st.dom[z, d, D_IMIN], count)
+    if st.dom[z, d, D_LIMIN] >= count:
+        st.dom[z, d, D_LIMIN] -= count
+    else:
+        st.dom[z, d, D_LIMIN] = st.dom[z, d, D_TIMIN] = 0
+    return b
+
+
+@kernel
+def update_working_set(st, z, d):
+    """End an interval of the working-set estimate: zone_domain_update_wss()."""
+    count = st.dom[z, d, D_COUNT]
+    wss = max(st.dom[z, d, D_WSS] * 3 // 4, st.dom[z, d, D_IMAX] - st.dom[z, d, D_BIMIN])
+    spare = st.dom[z, d, D_IMIN] - wss
+    if spare < 0:
+        st.dom[z, d, D_LIMIN] = st.dom[z, d, D_TIMIN] = 0
+    else:
+        longest = st.dom[z, d, D_LIMIN]
+        st.dom[z, d, D_LIMIN] = spare if longest >= spare else (spare + 255 * longest) // 256
+        st.dom[z, d, D_TIMIN] += 1
+    st.dom[z, d, D_WSS] = wss
+    st.dom[z, d, D_IMAX] -= (st.dom[z, d, D_IMAX] - count + 1) // 2
+    st.dom[z, d, D_IMIN] = st.dom[z, d, D_BIMIN] = count

@@ -1,0 +1,416 @@
+"""UMA of today once more, in plain Python written from the description alone: objects, lists, function calls.
+
+Layouts of slabs come from `uma_keg`, whose tables are tested by themselves.
+"""
+
+from dataclasses import dataclass, field
+
+from naive_bsd import BumpMap
+
+from kmemexp.sim import uma_keg
+
+PAGE = 4096
+BUCKETS = (2, 4, 8, 16, 30, 62, 126, 254)
+MALLOC = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+
+
+@dataclass(eq=False)
+class Slab:
+    keg: "Keg"
+    base: int
+    domain: int
+    header: int | None
+    free: set[int]
+
+
+@dataclass(eq=False)
+class Bucket:
+    addr: int
+    entries: int
+    items: list[int] = field(default_factory=list)
+
+
+def has_room(bucket: Bucket | None) -> bool:
+    return bucket is not None and len(bucket.items) < bucket.entries
+
+
+@dataclass(eq=False)
+class Keg:
+    """Slabs by domain; the first of a list is its element 0."""
+
+    uma: "NaiveUma"
+    layout: uma_keg.Keg
+    headers: "Keg | None"
+
+    def __post_init__(self) -> None:
+        self.part = [[] for _ in range(self.uma.domains)]
+        self.idle = [[] for _ in range(self.uma.domains)]
+
+    def take(self, domain: int) -> int | None:
+        """Item of an existing slab."""
+        if not self.part[domain]:
+            if not self.idle[domain]:
+                return None
+            self.part[domain].insert(0, self.idle[domain].pop(0))
+        slab = self.part[domain][0]
+        item = min(slab.free)
+        slab.free.remove(item)
+        if not slab.free:
+            self.part[domain].remove(slab)
+        return item
+
+    def give(self, item: int) -> None:
+        slab = self.uma.slab_at[item // PAGE]
+        slab.free.add(item)
+        if len(slab.free) == self.layout.items:
+            if slab in self.part[slab.domain]:
+                self.part[slab.domain].remove(slab)
+            self.idle[slab.domain].insert(0, slab)
+        elif len(slab.free) == 1:
+            self.part[slab.domain].insert(0, slab)
+
+    def grow(self, domain: int) -> bool:
+        """Make a slab, its off-page header first."""
+        header = None
+        if self.headers:
+            header = self.headers.take_or_grow(domain)
+            if header is None:
+                return False
+        base = self.uma.map(self.layout.pages * PAGE)
+        if base is None:
+            if header is not None:
+                self.headers.give(header)
+            return False
+        slab = Slab(self, base, domain, header, {base + k * self.layout.size for k in range(self.layout.items)})
+        for page in range(self.layout.pages):
+            self.uma.slab_at[base // PAGE + page] = slab
+        self.part[domain].insert(0, slab)
+        return True
+
+    def take_or_grow(self, domain: int) -> int | None:
+        item = self.take(domain)
+        if item is None:
+            self.grow(domain)
+            item = self.take(domain)
+        return item
+
+    def take_many(self, domain: int, count: int) -> list[int]:
+        """Up to `count` items; none where a slab is refused and none is left."""
+        got: list[int] = []
+        while len(got) < count and (item := self.take_or_grow(domain)) is not None:
+            got.append(item)
+        return got
+
+    def drain(self, domain: int) -> None:
+        idle, self.idle[domain] = self.idle[domain], []
+        for slab in idle:
+            if slab.header is not None:
+                self.headers.give(slab.header)
+            for page in range(self.layout.pages):
+                del self.uma.slab_at[slab.base // PAGE + page]
+            self.uma.unmap(slab.base, self.layout.pages * PAGE)
+
+
+class Full:
+    """Full buckets of a zone in one domain, first one first, with the estimate of the working set."""
+
+    def __init__(self) -> None:
+        self.buckets: list[Bucket] = []
+        self.cross: Bucket | None = None
+        self.items = self.imax = self.imin = self.bimin = self.wss = self.limin = self.timin = 0
+
+    def put(self, bucket: Bucket, most: float) -> bool:
+        total = self.items + len(bucket.items)
+        if total >= most:
+            return False
+        self.items = total
+        if total > self.imax:
+            self.wss = max(self.wss, self.imax - self.bimin)
+            self.imax = self.bimin = total
+        self.buckets.insert(0, bucket)
+        return True
+
+    def fetch(self) -> Bucket:
+        bucket = self.buckets.pop(0)
+        self.items -= len(bucket.items)
+        self.bimin = min(self.bimin, self.items)
+        self.imin = min(self.imin, self.items)
+        return bucket
+
+    def reclaim(self) -> Bucket:
+        bucket = self.buckets.pop(0)
+        count = len(bucket.items)
+        self.items -= count
+        batch = min(self.bimin, count)
+        self.imax -= batch
+        self.bimin -= batch
+        self.imin = max(self.imin - count, 0)
+        if self.limin >= count:
+            self.limin -= count
+        else:
+            self.limin = self.timin = 0
+        return bucket
+
+    def tick(self) -> None:
+        self.wss = max(self.wss * 3 // 4, self.imax - self.bimin)
+        m = self.imin - self.wss
+        if m >= 0:
+            self.limin = m if self.limin >= m else (m + 255 * self.limin) // 256
+            self.timin += 1
+        else:
+            self.limin = self.timin = 0
+        self.imax -= (self.imax - self.items + 1) // 2
+        self.imin = self.bimin = self.items
+
+
+class Zone:
+    """A zone with its keg."""
+
+    def __init__(self, uma: "NaiveUma", size: int, align: int = 8, limit: int = 0, entries: int = 0) -> None:
+        self.uma = uma
+        self.keg = uma.keg(size, align)
+        self.size, self.limit, self.used = self.keg.layout.size, limit, 0
+        self.bucket = self.bucket_min = entries or uma_keg.bucket_select(size)
+        self.bucket_max, self.cached = 254, float("inf")
+        if limit:
+            self.bucket, self.cached = uma_keg.set_max(limit, uma.cpus, uma.domains)
+            self.bucket_max, self.bucket_min = self.bucket, min(self.bucket_min, self.bucket)
+        self.first: list[Bucket | None] = [None] * uma.cpus
+        self.second: list[Bucket | None] = [None] * uma.cpus
+        self.cross: list[Bucket | None] = [None] * uma.cpus
+        self.full = [Full() for _ in range(uma.domains)]
+
+    def room(self) -> float:
+        return self.limit - self.used if self.limit else float("inf")
+
+    def alloc(self, cpu: int) -> int | None:
+        while True:
+            for _ in range(2):
+                if self.first[cpu] and self.first[cpu].items:
+                    return self.first[cpu].items.pop()
+                if self.second[cpu] and self.second[cpu].items:
+                    self.first[cpu], self.second[cpu] = self.second[cpu], self.first[cpu]
+            if self.first[cpu]:
+                empty, self.first[cpu] = self.first[cpu], None
+                self.uma.put_bucket(empty, cpu)
+            domain = self.uma.domain(cpu)
+            if self.full[domain].buckets:
+                self.first[cpu] = self.full[domain].fetch()
+                continue
+            bucket = self.filled(cpu)
+            if bucket is None:
+                break
+            self.full[domain].imax += len(bucket.items)
+            self.first[cpu] = bucket
+        if self.room() < 1:
+            return None
+        item = self.keg.take_or_grow(self.uma.domain(cpu))
+        self.used += item is not None
+        return item
+
+    def filled(self, cpu: int) -> Bucket | None:
+        count = int(min(self.bucket, self.room()))
+        bucket = self.uma.get_bucket(self, cpu) if count > 0 else None
+        if bucket is None:
+            return None
+        bucket.items = self.keg.take_many(self.uma.domain(cpu), count)
+        self.used += len(bucket.items)
+        if bucket.items:
+            return bucket
+        self.uma.put_bucket(bucket, cpu)
+        return None
+
+    def free(self, item: int, cpu: int) -> None:
+        domain = self.uma.slab_at[item // PAGE].domain
+        crosses = domain != self.uma.domain(cpu)
+        for _ in range(2):
+            if self.push(item, cpu, crosses):
+                return
+            if self.bucket == 0:
+                break
+            place = self.cross if crosses else self.second
+            old, place[cpu] = place[cpu], None
+            if old and crosses and self.uma.domains > 2:
+                self.sort(old, cpu)
+            elif old and not self.full[domain].put(old, self.cached):
+                self.empty(old, cpu)
+            place[cpu] = self.uma.get_bucket(self, cpu)
+            if place[cpu] is None:
+                break
+        self.keg.give(item)
+        self.used -= 1
+
+    def push(self, item: int, cpu: int, crosses: bool) -> bool:
+        if crosses:
+            bucket = self.cross[cpu]
+        else:
+            if not has_room(self.first[cpu]) and has_room(self.second[cpu]):
+                self.first[cpu], self.second[cpu] = self.second[cpu], self.first[cpu]
+            bucket = self.first[cpu]
+        if not has_room(bucket):
+            return False
+        bucket.items.append(item)
+        return True
+
+    def sort(self, bucket: Bucket, cpu: int) -> None:
+        full: list[tuple[int, Bucket]] = []
+        while bucket.items:
+            domain = self.uma.slab_at[bucket.items[-1] // PAGE].domain
+            side = self.full[domain]
+            side.cross = side.cross or self.uma.get_bucket(self, cpu)
+            if side.cross is None:
+                break
+            side.cross.items.append(bucket.items.pop())
+            if len(side.cross.items) == side.cross.entries:
+                full.insert(0, (domain, side.cross))
+                side.cross = None
+        for domain, one in full:
+            if not self.full[domain].put(one, self.cached):
+                self.empty(one, cpu)
+        self.empty(bucket, cpu)
+
+    def empty(self, bucket: Bucket, cpu: int) -> None:
+        for item in bucket.items:
+            self.keg.give(item)
+        self.used -= len(bucket.items)
+        bucket.items = []
+        self.uma.put_bucket(bucket, cpu)
+
+
+class NaiveUma:
+    """The allocator over a map that counts upwards; `map_log` tells what it asked."""
+
+    def __init__(self, items: list, *, cpus: int, domains: int, mbufs: int, clusters: int, limit: int) -> None:
+        self.cpus, self.domains = cpus, domains
+        self.space, self.map_log = BumpMap(limit), []
+        self.slab_at: dict[int, Slab] = {}
+        self.large: dict[int, int] = {}
+        self.chains: dict[int, list[int]] = {}
+        self.headers = [Keg(self, uma_keg.keg_layout(n, internal=True), None) for n in (80, 112)]
+        self.bucket_kegs = {n: self.keg(16 + 8 * n, 8) for n in BUCKETS}
+        self.stacks = [{n: [] for n in BUCKETS} for _ in range(cpus)]
+        self.malloc = {n: Zone(self, n) for n in MALLOC}
+        self.mbuf = Zone(self, 256, 256, mbufs, 254)
+        self.cluster = Zone(self, 2048, 8, clusters)
+        self.zones = [Zone(self, item.size, 8, item.limit) for item in items]
+
+    def keg(self, size: int, align: int) -> Keg:
+        layout = uma_keg.keg_layout(size, align)
+        return Keg(self, layout, self.headers[layout.header == 112] if layout.header else None)
+
+    def domain(self, cpu: int) -> int:
+        return cpu * self.domains // self.cpus
+
+    def map(self, nbytes: int) -> int | None:
+        base = self.space.take(nbytes)
+        if base is not None:
+            self.map_log.append(("alloc", base, nbytes))
+        return base
+
+    def unmap(self, base: int, nbytes: int) -> None:
+        self.map_log.append(("free", base, nbytes))
+
+    def get_bucket(self, zone: Zone, cpu: int) -> Bucket | None:
+        klass = min(n for n in BUCKETS if n >= zone.bucket)
+        stack, keg = self.stacks[cpu][klass], self.bucket_kegs[klass]
+        if not stack:
+            stack += keg.take_many(self.domain(cpu), uma_keg.bucket_select(16 + 8 * klass))
+        return Bucket(stack.pop(), min(klass, zone.bucket_max)) if stack else None
+
+    def put_bucket(self, bucket: Bucket, cpu: int) -> None:
+        klass = min(n for n in BUCKETS if n >= bucket.entries)
+        stack, half = self.stacks[cpu][klass], uma_keg.bucket_select(16 + 8 * klass)
+        stack.append(bucket.addr)
+        if len(stack) > 2 * half:
+            while len(stack) > half:
+                self.bucket_kegs[klass].give(stack.pop())
+
+    def alloc(self, kind: int, size: int, cpu: int) -> tuple[int, int]:
+        """Allocate from item `kind`, or malloc (-1), or mbufs (-2); returns address and granted bytes, or (-1, 0)."""
+        if kind == -1 and size > 65536:
+            granted = -(-size // PAGE) * PAGE
+            base = self.map(granted)
+            if base is None:
+                return -1, 0
+            self.large[base] = granted
+            return base, granted
+        if kind >= 0:
+            zone = self.zones[kind]
+        elif kind == -1:
+            zone = self.malloc[min(n for n in MALLOC if n >= size)]
+        else:
+            zone = self.mbuf if size <= 256 else self.cluster
+        pieces: list[int] = []
+        while not pieces or (kind == -2 and len(pieces) * zone.size < size):
+            item = zone.alloc(cpu)
+            if item is None:
+                for piece in pieces:
+                    zone.free(piece, cpu)
+                return -1, 0
+            pieces.append(item)
+        self.chains[pieces[0]] = pieces
+        return pieces[0], len(pieces) * zone.size
+
+    def free(self, addr: int, cpu: int) -> None:
+        if addr in self.large:
+            self.unmap(addr, self.large.pop(addr))
+            return
+        for piece in self.chains.pop(addr):
+            keg = self.slab_at[piece // PAGE].keg
+            next(zone for zone in self.everything() if zone.keg is keg).free(piece, cpu)
+
+    def everything(self) -> list[Zone]:
+        """All zones, newest first."""
+        return [*self.zones[::-1], self.cluster, self.mbuf, *list(self.malloc.values())[::-1]]
+
+    def tick(self) -> None:
+        for zone in self.everything():
+            for domain, full in enumerate(zone.full):
+                self._cross(zone, full)
+                full.tick()
+                if full.timin > 45 and self._trim(zone, full, full.items - full.limin // 4):
+                    zone.keg.drain(domain)
+
+    def reap(self, how: int) -> None:
+        """Reclaim: 0 trims, 1 drains, 2 drains, empties the CPUs' buckets and drains again."""
+        self._pass(how)
+        if how == 2:
+            for zone in self.everything():
+                zone.bucket = (zone.bucket + zone.bucket_min) // 2
+            for cpu in range(self.cpus):
+                for zone in self.everything():
+                    for place in (zone.first, zone.second, zone.cross):
+                        if place[cpu]:
+                            zone.empty(place[cpu], 0)
+                            place[cpu] = None
+            for cpu in range(self.cpus):
+                for klass in BUCKETS:
+                    while self.stacks[cpu][klass]:
+                        self.bucket_kegs[klass].give(self.stacks[cpu][klass].pop())
+            self._pass(how)
+
+    def _pass(self, how: int) -> None:
+        for zone in self.everything():
+            zone.bucket = max(zone.bucket - 1, zone.bucket_min)
+            for domain, full in enumerate(zone.full):
+                self._cross(zone, full)
+                full.tick()
+                self._trim(zone, full, 0 if how else full.wss)
+                zone.keg.drain(domain)
+        for keg in [*list(self.bucket_kegs.values())[::-1], *self.headers[::-1]]:
+            for domain in range(self.domains):
+                keg.drain(domain)
+
+    def _cross(self, zone: Zone, full: Full) -> None:
+        if full.cross:
+            zone.empty(full.cross, 0)
+            full.cross = None
+
+    def _trim(self, zone: Zone, full: Full, target: int) -> bool:
+        before = len(full.buckets)
+        while full.buckets and full.items >= target + len(full.buckets[0].items):
+            zone.empty(full.reclaim(), 0)
+        return len(full.buckets) < before
+
+    def pages(self) -> int:
+        return len(self.slab_at) + sum(self.large.values()) // PAGE

@@ -1,0 +1,603 @@
+"""UMA of today: tables of its layouts and buckets, its paths one by one, and random programs against a naive twin."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hand import Hand
+from hypothesis import given, settings
+from hypothesis import strategies as h
+from naive_uma_today import NaiveUma
+
+from kmemexp.sim import slots as s
+from kmemexp.sim import uma_keg
+from kmemexp.sim import uma_today_slabs as u
+from kmemexp.sim import uma_today_tend as tending
+from kmemexp.sim.allocators import uma_today as uma
+from kmemexp.sim.items import Item
+from kmemexp.sim.uma_today_moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
+
+KVA = 1 << 26
+PAGE = s.PAGE
+
+# fmt: off
+LAYOUTS = [  # bytes, header, pages, items, efficiency in per cent (LP64, aligned to 8)
+    (8, "in", 1, 501, 97.85), (16, "in", 1, 252, 98.44), (32, "in", 1, 126, 98.44), (48, "in", 1, 84, 98.44),
+    (64, "in", 1, 63, 98.44), (96, "in", 1, 42, 98.44), (128, "in", 1, 31, 96.88), (160, "in", 1, 25, 97.66),
+    (192, "in", 1, 21, 98.44), (200, "in", 1, 20, 97.66), (256, "in", 1, 15, 93.75), (272, "in", 1, 14, 92.97),
+    (320, "in", 1, 12, 93.75), (384, "in", 1, 10, 93.75), (400, "in", 1, 10, 97.66), (480, "in", 1, 8, 93.75),
+    (512, "off", 1, 8, 98.08), (576, "in", 1, 7, 98.44), (600, "in", 2, 13, 95.21), (680, "off", 1, 6, 97.70),
+    (768, "in", 1, 5, 93.75), (800, "in", 1, 5, 97.66), (816, "off", 1, 5, 97.70), (1024, "off", 1, 4, 98.08),
+    (1280, "in", 1, 3, 93.75), (1360, "off", 1, 3, 97.70), (1368, "in", 4, 11, 91.85), (1536, "in", 2, 5, 93.75),
+    (2048, "off", 1, 2, 98.08), (2100, "in", 5, 9, 92.46), (2304, "in", 3, 5, 93.75), (3000, "in", 3, 4, 97.66),
+    (3072, "off", 3, 4, 99.35), (4096, "off", 1, 1, 98.08), (5000, "in", 4, 3, 91.55), (6144, "off", 3, 2, 99.35),
+    (8192, "off", 2, 1, 99.03), (9216, "in", 5, 2, 90.00), (12288, "off", 3, 1, 99.35), (16384, "off", 4, 1, 99.51),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("nbytes", "header", "pages", "items", "efficiency"), LAYOUTS)
+def test_slab_layouts(nbytes, header, pages, items, efficiency):
+    layout = uma_keg.keg_layout(nbytes)
+    assert ("off" if layout.header else "in", layout.pages, layout.items) == (header, pages, items)
+    assert 100 * layout.efficiency == pytest.approx(efficiency, abs=0.005)
+
+
+def test_contiguous_jumbo_frames_waste_a_quarter():
+    layout = uma_keg.keg_layout(9216, contiguous=True)
+    assert (layout.pages, layout.items, layout.header, layout.efficiency) == (3, 1, 0, 0.75)
+
+
+def test_with_single_page_slabs_2100_bytes_waste_half():
+    layout = uma_keg.keg_layout(2100, multipage=False)
+    assert (layout.pages, layout.items) == (1, 1)
+    assert layout.efficiency == pytest.approx(0.51, abs=0.01)
+
+
+def test_off_page_headers_are_small_up_to_256_items():
+    assert {uma_keg.keg_layout(n).header for n, *_ in LAYOUTS} == {0, 80}
+    assert uma_keg._with_header(8, 8, PAGE, off_page=True) == uma_keg.Keg(8, 512, 1, 112)
+
+
+BUCKET_SIZES = [(2, 4096), (4, 3072), (8, 2048), (16, 1024), (30, 512), (62, 256), (126, 128), (254, 64)]
+
+
+@pytest.mark.parametrize(("entries", "most"), BUCKET_SIZES)
+def test_bucket_sizes(entries, most):
+    assert uma_keg.bucket_select(most) == entries
+    assert uma_keg.bucket_select(most + 1) < entries
+    at_least_32 = entries > 16  # these are powers of two with the header
+    assert uma_keg.bucket_bytes(entries) & (uma_keg.bucket_bytes(entries) - 1) == 0 or not at_least_32
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "entries"),
+    [(1, 64, 254), (65, 128, 126), (129, 256, 62), (257, 512, 30), (513, 1024, 16), (1025, 2048, 8), (2049, 3072, 4),
+     (3073, 4096, 2), (4097, 8192, 1), (100000, 100000, 1)],
+)  # fmt: skip
+def test_default_entries_by_item_size(least, most, entries):
+    assert {uma_keg.bucket_select(n) for n in (least, (least + most) // 2, most)} == {entries}
+
+
+@pytest.mark.parametrize(
+    ("limit", "cpus", "entries", "cached"), [(1000, 8, 31, 504), (25600, 4, 254, 23568), (20, 8, 1, 4), (10, 8, 0, 10)]
+)
+def test_a_limit_shrinks_caches(limit, cpus, entries, cached):
+    assert uma_keg.set_max(limit, cpus) == (entries, cached)
+    state = fresh(Item(64, 0, limit), cpus=cpus)
+    row = state.zone[FIRST_ITEM]
+    assert (row[u.Z_BUCKET], row[u.Z_BUCKET_MAX], row[u.Z_CACHE_MAX]) == (entries, entries, cached)
+
+
+def test_first_touch_domains_count_in_the_limit():
+    assert uma_keg.set_max(1000, 8, 2) == (1000 // 26 // 2, 1000 - 26 * 19)
+
+
+def fresh(*items: Item, cpus: int = 1, kva: int = KVA, map_number: int = 2, **params: int) -> uma.State:
+    bases = [-1] * len(items)
+    return uma.init(uma.Params(**params), kva_bytes=kva, cpus=cpus, map_number=map_number, items=items, bases=bases)
+
+
+def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Hand:
+    return Hand(uma, fresh(*items, cpus=cpus, **params), limit=limit)
+
+
+def balance(m: Hand) -> int:
+    """Pages mapped, by what was asked of the map."""
+    return sum(nbytes if verb == "alloc" else -nbytes for verb, _, nbytes in m.map_log) // PAGE
+
+
+@pytest.mark.parametrize(
+    ("size", "granted"),
+    [(0, 16), (1, 16), (16, 16), (17, 32), (129, 256), (257, 384), (385, 512), (513, 1024), (1025, 2048), (4096, 4096),
+     (4097, 8192), (16385, 32768), (65536, 65536), (65537, 17 * PAGE)],
+)  # fmt: skip
+def test_malloc_rounds_to_its_zones_and_beyond_them_to_pages(size, granted):
+    m = hand()
+    assert m.alloc(size, item=s.ITEM_MALLOC) >= 0
+    assert m.granted == granted
+
+
+def test_machines_of_128_mib_have_no_zones_above_a_page():
+    m = hand(ram_bytes=128 << 20)
+    m.alloc(4097, item=s.ITEM_MALLOC)
+    assert m.map_log == [("alloc", 0, 2 * PAGE)]
+    m = hand(ram_bytes=(128 << 20) + PAGE)
+    m.alloc(4097, item=s.ITEM_MALLOC)
+    assert m.map_log != [("alloc", 0, 2 * PAGE)]
+
+
+def test_large_malloc_comes_from_the_map_and_goes_back_at_once():
+    m = hand()
+    addr = m.alloc(70000, item=s.ITEM_MALLOC)
+    assert uma.census(m.state)["large_pages"] == 18
+    m.free(addr, item=s.ITEM_MALLOC, size=70000)
+    assert m.map_log == [("alloc", addr, 18 * PAGE), ("free", addr, 18 * PAGE)]
+    assert uma.census(m.state)["pages"] == 0
+
+
+def test_the_fast_path_is_one_step():
+    m = hand(Item(256, 0, 0))
+    addr = m.alloc(256)
+    m.free(addr)
+    assert m.answers == [s.DONE]
+    assert m.alloc(256) == addr
+    assert m.answers == [s.DONE]
+
+
+def test_a_bucket_is_filled_from_the_lowest_item_up_and_emptied_from_the_end():
+    m = hand(Item(1024, 0, 0))  # 16 entries, 4 items a slab
+    got = [m.alloc(1024) for _ in range(16)]
+    slabs = list(dict.fromkeys(a // PAGE for a in got[::-1]))  # in the order in which they were made
+    assert got[::-1] == [page * PAGE + k * 1024 for page in slabs for k in range(4)]
+
+
+def test_the_lowest_free_item_of_a_slab_is_taken_first():
+    m = hand(Item(600, 0, 7))  # a limit of 7 items on one CPU: buckets of one
+    state = m.state
+    assert state.zone[FIRST_ITEM, u.Z_BUCKET] == 1
+    got = [m.alloc(600) for _ in range(7)]
+    assert [a - got[0] for a in got] == [600 * k for k in range(7)]
+    assert m.alloc(600) == -1  # at the limit
+    for a in (got[5], got[1], got[3]):
+        u.slab_give(state, a)
+    assert [int(u.slab_take(state, FIRST_ITEM, 0)) for _ in range(3)] == [got[1], got[3], got[5]]
+
+
+def test_partly_free_slabs_come_before_free_ones_and_these_before_new_ones():
+    state = fresh(Item(1024, 0, 0))
+    z = FIRST_ITEM
+    for page in range(3):
+        u.slab_add(state, z, 0, page * PAGE, 0)
+    got = [int(u.slab_take(state, z, 0)) for _ in range(12)]
+    assert u.slab_take(state, z, 0) == u.NIL
+    for a in got[:4]:
+        u.slab_give(state, a)  # page 2 is free
+    u.slab_give(state, got[5])
+    assert int(u.slab_take(state, z, 0)) == got[5]
+    assert int(u.slab_take(state, z, 0)) == got[0]
+
+
+def test_frees_go_to_the_alloc_bucket_first_then_the_free_bucket_then_the_list():
+    m = hand(Item(2048, 0, 0))  # 8 entries
+    got = [m.alloc(2048) for _ in range(40)]
+    for n, addr in enumerate(got):
+        m.free(addr)
+        counts = m.state.cache[FIRST_ITEM, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]]
+        assert counts.sum() + m.state.dom[FIRST_ITEM, 0, u.D_COUNT] == n + 1
+    assert m.state.dom[FIRST_ITEM, 0, u.D_COUNT] == 24
+    pages = len(m.map_log)
+    again = [m.alloc(2048) for _ in range(40)]
+    assert sorted(again) == sorted(got)
+    assert again[0] == got[-1]
+    assert len(m.map_log) == pages
+
+
+def test_headers_off_the_page_are_items_of_their_own_zone():
+    m = hand(Item(4096, 0, 0))  # one item a slab, off page
+    m.alloc(4096)
+    census = uma.census(m.state)
+    assert census["header_pages"] == 1
+    assert census["bucket_pages"] == 3  # 254 buckets of two entries, 126 to a page
+    assert census["pages"] == balance(m) == 6
+
+
+def test_single_pages_come_from_the_direct_map_and_larger_slabs_need_kva():
+    state = fresh(Item(256, 0, 0), Item(600, 0, 0), small_alloc=1, direct_map=7)
+    assert state.zone[[FIRST_ITEM, FIRST_ITEM + 1], u.Z_MAP].tolist() == [7, 2]
+    state = fresh(Item(256, 0, 0), Item(600, 0, 0), small_alloc=1, direct_map=7, map_number=7)
+    assert state.zone[[FIRST_ITEM, FIRST_ITEM + 1], u.Z_MAP].tolist() == [7, 0]
+    state = fresh(Item(256, 0, 0), Item(600, 0, 0), small_alloc=0, direct_map=7)
+    assert set(state.zone[:, u.Z_MAP]) == {2}
+
+
+def test_a_slab_is_asked_for_wired_under_its_kegs_lock():
+    state, reg = fresh(Item(600, 0, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    answers = []
+    while s.MAP_ALLOC not in answers or reg[0, s.R_BYTES] != 2 * PAGE:
+        answers.append(int(uma.alloc(state, reg, 0)))
+        if answers[-1] == s.MAP_ALLOC and reg[0, s.R_BYTES] == PAGE:
+            reg[0, s.R_BASE] = 0
+    assert reg[0, [s.R_MAP, s.R_ATTR]].tolist() == [2, s.ATTR_WIRED]
+    assert reg[0, s.R_LOCK] == 2 << s.LOCK_SHIFT | FIRST_ITEM
+
+
+def test_mbufs_clusters_and_chains():
+    m = hand()
+    small = m.alloc(100, item=s.ITEM_MBUF)
+    assert (small % 256, m.granted) == (0, 256)
+    assert m.alloc(257, item=s.ITEM_MBUF) % 2048 == 0
+    assert m.granted == 2048
+    chain = m.alloc(5000, item=s.ITEM_MBUF)
+    assert m.granted == 3 * 2048
+    before = m.state.cache[CLUSTER, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum()
+    m.free(chain, item=s.ITEM_MBUF, size=5000)
+    assert m.state.cache[CLUSTER, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum() == before + 3
+    assert m.state.zone[MBUF, u.Z_BUCKET] == 254
+
+
+def test_a_chain_that_cannot_be_completed_gives_its_clusters_back():
+    m = hand(nmbclusters=10)
+    assert m.alloc(12 * 2048, item=s.ITEM_MBUF) == -1
+    chain = m.alloc(10 * 2048, item=s.ITEM_MBUF)
+    assert chain >= 0
+    assert m.alloc(2048, item=s.ITEM_MBUF) == -1
+    m.free(chain, item=s.ITEM_MBUF, size=10 * 2048)
+    assert m.alloc(10 * 2048, item=s.ITEM_MBUF) >= 0
+
+
+def test_without_room_the_request_fails_and_the_header_goes_back():
+    m = hand(Item(4096, 0, 0), limit=5 * PAGE)  # buckets, headers, one slab
+    first = m.alloc(4096)
+    assert first == 4 * PAGE
+    assert m.alloc(4096) == -1
+    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    m.free(first)
+    assert m.alloc(4096) == first
+    census = uma.census(m.state)
+    assert census["slab_items"] == census["cached_items"] == 0
+
+
+def test_without_a_bucket_a_free_goes_straight_to_the_slab():
+    m = hand(Item(64, 0, 0), cpus=2, limit=7 * PAGE)  # 8 buckets of 2 KiB for the first CPU, headers, two slabs
+    got = []
+    while (addr := m.alloc(64)) != -1:
+        got.append(addr)
+    assert len(got) == 2 * 63
+    for addr in got[:5]:
+        m.free(addr, cpu=1)
+    assert not m.state.cache[FIRST_ITEM, 1, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].any()
+    assert uma.census(m.state)["slab_items"] == 5
+    assert sorted(m.alloc(64, cpu=1) for _ in range(5)) == sorted(got[:5])
+
+
+def test_items_of_another_domain_go_whole_to_its_list_on_two_domains():
+    m = hand(Item(2048, 0, 0), cpus=2, domains=2)
+    got = [m.alloc(2048, cpu=0) for _ in range(9)]
+    for addr in got:
+        m.free(addr, cpu=1)
+    assert m.state.cache[FIRST_ITEM, 1, u.CROSS + u.COUNT] == 1
+    assert m.state.dom[FIRST_ITEM, :, u.D_COUNT].tolist() == [8, 0]
+    assert m.state.cache[FIRST_ITEM, 1, u.ALLOC + u.COUNT] == 0
+
+
+def test_items_of_other_domains_are_sorted_on_more_domains():
+    m = hand(Item(2048, 0, 0), cpus=3, domains=3)
+    got = [m.alloc(2048, cpu=cpu) for cpu in (0, 1) * 20]
+    for addr in got[:33]:
+        m.free(addr, cpu=2)
+    # 32 items went through full cross buckets of 8; each domain got 16, which is two buckets.
+    assert m.state.dom[FIRST_ITEM, :, u.D_COUNT].tolist() == [16, 16, 0]
+    assert m.state.cache[FIRST_ITEM, 2, u.CROSS + u.COUNT] == 1
+    while (b := int(m.state.dom[FIRST_ITEM, 0, u.D_LIST])) != u.NIL:
+        items = {int(u.item_at(m.state, b, k)) for k in range(int(u.bucket_count(m.state, b)))}
+        assert items <= set(got[::2])
+        u.list_fetch(m.state, FIRST_ITEM, 0, False)
+
+
+def test_slabs_belong_to_the_domain_of_the_cpu_that_needed_them():
+    m = hand(Item(256, 0, 0), cpus=4, domains=2)
+    pages = {cpu: m.alloc(256, cpu=cpu) // PAGE for cpu in range(4)}
+    assert [int(m.state.slab[pages[cpu], u.S_DOMAIN]) for cpu in range(4)] == [0, 0, 1, 1]
+
+
+def test_working_set_worked_example():
+    m = hand(Item(64, 0, 0))
+    row = m.state.dom[FIRST_ITEM, 0]
+    row[[u.D_IMAX, u.D_BIMIN, u.D_IMIN, u.D_COUNT]] = 100, 20, 20, 60
+    m.tend()
+    names = [u.D_WSS, u.D_LIMIN, u.D_TIMIN, u.D_IMAX, u.D_IMIN, u.D_BIMIN]
+    assert row[names].tolist() == [80, 0, 0, 80, 60, 60]
+    m.tend()
+    assert row[names].tolist() == [60, 0, 1, 70, 60, 60]
+
+
+def test_a_list_that_was_idle_for_15_minutes_shrinks_by_a_quarter_of_its_minimum():
+    m = hand(Item(2048, 0, 0))
+    got = [m.alloc(2048) for _ in range(416)]
+    for addr in got:
+        m.free(addr)
+    row = m.state.dom[FIRST_ITEM, 0]
+    assert row[u.D_COUNT] == 400
+    ticks = 0
+    while row[u.D_COUNT] == 400:
+        limin = int(row[u.D_LIMIN])
+        m.tend()
+        ticks += 1
+    assert row[u.D_TIMIN] > 45
+    assert ticks > 45
+    assert 0 < 400 - row[u.D_COUNT] <= (int(limin) + 400) // 4
+    assert ("free", got[0] // PAGE * PAGE, PAGE) in m.map_log or any(verb == "free" for verb, *_ in m.map_log)
+    assert uma.census(m.state)["pages"] == balance(m)
+
+
+@pytest.mark.parametrize("reap", [0, 1, tending.DRAIN_CPU])
+def test_reclaiming_trims_to_the_working_set_or_drains(reap):
+    m = hand(Item(2048, 0, 0), reap=reap)
+    for addr in [m.alloc(2048) for _ in range(416)]:
+        m.free(addr)
+    for _ in range(4):
+        m.tend(s.T_TICK)
+    m.tend(s.T_REAP)
+    row = m.state.dom[FIRST_ITEM, 0]
+    if reap:
+        assert row[u.D_COUNT] == 0
+    else:
+        assert 0 < row[u.D_WSS] <= row[u.D_COUNT] < row[u.D_WSS] + 8 < 400
+    cached = m.state.cache[FIRST_ITEM, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum()
+    assert cached == (0 if reap == tending.DRAIN_CPU else 16)
+    assert uma.census(m.state)["pages"] == balance(m)
+
+
+def test_repeated_trims_shrink_the_working_set():
+    m = hand(Item(2048, 0, 0), reap=0)
+    for addr in [m.alloc(2048) for _ in range(416)]:
+        m.free(addr)
+    counts = []
+    for _ in range(8):
+        m.tend(s.T_REAP)
+        counts.append(int(m.state.dom[FIRST_ITEM, 0, u.D_COUNT]))
+    assert all(a >= b for a, b in pairwise(counts))
+    assert counts[-1] < counts[0]
+
+
+def test_lock_counts():
+    state = fresh(Item(64, 0, 0), cpus=4, domains=2)
+    zones = FIRST_ITEM + 1
+    assert [uma.lock_count(state, k) for k in range(len(uma.LOCKS))] == [1, 2 * zones, 2 * zones, zones]
+
+
+def test_bad_machines_are_refused():
+    with pytest.raises(ValueError, match="domains"):
+        fresh(cpus=2, domains=3)
+    with pytest.raises(ValueError, match="32 GiB"):
+        fresh(kva=(1 << 35) + PAGE)
+
+
+ITEMS = [Item(4096, 0, 0), Item(1368, 0, 40), Item(8, 0, 0), Item(3000, 0, 9), Item(700, 0, 300)]
+KINDS = [0, 0, 1, 2, 3, 4, s.ITEM_MALLOC, s.ITEM_MALLOC, s.ITEM_MBUF, s.ITEM_MBUF]
+SIZES = {s.ITEM_MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], s.ITEM_MBUF: [100, 2048, 2048, 5000, 20000]}
+STEPS = h.lists(
+    h.tuples(
+        h.sampled_from(["alloc", "alloc", "free", "free", "tick", "reap"]),
+        h.sampled_from(KINDS),
+        h.integers(1, 60),
+        h.integers(0, 5),
+        h.integers(0, 10**6),
+    ),
+    max_size=40,
+)
+
+
+class Pair:
+    """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
+
+    def __init__(self, cpus: int, domains: int, limit: int, reap: int, module: object = uma) -> None:
+        given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "reap": reap}
+        self.hand = Hand(module, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
+        self.naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit)
+        self.reap, self.cpus = reap, cpus
+        self.live: list[tuple[int, int, int, int]] = []
+
+    def alloc(self, kind: int, size: int, cpu: int) -> None:
+        want = self.naive.alloc(kind, size, cpu)
+        addr = self.hand.alloc(size, item=kind, cpu=cpu)
+        assert (addr, self.hand.granted if addr >= 0 else 0) == want
+        if addr >= 0:
+            self.live.append((addr, kind, size, self.hand.granted))
+
+    def free(self, which: int, cpu: int) -> None:
+        addr, kind, size, _ = self.live.pop(which % len(self.live))
+        self.naive.free(addr, cpu)
+        self.hand.free(addr, item=kind, cpu=cpu, size=size)
+
+    def play(self, program: list) -> None:
+        for verb, kind, count, cpu, number in program:
+            if verb == "tick":
+                self.hand.tend(s.T_TICK)
+                self.naive.tick()
+            elif verb == "reap":
+                self.hand.tend(s.T_REAP)
+                self.naive.reap(self.reap)
+            for k in range(count if verb == "alloc" else min(count, len(self.live)) if verb == "free" else 0):
+                if verb == "alloc":
+                    size = SIZES[kind][number % len(SIZES[kind])] if kind < 0 else ITEMS[kind].size
+                    self.alloc(kind, size, cpu % self.cpus)
+                else:
+                    self.free(number * (k + 1), (cpu + k * (number % 3)) % self.cpus)
+            self.check()
+
+    def check(self) -> None:
+        assert self.hand.map_log == self.naive.map_log
+        census = uma.census(self.hand.state)
+        assert census["pages"] == self.naive.pages() == balance(self.hand)
+        zones = self.naive.everything()[::-1]
+        full = [[one.items for one in zone.full] for zone in zones]
+        assert self.hand.state.dom[FIRST_MALLOC:, :, u.D_COUNT].tolist() == full
+        for name, column in (("wss", u.D_WSS), ("limin", u.D_LIMIN), ("imax", u.D_IMAX), ("bimin", u.D_BIMIN)):
+            estimate = [[getattr(one, name) for one in zone.full] for zone in zones]
+            assert self.hand.state.dom[FIRST_MALLOC:, :, column].tolist() == estimate
+        assert self.hand.state.zone[FIRST_MALLOC:, u.Z_USED].tolist() == [zone.used for zone in zones]
+        spans = sorted(self.spans())
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Memory of live objects, clusters of chains one by one."""
+        found = []
+        for addr, _, _, granted in self.live:
+            pieces = self.naive.chains.get(addr, [addr])
+            found += [(piece, piece + granted // len(pieces)) for piece in pieces]
+        return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    STEPS, h.sampled_from([(1, 1), (3, 1), (4, 2), (6, 3)]), h.sampled_from([1 << 19, 3 << 20, KVA]), h.integers(0, 2)
+)
+def test_random_programs_go_as_in_the_twin(program, machine, limit, reap):
+    pair = Pair(*machine, limit, reap)
+    pair.play(program)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS, h.sampled_from([(1, 1), (4, 2), (6, 3)]))
+def test_nothing_is_lost(program, machine):
+    pair = Pair(*machine, KVA, tending.DRAIN_CPU)
+    pair.play(program)
+    while pair.live:
+        pair.free(len(pair.live) // 2, len(pair.live) % pair.cpus)
+    for _ in range(2):  # buckets emptied in the second pass lie on the first CPU's stack
+        pair.play([("reap", 0, 0, 0, 0)])
+    assert set(uma.census(pair.hand.state).values()) == {0}
+
+
+class Crowd:
+    """Several contexts whose operations are played step by step, in any order, over a map that counts upwards."""
+
+    def __init__(self, contexts: int, cpus: int, domains: int, seed: int) -> None:
+        self.state = fresh(*ITEMS, cpus=cpus, domains=domains, nmbclusters=150)
+        self.reg = np.zeros((contexts + 1, s.R_COUNT), np.int64)
+        self.busy: list[tuple | None] = [None] * (contexts + 1)
+        self.rng = np.random.default_rng(seed)
+        self.live: dict[int, tuple[int, int]] = {}
+        self.cpus, self.next, self.pages = cpus, 0, 0
+        self.limits = [uma.lock_count(self.state, k) for k in range(len(uma.LOCKS))]
+
+    def begin(self, i: int, *, freeing: bool) -> None:
+        r = self.reg[i]
+        r[:] = 0
+        r[s.R_CPU] = self.rng.integers(self.cpus)
+        if freeing and self.live:
+            addr = list(self.live)[self.rng.integers(len(self.live))]
+            r[s.R_ADDR], (r[s.R_ITEM], r[s.R_SIZE]) = addr, self.live.pop(addr)
+            self.busy[i] = uma.free, addr
+        else:
+            kind = KINDS[self.rng.integers(len(KINDS))]
+            r[s.R_ITEM], r[s.R_ADDR] = kind, -1
+            r[s.R_SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else ITEMS[kind].size
+            self.busy[i] = uma.alloc, -1
+
+    def step(self, i: int) -> None:
+        r = self.reg[i]
+        r[s.R_LOCK] = -1
+        verb, _ = self.busy[i]
+        answer = int(verb(self.state, self.reg, i))
+        klass, which = divmod(int(r[s.R_LOCK]), 1 << s.LOCK_SHIFT)
+        assert r[s.R_LOCK] == -1 or which < self.limits[klass]
+        if answer == s.MAP_ALLOC:
+            r[s.R_BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
+            if r[s.R_BASE] >= 0:
+                self.next += int(r[s.R_BYTES])
+                self.pages += int(r[s.R_BYTES]) // PAGE
+        elif answer == s.MAP_FREE:
+            self.pages -= int(r[s.R_BYTES]) // PAGE
+        elif answer in (s.DONE, s.FAILED):
+            if verb is uma.alloc and answer == s.DONE:
+                addr = int(r[s.R_ADDR])
+                assert addr not in self.live
+                self.live[addr] = int(r[s.R_ITEM]), int(r[s.R_SIZE])
+            self.busy[i] = None
+        else:
+            assert answer == s.AGAIN
+
+    def tend(self, i: int, why: int) -> None:
+        self.reg[i] = 0
+        self.reg[i, s.R_SIZE] = why
+        self.busy[i] = uma.tend, -1
+
+
+@pytest.mark.parametrize(("cpus", "domains"), [(1, 1), (2, 1), (4, 2), (6, 3)])
+def test_operations_may_be_interleaved_step_by_step(cpus, domains):
+    crowd = Crowd(8, cpus, domains, seed=cpus)
+    crowd.state = crowd.state._replace(p=crowd.state.p._replace(reap=tending.DRAIN_CPU))
+    for n in range(25000):
+        i = int(crowd.rng.integers(9))
+        if crowd.busy[i] is not None:
+            crowd.step(i)
+        elif i == 8:
+            if n % 5 == 0:
+                crowd.tend(i, int(crowd.rng.integers(2)))
+        else:
+            crowd.begin(i, freeing=bool(crowd.rng.random() < (0.3 if n // 5000 % 2 == 0 else 0.7)))
+    while any(crowd.busy) or crowd.live:
+        for i in range(9):
+            while crowd.busy[i] is not None:
+                crowd.step(i)
+            if i < 8 and crowd.live:
+                crowd.begin(i, freeing=True)
+    assert uma.census(crowd.state)["pages"] == crowd.pages
+    for _ in range(2):
+        crowd.tend(8, s.T_REAP)
+        while crowd.busy[8] is not None:
+            crowd.step(8)
+    assert crowd.pages == 0
+    assert set(uma.census(crowd.state).values()) == {0}
+    assert not crowd.state.zone[:, u.Z_USED].any()
+
+
+def _tread(state: uma.State, reg: np.ndarray, i: int, count: int) -> None:
+    """Free items until the step that asks for the zone-domain lock."""
+    for _ in range(count):
+        assert uma.free(state, reg, i) == s.AGAIN
+
+
+def test_buckets_grow_when_somebody_else_took_the_lock_meanwhile():
+    for growth in (0, 1):
+        m = hand(Item(2048, 0, 0), cpus=2, bucket_growth=growth)
+        for cpu in (0, 1):
+            for addr in [m.alloc(2048, cpu=cpu) for _ in range(24)][:16]:
+                m.free(addr, cpu=cpu)
+        left = [a for a in range(0, m.next, 2048) if _is_live(m, a)]
+        reg = np.zeros((2, s.R_COUNT), np.int64)
+        for i in (0, 1):
+            reg[i, s.R_CPU], reg[i, s.R_ADDR] = i, left[i]
+            _tread(m.state, reg, i, 1)
+            assert reg[i, s.R_LOCK] == 1 << s.LOCK_SHIFT | FIRST_ITEM
+        for i in (0, 1):
+            while uma.free(m.state, reg, i) != s.DONE:
+                pass
+        assert m.state.zone[FIRST_ITEM, u.Z_BUCKET] == 8 + growth
+
+
+def _is_live(m: Hand, addr: int) -> bool:
+    """Whether an address is an item of the first zone that is in no bucket and no slab."""
+    st = m.state
+    page = addr // PAGE
+    if st.slab[page, u.S_ZONE] - 1 != FIRST_ITEM or st.bits[page, 0] >> (addr % PAGE // 2048) & 1:
+        return False
+    buckets = [(int(b), int(n)) for b, n in st.cache[FIRST_ITEM][:, [0, 1]]]
+    buckets += [(int(b), int(n)) for b, n in st.cache[FIRST_ITEM][:, [3, 4]]]
+    b = int(st.dom[FIRST_ITEM, 0, u.D_LIST])
+    while b != u.NIL:
+        buckets.append((b, int(u.bucket_count(st, b))))
+        b = int(st.word[b]) - 1
+    held = {int(u.item_at(st, b, k)) for b, n in buckets if b != u.NIL for k in range(n)}
+    return addr not in held
+
+
+def test_one_driver_without_interleaving_never_sees_contention():
+    m = hand(Item(2048, 0, 0), cpus=2)
+    for _ in range(3):
+        for addr in [m.alloc(2048, cpu=k % 2) for k in range(100)]:
+            m.free(addr, cpu=1)
+    assert m.state.zone[FIRST_ITEM, u.Z_BUCKET] == 8
