@@ -1,0 +1,228 @@
+"""illumos kmem, Solaris' object allocator: usr/src/uts/common/os/kmem.c, sys/kmem_impl.h (illumos-gate 03ba8404, 2020).
+
+A cache hands out buffers of one size. Each CPU has two magazines of free buffers, the loaded and the previous one,
+and only its own lock between it and them. Behind them the cache's depot exchanges full magazines for empty ones; what
+of these was not needed for an interval of 15 s may be reaped when memory is short. Behind the depot are slabs: partial
+ones are ordered by use, the fullest first; an empty one goes back to the map at once. Slabs of small buffers (below
+512 bytes) are a page with a header at its end; those of larger ones are described by a kmem_slab_t and bufctls, which
+are, like magazines, buffers of caches of kmem's own: their pages count, and kmem calls itself to get them. The first
+buffer of each new slab lies a colour further. A new slab's buffers are handed out downwards from the highest, and then
+what was freed last. Where the depot is contended, magazines grow at the next update.
+
+The consolidator moves objects out of the least used slabs of a cache that is fragmented, or, when memory is short, out
+of all partial ones. That needs a move callback, which few caches have: Params.movable says which. The owner of an
+object that must not move answers LATER, thrice is NO. A buffer in a magazine has no owner: nobody knows it, it stays.
+
+malloc and mbufs are kmem_alloc(): 46 size classes up to 128 KiB, above that pages straight from the map. Each zone is a
+cache with 8-byte alignment. A step cannot see whether it waited for a lock: a trip to the depot counts as contended
+when somebody else took the depot's lock between the step that asked for it and the one that got it. Without a clock
+nothing ever is. Params.contention = 2 instead counts each trip that follows one of another CPU, which is far more than
+the kernel does. The spacing of reaps, 15 s, is counted in ticks.
+
+Left out: constructors, and reclaim callbacks; prefilled magazines (KMC_PREFILL), move notifications; debugging; hash
+tables (their size is reported, but not held, and looking up costs nothing); the kmem_cache_t and kmem_defrag_t; guard
+pages and the arena of oversize blocks; sleeping for memory (a request that the map refuses fails). The depot is used
+under its own lock alone, the kernel holds the CPU's as well. A magazine that comes too late, as the cache has larger
+ones meanwhile, goes straight to its slab. A request for no bytes, for which the kernel returns NULL, is one for a byte.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim import kmem_layout as layout
+from kmemexp.sim import kmem_slabs as u
+from kmemexp.sim.items import Item
+from kmemexp.sim.kmem_calls import BEGIN, hand_out
+from kmemexp.sim.kmem_consolidator import T_COLUMNS
+from kmemexp.sim.kmem_magazines import cpu_pop, cpu_push
+from kmemexp.sim.kmem_slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
+from kmemexp.sim.kmem_steps import go, wanted
+from kmemexp.sim.kmem_tend import upkeep
+from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, R_ADDR, R_CPU, R_PHASE
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+# cc_lock (one for all caches of a CPU: only other CPUs could tell them apart, and these never take it but to resize),
+# cache_depot_lock, cache_lock.
+LOCKS = ("adaptive/cpu", "adaptive/own", "adaptive/own")
+KEEPS = False
+TICK_NS = 15_000_000_000  # kmem_reap_interval
+
+MAX_KVA = (1 << 34) - PAGE  # buffers are named by 31 bits
+MOVABLE_ITEMS = 1  # Params.movable
+MOVABLE_ALL = 2
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    movable: int = 0  # caches with a move callback: 0 none, 1 those of the items, 2 those of kmem_alloc() too
+    magazines: int = 1  # 0: slabs only, as in the allocator of 1994
+    contention: int = 1  # a trip to the depot is contended: 0 never, 1 if others took its lock meanwhile, 2 see above
+    depot_contention: int = 3  # contended trips in 15 s that do not yet make magazines grow
+    max_cached: int = layout.KMEM_BIG_MAXBUF  # largest kmem_alloc() from a cache; 32768 on 32-bit machines
+    frag_minslabs: int = 101  # the consolidator leaves caches with fewer slabs alone
+    frag_numer: int = 1  # a cache is fragmented if more than numer/denom of its buffers are free in slabs
+    frag_denom: int = 8
+    reclaim_slabs: int = 1  # slabs emptied at each update
+    scan_range: int = 12  # slabs looked at for that; also scans until the threshold is adjusted
+    disbelief: int = 3  # LATER so often counts as NO
+    reap_wait: int = 1  # ticks after a reap before another one
+
+
+class State(NamedTuple):
+    """Caches 0 to 8 hold magazines, 9 to 11 describe slabs, buffers and moves; then kmem_alloc()'s, the items'."""
+
+    p: Params
+    map: int
+    cpus: int
+    first_item: int  # cache of the first item
+    max_cached: int  # largest size that kmem_alloc() has a cache for
+    small_cache: np.ndarray  # int16[513], cache by size in units of 8 bytes
+    big_cache: np.ndarray  # int16[33], by size in pages
+    rounds: np.ndarray  # int64[9], of the magazines in each magazine cache
+    maxbuf: np.ndarray  # int64[9], caches of smaller chunks may go on to the next type
+    cache: np.ndarray  # int64[caches, K_COLUMNS]
+    cc: np.ndarray  # int64[caches, cpus, C_COLUMNS]
+    page_cache: np.ndarray  # int16[pages], cache + 1 that a page belongs to
+    slab: np.ndarray  # int32[pages, S_COLUMNS]
+    tree: np.ndarray  # int32[2 * pages + caches]
+    word: np.ndarray  # int32[kva_bytes / 8]
+    task: np.ndarray  # int64[T_COLUMNS]
+    large: np.ndarray  # int64[1], pages of oversize blocks
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Make the caches, all empty. `bases` does not matter, nor do growth and limit of items.
+
+    Raises ValueError for 16 GiB of KVA, or for a max_cached below 4096.
+    """
+    if kva_bytes > MAX_KVA:
+        raise ValueError(f"kva_bytes = {kva_bytes}: buffers are named by 31 bits in units of 8 bytes (below 16 GiB)")
+    if params.max_cached < layout.KMEM_MAXBUF:
+        raise ValueError(f"max_cached is {params.max_cached}: kmem_alloc() has caches up to 4096 bytes at least")
+    sizes = layout.alloc_sizes(params.max_cached)
+    first_item = u.FIRST_ALLOC + len(sizes)
+    cache = _caches(params, sizes, items)
+    cc = np.full((len(cache), cpus, u.C_COLUMNS), NIL, np.int64)
+    rounds = np.array([magtype.rounds for magtype in layout.MAGTYPES], np.int64)
+    cc[:, :, u.MAGSIZE] = rounds[cache[:, u.K_MAGTYPE], None] if params.magazines else 0
+    pages = -(-kva_bytes // PAGE)
+    tree = np.zeros(2 * pages + len(cache), np.int32)  # a slab's links are written before they are read
+    tree[2 * pages :] = NIL
+    units = np.arange(layout.KMEM_MAXBUF // 8 + 1) * 8
+    return State(
+        p=params,
+        map=map_number,
+        cpus=cpus,
+        first_item=first_item,
+        max_cached=sizes[-1],
+        small_cache=(u.FIRST_ALLOC + np.searchsorted(sizes, units)).astype(np.int16),
+        big_cache=(u.FIRST_ALLOC + np.searchsorted(sizes, np.arange(sizes[-1] // PAGE + 1) * PAGE)).astype(np.int16),
+        rounds=rounds,
+        maxbuf=np.array([magtype.maxbuf for magtype in layout.MAGTYPES], np.int64),
+        cache=cache,
+        cc=cc,
+        page_cache=np.zeros(pages, np.int16),
+        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
+        tree=tree,
+        word=np.zeros(pages * u.PAGE_WORDS, np.int32),
+        task=np.zeros(T_COLUMNS, np.int64),
+        large=np.zeros(1, np.int64),
+    )
+
+
+def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> np.ndarray:
+    """Build State.cache."""
+    own = [(layout.magazine_bytes(magtype.rounds), magtype.align) for magtype in layout.MAGTYPES]
+    own += [(size, 8) for size in (layout.SLAB_BYTES, layout.BUFCTL_BYTES, layout.MOVE_BYTES)]
+    plans = [layout.cache_layout(size, align, nohash=True) for size, align in own]
+    plans += [layout.cache_layout(size, layout.alloc_align(size)) for size in sizes]
+    plans += [layout.cache_layout(item.size) for item in items]
+    cache = np.zeros((len(plans), u.K_COLUMNS), np.int64)
+    cache[:, [u.K_FULL, u.K_EMPTY, u.K_DEAD, u.K_LAST]] = NIL
+    cache[:, u.K_NUMER] = 1
+    first = {0: len(plans), MOVABLE_ITEMS: len(own) + len(sizes), MOVABLE_ALL: len(own)}[params.movable]
+    for k, (row, plan) in enumerate(zip(cache, plans, strict=True)):
+        row[[u.K_CHUNK, u.K_SLAB, u.K_HASHED, u.K_ALIGN]] = plan.chunk, plan.slab, plan.hashed, plan.align
+        row[[u.K_MAXCOLOR, u.K_CHUNKS, u.K_BINSHIFT]] = plan.maxcolor, plan.maxchunks, plan.binshift
+        row[u.K_MAGTYPE] = layout.first_magtype(plan.chunk)
+        row[u.K_MASK] = layout.KMEM_HASH_INITIAL - 1 if plan.hashed else 0
+        row[K_MOVES] = k >= first and plan.chunk * 2 <= plan.slab
+    return cache
+
+
+def lock_count(st: State, klass: int) -> int:
+    """Count the locks of a class of LOCKS."""
+    return len(st.cache) if klass else st.cpus
+
+
+@kernel
+def alloc(st, reg, i):
+    """Pop from one of the CPU's magazines: kmem_cache_alloc(). The rest is in kmem_steps."""
+    if reg[i, R_PHASE] == BEGIN:
+        k = wanted(st, reg, i)
+        if k != NIL:
+            b = cpu_pop(st, k, reg[i, R_CPU])
+            if b != NIL:
+                return hand_out(st, reg, i, k, b)
+    return go(st, reg, i, False)
+
+
+@kernel
+def free(st, reg, i):
+    """Push into one of the CPU's magazines: kmem_cache_free()."""
+    if reg[i, R_PHASE] == BEGIN:
+        b = reg[i, R_ADDR] >> WORD_SHIFT
+        k = cache_of(st, b)
+        if k != NIL:
+            if st.cache[k, K_MOVES]:
+                st.word[b] = OUT
+            if cpu_push(st, k, reg[i, R_CPU], b):
+                return DONE
+    return go(st, reg, i, True)
+
+
+@kernel
+def tend(st, reg, i):
+    """Update working sets, let magazines grow, empty a slab (kmem_update()); reap (kmem_reap())."""
+    return upkeep(st, reg, i)
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `pages`: all that it holds, among them `large_pages` of oversize blocks and `own_pages` of kmem's own caches. Of the
+    other caches: `slab_buffers` free in slabs, `cpu_buffers` in CPUs' magazines, `depot_buffers` in full ones; `slabs`,
+    `partial_slabs`. Of all: magazines in the depots, `full_magazines` and `empty_magazines`; times that a depot was
+    found contended; `hash_bytes`. Moves: `moves_done`, `moves_later`, `moves_unknown`, `nomove_slabs` so often marked,
+    `moved_slabs` freed by them.
+    """
+    others = st.cache[u.FIRST_ALLOC :]
+    rounds = st.rounds[others[:, u.K_MAGTYPE]]
+    cc = st.cc[u.FIRST_ALLOC :]
+    hashed = st.cache[:, u.K_HASHED] == 1
+    counts = {
+        "pages": st.cache[:, u.K_PAGES].sum() + st.large[0],
+        "large_pages": st.large[0],
+        "own_pages": st.cache[: u.FIRST_ALLOC, u.K_PAGES].sum(),
+        "slab_buffers": others[:, u.K_BUFSLAB].sum(),
+        "cpu_buffers": np.maximum(cc[:, :, u.ROUNDS], 0).sum() + np.maximum(cc[:, :, u.PROUNDS], 0).sum(),
+        "depot_buffers": (others[:, u.K_FULL + u.TOTAL] * rounds).sum(),
+        "slabs": others[:, [u.K_PARTIAL, u.K_COMPLETE]].sum(),
+        "partial_slabs": others[:, u.K_PARTIAL].sum(),
+        "full_magazines": st.cache[:, u.K_FULL + u.TOTAL].sum(),
+        "empty_magazines": st.cache[:, u.K_EMPTY + u.TOTAL].sum(),
+        "contentions": st.cache[:, u.K_CONTENTION].sum(),
+        "hash_bytes": 8 * (st.cache[hashed, u.K_MASK] + 1).sum(),
+        "moves_done": st.cache[:, u.K_YES].sum(),
+        "moves_later": st.cache[:, u.K_LATER].sum(),
+        "moves_unknown": st.cache[:, u.K_DONT_KNOW].sum(),
+        "nomove_slabs": st.cache[:, u.K_NO].sum(),
+        "moved_slabs": st.cache[:, u.K_FREED].sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}
