@@ -1,0 +1,292 @@
+"""illumos' heap arena and kmem_va: usr/src/uts/common/os/vmem.c and kmem.c (illumos-gate 0616c1c3, 03ba8404; 2020).
+
+An arena has a free list for each power of two, last freed first. Instant fit takes the head of the first list all of
+whose segments are large enough, and falls back to the list below when there is no such segment; best and first fit look
+at that one always; next fit goes round the segments from a rotor. A request takes the low end. If the rest belongs on
+the same list it stays where it is there. A free merges with both neighbours at once. With alignment the first segment
+of the same lists that holds an aligned range is taken (`sim.vmem_illumos_alloc`).
+
+Map 0 is the heap. Wired memory comes from kmem_va: sizes up to `qcache_max` pages from quantum caches, whose slabs (32
+pages for 8) come from kmem_va's own segments, as larger requests do (`sim.vmem_illumos_qcache`). What kmem_va lacks it
+imports from the heap, exactly as much as is asked for (with alignment, that less a page more), by instant fit, and a
+span that is wholly free goes back at once. All else in map 0, submaps among it, comes from the heap itself. Another map
+is an arena with its range as its only span. `strategy` is that of requests; imports and slabs always use instant fit.
+
+Tags: 16 must be in hand before an operation. They come from a global list, at first the 200 of the kernel image, then
+from vmem_populate(): a page of 73 (of 2 pages with 5 populators), which vmem_seg imports from vmem_metadata, and that
+from the heap, 32 pages at once. Heap, vmem_metadata and vmem_seg take what that needs from their own tags and are
+restocked to 12. No page goes back. A request that gets no tags has NO_SPACE (`census` counts them). Each range of
+kmem_va costs two tags more in kmem_default, which lies over it and gives each span back at once.
+
+Callers free exactly what they have allocated; another address or size, a panic in the kernel, is refused with NO_ENTRY.
+
+Left out: the magazines of the quantum caches (of one range for 4096 bytes, at first), their depot and the memory of
+their slabs' and buffers' descriptors (so slabs of equal weight are ordered by their own address, not their
+descriptor's); kmem_oversize and kmem_firewall with its guard page; vmem_hash and the memory of the hash tables (the
+arithmetic is in `sim.vmem_illumos_layout`, with that of phase and nocross); VM_ENDALLOC; sleeping, kmem_reap and the
+update every 15 s; races, so that no import is superfluous; large-page heaps.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import segments as g
+from kmemexp.sim import slots
+from kmemexp.sim import vmem_illumos_alloc as v
+from kmemexp.sim import vmem_illumos_layout as layout
+from kmemexp.sim import vmem_illumos_qcache as q
+from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
+
+INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = v.INSTANT_FIT, v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT
+TAIL = -1  # attribute of what no range of a slab covers
+
+
+class Params(NamedTuple):
+    """What a sweep may change; the defaults are the real constants."""
+
+    strategy: int = INSTANT_FIT  # 0 instant, 1 best, 2 first, 3 next fit
+    qcache_max: int = 8  # pages
+    populators: int = 3  # arenas that bring tags: heap, vmem_metadata, vmem_seg, and others elsewhere
+    tag_bytes: int = layout.TAG_BYTES
+
+
+class State(NamedTuple):
+    """Maps, kmem_va, and the tags of all."""
+
+    p: Params
+    seg: np.ndarray  # int64[rows, SEGMENT_COLUMNS]
+    lists: np.ndarray  # int64[arenas, LISTS], heads of the free lists
+    arena: np.ndarray  # int64[maps + EXTRA_ARENAS, ARENA_COLUMNS]
+    table: np.ndarray  # int32[pages], row of the tag of the range in use that begins there
+    supply: np.ndarray  # int64[…]
+    slab_pages: int
+    slab: np.ndarray  # int64[cells, SLAB_COLUMNS]
+    link: np.ndarray  # int32[pages], free ranges of slabs
+    tree: np.ndarray  # int8[caches, 2 * leaves], weights of slabs
+
+
+def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
+    """Map 0 = [0, kva_bytes), the others empty until `add_map`. Raises ValueError for impossible parameters."""
+    p = _checked(params)
+    pages = kva_bytes >> PAGE_SHIFT
+    slab_pages = max(layout.qcache_slab_bytes(p.qcache_max * PAGE) // PAGE, 1)
+    cells = -(-pages // slab_pages)
+    caches = max(p.qcache_max, 1)
+    st = State(
+        p,
+        **g.arrays(kva_bytes, maps + v.EXTRA_ARENAS, g.LEVELS + 1, v.SUPPLY),
+        slab_pages=slab_pages,
+        slab=np.zeros((cells, q.SLAB_COLUMNS), np.int64),
+        link=np.zeros(pages, np.int32),
+        tree=np.zeros((caches, 2 << (cells - 1).bit_length()), np.int8),
+    )
+    s = st.supply
+    s[v.BATCH], s[v.BATCH_PAGES] = layout.populate_batch(p.populators, p.tag_bytes)
+    s[v.GLOBAL] = s[v.MADE] = layout.SEG_INITIAL
+    for a in (maps + v.VMEM_METADATA, maps + v.VMEM_SEG):
+        st.arena[a, g.HAND] = layout.MINFREE
+    s[v.OTHERS] = (p.populators - 3) * layout.MINFREE
+    s[v.GLOBAL] -= 2 * layout.MINFREE + s[v.OTHERS]
+    g.bound(st, maps + v.KMEM_VA, 0, kva_bytes)
+    add_map(st, 0, 0, kva_bytes)
+    return st
+
+
+def add_map(st: State, m: int, base: int, nbytes: int) -> None:
+    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated.
+
+    Where the global list has no 16 tags for it, a page of boot, in no map, brings them.
+    """
+    g.bound(st, m, base, nbytes)
+    s = st.supply
+    while s[v.GLOBAL] < layout.MINFREE:
+        s[v.GLOBAL] += s[v.BATCH]
+        s[v.MADE] += s[v.BATCH]
+        s[v.TAG_PAGES] += s[v.BATCH_PAGES]
+    s[v.GLOBAL] -= layout.MINFREE
+    st.arena[m, g.HAND] += layout.MINFREE
+    g.add_span(st, m, layout.free_list(nbytes))
+
+
+@kernel
+def map_alloc(st, m, nbytes, align, attr, cpu):
+    """Allocate `nbytes` of map `m` at a multiple of `align`. Returns the address or NO_SPACE."""
+    align = max(align, PAGE)
+    if m == 0 and attr == ATTR_WIRED:
+        return take_wired(st, nbytes, align)
+    if not v.restocked(st, m):
+        return NO_SPACE
+    return v.place(st, m, nbytes, align, st.p.strategy, attr)
+
+
+@kernel
+def map_free(st, m, addr, nbytes, cpu):
+    """Free what `map_alloc` returned, whole. Returns 0, or NO_ENTRY for what is no such range."""
+    row = g.in_use(st, m, addr)
+    if m == 0 and (row == 0 or st.seg[row, g.NOTE] >= v.IMPORT):
+        return give_wired(st, addr, nbytes)
+    if row == 0 or g.size(st, row) != nbytes:
+        return NO_ENTRY
+    v.xfree(st, m, row)
+    return 0
+
+
+@outlined
+def take_wired(st, nbytes, align):
+    """Allocate from kmem_default, which has it from kmem_va. Returns the address or NO_SPACE."""
+    default = v.arena(st, v.KMEM_DEFAULT)
+    if not v.restocked(st, default):
+        return NO_SPACE
+    if nbytes <= st.p.qcache_max * PAGE and align <= PAGE:
+        addr = q.take_chunk(st, nbytes)
+    else:
+        addr = v.take_kmem_va(st, nbytes, align, st.p.strategy, ATTR_WIRED)
+    if addr >= 0:
+        v.use_tags(st, default, 2)
+    return addr
+
+
+@outlined
+def give_wired(st, addr, nbytes):
+    """Free what take_wired() returned. Returns 0 or NO_ENTRY."""
+    a = v.arena(st, v.KMEM_VA)
+    row = g.in_use(st, a, addr)
+    if row and st.seg[row, g.NOTE] != v.SLAB:
+        if g.size(st, row) != nbytes:
+            return NO_ENTRY
+        v.xfree(st, a, row)
+    elif q.give_chunk(st, addr, nbytes) < 0:
+        return NO_ENTRY
+    v.use_tags(st, v.arena(st, v.KMEM_DEFAULT), -2)
+    return 0
+
+
+@outlined
+def map_measure(st, m, out):
+    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a boundary tag.
+
+    A hole is a range that one request can have: a free segment of the heap or of kmem_va, or a free range of a slab.
+    M_ENTRY_BYTES, the pages of tags, is reported by map 0 for all maps. M_HIGH of map 0 is that of the heap, imports of
+    kmem_va and vmem_metadata among it.
+    """
+    out[:] = 0
+    g.measure(st, m, out)
+    out[slots.M_ENTRIES] = st.arena[m, g.TAGS]
+    if m == 0:
+        g.measure(st, v.arena(st, v.KMEM_VA), out)
+        q.measure_chunks(st, out)
+        for a in range(v.arena(st, 0), len(st.arena)):
+            out[slots.M_ENTRIES] += st.arena[a, g.TAGS]
+        out[slots.M_ENTRY_BYTES] = st.supply[v.TAG_PAGES] * PAGE
+    out[slots.M_HIGH] = st.arena[m, g.HIGH] - st.arena[m, g.BASE]
+    out[slots.M_WALKED] = map_walked(st, m)
+
+
+@outlined
+def map_paint(st, m, bins):
+    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+    base, top = st.arena[m, g.BASE], st.arena[m, g.TOP]
+    bins[:] = 1.0 if top > base else 0.0
+    if top > base:
+        g.paint(st, m, bins, base, top)
+        if m == 0:
+            g.paint(st, v.arena(st, v.KMEM_VA), bins, base, top)
+            q.paint_chunks(st, bins, base, top)
+
+
+@kernel
+def map_walked(st, m):
+    """Segments that searches of map `m` have looked at without taking them at once."""
+    walked = st.arena[m, g.WALKED]
+    return walked + st.arena[v.arena(st, v.KMEM_VA), g.WALKED] if m == 0 else walked
+
+
+@kernel
+def map_free_bytes(st, m):
+    """Free bytes of map `m` in all: in the heap, in kmem_va and in slabs."""
+    free = st.arena[m, g.FREE_BYTES]
+    a = v.arena(st, v.KMEM_VA)
+    return free + st.arena[a, g.FREE_BYTES] + st.arena[a, v.SLAB_FREE] if m == 0 else free
+
+
+def census(st: State) -> dict[str, int]:
+    """Totals over all maps: tags by where they are, pages of tags, and what kmem_va has of the heap."""
+    s = st.supply
+    a = len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA
+    slabs = int(np.count_nonzero(st.slab[:, q.FIRST]))
+    return {
+        "tags": int(st.arena[:, g.TAGS].sum()),
+        "tags_in_hand": int(st.arena[:, g.HAND].sum()),
+        "tags_global": int(s[v.GLOBAL]),
+        "tag_pages": int(s[v.TAG_PAGES]),
+        "populates": int(s[v.POPULATES]),
+        "populate_fails": int(s[v.POPULATE_FAILS]),
+        "kmem_va_bytes": sum(e - b for b, e, kind, _ in g.segments(st, a)),
+        "slabs": slabs,
+        "slab_free_bytes": int(st.arena[a, v.SLAB_FREE]),
+        "walked": int(st.arena[:, g.WALKED].sum()),
+    }
+
+
+def used(st: State, m: int) -> int:
+    """Bytes of map `m` that are allocated, the tails of slabs among them."""
+    return sum(end - start for start, end, _ in ranges(st, m))
+
+
+def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of what is allocated of map `m`, by address; of a slab its ranges in use and its TAIL."""
+    found = []
+    for start, end, kind, note in g.segments(st, m):
+        if kind == g.BUSY and note != v.IMPORT:
+            found.append((start, end, ATTR_WIRED if note == v.METADATA else note))
+    if m == 0:
+        for start, end, kind, note in g.segments(st, len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA):
+            if kind == g.BUSY:
+                found += _chunks(st, start, end) if note == v.SLAB else [(start, end, note)]
+    return sorted(found)
+
+
+def _chunks(st: State, start: int, end: int) -> list[tuple[int, int, int]]:
+    """What is not free of a slab."""
+    nbytes = int(st.slab[(start >> PAGE_SHIFT) // st.slab_pages, q.CHUNK]) * PAGE
+    tail = start + (end - start) // nbytes * nbytes
+    taken = [at for at in range(start, tail, nbytes) if not st.link[at >> PAGE_SHIFT]]
+    return [(at, at + nbytes, ATTR_WIRED) for at in taken] + ([(tail, end, TAIL)] if tail < end else [])
+
+
+def check(st: State, m: int) -> None:
+    """Assert what must hold of map `m`, of kmem_va and of the supply of tags (slow, for tests)."""
+    kmem_va = len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA
+    for a in (m, kmem_va):
+        g.check(st, a, list_of=layout.free_list)
+    counts, s = census(st), st.supply
+    assert counts["tags"] + counts["tags_in_hand"] + counts["tags_global"] + s[v.OTHERS] == s[v.MADE], "tags lost"
+    assert (st.arena[:, g.HAND] >= 0).all(), "tags in hand miscounted"
+    assert map_free_bytes(st, m) + used(st, m) == st.arena[m, g.TOP] - st.arena[m, g.BASE], "bytes lost"
+    imports = [(b, e) for b, e, kind, note in g.segments(st, 0) if (kind, note) == (g.BUSY, v.IMPORT)]
+    assert sum(e - b for b, e in imports) == counts["kmem_va_bytes"], "kmem_va has what the heap did not give"
+    slabs = [b for b, _, kind, note in g.segments(st, kmem_va) if (kind, note) == (g.BUSY, v.SLAB)]
+    assert slabs == ((st.slab[st.slab[:, q.FIRST] > 0, q.FIRST] - 1) * PAGE).tolist(), "slabs lost"
+    for first, chunk, refcnt, head in st.slab[st.slab[:, q.FIRST] > 0].tolist():
+        free = [page for page in range(first - 1, first - 1 + st.slab_pages // chunk * chunk, chunk) if st.link[page]]
+        listed, at = [], head
+        while at:
+            listed.append(at - 1)
+            at = int(st.link[at - 1]) - q.LAST
+        assert sorted(listed) == free, "free ranges of a slab are wrong"
+        assert 0 < refcnt == st.slab_pages // chunk - len(listed), "slab miscounted"
+
+
+def _checked(p: Params) -> Params:
+    """Raise ValueError for what cannot be."""
+    if p.strategy not in (INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT):
+        raise ValueError(f"strategy is {p.strategy}; it must be 0 (instant), 1 (best), 2 (first) or 3 (next fit)")
+    if not 0 <= p.qcache_max <= layout.NQCACHE_MAX:
+        raise ValueError(f"qcache_max = {p.qcache_max}: must lie in 0 … {layout.NQCACHE_MAX} pages")
+    if not 3 <= p.populators <= layout.INITIAL:
+        raise ValueError(f"populators = {p.populators}: must lie in 3 … {layout.INITIAL}")
+    if not 0 < p.tag_bytes <= 512:
+        raise ValueError(f"tag_bytes = {p.tag_bytes}: must lie in 1 … 512")
+    return p

@@ -1,0 +1,367 @@
+"""Segments of a vmem arena by boundary tags: what FreeBSD's subr_vmem.c and illumos' vmem.c have in common.
+
+After Bonwick and Adams, "Magazines and Vmem", USENIX 2001. Each segment of an arena, free or in use, has a tag; so has
+each span that was added to the arena or imported, and stands before its segments. Tags are in one list, in which the
+segments of a span follow each other by address and spans in the order in which they came. Free segments are on the free
+list of their size class too, last freed first. A range in use is found by its address: the kernels hash it, here
+`table` holds the row of the tag for each page where one begins.
+
+A tag is a row of `seg`. Row `a` closes the circular list of arena `a`; it stands for the end of the list (FreeBSD) or
+for vm_seg0 (illumos). The row that is `len(arena)` higher is its rotor (vm_cursor, vm_rotor). `st` is the State of
+`arenas.vmem` or `arenas.vmem_illumos`. Each arena has tags in hand (HAND); where they come from is the module's own.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim import slots
+from kmemexp.sim.slots import PAGE_SHIFT
+
+# Columns of State.seg.
+START = 0  # bytes
+END = 1
+PREV = 2  # in the list of all tags
+NEXT = 3
+LESS = 4  # before it on its free list; 0: it is the first
+MORE = 5  # behind it; links the rows that are no tag, too
+KIND = 6
+NOTE = 7  # free: its list; in use: ATTR_* and what the module adds
+SEGMENT_COLUMNS = 8
+
+HEAD, SPAN, FREE, BUSY, ROTOR = range(5)
+CACHED = 8  # NOTE: in use for the arena, but in a cache of free ranges
+
+# Columns of State.arena.
+BASE = 0  # of the map, bytes
+TOP = 1
+FREE_BYTES = 2  # in free segments
+HIGH = 3  # highest end ever in use
+WALKED = 4  # tags that searches passed
+BITS = 5  # free lists that are not empty
+SHIFT = 6  # row of `table` = page + SHIFT
+TAGS = 7  # tags in the list
+HAND = 8  # tags in hand
+OWN = 9  # the module's
+ARENA_COLUMNS = 12
+LISTS = 64
+
+# State.supply.
+FREE_ROW = 0  # first row given back; 0: none
+FRESH_ROW = 1  # first row never used
+FRESH_PAGE = 2  # first row of the table that no arena has yet
+SUPPLY = 3  # first that is the module's
+
+LEVELS = 3  # maps lie in maps: kernel_map, clean_map, buffer_map
+
+
+def arrays(kva_bytes: int, arenas: int, levels: int, supply: int) -> dict[str, np.ndarray]:
+    """Arrays of a State: room for `arenas` that cover the KVA `levels` times, and `supply` numbers of the module's own.
+
+    Neither segments nor spans can outnumber the pages they cover. Rows are zeroed, so memory is found for them as they
+    come into use.
+    """
+    pages = kva_bytes >> PAGE_SHIFT
+    found = {
+        "seg": np.zeros((2 * levels * pages + 4 * arenas, SEGMENT_COLUMNS), np.int64),
+        "lists": np.zeros((arenas, LISTS), np.int64),
+        "arena": np.zeros((arenas, ARENA_COLUMNS), np.int64),
+        "table": np.zeros(levels * pages, np.int32),
+        "supply": np.zeros(SUPPLY + supply, np.int64),
+    }
+    heads = np.arange(arenas)
+    seg = found["seg"]
+    seg[heads, PREV] = seg[heads, NEXT] = heads + arenas
+    seg[heads + arenas, PREV] = seg[heads + arenas, NEXT] = heads
+    seg[heads + arenas, KIND] = ROTOR
+    found["supply"][FRESH_ROW] = 2 * arenas
+    return found
+
+
+def bound(st: Any, a: int, base: int, nbytes: int) -> None:
+    """Say which range arena `a` is about, and make room for it in the table. ValueError: it has one, or no room."""
+    pages = nbytes >> PAGE_SHIFT
+    if st.arena[a, TOP]:
+        raise ValueError(f"map {a} is in use")
+    first = int(st.supply[FRESH_PAGE])
+    if first + pages > len(st.table):
+        raise ValueError(f"map {a}: maps may lie in each other {LEVELS} deep")
+    st.arena[a, [BASE, TOP, HIGH]] = base, base + nbytes, base
+    st.arena[a, SHIFT] = first - (base >> PAGE_SHIFT)
+    st.supply[FRESH_PAGE] += pages
+
+
+def add_span(st: Any, a: int, k: int) -> None:
+    """Give arena `a` its whole range as one span, which goes on free list `k`; plain Python, for boot. Takes 2 tags."""
+    base, top = st.arena[a, [BASE, TOP]].tolist()
+    span = int(st.supply[FRESH_ROW])
+    st.supply[FRESH_ROW] += 2
+    last = int(st.seg[a, PREV])
+    st.seg[span] = base, top, last, span + 1, 0, 0, SPAN, 0
+    st.seg[span + 1] = base, top, span, a, 0, 0, FREE, k
+    st.seg[last, NEXT], st.seg[a, PREV] = span, span + 1
+    st.lists[a, k] = span + 1
+    st.arena[a, BITS] = 1 << k
+    st.arena[a, FREE_BYTES] = top - base
+    st.arena[a, TAGS] += 2
+    st.arena[a, HAND] -= 2
+
+
+@kernel
+def log2(n):
+    """Number of the highest bit of n > 0."""
+    k = 0
+    for step in (32, 16, 8, 4, 2, 1):
+        if n >> step:
+            n >>= step
+            k += step
+    return k
+
+
+@kernel
+def lowest_bit(bits):
+    """Number of the lowest bit that is set; there is one."""
+    return log2(bits & -bits)
+
+
+@kernel
+def round_up(n, unit):
+    """Lowest multiple of `unit` that is not below `n`."""
+    if unit & (unit - 1) == 0:
+        return (n + unit - 1) & -unit
+    return (n + unit - 1) // unit * unit
+
+
+@kernel
+def size(st, row):
+    """Bytes of a segment."""
+    return st.seg[row, END] - st.seg[row, START]
+
+
+@kernel
+def fit(st, row, nbytes, align):
+    """Lowest address at which a request fits into a segment, or -1."""
+    addr = round_up(st.seg[row, START], align)
+    return addr if addr + nbytes <= st.seg[row, END] else -1
+
+
+@kernel
+def insert(st, a, below, kind, start, end):
+    """Make a tag behind `below`, of those in hand. Returns its row."""
+    s = st.supply
+    row = s[FREE_ROW]
+    if row:
+        s[FREE_ROW] = st.seg[row, MORE]
+    else:
+        row = s[FRESH_ROW]
+        s[FRESH_ROW] += 1
+    st.seg[row, START], st.seg[row, END], st.seg[row, KIND], st.seg[row, NOTE] = start, end, kind, 0
+    link(st, below, row)
+    st.arena[a, TAGS] += 1
+    st.arena[a, HAND] -= 1
+    return row
+
+
+@kernel
+def remove(st, a, row):
+    """Take a tag, which is on no free list, out of the list; it is in hand again."""
+    unlink(st, row)
+    st.seg[row, MORE] = st.supply[FREE_ROW]
+    st.supply[FREE_ROW] = row
+    st.arena[a, TAGS] -= 1
+    st.arena[a, HAND] += 1
+
+
+@kernel
+def link(st, below, row):
+    """Put a row behind `below`."""
+    above = st.seg[below, NEXT]
+    st.seg[row, PREV], st.seg[row, NEXT] = below, above
+    st.seg[below, NEXT] = st.seg[above, PREV] = row
+
+
+@kernel
+def unlink(st, row):
+    """Take a row out of the list of all tags."""
+    below, above = st.seg[row, PREV], st.seg[row, NEXT]
+    st.seg[below, NEXT], st.seg[above, PREV] = above, below
+
+
+@kernel
+def push(st, a, row, k):
+    """Put a segment on the head of free list `k`."""
+    first = st.lists[a, k]
+    st.seg[row, KIND], st.seg[row, NOTE] = FREE, k
+    st.seg[row, LESS], st.seg[row, MORE] = 0, first
+    if first:
+        st.seg[first, LESS] = row
+    st.lists[a, k] = row
+    st.arena[a, BITS] |= 1 << k
+    st.arena[a, FREE_BYTES] += size(st, row)
+
+
+@kernel
+def pull(st, a, row):
+    """Take a segment off the free list that it is on."""
+    k, less, more = st.seg[row, NOTE], st.seg[row, LESS], st.seg[row, MORE]
+    if less:
+        st.seg[less, MORE] = more
+    else:
+        st.lists[a, k] = more
+        if more == 0:
+            st.arena[a, BITS] &= ~(1 << k)
+    if more:
+        st.seg[more, LESS] = less
+    st.arena[a, FREE_BYTES] -= size(st, row)
+
+
+@kernel
+def occupy(st, a, row, note):
+    """Enter a segment, which is on no free list, as in use."""
+    st.seg[row, KIND], st.seg[row, NOTE] = BUSY, note
+    st.table[(st.seg[row, START] >> PAGE_SHIFT) + st.arena[a, SHIFT]] = row
+    st.arena[a, HIGH] = max(st.arena[a, HIGH], st.seg[row, END])
+
+
+@kernel
+def in_use(st, a, addr):
+    """Tag of the range in use that begins at `addr`, or 0."""
+    return np.int64(st.table[(addr >> PAGE_SHIFT) + st.arena[a, SHIFT]])
+
+
+@kernel
+def merge(st, a, row):
+    """Take a segment in use out of use, with its free neighbours in it, on no free list. Returns its tag."""
+    st.table[(st.seg[row, START] >> PAGE_SHIFT) + st.arena[a, SHIFT]] = 0
+    above = st.seg[row, NEXT]
+    if st.seg[above, KIND] == FREE:
+        pull(st, a, above)
+        st.seg[row, END] = st.seg[above, END]
+        remove(st, a, above)
+    below = st.seg[row, PREV]
+    if st.seg[below, KIND] == FREE:
+        pull(st, a, below)
+        st.seg[row, START] = st.seg[below, START]
+        remove(st, a, below)
+    return row
+
+
+@kernel
+def note_hole(out, nbytes):
+    """Count a hole in what `map_measure` writes."""
+    out[slots.M_FREE] += nbytes
+    out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
+    out[slots.M_HOLES] += 1
+    out[slots.M_HIST + min(log2(nbytes >> PAGE_SHIFT), slots.M_CLASSES - 1)] += nbytes
+
+
+@kernel
+def is_vacant(st, row):
+    """Whether nobody has a segment: it is free, or cached."""
+    return st.seg[row, KIND] == FREE or (st.seg[row, KIND] == BUSY and st.seg[row, NOTE] == CACHED)
+
+
+@kernel
+def measure(st, a, out):
+    """Add the holes of an arena: vacant segments of a span side by side, as if caches were empty and the rotor gone."""
+    hole = 0
+    row = st.seg[a, NEXT]
+    while row != a:
+        if is_vacant(st, row):
+            hole += size(st, row)
+        elif st.seg[row, KIND] != ROTOR and hole:
+            note_hole(out, hole)
+            hole = 0
+        row = st.seg[row, NEXT]
+    if hole:
+        note_hole(out, hole)
+
+
+@kernel
+def erase(bins, base, top, start, end):
+    """Lower the occupied share of the stretches of [base, top) that [start, end), which is free, lies in."""
+    scale = len(bins) / (top - base)
+    low, high = (start - base) * scale, (end - base) * scale
+    for b in range(int(low), min(int(high), len(bins) - 1) + 1):
+        bins[b] = max(0.0, bins[b] - (min(high, b + 1.0) - max(low, float(b))))
+
+
+@kernel
+def paint(st, a, bins, base, top):
+    """Erase the vacant segments of an arena."""
+    row = st.seg[a, NEXT]
+    while row != a:
+        if is_vacant(st, row):
+            erase(bins, base, top, st.seg[row, START], st.seg[row, END])
+        row = st.seg[row, NEXT]
+
+
+def rows(st: Any, a: int) -> list[int]:
+    """Rows of the list of arena `a`, the rotor's too."""
+    found, row = [], int(st.seg[a, NEXT])
+    while row != a:
+        found.append(row)
+        row = int(st.seg[row, NEXT])
+    return found
+
+
+def segments(st: Any, a: int) -> list[tuple[int, int, int, int]]:
+    """(start, end, kind, note) of the segments of arena `a`, free or in use, by address."""
+    kinds = st.seg[rows(st, a)] if rows(st, a) else st.seg[:0]
+    return sorted(tuple(r[[START, END, KIND, NOTE]].tolist()) for r in kinds if r[KIND] in (FREE, BUSY))
+
+
+def free_list(st: Any, a: int, k: int) -> list[int]:
+    """Rows of a free list, its head first."""
+    found, row = [], int(st.lists[a, k])
+    while row:
+        found.append(row)
+        row = int(st.seg[row, MORE])
+    return found
+
+
+def check(
+    st: Any, a: int, *, list_of: Callable[[int], int] | None, beside: Iterable[int] = (), whole_spans: bool = True
+) -> None:
+    """Assert what must hold of the segments of arena `a` (slow, for tests).
+
+    `list_of`: free list of a segment of so many bytes. `beside`: what else begins where, in the table. `whole_spans`:
+    the segments of a span end where it does.
+    """
+    tags = rows(st, a)
+    seg = [tuple(st.seg[row].tolist()) for row in tags]
+    assert all(st.seg[st.seg[row, NEXT], PREV] == row for row in [a, *tags]), "broken link"
+    assert sum(s[KIND] != ROTOR for s in seg) == st.arena[a, TAGS], "tags miscounted"
+    listed = [(row, k) for k in range(LISTS) for row in free_list(st, a, k)]
+    free = [(row, s[NOTE]) for row, s in zip(tags, seg, strict=True) if s[KIND] == FREE]
+    assert sorted(listed) == sorted(free), "free lists are wrong"
+    assert sum(1 << k for k in {k for _, k in listed}) == st.arena[a, BITS], "bits of the free lists are wrong"
+    found = segments(st, a)
+    free_segments = [(end - start, note) for start, end, kind, note in found if kind == FREE]
+    assert sum(nbytes for nbytes, _ in free_segments) == st.arena[a, FREE_BYTES], "free bytes miscounted"
+    assert list_of is None or all(list_of(nbytes) == k for nbytes, k in free_segments), "on the wrong free list"
+    assert all(start < end for start, end, _, _ in found), "empty segment"
+    assert all(one[1] <= other[0] for one, other in pairwise(found)), "segments overlap"
+    _check_spans(seg, whole_spans)
+    first, stop = ((st.arena[a, [BASE, TOP]] >> PAGE_SHIFT) + st.arena[a, SHIFT]).tolist()
+    entered = (np.flatnonzero(st.table[first:stop]) << PAGE_SHIFT) + st.arena[a, BASE]
+    busy = [s[START] for s in seg if s[KIND] == BUSY]
+    assert sorted([*busy, *beside]) == entered.tolist(), "table of ranges in use is wrong"
+
+
+def _check_spans(seg: list[tuple], whole: bool) -> None:
+    """Segments fill each span, by address, and no two free ones are neighbours but on either side of the rotor."""
+    at, stop, before = 0, 0, HEAD
+    for start, end, *_, kind, _ in seg:
+        if kind == SPAN:
+            assert at == stop or not whole, "span that is not filled"
+            at, stop = start, end
+        elif kind != ROTOR:
+            assert start == at, "gap between segments"
+            assert (kind, before) != (FREE, FREE), "free neighbours that are not merged"
+            at = end
+        before = kind
+    assert at == stop or not whole, "span that is not filled"

@@ -1,0 +1,350 @@
+"""FreeBSD's vmem_xalloc, vmem_xfree, imports, tags and quantum caches; `st` is the State of `arenas.vmem`."""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import segments as g
+from kmemexp.sim.slots import ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE, PAGE_SHIFT
+
+BEST_FIT, FIRST_FIT, NEXT_FIT = range(3)
+
+EXACT_LISTS = 32  # VMEM_OPTVALUE: lists of one size each
+BT_MAXALLOC = 4  # tags in hand before an allocation
+BT_MAXFREE = 32  # tags in hand after a free
+
+# What NOTE says of a range in use.
+ATTRIBUTE = 3  # ATTR_*
+UNCACHED = 4  # from xalloc: its free passes the quantum cache by
+IMPORT = 16  # in kernel_map: the arena of map 0 has it
+BESIDE = 32  # in kernel_map, beside the arena
+
+# Columns of State.arena.
+QCACHE = g.OWN  # bytes of the largest cached size
+CACHED_BYTES = g.OWN + 1
+
+# State.supply: the tag zone.
+ZONE_FREE = g.SUPPLY  # tags
+ZONE_PAGES = g.SUPPLY + 1
+PER_PAGE = g.SUPPLY + 2  # tags of a page
+RESERVE = g.SUPPLY + 3  # tags for those who bring new pages
+NO_TAGS = g.SUPPLY + 4  # requests that got none
+IMPORTS = g.SUPPLY + 5
+IMPORTED = g.SUPPLY + 6  # bytes
+LIMIT = g.SUPPLY + 7  # LIMIT + k: ranges of k + 1 pages in a CPU's quantum cache
+SUPPLY = LIMIT - g.SUPPLY
+
+
+@kernel
+def kernel_map(st):
+    """Number of the arena that stands for kernel_map itself."""
+    return len(st.arena) - 1
+
+
+@kernel
+def size_list(pages):
+    """Free list of segments of that many pages (SIZE2ORDER)."""
+    return pages - 1 if pages <= EXACT_LISTS else g.log2(pages) + 26
+
+
+@kernel
+def give(st, a, row):
+    """Put a segment on its free list."""
+    g.push(st, a, row, size_list(g.size(st, row) >> PAGE_SHIFT))
+
+
+@outlined
+def clip(st, a, row, addr, nbytes, note):
+    """vmem_clip(): take [addr, addr + nbytes) out of a free segment. `row` becomes what lies above, if there is any."""
+    g.pull(st, a, row)
+    start, stop = st.seg[row, g.START], addr + nbytes
+    if start < addr:
+        low = g.insert(st, a, st.seg[row, g.PREV], g.FREE, start, addr)
+        st.seg[row, g.START] = addr
+        give(st, a, low)
+    if stop < st.seg[row, g.END]:
+        busy = g.insert(st, a, st.seg[row, g.PREV], g.BUSY, addr, stop)
+        st.seg[row, g.START] = stop
+        give(st, a, row)
+    else:
+        busy = row
+    g.occupy(st, a, busy, note)
+    return busy
+
+
+@outlined
+def xalloc(st, m, nbytes, align, note, drains):
+    """vmem_xalloc(). `drains`: it may empty the quantum caches. Returns the address or NO_SPACE."""
+    if st.arena[m, g.HAND] < BT_MAXALLOC and not fill(st, m):
+        st.supply[NO_TAGS] += 1
+        return NO_SPACE
+    return place(st, m, nbytes, align, st.p.strategy, note, drains)
+
+
+@outlined
+def place(st, m, nbytes, align, strategy, note, drains):
+    """The same with four tags in hand."""
+    if strategy == NEXT_FIT:
+        return next_fit(st, m, nbytes, align, note, drains)
+    row = search(st, m, nbytes, align, strategy)
+    while row == 0:
+        if strategy == BEST_FIT and not fetch(st, m, nbytes, align, drains):
+            return NO_SPACE
+        strategy = BEST_FIT
+        row = search(st, m, nbytes, align, strategy)
+    addr = g.fit(st, row, nbytes, align)
+    clip(st, m, row, addr, nbytes, note)
+    return addr
+
+
+@kernel
+def search(st, m, nbytes, align, strategy):
+    """First free segment that a request fits in, in the order of the free lists, or 0."""
+    pages = nbytes >> PAGE_SHIFT
+    k = size_list(pages)
+    # FIRST_FIT begins where any segment is large enough.
+    if strategy == FIRST_FIT and pages > EXACT_LISTS and pages & (pages - 1):
+        k += 1
+    found, passed = 0, 0
+    bits = st.arena[m, g.BITS] >> k << k
+    while bits and not found:
+        row = st.lists[m, g.lowest_bit(bits)]
+        while row:
+            if g.fit(st, row, nbytes, align) >= 0:
+                found = row
+                break
+            passed += 1
+            if strategy == FIRST_FIT:
+                break
+            row = st.seg[row, g.MORE]
+        bits &= bits - 1
+    st.arena[m, g.WALKED] += passed
+    return found
+
+
+@outlined
+def next_fit(st, m, nbytes, align, note, drains):
+    """vmem_xalloc_nextfit(): round the segments from the cursor on, which then stands behind what was taken."""
+    rotor = m + len(st.arena)
+    while True:
+        row = st.seg[rotor, g.NEXT]
+        addr, passed = -1, 0
+        while row != rotor:
+            if st.seg[row, g.KIND] == g.FREE:
+                addr = g.fit(st, row, nbytes, align)
+                if addr >= 0:
+                    break
+            passed += row != m
+            row = st.seg[row, g.NEXT]
+        st.arena[m, g.WALKED] += passed
+        if addr >= 0:
+            clip(st, m, row, addr, nbytes, note)
+        below = join_around(st, m, rotor)
+        if addr < 0 and below:
+            row = below
+            addr = g.fit(st, row, nbytes, align)
+            if addr >= 0:
+                clip(st, m, row, addr, nbytes, note)
+        if addr >= 0:
+            move_cursor(st, m, rotor, row, addr + nbytes)
+            return addr
+        if not fetch(st, m, nbytes, align, drains):
+            return NO_SPACE
+
+
+@kernel
+def join_around(st, m, rotor):
+    """Merge the free segments that only the cursor keeps apart. Returns the one that is left, or 0.
+
+    It stays on the free list of its former size, as in the kernel.
+    """
+    below, above = st.seg[rotor, g.PREV], st.seg[rotor, g.NEXT]
+    if st.seg[below, g.KIND] != g.FREE or st.seg[above, g.KIND] != g.FREE:
+        return 0
+    if st.seg[below, g.END] != st.seg[above, g.START]:
+        return 0
+    g.pull(st, m, above)
+    st.seg[below, g.END] = st.seg[above, g.END]
+    st.arena[m, g.FREE_BYTES] += g.size(st, above)
+    g.remove(st, m, above)
+    return below
+
+
+@kernel
+def move_cursor(st, m, rotor, row, stop):
+    """Put the cursor before the first tag from `row` on that does not begin below `stop`, or at the beginning."""
+    g.unlink(st, rotor)
+    while row != m and st.seg[row, g.START] < stop:
+        row = st.seg[row, g.NEXT]
+    g.link(st, m if row == m else st.seg[row, g.PREV], rotor)
+
+
+@outlined
+def xfree(st, m, row):
+    """vmem_xfree() of a range in use."""
+    give(st, m, g.merge(st, m, row))
+    spare = st.arena[m, g.HAND] - BT_MAXFREE
+    if spare > 0:
+        st.arena[m, g.HAND] -= spare
+        st.supply[ZONE_FREE] += spare
+
+
+@kernel
+def fetch(st, m, nbytes, align, drains):
+    """vmem_try_fetch(): bring more into the arena. False: nothing came."""
+    if m == 0 and st.p.import_bytes and bring(st, nbytes, align):
+        return True
+    return drains and st.arena[m, QCACHE] > 0 and drain(st, m)
+
+
+@outlined
+def bring(st, nbytes, align):
+    """vmem_import() from kernel_map into the arena of map 0. False: kernel_map has no room."""
+    if align != PAGE:
+        nbytes += 2 * align
+    nbytes = g.round_up(nbytes, st.p.import_bytes)
+    row = claim(st, nbytes, st.p.import_bytes, IMPORT)
+    if row == 0:
+        return False
+    addr = st.seg[row, g.START]
+    st.table[(addr >> PAGE_SHIFT) + st.arena[0, g.SHIFT]] = 0  # this page of the table is the arena's
+    below = st.seg[row, g.PREV]
+    if st.seg[below, g.KIND] == g.BUSY and st.seg[below, g.NOTE] == IMPORT:
+        st.seg[below, g.END] = st.seg[row, g.END]
+        g.remove(st, kernel_map(st), row)
+    st.supply[IMPORTS] += 1
+    st.supply[IMPORTED] += nbytes
+    add_span(st, addr, nbytes)
+    return True
+
+
+@kernel
+def add_span(st, addr, nbytes):
+    """vmem_add1(): what continues the last segment needs no span tag, as nothing is ever given back."""
+    last = st.seg[0, g.PREV]
+    kind = st.seg[last, g.KIND]
+    joins = (kind == g.BUSY or kind == g.FREE) and st.seg[last, g.END] == addr
+    if joins and kind == g.FREE:
+        g.pull(st, 0, last)
+        st.seg[last, g.END] += nbytes
+    else:
+        if not joins:
+            last = g.insert(st, 0, last, g.SPAN, addr, addr + nbytes)
+        last = g.insert(st, 0, last, g.FREE, addr, addr + nbytes)
+    give(st, 0, last)
+
+
+@kernel
+def claim(st, nbytes, align, note):
+    """vm_map_find() in kernel_map: first fit by address. Returns the row of the range, or 0."""
+    a = kernel_map(st)
+    row = st.seg[a, g.NEXT]
+    while row != a:
+        if st.seg[row, g.KIND] == g.FREE:
+            addr = g.fit(st, row, nbytes, align)
+            if addr >= 0:
+                return clip(st, a, row, addr, nbytes, note)
+        row = st.seg[row, g.NEXT]
+    return 0
+
+
+@outlined
+def take_beside(st, nbytes, align):
+    """Allocate from kernel_map beside the arena. Returns the address or NO_SPACE."""
+    row = claim(st, nbytes, max(align, PAGE), ATTR_SINGLE | BESIDE)
+    if row == 0:
+        return NO_SPACE
+    st.arena[0, g.HIGH] = max(st.arena[0, g.HIGH], st.seg[row, g.END])
+    return st.seg[row, g.START]
+
+
+@outlined
+def give_beside(st, row):
+    """Give such a range back."""
+    give(st, kernel_map(st), g.merge(st, kernel_map(st), row))
+
+
+@outlined
+def fill(st, m):
+    """bt_fill(): False where the zone has no tags and no page for more."""
+    while st.arena[m, g.HAND] < BT_MAXALLOC:
+        # The slab that a new page makes is the caller's before it counts against the reserve.
+        if st.supply[ZONE_FREE] <= st.supply[RESERVE] and not grow(st):
+            return False
+        take_tag(st, m)
+    return True
+
+
+@kernel
+def take_tag(st, m):
+    """A tag of the zone goes to an arena."""
+    st.supply[ZONE_FREE] -= 1
+    st.arena[m, g.HAND] += 1
+
+
+@kernel
+def grow(st):
+    """vmem_bt_alloc(): a page for the tag zone, from the arena of map 0, with tags of the reserve."""
+    s = st.supply
+    if not st.p.direct:
+        while st.arena[0, g.HAND] < BT_MAXALLOC:
+            if s[ZONE_FREE] == 0:
+                return False
+            take_tag(st, 0)
+        if place(st, 0, PAGE, PAGE, BEST_FIT, ATTR_WIRED | UNCACHED, True) < 0:
+            return False
+    s[ZONE_PAGES] += 1
+    s[ZONE_FREE] += s[PER_PAGE]
+    return True
+
+
+@kernel
+def cached_alloc(st, m, nbytes, attr, cpu):
+    """vmem_alloc() of a size that is cached."""
+    k = (nbytes >> PAGE_SHIFT) - 1
+    if st.filled[m, cpu, k] == 0 and not fill_bucket(st, m, nbytes, cpu):
+        return xalloc(st, m, nbytes, PAGE, attr, True)
+    st.filled[m, cpu, k] -= 1
+    st.arena[m, CACHED_BYTES] -= nbytes
+    addr = st.bucket[m, cpu, k, st.filled[m, cpu, k]]
+    st.seg[g.in_use(st, m, addr), g.NOTE] = attr
+    return addr
+
+
+@outlined
+def fill_bucket(st, m, nbytes, cpu):
+    """qc_import(): as many ranges as a bucket holds, or as there are. False: none."""
+    k = (nbytes >> PAGE_SHIFT) - 1
+    while st.filled[m, cpu, k] < st.supply[LIMIT + k]:
+        addr = xalloc(st, m, nbytes, PAGE, g.CACHED, False)
+        if addr < 0:
+            break
+        st.bucket[m, cpu, k, st.filled[m, cpu, k]] = addr
+        st.filled[m, cpu, k] += 1
+        st.arena[m, CACHED_BYTES] += nbytes
+    return st.filled[m, cpu, k] > 0
+
+
+@kernel
+def cached_free(st, m, row, cpu):
+    """vmem_free() of a size that is cached."""
+    nbytes = g.size(st, row)
+    k = (nbytes >> PAGE_SHIFT) - 1
+    n = st.filled[m, cpu, k]
+    if n == st.supply[LIMIT + k]:
+        xfree(st, m, row)
+        return
+    st.bucket[m, cpu, k, n] = st.seg[row, g.START]
+    st.filled[m, cpu, k] += 1
+    st.seg[row, g.NOTE] = g.CACHED
+    st.arena[m, CACHED_BYTES] += nbytes
+
+
+@outlined
+def drain(st, m):
+    """qc_drain(): all quantum caches of a map go back to the arena. False: they were empty."""
+    drained = st.arena[m, CACHED_BYTES] > 0
+    for k in range(st.arena[m, QCACHE] >> PAGE_SHIFT):
+        for cpu in range(st.filled.shape[1]):
+            for n in range(st.filled[m, cpu, k]):
+                xfree(st, m, g.in_use(st, m, st.bucket[m, cpu, k, n]))
+            st.filled[m, cpu, k] = 0
+    st.arena[m, CACHED_BYTES] = 0
+    return drained

@@ -1,0 +1,189 @@
+"""Quantum caches of kmem_va: slabs of one size cut into ranges of 1 … qcache_max pages, a kmem cache for each.
+
+A slab hands out what was freed last; a new one goes from its high end down. Allocations come from the partial slab that
+is used most, by kmem.c's weight, of equals the lowest. Slabs are all of one size, so a cell of that size in the KVA
+holds the beginning of one at most; `tree` finds the first slab of a cache by cells. `st` is the State of
+`arenas.vmem_illumos`.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import segments as g
+from kmemexp.sim.slots import NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.vmem_illumos_alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
+
+# Columns of State.slab.
+FIRST = 0  # page + 1; 0: no slab begins in this cell
+CHUNK = 1  # pages of a range
+REFCNT = 2
+FREE_CHUNK = 3  # first free range, page + 1; 0: none
+SLAB_COLUMNS = 4
+
+# State.link, at the first page of a range: 0 it is in use, LAST it is the last free one, else next page + 1 + LAST.
+LAST = 1
+
+
+@kernel
+def binshift(chunks):
+    """cache_binshift of a cache with that many ranges a slab."""
+    return g.log2(chunks >> 4) + 2 if chunks >= 16 else 1
+
+
+@kernel
+def weight(refcnt, chunks, binshift):
+    """Rank of a slab, the lowest first (kmem_partial_slab_cmp); 0: it is not partial."""
+    if refcnt == 0 or refcnt == chunks:
+        return 0
+    if refcnt <= binshift or chunks - refcnt <= binshift:
+        return -refcnt
+    return -(binshift + (refcnt >> binshift))
+
+
+@kernel
+def next_free(st, page):
+    """Free range behind the one at a page, as page + 1; 0: none."""
+    return np.int64(st.link[page]) - LAST
+
+
+@kernel
+def rank(st, cell):
+    """Enter a slab's weight in the tree of its cache."""
+    c = st.slab[cell, CHUNK] - 1
+    node = cell + (st.tree.shape[1] >> 1)
+    chunks = st.slab_pages // st.slab[cell, CHUNK]
+    st.tree[c, node] = weight(st.slab[cell, REFCNT], chunks, binshift(chunks))
+    while node > 1:
+        node >>= 1
+        st.tree[c, node] = min(st.tree[c, 2 * node], st.tree[c, 2 * node + 1])
+
+
+@kernel
+def first_partial(st, c):
+    """Cell of the first partial slab of cache `c`, or -1."""
+    if st.tree[c, 1] == 0:
+        return -1
+    node, leaves = 1, st.tree.shape[1] >> 1
+    while node < leaves:
+        node *= 2
+        if st.tree[c, node] != st.tree[c, node >> 1]:
+            node += 1
+    return node - leaves
+
+
+@outlined
+def take_chunk(st, nbytes):
+    """Allocate a range of a cached size. Returns the address or NO_SPACE."""
+    pages = nbytes >> PAGE_SHIFT
+    cell = first_partial(st, pages - 1)
+    if cell < 0:
+        base = take_kmem_va(st, st.slab_pages * PAGE, PAGE, INSTANT_FIT, SLAB)
+        if base < 0:
+            return NO_SPACE
+        cell = new_slab(st, base >> PAGE_SHIFT, pages)
+    page = st.slab[cell, FREE_CHUNK] - 1
+    st.slab[cell, FREE_CHUNK] = next_free(st, page)
+    st.link[page] = 0
+    st.slab[cell, REFCNT] += 1
+    st.arena[arena(st, KMEM_VA), SLAB_FREE] -= nbytes
+    rank(st, cell)
+    return page << PAGE_SHIFT
+
+
+@kernel
+def new_slab(st, page, pages):
+    """Cut a slab into ranges. Returns its cell."""
+    cell = page // st.slab_pages
+    st.slab[cell, FIRST], st.slab[cell, CHUNK] = page + 1, pages
+    st.slab[cell, REFCNT] = st.slab[cell, FREE_CHUNK] = 0
+    for n in range(st.slab_pages // pages):
+        put(st, cell, page + n * pages)
+    return cell
+
+
+@kernel
+def put(st, cell, page):
+    """Put a range before the free ones of its slab."""
+    st.link[page] = st.slab[cell, FREE_CHUNK] + LAST
+    st.slab[cell, FREE_CHUNK] = page + 1
+    st.arena[arena(st, KMEM_VA), SLAB_FREE] += st.slab[cell, CHUNK] * PAGE
+
+
+@kernel
+def cell_of(st, page):
+    """Cell of the slab that a page lies in, or -1."""
+    cell = page // st.slab_pages
+    if cell > 0 and (st.slab[cell, FIRST] == 0 or st.slab[cell, FIRST] > page + 1):
+        cell -= 1
+    first = st.slab[cell, FIRST] - 1
+    return cell if 0 <= first <= page < first + st.slab_pages else -1
+
+
+@outlined
+def give_chunk(st, addr, nbytes):
+    """Free a range of a cached size; a slab that is wholly free goes at once. Returns 0, or NO_ENTRY for no range."""
+    page, pages = addr >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
+    cell = cell_of(st, page)
+    if cell < 0 or st.slab[cell, CHUNK] != pages or st.link[page]:
+        return NO_ENTRY
+    first = st.slab[cell, FIRST] - 1
+    at = page - first
+    if at % pages or at // pages >= st.slab_pages // pages:
+        return NO_ENTRY
+    put(st, cell, page)
+    st.slab[cell, REFCNT] -= 1
+    rank(st, cell)
+    if st.slab[cell, REFCNT] == 0:
+        drop_slab(st, cell)
+    return 0
+
+
+@kernel
+def drop_slab(st, cell):
+    """Give a slab back to kmem_va."""
+    first, pages = st.slab[cell, FIRST] - 1, st.slab[cell, CHUNK]
+    a = arena(st, KMEM_VA)
+    for n in range(st.slab_pages // pages):
+        st.link[first + n * pages] = 0
+    st.arena[a, SLAB_FREE] -= st.slab_pages // pages * pages * PAGE
+    st.slab[cell, FIRST] = 0
+    xfree(st, a, g.in_use(st, a, first << PAGE_SHIFT))
+
+
+@kernel
+def next_slab(st, row):
+    """Tag of the next slab in kmem_va behind `row`, or the arena's head."""
+    a = arena(st, KMEM_VA)
+    row = st.seg[row, g.NEXT]
+    while row != a and not (st.seg[row, g.KIND] == g.BUSY and st.seg[row, g.NOTE] == SLAB):
+        row = st.seg[row, g.NEXT]
+    return row
+
+
+@kernel
+def measure_chunks(st, out):
+    """Add the free ranges in slabs, each a hole of its own: a slab's neighbours never become one."""
+    a = arena(st, KMEM_VA)
+    row = next_slab(st, a)
+    while row != a:
+        cell = (st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages
+        at = st.slab[cell, FREE_CHUNK]
+        while at:
+            g.note_hole(out, st.slab[cell, CHUNK] * PAGE)
+            at = next_free(st, at - 1)
+        row = next_slab(st, row)
+
+
+@kernel
+def paint_chunks(st, bins, base, top):
+    """Erase the free ranges in slabs."""
+    a = arena(st, KMEM_VA)
+    row = next_slab(st, a)
+    while row != a:
+        cell = (st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages
+        at = st.slab[cell, FREE_CHUNK]
+        while at:
+            start = (at - 1) << PAGE_SHIFT
+            g.erase(bins, base, top, start, start + st.slab[cell, CHUNK] * PAGE)
+            at = next_free(st, at - 1)
+        row = next_slab(st, row)
