@@ -1,0 +1,236 @@
+"""UMA, FreeBSD's zone allocator, in its first years: sys/vm/uma_core.c and uma_int.h of FreeBSD 5 and 6, 2002 to 2006.
+
+A zone keeps free items in buckets, arrays of pointers. Each CPU has two for each zone: items are taken from the end of
+the alloc bucket and put at the end of the free one; they change places when that helps. Behind them the zone has a list
+of buckets with items and one of empty buckets, and behind those slabs: pages cut into items of one size, partly free
+slabs before free ones before new ones, items last in, first out. A CPU that finds no bucket with items fills one from
+slabs, an empty one of the zone's list or a new one; each time that happens, buckets are filled a little more. Buckets
+and off-page slab headers are items of zones of UMA's own, which no CPU caches and whose pages count here, too.
+
+`Params.generation`: 0, as imported in 2002: buckets of 125, a mutex for each zone and CPU, pages from kernel_map or,
+while that is locked, kmem_map; what a zone allocated since the last tick is its working set, and a reclaim empties all
+buckets, the CPUs' included, and gives back free slabs beyond that. 1, middle of 2003, the UMA of the DragonFly mail
+thread: one mutex for each CPU, pages from the map that malloc has. 2, late 2003: buckets of 16 to 128, no working sets,
+a reclaim gives back all wholly free slabs and no bucket. 3, 2004 to 2006: kegs, a critical section instead of the CPUs'
+mutexes (from 29 April 2005), a reclaim empties the zones' lists, not the CPUs' buckets; items cost 4 bytes in a header.
+
+malloc(9) has zones of 16 … 4096 bytes and takes larger blocks from the map (uma_large_malloc()). An item with a limit
+becomes uma_zone_set_max(), which early on rounds down: below a slab there is no limit then. mbufs, as since May 2004
+(mbuma): up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters as in `mbuf.py`.
+
+A request that may wait dies where kmem_map has no room ("kmem_map too small"). A step that needs a zone's lists runs
+under the zone's lock; the CPU's, which the kernel of 2002 to 2004 goes on holding, is given back, and the CPU's buckets
+are looked at again, as from 2005 on. LOCKS fits generations 1 and 2. It is coarser than generation 0, and a design of
+2005 sets objects.locks.uma to "critical" (with a generation from 2 on: earlier reclaims take the CPUs' mutexes).
+
+Left out: Giant around page allocation; sleeping at a limit or for memory (the request fails); pages of boot; hash
+tables and their growth; zones with KVA of their own (uma_zone_set_obj()) or of UMA_ZONE_VM; the Packet zone, since a
+load allocates mbufs and clusters apart; constructors. Simpler than it was: a bucket is listed when it has been filled
+(generations 0 and 1 list it before); a header whose slab is refused goes back (until 2004 it was lost); a zone of
+headers may be asked for one while it grows (in 2003 that failed); a reclaim of generations 0 and 1 holds one CPU's
+mutex at a time, not all, and a tick counts allocations without them. The free pages are not known here: new buckets
+are refused from a reclaim to the next tick, if `Params.bucketdisable` says so.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim import uma_layout as lay
+from kmemexp.sim import uma_slabs as u
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
+    DONE,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_CPU,
+    R_GRANTED,
+    R_PHASE,
+    R_SIZE,
+)
+from kmemexp.sim.uma_moves import BEGIN, CLUSTER_SHIFT, MALLOC_UNIT, MCLBYTES, MSIZE, wanted
+from kmemexp.sim.uma_slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache_pop, cache_push, zone_of
+from kmemexp.sim.uma_steps import go
+from kmemexp.sim.uma_tend import upkeep
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+LOCKS = ("adaptive/cpu", "adaptive/own")  # the CPUs' caches; a zone's lists, slabs and buckets
+KEEPS = False  # UMA drops its locks before it asks a map
+TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
+
+MALLOC_SIZES = tuple(16 << k for k in range(9))  # kmemzones
+MAX_UNITS = 1 << 31  # words name addresses in units of a pointer, in 31 bits
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    generation: int = lay.UMAI_03  # 0: 2002, 1: middle of 2003, 2: late 2003, 3: 2004 to 2006
+    pointer_bytes: int = 4  # 4: i386, 8: LP64
+    header_bytes: int = 0  # of struct uma_slab before its indices; 0: 24 with pointers of 4 bytes, 48 with 8
+    align: int = 0  # bytes that items are aligned to; 0: a pointer (UMA_ALIGN_PTR)
+    nmbclusters: int = 0  # uma_zone_set_max() of clusters; 0: none
+    nofree: int = 0  # 1: typed zones never give pages back (UMA_ZONE_NOFREE)
+    bucketdisable: int = 0  # 1: no new buckets from a reclaim to the next tick (fewer free pages than v_free_min)
+    kmem_map: int = 0  # generation 0: map to grow in while kernel_map, its usual one, is locked; 0: one map for all
+
+
+class State(NamedTuple):
+    """Zones 0 and 1 hold slab headers, 2 to 5 buckets, then come those of malloc(9), mbufs, clusters and the items."""
+
+    p: Params
+    map: int  # map to grow in
+    shift: int  # log2 of a pointer's bytes
+    zone: np.ndarray  # int64[zones, Z_COLUMNS]
+    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
+    slab: np.ndarray  # int32[pages, S_COLUMNS]
+    index: np.ndarray  # uint8[pages, 256], of a free item: the next free one of its slab (us_freelist)
+    word: np.ndarray  # uint32[kva_bytes / pointer], buckets at their addresses
+    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    size_zone: np.ndarray  # int16[257], zone by size of a malloc() in units of 16 bytes
+    large: np.ndarray  # int64[1], pages of large malloc()s
+    low: np.ndarray  # int64[1], 1: no new buckets (bucketdisable)
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Make the zones, all empty. `bases` does not matter.
+
+    Raises ValueError for a generation or pointer that there is not, and beyond 8 GiB of KVA (16 with pointers of 8).
+    """
+    if not lay.UMA_02 <= params.generation <= lay.UMA_06:
+        raise ValueError(f"generation is {params.generation}; there are 0 … {lay.UMA_06}")
+    if params.pointer_bytes not in (4, 8):
+        raise ValueError(f"pointer_bytes is {params.pointer_bytes}; it must be 4 or 8")
+    if kva_bytes // params.pointer_bytes > MAX_UNITS:
+        raise ValueError(
+            f"kva_bytes = {kva_bytes}: items are named in 31 bits, in units of {params.pointer_bytes} bytes"
+        )
+    zone = _zones(params, items)
+    cache = np.zeros((len(zone), cpus, u.C_COLUMNS), np.int64)
+    cache[:, :, [u.ALLOC, u.FREE]] = NIL
+    units = np.arange(PAGE // MALLOC_UNIT + 1) * MALLOC_UNIT
+    pages = -(-kva_bytes // PAGE)
+    return State(
+        p=params,
+        map=map_number,
+        shift=params.pointer_bytes.bit_length() - 1,
+        zone=zone,
+        cache=cache,
+        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
+        index=np.zeros((pages, 256), np.uint8),
+        word=np.zeros(pages * PAGE // params.pointer_bytes, np.uint32),
+        chain=np.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
+        size_zone=(u.FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
+        large=np.zeros(1, np.int64),
+        low=np.zeros(1, np.int64),
+    )
+
+
+def _zones(params: Params, items: Sequence[Item]) -> np.ndarray:
+    """Build State.zone, each zone without slabs."""
+    g, pointer = params.generation, params.pointer_bytes
+    align = params.align or pointer
+    plain = lay.slab_header(g, pointer, head=params.header_bytes)
+    counted = lay.slab_header(g, pointer, counted=g >= lay.UMA_06, head=params.header_bytes)
+    entries = lay.BUCKET_SIZES if g >= lay.UMA_03 else (lay.BUCKET_SIZE,) * len(lay.BUCKET_SIZES)
+    own = [lay.header_bytes(g, plain), lay.header_bytes(g, counted), *(lay.bucket_bytes(n, pointer) for n in entries)]
+    kinds = [(size, align, 0) for size in MALLOC_SIZES]
+    kinds += [(MSIZE, MSIZE, 0), (MCLBYTES, align, params.nmbclusters)]
+    kinds += [(item.size, align, item.limit) for item in items]
+    zone = np.zeros((len(own) + len(kinds), u.Z_COLUMNS), np.int64)
+    zone[:, [u.Z_PART, u.Z_IDLE, u.Z_READY, u.Z_EMPTY, u.Z_HEADER]] = NIL
+    for z, size in enumerate(own):
+        zone[z, : u.Z_HEADER] = lay.slab_layout(size, pointer, plain, internal=True)[: u.Z_HEADER]
+    zone[u.FIRST_BUCKET : u.FIRST_CACHED, u.Z_COUNT] = entries
+    for z, (size, to, limit) in enumerate(kinds, len(own)):
+        layout = lay.slab_layout(size, to, counted if z == CLUSTER else plain)
+        zone[z, : u.Z_HEADER] = layout[: u.Z_HEADER]
+        if layout.offset < 0:
+            zone[z, u.Z_HEADER] = u.COUNTED_SLABS if z == CLUSTER and g >= lay.UMA_06 else u.SLABS
+        zone[z, u.Z_COUNT] = lay.first_count(layout.items, g, largest=z == u.MBUF and g >= lay.UMA_06)
+        zone[z, u.Z_MAX] = lay.max_pages(limit, layout, g)
+    return zone
+
+
+def lock_count(st: State, klass: int) -> int:
+    """Count the locks of the zones."""
+    return len(st.zone)
+
+
+@kernel
+def alloc(st, reg, i):
+    """Take an item from the CPU's buckets: uma_zalloc_arg(). The rest is in uma_steps."""
+    if reg[i, R_PHASE] == BEGIN:
+        z = wanted(st, reg, i)
+        if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):
+            addr = cache_pop(st, z, reg[i, R_CPU])
+            if addr != NIL:
+                reg[i, R_ADDR] = addr
+                reg[i, R_GRANTED] = st.zone[z, Z_SIZE]
+                return DONE
+    return go(st, reg, i, False)
+
+
+@kernel
+def free(st, reg, i):
+    """Put the item into the CPU's buckets: uma_zfree_arg()."""
+    if reg[i, R_PHASE] == BEGIN:
+        addr = reg[i, R_ADDR]
+        z = zone_of(st, addr)
+        if (
+            z != NIL
+            and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0)
+            and not st.zone[z, Z_FULL]
+            and cache_push(st, z, reg[i, R_CPU], addr)
+        ):
+            return DONE
+    return go(st, reg, i, True)
+
+
+@kernel
+def tend(st, reg, i):
+    """Estimate the working sets (uma_timeout()); give back what can be spared (uma_reclaim())."""
+    return upkeep(st, reg, i)
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `pages`: all that it holds, among them `large_pages` of large malloc()s, `bucket_pages`, and `header_pages` of
+    off-page slab headers; of other zones `slab_items`: free items in slabs, `cached_items` in CPUs' buckets,
+    `listed_items` in the zones' ones; `idle_slabs`: wholly free ones of all zones.
+    """
+    zones = slice(u.FIRST_CACHED, None)
+    held = st.zone[:, u.Z_HELD]
+    cached = [b for b in st.cache[zones, :, [u.ALLOC, u.FREE]].ravel().tolist() if b != NIL]
+    used = st.slab[st.slab[:, u.S_ZONE] > 0]
+    counts = {
+        "pages": held.sum() + st.large[0],
+        "large_pages": st.large[0],
+        "bucket_pages": held[u.FIRST_BUCKET : u.FIRST_CACHED].sum(),
+        "header_pages": held[: u.FIRST_BUCKET].sum(),
+        "slab_items": st.zone[zones, u.Z_FREE].sum(),
+        "cached_items": st.word[np.array(cached, np.int64) + u.B_COUNT].sum(),
+        "listed_items": st.word[np.array(_listed(st), np.int64) + u.B_COUNT].sum(),
+        "idle_slabs": (used[:, u.S_COUNT] == st.zone[used[:, u.S_ZONE] - 1, u.Z_ITEMS]).sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _listed(st: State) -> list[int]:
+    """Buckets with items on the zones' lists."""
+    found = []
+    for first in st.zone[:, u.Z_READY].tolist():
+        at = first
+        while at != NIL:
+            found.append(at)
+            at = int(st.word[at + u.B_NEXT]) - 1
+    return found

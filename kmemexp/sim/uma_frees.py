@@ -1,0 +1,137 @@
+"""Frees of `allocators/uma.py` beyond the fast path. The registers are described in uma_moves."""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.slots import (
+    DONE,
+    FAILED,
+    MAP_FREE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_MAP,
+    R_PHASE,
+    R_X,
+    R_Y,
+)
+from kmemexp.sim.uma_moves import (
+    ADD_BUCKET,
+    CLUSTER_SHIFT,
+    FREE_ITEM,
+    FREE_MISS,
+    FREE_RETRY,
+    GIVING_UP,
+    LARGE_UNHEADER,
+    bucket_zone,
+    to_cpu,
+    to_internal,
+    to_zone,
+)
+from kmemexp.sim.uma_slabs import (
+    CLUSTER,
+    FREE,
+    NIL,
+    S_COUNT,
+    S_HEADER,
+    S_MAP,
+    SLABS,
+    Z_COUNT,
+    Z_EMPTY,
+    Z_FULL,
+    Z_READY,
+    cache_push,
+    list_pop,
+    list_push,
+    slab_give,
+    wide,
+    zone_of,
+)
+
+
+@kernel
+def begin_free(st, reg, i):
+    if zone_of(st, reg[i, R_ADDR]) != NIL:
+        note_next(st, reg, i)
+        return free_pieces(st, reg, i)
+    page = reg[i, R_ADDR] >> PAGE_SHIFT
+    pages = wide(st.slab[page, S_COUNT])
+    st.slab[page, S_COUNT] = 0
+    st.large[0] -= pages
+    reg[i, R_Y] = wide(st.slab[page, S_HEADER]) << st.shift
+    to_zone(reg, i, LARGE_UNHEADER, SLABS)
+    reg[i, R_MAP] = st.slab[page, S_MAP]
+    reg[i, R_BASE] = reg[i, R_ADDR]
+    reg[i, R_BYTES] = pages << PAGE_SHIFT
+    return MAP_FREE
+
+
+@kernel
+def note_next(st, reg, i):
+    """Remember the cluster after the one at R_ADDR, which leaves its chain."""
+    reg[i, R_GRANTED] = 0
+    if zone_of(st, reg[i, R_ADDR]) == CLUSTER:
+        piece = reg[i, R_ADDR] >> CLUSTER_SHIFT
+        reg[i, R_GRANTED] = st.chain[piece]
+        st.chain[piece] = 0
+
+
+@kernel
+def _freed(st, reg, i):
+    """Go on to the next cluster of the chain. True: that was the last one."""
+    if reg[i, R_GRANTED] == 0:
+        return True
+    reg[i, R_ADDR] = (reg[i, R_GRANTED] - 1) << CLUSTER_SHIFT
+    note_next(st, reg, i)
+    return False
+
+
+@kernel
+def _end(reg, i):
+    return FAILED if reg[i, R_PHASE] & GIVING_UP else DONE
+
+
+@outlined
+def free_pieces(st, reg, i):
+    """Put items into the CPU's buckets; those of a full zone go straight to their slabs: uma_zfree_arg()."""
+    while True:
+        z = zone_of(st, reg[i, R_ADDR])
+        if st.zone[z, Z_FULL]:
+            return to_zone(reg, i, FREE_ITEM, z)
+        if not cache_push(st, z, reg[i, R_CPU], reg[i, R_ADDR]):
+            return to_zone(reg, i, FREE_MISS, z)
+        if _freed(st, reg, i):
+            return _end(reg, i)
+
+
+@kernel
+def free_step(st, reg, i, z, phase):
+    if phase == FREE_RETRY:
+        return free_pieces(st, reg, i)
+    if phase == FREE_MISS:
+        return _free_miss(st, reg, i, z)
+    if phase == ADD_BUCKET:
+        list_push(st, z, Z_EMPTY, reg[i, R_X])
+        reg[i, R_X] = NIL
+        return to_cpu(reg, i, FREE_RETRY)
+    slab_give(st, reg[i, R_ADDR])
+    return _end(reg, i) if _freed(st, reg, i) else to_cpu(reg, i, FREE_RETRY)
+
+
+@kernel
+def _free_miss(st, reg, i, z):
+    """Put the full free bucket on the zone's list and take an empty one; without one, allocate it."""
+    cpu, addr = reg[i, R_CPU], reg[i, R_ADDR]
+    done = cache_push(st, z, cpu, addr)  # somebody else of this CPU has been here
+    if not done:
+        full = st.cache[z, cpu, FREE]
+        if full != NIL:
+            list_push(st, z, Z_READY, full)
+        st.cache[z, cpu, FREE] = list_pop(st, z, Z_EMPTY)
+        done = cache_push(st, z, cpu, addr)
+    if done:
+        return _end(reg, i) if _freed(st, reg, i) else to_cpu(reg, i, FREE_RETRY)
+    if st.low[0]:
+        return to_zone(reg, i, FREE_ITEM, z)
+    return to_internal(reg, i, bucket_zone(st, st.zone[z, Z_COUNT]), ADD_BUCKET)

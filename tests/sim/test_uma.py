@@ -1,0 +1,793 @@
+"""UMA of 2002 to 2006: tables of its layouts and buckets, worked examples, its paths, and programs against a twin."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hand import Hand
+from hypothesis import given, settings
+from hypothesis import strategies as h
+from naive_uma import NaiveUma
+
+from kmemexp.sim import slots as s
+from kmemexp.sim import uma_layout as lay
+from kmemexp.sim import uma_moves as moves
+from kmemexp.sim import uma_slabs as u
+from kmemexp.sim import uma_tend as tending
+from kmemexp.sim.allocators import uma
+from kmemexp.sim.items import Item
+
+KVA = 1 << 26
+PAGE = s.PAGE
+I386 = lay.slab_header(lay.UMA_03)
+LP64 = lay.slab_header(lay.UMA_03, 8)
+KEGS = lay.slab_header(lay.UMA_06)
+
+# fmt: off
+LAYOUTS = [  # bytes, rounded, items, pages, place of the header, bytes lost; on LP64: items, header
+    (4, 16, 239, 1, 3832, 272, "238 in"), (16, 16, 239, 1, 3832, 272, "238 in"), (20, 20, 193, 1, 3876, 236, "161 in"),
+    (32, 32, 123, 1, 3948, 160, "122 in"), (36, 36, 110, 1, 3960, 136, "98 in"), (48, 48, 83, 1, 3988, 112, "82 in"),
+    (64, 64, 62, 1, 4008, 128, "62 in"), (80, 80, 50, 1, 4020, 96, "49 in"), (96, 96, 41, 1, 4028, 160, "41 in"),
+    (100, 100, 40, 1, 4032, 96, "38 in"), (128, 128, 31, 1, 4040, 128, "31 in"), (160, 160, 25, 1, 4044, 96, "25 in"),
+    (180, 180, 22, 1, 4048, 136, "21 in"), (200, 200, 20, 1, 4052, 96, "20 in"), (208, 208, 19, 1, 4052, 144, "19 in"),
+    (240, 240, 16, 1, 4056, 256, "16 in"), (256, 256, 15, 1, 4056, 256, "15 in"), (268, 268, 15, 1, 4056, 76, "14 in"),
+    (320, 320, 12, 1, 4060, 256, "12 in"), (384, 384, 10, 1, 4060, 256, "10 in"), (400, 400, 10, 1, 4060, 96, "10 in"),
+    (412, 412, 9, 1, 4060, 388, "9 in"), (448, 448, 9, 1, 4060, 64, "9 in"), (452, 452, 9, 1, None, 28, "8 in"),
+    (500, 500, 8, 1, 4064, 96, "8 in"), (512, 512, 8, 1, None, 0, "8 OFF"), (524, 524, 7, 1, 4064, 428, "7 in"),
+    (576, 576, 7, 1, 4064, 64, "7 in"), (600, 600, 6, 1, 4064, 496, "6 in"), (640, 640, 6, 1, 4064, 256, "6 in"),
+    (680, 680, 6, 1, None, 16, "6 OFF"), (700, 700, 5, 1, 4064, 596, "5 in"), (768, 768, 5, 1, 4064, 256, "5 in"),
+    (800, 800, 5, 1, 4064, 96, "5 in"), (816, 816, 5, 1, None, 16, "5 OFF"), (1000, 1000, 4, 1, 4068, 96, "4 in"),
+    (1024, 1024, 4, 1, None, 0, "4 OFF"), (1300, 1300, 3, 1, 4068, 196, "3 in"), (1360, 1360, 3, 1, None, 16, "3 OFF"),
+    (2000, 2000, 2, 1, 4068, 96, "2 in"), (2034, 2036, 2, 1, None, 24, "2 OFF"), (2048, 2048, 2, 1, None, 0, "2 OFF"),
+    (2049, 2052, 1, 1, 4068, 2044, "1 in"), (3000, 3000, 1, 1, 4068, 1096, "1 in"),
+    (4000, 4000, 1, 1, 4068, 96, "1 in"), (4072, 4072, 1, 1, None, 24, "1 OFF"), (4096, 4096, 1, 1, None, 0, "1 OFF"),
+    (9216, 9216, 1, 3, None, 3072, "1 OFF"), (16384, 16384, 1, 4, None, 0, "1 OFF"),
+]
+KEG_LAYOUTS = [(16, 203, "in"), (32, 113, "in"), (64, 59, "in"), (128, 30, "in"), (256, 15, "in"), (512, 8, "OFF"),
+               (1024, 4, "OFF"), (2048, 2, "OFF")]
+# fmt: on
+
+
+def place(layout: lay.Layout) -> str:
+    return "OFF" if layout.offset < 0 else "in"
+
+
+@pytest.mark.parametrize(("nbytes", "size", "items", "pages", "offset", "lost", "lp64"), LAYOUTS)
+def test_slab_layouts(nbytes, size, items, pages, offset, lost, lp64):
+    layout = lay.slab_layout(nbytes, 4, I386)
+    assert layout == lay.Layout(size, items, pages, -1 if offset is None else offset)
+    assert layout.lost == lost
+    layout = lay.slab_layout(nbytes, 8, LP64)
+    assert f"{layout.items} {place(layout)}" == lp64
+
+
+@pytest.mark.parametrize(("nbytes", "items", "header"), KEG_LAYOUTS)
+def test_items_of_kegs_cost_four_bytes_in_a_header(nbytes, items, header):
+    layout = lay.slab_layout(nbytes, 4, KEGS)
+    assert (layout.items, place(layout)) == (items, header)
+    if header == "in":
+        assert layout.offset == PAGE - 28 - 4 * items
+
+
+def test_reference_counts_cost_eight_bytes():
+    assert lay.slab_header(lay.UMA_06, counted=True)[:2] == (32, 8)
+    layout = lay.slab_layout(2048, 4, lay.slab_header(lay.UMA_06, counted=True))
+    assert (layout.items, place(layout)) == (2, "OFF")
+
+
+@pytest.mark.parametrize("nbytes", [4069, 4070, 4071])
+def test_just_below_a_page_no_item_fits_beside_a_header(nbytes):
+    assert lay.items_beside_header(4072, I386) == 0
+    assert lay.slab_layout(nbytes, 4, I386) == lay.Layout(4072, 1, 1, -1)
+    assert lay.items_beside_header(4068, I386) == 1
+
+
+def test_an_item_of_half_a_page_and_a_byte_wastes_half():
+    assert lay.slab_layout(2049, 4, I386).lost == pytest.approx(PAGE / 2, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("entries", "nbytes", "items"), [(16, 76, 52), (32, 140, 28), (64, 268, 15), (128, 524, 7), (125, 512, 7)]
+)
+def test_bucket_zones_have_their_headers_in_the_page(entries, nbytes, items):
+    assert lay.bucket_bytes(entries) == nbytes
+    layout = lay.slab_layout(nbytes, 4, I386, internal=True)
+    assert (layout.items, place(layout)) == (items, "in")
+
+
+def test_off_page_headers():
+    assert lay.header_bytes(lay.UMA_03, I386) == 34
+    layout = lay.slab_layout(34, 4, I386, internal=True)
+    assert (layout.size, layout.items) == (36, 110)
+    # With kegs: as many indices as the smallest item has that leaves a tenth free.
+    most = max(PAGE // n for n in range(16, 4000) if PAGE - 28 - 4068 // (n + 4) * (n + 4) > 409)
+    assert lay.header_bytes(lay.UMA_06, KEGS) == 28 + 4 * most
+
+
+BUCKETS = [(n, 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 64 else 128) for n in range(1, 129)]
+
+
+@pytest.mark.parametrize(("count", "entries"), BUCKETS)
+def test_bucket_by_count(count, entries):
+    state = fresh(generation=lay.UMA_03)
+    assert state.zone[moves.bucket_zone(state, count), u.Z_COUNT] == entries
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_first_count_is_what_a_slab_holds_up_to_the_largest_bucket(generation):
+    most = 125 if generation < 2 else 128
+    assert [lay.first_count(n, generation) for n in (1, 15, 124, 126, 239)] == [1, 15, 124, min(126, most), most]
+    assert lay.first_count(15, generation, largest=True) == most
+
+
+LIMITS = [(256, 100, 3, 7), (256, 100, 2, 7), (256, 100, 0, 6), (2048, 1024, 3, 512), (9000, 10, 2, 30)]
+
+
+@pytest.mark.parametrize(("size", "limit", "generation", "pages"), LIMITS)
+def test_limits_are_pages_rounded_up_since_late_2003(size, limit, generation, pages):
+    layout = lay.slab_layout(size, 4, I386)
+    assert lay.max_pages(limit, layout, generation) == pages
+    state = fresh(Item(size, 0, limit), generation=generation)
+    assert state.zone[u.FIRST_ITEM, u.Z_MAX] == pages
+
+
+@pytest.mark.parametrize(("free", "working", "slabs"), [(100, 40, 4), (100, 90, 0), (30, 40, 0)])
+def test_spare_slabs_beyond_the_working_set(free, working, slabs):
+    assert tending.spare_slabs(free, working, 15) == slabs
+
+
+def fresh(*items: Item, cpus: int = 1, kva: int = KVA, map_number: int = 1, **params: int) -> uma.State:
+    bases = [-1] * len(items)
+    return uma.init(uma.Params(**params), kva_bytes=kva, cpus=cpus, map_number=map_number, items=items, bases=bases)
+
+
+class Watched(Hand):
+    """A hand that notes under which lock and in which phase each step goes on."""
+
+    def __init__(self, state: uma.State, **more: int) -> None:
+        self.steps: list[tuple[int, int, int]] = []  # answer, lock of the next step, its phase
+        verbs = {"alloc": uma.alloc, "free": uma.free, "tend": uma.tend}
+        super().__init__(SimpleNamespace(**{name: self._noted(verb) for name, verb in verbs.items()}), state, **more)
+
+    def _noted(self, verb: Callable) -> Callable:
+        def step(state: uma.State, reg: np.ndarray, i: int) -> int:
+            reg[i, s.R_LOCK], reg[i, s.R_WORK] = -1, 0
+            answer = int(verb(state, reg, i))
+            self.steps.append((answer, int(reg[i, s.R_LOCK]), int(reg[i, s.R_PHASE]) & moves.PHASE_MASK))
+            return answer
+
+        return step
+
+    def trips(self) -> int:
+        """How often the zone's lock was taken because a CPU's buckets did not do."""
+        return sum(answer == s.AGAIN and phase in (moves.MISS, moves.FREE_MISS) for answer, _, phase in self.steps)
+
+
+def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Watched:
+    return Watched(fresh(*items, cpus=cpus, **params), limit=limit)
+
+
+def balance(m: Hand) -> int:
+    """Pages mapped, by what was asked of the map."""
+    return sum(nbytes if verb == "alloc" else -nbytes for verb, _, nbytes in m.map_log) // PAGE
+
+
+def zone_lock(z: int) -> int:
+    return moves.ZONE_LOCK << s.LOCK_SHIFT | z
+
+
+def counts(m: Hand, z: int = u.FIRST_ITEM, cpu: int = 0) -> list[tuple[int, int] | None]:
+    """Count and entries of a CPU's alloc and free bucket."""
+    pair = m.state.cache[z, cpu, [u.ALLOC, u.FREE]].tolist()
+    return [None if b == u.NIL else tuple(m.state.word[[b + u.B_COUNT, b + u.B_ENTRIES]].tolist()) for b in pair]
+
+
+MALLOCS = [(0, 16), (1, 16), (16, 16), (17, 32), (129, 256), (4096, 4096), (4097, 8192), (8193, 12288)]
+
+
+@pytest.mark.parametrize(("size", "granted"), MALLOCS)
+@pytest.mark.parametrize("generation", range(4))
+def test_malloc_rounds_to_its_zones_and_above_a_page_to_pages(size, granted, generation):
+    m = hand(generation=generation)
+    assert m.alloc(size, item=s.ITEM_MALLOC) >= 0
+    assert m.granted == granted
+
+
+def test_large_malloc_has_an_off_page_header_and_goes_back_at_once():
+    m = hand()
+    addr = m.alloc(20000, item=s.ITEM_MALLOC)
+    assert m.map_log == [("alloc", 0, PAGE), ("alloc", PAGE, 5 * PAGE)]
+    assert addr == PAGE
+    assert {"pages": 6, "large_pages": 5, "header_pages": 1}.items() <= uma.census(m.state).items()
+    m.free(addr, item=s.ITEM_MALLOC, size=20000)
+    assert m.map_log[2:] == [("free", PAGE, 5 * PAGE)]
+    assert m.answers == [s.MAP_FREE, s.DONE]
+    m.tend(s.T_REAP)
+    assert uma.census(m.state)["pages"] == 0
+
+
+def page_order(items: list[int]) -> list[tuple[int, int]]:
+    """Addresses of 256-byte items as (slab, item), slabs numbered from 1 in the order that they were made."""
+    pages = sorted({addr // PAGE for addr in items})
+    return [(pages.index(addr // PAGE) + 1, addr % PAGE // 256) for addr in items]
+
+
+def test_worked_example_of_late_2003():
+    m = hand(Item(256, 0, 0), generation=lay.UMA_03)
+    got = [m.alloc(256) for _ in range(34)]
+    want = [(2, 0), *((1, k) for k in range(14, -1, -1)), (3, 1), (3, 0), *((2, k) for k in range(14, 0, -1))]
+    assert page_order(got)[:32] == want
+    assert m.trips() == 6
+    row = m.state.zone[u.FIRST_ITEM]
+    assert (row[u.Z_COUNT], row[u.Z_HELD]) == (18, 4)
+    assert counts(m) == [(14, 16), None]
+    assert m.state.zone[u.FIRST_BUCKET : u.FIRST_CACHED, u.Z_HELD].tolist() == [1, 0, 0, 0]
+    for addr in got:
+        m.free(addr)
+    assert m.trips() == 8
+    assert m.state.zone[u.FIRST_BUCKET : u.FIRST_CACHED, u.Z_HELD].tolist() == [1, 1, 0, 0]
+    assert counts(m) == [(32, 32), (16, 16)]
+    assert row[[u.Z_READY, u.Z_EMPTY, u.Z_IDLE]].tolist() == [u.NIL] * 3
+    m.tend(s.T_REAP)
+    assert row[u.Z_HELD] == 4
+    assert not any(verb == "free" for verb, *_ in m.map_log)
+
+
+def test_a_stream_that_began_with_a_small_bucket_keeps_it():
+    m = hand(Item(256, 0, 0), generation=lay.UMA_03)
+    while m.state.zone[u.FIRST_ITEM, u.Z_COUNT] < 128 or counts(m)[0][0] > 0:
+        m.alloc(256)
+    before = m.trips()
+    for _ in range(12800):
+        m.alloc(256)
+    assert m.trips() - before == 1600
+    assert counts(m)[0] == (0, 16)
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_the_fast_path_is_one_step(generation):
+    m = hand(Item(256, 0, 0), generation=generation)
+    addr = m.alloc(256)
+    m.free(addr)
+    assert m.alloc(256) >= 0
+    assert m.answers == [s.DONE]
+    m.free(addr)
+    assert m.answers == [s.DONE]
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_a_miss_takes_the_zones_lock_the_bucket_zones_and_the_cpus_again(generation):
+    m = hand(Item(256, 0, 0), generation=generation)
+    m.alloc(256)
+    locks = [lock for answer, lock, _ in m.steps if answer == s.AGAIN]
+    z, k = zone_lock(u.FIRST_ITEM), zone_lock(u.FIRST_BUCKET)
+    assert locks == [z, k, z, -1, z]
+    assert m.answers.count(s.MAP_ALLOC) == 3
+
+
+def test_before_late_2003_a_fill_of_an_old_bucket_takes_the_zones_lock_anew():
+    for generation, times in ((1, 3), (2, 2)):
+        m = hand(Item(4096, 0, 0), generation=generation)
+        while m.state.zone[u.FIRST_ITEM, u.Z_COUNT] < 4 or counts(m)[0][0] > 0:
+            m.alloc(4096)
+        m.steps.clear()
+        m.alloc(4096)
+        assert m.state.zone[u.FIRST_ITEM, u.Z_READY] == u.NIL
+        own = [lock for answer, lock, phase in m.steps if lock == zone_lock(u.FIRST_ITEM) and phase != moves.SLAB]
+        assert len(own) == times
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_lock_counts(generation):
+    state = fresh(Item(64, 0, 0), cpus=4, generation=generation)
+    assert uma.lock_count(state, 1) == u.FIRST_ITEM + 1
+
+
+def test_buckets_of_125_fill_to_the_count_and_take_frees_up_to_it():
+    m = hand(Item(256, 0, 0), generation=lay.UMAI_03)
+    got = [m.alloc(256) for _ in range(34)]
+    # 16, then 17 items in the same bucket, which has room for 125, then 18.
+    assert counts(m) == [(17, 125), None]
+    assert m.state.zone[u.FIRST_ITEM, u.Z_COUNT] == 18
+    for addr in got:
+        m.free(addr)
+    assert counts(m) == [(18, 125), (15, 125)]
+    assert uma.census(m.state)["listed_items"] == 18
+
+
+def test_a_full_bucket_that_came_by_the_exchange_goes_to_the_zones_list():
+    m = hand(Item(256, 0, 0), cpus=2, generation=lay.UMA_03)
+    for addr in [m.alloc(256) for _ in range(34)]:
+        m.free(addr)
+    got = [m.alloc(256) for _ in range(20)]
+    other = m.alloc(256, cpu=1)
+    (first, first_of), (second, second_of) = counts(m)
+    assert second == second_of > first
+    m.free(got.pop())
+    assert counts(m) == [(second, second_of), (first + 1, first_of)]  # exchanged
+    while counts(m)[1][0] < first_of:
+        m.free(got.pop() if got else other)
+    listed = uma.census(m.state)["listed_items"]
+    m.free(got.pop() if got else other)
+    assert counts(m)[0] == (first_of, first_of)
+    assert counts(m)[1][0] == 1
+    assert uma.census(m.state)["listed_items"] == listed + second
+
+
+def test_items_freed_stay_on_the_cpu_that_frees():
+    m = hand(Item(512, 0, 0), cpus=2)
+    addr = m.alloc(512, cpu=0)
+    m.free(addr, cpu=1)
+    assert counts(m, cpu=1)[1] == (1, 125)
+
+
+def test_the_free_bucket_is_used_when_the_alloc_bucket_is_empty():
+    m = hand(Item(512, 0, 0))
+    got = [m.alloc(512) for _ in range(9)]
+    m.free(got[3])
+    m.free(got[5])
+    assert [m.alloc(512), m.alloc(512)] == [got[5], got[3]]
+    assert m.answers == [s.DONE]
+
+
+def test_without_an_alloc_bucket_the_free_bucket_is_not_looked_at():
+    m = hand(Item(512, 0, 0), cpus=2)
+    addr = m.alloc(512, cpu=0)
+    m.free(addr, cpu=1)
+    assert m.alloc(512, cpu=1) != addr
+
+
+def test_off_page_headers_take_pages():
+    m = hand(Item(2048, 0, 0))
+    for _ in range(2 * 110 + 1):
+        m.alloc(2048)
+    slabs = m.state.zone[u.FIRST_ITEM, u.Z_HELD]
+    assert uma.census(m.state)["header_pages"] == -(-slabs // 110) == 2
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_a_zone_at_its_limit_fails_and_bypasses_its_caches_until_pages_go_back(generation):
+    m = hand(Item(2048, 0, 8), generation=generation)
+    got = [m.alloc(2048) for _ in range(8)]
+    assert -1 not in got
+    assert m.alloc(2048) == -1
+    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    m.free(got[0])
+    assert uma.census(m.state)["slab_items"] == 1
+    assert m.steps[-2][1] == zone_lock(u.FIRST_ITEM)
+    assert m.state.zone[u.FIRST_ITEM, u.Z_FULL] == 1
+    assert m.alloc(2048) == got[0]
+    for addr in got:
+        m.free(addr)
+    assert m.state.zone[u.FIRST_ITEM, u.Z_FULL] == 1
+    m.tend(s.T_REAP)
+    assert m.state.zone[u.FIRST_ITEM, u.Z_HELD] == 0
+    first, _ = m.alloc(2048), m.alloc(2048)
+    m.free(first)
+    assert m.state.zone[u.FIRST_ITEM, u.Z_FULL] == 1  # a free goes past the caches once more, and ends it
+    m.tend(s.T_REAP)
+
+
+def test_an_early_limit_below_a_slab_is_none():
+    m = hand(Item(256, 0, 10), generation=lay.UMA_02)
+    assert all(m.alloc(256) >= 0 for _ in range(40))
+
+
+@pytest.mark.parametrize("flags", [0, s.F_NOWAIT])
+@pytest.mark.parametrize("generation", range(4))
+@pytest.mark.parametrize("size", [64, 2048, 9000])
+def test_without_room_in_the_map_what_may_wait_panics(flags, generation, size):
+    m = hand(generation=generation, limit=5 * PAGE)
+    while m.alloc(size, item=s.ITEM_MALLOC, flags=flags) >= 0:
+        pass
+    assert m.reg[0, s.R_PANIC] == (s.P_NONE if flags else s.P_KMEM_MAP)
+    held = uma.census(m.state)
+    assert held["pages"] == balance(m)
+    assert not m.state.zone[:, [u.Z_FILLS, u.Z_GROWING]].any()
+
+
+def test_a_bucket_that_has_got_something_is_enough():
+    m = hand(Item(1024, 0, 0), generation=lay.UMAI_03, limit=4 * PAGE)  # bucket, header, two slabs
+    got = [m.alloc(1024) for _ in range(8)]
+    assert len(set(got)) == 8
+    assert -1 not in got
+
+
+def test_kernel_map_is_used_unless_it_is_locked():
+    asked = []
+    for locked in (0, 1):
+        state = fresh(map_number=1, generation=lay.UMA_02, kmem_map=1)
+        reg = np.zeros((1, s.R_COUNT), np.int64)
+        reg[0, [s.R_ITEM, s.R_SIZE, s.R_LOCKED]] = s.ITEM_MALLOC, 9000, locked
+        while uma.alloc(state, reg, 0) != s.MAP_ALLOC:
+            pass
+        asked.append(int(reg[0, s.R_MAP]))
+        assert reg[0, s.R_BYTES] == PAGE
+        reg[0, s.R_BASE] = 0
+        assert uma.alloc(state, reg, 0) == s.MAP_ALLOC
+        reg[0, s.R_BASE] = PAGE
+        assert uma.alloc(state, reg, 0) == s.DONE
+        reg[0, s.R_PHASE] = 0
+        assert uma.free(state, reg, 0) == s.MAP_FREE
+        asked.append(int(reg[0, s.R_MAP]))
+    assert asked == [0, 0, 1, 1]
+
+
+def test_in_kernel_map_a_refusal_is_no_panic():
+    m = hand(generation=lay.UMA_02, kmem_map=1, limit=PAGE)
+    assert m.alloc(9000, item=s.ITEM_MALLOC) == -1
+    assert m.reg[0, s.R_PANIC] == s.P_NONE
+
+
+def test_later_generations_stay_in_their_map():
+    m = hand(generation=lay.UMAI_03, kmem_map=5, map_number=3)
+    m.alloc(9000, item=s.ITEM_MALLOC)
+    assert m.reg[0, s.R_MAP] == 3
+
+
+@pytest.mark.parametrize("flags", [0, s.F_NOWAIT])
+def test_without_map_entries_the_kernel_panics(flags):
+    state = fresh()
+    reg = np.zeros((1, s.R_COUNT), np.int64)
+    reg[0, [s.R_ITEM, s.R_SIZE, s.R_FLAGS]] = s.ITEM_MALLOC, 100, flags
+    answer = s.AGAIN
+    while answer not in (s.DONE, s.FAILED):
+        answer = int(uma.alloc(state, reg, 0))
+        reg[0, s.R_BASE] = s.NO_ENTRY
+    assert (answer, reg[0, s.R_PANIC]) == (s.FAILED, s.P_ENTRIES)
+
+
+def test_mbufs_and_clusters():
+    m = hand(generation=lay.UMA_06, nmbclusters=6)
+    assert m.state.zone[u.MBUF, [u.Z_ITEMS, u.Z_COUNT]].tolist() == [15, 128]
+    assert m.state.zone[u.CLUSTER, [u.Z_ITEMS, u.Z_MAX, u.Z_HEADER]].tolist() == [2, 3, u.COUNTED_SLABS]
+    assert m.alloc(256, item=s.ITEM_MBUF) % 256 == 0
+    assert m.granted == 256
+    first = m.alloc(2048, item=s.ITEM_MBUF)
+    assert m.granted == 2048
+    chain = m.alloc(9000, item=s.ITEM_MBUF)
+    assert m.granted == 5 * 2048
+    assert m.alloc(257, item=s.ITEM_MBUF) == -1
+    m.free(chain, item=s.ITEM_MBUF)
+    assert m.alloc(12000, item=s.ITEM_MBUF) == -1
+    m.free(first, item=s.ITEM_MBUF)
+    held = uma.census(m.state)
+    assert held["slab_items"] + held["cached_items"] + held["listed_items"] == made(m.state) - 1  # an mbuf is alive
+
+
+def made(state: uma.State) -> int:
+    """Items that the slabs of cached zones consist of."""
+    rows = state.zone[u.FIRST_CACHED :]
+    return int((rows[:, u.Z_HELD] // rows[:, u.Z_PAGES] * rows[:, u.Z_ITEMS]).sum())
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_the_working_set_is_what_was_allocated_since_the_last_tick(generation):
+    m = hand(Item(256, 0, 0), cpus=2, generation=generation)
+    for k in range(50):
+        m.free(m.alloc(256, cpu=k % 2))
+    m.tend()
+    assert m.state.zone[u.FIRST_ITEM, u.Z_WORKING] == 50
+    m.alloc(256)
+    m.tend()
+    assert m.state.zone[u.FIRST_ITEM, u.Z_WORKING] == 1
+    m.tend()
+    assert m.state.zone[u.FIRST_ITEM, u.Z_WORKING] == 0
+
+
+@pytest.mark.parametrize(("working", "slabs"), [(40, 4), (90, 0), (101, 0)])
+@pytest.mark.parametrize("generation", [0, 1])
+def test_an_early_reclaim_empties_all_buckets_and_spares_the_working_set(working, slabs, generation):
+    m = hand(Item(256, 0, 0), cpus=2, generation=generation)
+    got = [m.alloc(256, cpu=k % 2) for k in range(105)]
+    while m.state.zone[u.FIRST_ITEM, u.Z_HELD] < 7:
+        got.append(m.alloc(256))
+    got.sort()
+    for k, addr in enumerate(got):
+        if k >= 5:
+            m.free(addr, cpu=k % 2)
+    m.state.zone[u.FIRST_ITEM, u.Z_WORKING] = working + 15 * (m.state.zone[u.FIRST_ITEM, u.Z_HELD] - 7)
+    before = m.state.zone[u.FIRST_ITEM, u.Z_HELD]
+    m.tend(s.T_REAP)
+    assert before - m.state.zone[u.FIRST_ITEM, u.Z_HELD] == slabs
+    assert [pair[0] for pair in counts(m, cpu=0) + counts(m, cpu=1) if pair] == [0, 0, 0, 0]
+    assert m.state.zone[u.FIRST_ITEM, [u.Z_READY, u.Z_EMPTY]].tolist() == [u.NIL, u.NIL]
+    assert uma.census(m.state)["pages"] == balance(m)
+
+
+def test_an_early_reclaim_takes_each_cpus_lock():
+    m = hand(Item(256, 0, 0), cpus=3)
+    m.tend(s.T_REAP)
+    locks = [lock for answer, lock, _ in m.steps if answer == s.AGAIN]
+    assert locks[:4] == [0, 1, 2, zone_lock(u.FIRST_ITEM)]
+
+
+def test_reclaims_since_2004_empty_the_zones_lists_but_not_the_cpus_buckets():
+    held = {}
+    for generation in (2, 3):
+        m = hand(Item(2048, 0, 0), generation=generation)
+        for addr in [m.alloc(2048) for _ in range(400)]:
+            m.free(addr)
+        cached = uma.census(m.state)["cached_items"]
+        listed = uma.census(m.state)["listed_items"]
+        assert listed > 0
+        m.tend(s.T_REAP)
+        after = uma.census(m.state)
+        assert after["cached_items"] == cached
+        assert after["listed_items"] == (listed if generation == 2 else 0)
+        assert after["pages"] == balance(m)
+        held[generation] = after["pages"]
+    assert held[3] < held[2]
+
+
+def test_ticks_of_later_generations_have_nothing_to_do():
+    for generation in (2, 3):
+        m = hand(generation=generation)
+        m.tend()
+        assert m.answers == [s.DONE]
+
+
+def test_slabs_go_back_first_one_first_until_late_2003_then_backwards():
+    for generation in range(4):
+        m = hand(Item(9000, 0, 0), generation=generation, bucketdisable=1)
+        m.tend(s.T_REAP)  # no buckets: items go straight to slabs
+        got = [m.alloc(9000) for _ in range(4)]
+        for addr in got:
+            m.free(addr)
+        m.tend(s.T_REAP)
+        gone = [base for verb, base, nbytes in m.map_log if verb == "free" and nbytes == 3 * PAGE]
+        assert gone == (got[::-1] if generation < 2 else got)
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_without_new_buckets_items_go_straight_to_slabs(generation):
+    m = hand(Item(256, 0, 0), generation=generation, bucketdisable=1)
+    m.tend(s.T_REAP)
+    got = [m.alloc(256) for _ in range(20)]
+    assert page_order(got) == [*((1, k) for k in range(15)), *((2, k) for k in range(5))]
+    m.free(got[3])
+    assert uma.census(m.state)["bucket_pages"] == uma.census(m.state)["cached_items"] == 0
+    assert m.alloc(256) == got[3]
+    m.tend(s.T_TICK)
+    m.alloc(256)
+    assert uma.census(m.state)["bucket_pages"] == 1
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_typed_zones_may_be_kept(generation):
+    m = hand(Item(9000, 0, 0), generation=generation, bucketdisable=1, nofree=1)
+    m.tend(s.T_REAP)
+    m.free(m.alloc(9000))
+    m.free(m.alloc(2048, item=s.ITEM_MALLOC))
+    m.tend(s.T_REAP)
+    held = m.state.zone[:, u.Z_HELD]
+    assert (held[u.FIRST_ITEM], held[u.FIRST_MALLOC : u.MBUF].sum()) == (3, 0)
+
+
+def test_at_most_as_many_fills_as_cpus_at_once():
+    state = fresh(Item(9000, 0, 0), cpus=1)
+    reg = np.zeros((2, s.R_COUNT), np.int64)
+    reg[:, s.R_SIZE] = 9000
+    log = []
+    for i in (0, 1):
+        answer = s.AGAIN
+        while not (answer == s.MAP_ALLOC and reg[i, s.R_BYTES] == 3 * PAGE):
+            answer = int(uma.alloc(state, reg, i))
+            if answer == s.MAP_ALLOC and reg[i, s.R_BYTES] == PAGE:
+                log.append(PAGE * len(log))
+                reg[i, s.R_BASE] = log[-1]
+    assert state.zone[u.FIRST_ITEM, u.Z_FILLS] == 1
+    back = (reg[:, s.R_PHASE] >> moves.BACK_SHIFT) & moves.PHASE_MASK
+    assert back.tolist() == [moves.FILL, moves.SINGLE]
+
+
+def test_bad_machines_are_refused():
+    with pytest.raises(ValueError, match="generation"):
+        fresh(generation=4)
+    with pytest.raises(ValueError, match="pointer"):
+        fresh(pointer_bytes=16)
+    with pytest.raises(ValueError, match="31 bits"):
+        fresh(kva=(1 << 33) + PAGE)
+
+
+@pytest.mark.parametrize("generation", range(4))
+def test_on_lp64_headers_and_buckets_are_larger(generation):
+    m = hand(Item(20, 0, 0), generation=generation, pointer_bytes=8)
+    got = sorted(m.alloc(20) for _ in range(300))
+    assert {addr % PAGE % 24 for addr in got} == {0}
+    assert m.state.zone[u.FIRST_BUCKET, u.Z_SIZE] == 8 * (3 + (125 if generation < 2 else 16))
+    items = 161 if generation < 3 else (PAGE - 56) // 32
+    assert m.state.zone[u.FIRST_ITEM, u.Z_ITEMS] == items
+
+
+ITEMS = [Item(4096, 0, 0), Item(1360, 0, 40), Item(16, 0, 0), Item(3000, 0, 9), Item(700, 0, 300), Item(9000, 0, 12)]
+KINDS = [0, 0, 1, 2, 3, 4, 5, s.ITEM_MALLOC, s.ITEM_MALLOC, s.ITEM_MBUF, s.ITEM_MBUF]
+SIZES = {s.ITEM_MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], s.ITEM_MBUF: [100, 2048, 2048, 5000, 20000]}
+STEPS = h.lists(
+    h.tuples(
+        h.sampled_from(["alloc", "alloc", "free", "free", "tick", "reap"]),
+        h.sampled_from(KINDS),
+        h.integers(1, 60),
+        h.integers(0, 5),
+        h.integers(0, 10**6),
+    ),
+    max_size=40,
+)
+
+
+class Pair:
+    """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
+
+    def __init__(self, cpus: int, limit: int, generation: int, disable: bool) -> None:
+        given = {"nmbclusters": 120, "generation": generation, "bucketdisable": int(disable)}
+        self.hand = Hand(uma, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
+        self.naive = NaiveUma(ITEMS, generation, cpus=cpus, clusters=120, limit=limit, disable=disable)
+        self.cpus = cpus
+        self.live: list[tuple[int, int, int, int]] = []
+
+    def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> None:
+        want = self.naive.alloc(kind, size, cpu, wait)
+        addr = self.hand.alloc(size, item=kind, cpu=cpu, flags=0 if wait else s.F_NOWAIT)
+        panicked = addr < 0 and self.hand.reg[0, s.R_PANIC] == s.P_KMEM_MAP
+        assert (addr, self.hand.granted if addr >= 0 else 0, panicked) == want
+        if addr >= 0:
+            self.live.append((addr, kind, size, self.hand.granted))
+
+    def free(self, which: int, cpu: int) -> None:
+        addr, kind, size, _ = self.live.pop(which % len(self.live))
+        self.naive.free(addr, cpu)
+        self.hand.free(addr, item=kind, cpu=cpu, size=size)
+
+    def play(self, program: list) -> None:
+        for verb, kind, count, cpu, number in program:
+            if verb == "tick":
+                self.hand.tend(s.T_TICK)
+                self.naive.tick()
+            elif verb == "reap":
+                self.hand.tend(s.T_REAP)
+                self.naive.reap()
+            for k in range(count if verb == "alloc" else min(count, len(self.live)) if verb == "free" else 0):
+                if verb == "alloc":
+                    size = SIZES[kind][number % len(SIZES[kind])] if kind < 0 else ITEMS[kind].size
+                    self.alloc(kind, size, cpu % self.cpus, number % 5 > 0)
+                else:
+                    self.free(number * (k + 1), (cpu + k * (number % 3)) % self.cpus)
+            self.check()
+
+    def check(self) -> None:
+        assert self.hand.map_log == self.naive.map_log
+        held = uma.census(self.hand.state)
+        assert held["pages"] == self.naive.pages() == balance(self.hand)
+        zones = self.naive.cached()
+        rows = self.hand.state.zone[u.FIRST_CACHED :]
+        wanted = [[zone.count, zone.pages, zone.free, zone.full] for zone in zones]
+        assert rows[:, [u.Z_COUNT, u.Z_HELD, u.Z_FREE, u.Z_FULL]].tolist() == wanted
+        cached = [bucket for zone in zones for bucket in [*zone.first, *zone.second] if bucket]
+        assert held["cached_items"] == sum(len(bucket.items) for bucket in cached)
+        assert held["listed_items"] == sum(len(bucket.items) for zone in zones for bucket in zone.ready)
+        assert held["idle_slabs"] == sum(len(zone.idle) for zone in [*self.naive.own(), *zones])
+        spans = sorted(self.spans())
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+        assert all(begin % 4 == 0 for begin, _ in spans)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Memory of live objects, clusters of chains one by one."""
+        found = []
+        for addr, _, _, granted in self.live:
+            pieces = self.naive.chains.get(addr, [addr])
+            found += [(piece, piece + granted // len(pieces)) for piece in pieces]
+        return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS, h.sampled_from([1, 2, 4]), h.sampled_from([1 << 19, 3 << 20, KVA]), h.integers(0, 3), h.booleans())
+def test_random_programs_go_as_in_the_twin(program, cpus, limit, generation, disable):
+    Pair(cpus, limit, generation, disable).play(program)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS, h.sampled_from([1, 4]), h.sampled_from([0, 1]))
+def test_nothing_is_lost(program, cpus, generation):
+    pair = Pair(cpus, KVA, generation, disable=False)
+    pair.play(program)
+    while pair.live:
+        pair.free(len(pair.live) // 2, len(pair.live) % pair.cpus)
+    pair.play([("tick", 0, 0, 0, 0), ("tick", 0, 0, 0, 0), ("reap", 0, 0, 0, 0)])
+    # The CPUs keep their buckets, now empty.
+    left = uma.census(pair.hand.state)
+    assert left["pages"] == left["bucket_pages"]
+    assert left["cached_items"] == left["listed_items"] == left["slab_items"] == 0
+
+
+class Crowd:
+    """Several contexts whose operations are played step by step, in any order, over a map that counts upwards."""
+
+    def __init__(self, contexts: int, cpus: int, generation: int, seed: int) -> None:
+        self.state = fresh(*ITEMS, cpus=cpus, nmbclusters=150, generation=generation)
+        self.reg = np.zeros((contexts + 1, s.R_COUNT), np.int64)
+        self.busy: list[object] = [None] * (contexts + 1)
+        self.rng = np.random.default_rng(seed)
+        self.live: dict[int, tuple[int, int]] = {}
+        self.cpus, self.next, self.pages = cpus, 0, 0
+        self.limits = [cpus, uma.lock_count(self.state, 1)]
+
+    def begin(self, i: int, *, freeing: bool) -> None:
+        r = self.reg[i]
+        r[:] = 0
+        r[s.R_CPU] = self.rng.integers(self.cpus)
+        if freeing and self.live:
+            addr = list(self.live)[self.rng.integers(len(self.live))]
+            r[s.R_ADDR], (r[s.R_ITEM], r[s.R_SIZE]) = addr, self.live.pop(addr)
+            self.busy[i] = uma.free
+        else:
+            kind = KINDS[self.rng.integers(len(KINDS))]
+            r[s.R_ITEM], r[s.R_ADDR] = kind, -1
+            r[s.R_SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else ITEMS[kind].size
+            r[s.R_FLAGS] = self.rng.choice([0, s.F_NOWAIT])
+            self.busy[i] = uma.alloc
+
+    def step(self, i: int) -> None:
+        r = self.reg[i]
+        r[s.R_LOCK] = -1
+        verb = self.busy[i]
+        answer = int(verb(self.state, self.reg, i))
+        if r[s.R_LOCK] != -1:
+            klass, which = divmod(int(r[s.R_LOCK]), 1 << s.LOCK_SHIFT)
+            assert which < self.limits[klass]
+        if answer == s.MAP_ALLOC:
+            r[s.R_BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
+            if r[s.R_BASE] >= 0:
+                self.next += int(r[s.R_BYTES])
+                self.pages += int(r[s.R_BYTES]) // PAGE
+        elif answer == s.MAP_FREE:
+            self.pages -= int(r[s.R_BYTES]) // PAGE
+        elif answer in (s.DONE, s.FAILED):
+            if verb is uma.alloc and answer == s.DONE:
+                addr = int(r[s.R_ADDR])
+                assert addr not in self.live
+                self.live[addr] = int(r[s.R_ITEM]), int(r[s.R_SIZE])
+            self.busy[i] = None
+        else:
+            assert answer == s.AGAIN
+
+    def tend(self, i: int, why: int) -> None:
+        self.reg[i] = 0
+        self.reg[i, s.R_SIZE] = why
+        self.busy[i] = uma.tend
+
+    def finish(self, i: int) -> None:
+        while self.busy[i] is not None:
+            self.step(i)
+
+
+@pytest.mark.parametrize("generation", range(4))
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_operations_may_be_interleaved_step_by_step(cpus, generation):
+    crowd = Crowd(8, cpus, generation, seed=cpus)
+    for n in range(12000):
+        i = int(crowd.rng.integers(9))
+        if crowd.busy[i] is not None:
+            crowd.step(i)
+        elif i == 8:
+            if n % 5 == 0:
+                crowd.tend(i, int(crowd.rng.integers(2)))
+        else:
+            crowd.begin(i, freeing=bool(crowd.rng.random() < (0.3 if n // 3000 % 2 == 0 else 0.7)))
+    while any(crowd.busy) or crowd.live:
+        for i in range(9):
+            crowd.finish(i)
+            if i < 8 and crowd.live:
+                crowd.begin(i, freeing=True)
+    assert uma.census(crowd.state)["pages"] == crowd.pages
+    for why in (s.T_TICK, s.T_TICK, s.T_REAP):
+        crowd.tend(8, why)
+        crowd.finish(8)
+    left = uma.census(crowd.state)
+    assert left["pages"] == crowd.pages
+    assert not crowd.state.zone[:, [u.Z_FILLS, u.Z_GROWING]].any()
+    assert not crowd.state.chain.any()
+    if generation < 2:
+        assert left["pages"] == left["bucket_pages"]
+    assert made(crowd.state) == left["slab_items"] + left["cached_items"] + left["listed_items"]
