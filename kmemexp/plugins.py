@@ -110,7 +110,8 @@ def _join(room: str, name: str, digest: str, source: str, text: Callable[[], str
             f"{source}: {room[:-1]} {name} has been taken from {had[1]} already, with another text; after a change of "
             "the file, start a new process"
         )
-    if (Path(package.__path__[0]) / f"{name}.py").exists():
+    home = Path(package.__path__[0])
+    if (home / f"{name}.py").exists() or (home / name).is_dir():
         raise ConfigError(f"{source}: there is a built-in {room[:-1]} called {name}; choose another name")
     copy = _copy(room, name, digest)
     if not copy.exists():

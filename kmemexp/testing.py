@@ -24,7 +24,7 @@ SIZES = (1, 8, 16, 24, 60, 64, 100, 128, 192, 256, 500, 512, 800, 1024, 2048, 40
 MBUFS = (256, 256, 2048, 5000)
 MCLBYTES = 2048
 SPARE = 1.5  # how many times the pages of one round may be held after another like it, less than
-UNIT = 8  # alignment that every chunk has
+UNIT = 8  # alignment that every chunk has, unless the allocator says otherwise (MIN_ALIGN)
 
 
 class Map:
@@ -183,7 +183,8 @@ class Bench:
         if granted == 0:
             return  # malloc(0)
         span = _span(addr, item, granted)
-        assert addr % UNIT == 0, f"{addr:#x} is not aligned to {UNIT} bytes"
+        unit = getattr(self.module, "MIN_ALIGN", UNIT)
+        assert addr % unit == 0, f"{addr:#x} is not aligned to {unit} bytes"
         assert self.map.holds(*span), f"[{addr:#x}, {span[1]:#x}) is not in memory that was taken from the map"
         at = bisect_left(self.spans, span)
         for start, end in self.spans[max(at - 1, 0) : at + 1]:

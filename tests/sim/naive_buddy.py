@@ -5,7 +5,7 @@ Pages are numbers; a range is asked for in pages. What `sim.arenas.buddy` must e
 
 from dataclasses import dataclass, field
 
-from kmemexp.sim.buddy_index import pcp_batch, pcp_high, watermarks
+from kmemexp.sim.arenas.buddy.index import pcp_batch, pcp_high, watermarks
 from kmemexp.sim.slots import ATTR_SINGLE
 
 UNMOVABLE, MOVABLE, RECLAIMABLE = range(3)

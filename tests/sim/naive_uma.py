@@ -1,6 +1,6 @@
 """UMA of 2002 to 2006 once more, in plain Python written from the description alone: objects, lists, function calls.
 
-Layouts come from `uma_layout`, whose tables are tested by themselves. The first of a list is its element 0.
+Layouts come from `layout`, whose tables are tested by themselves. The first of a list is its element 0.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from naive_bsd import BumpMap
 
-from kmemexp.sim import uma_layout
+from kmemexp.sim.allocators.uma import layout as uma_layout
 from kmemexp.sim.items import Item
 
 PAGE = 4096

@@ -1,13 +1,13 @@
 """UMA of today once more, in plain Python written from the description alone: objects, lists, function calls.
 
-Layouts of slabs come from `uma_keg`, whose tables are tested by themselves.
+Layouts of slabs come from `keg`, whose tables are tested by themselves.
 """
 
 from dataclasses import dataclass, field
 
 from naive_bsd import BumpMap
 
-from kmemexp.sim import uma_keg
+from kmemexp.sim.allocators.uma_today import keg as uma_keg
 
 PAGE = 4096
 BUCKETS = (2, 4, 8, 16, 30, 62, 126, 254)

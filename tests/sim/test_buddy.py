@@ -5,9 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import buddy_index, slots
-from kmemexp.sim import buddy_zone as z
+from kmemexp.sim import slots
 from kmemexp.sim.arenas import buddy
+from kmemexp.sim.arenas.buddy import index as buddy_index
+from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
 from tests.sim.naive_buddy import NaiveZone, PlainBuddy
 

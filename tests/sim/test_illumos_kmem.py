@@ -8,13 +8,13 @@ from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 
-from kmemexp.sim import kmem_layout as layout
-from kmemexp.sim import kmem_slabs as u
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import illumos_kmem as kmem
+from kmemexp.sim.allocators.illumos_kmem import layout
+from kmemexp.sim.allocators.illumos_kmem import slabs as u
+from kmemexp.sim.allocators.illumos_kmem.consolidator import above_threshold, adjusted, reclaimable
+from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import rescaled
 from kmemexp.sim.items import Item
-from kmemexp.sim.kmem_consolidator import above_threshold, adjusted, reclaimable
-from kmemexp.sim.kmem_tend import rescaled
 
 KIB, MIB = 1 << 10, 1 << 20
 MALLOC = s.ITEM_MALLOC

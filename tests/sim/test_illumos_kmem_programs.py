@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_kmem import NaiveKmem
 
-from kmemexp.sim import kmem_slabs as u
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import illumos_kmem as kmem
+from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.items import Item
 from kmemexp.testing import check_allocator
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as h
 from naive_uma import NaiveUma
 
 from kmemexp.sim import slots as s
-from kmemexp.sim import uma_layout as lay
-from kmemexp.sim import uma_moves as moves
-from kmemexp.sim import uma_slabs as u
-from kmemexp.sim import uma_tend as tending
 from kmemexp.sim.allocators import uma
+from kmemexp.sim.allocators.uma import layout as lay
+from kmemexp.sim.allocators.uma import moves
+from kmemexp.sim.allocators.uma import slabs as u
+from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
 
 KVA = 1 << 26

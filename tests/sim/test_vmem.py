@@ -7,8 +7,8 @@ from hypothesis import strategies as hs
 
 from kmemexp.sim import segments as g
 from kmemexp.sim import slots
-from kmemexp.sim import vmem_alloc as v
 from kmemexp.sim.arenas import vmem
+from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from tests.sim import naive_vmem as naive
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as hs
 
 from kmemexp.sim import segments as g
 from kmemexp.sim import slots
-from kmemexp.sim import vmem_illumos_alloc as v
-from kmemexp.sim import vmem_illumos_layout as layout
-from kmemexp.sim import vmem_illumos_qcache as q
 from kmemexp.sim.arenas import vmem_illumos as vmem
+from kmemexp.sim.arenas.vmem_illumos import alloc as v
+from kmemexp.sim.arenas.vmem_illumos import layout
+from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from tests.sim import naive_vmem as naive
 

@@ -1,4 +1,4 @@
-"""Slabs, magazines and depot of `allocators/illumos_kmem.py`: what its steps do, without their order.
+"""Slabs, magazines and depot of `allocators/illumos_kmem`: what its steps do, without their order.
 
 A cache is a row of `cache`, a slab the row of `slab` of its first page. Buffers are named by their address / 8, and
 `word` is what lies there in memory: of a free buffer the next one of its slab, of a buffer that its owner has the
@@ -12,7 +12,7 @@ links: slots 2p and 2p + 1 for the lower and the higher subtree of the slab at p
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.kmem_layout import SLAB_BYTES
+from kmemexp.sim.allocators.illumos_kmem.layout import SLAB_BYTES
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 
 NIL = -1

@@ -30,8 +30,21 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim import uma_keg as keg
-from kmemexp.sim import uma_today_slabs as u
+from kmemexp.sim.allocators.uma_today import keg as keg
+from kmemexp.sim.allocators.uma_today import slabs as u
+from kmemexp.sim.allocators.uma_today.moves import (
+    BEGIN,
+    CLUSTER,
+    CLUSTER_SHIFT,
+    FIRST_ITEM,
+    FIRST_MALLOC,
+    MBUF,
+    MCLBYTES,
+    MSIZE,
+)
+from kmemexp.sim.allocators.uma_today.slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE, cache_pop, cache_push, wide
+from kmemexp.sim.allocators.uma_today.steps import go
+from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
@@ -48,10 +61,6 @@ from kmemexp.sim.slots import (
     R_PHASE,
     R_SIZE,
 )
-from kmemexp.sim.uma_today_moves import BEGIN, CLUSTER, CLUSTER_SHIFT, FIRST_ITEM, FIRST_MALLOC, MBUF, MCLBYTES, MSIZE
-from kmemexp.sim.uma_today_slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE, cache_pop, cache_push, wide
-from kmemexp.sim.uma_today_steps import go
-from kmemexp.sim.uma_today_tend import upkeep
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
@@ -175,7 +184,7 @@ def lock_count(st: State, klass: int) -> int:
 
 @kernel
 def alloc(st, reg, i):
-    """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in uma_today_steps."""
+    """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in `steps`."""
     if reg[i, R_PHASE] == BEGIN:
         item, size = reg[i, R_ITEM], reg[i, R_SIZE]
         z = NIL

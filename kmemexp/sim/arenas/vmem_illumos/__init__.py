@@ -4,10 +4,10 @@ An arena has a free list for each power of two, last freed first. Instant fit ta
 whose segments are large enough, and falls back to the list below when there is no such segment; best and first fit look
 at that one always; next fit goes round the segments from a rotor. A request takes the low end. If the rest belongs on
 the same list it stays where it is there. A free merges with both neighbours at once. With alignment the first segment
-of the same lists that holds an aligned range is taken (`sim.vmem_illumos_alloc`).
+of the same lists that holds an aligned range is taken (`alloc`).
 
 Map 0 is the heap. Wired memory comes from kmem_va: sizes up to `qcache_max` pages from quantum caches, whose slabs (32
-pages for 8) come from kmem_va's own segments, as larger requests do (`sim.vmem_illumos_qcache`). What kmem_va lacks it
+pages for 8) come from kmem_va's own segments, as larger requests do (`qcache`). What kmem_va lacks it
 imports from the heap, exactly as much as is asked for (with alignment, that less a page more), by instant fit, and a
 span that is wholly free goes back at once. All else in map 0, submaps among it, comes from the heap itself. Another map
 is an arena with its range as its only span. `strategy` is that of requests; imports and slabs always use instant fit.
@@ -23,7 +23,7 @@ Callers free exactly what they have allocated; another address or size, a panic 
 Left out: the magazines of the quantum caches (of one range for 4096 bytes, at first), their depot and the memory of
 their slabs' and buffers' descriptors (so slabs of equal weight are ordered by their own address, not their
 descriptor's); kmem_oversize and kmem_firewall with its guard page; vmem_hash and the memory of the hash tables (the
-arithmetic is in `sim.vmem_illumos_layout`, with that of phase and nocross); VM_ENDALLOC; sleeping, kmem_reap and the
+arithmetic is in `layout`, with that of phase and nocross); VM_ENDALLOC; sleeping, kmem_reap and the
 update every 15 s; races, so that no import is superfluous; large-page heaps.
 """
 
@@ -34,9 +34,9 @@ import numpy as np
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import segments as g
 from kmemexp.sim import slots
-from kmemexp.sim import vmem_illumos_alloc as v
-from kmemexp.sim import vmem_illumos_layout as layout
-from kmemexp.sim import vmem_illumos_qcache as q
+from kmemexp.sim.arenas.vmem_illumos import alloc as v
+from kmemexp.sim.arenas.vmem_illumos import layout as layout
+from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 
 INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = v.INSTANT_FIT, v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT

@@ -1,4 +1,4 @@
-"""What the operations of `allocators/uma_today.py` have in common: phases and locks, new slabs, buckets put away.
+"""What the operations of `allocators/uma_today` have in common: phases and locks, new slabs, buckets put away.
 
 R_PHASE holds the phase, and above it where to go on when a slab has been made (RETURN), when a bucket has been put away
 or a stack filled (THEN), which bucket zone that is (STACK), and GIVING_UP while a chain that could not be completed is
@@ -8,26 +8,7 @@ it was asked for. R_GRANTED of a free: the next cluster of the chain + 1.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import (
-    AGAIN,
-    DONE,
-    ITEM_MALLOC,
-    LOCK_SHIFT,
-    PAGE,
-    PAGE_SHIFT,
-    R_BASE,
-    R_CPU,
-    R_ITEM,
-    R_LOCK,
-    R_PHASE,
-    R_SIZE,
-    R_TARGET,
-    R_WORK,
-    R_X,
-    R_Y,
-)
-from kmemexp.sim.uma_today_slabs import (
+from kmemexp.sim.allocators.uma_today.slabs import (
     COUNT,
     D_TAKES,
     ENTRIES_SHIFT,
@@ -53,6 +34,25 @@ from kmemexp.sim.uma_today_slabs import (
     stack_pop,
     stack_push,
     wide,
+)
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.slots import (
+    AGAIN,
+    DONE,
+    ITEM_MALLOC,
+    LOCK_SHIFT,
+    PAGE,
+    PAGE_SHIFT,
+    R_BASE,
+    R_CPU,
+    R_ITEM,
+    R_LOCK,
+    R_PHASE,
+    R_SIZE,
+    R_TARGET,
+    R_WORK,
+    R_X,
+    R_Y,
 )
 
 # Zones.

@@ -1,11 +1,19 @@
-"""Upkeep of `allocators/illumos_kmem.py`: kmem_update() of every 15 seconds, kmem_reap(), larger magazines.
+"""Upkeep of `allocators/illumos_kmem`: kmem_update() of every 15 seconds, kmem_reap(), larger magazines.
 
 What comes while kmem_taskq works waits for its turn; a reap that comes during a reap, or too soon, is dropped.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.kmem_calls import BEGIN, FIRST_TASK, PHASE_MASK, cpu_lock, depot_lock, to_cache, to_depot
-from kmemexp.sim.kmem_consolidator import (
+from kmemexp.sim.allocators.illumos_kmem.calls import (
+    BEGIN,
+    FIRST_TASK,
+    PHASE_MASK,
+    cpu_lock,
+    depot_lock,
+    to_cache,
+    to_depot,
+)
+from kmemexp.sim.allocators.illumos_kmem.consolidator import (
     DEFRAG,
     ENABLE,
     NEXT,
@@ -39,9 +47,9 @@ from kmemexp.sim.kmem_consolidator import (
     free_then,
     go_next,
 )
-from kmemexp.sim.kmem_layout import KMEM_HASH_INITIAL
-from kmemexp.sim.kmem_magazines import depot_reapable, depot_take, depot_update, depot_zero
-from kmemexp.sim.kmem_slabs import (
+from kmemexp.sim.allocators.illumos_kmem.layout import KMEM_HASH_INITIAL
+from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable, depot_take, depot_update, depot_zero
+from kmemexp.sim.allocators.illumos_kmem.slabs import (
     K_BUFTOTAL,
     K_CHUNK,
     K_CONTENTION,
@@ -64,7 +72,7 @@ from kmemexp.sim.kmem_slabs import (
     slab_give,
     wide,
 )
-from kmemexp.sim.kmem_steps import go_on
+from kmemexp.sim.allocators.illumos_kmem.steps import go_on
 from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, R_FLAGS, R_LOCK, R_PHASE, R_SIZE, R_WORK, T_REAP, T_TICK
 
 INT_MAX = 0x7FFFFFFF

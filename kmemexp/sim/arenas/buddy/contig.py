@@ -6,8 +6,8 @@ What fills them is not moved away here: they must be free. `st` is the State of 
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import buddy_pcp
-from kmemexp.sim import buddy_zone as z
+from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
+from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.slots import ATTR_SINGLE
 
 # What `held` says of the first page of a range in use: pages << HELD_SHIFT | EXACT | ATTR_*.

@@ -1,4 +1,4 @@
-"""Slabs, buckets and the lists of full buckets of `allocators/uma_today.py`: what its steps do, without their order.
+"""Slabs, buckets and the lists of full buckets of `allocators/uma_today`: what its steps do, without their order.
 
 A zone is a row of `zone`; its keg has the same number. A bucket is named by its address / 8, and its 16-byte header
 and its items lie in `word` where they would lie in memory: word b is the next bucket of a list + 1 (or a note of who

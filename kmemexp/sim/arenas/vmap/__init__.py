@@ -1,10 +1,10 @@
-"""Linux's vmalloc space: lowest-address first fit, lazy freeing, pools of areas by size.
+"""Linux's vmalloc space: mm/vmalloc.c of Linux 6.12.
 
-Models mm/vmalloc.c of Linux 6.12: one tree of free ranges (`sim.vmap_tree`), and for each of up to 128 nodes pools of
-areas of exactly 1 … 256 pages (`sim.vmap_pools`). An area belongs to the node of the CPU that asked for it. Freeing
-only marks it: when more than `lazy_max_pages` are marked, one TLB flush covers them all, and each goes to its node's
-pool, or to the tree if it is too large. Before that, every pool has given a quarter of its areas to the tree; pools of
-less than four, all (the counter wraps). A request for which the tree has no room empties all pools and marked areas
+Lowest-address first fit, lazy freeing, pools of areas by size: one tree of free ranges (`tree`), and for each of up to
+128 nodes pools of areas of exactly 1 … 256 pages (`pools`). An area belongs to the node of the CPU that asked for it.
+Freeing only marks it: when more than `lazy_max_pages` are marked, one TLB flush covers them all, and each goes to its
+node's pool, or to the tree if it is too large. Before that, every pool has given a quarter of its areas to the tree;
+pools of less than four, all (the counter wraps). A request for which the tree has no room empties all pools and marked areas
 into the tree, once, and tries again. With one CPU there are no pools.
 
 An area is followed by a guard page, which counts as allocated. Submaps (ATTR_SINGLE) have none, are taken straight
@@ -27,9 +27,9 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
-from kmemexp.sim import vmap_tree as t
+from kmemexp.sim.arenas.vmap import tree as t
+from kmemexp.sim.arenas.vmap.pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
 from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
-from kmemexp.sim.vmap_pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MAX_NODES = 128

@@ -1,26 +1,10 @@
-"""Frees of `allocators/uma_today.py` beyond the fast path: one function for each phase.
+"""Frees of `allocators/uma_today` beyond the fast path: one function for each phase.
 
-The registers are described in uma_today_moves.
+The registers are described in `moves`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    MAP_FREE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_GRANTED,
-    R_MAP,
-    R_PHASE,
-    R_WORK,
-    R_X,
-    R_Y,
-)
-from kmemexp.sim.uma_today_moves import (
+from kmemexp.sim.allocators.uma_today.moves import (
     CLUSTER,
     CLUSTER_SHIFT,
     FREE_ITEM,
@@ -44,7 +28,7 @@ from kmemexp.sim.uma_today_moves import (
     to_section,
     zone_of,
 )
-from kmemexp.sim.uma_today_slabs import (
+from kmemexp.sim.allocators.uma_today.slabs import (
     CROSS,
     D_CROSS,
     ENTRIES_SHIFT,
@@ -66,6 +50,22 @@ from kmemexp.sim.uma_today_slabs import (
     slab_give,
     stack_pop,
     wide,
+)
+from kmemexp.sim.slots import (
+    DONE,
+    FAILED,
+    MAP_FREE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_MAP,
+    R_PHASE,
+    R_WORK,
+    R_X,
+    R_Y,
 )
 
 

@@ -1,4 +1,4 @@
-"""What the operations of `allocators/illumos_kmem.py` have in common: phases, locks, and calls of kmem by kmem.
+"""What the operations of `allocators/illumos_kmem` have in common: phases, locks, and calls of kmem by kmem.
 
 A hashed slab needs a kmem_slab_t and a bufctl for each buffer, a free may need a magazine, and these are buffers of
 caches as well. So an operation has a stack of calls. A call is a frame in a register: the cache, where its caller goes
@@ -9,7 +9,7 @@ when it was asked for. R_GRANTED: page of the hashed slab that is being made or 
 """
 
 from kmemexp.jit import kernel
-from kmemexp.sim.kmem_slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT
+from kmemexp.sim.allocators.illumos_kmem.slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT
 from kmemexp.sim.slots import (
     AGAIN,
     DONE,
@@ -53,7 +53,7 @@ D_SLAB = 15  # c: the kmem_slab_t is freed
 D_MAPPED = 16  # the pages are back
 HANDED_OUT = 17  # where the caller of kmem_alloc() goes on
 FREED = 18
-FIRST_TASK = 24  # from here on: phases of kmem_tend
+FIRST_TASK = 24  # from here on: phases of `upkeep_steps`
 PHASE_MASK = 63
 DEPTH_SHIFT = 6
 RETURN_MASK = 0xFF

@@ -1,6 +1,6 @@
 """FreeBSD's kernel_arena and its like: sys/kern/subr_vmem.c (03ccfdd2) and sys/vm/vm_kern.c, FreeBSD 13 to 15.
 
-An arena (`sim.vmem_alloc`) has 32 free lists of exact sizes and one for each power of two above. A request takes the
+An arena (`alloc`) has 32 free lists of exact sizes and one for each power of two above. A request takes the
 low end of the first segment that is large enough on the first list that may hold one (BEST_FIT: kva_alloc asks for it),
 looks at the lists' heads only (FIRST_FIT, then BEST_FIT), or goes round the segments (NEXT_FIT). The rest goes to the
 head of its list; a free merges with both neighbours at once.
@@ -40,8 +40,9 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import segments as g
-from kmemexp.sim import slots, uma_keg
-from kmemexp.sim import vmem_alloc as v
+from kmemexp.sim import slots
+from kmemexp.sim.allocators.uma_today import keg as uma_keg
+from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.slots import ATTR_SINGLE, NO_ENTRY, PAGE, PAGE_SHIFT
 
 BEST_FIT, FIRST_FIT, NEXT_FIT = v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT

@@ -1,10 +1,10 @@
-"""Linux 6.12's page allocator as an arena; with `plain`, a textbook binary buddy.
+"""Linux's page allocator as an arena: mm/page_alloc.c of Linux 6.12.117; with `plain`, a textbook binary buddy.
 
-Models mm/page_alloc.c of Linux 6.12.117: free lists by order and mobility, upper halves of what is split on the lists'
-heads, merging, claiming and stealing of pageblocks (`sim.buddy_zone`), per-CPU lists (`sim.buddy_pcp`). A request is
+Free lists by order and mobility, upper halves of what is split on the lists'
+heads, merging, claiming and stealing of pageblocks (`zone`), per-CPU lists (`pcp`). A request is
 served by the block that is large enough for its size and its alignment; what is not a power of two of pages gives the
 rest back page by page and is freed page by page (alloc_pages_exact). What is larger than the largest block takes the
-lowest range of wholly free largest blocks (alloc_contig_range, `sim.buddy_range`); a submap, where there is no such
+lowest range of wholly free largest blocks (alloc_contig_range, `contig`); a submap, where there is no such
 range, the lowest range of free pages, since submaps often fill their map exactly. Wired memory and submaps are
 unmovable, pageable memory is movable; nothing asks for reclaimable memory. A request that fails has all CPUs' lists
 emptied and is tried once more (__alloc_pages_direct_reclaim). Each map is a zone of its own; its whole range is free at
@@ -27,9 +27,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import buddy_index, buddy_pcp, slots
-from kmemexp.sim import buddy_zone as z
-from kmemexp.sim.buddy_range import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
+from kmemexp.sim import slots
+from kmemexp.sim.arenas.buddy import index as buddy_index
+from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
+from kmemexp.sim.arenas.buddy import zone as z
+from kmemexp.sim.arenas.buddy.contig import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
 from kmemexp.sim.slots import ATTR_PAGEABLE, NO_SPACE, PAGE_SHIFT
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
@@ -51,7 +53,7 @@ class State(NamedTuple):
     """Maps and their pages."""
 
     p: Params
-    tag: np.ndarray  # int8[rows], buddy_zone's tags
+    tag: np.ndarray  # int8[rows], tags of `zone`
     held: np.ndarray  # int32[rows], at the first page of a range in use
     link: np.ndarray  # int32[rows, 2], pages before and after on a list
     blocks: np.ndarray  # int8[pageblocks], migrate types
@@ -271,7 +273,7 @@ def release(st, m, page, cpu):
 
 
 def free_blocks(st: State, m: int) -> list[int]:
-    """Number of free blocks of each order in map `m`, as `sim.buddy_index` wants them (/proc/buddyinfo)."""
+    """Number of free blocks of each order in map `m`, as `index` wants them (/proc/buddyinfo)."""
     orders = st.p.max_order + 1
     first = m * z.TYPES * orders
     return st.lists[first : first + z.TYPES * orders, z.COUNT].reshape(z.TYPES, orders).sum(axis=0).tolist()

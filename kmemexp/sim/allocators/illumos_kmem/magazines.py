@@ -1,7 +1,7 @@
-"""Magazines of `allocators/illumos_kmem.py`: those of the CPUs, and the lists of full and empty ones in the depot."""
+"""Magazines of `allocators/illumos_kmem`: those of the CPUs, and the lists of full and empty ones in the depot."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.kmem_slabs import (
+from kmemexp.sim.allocators.illumos_kmem.slabs import (
     K_EMPTY,
     K_FULL,
     LIMIT,

@@ -1,30 +1,13 @@
-"""Upkeep of `allocators/uma.py`: the timeout of every 20 seconds, and reclaiming when memory is short.
+"""Upkeep of `allocators/uma`: the timeout of every 20 seconds, and reclaiming when memory is short.
 
 R_ITEM: how many zones have been seen to; R_GRANTED: the zone; R_X: the bucket being given back; R_Y: a CPU, or the
 first page of the slab to unmap next.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import (
-    AGAIN,
-    DONE,
-    MAP_FREE,
-    PAGE_SHIFT,
-    R_BASE,
-    R_BYTES,
-    R_GRANTED,
-    R_ITEM,
-    R_LOCK,
-    R_MAP,
-    R_PHASE,
-    R_SIZE,
-    R_X,
-    R_Y,
-    T_REAP,
-)
-from kmemexp.sim.uma_layout import UMA_03, UMA_06
-from kmemexp.sim.uma_moves import BEGIN, FREE_BUCKET, PHASE_MASK, bucket_put_back, to_free_bucket, to_zone
-from kmemexp.sim.uma_slabs import (
+from kmemexp.sim.allocators.uma.layout import UMA_03, UMA_06
+from kmemexp.sim.allocators.uma.moves import BEGIN, FREE_BUCKET, PHASE_MASK, bucket_put_back, to_free_bucket, to_zone
+from kmemexp.sim.allocators.uma.slabs import (
     ALLOC,
     FIRST_CACHED,
     FIRST_ITEM,
@@ -48,6 +31,23 @@ from kmemexp.sim.uma_slabs import (
     list_pop,
     slab_give,
     wide,
+)
+from kmemexp.sim.slots import (
+    AGAIN,
+    DONE,
+    MAP_FREE,
+    PAGE_SHIFT,
+    R_BASE,
+    R_BYTES,
+    R_GRANTED,
+    R_ITEM,
+    R_LOCK,
+    R_MAP,
+    R_PHASE,
+    R_SIZE,
+    R_X,
+    R_Y,
+    T_REAP,
 )
 
 # Phases beyond those of allocations and frees, with their locks: c a CPU's, z the zone's, o that of the headers' zone.

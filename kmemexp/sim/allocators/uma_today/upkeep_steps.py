@@ -1,28 +1,11 @@
-"""Upkeep of `allocators/uma_today.py`: the timeout of every 20 seconds, and reclaiming when memory is short.
+"""Upkeep of `allocators/uma_today`: the timeout of every 20 seconds, and reclaiming when memory is short.
 
 R_ITEM: zone; R_ADDR: domain; R_GRANTED: pass; R_X: the items that a list may keep, then the slab to unmap next, or a
 CPU; R_Y: whether the list gave anything.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import (
-    DONE,
-    MAP_FREE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_GRANTED,
-    R_ITEM,
-    R_LOCK,
-    R_MAP,
-    R_PHASE,
-    R_SIZE,
-    R_X,
-    R_Y,
-    T_REAP,
-)
-from kmemexp.sim.uma_today_moves import (
+from kmemexp.sim.allocators.uma_today.moves import (
     BEGIN,
     FIRST_BUCKET,
     FIRST_MALLOC,
@@ -38,7 +21,7 @@ from kmemexp.sim.uma_today_moves import (
     to_list,
     to_section,
 )
-from kmemexp.sim.uma_today_slabs import (
+from kmemexp.sim.allocators.uma_today.slabs import (
     ALLOC,
     COUNT,
     D_COUNT,
@@ -71,6 +54,23 @@ from kmemexp.sim.uma_today_slabs import (
     slab_give,
     update_working_set,
     wide,
+)
+from kmemexp.sim.slots import (
+    DONE,
+    MAP_FREE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_GRANTED,
+    R_ITEM,
+    R_LOCK,
+    R_MAP,
+    R_PHASE,
+    R_SIZE,
+    R_X,
+    R_Y,
+    T_REAP,
 )
 
 # What may be asked for (Params.reap).

@@ -10,8 +10,8 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import segments as g
+from kmemexp.sim.arenas.vmem_illumos.alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
 from kmemexp.sim.slots import NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
-from kmemexp.sim.vmem_illumos_alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
 
 # Columns of State.slab.
 FIRST = 0  # page + 1; 0: no slab begins in this cell

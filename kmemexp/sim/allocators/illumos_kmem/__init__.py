@@ -32,15 +32,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim import kmem_layout as layout
-from kmemexp.sim import kmem_slabs as u
+from kmemexp.sim.allocators.illumos_kmem import layout as layout
+from kmemexp.sim.allocators.illumos_kmem import slabs as u
+from kmemexp.sim.allocators.illumos_kmem.calls import BEGIN, hand_out
+from kmemexp.sim.allocators.illumos_kmem.consolidator import T_COLUMNS
+from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push
+from kmemexp.sim.allocators.illumos_kmem.slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
+from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
+from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
-from kmemexp.sim.kmem_calls import BEGIN, hand_out
-from kmemexp.sim.kmem_consolidator import T_COLUMNS
-from kmemexp.sim.kmem_magazines import cpu_pop, cpu_push
-from kmemexp.sim.kmem_slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
-from kmemexp.sim.kmem_steps import go, wanted
-from kmemexp.sim.kmem_tend import upkeep
 from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, R_ADDR, R_CPU, R_PHASE
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
@@ -163,7 +163,7 @@ def lock_count(st: State, klass: int) -> int:
 
 @kernel
 def alloc(st, reg, i):
-    """Pop from one of the CPU's magazines: kmem_cache_alloc(). The rest is in kmem_steps."""
+    """Pop from one of the CPU's magazines: kmem_cache_alloc(). The rest is in `steps`."""
     if reg[i, R_PHASE] == BEGIN:
         k = wanted(st, reg, i)
         if k != NIL:

@@ -1,4 +1,4 @@
-"""The slab consolidator of `allocators/illumos_kmem.py`, and what it shares with the rest of the upkeep.
+"""The slab consolidator of `allocators/illumos_kmem`, and what it shares with the rest of the upkeep.
 
 All upkeep is the work of one thread, kmem_taskq, one cache after the other; State.task holds its variables. Callbacks
 that move objects are a second thread's work in the kernel, which begins while the first one still scans: here all moves
@@ -7,9 +7,18 @@ buffer in a magazine, which has no owner, DONT_KNOW.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.kmem_calls import A_CPU, F_CPU, FIRST_TASK, cache_lock, call, to_cache, to_cpu, to_depot
-from kmemexp.sim.kmem_magazines import depot_reapable
-from kmemexp.sim.kmem_slabs import (
+from kmemexp.sim.allocators.illumos_kmem.calls import (
+    A_CPU,
+    F_CPU,
+    FIRST_TASK,
+    cache_lock,
+    call,
+    to_cache,
+    to_cpu,
+    to_depot,
+)
+from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable
+from kmemexp.sim.allocators.illumos_kmem.slabs import (
     K_BUFSLAB,
     K_BUFTOTAL,
     K_CHUNK,
@@ -51,7 +60,7 @@ from kmemexp.sim.kmem_slabs import (
     slab_take,
     wide,
 )
-from kmemexp.sim.kmem_steps import destroy
+from kmemexp.sim.allocators.illumos_kmem.steps import destroy
 from kmemexp.sim.slots import AGAIN, MOVE, R_ADDR, R_BASE, R_LOCK, R_OBJECT, R_PHASE
 
 KMEM_VOID_FRACTION = 8

@@ -1,4 +1,4 @@
-"""What the operations of `allocators/uma.py` have in common: phases and locks, new slabs, UMA's own zones.
+"""What the operations of `allocators/uma` have in common: phases and locks, new slabs, UMA's own zones.
 
 R_PHASE holds the phase and, above it, which of UMA's own zones an item is wanted of (OWN) and in which phase (FOR),
 where to go on when a slab has been made or a bucket given back (BACK), and flags. R_X: the bucket in hand, R_Y: the
@@ -7,6 +7,31 @@ next cluster of the chain + 1.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators.uma.layout import BUCKET_STEP, UMA_02, UMA_03
+from kmemexp.sim.allocators.uma.slabs import (
+    B_COUNT,
+    B_ENTRIES,
+    B_NEXT,
+    CLUSTER,
+    FIRST_BUCKET,
+    FIRST_ITEM,
+    MBUF,
+    NIL,
+    Z_ALLOCS,
+    Z_COUNT,
+    Z_FULL,
+    Z_GROWING,
+    Z_HEADER,
+    Z_HELD,
+    Z_MAX,
+    Z_PAGES,
+    bucket_count,
+    slab_add,
+    slab_give,
+    slab_take,
+    wide,
+    zone_of,
+)
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.slots import (
     AGAIN,
@@ -31,31 +56,6 @@ from kmemexp.sim.slots import (
     R_SIZE,
     R_X,
     R_Y,
-)
-from kmemexp.sim.uma_layout import BUCKET_STEP, UMA_02, UMA_03
-from kmemexp.sim.uma_slabs import (
-    B_COUNT,
-    B_ENTRIES,
-    B_NEXT,
-    CLUSTER,
-    FIRST_BUCKET,
-    FIRST_ITEM,
-    MBUF,
-    NIL,
-    Z_ALLOCS,
-    Z_COUNT,
-    Z_FULL,
-    Z_GROWING,
-    Z_HEADER,
-    Z_HELD,
-    Z_MAX,
-    Z_PAGES,
-    bucket_count,
-    slab_add,
-    slab_give,
-    slab_take,
-    wide,
-    zone_of,
 )
 
 MSIZE = 256

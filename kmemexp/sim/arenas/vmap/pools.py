@@ -7,7 +7,7 @@ A node has a list for each number of pages; lists of areas are linked through th
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import vmap_tree as t
+from kmemexp.sim.arenas.vmap import tree as t
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 
 POOL_SIZES = 256  # MAX_VA_SIZE_PAGES: pools for 1 … 256 pages

@@ -1,8 +1,7 @@
-"""Allocations and frees of `allocators/illumos_kmem.py` beyond the fast path: one function for each phase."""
+"""Allocations and frees of `allocators/illumos_kmem` beyond the fast path: one function for each phase."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.kmem_calls import (
+from kmemexp.sim.allocators.illumos_kmem.calls import (
     A_BUFCTL,
     A_CPU,
     A_DEPOT,
@@ -32,8 +31,8 @@ from kmemexp.sim.kmem_calls import (
     to_cpu,
     to_depot,
 )
-from kmemexp.sim.kmem_magazines import cpu_pop, cpu_push, cpu_reload, depot_give, depot_take
-from kmemexp.sim.kmem_slabs import (
+from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push, cpu_reload, depot_give, depot_take
+from kmemexp.sim.allocators.illumos_kmem.slabs import (
     BUFCTL_CACHE,
     K_ALIGN,
     K_COLOR,
@@ -67,6 +66,7 @@ from kmemexp.sim.kmem_slabs import (
     slab_take,
     wide,
 )
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.slots import (
     DONE,
     F_NOWAIT,

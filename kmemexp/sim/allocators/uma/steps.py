@@ -1,30 +1,12 @@
-"""Allocations of `allocators/uma.py` beyond the fast path, and what comes in which phase.
+"""Allocations of `allocators/uma` beyond the fast path, and what comes in which phase.
 
-The registers are described in uma_moves.
+The registers are described in `moves`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    P_NONE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_GRANTED,
-    R_MAP,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-    R_X,
-    R_Y,
-)
-from kmemexp.sim.uma_frees import begin_free, free_step, note_next
-from kmemexp.sim.uma_layout import BUCKET_MAX, BUCKET_SIZE, UMA_03
-from kmemexp.sim.uma_moves import (
+from kmemexp.sim.allocators.uma.frees import begin_free, free_step, note_next
+from kmemexp.sim.allocators.uma.layout import BUCKET_MAX, BUCKET_SIZE, UMA_03
+from kmemexp.sim.allocators.uma.moves import (
     BACK_SHIFT,
     BEGIN,
     CLUSTER_SHIFT,
@@ -59,7 +41,7 @@ from kmemexp.sim.uma_moves import (
     to_zone,
     wanted,
 )
-from kmemexp.sim.uma_slabs import (
+from kmemexp.sim.allocators.uma.slabs import (
     ALLOC,
     B_ENTRIES,
     CLUSTER,
@@ -85,6 +67,24 @@ from kmemexp.sim.uma_slabs import (
     slab_take,
     wide,
     zone_of,
+)
+from kmemexp.sim.slots import (
+    DONE,
+    FAILED,
+    P_NONE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_SIZE,
+    R_WORK,
+    R_X,
+    R_Y,
 )
 
 

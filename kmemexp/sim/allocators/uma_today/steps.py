@@ -1,30 +1,11 @@
-"""Allocations of `allocators/uma_today.py` beyond the fast path: one function for each phase.
+"""Allocations of `allocators/uma_today` beyond the fast path: one function for each phase.
 
-The registers are described in uma_today_moves.
+The registers are described in `moves`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    ITEM_MALLOC,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_GRANTED,
-    R_ITEM,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-    R_X,
-    R_Y,
-)
-from kmemexp.sim.uma_today_frees import begin_free, free_step, note_next
-from kmemexp.sim.uma_today_moves import (
+from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step, note_next
+from kmemexp.sim.allocators.uma_today.moves import (
     BEGIN,
     CLUSTER,
     CLUSTER_SHIFT,
@@ -67,7 +48,7 @@ from kmemexp.sim.uma_today_moves import (
     to_section,
     wanted,
 )
-from kmemexp.sim.uma_today_slabs import (
+from kmemexp.sim.allocators.uma_today.slabs import (
     ALLOC,
     D_COUNT,
     D_IMAX,
@@ -92,6 +73,25 @@ from kmemexp.sim.uma_today_slabs import (
     stack_pop,
     stack_push,
     wide,
+)
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.slots import (
+    DONE,
+    FAILED,
+    ITEM_MALLOC,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_ITEM,
+    R_PHASE,
+    R_SIZE,
+    R_WORK,
+    R_X,
+    R_Y,
 )
 
 

@@ -1,22 +1,7 @@
-"""Frees of `allocators/uma.py` beyond the fast path. The registers are described in uma_moves."""
+"""Frees of `allocators/uma` beyond the fast path. The registers are described in `moves`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    MAP_FREE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_GRANTED,
-    R_MAP,
-    R_PHASE,
-    R_X,
-    R_Y,
-)
-from kmemexp.sim.uma_moves import (
+from kmemexp.sim.allocators.uma.moves import (
     ADD_BUCKET,
     CLUSTER_SHIFT,
     FREE_ITEM,
@@ -29,7 +14,7 @@ from kmemexp.sim.uma_moves import (
     to_internal,
     to_zone,
 )
-from kmemexp.sim.uma_slabs import (
+from kmemexp.sim.allocators.uma.slabs import (
     CLUSTER,
     FREE,
     NIL,
@@ -47,6 +32,21 @@ from kmemexp.sim.uma_slabs import (
     slab_give,
     wide,
     zone_of,
+)
+from kmemexp.sim.slots import (
+    DONE,
+    FAILED,
+    MAP_FREE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_MAP,
+    R_PHASE,
+    R_X,
+    R_Y,
 )
 
 

@@ -2,8 +2,8 @@
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import segments as g
+from kmemexp.sim.arenas.vmem_illumos.layout import MINFREE, POPULATE_RESERVE
 from kmemexp.sim.slots import NO_SPACE, PAGE
-from kmemexp.sim.vmem_illumos_layout import MINFREE, POPULATE_RESERVE
 
 INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = range(4)
 

@@ -38,8 +38,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim import uma_layout as lay
-from kmemexp.sim import uma_slabs as u
+from kmemexp.sim.allocators.uma import layout as lay
+from kmemexp.sim.allocators.uma import slabs as u
+from kmemexp.sim.allocators.uma.moves import BEGIN, CLUSTER_SHIFT, MALLOC_UNIT, MCLBYTES, MSIZE, wanted
+from kmemexp.sim.allocators.uma.slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache_pop, cache_push, zone_of
+from kmemexp.sim.allocators.uma.steps import go
+from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
@@ -54,15 +58,12 @@ from kmemexp.sim.slots import (
     R_PHASE,
     R_SIZE,
 )
-from kmemexp.sim.uma_moves import BEGIN, CLUSTER_SHIFT, MALLOC_UNIT, MCLBYTES, MSIZE, wanted
-from kmemexp.sim.uma_slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache_pop, cache_push, zone_of
-from kmemexp.sim.uma_steps import go
-from kmemexp.sim.uma_tend import upkeep
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 LOCKS = ("adaptive/cpu", "adaptive/own")  # the CPUs' caches; a zone's lists, slabs and buckets
 KEEPS = False  # UMA drops its locks before it asks a map
 TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
+MIN_ALIGN = 4  # UMA_ALIGN_PTR of the i386
 
 MALLOC_SIZES = tuple(16 << k for k in range(9))  # kmemzones
 MAX_UNITS = 1 << 31  # words name addresses in units of a pointer, in 31 bits
@@ -167,7 +168,7 @@ def lock_count(st: State, klass: int) -> int:
 
 @kernel
 def alloc(st, reg, i):
-    """Take an item from the CPU's buckets: uma_zalloc_arg(). The rest is in uma_steps."""
+    """Take an item from the CPU's buckets: uma_zalloc_arg(). The rest is in `steps`."""
     if reg[i, R_PHASE] == BEGIN:
         z = wanted(st, reg, i)
         if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):

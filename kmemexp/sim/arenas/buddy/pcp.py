@@ -7,8 +7,8 @@ a CPU is taken to be larger than three batches (PCPF_FREE_HIGH_BATCH), as on all
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.buddy_index import PCP_BATCH_SCALE_MAX
-from kmemexp.sim.buddy_zone import (
+from kmemexp.sim.arenas.buddy.index import PCP_BATCH_SCALE_MAX
+from kmemexp.sim.arenas.buddy.zone import (
     BELOW_HIGH,
     FREE,
     HEAD,

@@ -1,4 +1,4 @@
-"""Slabs, buckets and CPUs' caches of `allocators/uma.py`: what its steps do, without their order.
+"""Slabs, buckets and CPUs' caches of `allocators/uma`: what its steps do, without their order.
 
 A bucket is named by its address in pointers, and lies in `word` where it would lie in memory: word b is the next bucket
 of a list + 1, word b + 1 its count, word b + 2 its entries, words b + 3 … its items' addresses in pointers.
@@ -7,8 +7,8 @@ of a list + 1, word b + 1 its count, word b + 2 its entries, words b + 3 … its
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT, R_WORK
-from kmemexp.sim.uma_layout import BUCKET_WORDS, UMA_03
 
 NIL = -1
 
