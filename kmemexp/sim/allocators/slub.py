@@ -1,0 +1,360 @@
+"""Linux's SLUB: mm/slub.c and mm/slab_common.c of Linux 6.12; sheaves as in 6.18 to 7.0 (2025 to 2026) as an option.
+
+A cache has slabs, blocks of 2**order pages that are nothing but objects; its free ones are linked. A CPU allocates from
+its current slab without a lock, by one compare-and-exchange. When that is used up the CPU takes what others have freed
+into it meanwhile, else the next slab of its own partial list, else several slabs of its node's partial list under the
+list lock, else of another node's, else new pages: a block of the preferred order or, if there is none, of the smallest
+that holds an object. An object is freed into its slab, whoever owns it. A slab that was full goes to the freeing CPU's
+partial list; when that has enough slabs all move to the tails of their nodes' lists. An empty slab on a node's list
+goes back to the map, unless the list is short. Nothing else ever gives memory back: no reaper, no moving.
+
+malloc and mbufs are kmalloc(): 13 sizes up to 8 KiB, then blocks of pages up to 4 MiB. Each zone is a cache of its own.
+Slabs and blocks are asked of the map by size and alignment alike, as a buddy allocator gives them.
+
+Sheaves stand before all that: arrays of objects, a main and perhaps a spare one per CPU, full and empty ones in a barn
+per cache and node. They are filled from slabs at once, and flushed at once when the barn is full. Memory for them comes
+from the slabs of kmalloc() caches.
+
+NUMA: CPU c belongs to node c * domains // cpus, and a slab to the node of the CPU that needed it. Other nodes are asked
+in order from the own on. The kernel refuses that at random (1001 of 1024 times it may) by its clock; here a counter,
+spread evenly, does. Frees of other nodes' objects pass by the sheaves.
+
+Left out: merging of caches alike; reclaimable, accounted and DMA kmalloc() caches, and random copies; debugging;
+constructors; requests for a certain node; the emergency reserves; rcu_free sheaves, prefilled ones, bulk calls. With
+sheaves, CPUs' slabs remain, as in 6.18 (7.0 takes single objects from node lists instead); an empty main sheaf becomes
+the spare one, as in 7.0. A CPU gets its first main sheaf of a cache when it first needs it, not at boot. Memory for
+sheaves passes by the sheaves of its kmalloc() cache. A sheaf that is flushed goes object by object, last first: a bulk
+free, which takes the objects of a slab together, leaves slabs and lists the same. An interrupted operation on sheaves
+does not hinder another one on its CPU. A slab on its way to a CPU is frozen when it gets there. kmem_cache_shrink() of
+all caches, an option, is one task that sees to all CPUs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import slub_layout as layout
+from kmemexp.sim import slub_slabs as u
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.items import Item
+from kmemexp.sim.sheaf_frees import sheaf_free, to_slab
+from kmemexp.sim.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
+from kmemexp.sim.slots import (
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
+    DONE,
+    FAILED,
+    MAP_FREE,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_GRANTED,
+    R_ITEM,
+    R_MAP,
+    R_PHASE,
+    R_SIZE,
+    T_REAP,
+)
+from kmemexp.sim.slub_shrink import PROMOTE_MAX, shrink
+from kmemexp.sim.slub_slabs import (
+    C_SLAB,
+    LARGE,
+    NIL,
+    PAGE_WORD_SHIFT,
+    S_CACHE,
+    S_NODE,
+    S_ORDER,
+    WORD_SHIFT,
+    cpu_pop,
+    cpu_push,
+    wide,
+)
+from kmemexp.sim.slub_steps import STAND_BITS, answer_of, slab_alloc
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+LOCKS = ("none", "spin/own", "spin/own")  # list_lock and the barn's lock: per cache and node
+KEEPS = False
+
+KMALLOC_MAX = PAGE << layout.MAX_PAGE_ORDER
+ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no object can be
+MOST_MAX_ORDER = 6  # links count to 32767 in units of 8 bytes
+MAX_KVA = (1 << 43) - 1  # pages are named by 31 bits
+MAX_SHEAF_KVA = (1 << 34) - PAGE  # so are, with sheaves, units of 8 bytes
+
+BEGIN = 0  # phases of a large kmalloc() or kfree()
+LARGE_ASKED = 15
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    sheaves: int = 0  # 1: for all caches
+    sheaf_capacity: int = 0  # objects in a sheaf at least; 0: by the rule alone
+    max_order: int = layout.SLUB_MAX_ORDER  # slub_max_order, up to 6
+    min_objects: int = 0  # slub_min_objects; 0: by the number of CPUs
+    cpu_partial: int = 1  # 0: CPUs have no partial lists (no CONFIG_SLUB_CPU_PARTIAL)
+    min_partial: int = 0  # slabs that a node's list keeps; 0: by the size of objects
+    defrag_ratio: int = 1000  # remote_node_defrag_ratio: how often other nodes are asked, of 1024
+    freelist_random: int = 0  # seed of the order of objects in new slabs (CONFIG_SLAB_FREELIST_RANDOM); 0: by address
+    shrink: int = 0  # 1: kmem_cache_shrink() of all caches when memory is short
+    domains: int = 0  # NUMA nodes; 0: 1
+
+
+class State(NamedTuple):
+    """Caches 0 to 12 are kmalloc()'s, then come the items'. See slub_slabs for columns."""
+
+    p: Params
+    map: int
+    cpus: int
+    nodes: int
+    cache_of: np.ndarray  # int16[1025], kmalloc() cache by size in units of 8 bytes; of size 0: NIL
+    cache: np.ndarray  # int64[caches, K_COLUMNS]
+    cpu: np.ndarray  # int64[caches, cpus, C_COLUMNS]
+    node: np.ndarray  # int64[caches, nodes, N_COLUMNS]
+    slab: np.ndarray  # int32[pages, S_COLUMNS]
+    link: np.ndarray  # int16[kva_bytes / 8], of a free object: the next free one, in units of 8 bytes from its slab
+    word: np.ndarray  # int32[kva_bytes / 8], what sheaves hold; int32[1] without sheaves
+    order: np.ndarray  # int16[caches, objects], permutations of the objects of a slab; int16[1, 1] if by address
+    node_of: np.ndarray  # int64[cpus]
+    first_cpu: np.ndarray  # int64[nodes], a CPU of each node
+    promote: np.ndarray  # int64[33], shrinking: slabs by number of free objects
+    defrag: np.ndarray  # int64[1], times that other nodes might have been asked
+    large: np.ndarray  # int64[1], pages of large kmalloc()s
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Make the caches, all empty. `bases` does not matter, nor do growth and limit of items.
+
+    Raises ValueError for an item beyond 4 MiB, for parameters out of range, and for 16 GiB of KVA if there are sheaves.
+    """
+    nodes = max(params.domains, 1)
+    _check(params, kva_bytes, cpus, nodes)
+    cache = _caches(params, cpus, [*layout.KMALLOC_SIZES, *(layout.cache_size(item.size) for item in items)])
+    cpu = np.full((len(cache), cpus, u.C_COLUMNS), NIL, np.int64)
+    node = np.full((len(cache), nodes, u.N_COLUMNS), NIL, np.int64)
+    node[:, :, [u.N_PARTIAL, u.N_FULLS, u.N_EMPTIES]] = 0
+    pages = -(-kva_bytes // PAGE)
+    units = np.arange(layout.KMALLOC_SIZES[-1] // 8 + 1) * 8
+    cache_of = np.searchsorted(layout.KMALLOC_SIZES, units).astype(np.int16)
+    cache_of[0] = NIL
+    node_of = np.arange(cpus, dtype=np.int64) * nodes // cpus
+    return State(
+        p=params,
+        map=map_number,
+        cpus=cpus,
+        nodes=nodes,
+        cache_of=cache_of,
+        cache=cache,
+        cpu=cpu,
+        node=node,
+        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
+        link=np.empty(pages << PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
+        word=np.empty(pages << PAGE_WORD_SHIFT if params.sheaves else 1, np.int32),  # so is this
+        order=_permutations(params, cache),
+        node_of=node_of,
+        first_cpu=np.searchsorted(node_of, np.arange(nodes)),
+        promote=np.full(PROMOTE_MAX + 1, NIL, np.int64),
+        defrag=np.zeros(1, np.int64),
+        large=np.zeros(1, np.int64),
+    )
+
+
+def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
+    """Raise ValueError for what the arrays cannot hold."""
+    if not 0 <= params.max_order <= MOST_MAX_ORDER:
+        raise ValueError(f"max_order is {params.max_order}; it must be from 0 to {MOST_MAX_ORDER}")
+    if kva_bytes > (MAX_SHEAF_KVA if params.sheaves else MAX_KVA):
+        raise ValueError(f"kva_bytes = {kva_bytes}: objects in sheaves are named by 31 bits in units of 8 bytes")
+    if nodes > cpus:
+        raise ValueError(f"domains is {nodes}, but there are {cpus} CPUs: a node without a CPU is not modelled")
+    if params.sheaves and layout.sheaf_bytes(params.sheaf_capacity) > layout.KMALLOC_SIZES[-1]:
+        raise ValueError(f"sheaf_capacity is {params.sheaf_capacity}; a sheaf must fit into 8192 bytes (1020 objects)")
+
+
+def _caches(params: Params, cpus: int, sizes: Sequence[int]) -> np.ndarray:
+    """Build State.cache."""
+    cache = np.zeros((len(sizes), u.K_COLUMNS), np.int64)
+    for row, size in zip(cache, sizes, strict=True):
+        plan = layout.layout(
+            size, cpus, max_order=params.max_order, least=params.min_objects, cpu_partial=bool(params.cpu_partial)
+        )
+        row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS, u.K_MIN_ORDER]] = size, plan.order, plan.objects, plan.min_order
+        row[[u.K_CPU_SLABS, u.K_MIN_PARTIAL]] = plan.cpu_slabs, params.min_partial or plan.min_partial
+        row[u.K_SHEAF] = layout.sheaf_capacity(size, params.sheaf_capacity)
+        row[u.K_SHEAF_CACHE] = np.searchsorted(layout.KMALLOC_SIZES, layout.sheaf_bytes(int(row[u.K_SHEAF])))
+    return cache
+
+
+def _permutations(params: Params, cache: np.ndarray) -> np.ndarray:
+    """Build State.order: of each cache a permutation that depends on the seed and the cache's number."""
+    if not params.freelist_random:
+        return np.zeros((1, 1), np.int16)
+    objects = cache[:, u.K_OBJECTS]
+    order = np.zeros((len(cache), objects.max()), np.int16)
+    for k, (row, n) in enumerate(zip(order, objects.tolist(), strict=True)):
+        row[:n] = np.random.default_rng((params.freelist_random, k)).permutation(n)
+    return order
+
+
+def lock_count(st: State, klass: int) -> int:
+    """Count the locks of a class of LOCKS."""
+    return len(st.cache) * st.nodes if klass else 1
+
+
+@kernel
+def _cache_for(st, reg, i):
+    """Cache that serves a request; NIL for none: kmalloc(0), or more than 8 KiB."""
+    if reg[i, R_ITEM] >= 0:
+        return len(layout.KMALLOC_SIZES) + reg[i, R_ITEM]
+    units = (reg[i, R_SIZE] + 7) >> WORD_SHIFT
+    return wide(st.cache_of[units]) if units < len(st.cache_of) else NIL
+
+
+@kernel
+def alloc(st, reg, i):
+    """Pop from the current slab's freelist, or from the main sheaf: slab_alloc_node(). The rest is in slub_steps."""
+    k = _cache_for(st, reg, i)
+    if k != NIL and reg[i, R_PHASE] == BEGIN:
+        word = sheaf_pop(st, k, reg[i, R_CPU]) if st.p.sheaves else cpu_pop(st, k, reg[i, R_CPU])
+        if word != NIL:
+            return hand_out(st, reg, i, k, word)
+    return _alloc_slowly(st, reg, i, k)
+
+
+@kernel
+def free(st, reg, i):
+    """Push on the current slab's freelist, or into the main sheaf: slab_free()."""
+    if reg[i, R_PHASE] == BEGIN and reg[i, R_ADDR] >= 0:
+        word, page, c = reg[i, R_ADDR] >> WORD_SHIFT, reg[i, R_ADDR] >> PAGE_SHIFT, reg[i, R_CPU]
+        k = wide(st.slab[page, S_CACHE]) - 1
+        if k >= 0:
+            slab = wide(st.slab[page, u.S_FIRST])
+            if st.p.sheaves:
+                if st.slab[slab, S_NODE] == st.node_of[c] and sheaf_push(st, k, c, word):
+                    return DONE
+            elif st.cpu[k, c, C_SLAB] == slab:
+                cpu_push(st, k, c, slab, word)
+                return DONE
+    return _free_slowly(st, reg, i)
+
+
+@kernel
+def tend(st, reg, i):
+    """Shrink all caches if that is wanted; Linux does not by itself."""
+    if reg[i, R_SIZE] != T_REAP or not st.p.shrink:
+        return DONE
+    return shrink(st, reg, i)
+
+
+@outlined
+def _alloc_slowly(st, reg, i, k):
+    """Play one step of an allocation that the fast path could not serve."""
+    if k == NIL:
+        return _large(st, reg, i)
+    if st.p.sheaves:
+        return sheaf_alloc(st, reg, i, k)
+    word = slab_alloc(st, reg, i, k)
+    if word >= 0:
+        return hand_out(st, reg, i, k, word)
+    return FAILED if word == NIL else answer_of(word)
+
+
+@kernel
+def _large(st, reg, i):
+    """kmalloc() of a block of pages, or of nothing."""
+    size = reg[i, R_SIZE]
+    if size == 0:
+        reg[i, R_ADDR] = ZERO_SIZE_PTR
+        reg[i, R_GRANTED] = 0
+        return DONE
+    if reg[i, R_PHASE] == BEGIN:
+        order = 0
+        while size > PAGE << order:
+            order += 1
+        if size > KMALLOC_MAX:
+            return FAILED
+        return ask_wired(reg, i, LARGE_ASKED, st.map, PAGE << order, PAGE << order)
+    if reg[i, R_BASE] < 0:
+        return FAILED
+    st.slab[reg[i, R_BASE] >> PAGE_SHIFT, S_CACHE] = LARGE
+    st.slab[reg[i, R_BASE] >> PAGE_SHIFT, S_ORDER] = reg[i, R_BYTES] >> PAGE_SHIFT
+    st.large[0] += reg[i, R_BYTES] >> PAGE_SHIFT
+    reg[i, R_ADDR] = reg[i, R_BASE]
+    reg[i, R_GRANTED] = reg[i, R_BYTES]
+    return DONE
+
+
+@outlined
+def _free_slowly(st, reg, i):
+    """Play one step of a free that the fast path could not do."""
+    if reg[i, R_ADDR] < 0 or reg[i, R_PHASE] == LARGE_ASKED:
+        return DONE
+    page = reg[i, R_ADDR] >> PAGE_SHIFT
+    k = wide(st.slab[page, S_CACHE]) - 1
+    if reg[i, R_PHASE] == BEGIN:
+        if k < 0:
+            return _free_large(st, reg, i, page)
+        if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), S_NODE] != st.node_of[reg[i, R_CPU]]:
+            about(reg, i, SLAB)
+    if reg[i, R_PHASE] >> STAND_BITS == SLAB:
+        return to_slab(st, reg, i)
+    return sheaf_free(st, reg, i, k)
+
+
+@kernel
+def _free_large(st, reg, i, page):
+    """Give a block of pages back."""
+    pages = wide(st.slab[page, S_ORDER])
+    st.slab[page, S_CACHE] = 0
+    st.large[0] -= pages
+    reg[i, R_PHASE] = LARGE_ASKED
+    reg[i, R_MAP] = st.map
+    reg[i, R_BASE] = page << PAGE_SHIFT
+    reg[i, R_BYTES] = pages << PAGE_SHIFT
+    return MAP_FREE
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `pages`: all that it holds, among them `large_pages` of large kmalloc()s. `slabs`, with `free_objects`: of these
+    `current_slabs` are CPUs' current ones, `cpu_partial_slabs` on CPUs' partial lists, `node_partial_slabs` on nodes';
+    `fallbacks`: slabs ever made of the smallest order for want of larger blocks. `sheaves`, with `sheaf_objects`.
+    """
+    first = np.flatnonzero((st.slab[:, S_CACHE] > 0) & (st.slab[:, u.S_FIRST] == np.arange(len(st.slab))))
+    slabs = st.slab[first].astype(np.int64)
+    depth = st.cpu[:, :, u.C_PARTIAL]
+    mains = st.cpu[:, :, [u.C_MAIN, u.C_SPARE]]
+    barns = st.node[:, :, u.N_FULLS].sum(axis=1)
+    counts = {
+        "pages": st.cache[:, u.K_PAGES].sum() + st.large[0],
+        "large_pages": st.large[0],
+        "slabs": st.cache[:, u.K_SLABS].sum(),
+        "current_slabs": (st.cpu[:, :, C_SLAB] != NIL).sum(),
+        "cpu_partial_slabs": st.slab[depth[depth != NIL], u.S_SLABS].sum(),
+        "node_partial_slabs": st.node[:, :, u.N_PARTIAL].sum(),
+        "free_objects": (slabs[:, u.S_OBJECTS] - slabs[:, u.S_INUSE]).sum() + _in_freelists(st),
+        "sheaf_objects": st.word[mains[mains != NIL] + H_SIZE].sum() + (barns * st.cache[:, u.K_SHEAF]).sum(),
+        "sheaves": (mains != NIL).sum() + barns.sum() + st.node[:, :, u.N_EMPTIES].sum(),
+        "fallbacks": st.cache[:, u.K_FALLBACKS].sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _in_freelists(st: State) -> int:
+    """Free objects on CPUs' own freelists: all are followed at once, link by link."""
+    base, at = st.cpu[:, :, C_SLAB].ravel() << PAGE_WORD_SHIFT, st.cpu[:, :, u.C_FREE].ravel()
+    count = 0
+    while (more := at != NIL).any():
+        base, at = base[more], at[more]
+        count += len(at)
+        at = st.link[base + at].astype(np.int64)
+    return count

@@ -1,0 +1,387 @@
+"""Sheaves, the layer that Linux has put before SLUB's slabs since 6.18, in `allocators/slub.py`.
+
+A sheaf is an array of objects. Each CPU has a main one and perhaps a spare one, each node's barn full and empty ones.
+A sheaf lies in memory of a kmalloc() cache, and in `State.word` at the place of that memory: its link in a barn, its
+size, its objects. R_GRANTED holds what an operation has taken out of everybody's sight: a sheaf, and a chain of objects
+on their way to slabs, linked through `State.word`.
+"""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, FAILED, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE, R_WORK
+from kmemexp.sim.slub_slabs import (
+    BARN_LOCK,
+    C_MAIN,
+    C_SPARE,
+    K_SHEAF,
+    K_SHEAF_CACHE,
+    K_SIZE,
+    N_EMPTIES,
+    N_EMPTY,
+    N_FULL,
+    N_FULLS,
+    NIL,
+    WORD_SHIFT,
+    cpu_pop,
+    lock,
+    wide,
+)
+from kmemexp.sim.slub_steps import (
+    BEGIN,
+    F_DROPPED,
+    F_FLUSH,
+    F_LIST,
+    FINISHED,
+    STAND_BITS,
+    STAND_MASK,
+    answer_of,
+    slab_alloc,
+    slab_free,
+    stand,
+)
+
+MAX_FULL_SHEAVES = 10
+BATCH_MAX = 32  # objects of the main sheaf that are flushed at once
+
+# Words of a sheaf.
+H_NEXT = 0
+H_SIZE = 1
+H_OBJECTS = 4
+
+# What an operation is about, in R_PHASE above where its call to the slab layer stands.
+START = 0  # the operation begins
+LOOK = 1  # look at the CPU's sheaves (again)
+BARN = 2  # the same under the barn's lock
+MAIN = 3  # get memory for the CPU's first main sheaf
+PUT = 4  # put an empty sheaf into the barn, under its lock
+SHEAF = 5  # get memory for a sheaf
+FILL = 6  # take objects for a sheaf from slabs
+INSTALL = 7  # give the CPU the sheaf, under the barn's lock
+UNDO = 8  # an allocation: give the objects of a sheaf that cannot be filled back to slabs
+UNSHEAF = 9  # and the sheaf
+FLUSH = 10  # a free: give the objects of the spare sheaf to slabs
+FLUSH_MORE = 11  # the same of the main sheaf, which has more than this batch
+FLUSH_LAST = 12
+SLAB = 13  # take the object itself from a slab, or give it back to one
+
+TAKEN_BITS = 32
+TAKEN_MASK = (1 << TAKEN_BITS) - 1
+
+
+@kernel
+def about(reg, i, what):
+    """Go on with something else; the slab layer has not begun with it."""
+    reg[i, R_PHASE] = what << STAND_BITS | BEGIN
+
+
+@kernel
+def taken_sheaf(reg, i):
+    """Sheaf that the operation has; NIL: none."""
+    return (reg[i, R_GRANTED] & TAKEN_MASK) - 1
+
+
+@kernel
+def taken_chain(reg, i):
+    """First object of the operation's chain; NIL: none."""
+    return (reg[i, R_GRANTED] >> TAKEN_BITS) - 1
+
+
+@kernel
+def take(reg, i, sheaf, chain):
+    """Note what the operation has."""
+    reg[i, R_GRANTED] = (chain + 1) << TAKEN_BITS | (sheaf + 1)
+
+
+@kernel
+def sheaf_pop(st, k, c):
+    """Take the last object of a CPU's main sheaf; NIL: it is empty, or there is none yet."""
+    main = st.cpu[k, c, C_MAIN]
+    if main == NIL or st.word[main + H_SIZE] == 0:
+        return NIL
+    st.word[main + H_SIZE] -= 1
+    return wide(st.word[main + H_OBJECTS + st.word[main + H_SIZE]])
+
+
+@kernel
+def sheaf_push(st, k, c, word):
+    """Put an object into a CPU's main sheaf. False: it is full, or there is none yet."""
+    main = st.cpu[k, c, C_MAIN]
+    if main == NIL or st.word[main + H_SIZE] == st.cache[k, K_SHEAF]:
+        return False
+    st.word[main + H_OBJECTS + st.word[main + H_SIZE]] = word
+    st.word[main + H_SIZE] += 1
+    return True
+
+
+@kernel
+def unload(st, sheaf, most):
+    """Take the last objects of a sheaf, `most` at most. Returns them as a chain, last first."""
+    first = last = NIL
+    size = wide(st.word[sheaf + H_SIZE])
+    for j in range(min(size, most)):
+        word = wide(st.word[sheaf + H_OBJECTS + size - 1 - j])
+        if first == NIL:
+            first = word
+        else:
+            st.word[last] = word
+        last = word
+    if last != NIL:
+        st.word[last] = NIL
+    st.word[sheaf + H_SIZE] = max(size - most, 0)
+    return first
+
+
+@kernel
+def barn_put(st, k, n, sheaf, at):
+    """Put a sheaf first in one of a barn's lists: N_FULL or N_EMPTY, followed by its count."""
+    st.word[sheaf + H_NEXT] = st.node[k, n, at]
+    st.node[k, n, at] = sheaf
+    st.node[k, n, at + 1] += 1
+
+
+@kernel
+def barn_get(st, k, n, at):
+    """Take the first sheaf of one of a barn's lists."""
+    sheaf = st.node[k, n, at]
+    st.node[k, n, at] = st.word[sheaf + H_NEXT]
+    st.node[k, n, at + 1] -= 1
+    return sheaf
+
+
+@kernel
+def swap(st, k, c):
+    """Main and spare sheaf change places."""
+    main = st.cpu[k, c, C_MAIN]
+    st.cpu[k, c, C_MAIN] = st.cpu[k, c, C_SPARE]
+    st.cpu[k, c, C_SPARE] = main
+
+
+@kernel
+def under_barn_lock(st, reg, i, k, what):
+    """Go on under the lock of the barn of this CPU's node."""
+    about(reg, i, what)
+    lock(st, reg, i, BARN_LOCK, k, st.node_of[reg[i, R_CPU]])
+    return AGAIN
+
+
+@kernel
+def under_none(st, reg, i, what):
+    """Go on without a lock."""
+    about(reg, i, what)
+    lock(st, reg, i, 0, 0, 0)
+    return AGAIN
+
+
+@kernel
+def sheaf_memory(st, reg, i, k):
+    """Take memory for an empty sheaf, from the slabs of a kmalloc() cache. Returns a word, NIL, or waits."""
+    word = slab_alloc(st, reg, i, st.cache[k, K_SHEAF_CACHE])
+    if word >= 0:
+        st.word[word + H_SIZE] = 0
+    return word
+
+
+@kernel
+def hand_out(st, reg, i, k, word):
+    """An allocation is done."""
+    reg[i, R_ADDR] = word << WORD_SHIFT
+    reg[i, R_GRANTED] = st.cache[k, K_SIZE]
+    return DONE
+
+
+@kernel
+def _popped(st, reg, i, k):
+    return hand_out(st, reg, i, k, sheaf_pop(st, k, reg[i, R_CPU]))
+
+
+@outlined
+def sheaf_alloc(st, reg, i, k):
+    """Play one step of an allocation that the main sheaf could not serve. Returns its answer."""
+    what = reg[i, R_PHASE] >> STAND_BITS
+    if what == START:
+        reg[i, R_GRANTED] = 0
+    if what <= BARN:
+        return _look(st, reg, i, k, what == BARN)
+    if what == MAIN:
+        return _first_main(st, reg, i, k)
+    if what == PUT:
+        barn_put(st, k, st.node_of[reg[i, R_CPU]], taken_sheaf(reg, i), N_EMPTY)
+        return under_none(st, reg, i, LOOK)
+    if what == SHEAF:
+        return _get_sheaf(st, reg, i, k)
+    if what == FILL:
+        return _fill(st, reg, i, k)
+    if what == INSTALL:
+        return _install(st, reg, i, k, True)
+    if what == UNDO or what == UNSHEAF:
+        return _undo(st, reg, i, k)
+    return _from_slab(st, reg, i, k)
+
+
+@kernel
+def _look(st, reg, i, k, locked):
+    """Find an object in the CPU's sheaves or a full sheaf in the barn, else see what to fill: alloc_from_pcs()."""
+    c = reg[i, R_CPU]
+    n = st.node_of[c]
+    main, spare = st.cpu[k, c, C_MAIN], st.cpu[k, c, C_SPARE]
+    if main == NIL:
+        about(reg, i, MAIN)
+        return _first_main(st, reg, i, k)
+    if st.word[main + H_SIZE] == 0 and spare != NIL and st.word[spare + H_SIZE] > 0:
+        swap(st, k, c)
+    word = sheaf_pop(st, k, c)
+    if word != NIL:
+        return hand_out(st, reg, i, k, word)
+    waits = reg[i, R_FLAGS] & F_NOWAIT == 0
+    if not locked and (st.node[k, n, N_FULLS] > 0 or (waits and spare == NIL and st.node[k, n, N_EMPTIES] > 0)):
+        return under_barn_lock(st, reg, i, k, BARN)
+    if st.node[k, n, N_FULLS] > 0:
+        st.cpu[k, c, C_MAIN] = barn_get(st, k, n, N_FULL)
+        barn_put(st, k, n, main, N_EMPTY)
+        return _popped(st, reg, i, k)
+    what = FILL
+    if not waits:
+        what = SLAB
+    elif spare != NIL:
+        st.cpu[k, c, C_SPARE] = NIL
+        take(reg, i, spare, NIL)
+    elif st.node[k, n, N_EMPTIES] > 0:
+        take(reg, i, barn_get(st, k, n, N_EMPTY), NIL)
+    else:
+        what = SHEAF
+    if locked:
+        return under_none(st, reg, i, what)
+    about(reg, i, what)
+    if what == FILL:
+        return _fill(st, reg, i, k)
+    if what == SHEAF:
+        return _get_sheaf(st, reg, i, k)
+    return _from_slab(st, reg, i, k)
+
+
+@outlined
+def _first_main(st, reg, i, k):
+    """Get the CPU its main sheaf. The kernel does that when it makes the cache."""
+    word = sheaf_memory(st, reg, i, k)
+    if word == NIL:
+        about(reg, i, SLAB)
+        return _from_slab(st, reg, i, k)
+    if word < NIL:
+        return answer_of(word)
+    return install_first(st, reg, i, k, word)
+
+
+@kernel
+def install_first(st, reg, i, k, sheaf):
+    """Give the CPU a new empty sheaf, then look again."""
+    c = reg[i, R_CPU]
+    if st.cpu[k, c, C_MAIN] == NIL:
+        st.cpu[k, c, C_MAIN] = sheaf
+    elif st.cpu[k, c, C_SPARE] == NIL:
+        st.cpu[k, c, C_SPARE] = sheaf
+    else:
+        take(reg, i, sheaf, NIL)
+        return under_barn_lock(st, reg, i, k, PUT)
+    return under_none(st, reg, i, LOOK)
+
+
+@outlined
+def _get_sheaf(st, reg, i, k):
+    word = sheaf_memory(st, reg, i, k)
+    if word == NIL:
+        about(reg, i, SLAB)
+        return _from_slab(st, reg, i, k)
+    if word < NIL:
+        return answer_of(word)
+    take(reg, i, word, NIL)
+    about(reg, i, FILL)
+    return _fill(st, reg, i, k)
+
+
+@outlined
+def _fill(st, reg, i, k):
+    """Fill the taken sheaf from slabs: refill_sheaf()."""
+    sheaf = taken_sheaf(reg, i)
+    while st.word[sheaf + H_SIZE] < st.cache[k, K_SHEAF]:
+        word = cpu_pop(st, k, reg[i, R_CPU]) if reg[i, R_PHASE] & STAND_MASK == BEGIN else NIL
+        if word == NIL:
+            word = slab_alloc(st, reg, i, k)
+        if word == NIL:
+            take(reg, i, sheaf, unload(st, sheaf, st.cache[k, K_SHEAF]))
+            about(reg, i, UNDO)
+            return _undo(st, reg, i, k)
+        if word < NIL:
+            return answer_of(word)
+        st.word[sheaf + H_OBJECTS + st.word[sheaf + H_SIZE]] = word
+        st.word[sheaf + H_SIZE] += 1
+        reg[i, R_WORK] += 1
+        about(reg, i, FILL)
+    return _install(st, reg, i, k, False)
+
+
+@kernel
+def _install(st, reg, i, k, locked):
+    """Give the CPU a full sheaf. An empty main sheaf becomes the spare one, or goes to the barn."""
+    c = reg[i, R_CPU]
+    n = st.node_of[c]
+    main, spare, sheaf = st.cpu[k, c, C_MAIN], st.cpu[k, c, C_SPARE], taken_sheaf(reg, i)
+    empty = st.word[main + H_SIZE] == 0
+    if spare == NIL:
+        st.cpu[k, c, C_SPARE] = main if empty else sheaf
+        if empty:
+            st.cpu[k, c, C_MAIN] = sheaf
+    elif not locked:
+        return under_barn_lock(st, reg, i, k, INSTALL)
+    elif empty:
+        barn_put(st, k, n, main, N_EMPTY)
+        st.cpu[k, c, C_MAIN] = sheaf
+    elif st.word[spare + H_SIZE] == 0:
+        barn_put(st, k, n, spare, N_EMPTY)
+        st.cpu[k, c, C_SPARE] = sheaf
+    else:
+        barn_put(st, k, n, sheaf, N_FULL)
+    return _popped(st, reg, i, k)
+
+
+@outlined
+def _undo(st, reg, i, k):
+    """A sheaf could not be filled: what it has got goes back to the slabs, and so does its own memory."""
+    if reg[i, R_PHASE] >> STAND_BITS == UNDO:
+        waits = free_chain(st, reg, i)
+        if waits != FINISHED:
+            return answer_of(waits)
+        about(reg, i, UNSHEAF)
+    waits = slab_free(st, reg, i, taken_sheaf(reg, i))
+    if waits != FINISHED:
+        return answer_of(waits)
+    about(reg, i, SLAB)
+    return _from_slab(st, reg, i, k)
+
+
+@kernel
+def _from_slab(st, reg, i, k):
+    word = slab_alloc(st, reg, i, k)
+    if word == NIL:
+        return FAILED
+    if word < NIL:
+        return answer_of(word)
+    return hand_out(st, reg, i, k, word)
+
+
+@outlined
+def free_chain(st, reg, i):
+    """Give the objects of the taken chain to slabs. Returns FINISHED, or waits."""
+    while True:
+        where = reg[i, R_PHASE] & STAND_MASK
+        if where == F_FLUSH or where == F_DROPPED:  # of an object that the chain is rid of
+            waits = slab_free(st, reg, i, 0)
+        else:
+            word = taken_chain(reg, i)
+            if word == NIL:
+                return FINISHED
+            after = wide(st.word[word])
+            waits = slab_free(st, reg, i, word)
+            if waits == FINISHED or reg[i, R_PHASE] & STAND_MASK != F_LIST:
+                take(reg, i, taken_sheaf(reg, i), after)
+        if waits != FINISHED:
+            return waits
+        stand(reg, i, BEGIN)

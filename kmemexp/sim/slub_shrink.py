@@ -1,0 +1,234 @@
+"""kmem_cache_shrink() of every cache in `allocators/slub.py`: CPUs are flushed, empty slabs given back, others sorted.
+
+The caches of items come first, then those of kmalloc(), the largest first. R_ADDR counts what has been done: of each
+cache its CPUs, then its nodes.
+"""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.sheaves import (
+    BATCH_MAX,
+    H_SIZE,
+    about,
+    barn_get,
+    free_chain,
+    take,
+    taken_sheaf,
+    under_barn_lock,
+    under_none,
+    unload,
+)
+from kmemexp.sim.slots import AGAIN, DONE, R_ADDR, R_CPU, R_GRANTED, R_PHASE, R_X, R_Y
+from kmemexp.sim.slub_slabs import (
+    C_MAIN,
+    C_PARTIAL,
+    C_SLAB,
+    C_SPARE,
+    K_SHEAF,
+    LIST_LOCK,
+    N_EMPTIES,
+    N_EMPTY,
+    N_FULL,
+    N_FULLS,
+    N_HEAD,
+    N_PARTIAL,
+    N_TAIL,
+    NIL,
+    S_INUSE,
+    S_NEXT,
+    S_OBJECTS,
+    add_partial,
+    lock,
+    wide,
+)
+from kmemexp.sim.slub_steps import (
+    A_DEACTIVATE,
+    BEGIN,
+    FINISHED,
+    STAND_BITS,
+    STAND_MASK,
+    answer_of,
+    deactivate,
+    drop_next,
+    flush_list,
+    slab_free,
+)
+
+PROMOTE_MAX = 32  # slabs with more free objects than this stay where they are
+
+# What is being done, in R_PHASE above where a call to the slab layer stands.
+ENTER = 0  # the next CPU or node
+CHAIN = 1  # objects of a sheaf go to slabs
+UNSHEAF = 2  # then the sheaf
+MAIN = 3  # a CPU's main sheaf is flushed
+SLAB = 4  # its current slab
+PARTIAL = 5  # its partial list
+BARN = 6  # under a barn's lock: take a sheaf
+SORT = 7  # under a list lock: sort a node's partial list
+DROP = 8  # give empty slabs back
+
+
+@outlined
+def shrink(st, reg, i):
+    """Play steps until one must wait for the driver. Returns its answer."""
+    if reg[i, R_PHASE] == 0:
+        reg[i, R_ADDR] = 0
+    while True:
+        answer = DONE
+        what = reg[i, R_PHASE] >> STAND_BITS
+        each = st.cpus + st.nodes
+        k, j = len(st.cache) - 1 - reg[i, R_ADDR] // each, reg[i, R_ADDR] % each
+        if k < 0:
+            return DONE
+        if what == ENTER:
+            answer = _enter_cpu(st, reg, i, k, j) if j < st.cpus else _enter_node(st, reg, i, k, j - st.cpus)
+        elif what == CHAIN or what == UNSHEAF or what == MAIN:
+            answer = _sheaf(st, reg, i, k, what, j < st.cpus)
+        elif what == SLAB:
+            answer = _slab(st, reg, i, k, j)
+        elif what == PARTIAL:
+            answer = _partial(st, reg, i, k, j)
+        elif what == BARN:
+            return _from_barn(st, reg, i, k, j - st.cpus)
+        elif what == SORT:
+            _sort(st, reg, i, k, j - st.cpus)
+            about(reg, i, DROP)
+        else:
+            waits = drop_next(st, reg, i)
+            if waits != FINISHED:
+                return answer_of(waits)
+            _leave(reg, i)
+        if answer != DONE:
+            return answer
+
+
+@kernel
+def _leave(reg, i):
+    """Go on to the next CPU or node."""
+    reg[i, R_ADDR] += 1
+    about(reg, i, ENTER)
+
+
+@kernel
+def _enter_cpu(st, reg, i, k, c):
+    """The kernel has each CPU do this by itself."""
+    reg[i, R_CPU] = c
+    reg[i, R_GRANTED] = 0
+    about(reg, i, SLAB)
+    if st.p.sheaves:
+        about(reg, i, MAIN)
+        spare = st.cpu[k, c, C_SPARE]
+        st.cpu[k, c, C_SPARE] = NIL
+        if spare != NIL:
+            take(reg, i, spare, unload(st, spare, st.cache[k, K_SHEAF]))
+            about(reg, i, CHAIN)
+    return DONE
+
+
+@kernel
+def _enter_node(st, reg, i, k, n):
+    reg[i, R_CPU] = st.first_cpu[n]
+    if st.node[k, n, N_FULLS] + st.node[k, n, N_EMPTIES] > 0:
+        return under_barn_lock(st, reg, i, k, BARN)
+    if st.node[k, n, N_PARTIAL] == 0:
+        _leave(reg, i)
+        return DONE
+    about(reg, i, SORT)
+    lock(st, reg, i, LIST_LOCK, k, n)
+    return AGAIN
+
+
+@kernel
+def _from_barn(st, reg, i, k, n):
+    """Take a sheaf out of the barn. The kernel takes them all at once."""
+    at = N_FULL if st.node[k, n, N_FULLS] > 0 else N_EMPTY
+    if st.node[k, n, at + 1] == 0:
+        return under_none(st, reg, i, ENTER)
+    sheaf = barn_get(st, k, n, at)
+    take(reg, i, sheaf, unload(st, sheaf, st.cache[k, K_SHEAF]))
+    return under_none(st, reg, i, CHAIN)
+
+
+@outlined
+def _sheaf(st, reg, i, k, what, of_cpu):
+    """Flush the taken chain, then give the sheaf it was in back, or go on with the main sheaf."""
+    waits = slab_free(st, reg, i, taken_sheaf(reg, i)) if what == UNSHEAF else free_chain(st, reg, i)
+    if waits != FINISHED:
+        return answer_of(waits)
+    if what == CHAIN:
+        about(reg, i, UNSHEAF)
+        return DONE
+    reg[i, R_GRANTED] = 0
+    if not of_cpu:
+        about(reg, i, ENTER)
+        return DONE
+    main = st.cpu[k, reg[i, R_CPU], C_MAIN]
+    if main != NIL and st.word[main + H_SIZE] > 0:
+        take(reg, i, NIL, unload(st, main, BATCH_MAX))
+        about(reg, i, MAIN)
+    else:
+        about(reg, i, SLAB)
+    return DONE
+
+
+@kernel
+def _slab(st, reg, i, k, c):
+    where = reg[i, R_PHASE] & STAND_MASK
+    if where == BEGIN and st.cpu[k, c, C_SLAB] != NIL:
+        waits = deactivate(st, reg, i, k, c)
+        if waits != FINISHED:
+            return answer_of(waits)
+    elif where == A_DEACTIVATE:
+        add_partial(st, k, reg[i, R_Y] >> 1, reg[i, R_Y] & 1)
+    about(reg, i, PARTIAL)
+    return DONE
+
+
+@kernel
+def _partial(st, reg, i, k, c):
+    if reg[i, R_PHASE] & STAND_MASK != BEGIN:
+        waits = slab_free(st, reg, i, 0)
+        if waits != FINISHED:
+            return answer_of(waits)
+    elif st.cpu[k, c, C_PARTIAL] != NIL:
+        slab = st.cpu[k, c, C_PARTIAL]
+        st.cpu[k, c, C_PARTIAL] = NIL
+        return answer_of(flush_list(st, reg, i, k, slab))
+    _leave(reg, i)
+    return DONE
+
+
+@outlined
+def _sort(st, reg, i, k, n):
+    """Put nearly full slabs first, the fullest first; leave empty ones, linked, in R_Y: __kmem_cache_do_shrink()."""
+    for free in range(PROMOTE_MAX + 1):
+        st.promote[free] = NIL
+    dropped = rest = last = NIL
+    slab = st.node[k, n, N_HEAD]
+    while slab != NIL:
+        after = wide(st.slab[slab, S_NEXT])
+        free = wide(st.slab[slab, S_OBJECTS]) - st.slab[slab, S_INUSE]
+        if st.slab[slab, S_INUSE] == 0:
+            st.slab[slab, S_NEXT] = dropped
+            dropped = slab
+        elif free <= PROMOTE_MAX:
+            st.slab[slab, S_NEXT] = st.promote[free]
+            st.promote[free] = slab
+        else:
+            st.slab[slab, S_NEXT] = NIL
+            if last == NIL:
+                rest = slab
+            else:
+                st.slab[last, S_NEXT] = slab
+            last = slab
+        slab = after
+    st.promote[0] = rest
+    st.node[k, n, N_HEAD] = st.node[k, n, N_TAIL] = NIL
+    st.node[k, n, N_PARTIAL] = 0
+    for free in range(1, PROMOTE_MAX + 2):
+        slab = st.promote[free % (PROMOTE_MAX + 1)]
+        while slab != NIL:
+            after = wide(st.slab[slab, S_NEXT])
+            add_partial(st, k, slab, 1)
+            slab = after
+    reg[i, R_Y] = dropped
+    reg[i, R_X] = NIL

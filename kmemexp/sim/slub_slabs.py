@@ -1,0 +1,288 @@
+"""Slabs and their lists in `allocators/slub.py`: what a step does to a CPU's slab, a node's list, new pages.
+
+Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free object, its offset from the slab's start.
+`slab` is the number of a slab's first page.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.slots import LOCK_SHIFT, PAGE_SHIFT, R_LOCK, R_WORK
+
+NIL = -1
+WORD_SHIFT = 3
+PAGE_WORD_SHIFT = PAGE_SHIFT - WORD_SHIFT
+
+# Columns of State.cache.
+K_SIZE = 0
+K_ORDER = 1
+K_OBJECTS = 2  # in a slab of that order
+K_MIN_ORDER = 3
+K_CPU_SLABS = 4  # cpu_partial_slabs; 0: CPUs have no partial lists
+K_MIN_PARTIAL = 5
+K_PAGES = 6  # pages held
+K_SLABS = 7  # slabs held
+K_MADE = 8  # slabs ever made
+K_FALLBACKS = 9  # of these, of the minimum order instead (ORDER_FALLBACK)
+K_SHEAF = 10  # objects in a sheaf
+K_SHEAF_CACHE = 11  # cache that sheaves come from
+K_COLUMNS = 12
+
+# Columns of State.cpu (struct kmem_cache_cpu, struct slub_percpu_sheaves).
+C_SLAB = 0  # the current slab, frozen
+C_FREE = 1  # first object of the CPU's own freelist in it
+C_PARTIAL = 2  # first slab of the CPU's partial list
+C_MAIN = 3  # word of the main sheaf
+C_SPARE = 4
+C_COLUMNS = 5
+
+# Columns of State.node (struct kmem_cache_node, struct node_barn).
+N_HEAD = 0  # partial list
+N_TAIL = 1
+N_PARTIAL = 2  # slabs on it
+N_FULL = 3  # first full sheaf
+N_FULLS = 4
+N_EMPTY = 5  # first empty sheaf
+N_EMPTIES = 6
+N_COLUMNS = 7
+
+# Columns of State.slab (struct slab), in the row of the first page, but for the first two: in those of all pages.
+S_CACHE = 0  # cache + 1; LARGE: pages of a large kmalloc(); 0: none of ours
+S_FIRST = 1
+S_FREE = 2  # first object of the slab's freelist; of a frozen one, of what other CPUs have freed
+S_INUSE = 3  # objects that are not on it
+S_OBJECTS = 4
+S_ORDER = 5
+S_NODE = 6
+S_FROZEN = 7  # 1: a CPU's current slab
+S_LISTED = 8  # 1: on a node's partial list
+S_NEXT = 9
+S_PREV = 10
+S_SLABS = 11  # slabs on a CPU's partial list from this one on
+S_COLUMNS = 12
+LARGE = -1
+
+START_STEP = 7919  # a prime: how far in its permutation a cache goes on with each slab
+
+LIST_LOCK = 1  # places in LOCKS
+BARN_LOCK = 2
+
+
+@kernel
+def wide(x):
+    """Make an int64 of a small integer, so that sums do not overflow."""
+    return np.int64(x)
+
+
+@kernel
+def lock(st, reg, i, klass, k, n):
+    """Name the lock of the next step: that of cache `k` and node `n`, or none (class 0)."""
+    reg[i, R_LOCK] = klass << LOCK_SHIFT | (k * st.nodes + n if klass else 0)
+
+
+@kernel
+def cpu_pop(st, k, c):
+    """Take the first object of a CPU's own freelist; NIL without one."""
+    at = st.cpu[k, c, C_FREE]
+    if at == NIL:
+        return NIL
+    word = (st.cpu[k, c, C_SLAB] << PAGE_WORD_SHIFT) + at
+    st.cpu[k, c, C_FREE] = st.link[word]
+    return word
+
+
+@kernel
+def cpu_push(st, k, c, slab, word):
+    """Free an object of a CPU's current slab on that CPU."""
+    st.link[word] = st.cpu[k, c, C_FREE]
+    st.cpu[k, c, C_FREE] = word - (slab << PAGE_WORD_SHIFT)
+
+
+@kernel
+def make_current(st, k, c, slab):
+    """Freeze a slab with free objects as a CPU's current one; its freelist becomes the CPU's."""
+    st.cpu[k, c, C_SLAB] = slab
+    st.cpu[k, c, C_FREE] = st.slab[slab, S_FREE]
+    st.slab[slab, S_FREE] = NIL
+    st.slab[slab, S_INUSE] = st.slab[slab, S_OBJECTS]
+    st.slab[slab, S_FROZEN] = 1
+
+
+@kernel
+def refill_cpu(st, k, c):
+    """Take what others have freed into the current slab, else the CPU's next partial slab. Returns a word or NIL."""
+    slab = st.cpu[k, c, C_SLAB]
+    if slab != NIL:
+        if st.slab[slab, S_FREE] != NIL:
+            make_current(st, k, c, slab)
+            return cpu_pop(st, k, c)
+        st.slab[slab, S_FROZEN] = 0  # full now, and on no list
+        st.cpu[k, c, C_SLAB] = NIL
+    slab = st.cpu[k, c, C_PARTIAL]
+    if slab == NIL:
+        return NIL
+    st.cpu[k, c, C_PARTIAL] = st.slab[slab, S_NEXT]
+    make_current(st, k, c, slab)
+    return cpu_pop(st, k, c)
+
+
+@kernel
+def push_cpu_partial(st, k, c, slab):
+    """Put a slab at the head of a CPU's partial list."""
+    before = st.cpu[k, c, C_PARTIAL]
+    st.slab[slab, S_SLABS] = 1 + (st.slab[before, S_SLABS] if before != NIL else 0)
+    st.slab[slab, S_NEXT] = before
+    st.cpu[k, c, C_PARTIAL] = slab
+
+
+@kernel
+def add_partial(st, k, slab, tail):
+    """Put a slab on its node's list, at the head or the tail."""
+    n = wide(st.slab[slab, S_NODE])
+    first, last = st.node[k, n, N_HEAD], st.node[k, n, N_TAIL]
+    st.slab[slab, S_LISTED] = 1
+    st.node[k, n, N_PARTIAL] += 1
+    if tail:
+        st.slab[slab, S_NEXT] = NIL
+        st.slab[slab, S_PREV] = last
+        st.node[k, n, N_TAIL] = slab
+        if last == NIL:
+            st.node[k, n, N_HEAD] = slab
+        else:
+            st.slab[last, S_NEXT] = slab
+    else:
+        st.slab[slab, S_NEXT] = first
+        st.slab[slab, S_PREV] = NIL
+        st.node[k, n, N_HEAD] = slab
+        if first == NIL:
+            st.node[k, n, N_TAIL] = slab
+        else:
+            st.slab[first, S_PREV] = slab
+
+
+@kernel
+def remove_partial(st, k, slab):
+    """Take a slab off its node's list."""
+    n = wide(st.slab[slab, S_NODE])
+    after, before = wide(st.slab[slab, S_NEXT]), wide(st.slab[slab, S_PREV])
+    st.slab[slab, S_LISTED] = 0
+    st.node[k, n, N_PARTIAL] -= 1
+    if before == NIL:
+        st.node[k, n, N_HEAD] = after
+    else:
+        st.slab[before, S_NEXT] = after
+    if after == NIL:
+        st.node[k, n, N_TAIL] = before
+    else:
+        st.slab[after, S_PREV] = before
+
+
+@kernel
+def take_partial(st, k, c, n):
+    """Take the first slab of node `n`, and move some more to CPU `c`'s partial list: get_partial_node(). NIL: none."""
+    found = st.node[k, n, N_HEAD]
+    if found == NIL:
+        return NIL
+    remove_partial(st, k, found)
+    most = st.cache[k, K_CPU_SLABS]
+    moved = 0 if most else NIL
+    while 0 <= moved <= most // 2:
+        slab = st.node[k, n, N_HEAD]
+        if slab == NIL:
+            break
+        remove_partial(st, k, slab)
+        push_cpu_partial(st, k, c, slab)
+        moved += 1
+    return found
+
+
+@kernel
+def superfluous(st, k, slab):
+    """Whether a slab is empty, and its node has enough partial ones."""
+    n = wide(st.slab[slab, S_NODE])
+    return st.slab[slab, S_INUSE] == 0 and st.node[k, n, N_PARTIAL] >= st.cache[k, K_MIN_PARTIAL]
+
+
+@kernel
+def unfreeze(st, k, c):
+    """Take a CPU's current slab away from it; the CPU's freelist comes before what others freed: deactivate_slab()."""
+    slab, first = st.cpu[k, c, C_SLAB], st.cpu[k, c, C_FREE]
+    st.cpu[k, c, C_SLAB] = st.cpu[k, c, C_FREE] = NIL
+    st.slab[slab, S_FROZEN] = 0
+    if first == NIL:
+        return slab
+    base = slab << PAGE_WORD_SHIFT
+    last = first
+    st.slab[slab, S_INUSE] -= 1
+    while st.link[base + last] != NIL:
+        last = wide(st.link[base + last])
+        st.slab[slab, S_INUSE] -= 1
+    st.link[base + last] = st.slab[slab, S_FREE]
+    st.slab[slab, S_FREE] = first
+    return slab
+
+
+@kernel
+def new_slab(st, reg, i, k, slab, order, n):
+    """Make a slab of pages; its objects are threaded in order of address, or as the cache's permutation says."""
+    size = st.cache[k, K_SIZE]
+    objects = (1 << (order + PAGE_SHIFT)) // size
+    for page in range(slab, slab + (1 << order)):
+        st.slab[page, S_CACHE] = k + 1
+        st.slab[page, S_FIRST] = slab
+    if st.p.freelist_random and objects > 1:
+        first = _thread_shuffled(st, k, slab, objects)
+    else:
+        first = _thread(st, slab << PAGE_WORD_SHIFT, size >> WORD_SHIFT, objects)
+    st.slab[slab, S_FREE] = first
+    st.slab[slab, S_INUSE] = 0
+    st.slab[slab, S_OBJECTS] = objects
+    st.slab[slab, S_ORDER] = order
+    st.slab[slab, S_NODE] = n
+    st.slab[slab, S_FROZEN] = 0
+    st.slab[slab, S_LISTED] = 0
+    st.cache[k, K_PAGES] += 1 << order
+    st.cache[k, K_SLABS] += 1
+    st.cache[k, K_MADE] += 1
+    reg[i, R_WORK] += objects - 1
+
+
+@kernel
+def _thread(st, base, step, objects):
+    """Link all objects, ascending. Returns the first."""
+    last = (objects - 1) * step
+    for at in range(0, last, step):
+        st.link[base + at] = at + step
+    st.link[base + last] = NIL
+    return 0
+
+
+@kernel
+def _thread_shuffled(st, k, slab, objects):
+    """Link all objects in the order of the cache's permutation, from another place in it each time."""
+    base, step = slab << PAGE_WORD_SHIFT, st.cache[k, K_SIZE] >> WORD_SHIFT
+    count = st.cache[k, K_OBJECTS]
+    start = st.cache[k, K_MADE] * START_STEP % count
+    first = last = NIL
+    for j in range(count):
+        at = wide(st.order[k, (start + j) % count]) * step
+        if at >= objects * step:  # a slab of the minimum order holds fewer
+            continue
+        if first == NIL:
+            first = at
+        else:
+            st.link[base + last] = at
+        last = at
+    st.link[base + last] = NIL
+    return first
+
+
+@kernel
+def forget_slab(st, k, slab):
+    """A slab's pages are no longer ours. Returns its order."""
+    order = wide(st.slab[slab, S_ORDER])
+    for page in range(slab, slab + (1 << order)):
+        st.slab[page, S_CACHE] = 0
+    st.cache[k, K_PAGES] -= 1 << order
+    st.cache[k, K_SLABS] -= 1
+    return order
