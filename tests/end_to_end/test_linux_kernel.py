@@ -1,13 +1,13 @@
-"""Figures of a running Linux kernel: its slab layouts and the what its kmalloc() grants are the model's."""
+"""Figures of a running Linux kernel: slab layouts, and the size classes of all its kmalloc() calls."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kmemexp.sim import slub_layout as layout
-from kmemexp.sim import slub_slabs as u
 from kmemexp.sim.allocators import slub
+from kmemexp.sim.allocators.slub import layout
+from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import PAGE
 from kmemexp.workload.traces import schema as sc

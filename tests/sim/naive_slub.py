@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kmemexp.sim import slub_layout as layout
+from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.items import Item
 
 PAGE = 4096

@@ -5,9 +5,9 @@ import pytest
 from hand import Hand
 
 from kmemexp.sim import slots as s
-from kmemexp.sim import slub_layout as layout
-from kmemexp.sim import slub_slabs as u
 from kmemexp.sim.allocators import slub
+from kmemexp.sim.allocators.slub import layout
+from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -11,8 +11,8 @@ from naive_slub import Cache, NaiveSlub
 
 from kmemexp import testing
 from kmemexp.sim import slots as s
-from kmemexp.sim import slub_slabs as u
 from kmemexp.sim.allocators import slub
+from kmemexp.sim.allocators.slub import slabs as u
 
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4

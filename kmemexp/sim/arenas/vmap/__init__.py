@@ -4,8 +4,8 @@ Lowest-address first fit, lazy freeing, pools of areas by size: one tree of free
 128 nodes pools of areas of exactly 1 … 256 pages (`pools`). An area belongs to the node of the CPU that asked for it.
 Freeing only marks it: when more than `lazy_max_pages` are marked, one TLB flush covers them all, and each goes to its
 node's pool, or to the tree if it is too large. Before that, every pool has given a quarter of its areas to the tree;
-pools of less than four, all (the counter wraps). A request for which the tree has no room empties all pools and marked areas
-into the tree, once, and tries again. With one CPU there are no pools.
+pools of less than four, all (the counter wraps). A request for which the tree has no room empties all pools and marked
+areas into the tree, once, and tries again. With one CPU there are no pools.
 
 An area is followed by a guard page, which counts as allocated. Submaps (ATTR_SINGLE) have none, are taken straight
 from the tree and go straight back. Each map is such a space of its own. Free memory is all that is not in use: marked

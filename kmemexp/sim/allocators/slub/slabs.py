@@ -1,4 +1,4 @@
-"""Slabs and their lists in `allocators/slub.py`: what a step does to a CPU's slab, a node's list, new pages.
+"""Slabs and their lists in `allocators/slub`: what a step does to a CPU's slab, a node's list, new pages.
 
 Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free object, its offset from the slab's start.
 `slab` is the number of a slab's first page.

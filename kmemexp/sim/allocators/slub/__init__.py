@@ -35,12 +35,27 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slub_layout as layout
-from kmemexp.sim import slub_slabs as u
+from kmemexp.sim.allocators.slub import layout as layout
+from kmemexp.sim.allocators.slub import slabs as u
+from kmemexp.sim.allocators.slub.sheaf_frees import sheaf_free, to_slab
+from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
+from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
+from kmemexp.sim.allocators.slub.slabs import (
+    C_SLAB,
+    LARGE,
+    NIL,
+    PAGE_WORD_SHIFT,
+    S_CACHE,
+    S_NODE,
+    S_ORDER,
+    WORD_SHIFT,
+    cpu_pop,
+    cpu_push,
+    wide,
+)
+from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.sheaf_frees import sheaf_free, to_slab
-from kmemexp.sim.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
@@ -61,24 +76,9 @@ from kmemexp.sim.slots import (
     R_SIZE,
     T_REAP,
 )
-from kmemexp.sim.slub_shrink import PROMOTE_MAX, shrink
-from kmemexp.sim.slub_slabs import (
-    C_SLAB,
-    LARGE,
-    NIL,
-    PAGE_WORD_SHIFT,
-    S_CACHE,
-    S_NODE,
-    S_ORDER,
-    WORD_SHIFT,
-    cpu_pop,
-    cpu_push,
-    wide,
-)
-from kmemexp.sim.slub_steps import STAND_BITS, answer_of, slab_alloc
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
-LOCKS = ("none", "spin/own", "spin/own")  # list_lock and the barn's lock: per cache and node
+LOCKS = ("none", "splhigh+spin/own", "splhigh+spin/own")  # list_lock and the barn's lock: per cache and node
 KEEPS = False
 
 KMALLOC_MAX = PAGE << layout.MAX_PAGE_ORDER
@@ -107,7 +107,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """Caches 0 to 12 are kmalloc()'s, then come the items'. See slub_slabs for columns."""
+    """Caches 0 to 12 are kmalloc()'s, then come the items'. See `slabs` for columns."""
 
     p: Params
     map: int
@@ -220,7 +220,7 @@ def _cache_for(st, reg, i):
 
 @kernel
 def alloc(st, reg, i):
-    """Pop from the current slab's freelist, or from the main sheaf: slab_alloc_node(). The rest is in slub_steps."""
+    """Pop from the current slab's freelist, or from the main sheaf: slab_alloc_node(). The rest is in `steps`."""
     k = _cache_for(st, reg, i)
     if k != NIL and reg[i, R_PHASE] == BEGIN:
         word = sheaf_pop(st, k, reg[i, R_CPU]) if st.p.sheaves else cpu_pop(st, k, reg[i, R_CPU])

@@ -1,11 +1,11 @@
-"""kmem_cache_shrink() of every cache in `allocators/slub.py`: CPUs are flushed, empty slabs given back, others sorted.
+"""kmem_cache_shrink() of every cache in `allocators/slub`: CPUs are flushed, empty slabs given back, others sorted.
 
 The caches of items come first, then those of kmalloc(), the largest first. R_ADDR counts what has been done: of each
 cache its CPUs, then its nodes.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.sheaves import (
+from kmemexp.sim.allocators.slub.sheaves import (
     BATCH_MAX,
     H_SIZE,
     about,
@@ -17,8 +17,7 @@ from kmemexp.sim.sheaves import (
     under_none,
     unload,
 )
-from kmemexp.sim.slots import AGAIN, DONE, R_ADDR, R_CPU, R_GRANTED, R_PHASE, R_X, R_Y
-from kmemexp.sim.slub_slabs import (
+from kmemexp.sim.allocators.slub.slabs import (
     C_MAIN,
     C_PARTIAL,
     C_SLAB,
@@ -40,7 +39,7 @@ from kmemexp.sim.slub_slabs import (
     lock,
     wide,
 )
-from kmemexp.sim.slub_steps import (
+from kmemexp.sim.allocators.slub.steps import (
     A_DEACTIVATE,
     BEGIN,
     FINISHED,
@@ -52,6 +51,7 @@ from kmemexp.sim.slub_steps import (
     flush_list,
     slab_free,
 )
+from kmemexp.sim.slots import AGAIN, DONE, R_ADDR, R_CPU, R_GRANTED, R_PHASE, R_X, R_Y
 
 PROMOTE_MAX = 32  # slabs with more free objects than this stay where they are
 

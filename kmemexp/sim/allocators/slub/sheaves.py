@@ -1,4 +1,4 @@
-"""Sheaves, the layer that Linux has put before SLUB's slabs since 6.18, in `allocators/slub.py`.
+"""Sheaves, the layer that Linux has put before SLUB's slabs since 6.18, in `allocators/slub`.
 
 A sheaf is an array of objects. Each CPU has a main one and perhaps a spare one, each node's barn full and empty ones.
 A sheaf lies in memory of a kmalloc() cache, and in `State.word` at the place of that memory: its link in a barn, its
@@ -7,8 +7,7 @@ on their way to slabs, linked through `State.word`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, FAILED, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE, R_WORK
-from kmemexp.sim.slub_slabs import (
+from kmemexp.sim.allocators.slub.slabs import (
     BARN_LOCK,
     C_MAIN,
     C_SPARE,
@@ -25,7 +24,7 @@ from kmemexp.sim.slub_slabs import (
     lock,
     wide,
 )
-from kmemexp.sim.slub_steps import (
+from kmemexp.sim.allocators.slub.steps import (
     BEGIN,
     F_DROPPED,
     F_FLUSH,
@@ -38,6 +37,7 @@ from kmemexp.sim.slub_steps import (
     slab_free,
     stand,
 )
+from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, FAILED, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE, R_WORK
 
 MAX_FULL_SHEAVES = 10
 BATCH_MAX = 32  # objects of the main sheaf that are flushed at once

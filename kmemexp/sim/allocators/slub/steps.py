@@ -1,4 +1,4 @@
-"""Allocations and frees in `allocators/slub.py` beyond the current slab, step by step, whoever they are for.
+"""Allocations and frees in `allocators/slub` beyond the current slab, step by step, whoever they are for.
 
 R_PHASE holds where such a call stands (the lower bits) and what it is for (the upper). A call returns a word of 0 or
 more (an allocation), NIL (an allocation without memory) or FINISHED (a free), or else it waits for the driver:
@@ -6,9 +6,7 @@ more (an allocation), NIL (an allocation without memory) or FINISHED (a free), o
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import AGAIN, MAP_ALLOC, MAP_FREE, PAGE_SHIFT, R_BASE, R_BYTES, R_CPU, R_MAP, R_PHASE, R_X, R_Y
-from kmemexp.sim.slub_slabs import (
+from kmemexp.sim.allocators.slub.slabs import (
     C_PARTIAL,
     C_SLAB,
     K_CPU_SLABS,
@@ -44,6 +42,8 @@ from kmemexp.sim.slub_slabs import (
     unfreeze,
     wide,
 )
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.slots import AGAIN, MAP_ALLOC, MAP_FREE, PAGE_SHIFT, R_BASE, R_BYTES, R_CPU, R_MAP, R_PHASE, R_X, R_Y
 
 # Where a call stands.
 BEGIN = 0

@@ -1,7 +1,7 @@
 """Frees into sheaves (see `sheaves.py`): one function for each thing that a free may be about."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.sheaves import (
+from kmemexp.sim.allocators.slub.sheaves import (
     BARN,
     BATCH_MAX,
     FLUSH,
@@ -30,9 +30,19 @@ from kmemexp.sim.sheaves import (
     under_none,
     unload,
 )
+from kmemexp.sim.allocators.slub.slabs import (
+    C_MAIN,
+    C_SPARE,
+    K_SHEAF,
+    N_EMPTIES,
+    N_EMPTY,
+    N_FULL,
+    N_FULLS,
+    NIL,
+    WORD_SHIFT,
+)
+from kmemexp.sim.allocators.slub.steps import FINISHED, STAND_BITS, answer_of, slab_free
 from kmemexp.sim.slots import DONE, F_NOWAIT, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE
-from kmemexp.sim.slub_slabs import C_MAIN, C_SPARE, K_SHEAF, N_EMPTIES, N_EMPTY, N_FULL, N_FULLS, NIL, WORD_SHIFT
-from kmemexp.sim.slub_steps import FINISHED, STAND_BITS, answer_of, slab_free
 
 
 @outlined
