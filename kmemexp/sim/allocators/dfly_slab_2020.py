@@ -1,0 +1,381 @@
+"""DragonFly's slab allocator as of July 2020: sys/kern/kern_slaballoc.c, sys/sys/slaballoc.h (f875a8ee), x86_64.
+
+Zones, chunk classes and the sliding first index are those of 2003 (`dfly_slab.py`). What has changed since: a zone
+keeps one last-in first-out list of freed chunks (2010). A chunk freed on another CPU is pushed on a second list of its
+zone without a lock; its owner gets a passive IPI only if that list was empty and the zone has said that it is off its
+class's list. The owner takes such chunks over, behind its own, when it hands out its last one, when the IPI comes, and
+every 10 s (slab_cleanup(), 2013). Chunks come from the tail of a class's list; new zones, and full ones that get their
+first chunk back, go to its head, so that old zones may empty (2015). A wholly free zone goes to its CPU's FreeZones if
+its class has another and no IPI is under way to it; the newest is used again, the oldest is unmapped by a malloc() that
+may sleep, beyond a threshold that grows with memory and shrinks with CPUs (2020). Requests of 4096 and 8192 bytes use
+zones (2007); larger whole pages and what reaches ZoneLimit go to the map. Freed by an interrupt or an interrupt thread,
+such a block still waits on FreeOvZones for a malloc() that may sleep, which now unmaps the oldest first.
+
+The allocator goes by R_SIZE alone, like that of 2003. A zone that has said that it is off its list goes on saying so
+when its owner frees into it; only a message, or taking over chunks with the last one, ends that. So the code has it.
+
+Left out: the limit of each malloc type; M_NULLOK, M_POWEROF2, M_CACHEALIGN, M_ZERO; the bitmaps of INVARIANTS kernels;
+the instants between the instructions of a lock-free push. A passive IPI costs what any does, though it waits for the
+target's next poll. slab_cleanup() runs on one CPU for all, a step for each, not in a callout on each. Whether the map
+is locked while a request waits for pages (it no longer is) is for the memory's configuration to say.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.allocators.dfly_slab import (
+    MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
+    NIL,
+    NZONES,
+    ZALLOC_MAX_ZONE_SIZE,
+    ZALLOC_MIN_ZONE_SIZE,
+    ZALLOC_ZONE_LIMIT,
+    ZERO_LENGTH_PTR,
+    zone_index,
+    zone_size,
+)
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.dfly_slab_2020_zones import (
+    CHUNK,
+    FREE_OVER,
+    FREE_OVER_LAST,
+    FREE_ZONES,
+    FREE_ZONES_COUNT,
+    FREE_ZONES_LAST,
+    KLASS,
+    N_FREE,
+    N_MAX,
+    NEXT,
+    OWNER,
+    REMOTE,
+    U_END,
+    U_INDEX,
+    ZONE_COLUMNS,
+    begin_zone,
+    off_free_zones,
+    put,
+    put_remote,
+    signalled,
+    sweep,
+    take,
+)
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    AGAIN,
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
+    DONE,
+    F_HARD,
+    F_NOWAIT,
+    F_SOFT,
+    FAILED,
+    IPI,
+    MAP_FREE,
+    NO_ENTRY,
+    NO_SPACE,
+    P_ENTRIES,
+    P_KERNEL_MAP,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_FLAGS,
+    R_GRANTED,
+    R_LOCK,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_SIZE,
+    R_TARGET,
+    R_WORK,
+    R_X,
+    T_TICK,
+)
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+LOCKS = ("critical",)
+KEEPS = True  # kernel_map is locked inside the critical section
+TICK_NS = 10_000_000_000  # slab_cleanup()
+
+ZONE_HEADER = 112  # sizeof(SLZone) on x86_64
+ZONE_RELS_THRESH = 32
+MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of them doubles the threshold
+FEW_CPUS = 32  # with more, each CPU keeps less
+
+# Columns of State.over, in the row of a block's first page.
+OVER_PAGES = 0  # pages of the block
+OVER_NEXT = 1  # next newer block on FreeOvZones
+
+# R_PHASE: what an operation waits for. `kmalloc_obj.py` begins its own at 16.
+RELEASING = 1  # a zone beyond the threshold is being unmapped
+DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
+NEW_ZONE = 3
+OVERSIZE = 4
+SIGNALLED = 5  # the IPI of a free
+SWEEPING = 6  # slab_cleanup() of CPU R_X
+
+
+class Params(NamedTuple):
+    """What a sweep may change, with the values of 2020."""
+
+    zone_bytes: int = 0  # a power of two, 32768 … 131072; 0: by the rule, from the smaller of RAM and KVA
+    ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
+    release_threshold: int = -1  # wholly free zones that a CPU may keep on FreeZones; -1: by the rule
+    header_bytes: int = ZONE_HEADER  # sizeof(SLZone)
+    slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
+
+
+class State(NamedTuple):
+    """Zones are numbered by address: zone z lies at z * zone_bytes."""
+
+    p: Params  # zone_bytes and release_threshold chosen
+    map_number: int
+    zone_shift: int  # log2 of zone_bytes
+    zone_limit: int  # ZoneLimit: requests of this size or more are oversize
+
+    class_of: np.ndarray  # uint8[2049], class by request size in units of 8 bytes, rounded up
+    klass: np.ndarray  # int64[72, 3]
+    zone: np.ndarray  # int32[zones, 14]
+    link: np.ndarray  # int16[zones, zone_bytes / 8], the freed chunk after this one on its list
+    zone_first: np.ndarray  # int32[cpus, 72], head of the list of zones with free chunks (ZoneAry)
+    zone_last: np.ndarray  # int32[cpus, 72], its tail
+    cpu: np.ndarray  # int64[cpus, 6]
+    over: np.ndarray  # int32[kva / 4096, 2]
+
+
+def release_threshold(bytes_limit: int, cpus: int) -> int:
+    """Idle zones that each CPU may keep, on a machine with this much memory or KVA, whichever is less."""
+    zones = ZONE_RELS_THRESH << sum(bytes_limit >> 20 >= mib for mib in MORE_MEMORY_MIB)
+    return zones * FEW_CPUS // cpus if cpus > FEW_CPUS else zones
+
+
+def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
+    """Build the table of classes, int64[72, 3].
+
+    Chunks of a power of two are aligned to their size, others to the step in which their class grows.
+    """
+    chunk, step = np.zeros(NZONES, np.int64), np.zeros(NZONES, np.int64)
+    for nbytes in range(1, ZALLOC_ZONE_LIMIT, MIN_CHUNK_SIZE):
+        klass, size = zone_index(nbytes)
+        chunk[klass], step[klass] = size, max((1 << nbytes.bit_length()) // 16, MIN_CHUNK_SIZE)
+    align = np.where(chunk & (chunk - 1), step, chunk)
+    offset = -(-header_bytes // align) * align
+    return np.stack([chunk, offset, (zone_bytes - offset) // chunk], axis=1)
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad zone_bytes."""
+    limit = min(params.ram_bytes or kva_bytes, kva_bytes)
+    zone_bytes = params.zone_bytes or zone_size(limit)
+    if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
+        raise ValueError(f"zone_bytes is {zone_bytes}; it must be 0 or a power of two from 32768 to 131072")
+    threshold = params.release_threshold if params.release_threshold >= 0 else release_threshold(limit, cpus)
+    klass = layout(zone_bytes, params.header_bytes)
+    units = np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE
+    zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
+    return State(
+        p=params._replace(zone_bytes=zone_bytes, release_threshold=threshold),
+        map_number=map_number,
+        zone_shift=zone_bytes.bit_length() - 1,
+        zone_limit=min(zone_bytes // 4, ZALLOC_ZONE_LIMIT),
+        class_of=np.searchsorted(klass[:, CHUNK], units).astype(np.uint8),
+        klass=klass,
+        zone=np.full((zones, ZONE_COLUMNS), NIL, np.int32),
+        link=np.empty((zones, zone_bytes // MIN_CHUNK_SIZE), np.int16),  # a link is written before it is read
+        zone_first=np.full((cpus, NZONES), NIL, np.int32),
+        zone_last=np.full((cpus, NZONES), NIL, np.int32),
+        cpu=np.tile(np.array([NIL, NIL, 0, 0, NIL, NIL], np.int64), (cpus, 1)),
+        over=np.tile(np.array([0, NIL], np.int32), (pages, 1)),
+    )
+
+
+@kernel
+def alloc(st, reg, i):
+    """Play one step of a kmalloc."""
+    phase = reg[i, R_PHASE]
+    if phase >= NEW_ZONE:
+        return _mapped(st, reg, i)
+    cpu = reg[i, R_CPU]
+    size = reg[i, R_SIZE]
+    if size == 0:
+        reg[i, R_ADDR] = ZERO_LENGTH_PTR
+        reg[i, R_GRANTED] = 0
+        return DONE
+    if reg[i, R_FLAGS] & F_NOWAIT == 0:
+        if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+            return _release_zone(st, reg, i)
+        if st.cpu[cpu, FREE_OVER] != NIL:
+            return _release_oversize(st, reg, i)
+    if size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE):
+        return ask_wired(reg, i, OVERSIZE, st.map_number, (size + PAGE - 1) & ~(PAGE - 1), PAGE)
+    klass = np.int64(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
+    zone = np.int64(st.zone_last[cpu, klass])
+    if zone != NIL:
+        return take(st, reg, i, zone, klass)
+    if st.cpu[cpu, FREE_ZONES] == NIL:
+        return ask_wired(reg, i, NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
+    zone = st.cpu[cpu, FREE_ZONES]
+    off_free_zones(st, cpu, zone)
+    return begin_zone(st, reg, i, zone, klass)
+
+
+@kernel
+def free(st, reg, i):
+    """Play one step of a kfree."""
+    phase = reg[i, R_PHASE]
+    addr = reg[i, R_ADDR]
+    if phase == SIGNALLED:
+        return signalled(st, reg, i, addr >> st.zone_shift)
+    if phase != 0 or addr == ZERO_LENGTH_PTR:  # phase: an oversize block has been unmapped
+        return DONE
+    cpu = reg[i, R_CPU]
+    zone = addr >> st.zone_shift
+    unit = (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
+    owner = np.int64(st.zone[zone, OWNER])
+    if owner == cpu:
+        put(st, zone, cpu, unit)
+        return DONE
+    if owner == NIL:
+        return _free_oversize(st, reg, i)
+    if not put_remote(st, zone, unit):
+        return DONE
+    reg[i, R_TARGET] = owner
+    reg[i, R_FLAGS] |= F_HARD
+    reg[i, R_PHASE] = SIGNALLED
+    return IPI
+
+
+@kernel
+def tend(st, reg, i):
+    """Play one step of slab_cleanup(), for one CPU after the other. Short memory changes nothing."""
+    if reg[i, R_PHASE] == 0:
+        if reg[i, R_SIZE] != T_TICK:
+            return DONE
+        reg[i, R_PHASE] = SWEEPING
+        reg[i, R_X] = 0
+    else:
+        reg[i, R_WORK] = sweep(st, reg[i, R_X])
+        reg[i, R_X] += 1
+        if reg[i, R_X] == st.cpu.shape[0]:
+            return DONE
+    reg[i, R_LOCK] = 0
+    return AGAIN
+
+
+@kernel
+def _mapped(st, reg, i):
+    """Go on with what the map has answered to ask_wired."""
+    base = reg[i, R_BASE]
+    if base < 0:
+        if base == NO_ENTRY:
+            reg[i, R_PANIC] = P_ENTRIES
+        elif base == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
+            reg[i, R_PANIC] = P_KERNEL_MAP
+        return FAILED
+    if reg[i, R_PHASE] == NEW_ZONE:
+        klass = np.int64(st.class_of[(reg[i, R_SIZE] + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
+        return begin_zone(st, reg, i, base >> st.zone_shift, klass)
+    st.over[base >> PAGE_SHIFT, OVER_PAGES] = reg[i, R_BYTES] >> PAGE_SHIFT
+    reg[i, R_ADDR] = base
+    reg[i, R_GRANTED] = reg[i, R_BYTES]
+    return DONE
+
+
+@kernel
+def _release_zone(st, reg, i):
+    """Unmap the oldest of FreeZones."""
+    zone = st.cpu[reg[i, R_CPU], FREE_ZONES_LAST]
+    off_free_zones(st, reg[i, R_CPU], zone)
+    st.zone[zone, OWNER] = NIL
+    return _ask_unmap(st, reg, i, RELEASING, zone << st.zone_shift, st.p.zone_bytes)
+
+
+@kernel
+def _free_oversize(st, reg, i):
+    """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
+    page = reg[i, R_ADDR] >> PAGE_SHIFT
+    if reg[i, R_FLAGS] & (F_SOFT | F_HARD) == 0:
+        return _unmap_oversize(st, reg, i, OVERSIZE, page)
+    cpu = reg[i, R_CPU]
+    st.over[page, OVER_NEXT] = NIL
+    if st.cpu[cpu, FREE_OVER] == NIL:
+        st.cpu[cpu, FREE_OVER] = page
+    else:
+        st.over[st.cpu[cpu, FREE_OVER_LAST], OVER_NEXT] = page
+    st.cpu[cpu, FREE_OVER_LAST] = page
+    return DONE
+
+
+@kernel
+def _release_oversize(st, reg, i):
+    """Unmap the oldest of FreeOvZones."""
+    cpu = reg[i, R_CPU]
+    page = st.cpu[cpu, FREE_OVER]
+    st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
+    return _unmap_oversize(st, reg, i, DRAINING, page)
+
+
+@kernel
+def _unmap_oversize(st, reg, i, phase, page):
+    """Unmap an oversize block and forget its page count."""
+    nbytes = np.int64(st.over[page, OVER_PAGES]) << PAGE_SHIFT
+    st.over[page, OVER_PAGES] = 0
+    return _ask_unmap(st, reg, i, phase, page << PAGE_SHIFT, nbytes)
+
+
+@kernel
+def _ask_unmap(st, reg, i, phase, base, nbytes):
+    """Ask the map to take KVA back (kmem_slab_free)."""
+    reg[i, R_PHASE] = phase
+    reg[i, R_MAP] = st.map_number
+    reg[i, R_BASE] = base
+    reg[i, R_BYTES] = nbytes
+    return MAP_FREE
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `zones`: mapped, among them `idle_zones` on FreeZones; `free_chunks` of the other zones, among them `fresh_chunks`
+    never used; `remote_chunks`: besides, freed on other CPUs and not yet taken over; `live_bytes`: chunks and blocks
+    handed out; `oversize_pages`: mapped, among them `queued_pages` on FreeOvZones; `pages`: all that is mapped.
+    """
+    idle = _members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
+    mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
+    used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
+    klass = st.klass[used[:, KLASS]]
+    unused = used[:, N_FREE] + used[:, REMOTE]
+    oversize = st.over[:, OVER_PAGES].sum()
+    queued = st.over[_members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
+    counts = {
+        "zones": len(mapped),
+        "idle_zones": len(idle),
+        "free_chunks": used[:, N_FREE].sum(),
+        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, N_MAX]).sum(),
+        "remote_chunks": used[:, REMOTE].sum(),
+        "live_bytes": ((klass[:, N_MAX] - unused) * klass[:, CHUNK]).sum() + (oversize - queued) * PAGE,
+        "oversize_pages": oversize,
+        "queued_pages": queued,
+        "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,
+    }
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _members(heads: np.ndarray, following: np.ndarray) -> list[int]:
+    """List the members of all lists that begin at `heads`."""
+    members = []
+    for head in heads.tolist():
+        at = head
+        while at != NIL:
+            members.append(at)
+            at = int(following[at])
+    return members

@@ -1,0 +1,319 @@
+"""DragonFly's kmalloc_obj: sys/kern/kern_kmalloc.c, sys/sys/_malloc.h (e9dbfea1, 21 March 2021), x86_64.
+
+A type whose objects have one size has slabs of its own, so that types do not keep each other's memory. A slab is 128
+KiB, aligned to that: a header, a ring of pointers to the free objects (first in, first out), the objects. Each CPU
+takes objects from its active slab of the type, else from its alternate one, in a critical section only. Any CPU frees
+into the ring of the object's slab with two atomic additions, and moves nothing. A CPU whose two slabs have no object
+takes the type's spinlock and gets another active slab; its alternate one goes to the end of the type's list of empty
+slabs. It gets a partial slab, else a full one (all objects free), else what one of the empty ones has become, of which
+it looks at 16; else, without the lock, a slab of its own cache of free ones, else of the map.
+
+Once a second a poller looks at one type: at 16 of its empty slabs, and it retires up to 4 of the full slabs that the
+type has beyond 4, if they were full a tick ago (existence locks). It stays with the type until it has got to the end of
+the list. That a partial slab has become full goes unnoticed. Retired slabs go to the cache of the CPU that laid them
+out, up to 128, beyond that back to the map.
+
+Objects are multiples of 64 bytes. What names no such type (malloc, mbufs), and objects too large for a slab, are served
+by `dfly_slab_2020.py`, whose upkeep is part of every tenth tick.
+
+Left out: limits of types; M_ZERO; the instants between the two additions of a free; the bitmap that finds double frees;
+the memory of the per-CPU tables; destroying a type; types without slabs of their own, for each of which the poller
+lets a second pass. A slab is mapped as the caller's flags say, the kernel always waits; without KVA it panics, whatever
+the flags. The objcaches that mbufs had before the slab allocator are left out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators import dfly_slab_2020
+from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
+from kmemexp.sim.allocators.dfly_slab_2020 import free as slab_free
+from kmemexp.sim.allocators.dfly_slab_2020 import tend as slab_tend
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.items import Item
+from kmemexp.sim.kmalloc_obj_slabs import (
+    ACTIVE,
+    ALTERNATE,
+    COUNT,
+    FREE,
+    FREE_COUNT,
+    HELD,
+    NEXT,
+    NIL,
+    POLLED,
+    SIZE,
+    SLAB_SHIFT,
+    SLAB_SIZE,
+    TICKS,
+    TYPE,
+    TYPE_COLUMNS,
+    UNIT_SHIFT,
+    cached_slab,
+    lay_out,
+    poll,
+    put,
+    rotate,
+    rotate_in,
+    take,
+)
+from kmemexp.sim.slots import (
+    AGAIN,
+    C_MALLOC,
+    C_MBUF,
+    C_ZONE,
+    DONE,
+    FAILED,
+    LOCK_SHIFT,
+    MAP_FREE,
+    NO_ENTRY,
+    NO_SPACE,
+    P_ENTRIES,
+    P_KERNEL_MAP,
+    PAGE,
+    R_ADDR,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_ITEM,
+    R_LOCK,
+    R_MAP,
+    R_PANIC,
+    R_PHASE,
+    R_SIZE,
+    R_WORK,
+    R_X,
+    R_Y,
+    T_TICK,
+)
+
+SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+LOCKS = ("critical", "critical+spin/own")  # an operation on slabs at hand; a type's lists
+KEEPS = True
+TICK_NS = 1_000_000_000  # kmalloc_poller_thread()
+CLEANUP_TICKS = dfly_slab_2020.TICK_NS // TICK_NS
+TYPE_LOCK = 1 << LOCK_SHIFT
+
+HEADER = 352  # of a slab: all that comes before the ring
+POINTER = 8  # bytes of an entry of the ring
+CACHE_LINE = 1 << UNIT_SHIFT
+
+# R_PHASE. Lower ones are those of the slab allocator.
+ROTATE = 16  # under the type's lock: another slab of the type
+NEW_SLAB = 17  # none: one of the CPU's cache, or of the map
+MAPPED = 18
+ROTATE_IN = 19  # under the type's lock: the new slab, R_X
+POLL = 20  # under the type's lock: upkeep of a type; R_Y: types that are left to poll in this tick
+UNMAP = 21  # retired slabs, from R_X on, are being unmapped
+
+
+class Params(NamedTuple):
+    """What a sweep may change, with the values of 2021. Those of the slab allocator have their own names."""
+
+    full_slabs: int = 4  # KMALLOC_MAXFREEMAGS: full slabs that a type may keep
+    retired_slabs: int = 4  # kern.kzone_bretire: slabs that a poll may retire
+    cached_slabs: int = 128  # kern.kzone_cache: free slabs that a CPU may keep
+    poll_frequency: int = 1  # kern.kzone_pollfreq: types polled in a second
+    ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
+    zone_bytes: int = 0  # these three as in dfly_slab_2020
+    release_threshold: int = -1
+    slide: int = 20
+
+
+class State(NamedTuple):
+    """Slabs are numbered by address: slab s lies at s * 128 KiB. Objects are named by their place in it, / 64."""
+
+    p: Params
+    map_number: int
+    back: dfly_slab_2020.State
+    type: np.ndarray  # int64[types, TYPE_COLUMNS]
+    pair: np.ndarray  # int32[cpus, types, 2], slabs ACTIVE, ALTERNATE
+    slab: np.ndarray  # int32[slabs, 6]
+    ring: np.ndarray  # int16[slabs, most objects of a slab], free objects
+    cache: np.ndarray  # int64[cpus, 3], free slabs
+    poller: np.ndarray  # int64[3]
+
+
+def slab_layout(size: int) -> tuple[int, int, int]:
+    """Bytes of an object, objects in a slab, and where the first one lies, for objects of `size` bytes."""
+    size = -(-size // CACHE_LINE) * CACHE_LINE
+    count = (SLAB_SIZE - HEADER) // (size + POINTER)
+    return size, count, -(-(HEADER + count * POINTER) // CACHE_LINE) * CACHE_LINE
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Return an allocator without any slab, a type per item. Limits and `bases` do not matter to it.
+
+    Raises ValueError: bad zone_bytes.
+    """
+    shared = {name: getattr(params, name) for name in ("ram_bytes", "zone_bytes", "release_threshold", "slide")}
+    given = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
+    kind = np.full((max(len(items), 1), TYPE_COLUMNS), NIL, np.int64)
+    kind[:, :6] = 0
+    for row, item in zip(kind, items, strict=False):
+        row[:3] = slab_layout(item.size)
+    slabs = -(-kva_bytes // SLAB_SIZE)
+    return State(
+        p=params,
+        map_number=map_number,
+        back=dfly_slab_2020.init(dfly_slab_2020.Params(**shared), **given),
+        type=kind,
+        pair=np.full((cpus, len(kind), 2), NIL, np.int32),
+        slab=np.full((slabs, 6), NIL, np.int32),
+        ring=np.empty((slabs, max(kind[:, COUNT].max(), 1)), np.int16),  # written when a slab is laid out
+        cache=np.tile(np.array([NIL, NIL, 0], np.int64), (cpus, 1)),
+        poller=np.zeros(3, np.int64),
+    )
+
+
+def lock_count(st: State, klass: int) -> int:
+    """Return the number of locks of class 1: one per type."""
+    return len(st.type)
+
+
+@kernel
+def alloc(st, reg, i):
+    """Play one step of a kmalloc_obj, or of a kmalloc."""
+    z = reg[i, R_ITEM]
+    if z < 0 or st.type[z, COUNT] == 0:
+        return slab_alloc(st.back, reg, i)
+    if reg[i, R_PHASE] != 0:
+        return _refill(st, reg, i, z)
+    cpu = reg[i, R_CPU]
+    slab = np.int64(st.pair[cpu, z, ACTIVE])
+    if slab == NIL or st.slab[slab, FREE] == 0:
+        other = np.int64(st.pair[cpu, z, ALTERNATE])
+        if other == NIL or st.slab[other, FREE] == 0:
+            return _go_on_locked(reg, i, ROTATE, z)
+        st.pair[cpu, z, ALTERNATE] = slab
+        st.pair[cpu, z, ACTIVE] = other
+        slab = other
+    return take(st, reg, i, z, slab)
+
+
+@kernel
+def free(st, reg, i):
+    """Play one step of a kfree_obj, or of a kfree."""
+    addr = reg[i, R_ADDR]
+    if reg[i, R_ITEM] < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
+        return slab_free(st.back, reg, i)
+    put(st, addr)
+    return DONE
+
+
+@kernel
+def tend(st, reg, i):
+    """Play one step of the poller, or of the slab allocator's upkeep. Short memory changes nothing."""
+    phase = reg[i, R_PHASE]
+    if phase == 0:
+        if reg[i, R_SIZE] != T_TICK:
+            return DONE
+        st.poller[TICKS] += 1
+        reg[i, R_Y] = st.p.poll_frequency
+        return _next_poll(st, reg, i)
+    if phase == POLL:
+        reg[i, R_X] = poll(st, reg, i, st.poller[POLLED])
+        return _unmap_next(st, reg, i)
+    if phase == UNMAP:
+        return _unmap_next(st, reg, i)
+    return slab_tend(st.back, reg, i)
+
+
+@outlined
+def _refill(st, reg, i, z):
+    """Get the CPU a slab with free objects."""
+    phase, cpu = reg[i, R_PHASE], reg[i, R_CPU]
+    if phase == ROTATE:
+        if rotate(st, reg, i, z):
+            return take(st, reg, i, z, np.int64(st.pair[cpu, z, ACTIVE]))
+        reg[i, R_PHASE] = NEW_SLAB
+        reg[i, R_LOCK] = 0
+        return AGAIN
+    if phase == ROTATE_IN:
+        rotate_in(st, cpu, z, reg[i, R_X])
+        return take(st, reg, i, z, reg[i, R_X])
+    if phase == NEW_SLAB:
+        slab = cached_slab(st, cpu)
+        if slab == NIL:
+            return ask_wired(reg, i, MAPPED, st.map_number, SLAB_SIZE, SLAB_SIZE)
+    else:
+        base = reg[i, R_BASE]
+        if base < 0:
+            return _refused(reg, i, base)
+        slab = base >> SLAB_SHIFT
+        st.poller[HELD] += 1
+    lay_out(st, cpu, z, slab)
+    reg[i, R_WORK] = st.type[z, COUNT]
+    reg[i, R_X] = slab
+    return _go_on_locked(reg, i, ROTATE_IN, z)
+
+
+@kernel
+def _refused(reg, i, base):
+    """Fail for want of KVA or map entries."""
+    if base == NO_ENTRY:
+        reg[i, R_PANIC] = P_ENTRIES
+    elif base == NO_SPACE:
+        reg[i, R_PANIC] = P_KERNEL_MAP
+    return FAILED
+
+
+@kernel
+def _go_on_locked(reg, i, phase, z):
+    """Go on in `phase` under the lock of type `z`."""
+    reg[i, R_PHASE] = phase
+    reg[i, R_LOCK] = TYPE_LOCK | z
+    return AGAIN
+
+
+@kernel
+def _next_poll(st, reg, i):
+    """Poll a type, as often as a tick does it; every tenth tick ends with the slab allocator's cleanup."""
+    if reg[i, R_Y] > 0:
+        reg[i, R_Y] -= 1
+        return _go_on_locked(reg, i, POLL, st.poller[POLLED])
+    if st.poller[TICKS] % CLEANUP_TICKS != 0:
+        return DONE
+    reg[i, R_PHASE] = 0
+    return slab_tend(st.back, reg, i)
+
+
+@kernel
+def _unmap_next(st, reg, i):
+    """Unmap the first of the retired slabs that no cache had room for."""
+    slab = reg[i, R_X]
+    if slab == NIL:
+        return _next_poll(st, reg, i)
+    reg[i, R_X] = st.slab[slab, NEXT]
+    st.poller[HELD] -= 1
+    reg[i, R_PHASE] = UNMAP
+    reg[i, R_MAP] = st.map_number
+    reg[i, R_BASE] = slab << SLAB_SHIFT
+    reg[i, R_BYTES] = SLAB_SIZE
+    return MAP_FREE
+
+
+def census(st: State) -> dict[str, int]:
+    """Count what the allocator holds.
+
+    `slabs`: mapped, among them `cached_slabs` that belong to no type; `objects`: handed out; `free_objects` of types'
+    slabs; `live_bytes`: of objects, chunks and blocks handed out; `pages`: all that is mapped, with the slab
+    allocator's; then what that counts, with `back_` before its name.
+    """
+    back = dfly_slab_2020.census(st.back)
+    typed = st.slab[st.slab[:, TYPE] != NIL].astype(np.int64)
+    kind = st.type[typed[:, TYPE]]
+    live = kind[:, COUNT] - typed[:, FREE]
+    counts = {
+        "slabs": st.poller[HELD],
+        "cached_slabs": st.cache[:, FREE_COUNT].sum(),
+        "objects": live.sum(),
+        "free_objects": typed[:, FREE].sum(),
+        "live_bytes": (live * kind[:, SIZE]).sum() + back["live_bytes"],
+        "pages": st.poller[HELD] * SLAB_SIZE // PAGE + back["pages"],
+    }
+    return {name: int(count) for name, count in counts.items()} | {f"back_{name}": n for name, n in back.items()}

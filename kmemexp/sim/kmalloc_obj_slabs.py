@@ -1,0 +1,232 @@
+"""Slabs of DragonFly's kmalloc_obj, the lists of a type and the caches of the CPUs. See allocators/kmalloc_obj.py."""
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.slots import DONE, R_ADDR, R_CPU, R_GRANTED, R_WORK
+
+SLAB_SHIFT = 17
+SLAB_SIZE = 1 << SLAB_SHIFT  # KMALLOC_SLAB_SIZE
+UNIT_SHIFT = 6  # objects begin at cache lines
+POLL_SLABS = 16  # empty slabs that are looked at in one go, and full ones
+NIL = -1
+
+# Columns of State.type.
+SIZE = 0  # bytes of an object
+COUNT = 1  # objects in a slab; 0: too large for slabs
+OFFSET = 2  # where the first one lies
+N_PARTIAL = 3
+N_FULL = 4
+N_EMPTY = 5
+PARTIAL = 6  # first slabs of the type's lists
+FULL = 7
+EMPTY = 8
+EMPTY_LAST = 9
+TYPE_COLUMNS = 10
+
+# Last dimension of State.pair.
+ACTIVE = 0
+ALTERNATE = 1
+
+# Columns of State.slab.
+TYPE = 0  # NIL: no slab at this address, or one that belongs to no type
+NEXT = 1  # on a list
+ORIGIN = 2  # CPU that laid it out
+FIRST = 3  # place in the ring of the object to be taken next (aindex)
+FREE = 4  # free objects (findex - aindex)
+SINCE = 5  # tick at which it was put on the list of full slabs (exis)
+
+# Columns of State.cache.
+OWN = 0  # first of the free slabs (free_slabs)
+RETURNED = 1  # of those given back since that list was last filled (remote_free_slabs)
+FREE_COUNT = 2  # slabs on both
+
+# State.poller.
+TICKS = 0
+POLLED = 1  # type to poll next
+HELD = 2  # slabs that are mapped
+
+
+@kernel
+def take(st, reg, i, z, slab):
+    """Hand out the object that has been free for longest, of a slab that has one."""
+    at = np.int64(st.slab[slab, FIRST])
+    reg[i, R_ADDR] = (slab << SLAB_SHIFT) + (np.int64(st.ring[slab, at]) << UNIT_SHIFT)
+    reg[i, R_GRANTED] = st.type[z, SIZE]
+    at += 1
+    st.slab[slab, FIRST] = 0 if at == st.type[z, COUNT] else at
+    st.slab[slab, FREE] -= 1
+    return DONE
+
+
+@kernel
+def put(st, addr):
+    """Put an object at the end of its slab's ring."""
+    slab = addr >> SLAB_SHIFT
+    count = st.type[np.int64(st.slab[slab, TYPE]), COUNT]
+    at = np.int64(st.slab[slab, FIRST]) + np.int64(st.slab[slab, FREE])
+    if at >= count:
+        at -= count
+    st.ring[slab, at] = (addr & (SLAB_SIZE - 1)) >> UNIT_SHIFT
+    st.slab[slab, FREE] += 1
+
+
+@outlined
+def lay_out(st, cpu, z, slab):
+    """Make a slab of type `z`, all objects free, in ascending order."""
+    count, step = st.type[z, COUNT], st.type[z, SIZE] >> UNIT_SHIFT
+    unit = st.type[z, OFFSET] >> UNIT_SHIFT
+    for k in range(count):
+        st.ring[slab, k] = unit
+        unit += step
+    st.slab[slab, TYPE] = z
+    st.slab[slab, NEXT] = NIL
+    st.slab[slab, ORIGIN] = cpu
+    st.slab[slab, FIRST] = 0
+    st.slab[slab, FREE] = count
+
+
+@outlined
+def rotate(st, reg, i, z):
+    """Make a partial or a full slab of the type the CPU's active one, under the type's lock. False: there is none."""
+    cpu = reg[i, R_CPU]
+    if st.type[z, PARTIAL] == NIL and st.type[z, FULL] == NIL:
+        reg[i, R_WORK] = _poll_empties(st, z)
+    kind, count = (PARTIAL, N_PARTIAL) if st.type[z, PARTIAL] != NIL else (FULL, N_FULL)
+    slab = st.type[z, kind]
+    if slab == NIL:
+        return False
+    st.type[z, kind] = st.slab[slab, NEXT]
+    st.type[z, count] -= 1
+    rotate_in(st, cpu, z, slab)
+    return True
+
+
+@kernel
+def rotate_in(st, cpu, z, slab):
+    """Make a slab the active one; the active one becomes the alternate one, and that goes to the empty ones."""
+    out = np.int64(st.pair[cpu, z, ALTERNATE])
+    st.pair[cpu, z, ALTERNATE] = st.pair[cpu, z, ACTIVE]
+    st.pair[cpu, z, ACTIVE] = slab
+    st.slab[slab, NEXT] = NIL
+    if out != NIL:
+        _append_empty(st, z, out)
+
+
+@kernel
+def _append_empty(st, z, slab):
+    """Put a slab at the end of the list of empty ones."""
+    st.slab[slab, NEXT] = NIL
+    if st.type[z, EMPTY] == NIL:
+        st.type[z, EMPTY] = slab
+    else:
+        st.slab[st.type[z, EMPTY_LAST], NEXT] = slab
+    st.type[z, EMPTY_LAST] = slab
+    st.type[z, N_EMPTY] += 1
+
+
+@outlined
+def _poll_empties(st, z):
+    """Look at empty slabs, move those that have got objects back, put the others at the end. Returns how many.
+
+    It ends where the slab that was the first comes first again; if that one has moved, slabs may be looked at twice.
+    """
+    marker = st.type[z, EMPTY]
+    looked = 0
+    while looked < POLL_SLABS and st.type[z, EMPTY] != NIL:
+        looked += 1
+        slab = st.type[z, EMPTY]
+        st.type[z, EMPTY] = st.slab[slab, NEXT]
+        st.type[z, N_EMPTY] -= 1
+        if st.slab[slab, FREE] == st.type[z, COUNT]:
+            st.slab[slab, SINCE] = st.poller[TICKS]
+            st.slab[slab, NEXT] = st.type[z, FULL]
+            st.type[z, FULL] = slab
+            st.type[z, N_FULL] += 1
+        elif st.slab[slab, FREE] > 0:
+            st.slab[slab, NEXT] = st.type[z, PARTIAL]
+            st.type[z, PARTIAL] = slab
+            st.type[z, N_PARTIAL] += 1
+        else:
+            _append_empty(st, z, slab)
+            if st.type[z, EMPTY] == marker:
+                break
+    return looked
+
+
+@outlined
+def poll(st, reg, i, z):
+    """See to a type: malloc_mgt_poll(). Returns the first of the retired slabs that must be unmapped."""
+    reg[i, R_WORK] = _poll_empties(st, z)
+    looks = min(st.type[z, N_FULL] - st.p.full_slabs, POLL_SLABS)
+    before, first, last, retired = NIL, NIL, NIL, 0
+    slab = st.type[z, FULL]
+    goes_on = looks <= 0
+    while looks > 0 and slab != NIL and retired < st.p.retired_slabs:
+        after = np.int64(st.slab[slab, NEXT])
+        if st.slab[slab, SINCE] == st.poller[TICKS]:
+            before = slab
+        else:
+            if before == NIL:
+                st.type[z, FULL] = after
+            else:
+                st.slab[before, NEXT] = after
+            st.type[z, N_FULL] -= 1
+            first, last = _chained(st, first, last, slab)
+            retired += 1
+        slab = after
+        looks -= 1
+    if goes_on or slab == NIL:
+        st.poller[POLLED] = z + 1 if z + 1 < st.type.shape[0] else 0
+    return _into_caches(st, first)
+
+
+@kernel
+def _chained(st, first, last, slab):
+    """Append a slab to a chain. Returns the chain's ends."""
+    st.slab[slab, NEXT] = NIL
+    if last == NIL:
+        return slab, slab
+    st.slab[last, NEXT] = slab
+    return first, slab
+
+
+@kernel
+def _into_caches(st, slab):
+    """Put a chain of slabs into the caches of their CPUs: gslab_cache(). Returns the first that found no room.
+
+    Neighbours of one CPU are put before what the cache has got back as they are.
+    """
+    rest, rest_last = NIL, NIL
+    while slab != NIL:
+        cpu = np.int64(st.slab[slab, ORIGIN])
+        last = slab
+        after = np.int64(st.slab[slab, NEXT])
+        st.slab[slab, TYPE] = NIL
+        if st.cache[cpu, FREE_COUNT] >= st.p.cached_slabs:
+            rest, rest_last = _chained(st, rest, rest_last, slab)
+        else:
+            st.cache[cpu, FREE_COUNT] += 1
+            while after != NIL and st.slab[after, ORIGIN] == cpu and st.cache[cpu, FREE_COUNT] < st.p.cached_slabs:
+                st.cache[cpu, FREE_COUNT] += 1
+                st.slab[after, TYPE] = NIL
+                last = after
+                after = np.int64(st.slab[last, NEXT])
+            st.slab[last, NEXT] = st.cache[cpu, RETURNED]
+            st.cache[cpu, RETURNED] = slab
+        slab = after
+    return rest
+
+
+@kernel
+def cached_slab(st, cpu):
+    """Take a slab of a CPU's cache: gslab_alloc(). NIL: it is empty."""
+    slab = st.cache[cpu, OWN]
+    if slab == NIL:
+        slab = st.cache[cpu, RETURNED]
+        st.cache[cpu, RETURNED] = NIL
+        if slab == NIL:
+            return NIL
+    st.cache[cpu, OWN] = st.slab[slab, NEXT]
+    st.cache[cpu, FREE_COUNT] -= 1
+    return slab
