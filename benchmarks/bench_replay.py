@@ -1,6 +1,6 @@
 """Speed of the replay driver, per design, on a real trace; and how soon a new process simulates its first operation.
 
-    python benchmarks/bench_replay.py [TRACE] [--repeat N]
+    python benchmarks/bench_replay.py [TRACE] [--designs NAME,NAME] [--repeat N]
 
 TRACE is a shipped trace's name or a file (default: the compile trace beside the checkout, else pgbench).
 Rates are operations per CPU second of the driver alone: no sampling, no stream building.
@@ -14,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import kmemexp
 from kmemexp import compose
 from kmemexp.sweep.plan import plan_from
 from kmemexp.workload.stream import Kinds, Stream, columns
 from kmemexp.workload.traces import library
 
-DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
 COMPILE = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"
 
 
@@ -59,14 +59,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trace", nargs="?", default=str(COMPILE) if COMPILE.exists() else "pgbench")
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--designs", default="", help="default: all")
     given = parser.parse_args()
+    designs = given.designs.split(",") if given.designs else kmemexp.designs()["design"]
     kinds, stream = library.load(given.trace)
     print(f"{given.trace}: {stream.count:,} operations")
-    for design in DESIGNS:
+    for design in designs:
         rates = rate(design, kinds, stream, given.repeat)
         first = min(first_operation(design) for _ in range(3))
         print(
-            f"{design:18} {statistics.median(rates) / 1e6:6.2f} M operations/s (best {max(rates) / 1e6:.2f}), "
+            f"{design:20} {statistics.median(rates) / 1e6:6.2f} M operations/s (best {max(rates) / 1e6:.2f}), "
             f"first operation of a new process after {first:.2f} s"
         )
 

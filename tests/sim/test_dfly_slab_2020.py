@@ -12,7 +12,7 @@ from naive_dfly_2020 import STEPS, NaiveDfly2020, UpwardMap, step_of
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
-from kmemexp.sim.dfly_slab_2020_zones import FREE_ZONES_COUNT
+from kmemexp.sim.allocators.dfly_slab_2020.zones import FREE_ZONES_COUNT
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ZONE = 128 * KIB

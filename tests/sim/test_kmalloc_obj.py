@@ -12,8 +12,8 @@ from naive_kmalloc_obj import NaiveKmallocObj
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import kmalloc_obj as obj
+from kmemexp.sim.allocators.kmalloc_obj.slabs import N_FULL
 from kmemexp.sim.items import Item
-from kmemexp.sim.kmalloc_obj_slabs import N_FULL
 
 MIB = 1 << 20
 SLAB = 128 << 10

@@ -32,9 +32,7 @@ from kmemexp.sim.allocators import dfly_slab_2020
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab_2020 import free as slab_free
 from kmemexp.sim.allocators.dfly_slab_2020 import tend as slab_tend
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.items import Item
-from kmemexp.sim.kmalloc_obj_slabs import (
+from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     ACTIVE,
     ALTERNATE,
     COUNT,
@@ -59,6 +57,8 @@ from kmemexp.sim.kmalloc_obj_slabs import (
     rotate_in,
     take,
 )
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
     C_MALLOC,

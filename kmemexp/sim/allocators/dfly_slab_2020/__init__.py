@@ -38,8 +38,7 @@ from kmemexp.sim.allocators.dfly_slab import (
     zone_index,
     zone_size,
 )
-from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.dfly_slab_2020_zones import (
+from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     CHUNK,
     FREE_OVER,
     FREE_OVER_LAST,
@@ -63,6 +62,7 @@ from kmemexp.sim.dfly_slab_2020_zones import (
     sweep,
     take,
 )
+from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
