@@ -1,0 +1,55 @@
+"""Every design on a small load: whole, with and without a clock, the same memory on both."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kmemexp import compose, config, lane, timed, timed_lane
+from kmemexp.metrics import INDEX
+from kmemexp.sim import probes as a
+from kmemexp.sweep.plan import plan_from
+from kmemexp.workload import build
+
+DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.yaml"))
+SMALL = [
+    "workload=server2003", "workload.scale=0.05", "machine=i386_512m", "machine.cpus=4", "sample.points=4",
+    "sample.snapshots=1", "workload.phases=[{name: up, seconds: 40, level: 1}, {name: down, seconds: 20, level: 0.1}]",
+]  # fmt: skip
+CLOCKED = ["cost=haswell2015", "interrupts/sources=none", "interrupts=ithread_mp", "maps.lock=adaptive"]
+
+
+def cell(*overrides: str) -> dict:
+    (plan,) = plan_from([*SMALL, *overrides])
+    return json.loads(plan.cells["config"].iloc[0])
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_design_serves_a_small_server_without_a_clock(design):
+    first, second = (lane.simulate_lanes(cell(f"design={design}"), [0])[0] for _ in range(2))
+    value = {name: first.metrics[i] for name, i in INDEX.items()}
+    assert np.array_equal(first.metrics, second.metrics, equal_nan=True)
+    assert (value["alloc_failures_count"], value["panics_count"]) == (0, 0)
+    assert value["operations_count"] > 10_000
+    assert 0 < value["requested_peak_bytes"] < value["held_peak_bytes"]
+    assert 0 < value["total_frag_mean_ratio"] < 1
+    assert 0 <= value["internal_frag_ratio"] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", DESIGNS)
+def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
+    c = cell(f"design={design}", *CLOCKED)
+    load = build.build(c["workload"], cpus=4, seed=c["seed"], replicas=[0])
+    t = timed.boot(c, load.kinds, load.streams[0], 0)
+    t = timed_lane.advance(t, timed_lane.limit_ns(c, load.streams[0]))
+    counters, objects = t.world.counters, t.world.objects
+    live = objects[objects[:, a.O_ADDR] >= 0]
+    live = live[np.argsort(live[:, a.O_ADDR])]
+    assert (live[:-1, a.O_ADDR] + live[:-1, a.O_SIZE] <= live[1:, a.O_ADDR]).all()
+    assert counters[a.A_FAILURES] == counters[a.A_PANICS] == 0
+    assert len(live) == counters[a.A_ALLOCS] - counters[a.A_FREES]
+    code = compose.design(compose.allocator_names(c["objects"]), c["maps"]["arena"])
+    pages = sum(m.census(t.world[k])["pages"] for k, m in enumerate(code.servers[: len(code.names)]))
+    assert pages * 4096 == counters[a.A_HELD]
+    assert timed_lane.metrics(t)["deadlocks_count"] == 0
