@@ -16,6 +16,9 @@ SMALL = [
     "workload=server2003", "workload.scale=0.05", "machine=i386_512m", "machine.cpus=4", "sample.points=4",
     "sample.snapshots=1", "workload.phases=[{name: up, seconds: 40, level: 1}, {name: down, seconds: 20, level: 0.1}]",
 ]  # fmt: skip
+CLOCKED_DESIGNS = [  # one for each allocator and arena that the engine's own tests do not have
+    "dragonfly_2020", "dragonfly_objcache", "dragonfly_percpu", "freebsd5_uma", "freebsd_vmem", "illumos", "linux_slub",
+]  # fmt: skip
 CLOCKED = ["cost=haswell2015", "interrupts/sources=none", "interrupts=ithread_mp", "maps.lock=adaptive"]
 
 
@@ -37,7 +40,7 @@ def test_a_design_serves_a_small_server_without_a_clock(design):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("design", CLOCKED_DESIGNS)
 def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
     c = cell(f"design={design}", *CLOCKED)
     load = build.build(c["workload"], cpus=4, seed=c["seed"], replicas=[0])

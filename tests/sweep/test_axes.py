@@ -100,7 +100,7 @@ def test_sweeps(text, sweeps):
         ("action=run,plan", "cannot be swept"),
         ("store.root=a,b", "cannot be swept"),
         ("design=freebsd4,freebsd5", "design=freebsd5.*freebsd4"),
-        ("machine.ncpu=1,2", "machine.ncpu.*cpus, threads, ram_bytes, kva_bytes"),
+        ("machine.ncpu=1,2", "machine.ncpu.*cpus, threads, domains, ram_bytes, kva_bytes"),
         ("nonsense=1,2", "nonsense: unknown key"),
         ("machine.cpus=1,many", "machine.cpus=many.*Integer"),
         ("machine.cpus=1.5,2", r"machine.cpus=1\.5"),
