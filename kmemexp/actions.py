@@ -18,11 +18,11 @@ from hydra.core.config_loader import ConfigLoader
 from rich.console import Console
 from rich.table import Table
 
-from kmemexp.config import size_text
 from kmemexp.errors import InputError, StoreError
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.sweep.batches import RATE_OPS, work
 from kmemexp.sweep.plan import Plan, plan_from
+from kmemexp.values import size_text
 
 if TYPE_CHECKING:
     from kmemexp.sweep.store import Store

@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from rich.console import Console
 from rich.padding import Padding
 
-from kmemexp import config, plugins
+from kmemexp import design_check, plugins
 from kmemexp.sweep import cells
 
 SHOWN = ("design", "maps", "objects", "interrupts")
@@ -76,7 +76,7 @@ def show(frame: pd.DataFrame, console: Console) -> None:
 
 def _row(name: str, nodes: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
     design, maps, objects = nodes["design"], nodes["maps"], nodes["objects"]
-    served = {key: objects[key] for key in config.SERVED}
+    served = {key: objects[key] for key in design_check.SERVED}
     parts = {used: part("allocators", used) for used in dict.fromkeys([*served.values(), *objects["kinds"].values()])}
     parts[maps["arena"]] = part("arenas", maps["arena"])
     return {

@@ -4,11 +4,6 @@ Each check takes one node of a cell as a plain dict and returns it in normal for
 that does not change the simulation); ConfigError names the key, the value and what would do.
 """
 
-import ast
-import difflib
-import functools
-import importlib.util
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,23 +15,19 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from kmemexp import metrics, plugins, sources
+from kmemexp import metrics, sources
 from kmemexp.cell import NODES
+from kmemexp.design_check import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
+from kmemexp.values import at_least, byte_count, close, one_of, sizes
 from kmemexp.workload.check import check
 
 PAGE = 4096
 MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
-LAYOUTS = ("split", "unified", "direct")
-ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
-MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
-SERVED = ("malloc", "zone", "mbuf")
-PLACES = 3  # object allocators of a design
-UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
@@ -273,7 +264,7 @@ def type_checked(key: str, values: Sequence[Any]) -> list:
     if root not in NODES:
         known = [f.name for f in fields(Config)]
         what = "says how to run, not what; it cannot be swept" if root in known else "unknown key"
-        raise ConfigError(f"{key}: {what}{_close(root, NODES)}; axes begin with {', '.join(NODES)}")
+        raise ConfigError(f"{key}: {what}{close(root, NODES)}; axes begin with {', '.join(NODES)}")
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     sized = [byte_count(key, v) if isinstance(v, str) and key.endswith("_bytes") else v for v in whole]
     if root == "workload":  # free in form; its own check comes when a cell is put together
@@ -295,7 +286,7 @@ def _typed(schema: DictConfig, key: str, value: Any) -> Any:
     except (ConfigKeyError, ConfigAttributeError) as error:
         parent = OmegaConf.select(schema, key.rpartition(".")[0])
         known = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
-        hint = f"{_close(key.rpartition('.')[2], known)}; there are {', '.join(known)}" if known else ""
+        hint = f"{close(key.rpartition('.')[2], known)}; there are {', '.join(known)}" if known else ""
         raise ConfigError(f"{key}: unknown key{hint}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
@@ -307,38 +298,6 @@ def _typed(schema: DictConfig, key: str, value: Any) -> Any:
 def check_node(node: str, value: Any) -> Any:
     """Check one node of a cell and return its normal form. Raises ConfigError."""
     return CHECKS[node](value)
-
-
-def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kinds: Any) -> None:
-    """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
-    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
-    carved = sizing.reservations(
-        sized, network_zones=_sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
-    )
-    if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
-        size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
-        raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
-
-
-def _sets_aside(allocator: str) -> bool:
-    """Tell whether an allocator sets KVA aside at boot."""
-    return any(isinstance(node, ast.FunctionDef) and node.name == "kva_reserved" for node in _source(allocator).body)
-
-
-def _serves(allocator: str) -> list[str]:
-    """List what an allocator can serve, of SERVED."""
-    for node in _source(allocator).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SERVES":
-            names = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
-            return [place for place in SERVED if f"C_{place.upper()}" in names]
-    raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
-
-
-@functools.cache
-def _source(allocator: str) -> ast.Module:
-    """Read an allocator's source: importing it brings Numba, which a plan does without."""
-    spec = importlib.util.find_spec(f"kmemexp.sim.allocators.{allocator}")
-    return ast.parse(Path(str(spec.origin)).read_text("utf-8"))
 
 
 def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
@@ -367,74 +326,6 @@ def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
 
 def _design(design: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": design["name"]}
-
-
-def _maps(maps: Mapping[str, Any]) -> dict[str, Any]:
-    one_of("maps.layout", maps["layout"], LAYOUTS)
-    one_of("maps.entries", maps["entries"], ENTRIES)
-    one_of("maps.arena", maps["arena"], parts("arenas"))
-    one_of("maps.lock", maps["lock"], MAP_LOCKS)
-    for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
-        for name in maps[key]:
-            one_of(f"maps.{key}", name, known)
-    arena, given = maps["arena"], maps["params"]
-    for name in given:
-        one_of("maps.params", name, parts("arenas"))
-    return (
-        maps
-        | {
-            "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
-            "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
-            "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
-            "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
-        }
-        | _code("arenas", [arena])
-    )
-
-
-def _code(room: str, names: Iterable[str]) -> dict[str, Any]:
-    """Digests of parts from outside the package, by which their cells are known; nothing for built-in ones."""
-    found = plugins.code_of(room, names)
-    for name in found:
-        plugins.load(room, name)
-    return {"code": found} if found else {}
-
-
-def _objects(objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Allocators must exist; parameters of allocators that serve nothing here are dropped."""
-    for place in SERVED:
-        name = objects[place]
-        one_of(f"objects.{place}", name, parts("allocators"))
-        _code("allocators", [name])
-        if place not in (can := _serves(name)):
-            raise ConfigError(f"objects.{place}={name}: {name} serves {', '.join(can) or 'nothing'} only")
-    for kind, name in objects["kinds"].items():
-        one_of(f"objects.kinds.{kind}", name, parts("allocators"))
-    for name in objects["params"]:
-        one_of("objects.params", name, parts("allocators"))
-    used = {objects[place] for place in SERVED} | set(objects["kinds"].values())
-    if len(used) > PLACES:
-        raise ConfigError(f"objects: {', '.join(sorted(used))}: a design has at most {PLACES} different allocators")
-    params = {
-        name: _params("objects", "allocators", name, given)
-        for name, given in objects["params"].items()
-        if name in used and given
-    }
-    locks = {name: str(spec) for name, spec in objects["locks"].items() if name in used}
-    chosen = {place: objects[place] for place in SERVED}
-    chosen |= {"kinds": dict(objects["kinds"]), "params": params, "locks": locks}
-    return chosen | _code("allocators", used)
-
-
-def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
-    known = importlib.import_module(f"kmemexp.sim.{room}.{part}").Params._fields
-    values = {}
-    for name, value in given.items():
-        key = f"{node}.params.{part}.{name}"
-        if name not in known:
-            raise ConfigError(f"{key}: no such parameter{_close(name, known)}; there are {', '.join(known) or 'none'}")
-        values[name] = at_least(key, byte_count(key, value), 0)
-    return values
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -492,7 +383,7 @@ def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
-    workload = _sizes("workload", workload)
+    workload = sizes("workload", workload)
     check(workload)
     if workload["source"] == "trace":
         from kmemexp.workload.traces import library  # noqa: PLC0415 (only a trace needs it)
@@ -514,64 +405,7 @@ def _seed(seed: int) -> int:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": _maps, "memory": _memory, "objects": _objects,
-    "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
+    "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": maps_node, "memory": _memory,
+    "objects": objects_node, "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
 }  # fmt: skip
 """One for each of cell.NODES."""
-
-
-def parts(room: str) -> tuple[str, ...]:
-    """Names of the strategy modules in kmemexp/sim/`room`, found without importing them."""
-    package = importlib.import_module(f"kmemexp.sim.{room}")
-    names = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted(name for name in names if name != "absent" and not name.startswith("_")))
-
-
-def one_of(key: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse a value that is not among the known ones."""
-    if value not in known:
-        raise ConfigError(f"{key}={value}: unknown{_close(str(value), known)}; there are {', '.join(known)}")
-
-
-def at_least(key: str, value: Any, low: int) -> int:
-    """Return an integer that is not below `low`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{key}={value}: must be an integer")
-    if value < low:
-        raise ConfigError(f"{key}={value}: must be at least {low}")
-    return value
-
-
-def byte_count(key: str, value: Any) -> int:
-    """Return the bytes in 4096, "16k", "128MiB" or "1.5 GiB"; units are powers of 1024. Raises ConfigError."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", str(value).strip(), re.IGNORECASE)
-    number = float(match[1]) * 2 ** UNITS[(match[2] or "").lower()] if match else 0.5
-    if not number.is_integer():
-        raise ConfigError(f"{key}={value}: must be a number of bytes, such as 4096, 16k, 128MiB or 1GiB")
-    return int(number)
-
-
-def size_text(size: int) -> str:
-    """Write a size as one would: 128MiB."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 1 << shift:
-            return f"{size / (1 << shift):.6g}{unit}"
-    return str(size)
-
-
-def _sizes(key: str, value: Any) -> Any:
-    """Turn sizes written as text into integers wherever a key ends in `_bytes`, in lists of them too."""
-    if isinstance(value, Mapping):
-        return {k: _sizes(f"{key}.{k}", v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_sizes(key, v) for v in value]
-    return byte_count(key, value) if isinstance(value, str) and key.endswith("bytes") else value
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""

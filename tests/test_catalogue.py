@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import kmemexp
-from kmemexp import catalogue, config
+from kmemexp import catalogue, config, design_check
 
 DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.yaml"))
 WANTED = {
@@ -13,8 +13,8 @@ WANTED = {
     "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "dragonfly_2020",
 }  # fmt: skip
 PARTS = [
-    *(("allocators", name) for name in config.parts("allocators")),
-    *(("arenas", name) for name in config.parts("arenas")),
+    *(("allocators", name) for name in design_check.parts("allocators")),
+    *(("arenas", name) for name in design_check.parts("arenas")),
 ]
 
 

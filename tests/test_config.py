@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemexp import cell, config
+from kmemexp import cell, config, design_check, values
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 
@@ -112,18 +112,18 @@ def test_cell_imports_nothing_heavy():
      ("128 MB", 128 << 20), ("1GiB", 1 << 30), ("1.5GiB", 3 << 29), ("2T", 2 << 40), ("7B", 7), (4096.0, 4096)],
 )  # fmt: skip
 def test_byte_count(text, size):
-    assert config.byte_count("key", text) == size
+    assert values.byte_count("key", text) == size
 
 
 @pytest.mark.parametrize("text", ["", "k", "1x", "-1", "1.5", "0.3k", "1e3", "16kk", True, None, [1], 1.5])
 def test_no_byte_count(text):
     with pytest.raises(ConfigError, match=r"machine\.kva_bytes=.*128MiB"):
-        config.byte_count("machine.kva_bytes", text)
+        values.byte_count("machine.kva_bytes", text)
 
 
 @given(st.integers(1, 1023), st.sampled_from([0, 10, 20, 30]))
 def test_size_text_reads_back(number, shift):
-    assert config.byte_count("key", config.size_text(number << shift)) == number << shift
+    assert values.byte_count("key", values.size_text(number << shift)) == number << shift
 
 
 # Normal form and checks.
@@ -149,7 +149,7 @@ def test_what_does_not_change_the_simulation_is_dropped():
 def test_sizes_become_integers_in_the_workload_too():
     kind = {"class": "malloc", "rate_hz": 1.0, "size": {"law": "fixed", "bytes": "2k"},
             "lifetime": {"law": "exponential", "mean_s": 1.0}}  # fmt: skip
-    assert config._sizes("workload", {"kinds": {"a": kind}})["kinds"]["a"]["size"] == {"law": "fixed", "bytes": 2048}
+    assert values.sizes("workload", {"kinds": {"a": kind}})["kinds"]["a"]["size"] == {"law": "fixed", "bytes": 2048}
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_impossible_value(node, change, message):
 
 def test_kva_must_hold_what_boot_carves_out_of_it():
     maps, objects, machine = CELL["maps"], CELL["objects"], CELL["machine"]
-    config.check_space(maps, objects, machine, ())
+    design_check.check_space(maps, objects, machine, ())
     small = machine | {"kva_bytes": 128 << 20}
     with pytest.raises(ConfigError, match=r"machine\.kva_bytes=128MiB.*kmem_map.*machine\.ram_bytes=128MiB"):
-        config.check_space(maps, objects, small, ())
+        design_check.check_space(maps, objects, small, ())
     unified = maps | {"layout": "unified", "entries": "reservation"}
-    config.check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
+    design_check.check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
 
 
 # The files.
@@ -197,7 +197,7 @@ def test_every_file_says_what_it_is(conf):
 def test_every_metric_of_a_sweep_exists(conf):
     for path in sorted((conf / "sweep").glob("*.yaml")):
         for name in yaml.safe_load(path.read_text())["sweep"].get("metrics", ()):
-            config.one_of(path.name, name, config.metrics.NAMES)
+            values.one_of(path.name, name, config.metrics.NAMES)
 
 
 def test_conf_is_found_in_an_installed_package(tmp_path):

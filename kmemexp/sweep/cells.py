@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kmemexp import config
+from kmemexp import config, design_check, values
 from kmemexp.cell import NODES, canonical, digest, key_of
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.sweep import axes
@@ -212,7 +212,7 @@ def _check_space(pieces: Mapping[str, Pieces]) -> None:
     parts = [pieces[node] for node in ("maps", "objects", "machine", "workload")]
     for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
         maps, objects, machine, workload = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
-        config.check_space(maps, objects, machine, workload.get("kinds", {}))
+        design_check.check_space(maps, objects, machine, workload.get("kinds", {}))
 
 
 def _check_clock(pieces: Mapping[str, Pieces]) -> None:
@@ -274,7 +274,7 @@ def _look(combo: Combo, key: str) -> Any:
         value = value[part]
     if isinstance(value, Mapping | list):
         raise ConfigError(f"{key}: is not a single value; a predicate cannot look at it")
-    return config.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value
+    return values.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value
 
 
 def plain(composed: DictConfig, keys: Sequence[str]) -> dict[str, Any]:

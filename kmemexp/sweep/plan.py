@@ -21,6 +21,7 @@ from kmemexp.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.sweep import axes, cells
 from kmemexp.sweep.axes import CommandLine, Grid
+from kmemexp.values import one_of
 
 ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 ADHOC = "adhoc"
@@ -128,7 +129,7 @@ def _baseline(wanted: dict[str, Any], cells: pd.DataFrame, groups: axes.Options)
     """Return the baseline; the first design where none is given or the command line has left it out of the plan."""
     for key, value in wanted.items():
         if known := groups(key):
-            config.one_of(f"sweep.baseline.{key}", value, known)
+            one_of(f"sweep.baseline.{key}", value, known)
     present = [json.loads(text) | {"design": name} for text, name in zip(cells["axes"], cells["design"], strict=True)]
     if wanted and any(all(cell.get(key) == value for key, value in wanted.items()) for cell in present):
         return wanted

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.config import byte_count
 from kmemexp.errors import ConfigError
+from kmemexp.values import byte_count
 
 COMPARE: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,

@@ -1,0 +1,60 @@
+"""Values of the configuration: sizes written as text, and errors that name the key, the value and what would do."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kmemexp.errors import ConfigError
+
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def one_of(key: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a value that is not among the known ones."""
+    if value not in known:
+        raise ConfigError(f"{key}={value}: unknown{close(str(value), known)}; there are {', '.join(known)}")
+
+
+def at_least(key: str, value: Any, low: int) -> int:
+    """Return an integer that is not below `low`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key}={value}: must be an integer")
+    if value < low:
+        raise ConfigError(f"{key}={value}: must be at least {low}")
+    return value
+
+
+def byte_count(key: str, value: Any) -> int:
+    """Return the bytes in 4096, "16k", "128MiB" or "1.5 GiB"; units are powers of 1024. Raises ConfigError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", str(value).strip(), re.IGNORECASE)
+    number = float(match[1]) * 2 ** UNITS[(match[2] or "").lower()] if match else 0.5
+    if not number.is_integer():
+        raise ConfigError(f"{key}={value}: must be a number of bytes, such as 4096, 16k, 128MiB or 1GiB")
+    return int(number)
+
+
+def size_text(size: int) -> str:
+    """Write a size as one would: 128MiB."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.6g}{unit}"
+    return str(size)
+
+
+def sizes(key: str, value: Any) -> Any:
+    """Turn sizes written as text into integers wherever a key ends in `_bytes`, in lists of them too."""
+    if isinstance(value, Mapping):
+        return {k: sizes(f"{key}.{k}", v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [sizes(key, v) for v in value]
+    return byte_count(key, value) if isinstance(value, str) and key.endswith("bytes") else value
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
