@@ -1,0 +1,212 @@
+"""Per-CPU freelists for type-stable items: what Dillon's mail "Getting rid of kmem_map" (24 August 2003) proposes.
+
+Few kinds of items need memory that never becomes anything else, the mail says; for these "simple per-CPU freelists"
+would do in place of zalloc(). Nobody shipped that, so there is no source: this is the plainest allocator that fits the
+words. Each kind of item has a last-in first-out list on each CPU. An empty list takes whole pages from the map, cuts
+them up and hands out the highest item, then the others downwards, as zget() does. A free goes to the list of the CPU
+that frees. Nothing is ever given back, nor used for another kind.
+
+With Params.limit a CPU keeps about that many: a free onto a list that holds so many first moves half of the list, what
+was freed last, to a list that the CPUs share, and an empty list takes a batch of half the limit from there before it
+asks the map. DragonFly's zalloc() got such lists much later (2016). Without it a CPU that only frees keeps everything.
+
+Item.limit is ignored: no KVA is set aside for items that interrupts allocate, since in the mail's kernel interrupts are
+threads and may wait for kernel_map. Left out: taking items from other CPUs' lists when the map has no room.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.items import Item
+from kmemexp.sim.slots import (
+    AGAIN,
+    C_ZONE,
+    DONE,
+    FAILED,
+    LOCK_SHIFT,
+    NO_ENTRY,
+    P_ENTRIES,
+    PAGE,
+    PAGE_SHIFT,
+    R_ADDR,
+    R_BASE,
+    R_CPU,
+    R_GRANTED,
+    R_ITEM,
+    R_LOCK,
+    R_PANIC,
+    R_PHASE,
+    R_WORK,
+)
+
+SERVES = (C_ZONE,)
+LOCKS = ("critical", "critical+spin/item")  # a CPU's list; the shared one
+KEEPS = False  # a growth may block on kernel_map, and leaves the section for it
+SHARED_LOCK = 1 << LOCK_SHIFT
+
+ROUNDING = 32  # of sizes, as in zalloc()
+ROUNDING_SHIFT = 5
+END = -1
+
+# Columns of State.zone.
+SIZE = 0  # bytes of an item, rounded
+GROWTH = 1  # pages to grow by
+PAGES = 2  # pages held
+TOTAL = 3  # items made
+COLUMNS = 4
+
+# Columns of State.list. The shared list of an item is behind those of the CPUs.
+HEAD = 0  # first free item, in units of 32 bytes
+COUNT = 1
+
+# R_PHASE.
+FROM_SHARED = 1  # under the item's lock: a batch of the shared list
+MAPPED = 2
+TO_SHARED = 3  # under the item's lock: half of the CPU's list
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    limit: int = 0  # items on a CPU's list from which on half of it goes to the shared one; 0: there is none
+
+
+class State(NamedTuple):
+    """The items' lists and their links."""
+
+    p: Params
+    map: int
+    shared: int  # place of the shared lists in `list`: the number of CPUs
+    zone: np.ndarray  # int64[items, COLUMNS]
+    list: np.ndarray  # int64[items, cpus + 1, 2]
+    link: np.ndarray  # int32[kva_bytes / 32], next free item, at the place of each free item
+
+
+def init(
+    params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
+) -> State:
+    """Return empty lists; `bases` does not matter. A growth that holds no item is raised until it does.
+
+    Raises ValueError beyond 64 GiB of KVA, or for a negative limit.
+    """
+    if kva_bytes >> ROUNDING_SHIFT > 1 << 31:
+        raise ValueError(f"kva_bytes = {kva_bytes}: items are named by units of {ROUNDING} bytes in 31 bits (64 GiB)")
+    if params.limit < 0:
+        raise ValueError(f"limit is {params.limit}; it must be 0 (no shared list) or more")
+    zone = np.zeros((max(len(items), 1), COLUMNS), np.int64)
+    for row, item in zip(zone, items, strict=False):
+        row[SIZE] = (item.size + ROUNDING - 1) & -ROUNDING
+        row[GROWTH] = max(item.growth, 1, -(-row[SIZE] // PAGE))
+    lists = np.zeros((len(zone), cpus + 1, 2), np.int64)
+    lists[:, :, HEAD] = END
+    link = np.empty(kva_bytes >> ROUNDING_SHIFT, np.int32)  # a link is written before it is read
+    return State(params, map_number, cpus, zone, lists, link)
+
+
+@kernel
+def alloc(st, reg, i):
+    """Play one step of an allocation."""
+    z, cpu = reg[i, R_ITEM], reg[i, R_CPU]
+    if reg[i, R_PHASE] == MAPPED:
+        return _mapped(st, reg, i, z, cpu)
+    if st.list[z, cpu, HEAD] != END:
+        return _pop(st, reg, i, z, cpu)
+    if st.p.limit and reg[i, R_PHASE] != FROM_SHARED:
+        return _lock(reg, i, FROM_SHARED, z)
+    count = min(st.list[z, st.shared, COUNT], max(st.p.limit >> 1, 1))
+    if count == 0:
+        return ask_wired(reg, i, MAPPED, st.map, st.zone[z, GROWTH] << PAGE_SHIFT, PAGE)
+    _move(st, z, st.shared, cpu, count)
+    reg[i, R_WORK] = count
+    return _pop(st, reg, i, z, cpu)
+
+
+@kernel
+def free(st, reg, i):
+    """Play one step of a free."""
+    z, cpu = reg[i, R_ITEM], reg[i, R_CPU]
+    count = st.list[z, cpu, COUNT]
+    if st.p.limit and count >= st.p.limit:
+        if reg[i, R_PHASE] != TO_SHARED:
+            return _lock(reg, i, TO_SHARED, z)
+        half = max(count >> 1, 1)
+        _move(st, z, cpu, st.shared, half)
+        reg[i, R_WORK] = half
+    _push(st, z, cpu, reg[i, R_ADDR] >> ROUNDING_SHIFT)
+    return DONE
+
+
+@kernel
+def _push(st, z, which, item):
+    st.link[item] = st.list[z, which, HEAD]
+    st.list[z, which, HEAD] = item
+    st.list[z, which, COUNT] += 1
+
+
+@kernel
+def _pop(st, reg, i, z, cpu):
+    item = st.list[z, cpu, HEAD]
+    st.list[z, cpu, HEAD] = st.link[item]
+    st.list[z, cpu, COUNT] -= 1
+    reg[i, R_ADDR] = item << ROUNDING_SHIFT
+    reg[i, R_GRANTED] = st.zone[z, SIZE]
+    return DONE
+
+
+@kernel
+def _lock(reg, i, phase, z):
+    """Go on in `phase` under the lock of item `z`."""
+    reg[i, R_PHASE] = phase
+    reg[i, R_LOCK] = SHARED_LOCK | z
+    return AGAIN
+
+
+@outlined
+def _move(st, z, source, target, count):
+    """Put the first `count` items of a list before those of another, in the order that they have."""
+    first = st.list[z, source, HEAD]
+    last = first
+    for _ in range(count - 1):
+        last = np.int64(st.link[last])
+    st.list[z, source, HEAD] = st.link[last]
+    st.list[z, source, COUNT] -= count
+    st.link[last] = st.list[z, target, HEAD]
+    st.list[z, target, HEAD] = first
+    st.list[z, target, COUNT] += count
+
+
+@outlined
+def _mapped(st, reg, i, z, cpu):
+    """Cut new pages up. Without any, what has been freed meanwhile will do."""
+    base = reg[i, R_BASE]
+    if base == NO_ENTRY:
+        reg[i, R_PANIC] = P_ENTRIES
+        return FAILED
+    if base < 0:
+        return FAILED if st.list[z, cpu, HEAD] == END else _pop(st, reg, i, z, cpu)
+    size = st.zone[z, SIZE]
+    items = (st.zone[z, GROWTH] << PAGE_SHIFT) // size
+    for k in range(items):
+        _push(st, z, cpu, (base + k * size) >> ROUNDING_SHIFT)
+    st.zone[z, PAGES] += st.zone[z, GROWTH]
+    st.zone[z, TOTAL] += items
+    reg[i, R_WORK] = items - 1
+    return _pop(st, reg, i, z, cpu)
+
+
+def census(st: State) -> dict[str, int]:
+    """Count, over all items: pages held, items made, free, of these shared; bytes of free items, and of no item."""
+    zone, free_items = st.zone, st.list[:, :, COUNT]
+    counts = {
+        "pages": zone[:, PAGES].sum(),
+        "items": zone[:, TOTAL].sum(),
+        "free_items": free_items.sum(),
+        "shared_items": free_items[:, st.shared].sum(),
+        "free_bytes": (free_items.sum(axis=1) * zone[:, SIZE]).sum(),
+        "tail_bytes": (zone[:, PAGES] * PAGE - zone[:, TOTAL] * zone[:, SIZE]).sum(),
+    }
+    return {name: int(count) for name, count in counts.items()}
