@@ -13,7 +13,7 @@ from kmemexp.workload import build
 
 DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.yaml"))
 SMALL = [
-    "workload=server2003", "workload.scale=0.05", "machine=i386_512m", "machine.cpus=4", "sample.points=4",
+    "workload=server2003", "workload.scale=0.3", "machine=i386_512m", "machine.cpus=4", "sample.points=4",
     "sample.snapshots=1", "workload.phases=[{name: up, seconds: 40, level: 1}, {name: down, seconds: 20, level: 0.1}]",
 ]  # fmt: skip
 CLOCKED_DESIGNS = [  # one for each allocator and arena that the engine's own tests do not have
