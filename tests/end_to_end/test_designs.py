@@ -19,6 +19,10 @@ SMALL = [
 CLOCKED_DESIGNS = [  # one for each allocator and arena that the engine's own tests do not have
     "dragonfly_2020", "dragonfly_objcache", "dragonfly_percpu", "freebsd5_uma", "freebsd_vmem", "illumos", "linux_slub",
 ]  # fmt: skip
+SAME = (
+    "steps_count", "held_peak_bytes", "held_end_bytes", "granted_total_bytes", "map_operations_count",
+    "map_external_frag_ratio", "map_holes_count", "map_high_water_bytes", "alloc_failures_count", "ipis_count",
+)  # fmt: skip
 CLOCKED = ["cost=haswell2015", "interrupts/sources=none", "interrupts=ithread_mp", "maps.lock=adaptive"]
 
 
@@ -37,6 +41,16 @@ def test_a_design_serves_a_small_server_without_a_clock(design):
     assert 0 < value["requested_peak_bytes"] < value["held_peak_bytes"]
     assert 0 < value["total_frag_mean_ratio"] < 1
     assert 0 <= value["internal_frag_ratio"] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", CLOCKED_DESIGNS)
+def test_where_nothing_costs_anything_the_clock_changes_nothing(design):
+    """Steps, addresses' high water, memory and map are those of the driver without a clock."""
+    overrides = [f"design={design}", "machine.threads=1", "interrupts/sources=none"]
+    plain, clocked = (lane.simulate_lanes(cell(*overrides, f"cost={c}"), [0])[0].metrics for c in ("none", "zero"))
+    for name in SAME:
+        assert plain[INDEX[name]] == clocked[INDEX[name]], name
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ gets a full one of the depot in exchange, else a new object of the slab allocato
 empty one of the depot, else the object goes back to the slab allocator, perhaps by IPI to the CPU that owns its zone.
 The depot has a spinlock. Beyond its limit a cache makes no more objects. Nothing is trimmed.
 
-Params.generation says when. 2, the default: since nom_cache (2010s), a magazine's capacity follows from that, the limit
-and the CPUs, and the depot begins with as many empty magazines as nom_cache fills, and one. 1, from 8 June 2005:
-magazines of 256 and none in the depot to begin with, so none ever: each CPU keeps up to 512 objects (as the file is in
-2006; that of 8 June has not been seen). 0, 7 June 2005: magazines of 5, and a free that finds no empty one makes one,
-unless the objects exceed the limit by a magazine; requests that may not wait pass the limit. The limit of a kind is
-Item.limit, else Params.cluster_limit; 0 is none.
+Params.generation says when. 2, the default, 2020: a magazine's capacity follows from nom_cache, the limit and the CPUs,
+and the depot begins with as many empty magazines as nom_cache fills, and one. 1, from 8 June 2005: magazines of 256 and
+none in the depot to begin with, so none ever, and each CPU keeps up to 512 objects (read off a file that still has
+tokens, of November 2006 at the latest; that of 8 June itself was not seen). 0, 7 June 2005: magazines of 5, and a free
+that finds no empty one makes one, unless the objects exceed the limit by a magazine; requests that may not wait pass
+the limit. The limit of a kind is Item.limit, else Params.cluster_limit; 0 is none.
 
 Malloc and mbufs go straight to the slab allocator, as does what the caches ask for: in the size of the item, whatever
 the request's. Left out: memory of magazines and caches, made at boot but for generation 0, where malloc gives it;

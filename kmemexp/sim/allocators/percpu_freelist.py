@@ -8,7 +8,7 @@ that frees. Nothing is ever given back, nor used for another kind.
 
 With Params.limit a CPU keeps about that many: a free onto a list that holds so many first moves half of the list, what
 was freed last, to a list that the CPUs share, and an empty list takes a batch of half the limit from there before it
-asks the map. DragonFly's zalloc() got such lists much later (2016). Without it a CPU that only frees keeps everything.
+asks the map. DragonFly's zalloc() of 2020 has such lists. Without them a CPU that only frees keeps everything.
 
 Item.limit is ignored: no KVA is set aside for items that interrupts allocate, since in the mail's kernel interrupts are
 threads and may wait for kernel_map. Left out: taking items from other CPUs' lists when the map has no room.
