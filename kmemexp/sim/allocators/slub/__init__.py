@@ -51,6 +51,7 @@ from kmemexp.sim.allocators.slub.slabs import (
     WORD_SHIFT,
     cpu_pop,
     cpu_push,
+    slab_push,
     wide,
 )
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
@@ -231,7 +232,7 @@ def alloc(st, reg, i):
 
 @kernel
 def free(st, reg, i):
-    """Push on the current slab's freelist, or into the main sheaf: slab_free()."""
+    """Push on a slab's freelist, where that changes no list, or into the main sheaf: slab_free()."""
     if reg[i, R_PHASE] == BEGIN and reg[i, R_ADDR] >= 0:
         word, page, c = reg[i, R_ADDR] >> WORD_SHIFT, reg[i, R_ADDR] >> PAGE_SHIFT, reg[i, R_CPU]
         k = wide(st.slab[page, S_CACHE]) - 1
@@ -242,6 +243,8 @@ def free(st, reg, i):
                     return DONE
             elif st.cpu[k, c, C_SLAB] == slab:
                 cpu_push(st, k, c, slab, word)
+                return DONE
+            elif slab_push(st, slab, word):
                 return DONE
     return _free_slowly(st, reg, i)
 

@@ -99,6 +99,21 @@ def cpu_push(st, k, c, slab, word):
 
 
 @kernel
+def slab_push(st, slab, word):
+    """Free an object of a slab that stays where it is: of a CPU's current one, or one that was and will be partial.
+
+    False: the slab was full, or will be empty, so that lists are concerned; nothing has been done.
+    """
+    prior = st.slab[slab, S_FREE]
+    if not st.slab[slab, S_FROZEN] and (prior == NIL or st.slab[slab, S_INUSE] == 1):
+        return False
+    st.link[word] = prior
+    st.slab[slab, S_FREE] = word - (slab << PAGE_WORD_SHIFT)
+    st.slab[slab, S_INUSE] -= 1
+    return True
+
+
+@kernel
 def make_current(st, k, c, slab):
     """Freeze a slab with free objects as a CPU's current one; its freelist becomes the CPU's."""
     st.cpu[k, c, C_SLAB] = slab
