@@ -1,6 +1,7 @@
 """Whole lanes: what a machine looks like after boot, what must balance after a run, and that nothing depends on how."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -136,3 +137,43 @@ def _burst() -> dict:
     kinds = {"block": KINDS["small"] | {"size": {"law": "fixed", "bytes": 32768}, "rate_hz": 150.0,
                                         "lifetime": {"law": "permanent"}}}  # fmt: skip
     return json.loads(json.dumps(LOAD)) | {"kinds": kinds}
+
+
+class Clockwork(NamedTuple):
+    """Just what `Upkeep` looks at."""
+
+    ticks: tuple[int, ...]
+
+
+def test_upkeep_comes_at_its_times_among_the_operations_and_after_the_last_one() -> None:
+    none = np.zeros(4, np.int32)
+    ops = stream.Stream(np.array([5, 10, 10, 42], np.int64), *[none] * 6, slots=1)
+    upkeep = lane.Upkeep(Clockwork((10, 0, 20)), ops)
+    told = []
+    for end, until_ns in ((3, 15), (4, 45), (4, 60)):
+        while True:
+            stop, places = upkeep.next(end, until_ns)
+            told.append((stop, places))
+            if not places:
+                break
+    assert told == [(1, [0]), (3, []), (3, [0, 2]), (3, [0]), (3, [0, 2]), (4, []), (4, [0]), (4, [0, 2]), (4, [])]
+
+
+@pytest.mark.parametrize(("reclaims", "failures"), [(True, 0), (False, 1)])
+def test_a_map_without_room_makes_allocators_give_back_what_they_can_spare(reclaims: bool, failures: int) -> None:
+    config = cell("unified", "buckets", "kmapentzone", kva_mib=64)
+    config["maps"] |= {"submaps": [], "reserves": [], "reclaim": reclaims}
+    names = dict.fromkeys(("malloc", "zone", "mbuf"), "uma_today")
+    config["objects"] = {**names, "kinds": {}, "params": {"uma_today": {"reap": 2}}}
+    n = 8000
+    op = np.repeat(np.array([0, 1, 0], np.uint8), [n, n, 1])
+    size = np.repeat(np.array([4096, 0, 40 << 20], np.int32), [n, n, 1])
+    slot = np.append(np.tile(np.arange(n), 2), 0).astype(np.int32)
+    zeros = np.zeros(len(op), np.int16)
+    ops = stream.Stream(np.arange(len(op)), op, zeros, slot, size, zeros, zeros.astype(np.uint8), slots=n)
+    kinds = stream.Kinds(("it",), *(np.zeros(1, np.int32) for _ in range(4)))
+    machine = compose.boot(config, kinds, n)
+    played = lane.run(machine, ops, lane.Sampling(points=2, snapshots=0, bins=1), 0)
+    assert played.metrics[INDEX["alloc_failures_count"]] == failures
+    refused = played.metrics[INDEX["failed_fragmented_count"]] + played.metrics[INDEX["failed_exhausted_count"]]
+    assert refused == failures
