@@ -1,7 +1,18 @@
 """What an allocator's step says to the driver, spelled out once; what an arena says that has nothing special to say."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.slots import ATTR_WIRED, EACH_FREE, MAP_ALLOC, R_ALIGN, R_ATTR, R_BYTES, R_MAP, R_PHASE
+from kmemexp.sim.slots import (
+    ATTR_WIRED,
+    EACH_FREE,
+    MAP_ALLOC,
+    MAP_FREE,
+    R_ALIGN,
+    R_ATTR,
+    R_BASE,
+    R_BYTES,
+    R_MAP,
+    R_PHASE,
+)
 
 
 @kernel
@@ -13,6 +24,16 @@ def ask_wired(reg, i, phase, m, nbytes, align):
     reg[i, R_ALIGN] = align
     reg[i, R_ATTR] = ATTR_WIRED
     return MAP_ALLOC
+
+
+@kernel
+def ask_unmap(reg, i, phase, m, base, nbytes):
+    """Ask map `m` to take memory back; the operation goes on in `phase`. Returns the answer to give."""
+    reg[i, R_PHASE] = phase
+    reg[i, R_MAP] = m
+    reg[i, R_BASE] = base
+    reg[i, R_BYTES] = nbytes
+    return MAP_FREE
 
 
 @kernel

@@ -13,20 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
     DONE,
     FAILED,
-    MAP_FREE,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
-    R_BYTES,
     R_GRANTED,
-    R_MAP,
     R_PHASE,
     R_SIZE,
     R_WORK,
@@ -136,7 +133,7 @@ def free(st, reg, i):
     if st.slab[page, KLASS] == NIL:
         nbytes = (reg[i, R_SIZE] + PAGE - 1) & -PAGE
         st.large[0] -= nbytes >> PAGE_SHIFT
-        return _give_back(st, reg, i, addr, nbytes)
+        return ask_unmap(reg, i, GIVEN_BACK, st.map, addr, nbytes)
     klass = np.int64(st.slab[page, KLASS])
     chunk = (addr & (PAGE - 1)) // st.size[klass]
     if st.slab[page, HEAD] == NIL:
@@ -148,7 +145,7 @@ def free(st, reg, i):
         return DONE
     _unlink(st, klass, page)
     st.slab[page, KLASS] = NIL
-    return _give_back(st, reg, i, page << PAGE_SHIFT, PAGE)
+    return ask_unmap(reg, i, GIVEN_BACK, st.map, page << PAGE_SHIFT, PAGE)
 
 
 @kernel
@@ -198,15 +195,6 @@ def _unlink(st, klass, page):
         st.slab[before, NEXT] = after
     if after != NIL:
         st.slab[after, PREV] = before
-
-
-@kernel
-def _give_back(st, reg, i, base, nbytes):
-    reg[i, R_PHASE] = GIVEN_BACK
-    reg[i, R_MAP] = st.map
-    reg[i, R_BASE] = base
-    reg[i, R_BYTES] = nbytes
-    return MAP_FREE
 
 
 def census(st: State) -> dict[str, int]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
@@ -32,7 +32,6 @@ from kmemexp.sim.slots import (
     F_SOFT,
     FAILED,
     IPI,
-    MAP_FREE,
     NO_ENTRY,
     NO_SPACE,
     P_ENTRIES,
@@ -46,7 +45,6 @@ from kmemexp.sim.slots import (
     R_FLAGS,
     R_GRANTED,
     R_LOCKED,
-    R_MAP,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -367,7 +365,7 @@ def _release_zone(st, reg, i):
     st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
     st.zone[zone, OWNER] = NIL
-    return _ask_unmap(st, reg, i, RELEASING, zone << st.zone_shift, st.p.zone_bytes)
+    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel
@@ -379,7 +377,7 @@ def _release_older(st, reg, i):
     st.zone[head, NEXT] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
     st.zone[zone, OWNER] = NIL
-    return _ask_unmap(st, reg, i, RELEASING, zone << st.zone_shift, st.p.zone_bytes)
+    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel
@@ -388,7 +386,7 @@ def _free_oversize(st, reg, i):
     page = reg[i, R_ADDR] >> PAGE_SHIFT
     queues = (0, F_HARD, F_SOFT | F_HARD)[st.p.queue_oversize]
     if reg[i, R_FLAGS] & queues == 0:
-        return _unmap_oversize(st, reg, i, OVERSIZE, page)
+        return unmap_oversize(st, reg, i, OVERSIZE, page)
     cpu = reg[i, R_CPU]
     st.over[page, OVER_NEXT] = st.cpu[cpu, FREE_OVER]
     st.cpu[cpu, FREE_OVER] = page
@@ -401,25 +399,15 @@ def _release_oversize(st, reg, i):
     cpu = reg[i, R_CPU]
     page = st.cpu[cpu, FREE_OVER]
     st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
-    return _unmap_oversize(st, reg, i, DRAINING, page)
+    return unmap_oversize(st, reg, i, DRAINING, page)
 
 
 @kernel
-def _unmap_oversize(st, reg, i, phase, page):
+def unmap_oversize(st, reg, i, phase, page):
     """Unmap an oversize block and forget its page count."""
     nbytes = np.int64(st.over[page, OVER_PAGES]) << PAGE_SHIFT
     st.over[page, OVER_PAGES] = 0
-    return _ask_unmap(st, reg, i, phase, page << PAGE_SHIFT, nbytes)
-
-
-@kernel
-def _ask_unmap(st, reg, i, phase, base, nbytes):
-    """Ask the map to take KVA back (kmem_slab_free)."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_MAP] = st.map_number
-    reg[i, R_BASE] = base
-    reg[i, R_BYTES] = nbytes
-    return MAP_FREE
+    return ask_unmap(reg, i, phase, st.map_number, page << PAGE_SHIFT, nbytes)
 
 
 def census(st: State) -> dict[str, int]:
@@ -429,12 +417,12 @@ def census(st: State) -> dict[str, int]:
     never used; `live_bytes`: chunks and blocks handed out; `oversize_pages`: mapped, among them `queued_pages` on
     FreeOvZones; `pages`: all that is mapped.
     """
-    idle = _members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
+    idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
     mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
     used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
     klass = st.klass[used[:, KLASS]]
     oversize = st.over[:, OVER_PAGES].sum()
-    queued = st.over[_members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
+    queued = st.over[members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
     counts = {
         "zones": len(mapped),
         "idle_zones": len(idle),
@@ -448,7 +436,7 @@ def census(st: State) -> dict[str, int]:
     return {name: int(count) for name, count in counts.items()}
 
 
-def _members(heads: np.ndarray, following: np.ndarray) -> list[int]:
+def members(heads: np.ndarray, following: np.ndarray) -> list[int]:
     """List the members of all lists that begin at `heads`."""
     members = []
     for head in heads.tolist():

@@ -31,10 +31,13 @@ from kmemexp.sim.allocators.dfly_slab import (
     MIN_CHUNK_SIZE,
     NIL,
     NZONES,
+    OVER_PAGES,
     ZALLOC_MAX_ZONE_SIZE,
     ZALLOC_MIN_ZONE_SIZE,
     ZALLOC_ZONE_LIMIT,
     ZERO_LENGTH_PTR,
+    members,
+    unmap_oversize,
     zone_index,
     zone_size,
 )
@@ -62,7 +65,7 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     sweep,
     take,
 )
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
@@ -75,7 +78,6 @@ from kmemexp.sim.slots import (
     F_SOFT,
     FAILED,
     IPI,
-    MAP_FREE,
     NO_ENTRY,
     NO_SPACE,
     P_ENTRIES,
@@ -89,7 +91,6 @@ from kmemexp.sim.slots import (
     R_FLAGS,
     R_GRANTED,
     R_LOCK,
-    R_MAP,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -110,7 +111,6 @@ MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of 
 FEW_CPUS = 32  # with more, each CPU keeps less
 
 # Columns of State.over, in the row of a block's first page.
-OVER_PAGES = 0  # pages of the block
 OVER_NEXT = 1  # next newer block on FreeOvZones
 
 # R_PHASE: what an operation waits for. `kmalloc_obj.py` begins its own at 16.
@@ -296,7 +296,7 @@ def _release_zone(st, reg, i):
     zone = st.cpu[reg[i, R_CPU], FREE_ZONES_LAST]
     off_free_zones(st, reg[i, R_CPU], zone)
     st.zone[zone, OWNER] = NIL
-    return _ask_unmap(st, reg, i, RELEASING, zone << st.zone_shift, st.p.zone_bytes)
+    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel
@@ -304,7 +304,7 @@ def _free_oversize(st, reg, i):
     """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
     page = reg[i, R_ADDR] >> PAGE_SHIFT
     if reg[i, R_FLAGS] & (F_SOFT | F_HARD) == 0:
-        return _unmap_oversize(st, reg, i, OVERSIZE, page)
+        return unmap_oversize(st, reg, i, OVERSIZE, page)
     cpu = reg[i, R_CPU]
     st.over[page, OVER_NEXT] = NIL
     if st.cpu[cpu, FREE_OVER] == NIL:
@@ -321,25 +321,7 @@ def _release_oversize(st, reg, i):
     cpu = reg[i, R_CPU]
     page = st.cpu[cpu, FREE_OVER]
     st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
-    return _unmap_oversize(st, reg, i, DRAINING, page)
-
-
-@kernel
-def _unmap_oversize(st, reg, i, phase, page):
-    """Unmap an oversize block and forget its page count."""
-    nbytes = np.int64(st.over[page, OVER_PAGES]) << PAGE_SHIFT
-    st.over[page, OVER_PAGES] = 0
-    return _ask_unmap(st, reg, i, phase, page << PAGE_SHIFT, nbytes)
-
-
-@kernel
-def _ask_unmap(st, reg, i, phase, base, nbytes):
-    """Ask the map to take KVA back (kmem_slab_free)."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_MAP] = st.map_number
-    reg[i, R_BASE] = base
-    reg[i, R_BYTES] = nbytes
-    return MAP_FREE
+    return unmap_oversize(st, reg, i, DRAINING, page)
 
 
 def census(st: State) -> dict[str, int]:
@@ -349,13 +331,13 @@ def census(st: State) -> dict[str, int]:
     never used; `remote_chunks`: besides, freed on other CPUs and not yet taken over; `live_bytes`: chunks and blocks
     handed out; `oversize_pages`: mapped, among them `queued_pages` on FreeOvZones; `pages`: all that is mapped.
     """
-    idle = _members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
+    idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
     mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
     used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
     klass = st.klass[used[:, KLASS]]
     unused = used[:, N_FREE] + used[:, REMOTE]
     oversize = st.over[:, OVER_PAGES].sum()
-    queued = st.over[_members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
+    queued = st.over[members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
     counts = {
         "zones": len(mapped),
         "idle_zones": len(idle),
@@ -368,14 +350,3 @@ def census(st: State) -> dict[str, int]:
         "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,
     }
     return {name: int(count) for name, count in counts.items()}
-
-
-def _members(heads: np.ndarray, following: np.ndarray) -> list[int]:
-    """List the members of all lists that begin at `heads`."""
-    members = []
-    for head in heads.tolist():
-        at = head
-        while at != NIL:
-            members.append(at)
-            at = int(following[at])
-    return members
