@@ -61,7 +61,7 @@ class Maps:
     lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
     submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
     reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
-    reclaim: bool = False  # a map without room makes the allocators give back what they can spare
+    reclaim: bool = False  # without a clock: a map without room makes the allocators give back what they can spare
     params: dict[str, dict[str, int]] = field(default_factory=dict)  # by arena
 
 
