@@ -109,7 +109,8 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
     sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
     facts = given | {"ram_bytes": machine["ram_bytes"], "nmbufs": sized.nmbufs, "nmbclusters": sized.nmbclusters}
-    facts |= {"domains": machine["domains"], "kmem_map": KMEM if maps["layout"] == "split" else 0, "direct_map": DIRECT}
+    facts |= {"domains": machine["domains"], "kmem_map": KMEM if maps["layout"] == "split" else 0}
+    facts["direct_map"] = DIRECT if maps["layout"] == "direct" else 0
     arena, bases = _carve(config, code, sized, kinds, items, facts)
     states = [absent.init(absent.Params(), map_number=0, items=(), bases=(), **given)] * len(PLACES)
     for place, name in enumerate(code.names):
