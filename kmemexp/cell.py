@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 MODEL_VERSION = 2  # raise when the same configuration gives other metrics
-SCHEMA_VERSION = 3  # raise when the meaning or the form of a configuration changes
-NODES = ("cost", "design", "interrupts", "machine", "maps", "memory", "objects", "sample", "seed", "workload")
+SCHEMA_VERSION = 4  # raise when the meaning or the form of a configuration changes
+NODES = (
+    "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "sample", "seed", "stability",
+    "workload",
+)  # fmt: skip
 """The parts of a configuration that make a cell, sorted; how and where it runs is not among them."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kmemexp import jit
 from kmemexp.errors import ConfigError
-from kmemexp.sim import allocators, arenas, map_entries, replay, sizing, slots
+from kmemexp.sim import allocators, arenas, asking, map_entries, replay, sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.items import Item
@@ -60,7 +60,7 @@ def design(names: tuple[str, ...], arena: str) -> Design:
     servers = [part(allocators, name) for name in names]
     servers += [absent] * (len(PLACES) - len(servers))
     arena_module = part(arenas, arena)
-    map_parts = {n: getattr(arena_module, n) for n in ("map_alloc", "map_free", "map_free_bytes")}
+    map_parts = map_slots(arena_module)
     label = ",".join([*names, arena])
     return Design(
         names,
@@ -71,6 +71,12 @@ def design(names: tuple[str, ...], arena: str) -> Design:
         jit.bind(replay.observe, {n: getattr(arena_module, n) for n in ("map_measure", "map_paint")}, arena),
         tuple(getattr(m, "TICK_NS", 0) for m in servers),
     )
+
+
+def map_slots(arena: ModuleType) -> dict[str, Callable]:
+    """Functions for the drivers' slots of the arena, those that both of them call."""
+    found = {n: getattr(arena, n) for n in ("map_alloc", "map_free", "map_free_bytes")}
+    return found | {"map_attr": getattr(arena, "map_attr", asking.sort_alone)}
 
 
 def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, Callable]:

@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from kmemexp import metrics, sources
 from kmemexp.cell import NODES
-from kmemexp.design_check import maps_node, objects_node
+from kmemexp.design_check import maps_node, objects_node, parts
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 from kmemexp.values import at_least, byte_count, close, one_of, sizes
@@ -28,6 +28,7 @@ MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
+PROTECTIONS = ("none", "zone", "percpu", "grace", "refcount")
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
@@ -136,6 +137,27 @@ class Memory:
 
 
 @dataclass
+class Policy:
+    """Pro-active action (conf/policy/): what the driver does of itself. What parts do is in objects.params and maps."""
+
+    name: str = "none"
+    parts: list[str] = field(default_factory=list)  # a design needs one of these for the policy to mean anything
+    trim_s: float = 0.0  # the allocators give back what they can spare every so many seconds; 0: never
+    watch_s: float = 0.0  # how often somebody looks at kernel_map's largest run; 0: never
+    floor_bytes: Any = 0  # the largest run below which the allocators then give back what they can spare
+
+
+@dataclass
+class Stability:
+    """Type stability (conf/stability/): who reads an object after it was freed, and what protects the reader."""
+
+    protection: str = "none"
+    kind: str = ""  # the kind of the workload that is watched and protected; none: nothing is
+    grace_s: float = 0.02  # length of a grace period
+    readers: dict[str, Any] = field(default_factory=dict)  # by kind
+
+
+@dataclass
 class Machine:
     """What the design runs on."""
 
@@ -202,6 +224,8 @@ class Config:
     design: Design = field(default_factory=Design)
     maps: Maps = field(default_factory=Maps)
     objects: Objects = field(default_factory=Objects)
+    policy: Policy = field(default_factory=Policy)
+    stability: Stability = field(default_factory=Stability)
     machine: Machine = field(default_factory=Machine)
     workload: dict[str, Any] = field(default_factory=dict)
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -234,6 +258,7 @@ def register() -> None:
         schema.objects.locks,
         schema.workload,
         schema.interrupts.sources,
+        schema.stability.readers,
         sweep.axes,
         sweep.when,
         sweep.baseline,
@@ -395,6 +420,24 @@ def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
     return workload
 
 
+def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
+    floor = at_least("policy.floor_bytes", byte_count("policy.floor_bytes", policy["floor_bytes"]), 0)
+    for key in ("trim_s", "watch_s"):
+        if not 0 <= policy[key] < 1e9:
+            raise ConfigError(f"policy.{key}={policy[key]}: must be 0 to 1e9 seconds")
+    if (floor > 0) != (policy["watch_s"] > 0):
+        raise ConfigError("policy.watch_s and policy.floor_bytes: a floor is watched, a watch needs a floor: set both")
+    known = (*parts("allocators"), *parts("arenas"))
+    for name in policy["parts"]:
+        one_of("policy.parts", name, known)
+    return {**policy, "floor_bytes": floor}
+
+
+def _stability(stability: Mapping[str, Any]) -> dict[str, Any]:
+    one_of("stability.protection", stability["protection"], PROTECTIONS)
+    return dict(stability) if stability["kind"] else {"kind": ""}
+
+
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
     least = {"points": 1, "snapshots": 0, "bins": 1}
     return {key: at_least(f"sample.{key}", sample[key], low) for key, low in least.items()}
@@ -407,5 +450,6 @@ def _seed(seed: int) -> int:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": maps_node, "memory": _memory,
     "objects": objects_node, "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
+    "policy": _policy, "stability": _stability,
 }  # fmt: skip
 """One for each of cell.NODES."""

@@ -38,7 +38,7 @@ def driver(names: tuple[str, ...], arena: str) -> Callable:
     """Bind the engine to these object allocators and this arena."""
     code = compose.design(names, arena)
     parts = compose.slots_of(code.servers, ("alloc", "free", "tend"))
-    parts |= {n: getattr(code.arena, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
+    parts |= compose.map_slots(code.arena) | {"map_walked": code.arena.map_walked}
     parts["map_flushes"] = getattr(code.arena, "map_flushes", asking.every_free_flushes)
     return jit.bind(engine.run, parts, ",".join([*names, arena]))
 

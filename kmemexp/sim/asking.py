@@ -2,6 +2,8 @@
 
 from kmemexp.jit import kernel
 from kmemexp.sim.slots import (
+    ATTR_NOFREE,
+    ATTR_SORT,
     ATTR_WIRED,
     EACH_FREE,
     MAP_ALLOC,
@@ -27,6 +29,14 @@ def ask_wired(reg, i, phase, m, nbytes, align):
 
 
 @kernel
+def ask_kept(reg, i, phase, m, nbytes, align):
+    """Ask as `ask_wired` does, for memory that will never be given back."""
+    ask_wired(reg, i, phase, m, nbytes, align)
+    reg[i, R_ATTR] = ATTR_WIRED | ATTR_NOFREE
+    return MAP_ALLOC
+
+
+@kernel
 def ask_unmap(reg, i, phase, m, base, nbytes):
     """Ask map `m` to take memory back; the operation goes on in `phase`. Returns the answer to give."""
     reg[i, R_PHASE] = phase
@@ -40,3 +50,9 @@ def ask_unmap(reg, i, phase, m, base, nbytes):
 def every_free_flushes(st, m):
     """`map_flushes` of an arena that flushes the TLB at every free."""
     return EACH_FREE
+
+
+@kernel
+def sort_alone(attr, server, reg, i):
+    """`map_attr` of an arena to which all who ask are alike."""
+    return attr & ATTR_SORT

@@ -170,6 +170,7 @@ from kmemexp.sim.probes import (
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
 from kmemexp.sim.slots import (
     AGAIN,
+    ATTR_SORT,
     ATTR_WIRED,
     DONE,
     EACH_FREE,
@@ -289,7 +290,7 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             account = A_DIRECT if m[x + X_SERVER] == SERVER_MAP else A_HELD
             i = m[x + X_NUMBER]
             walked, flushed = map_walked(arena, reg[i, R_MAP]), map_flushes(arena, reg[i, R_MAP])
-            map_step(arena, answer, account, reg, i, counters, m[x + X_OP])
+            map_step(arena, answer, account, m[x + X_SERVER], reg, i, counters, m[x + X_OP])
             ns = m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
             if reg[i, R_MAP] != m[G_DIRECT]:
                 ns += m[K_MAP]
@@ -446,7 +447,7 @@ def pages_moved(m, reg, x, flushes, lazy):
     """Pages that a map step takes or gives back, and TLB flushes. Returns ns; X_NEED is what is lacking."""
     answer, i = m[x + X_ANSWER], m[x + X_NUMBER]
     pages = reg[i, R_BYTES] >> PAGE_SHIFT
-    if m[x + X_SERVER] == SERVER_MAP and reg[i, R_ATTR] != ATTR_WIRED:
+    if m[x + X_SERVER] == SERVER_MAP and reg[i, R_ATTR] & ATTR_SORT != ATTR_WIRED:
         pages = 0
     if answer == MAP_FREE:
         undone = m[x + X_NEED] > 0  # for want of pages: it has those that there were

@@ -81,7 +81,7 @@ def serve(a, b, c, arena, server, freeing, reg, counters, op):
             reg[0, R_CPU] = reg[0, R_TARGET]
             counters[A_IPIS] += 1
         elif answer <= WIRE:
-            map_step(arena, answer, account, reg, 0, counters, op)
+            map_step(arena, answer, account, server, reg, 0, counters, op)
 
 
 @template
@@ -99,7 +99,7 @@ def upkeep(w, server, why):
             reg[0, R_CPU] = reg[0, R_TARGET]
             counters[A_IPIS] += 1
         elif answer <= WIRE:
-            map_step(w.arena, answer, A_HELD, reg, 0, counters, -1)
+            map_step(w.arena, answer, A_HELD, server, reg, 0, counters, -1)
         elif answer == MOVE:
             moved(w.objects, reg, 0, counters, False)
 

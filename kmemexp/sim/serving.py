@@ -59,6 +59,7 @@ from kmemexp.sim.slots import (
     free_b,
     free_c,
     map_alloc,
+    map_attr,
     map_free,
     map_free_bytes,
     tend_a,
@@ -124,12 +125,12 @@ def direct(freeing, reg, i):
 
 
 @template
-def map_step(arena, answer, account, reg, i, counters, op):
+def map_step(arena, answer, account, server, reg, i, counters, op):
     """Carry out what a step asked of the map: MAP_ALLOC, MAP_FREE or WIRE. Refusals are told apart and counted."""
     m, nbytes, cpu = reg[i, R_MAP], reg[i, R_BYTES], reg[i, R_CPU]
     if answer == MAP_ALLOC:
         counters[A_MAP_OPS] += 1
-        addr = map_alloc(arena, m, nbytes, reg[i, R_ALIGN], reg[i, R_ATTR], cpu)
+        addr = map_alloc(arena, m, nbytes, reg[i, R_ALIGN], map_attr(reg[i, R_ATTR], server, reg, i), cpu)
         reg[i, R_BASE] = addr
         if addr >= 0:
             counters[account] += nbytes

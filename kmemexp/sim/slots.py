@@ -68,6 +68,12 @@ C_MBUF = 2  # network buffers
 ATTR_SINGLE = 0  # nothing (submaps, separate objects)
 ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours on both sides
 ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
+ATTR_SORT = 3  # mask of the above
+ATTR_NOFREE = 4  # a further bit: whoever asks will never give the memory back
+
+# What `map_attr` adds above these bits for an arena that looks at who asks.
+WHO_SHIFT = 8
+WHO_COUNT = 4096  # requesters that it can tell apart
 
 # Results of map_alloc/map_free below zero.
 NO_SPACE = -1  # no hole is large enough
@@ -156,6 +162,11 @@ def map_alloc(st, m, nbytes, align, attr, cpu):
 
 def map_free(st, m, addr, nbytes, cpu):
     """Remove [addr, addr + nbytes) from map `m`, part of an entry or several. Returns 0 or NO_ENTRY."""
+    raise NotImplementedError
+
+
+def map_attr(attr, server, reg, i):
+    """What an arena is told of a request: ATTR_* and, if it wants to know, who asks (WHO_SHIFT). Returns the `attr`."""
     raise NotImplementedError
 
 
