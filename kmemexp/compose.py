@@ -48,6 +48,7 @@ class Machine(NamedTuple):
     observe: Callable
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
     maps: list[int]  # maps that the workload's kinds are served from
+    map_bytes: tuple[int, ...]  # size of each of these
     malloc_map: int
     homes: tuple[int, ...]  # map that each allocator grows in, by place
     kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
@@ -145,8 +146,10 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     used = sorted({*direct.tolist(), *grown, KERNEL})
     zones = tuple(len(items[name]) for name in code.names)
     rows = np.stack([server, item, direct, attribute], axis=1)
+    carved = {name: nbytes for name, nbytes, _ in carved_at_boot(config, sized)}
+    sizes = tuple(carved.get(MAP_NAMES[m], machine["kva_bytes"]) for m in used)
     return Machine(
-        world, code.replay, code.upkeep, code.observe, code.ticks, used, home[objects["malloc"]], grown, rows, zones
+        world, code.replay, code.upkeep, code.observe, code.ticks, used, sizes, home[objects["malloc"]], grown, rows, zones
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmemexp import fragmentation as frag
 from kmemexp import jit, plugins, timed, timed_lane
 from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
@@ -19,7 +20,8 @@ from kmemexp.workload.build import build
 from kmemexp.workload.stream import Kinds, Load, Stream, columns
 
 CHUNK = 100_000  # operations between two returns to Python
-UNUSABLE = {"16k": 2, "128k": 5, "1m": 8, "4m": 10}  # request size: log2 of its pages
+REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
+SUPERPAGE = 1024  # pages, i386
 
 
 class Lane(NamedTuple):
@@ -49,17 +51,16 @@ def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> L
     ends = np.searchsorted(stream.time_ns, times, side="right")
     ends[-1] = stream.count
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
-    entries = np.zeros(sampling.points, np.int64)
+    measured = np.zeros((sampling.points, len(machine.maps), s.M_COUNT), np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
     at, upkeep = 0, Upkeep(machine, stream)
     for point, (time_ns, end) in enumerate(zip(times, ends.tolist(), strict=True)):
         at = _play(machine, stream, at, end, time_ns, upkeep)
-        totals = look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
-        series[point] = sample(machine, totals, time_ns)
-        entries[point] = totals[:, s.M_ENTRIES].sum()
+        measured[point] = look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
+        series[point] = sample(machine, measured[point], time_ns)
     return Lane(
         replica,
-        metrics_row(memory_metrics(machine, series, entries)),
+        metrics_row(memory_metrics(machine, series, measured)),
         PANICS[machine.world.counters[a.A_PANIC]],
         series,
         snapshots,
@@ -135,11 +136,26 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
         malloc[s.M_FREE],
         malloc[s.M_LARGEST],
         c[a.A_FAILURES],
+        superpages(machine),
+        c[a.A_MOVES],
     ]
 
 
-def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) -> dict[str, float]:
-    """Metrics of the memory itself, which every driver has: from the samples and the counters."""
+def superpages(machine: Machine) -> int:
+    """Wholly free stretches of 4 MiB in the maps that serve requests, aligned to each map's start."""
+    found, totals = 0, np.zeros(s.M_COUNT, np.int64)
+    for m, nbytes in zip(machine.maps, machine.map_bytes, strict=True):
+        shares = np.zeros(nbytes // s.PAGE)
+        machine.observe(machine.world.arena, m, totals, shares)
+        found += frag.whole_stretches(shares, SUPERPAGE)
+    return found
+
+
+def memory_metrics(machine: Machine, series: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    """Metrics of the memory itself, which every driver has: from the samples and the counters.
+
+    `measured`: int64[points, maps, M_COUNT], what was measured of the maps at the samples.
+    """
     column = {name: series[:, i].astype(float) for i, name in enumerate(SERIES)}
     final = look(machine, 0, 0, [])
     c = machine.world.counters
@@ -153,7 +169,9 @@ def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) ->
         "map_largest_run_min_bytes": largest.min(),
         "map_holes_count": column["map_holes_count"][-1],
         "map_holes_max_count": column["map_holes_count"].max(),
-        "map_entries_max_count": entries.max(),
+        "map_entries_max_count": measured[:, :, s.M_ENTRIES].sum(axis=1).max(),
+        "map_superpages_min_count": column["map_superpages_count"].min(),
+        "map_superpages_mean_count": column["map_superpages_count"].mean(),
         "map_high_water_bytes": final[:, s.M_HIGH].sum(),
         "malloc_headroom_min_bytes": column["malloc_free_bytes"].min(),
         "malloc_largest_run_min_bytes": column["malloc_largest_run_bytes"].min(),
@@ -165,6 +183,10 @@ def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) ->
         "internal_frag_ratio": 1 - _ratio(requested.sum(), granted.sum()),
         "total_frag_ratio": 1 - _ratio(requested[-1], held[-1]),
         "total_frag_mean_ratio": 1 - _ratio(requested.sum(), held.sum()),
+        "heap_mean_excess_ratio": frag.johnstone_wilson(requested, held).mean,
+        "heap_live_peak_excess_ratio": frag.excess(c[a.A_HELD_AT_PEAK], c[a.A_REQUESTED_PEAK]),
+        "heap_heap_peak_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_AT_PEAK]),
+        "heap_peaks_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_PEAK]),
         "total_frag_peak_ratio": 1 - _ratio(c[a.A_REQUESTED_PEAK], c[a.A_HELD_PEAK]),
         "held_peak_bytes": c[a.A_HELD_PEAK],
         "held_mean_bytes": held.mean(),
@@ -180,9 +202,10 @@ def memory_metrics(machine: Machine, series: np.ndarray, entries: np.ndarray) ->
         "moved_bytes": c[a.A_MOVED],
         "operations_count": c[a.A_OPS],
     }
-    for name, order in UNUSABLE.items():
-        small = final[:, s.M_HIST : s.M_HIST + order].sum()
-        values[f"map_unusable_{name}_ratio"] = _ratio(small, free[-1])
+    for name, nbytes in REQUESTS.items():
+        values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final.sum(axis=0)))
+        values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final)
+    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured.sum(axis=1)).mean()
     return values
 
 

@@ -31,6 +31,24 @@ METRICS = (
     Metric("map_unusable_128k_ratio", "less", "map", "the same for 128 KiB"),
     Metric("map_unusable_1m_ratio", "less", "map", "the same for 1 MiB"),
     Metric("map_unusable_4m_ratio", "less", "map", "the same for 4 MiB (a superpage of the i386)"),
+    Metric("map_unusable_1m_mean_ratio", "less", "map", "that for 1 MiB, mean over the samples"),
+    *(
+        Metric(
+            f"map_frag_index_{size}_ratio",
+            "less",
+            "map",
+            f"fragmentation index of a request of {text} at the end: -1 it fits, towards 0 for want of KVA, towards 1 "
+            "for want of a run (Linux mm/vmstat.c)",
+        )
+        for size, text in (("16k", "16 KiB"), ("128k", "128 KiB"), ("1m", "1 MiB"), ("4m", "4 MiB"))
+    ),
+    Metric(
+        "map_superpages_min_count",
+        "more",
+        "map",
+        "least number of wholly free, aligned stretches of 4 MiB in the maps, over the samples",
+    ),
+    Metric("map_superpages_mean_count", "more", "map", "the same, mean over the samples"),
     Metric(
         "malloc_headroom_min_bytes",
         "more",
@@ -56,6 +74,11 @@ METRICS = (
     ),
     Metric("total_frag_mean_ratio", "less", "object", "1 - mean requested live / mean held over the samples"),
     Metric("total_frag_peak_ratio", "less", "object", "1 - peak requested live / peak held"),
+    Metric("heap_mean_excess_ratio", "less", "object", "held / requested live - 1, mean over the samples (Johnstone and "
+           "Wilson's measure 1)"),
+    Metric("heap_live_peak_excess_ratio", "less", "object", "the same when most is live (measure 2)"),
+    Metric("heap_heap_peak_excess_ratio", "less", "object", "the same when most is held, the first time (measure 3)"),
+    Metric("heap_peaks_excess_ratio", "less", "object", "peak held / peak requested live - 1 (measure 4)"),
     Metric("held_peak_bytes", "less", "object", "memory held by the object allocators at its peak"),
     Metric("held_mean_bytes", "less", "object", "the same, mean over the samples"),
     Metric("held_end_bytes", "less", "object", "the same at the end"),
@@ -132,7 +155,7 @@ INDEX = {name: i for i, name in enumerate(NAMES)}
 SERIES = (
     "time_ns", "operations_count", "requested_bytes", "granted_bytes", "held_bytes",
     "map_free_bytes", "map_largest_run_bytes", "map_holes_count", "map_entries_count",
-    "malloc_free_bytes", "malloc_largest_run_bytes", "failures_count",
+    "malloc_free_bytes", "malloc_largest_run_bytes", "failures_count", "map_superpages_count", "moves_count",
 )  # fmt: skip
 """Columns of the sampled series, all int64."""
 

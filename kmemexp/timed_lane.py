@@ -13,7 +13,7 @@ from kmemexp.sim import contexts as cx
 from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
 from kmemexp.sim.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
-from kmemexp.sim.slots import M_COUNT, M_ENTRIES
+from kmemexp.sim.slots import M_COUNT
 from kmemexp.workload import phases
 from kmemexp.workload.stream import Handlers, Kinds, Stream
 
@@ -38,17 +38,16 @@ def run(
     span = span_ns(config, stream)
     times, painted = lane.sample_times(span, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
-    entries = np.zeros(sampling.points, np.int64)
+    measured = np.zeros((sampling.points, len(t.base.maps), M_COUNT), np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
     for point, time_ns in enumerate(times):
         last = point == sampling.points - 1
         if t.wired.m[mc.G_EXIT] not in ENDED:
             t = advance(t, limit_ns(config, stream) if last else time_ns)
         machine = t.base._replace(world=t.world)
-        totals = lane.look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
-        series[point] = lane.sample(machine, totals, time_ns)
-        entries[point] = totals[:, M_ENTRIES].sum()
-    values = lane.memory_metrics(t.base._replace(world=t.world), series, entries) | metrics(t)
+        measured[point] = lane.look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
+        series[point] = lane.sample(machine, measured[point], time_ns)
+    values = lane.memory_metrics(t.base._replace(world=t.world), series, measured) | metrics(t)
     panic = t.world.counters[a.A_PANIC] or t.wired.m[mc.N_PANIC]
     return lane.Lane(replica, lane.metrics_row(values), PANICS[panic], series, snapshots, latency_rows(t.wired),
                      witness.summary(t.wired))  # fmt: skip

@@ -34,7 +34,9 @@ A_DIRECT = 20  # bytes mapped straight from a map (pipe KVA, u-areas, …)
 A_RETRIED = 21  # 1 + operation that is tried again after a reclaim
 A_MOVES = 22  # objects moved
 A_MOVED = 23  # bytes moved
-A_COUNT = 24
+A_HELD_AT_PEAK = 24  # bytes held when the most were requested
+A_REQUESTED_AT_PEAK = 25  # requested bytes when the most were held, the first time
+A_COUNT = 26
 
 # Live objects, one row per slot.
 O_ADDR = 0  # address, or ABSENT

@@ -12,6 +12,7 @@ from kmemexp.sim.probes import (
     A_GRANTED,
     A_GRANTED_TOTAL,
     A_HELD,
+    A_HELD_AT_PEAK,
     A_HELD_PEAK,
     A_MAP_OPS,
     A_MOVED,
@@ -20,6 +21,7 @@ from kmemexp.sim.probes import (
     A_PANIC_OP,
     A_PANICS,
     A_REQUESTED,
+    A_REQUESTED_AT_PEAK,
     A_REQUESTED_PEAK,
     A_REQUESTED_TOTAL,
     ABSENT,
@@ -152,7 +154,9 @@ def map_step(arena, answer, account, server, reg, i, counters, op):
     else:
         reg[i, R_BASE] = 0
         counters[account] += nbytes
-    counters[A_HELD_PEAK] = max(counters[A_HELD_PEAK], counters[A_HELD])
+    if counters[A_HELD] > counters[A_HELD_PEAK]:
+        counters[A_HELD_PEAK] = counters[A_HELD]
+        counters[A_REQUESTED_AT_PEAK] = counters[A_REQUESTED]
 
 
 @template
@@ -178,7 +182,9 @@ def remember(objects, s, server, reg, i, counters):
     counters[A_GRANTED] += granted
     counters[A_REQUESTED_TOTAL] += size
     counters[A_GRANTED_TOTAL] += granted
-    counters[A_REQUESTED_PEAK] = max(counters[A_REQUESTED_PEAK], counters[A_REQUESTED])
+    if counters[A_REQUESTED] > counters[A_REQUESTED_PEAK]:
+        counters[A_REQUESTED_PEAK] = counters[A_REQUESTED]
+        counters[A_HELD_AT_PEAK] = counters[A_HELD]
 
 
 @template

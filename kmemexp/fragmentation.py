@@ -1,0 +1,88 @@
+"""Measures of fragmentation, as formulas of plain numbers.
+
+Sources: Johnstone and Wilson, "The Memory Fragmentation Problem: Solved?", ISMM 1998 (four measures of a heap against the
+live data in it); Linux mm/vmstat.c (fragmentation index and unusable free space index, here of holes in a map instead of
+free blocks of a buddy system).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.sim.slots import M_CLASSES, M_FREE, M_HIST, M_HOLES, M_LARGEST, PAGE
+
+FITS = -1.0
+"""The fragmentation index of a request that would succeed."""
+
+
+class JohnstoneWilson(NamedTuple):
+    """Heap over live data, less 1: 0 is a heap without any waste."""
+
+    mean: float  # #1: mean over time of heap / live
+    live_peak: float  # #2: when there is most live data
+    heap_peak: float  # #3: when the heap is largest (the first time)
+    peaks: float  # #4: largest heap / most live data
+
+
+def johnstone_wilson(live: np.ndarray, heap: np.ndarray) -> JohnstoneWilson:
+    """Measures #1 to #4 of two series of bytes, sampled at the same instants; NaN where there is nothing live.
+
+    #1 is the mean of the ratios, over the samples with live data, not the ratio of the means.
+    """
+    live, heap = np.asarray(live, float), np.asarray(heap, float)
+    some = live > 0
+    if not some.any():
+        return JohnstoneWilson(*[np.nan] * 4)
+    fullest, largest = int(live.argmax()), int(heap.argmax())
+    return JohnstoneWilson(
+        float((heap[some] / live[some]).mean() - 1),
+        excess(heap[fullest], live[fullest]),
+        excess(heap[largest], live[largest]),
+        excess(heap.max(), live.max()),
+    )
+
+
+def excess(heap: float, live: float) -> float:
+    """Heap over live data, less 1; NaN without live data."""
+    return float(heap) / float(live) - 1 if live else np.nan
+
+
+def fragmentation_index(nbytes: int, free: float, holes: float, largest: float) -> float:
+    """Why a request of `nbytes` fails: towards 0 for want of memory, towards 1 for want of a run; FITS if it does not.
+
+    `free`, `largest`: bytes in all `holes` together and in the largest. 0 where nothing is free.
+    """
+    if holes == 0:
+        return 0.0
+    if largest >= nbytes:
+        return FITS
+    return 1 - (1 + free / nbytes) / holes
+
+
+def unusable_ratio(nbytes: int, totals: np.ndarray) -> np.ndarray:
+    """Share of the free bytes in holes too small for `nbytes`, a power-of-two number of pages: float64[...].
+
+    `totals`: int64[..., M_COUNT], as `map_measure` writes them, summed over maps perhaps. 0 where nothing is free.
+    """
+    small = totals[..., M_HIST : M_HIST + _class(nbytes)].sum(axis=-1)
+    free = totals[..., M_FREE]
+    return np.divide(small, free, out=np.zeros(free.shape), where=free > 0)
+
+
+def index_of(nbytes: int, totals: np.ndarray) -> float:
+    """`fragmentation_index` of maps: int64[maps, M_COUNT]."""
+    free, holes = totals[:, M_FREE].sum(), totals[:, M_HOLES].sum()
+    return fragmentation_index(nbytes, float(free), float(holes), float(totals[:, M_LARGEST].max()))
+
+
+def whole_stretches(shares: np.ndarray, pages: int) -> int:
+    """Aligned stretches of `pages` pages that are wholly free. `shares`: occupied share of each page, float64[n]."""
+    whole = len(shares) // pages
+    return int((shares[: whole * pages].reshape(whole, pages).max(axis=1) == 0).sum()) if whole else 0
+
+
+def _class(nbytes: int) -> int:
+    pages = nbytes // PAGE
+    if pages < 1 or pages & (pages - 1) or pages.bit_length() > M_CLASSES:
+        raise ValueError(f"{nbytes}: must be a power-of-two number of pages")
+    return pages.bit_length() - 1
