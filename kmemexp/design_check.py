@@ -107,6 +107,16 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
 
 
+def check_policy(policy: Mapping[str, Any], maps: Mapping[str, Any], objects: Mapping[str, Any], design: str) -> None:
+    """Refuse a policy for a design that has none of the parts to which it means something."""
+    used = {objects[place] for place in SERVED} | set(objects["kinds"].values()) | {maps["arena"]}
+    if policy["parts"] and used.isdisjoint(policy["parts"]):
+        raise ConfigError(
+            f"policy={policy['name']}: does nothing for design={design}, which is made of {', '.join(sorted(used))}; "
+            f"it is for designs with {' or '.join(policy['parts'])}. In a sweep, leave the pair out (exclude)"
+        )
+
+
 def _sets_aside(allocator: str) -> bool:
     """Tell whether an allocator sets KVA aside at boot."""
     return any(isinstance(node, ast.FunctionDef) and node.name == "kva_reserved" for node in _source(allocator).body)

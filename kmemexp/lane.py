@@ -13,6 +13,7 @@ import numpy as np
 from kmemexp import fragmentation as frag
 from kmemexp import jit, plugins, timed, timed_lane
 from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
+from kmemexp.duties import Duties, reap
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
@@ -44,8 +45,10 @@ class Sampling(NamedTuple):
     bins: int
 
 
-def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> Lane:
-    """Play a whole stream on a machine that has just booted."""
+def run(
+    machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping | None = None
+) -> Lane:
+    """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
     span = int(stream.time_ns[-1]) if stream.count else 0
     times, painted = sample_times(span, sampling)
     ends = np.searchsorted(stream.time_ns, times, side="right")
@@ -53,7 +56,7 @@ def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int) -> L
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     measured = np.zeros((sampling.points, len(machine.maps), s.M_COUNT), np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
-    at, upkeep = 0, Upkeep(machine, stream)
+    at, upkeep = 0, Duties(machine, stream, policy)
     for point, (time_ns, end) in enumerate(zip(times, ends.tolist(), strict=True)):
         at = _play(machine, stream, at, end, time_ns, upkeep)
         measured[point] = look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
@@ -73,40 +76,19 @@ def sample_times(span: int, sampling: Sampling) -> tuple[list[int], set[int]]:
     return times, set(np.linspace(0, sampling.points - 1, sampling.snapshots).round().astype(int).tolist())
 
 
-class Upkeep:
-    """When the allocators' upkeep is due in a stream, which has times only where no load is closed."""
-
-    def __init__(self, machine: Machine, stream: Stream) -> None:
-        timed = stream.count > 0 and bool((np.diff(stream.time_ns) >= 0).all())
-        self._every = {place: ns for place, ns in enumerate(machine.ticks) if ns and timed}
-        self._due = dict(self._every)
-        self._time = stream.time_ns
-
-    def next(self, end: int, until_ns: int) -> tuple[int, list[int]]:
-        """Operations to play before the next upkeep, and the allocators that it concerns: none until `until_ns`."""
-        time = min(self._due.values(), default=until_ns + 1)
-        if time > until_ns:
-            return end, []
-        places = [place for place, due in self._due.items() if due == time]
-        for place in places:
-            self._due[place] += self._every[place]
-        return min(int(np.searchsorted(self._time, time)), end), places
-
-
-def _play(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Upkeep) -> int:
-    """Play operations `at` … end-1, which end by `until_ns`, with the upkeep that falls among them. Returns `end`."""
+def _play(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:
+    """Play operations `at` … end-1, which end by `until_ns`, with the duties that fall among them. Returns `end`."""
     while True:
-        stop, places = upkeep.next(end, until_ns)
+        stop, due = upkeep.next(end, until_ns)
         while at < stop:
             goal = min(stop, at + CHUNK)
             at += machine.replay(machine.world, *columns(stream), at, goal)
             if at < goal:  # a map had no room
-                for place in range(len(machine.ticks)):
-                    machine.upkeep(machine.world, place, s.T_REAP)
-        if not places:
+                reap(machine)
+        if not due:
             return at
-        for place in places:
-            machine.upkeep(machine.world, place, s.T_TICK)
+        for duty in due:
+            upkeep.do(duty)
 
 
 def look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarray:
@@ -235,7 +217,7 @@ def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
     lanes = []
     for replica, stream in zip(replicas, load.streams, strict=True):
         machine = boot(config, load.kinds, stream.slots)
-        lanes.append(run(machine, stream, sampling, replica))
+        lanes.append(run(machine, stream, sampling, replica, config["policy"]))
     return lanes
 
 

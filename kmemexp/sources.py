@@ -27,6 +27,7 @@ CLASSES = (
 )
 """Classes of interrupts, one bit of an spl mask each (FreeBSD 4 sys/i386/isa/ipl_funcs.c, include/ipl.h)."""
 SOFT_CLASSES = frozenset(name for name in CLASSES if name.startswith("soft"))
+OWN_ITEMS = ("tend", "watch")  # of a program: the machine's own
 LATE = ("softtq", "softclock")  # blocked by every mask but those of the clocks
 
 SPL = {
@@ -115,7 +116,7 @@ def _check_item(where: str, item: Any, sources: Mapping[str, Any]) -> None:
     if not isinstance(item, Mapping) or len(item) != 1:
         raise ConfigError(f"{where}: must be one item such as {{work: 3000}}, not {item!r}")
     ((verb, value),) = item.items()
-    known(where, "item", verb, [name for name in ITEMS[1:] if name != "tend"])  # that is the machine's own
+    known(where, "item", verb, [name for name in ITEMS[1:] if name not in OWN_ITEMS])
     if verb in ("work", "sleep"):
         _check_duration(f"{where}.{verb}", value)
     elif verb == "alloc":

@@ -8,6 +8,7 @@ import numpy as np
 
 from kmemexp import timed, wiring, witness
 from kmemexp.compose import KERNEL
+from kmemexp.duties import largest_run
 from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, PANICS, QUANTILES, SERIES
 from kmemexp.sim import contexts as cx
 from kmemexp.sim import machine as mc
@@ -43,7 +44,7 @@ def run(
     for point, time_ns in enumerate(times):
         last = point == sampling.points - 1
         if t.wired.m[mc.G_EXIT] not in ENDED:
-            t = advance(t, limit_ns(config, stream) if last else time_ns)
+            t = _watched(t, config["policy"], limit_ns(config, stream) if last else time_ns)
         machine = t.base._replace(world=t.world)
         measured[point] = lane.look(machine, sampling.bins if point in painted else 0, time_ns, snapshots)
         series[point] = lane.sample(machine, measured[point], time_ns)
@@ -51,6 +52,17 @@ def run(
     panic = t.world.counters[a.A_PANIC] or t.wired.m[mc.N_PANIC]
     return lane.Lane(replica, lane.metrics_row(values), PANICS[panic], series, snapshots, latency_rows(t.wired),
                      witness.summary(t.wired))  # fmt: skip
+
+
+def _watched(t: timed.Timed, policy: Mapping, until: int) -> timed.Timed:
+    """Simulate until a time, and at each multiple of the policy's `watch_s` look whether kernel_map has a long run."""
+    if every := round(policy.get("watch_s", 0) * 1e9):
+        for time_ns in range((int(t.wired.m[mc.G_NOW]) // every + 1) * every, until + 1, every):
+            t = advance(t, time_ns)
+            if t.wired.m[mc.G_EXIT] in ENDED:
+                return t
+            t.wired.m[mc.G_SHORT] = largest_run(t.base._replace(world=t.world)) < policy["floor_bytes"]
+    return advance(t, until)
 
 
 def span_ns(config: Mapping, stream: Stream) -> int:

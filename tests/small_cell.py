@@ -55,6 +55,8 @@ def cell(layout: str, objects: str, entries: str, kva_mib: int = 160, **params: 
         "workload": LOAD,
         "cost": {"name": "none"},
         "memory": {"limited": False},
+        "policy": {"name": "none", "parts": [], "trim_s": 0.0, "watch_s": 0.0, "floor_bytes": 0},
+        "stability": {"kind": ""},
         "sample": {"points": 20, "snapshots": 3, "bins": 32},
         "seed": 7,
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
-from kmemexp import compose, lane
+from kmemexp import compose, duties, lane
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import INDEX, NAMES, SERIES, TIMED
 from kmemexp.sim import probes, sizing
@@ -140,7 +140,7 @@ def _burst() -> dict:
 
 
 class Clockwork(NamedTuple):
-    """Just what `Upkeep` looks at."""
+    """Just what `Duties` looks at."""
 
     ticks: tuple[int, ...]
 
@@ -148,11 +148,12 @@ class Clockwork(NamedTuple):
 def test_upkeep_comes_at_its_times_among_the_operations_and_after_the_last_one() -> None:
     none = np.zeros(4, np.int32)
     ops = stream.Stream(np.array([5, 10, 10, 42], np.int64), *[none] * 6, slots=1)
-    upkeep = lane.Upkeep(Clockwork((10, 0, 20)), ops)
+    upkeep = duties.Duties(Clockwork((10, 0, 20)), ops)
     told = []
     for end, until_ns in ((3, 15), (4, 45), (4, 60)):
         while True:
-            stop, places = upkeep.next(end, until_ns)
+            stop, due = upkeep.next(end, until_ns)
+            places = [duty.place for duty in due]
             told.append((stop, places))
             if not places:
                 break

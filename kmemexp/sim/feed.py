@@ -86,6 +86,7 @@ from kmemexp.sim.machine import (
     G_QDEPTH,
     G_ROW_FREE,
     G_SEED,
+    G_SHORT,
     G_USER,
     KIND_ATTR,
     KIND_COUNT,
@@ -122,6 +123,7 @@ from kmemexp.sim.programs import (
     I_TAKE,
     I_TEND,
     I_UNLOCK,
+    I_WATCH,
     I_WORK,
     NONE,
 )
@@ -415,6 +417,10 @@ def next_item(m, objects, reg, x):
         reclaim(m)
     elif code == I_TEND:
         _begin_upkeep(m, reg, x, a, b)
+    elif code == I_WATCH:
+        if m[G_SHORT] == 0:
+            m[x + X_PC] = m[pc + 5]
+        m[G_SHORT] = 0
     else:
         return _end(m, x, s, pc)
     return -1 - (GO_ON if m[c + C_TOP] == x else WAIT)

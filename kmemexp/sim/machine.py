@@ -118,6 +118,7 @@ G_FREERS = 113  # 1: there are interrupts whose handlers free memory
 G_QUEUE0 = 114  # queues of programs, and how many there are
 G_QUEUES = 115
 G_DIRECT = 116  # number of the map that is the direct map of physical memory; -1: none
+G_SHORT = 121  # 1: whoever watches kernel_map's largest run found it too small
 G_COUNT = 128
 
 # Why the engine returned.

@@ -11,7 +11,7 @@ FIXED, EXPONENTIAL, UNIFORM, ERLANG, HYPEREXPONENTIAL, TWO_POINT = range(len(LAW
 # Items of a program, and their operands.
 ITEMS = (
     "end", "work", "sleep", "lock", "unlock", "alloc", "free", "raise", "await", "io", "take", "give", "rest",
-    "reclaim", "tend",
+    "reclaim", "tend", "watch",
 )  # fmt: skip
 (
     I_END,
@@ -29,5 +29,6 @@ ITEMS = (
     I_REST,  # the page daemon waits for work
     I_RECLAIM,  # it frees a cluster
     I_TEND,  # server, T_*: upkeep of an allocator
+    I_WATCH,  # go on only if the largest run was found too small
 ) = range(len(ITEMS))
 I_COLUMNS = 6

@@ -145,6 +145,7 @@ def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
     pieces = {node: _pieces(node, grid, combos, (found, combo)) for node in NODES}
     _check_space(pieces)
     _check_clock(pieces)
+    _check_policies(pieces)
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
@@ -223,6 +224,14 @@ def _check_clock(pieces: Mapping[str, Pieces]) -> None:
             raise ConfigError(
                 f"workload={form['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
             )
+
+
+def _check_policies(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a policy that does nothing to a design, once for each distinct combination."""
+    parts = [pieces[node] for node in ("policy", "maps", "objects", "design")]
+    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
+        policy, maps, objects, design = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
+        design_check.check_policy(policy, maps, objects, design["name"])
 
 
 def _axes(grid: Grid) -> list[str]:

@@ -1,0 +1,79 @@
+"""What happens by the clock in a lane beside its operations: the allocators' own upkeep, and a policy's (conf/policy/).
+
+A policy may ask the allocators to give back what they can spare every `trim_s` seconds, or look at kernel_map every
+`watch_s` seconds and ask them only when its largest free run is below `floor_bytes`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.compose import KERNEL, Machine, tends
+from kmemexp.sim import slots as s
+from kmemexp.workload.stream import Stream
+
+TICK, TRIM, WATCH = range(3)
+
+
+class Duty(NamedTuple):
+    """Something that recurs."""
+
+    what: int  # TICK, TRIM or WATCH
+    place: int  # TICK: of the allocator
+    every_ns: int
+
+
+class Duties:
+    """When duties are due in a stream, which has times only where no load is closed."""
+
+    def __init__(self, machine: Machine, stream: Stream, policy: Mapping | None = None) -> None:
+        timed = stream.count > 0 and bool((np.diff(stream.time_ns) >= 0).all())
+        listed = duties(machine.ticks, policy or {}) if timed else []
+        self._due = {duty: duty.every_ns for duty in listed}
+        self._floor = (policy or {}).get("floor_bytes", 0)
+        self._machine, self._time = machine, stream.time_ns
+
+    def next(self, end: int, until_ns: int) -> tuple[int, list[Duty]]:
+        """Operations to play before the next duties, and these: none until `until_ns`."""
+        time = min(self._due.values(), default=until_ns + 1)
+        if time > until_ns:
+            return end, []
+        now = [duty for duty, due in self._due.items() if due == time]
+        for duty in now:
+            self._due[duty] += duty.every_ns
+        return min(int(np.searchsorted(self._time, time)), end), now
+
+    def do(self, duty: Duty) -> None:
+        """Carry out a duty to its end."""
+        if duty.what == TICK:
+            self._machine.upkeep(self._machine.world, duty.place, s.T_TICK)
+        elif duty.what == TRIM or largest_run(self._machine) < self._floor:
+            reap(self._machine)
+
+
+def duties(ticks: tuple[int, ...], policy: Mapping) -> list[Duty]:
+    """List what recurs: the ticks of the allocators, by place, and a policy's trimming and watching."""
+    found = [Duty(TICK, place, ns) for place, ns in enumerate(ticks) if ns]
+    for what, key in ((TRIM, "trim_s"), (WATCH, "watch_s")):
+        if ns := round(policy.get(key, 0) * 1e9):
+            found.append(Duty(what, 0, ns))
+    return found
+
+
+def reap(machine: Machine) -> None:
+    """Let every allocator give back what it can spare."""
+    for place in range(len(machine.ticks)):
+        machine.upkeep(machine.world, place, s.T_REAP)
+
+
+def largest_run(machine: Machine) -> int:
+    """Bytes of kernel_map's largest hole."""
+    totals = np.zeros(s.M_COUNT, np.int64)
+    machine.observe(machine.world.arena, KERNEL, totals, np.zeros(0))
+    return int(totals[s.M_LARGEST])
+
+
+def can_reap(servers: tuple) -> bool:
+    """Whether any of a design's allocators gives anything back when it is asked."""
+    return any(tends(module) for module in servers)
