@@ -12,13 +12,15 @@ import numpy as np
 
 from kmemexp import fragmentation as frag
 from kmemexp import jit, plugins, timed, timed_lane
-from kmemexp.compose import KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
+from kmemexp.compose import DIRECT, KERNEL, MAP_NAMES, Machine, allocator_names, boot, design
 from kmemexp.duties import Duties, reap
 from kmemexp.metrics import INDEX, METRICS, PANICS, SERIES
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
+from kmemexp.sim import stale
+from kmemexp.workload import stability
 from kmemexp.workload.build import build
-from kmemexp.workload.stream import Kinds, Load, Stream, columns
+from kmemexp.workload.stream import Kinds, Load, Stream, Watched, columns
 
 CHUNK = 100_000  # operations between two returns to Python
 REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
@@ -105,15 +107,16 @@ def look(machine: Machine, bins: int, time_ns: int, snapshots: list) -> np.ndarr
 def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
     c = machine.world.counters
     malloc = totals[machine.maps.index(machine.malloc_map)]
+    shared = totals[machine.shared]
     return [
         time_ns,
         c[a.A_OPS],
         c[a.A_REQUESTED],
         c[a.A_GRANTED],
         c[a.A_HELD],
-        totals[:, s.M_FREE].sum(),
-        totals[:, s.M_LARGEST].max(),
-        totals[:, s.M_HOLES].sum(),
+        shared[:, s.M_FREE].sum(),
+        shared[:, s.M_LARGEST].max(),
+        shared[:, s.M_HOLES].sum(),
         totals[:, s.M_ENTRIES].sum(),
         malloc[s.M_FREE],
         malloc[s.M_LARGEST],
@@ -126,8 +129,8 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
 def superpages(machine: Machine) -> int:
     """Wholly free stretches of 4 MiB in the maps that serve requests, aligned to each map's start."""
     found, totals = 0, np.zeros(s.M_COUNT, np.int64)
-    for m, nbytes in zip(machine.maps, machine.map_bytes, strict=True):
-        shares = np.zeros(nbytes // s.PAGE)
+    for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
+        shares = np.zeros(nbytes // s.PAGE if shared else 0)
         machine.observe(machine.world.arena, m, totals, shares)
         found += frag.whole_stretches(shares, SUPERPAGE)
     return found
@@ -173,6 +176,7 @@ def memory_metrics(machine: Machine, series: np.ndarray, measured: np.ndarray) -
         "held_peak_bytes": c[a.A_HELD_PEAK],
         "held_mean_bytes": held.mean(),
         "held_end_bytes": c[a.A_HELD],
+        "held_after_peak_bytes": held[held.argmax() :].min(),
         "requested_peak_bytes": c[a.A_REQUESTED_PEAK],
         "granted_total_bytes": c[a.A_GRANTED_TOTAL],
         "requested_total_bytes": c[a.A_REQUESTED_TOTAL],
@@ -185,9 +189,11 @@ def memory_metrics(machine: Machine, series: np.ndarray, measured: np.ndarray) -
         "operations_count": c[a.A_OPS],
     }
     for name, nbytes in REQUESTS.items():
-        values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final.sum(axis=0)))
-        values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final)
-    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured.sum(axis=1)).mean()
+        values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final[machine.shared].sum(axis=0)))
+        values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final[machine.shared])
+    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured[:, machine.shared].sum(axis=1)).mean()
+    if len(machine.world.watch):
+        values |= stale.census(machine.world.watch)
     return values
 
 
@@ -205,8 +211,10 @@ def _ratio(part: float, whole: float) -> float:
 
 def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
     """Simulate replicas of a cell (its canonical configuration as a plain dict), one lane each. Raises ConfigError."""
+    config = stability.routed(config)
     load = _load(json.dumps(config["workload"], sort_keys=True), config["machine"]["cpus"], config["seed"],
                  tuple(replicas))  # fmt: skip
+    load = stability.protect(load, config, replicas, reads=not timed.is_timed(config))
     sampling = Sampling(**config["sample"])
     if timed.is_timed(config):
         handlers = load.handlers or (None,) * len(replicas)
@@ -215,10 +223,19 @@ def simulate_lanes(config: Mapping, replicas: Sequence[int]) -> list[Lane]:
             for replica, stream, recorded in zip(replicas, load.streams, handlers, strict=True)
         ]
     lanes = []
-    for replica, stream in zip(replicas, load.streams, strict=True):
-        machine = boot(config, load.kinds, stream.slots)
+    watched = load.watched or (None,) * len(replicas)
+    for replica, stream, references in zip(replicas, load.streams, watched, strict=True):
+        machine = watching(boot(config, load.kinds, stream.slots), references, config["machine"]["kva_bytes"])
         lanes.append(run(machine, stream, sampling, replica, config["policy"]))
     return lanes
+
+
+def watching(machine: Machine, references: Watched | None, kva_bytes: int) -> Machine:
+    """Give a machine that has just booted the table of what is watched in its stream, if anything is."""
+    if references is None:
+        return machine
+    watch = stale.table(**references._asdict(), kva_bytes=kva_bytes, direct_map=DIRECT)
+    return machine._replace(world=machine.world._replace(watch=watch))
 
 
 @functools.lru_cache(maxsize=2)
@@ -233,7 +250,7 @@ def warm(configs: Iterable[Mapping], note: Callable[[str], None] = lambda text: 
     Several drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs;
     `note` is told.
     """
-    distinct = list({_code(c): c for c in configs}.values())
+    distinct = list({_code(c): c for c in map(stability.routed, configs)}.values())
     cold = [c for c in distinct if not all(jit.is_cached(driver) for driver in _drivers(c))]
     workers = min(len(cold), os.cpu_count() or 1)
     if workers > 1:
@@ -258,6 +275,7 @@ def _drivers(config: Mapping) -> list[Callable]:
 def warm_one(config: Mapping) -> None:
     """Compile what one cell needs, by running it on nothing."""
     plugins.provide(config)
+    config = stability.routed(config)
     none = np.zeros(0, np.int32)
     kinds = Kinds((), none.astype(np.int8), none, none, none)
     if timed.is_timed(config):

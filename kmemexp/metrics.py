@@ -17,10 +17,10 @@ METRICS = (
         "map_external_frag_ratio",
         "less",
         "map",
-        "1 - largest free run / free KVA over all maps that serve requests, at the end",
+        "1 - largest free run / free KVA over kernel_map, kmem_map, mb_map and the direct map, at the end",
     ),
     Metric("map_external_frag_mean_ratio", "less", "map", "the same, mean over the samples"),
-    Metric("map_free_bytes", "more", "map", "free KVA at the end, in maps that serve requests"),
+    Metric("map_free_bytes", "more", "map", "free KVA at the end, in these maps"),
     Metric("map_largest_run_bytes", "more", "map", "largest free run in any of these maps at the end"),
     Metric("map_largest_run_min_bytes", "more", "map", "smallest value of the largest run over the samples"),
     Metric("map_holes_count", "less", "map", "holes in these maps at the end"),
@@ -82,6 +82,7 @@ METRICS = (
     Metric("held_peak_bytes", "less", "object", "memory held by the object allocators at its peak"),
     Metric("held_mean_bytes", "less", "object", "the same, mean over the samples"),
     Metric("held_end_bytes", "less", "object", "the same at the end"),
+    Metric("held_after_peak_bytes", "less", "object", "least value of the same over the samples from its peak on"),
     Metric("requested_peak_bytes", "", "object", "requested bytes of live objects at their peak"),
     Metric("granted_total_bytes", "less", "object", "sum of granted bytes over all allocations"),
     Metric("requested_total_bytes", "", "object", "sum of requested bytes over all allocations that succeeded"),
@@ -148,7 +149,26 @@ TIMED = (
 )
 """What only the driver with a clock can say; NaN without one."""
 
-METRICS = (*METRICS, *TIMED)
+STALE = (
+    Metric("references_count", "", "stability", "references that readers took to objects of the watched kind"),
+    Metric("stale_reads_count", "less", "stability", "those through which somebody read after the object was freed"),
+    Metric("stale_same_object_count", "", "stability", "stale reads that found the object as it was"),
+    Metric("stale_same_type_count", "", "stability", "stale reads that found another object of the same kind"),
+    Metric(
+        "stale_wrong_object_count", "less", "stability", "those among them whose reader compares no generation count"
+    ),
+    Metric("stale_other_type_count", "less", "stability", "stale reads that found another kind's object, or a page"),
+    Metric("stale_unmapped_count", "less", "stability", "stale reads that found no page"),
+    Metric(
+        "violations_per_million",
+        "less",
+        "stability",
+        "stale reads that found a wrong object, another kind or no page, per million references",
+    ),
+)
+"""What readers of freed objects found (conf/stability/), without a clock; NaN where nobody is looked at."""
+
+METRICS = (*METRICS, *STALE, *TIMED)
 NAMES = tuple(m.name for m in METRICS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 
