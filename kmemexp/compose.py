@@ -238,7 +238,7 @@ class _Taker:
             server=np.full(len(maps), SERVER_MAP, np.int64),
             item=np.zeros(len(maps), np.int64),
             target_map=maps,
-            attribute=attributes,
+            attribute=attributes | slots.ATTR_NOFREE,
             objects=_no_objects(1),
             counters=np.zeros(A_COUNT, np.int64),
             reg=np.zeros((1, slots.R_COUNT), np.int64),

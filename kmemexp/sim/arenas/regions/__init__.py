@@ -1,0 +1,318 @@
+"""Regions: policies for a map that act before it is fragmented, as parameters of one arena. A study: no kernel has it.
+
+The map is cut into regions of `region_bytes` from its base up (the last may be shorter), and each region belongs to a
+class of requests. A request of up to half a region goes, in this order,
+
+1. into a region of its class: of those that have a hole for it the lowest (`choice` 0) or the one with the most
+   allocated bytes (1; of equals the lowest);
+2. into a wholly free region, which is of its class from then on: the lowest;
+3. into a region of any other class, that with the most allocated bytes first;
+
+and there to the low end of the lowest hole that is large enough inside the region. A larger one takes the lowest place
+of the map where it fits, across regions, and those it touches are *mixed*, a class to which no request belongs. So does
+a small one that fits only across regions: a request fails where no hole of the map is large enough. A region that is
+wholly free again has no class. The classes are, by `segregate`,
+
+0  one for all;
+1  what is never freed (ATTR_NOFREE, and submaps), and the rest (SHORT);
+2  what is never freed, wired memory of object allocators, and what somebody maps for himself (SHORT);
+3  long and short-lived requesters, as learned from what they did before (`requesters`); submaps are long-lived.
+
+With `two_ended` SHORT takes the highest wholly free region, and as a large request the high end of the highest place
+of the map, so that the middle stays whole.
+
+Where the ideas come from: regions by class, Linux's page blocks, which are apart by mobility (mm/page_alloc.c); a
+region for what is never freed, FreeBSD 2024 (commit a8693e89e3e4); fullest first, the order of illumos's partial slabs;
+lifetimes learned by who allocates, on a clock of bytes, Barrett and Zorn, PLDI 1993. On the i386 a region that is
+free is one that a superpage could map.
+
+Any range of pages that are allocated may be freed: part of a request or several neighbours.
+
+Left out: memory for the marks on pages, regions and requesters; what the learning costs in time; sleeping for a hole.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim import slots
+from kmemexp.sim.arenas.regions import placing as g
+from kmemexp.sim.arenas.regions import requesters as r
+from kmemexp.sim.asking import every_free_flushes
+from kmemexp.sim.slots import NO_SPACE, PAGE, PAGE_SHIFT
+
+TOGETHER, NEVER_FREED, BY_USE, BY_LIFETIME = r.TOGETHER, r.NEVER_FREED, r.BY_USE, r.BY_LIFETIME
+LOWEST, FULLEST = range(2)
+SHARE = 8  # ASSUMPTION: without lifetime_bytes, long-lived is what outlives the entry of an eighth of the map
+
+map_attr = r.map_attr
+map_flushes = every_free_flushes
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    region_bytes: int = 4 << 20  # a power of two; superpage of the i386 without PAE
+    segregate: int = TOGETHER
+    choice: int = LOWEST  # of the regions with room: 0 lowest address, 1 fullest
+    two_ended: int = 0  # 1: short-lived classes claim regions from the top
+    lifetime_bytes: int = 0  # bytes entered into the map that a long-lived range sees come; 0: an eighth of the map
+    patience: int = 64  # ranges after which a requester that has freed none counts as long-lived: ASSUMPTION
+
+
+class State(NamedTuple):
+    """Maps, their regions and holes, and what is known of requesters."""
+
+    p: Params
+    shift: int  # log2 of a region's pages
+    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
+    region: np.ndarray  # int64[rows, REGION_COLUMNS], those of a map in a row
+    hole: np.ndarray  # int64[pages, HOLE_COLUMNS]
+    stamp: np.ndarray  # int64[pages]: birth * WHO_COUNT + requester; minus the number of the map where it is free
+    who: np.ndarray  # int64[maps * WHO_COUNT, WHO_COLUMNS]
+
+
+def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
+    """Map 0 = [0, kva_bytes), the others empty until `add_map`. Raises ValueError for impossible parameters."""
+    _validate(params)
+    pages, unit = kva_bytes >> PAGE_SHIFT, params.region_bytes >> PAGE_SHIFT
+    st = State(
+        params,
+        shift=unit.bit_length() - 1,
+        maps=np.zeros((maps, g.MAP_COLUMNS), np.int64),
+        region=np.zeros((maps * (pages // unit + 2), g.REGION_COLUMNS), np.int64),
+        hole=np.zeros((pages, g.HOLE_COLUMNS), np.int64),
+        stamp=np.zeros(pages, np.int64),
+        who=np.zeros((maps * slots.WHO_COUNT, r.WHO_COLUMNS), np.int64),
+    )
+    add_map(st, 0, 0, kva_bytes)
+    return st
+
+
+def add_map(st: State, m: int, base: int, nbytes: int) -> None:
+    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[m, g.TOP] > st.maps[m, g.BASE]:
+        raise ValueError(f"map {m} is in use")
+    base, pages, unit = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT, 1 << st.shift
+    first, count = int(st.maps[:, g.COUNT].sum()), -(-pages // unit)
+    limit = st.p.lifetime_bytes >> PAGE_SHIFT or pages // SHARE
+    st.maps[m] = base, base + pages, pages, base, 0, first, count, 1, r.logarithm(max(limit, 1))
+    low = base + unit * np.arange(count)
+    end = np.minimum(low + unit, base + pages)
+    rows = st.region[first : first + count]
+    rows[:, g.LOW] = rows[:, g.HEAD] = rows[:, g.TAIL] = low
+    rows[:, g.END], rows[:, g.ROOM], rows[:, g.LARGEST] = end, end - low, end - low
+    st.hole[low, g.BELOW] = st.hole[low, g.ABOVE] = -1
+    st.hole[low, g.STOP], st.hole[end - 1, g.START] = end, low
+    st.stamp[base : base + pages] = -m
+
+
+@kernel
+def map_alloc(st, m, nbytes, align, attr, cpu):
+    """Enter `nbytes` in map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+    pages, unit = nbytes >> PAGE_SHIFT, max((align + PAGE - 1) >> PAGE_SHIFT, 1)
+    klass = r.class_of(st, m, attr)
+    top = st.p.two_ended and klass == g.SHORT
+    page = -1
+    if 2 * pages <= 1 << st.shift:
+        page = small(st, m, klass, top, pages, unit)
+    if page < 0:
+        page = g.anywhere(st, m, top, pages, unit)
+        if page < 0:
+            return NO_SPACE
+        g.take_run(st, m, page, pages)
+    r.enter(st, m, attr, page, pages)
+    st.maps[m, g.FREE] -= pages
+    st.maps[m, g.HIGH] = max(st.maps[m, g.HIGH], page + pages)
+    return page << PAGE_SHIFT
+
+
+@kernel
+def map_free(st, m, addr, nbytes, cpu):
+    """Remove [addr, addr + nbytes), all of it allocated, from map `m`. Returns 0."""
+    page, end = addr >> PAGE_SHIFT, (addr + nbytes) >> PAGE_SHIFT
+    st.maps[m, g.FREE] += end - page
+    r.leave(st, m, page, end)
+    row = g.region_of(st, m, page)
+    while page < end:
+        stop = min(end, st.region[row, g.END])
+        g.put(st, m, row, page, stop)
+        page, row = stop, row + 1
+    return 0
+
+
+@kernel
+def small(st, m, klass, top, pages, unit):
+    """Take a range inside a region. Returns its page or -1."""
+    hole = g.search(st, m, klass, False, st.p.choice == FULLEST, pages, unit)
+    if hole < 0:
+        hole = g.unclaimed(st, m, top, pages, unit)
+        if hole < 0:
+            hole = g.search(st, m, klass, True, True, pages, unit)
+            if hole < 0:
+                return -1
+    row = g.region_of(st, m, hole)
+    if st.region[row, g.CLASS] == g.NONE:
+        st.region[row, g.CLASS] = klass
+    page = g.rounded(hole, unit)
+    g.cut(st, row, hole, page, page + pages)
+    return page
+
+
+@outlined
+def map_measure(st, m, out):
+    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a hole."""
+    out[:] = 0
+    first, stop = st.maps[m, g.FIRST], st.maps[m, g.FIRST] + st.maps[m, g.COUNT]
+    run = 0  # pages of the hole that reaches the end of what has been seen
+    for row in range(first, stop):
+        hole = st.region[row, g.HEAD]
+        if hole != st.region[row, g.LOW]:
+            count_hole(out, run)
+            run = 0
+        while hole >= 0:
+            run += st.hole[hole, g.STOP] - hole
+            if st.hole[hole, g.STOP] < st.region[row, g.END]:
+                count_hole(out, run)
+                run = 0
+            hole = st.hole[hole, g.ABOVE]
+    count_hole(out, run)
+    out[slots.M_FREE] = st.maps[m, g.FREE] << PAGE_SHIFT
+    out[slots.M_ENTRIES] = out[slots.M_HOLES]
+    out[slots.M_HIGH] = (st.maps[m, g.HIGH] - st.maps[m, g.BASE]) << PAGE_SHIFT
+    out[slots.M_WALKED] = st.maps[m, g.WALKED]
+
+
+@kernel
+def count_hole(out, pages):
+    """Enter a hole, if there is one, in what is measured."""
+    if pages > 0:
+        nbytes = pages << PAGE_SHIFT
+        out[slots.M_HOLES] += 1
+        out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
+        out[slots.M_HIST + min(r.log2(pages), slots.M_CLASSES - 1)] += nbytes
+
+
+@outlined
+def map_paint(st, m, bins):
+    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+    bins[:] = 0.0
+    base, top = st.maps[m, g.BASE], st.maps[m, g.TOP]
+    if top == base:
+        return
+    bins[:] = 1.0
+    scale = len(bins) / (top - base)
+    for row in range(st.maps[m, g.FIRST], st.maps[m, g.FIRST] + st.maps[m, g.COUNT]):
+        hole = st.region[row, g.HEAD]
+        while hole >= 0:
+            low, high = (hole - base) * scale, (st.hole[hole, g.STOP] - base) * scale
+            for b in range(int(low), min(int(high), len(bins) - 1) + 1):
+                bins[b] = max(0.0, bins[b] - (min(high, b + 1.0) - max(low, float(b))))
+            hole = st.hole[hole, g.ABOVE]
+
+
+@kernel
+def map_walked(st, m):
+    """Regions and holes that searches of map `m` have passed."""
+    return st.maps[m, g.WALKED]
+
+
+@kernel
+def map_free_bytes(st, m):
+    """Free bytes of map `m`, without a walk."""
+    return st.maps[m, g.FREE] << PAGE_SHIFT
+
+
+def census(st: State) -> dict[str, int]:
+    """Totals over all maps; regions by class."""
+    rows = st.region[: st.maps[:, g.COUNT].sum(), g.CLASS]
+    names = {"free_regions": g.NONE, "long_regions": g.LONG, "short_regions": g.SHORT, "wired_regions": g.WIRED,
+             "mixed_regions": g.MIXED}  # fmt: skip
+    return {
+        "holes": sum(len(holes(st, m)) for m in range(len(st.maps))),
+        "free_bytes": int(st.maps[:, g.FREE].sum()) << PAGE_SHIFT,
+        "walked": int(st.maps[:, g.WALKED].sum()),
+        **{name: int((rows == klass).sum()) for name, klass in names.items()},
+    }
+
+
+def used(st: State, m: int) -> int:
+    """Bytes of map `m` that are allocated (to a submap, perhaps)."""
+    base, top, free = st.maps[m, [g.BASE, g.TOP, g.FREE]].tolist()
+    return (top - base - free) << PAGE_SHIFT
+
+
+def holes(st: State, m: int) -> list[tuple[int, int]]:
+    """(start, end) of the holes of map `m` by address, in bytes."""
+    found: list[tuple[int, int]] = []
+    for part in (p for row in _rows(st, m) for p in _parts(st, row)):
+        start, end = (n << PAGE_SHIFT for n in part)
+        found.append((found.pop()[0], end) if found and found[-1][1] == start else (start, end))
+    return found
+
+
+def regions(st: State, m: int) -> list[int]:
+    """Classes of the regions of map `m` by address."""
+    return st.region[_rows(st, m), g.CLASS].tolist()
+
+
+def check(st: State, m: int) -> None:
+    """Assert what must hold of map `m` (slow, for tests)."""
+    base, top, free = st.maps[m, [g.BASE, g.TOP, g.FREE]].tolist()
+    vacant = np.zeros(len(st.stamp), bool)
+    for row in _rows(st, m):
+        klass, low, end, room, largest = st.region[row, : g.HEAD].tolist()
+        parts = _parts(st, row)
+        edges = [low, *(x for part in parts for x in part), end]
+        assert edges == sorted(edges), "holes out of order, overlapping or out of bounds"
+        assert all(a[1] < b[0] for a, b in pairwise(parts)), "neighbours that are not merged"
+        assert all(start < stop == st.hole[start, g.STOP] for start, stop in parts), "empty hole"
+        assert all(st.hole[stop - 1, g.START] == start for start, stop in parts), "a hole's last page leads elsewhere"
+        assert sum(stop - start for start, stop in parts) == room, "free pages of a region miscounted"
+        assert max((stop - start for start, stop in parts), default=0) <= largest, "a hole above the bound"
+        assert (klass == g.NONE) == (room == end - low), "a class without a range, or a range without a class"
+        assert parts == [] or parts[-1][0] == st.region[row, g.TAIL], "wrong tail"
+        for start, stop in parts:
+            vacant[start:stop] = True
+    assert vacant.sum() == free, "free pages miscounted"
+    assert ((st.stamp[base:top] == -m) == vacant[base:top]).all(), "marks differ from holes"
+    _check_requesters(st)
+
+
+def _check_requesters(st: State) -> None:
+    """What is kept of the live pages of map 0 is what their marks say, where no submap has marks of its own there."""
+    if st.p.segregate != BY_LIFETIME or (st.maps[1:, g.COUNT] > 0).any():
+        return
+    born, who = np.divmod(st.stamp[st.stamp > 0], slots.WHO_COUNT)
+    rows, sums = st.who[: slots.WHO_COUNT], np.zeros(slots.WHO_COUNT, np.int64)
+    assert (np.bincount(who, minlength=slots.WHO_COUNT) == rows[:, r.LIVE]).all(), "live pages miscounted"
+    np.add.at(sums, who, born)
+    assert (sums == rows[:, r.BORN]).all(), "births miscounted"
+
+
+def _rows(st: State, m: int) -> range:
+    first, count = st.maps[m, [g.FIRST, g.COUNT]].tolist()
+    return range(first, first + count)
+
+
+def _parts(st: State, row: int) -> list[tuple[int, int]]:
+    """Holes of a region, cut at its ends, in pages."""
+    found, hole = [], int(st.region[row, g.HEAD])
+    while hole >= 0:
+        found.append((hole, int(st.hole[hole, g.STOP])))
+        hole = int(st.hole[hole, g.ABOVE])
+    return found
+
+
+def _validate(p: Params) -> None:
+    """ValueError for what is impossible."""
+    if p.region_bytes < 2 * PAGE or p.region_bytes & (p.region_bytes - 1):
+        raise ValueError(f"region_bytes = {p.region_bytes}: must be a power of two of {2 * PAGE} at least")
+    for name, most in (("segregate", BY_LIFETIME), ("choice", FULLEST), ("two_ended", 1)):
+        if not 0 <= getattr(p, name) <= most:
+            raise ValueError(f"{name} = {getattr(p, name)}: must lie in 0 … {most}")
+    for name in ("lifetime_bytes", "patience"):
+        if getattr(p, name) < 0:
+            raise ValueError(f"{name} = {getattr(p, name)}: must not be negative")
