@@ -59,9 +59,12 @@ class Map:
         self.free.insert(at, (base, end))
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether a range lies in one that is taken."""
-        at = bisect_right(self.bases, start)
-        return at > 0 and end <= self.bases[at - 1] + self.used[self.bases[at - 1]]
+        """Whether a range lies in one that is taken, or in several that touch."""
+        at = bisect_right(self.bases, start) - 1
+        while 0 <= at < len(self.bases) and self.bases[at] <= start < end:
+            start = max(start, self.bases[at] + self.used[self.bases[at]])
+            at += 1
+        return start >= end
 
     @property
     def pages(self) -> int:

@@ -16,7 +16,10 @@ FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def read(name):
-    return OmegaConf.to_container(OmegaConf.load(FILES[name]))
+    """A workload with those that its defaults list builds on."""
+    found = OmegaConf.load(FILES[name])
+    parts = [found if entry == "_self_" else OmegaConf.create(read(entry)) for entry in found.pop("defaults", ["_self_"])]
+    return OmegaConf.to_container(OmegaConf.merge(*parts))
 
 
 def synthetic():
