@@ -20,7 +20,7 @@ from kmemexp.workload import stream as w
 
 KERNEL, KMEM, MB, CLEAN, BUFFER, PAGER, EXEC, DIRECT = range(8)
 MAP_NAMES = ("kernel_map", "kmem_map", "mb_map", "clean_map", "buffer_map", "pager_map", "exec_map", "direct_map")
-PRIVATE = (CLEAN, BUFFER, PAGER, EXEC)  # maps of one purpose, alike in every design: their free space serves nobody else
+PRIVATE = (CLEAN, BUFFER, PAGER, EXEC)  # maps of one purpose, whose free space serves nobody else
 DIRECT_MAPS = {w.KVA: KERNEL, w.KVA_WIRED: KERNEL, w.EXEC: EXEC, w.BUFFER: BUFFER, w.PAGER: PAGER}
 PLACES = ("a", "b", "c")
 SUPPLIES = {"kmapentzone": vm_map.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": vm_map.RESERVE}
@@ -150,9 +150,11 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     rows = np.stack([server, item, direct, attribute], axis=1)
     carved = {name: nbytes for name, nbytes, _ in carved_at_boot(config, sized)}
     sizes = tuple(carved.get(MAP_NAMES[m], machine["kva_bytes"]) for m in used)
+    shared = [m not in PRIVATE for m in used]
     return Machine(
-        world, code.replay, code.upkeep, code.observe, code.ticks, used, [m not in PRIVATE for m in used], sizes, home[objects["malloc"]], grown, rows, zones
-    )
+        world, code.replay, code.upkeep, code.observe, code.ticks, used, shared, sizes, home[objects["malloc"]], grown,
+        rows, zones,
+    )  # fmt: skip
 
 
 def allocator_names(objects: Mapping) -> tuple[str, ...]:

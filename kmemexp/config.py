@@ -21,6 +21,7 @@ from kmemexp.design_check import maps_node, objects_node, parts
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 from kmemexp.values import at_least, byte_count, close, one_of, sizes
+from kmemexp.workload import stability
 from kmemexp.workload.check import check
 
 PAGE = 4096
@@ -28,7 +29,6 @@ MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
-PROTECTIONS = ("none", "zone", "percpu", "grace", "refcount")
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
@@ -154,6 +154,8 @@ class Stability:
     protection: str = "none"
     kind: str = ""  # the kind of the workload that is watched and protected; none: nothing is
     grace_s: float = 0.02  # length of a grace period
+    hold_ratio: float = 1.0  # multiplies every reader's hold_s
+    oversample: int = 1  # sets of references that are drawn; one is the kernel's own, the others only look
     readers: dict[str, Any] = field(default_factory=dict)  # by kind
 
 
@@ -200,6 +202,15 @@ class Sweep:
 
 
 @dataclass
+class Experiment:
+    """What `+experiment=…` asks for (conf/experiment/)."""
+
+    names: list[str] = field(default_factory=list)  # files in experiments/; * and ? stand for any letters
+    size: str = "default"  # default | full: the overrides of that name in the experiment
+    publish: str | None = None  # folder that gets a copy of the charts and tables
+
+
+@dataclass
 class Cluster:
     """Where the simulation runs."""
 
@@ -234,6 +245,7 @@ class Config:
     sample: Sample = field(default_factory=Sample)
     seed: int = 0
     sweep: Sweep = field(default_factory=Sweep)
+    experiment: Experiment = field(default_factory=Experiment)
     cluster: Cluster = field(default_factory=Cluster)
     store: Store = field(default_factory=Store)
     action: str = "run"
@@ -433,11 +445,6 @@ def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
     return {**policy, "floor_bytes": floor}
 
 
-def _stability(stability: Mapping[str, Any]) -> dict[str, Any]:
-    one_of("stability.protection", stability["protection"], PROTECTIONS)
-    return dict(stability) if stability["kind"] else {"kind": ""}
-
-
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
     least = {"points": 1, "snapshots": 0, "bins": 1}
     return {key: at_least(f"sample.{key}", sample[key], low) for key, low in least.items()}
@@ -450,6 +457,6 @@ def _seed(seed: int) -> int:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": maps_node, "memory": _memory,
     "objects": objects_node, "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
-    "policy": _policy, "stability": _stability,
+    "policy": _policy, "stability": stability.node,
 }  # fmt: skip
 """One for each of cell.NODES."""

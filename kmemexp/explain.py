@@ -12,6 +12,7 @@ from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import PANICS
 from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
+from kmemexp.workload import stability
 from kmemexp.workload.build import build
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def explain_lane(plan: "Plan", console: Console) -> None:
         raise ConfigError(
             "action=explain: this cell runs without a clock (cost=none), so nothing waits and deadlocks in it"
         )
+    config = stability.routed(config)
     load = build(config["workload"], cpus=config["machine"]["cpus"], seed=config["seed"], replicas=(replica,))
+    load = stability.protect(load, config, (replica,), reads=False)
     handlers = load.handlers[0] if load.handlers else None
     t = timed.boot(config, load.kinds, load.streams[0], replica, handlers=handlers, log_rows=LOG_ROWS)
     t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))

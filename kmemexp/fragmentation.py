@@ -1,8 +1,8 @@
 """Measures of fragmentation, as formulas of plain numbers.
 
-Sources: Johnstone and Wilson, "The Memory Fragmentation Problem: Solved?", ISMM 1998 (four measures of a heap against the
-live data in it); Linux mm/vmstat.c (fragmentation index and unusable free space index, here of holes in a map instead of
-free blocks of a buddy system).
+Sources: Johnstone and Wilson, "The Memory Fragmentation Problem: Solved?", ISMM 1998 (four measures of a heap against
+the live data in it); Linux mm/vmstat.c (fragmentation index and unusable free space index, here of holes in a map
+instead of free blocks of a buddy system).
 """
 
 from typing import NamedTuple

@@ -47,9 +47,7 @@ class Sampling(NamedTuple):
     bins: int
 
 
-def run(
-    machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping | None = None
-) -> Lane:
+def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping | None = None) -> Lane:
     """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
     span = int(stream.time_ns[-1]) if stream.count else 0
     times, painted = sample_times(span, sampling)
@@ -191,7 +189,9 @@ def memory_metrics(machine: Machine, series: np.ndarray, measured: np.ndarray) -
     for name, nbytes in REQUESTS.items():
         values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final[machine.shared].sum(axis=0)))
         values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final[machine.shared])
-    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured[:, machine.shared].sum(axis=1)).mean()
+    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(
+        REQUESTS["1m"], measured[:, machine.shared].sum(axis=1)
+    ).mean()
     if len(machine.world.watch):
         values |= stale.census(machine.world.watch)
     return values

@@ -74,8 +74,12 @@ METRICS = (
     ),
     Metric("total_frag_mean_ratio", "less", "object", "1 - mean requested live / mean held over the samples"),
     Metric("total_frag_peak_ratio", "less", "object", "1 - peak requested live / peak held"),
-    Metric("heap_mean_excess_ratio", "less", "object", "held / requested live - 1, mean over the samples (Johnstone and "
-           "Wilson's measure 1)"),
+    Metric(
+        "heap_mean_excess_ratio",
+        "less",
+        "object",
+        "held / requested live - 1, mean over the samples (Johnstone and Wilson's measure 1)",
+    ),
     Metric("heap_live_peak_excess_ratio", "less", "object", "the same when most is live (measure 2)"),
     Metric("heap_heap_peak_excess_ratio", "less", "object", "the same when most is held, the first time (measure 3)"),
     Metric("heap_peaks_excess_ratio", "less", "object", "peak held / peak requested live - 1 (measure 4)"),

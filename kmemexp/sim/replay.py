@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import template
+from kmemexp.jit import kernel, template
 from kmemexp.sim.probes import (
     A_DIRECT,
     A_EXHAUSTED,
@@ -23,6 +23,8 @@ from kmemexp.sim.probes import (
     A_STEPS,
     ABSENT,
     O_ADDR,
+    O_GRANTED,
+    O_KIND,
     O_SIZE,
     SERVER_MAP,
 )
@@ -36,8 +38,11 @@ from kmemexp.sim.slots import (
     P_NONE,
     R_ADDR,
     R_ATTR,
+    R_BASE,
+    R_BYTES,
     R_CPU,
     R_FLAGS,
+    R_GRANTED,
     R_ITEM,
     R_MAP,
     R_OBJECT,
@@ -49,6 +54,9 @@ from kmemexp.sim.slots import (
     map_measure,
     map_paint,
 )
+from kmemexp.sim.stale import NONE, begin_watch, note_map_step, note_object, read_freed
+
+ALLOC, WATCH = 0, 3  # workload.stream.OP_*
 
 
 class World(NamedTuple):
@@ -66,10 +74,11 @@ class World(NamedTuple):
     counters: np.ndarray  # int64[A_COUNT]
     reg: np.ndarray  # int64[1, R_COUNT]
     reclaims: int = 0  # 1: a map without room makes the allocators give back what they can spare
+    watch: np.ndarray = NONE  # int64, stale.table(); empty: nobody reads what has been freed
 
 
 @template
-def serve(a, b, c, arena, server, freeing, reg, counters, op):
+def serve(a, b, c, arena, server, freeing, reg, counters, watch, op):
     """Play one operation through whoever serves it, step by step. Returns DONE or FAILED."""
     account = A_DIRECT if server == SERVER_MAP else A_HELD
     while True:
@@ -81,7 +90,10 @@ def serve(a, b, c, arena, server, freeing, reg, counters, op):
             reg[0, R_CPU] = reg[0, R_TARGET]
             counters[A_IPIS] += 1
         elif answer <= WIRE:
+            before = counters[account]
             map_step(arena, answer, account, server, reg, 0, counters, op)
+            if len(watch) and counters[account] != before:
+                note_map_step(watch, answer, reg, 0)
 
 
 @template
@@ -99,9 +111,15 @@ def upkeep(w, server, why):
             reg[0, R_CPU] = reg[0, R_TARGET]
             counters[A_IPIS] += 1
         elif answer <= WIRE:
+            before = counters[A_HELD]
             map_step(w.arena, answer, A_HELD, server, reg, 0, counters, -1)
+            if len(w.watch) and counters[A_HELD] != before:
+                note_map_step(w.watch, answer, reg, 0)
         elif answer == MOVE:
             moved(w.objects, reg, 0, counters, False)
+            if len(w.watch) and reg[0, R_BASE] >= 0:
+                s = reg[0, R_OBJECT]
+                note_object(w.watch, reg[0, R_BASE], w.objects[s, O_GRANTED], w.objects[s, O_KIND])
 
 
 @template
@@ -111,12 +129,16 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
     They are fewer where a map has refused a request that may wait, and `w.reclaims`: the allocators are to give back
     what they can, then the operation is played again.
     """
-    a, b, c, arena = w.a, w.b, w.c, w.arena
+    a, b, c, arena, watch = w.a, w.b, w.c, w.arena, w.watch
     objects, counters, reg = w.objects, w.counters, w.reg
     server, item, target_map, attribute = w.server, w.item, w.target_map, w.attribute
     for i in range(lo, hi):
         k, s = kind[i], slot[i]
-        freeing = op[i] != 0
+        if op[i] >= WATCH:
+            counters[A_OPS] -= 1
+            look_back(objects, watch, op[i], s, size[i])
+            continue
+        freeing = op[i] != ALLOC
         if freeing:
             if objects[s, O_ADDR] == ABSENT:
                 continue  # its allocation had failed
@@ -134,11 +156,15 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
         if server[k] == SERVER_MAP:
             reg[0, R_MAP] = target_map[k]
             reg[0, R_ATTR] = attribute[k]
-        answer = serve(a, b, c, arena, server[k], freeing, reg, counters, i)
+        answer = serve(a, b, c, arena, server[k], freeing, reg, counters, watch, i)
         if freeing:
             forget(objects, s, server[k], counters)
         elif answer == DONE:
             remember(objects, s, server[k], reg, 0, counters)
+            if len(watch):
+                objects[s, O_KIND] = k
+                nbytes = reg[0, R_BYTES] if server[k] == SERVER_MAP else reg[0, R_GRANTED]
+                note_object(watch, reg[0, R_ADDR], nbytes, k)
         elif (
             w.reclaims
             and not flags[i] & F_NOWAIT
@@ -158,6 +184,17 @@ def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
                 note_panic(counters, reg[0, R_PANIC], i)
     counters[A_OPS] += hi - lo
     return hi - lo
+
+
+@kernel
+def look_back(objects, watch, op, number, size):
+    """Play what a stream says of stale references: begin a watch on object `number`, or read through watch `number`."""
+    if len(watch) == 0:
+        return
+    if op == WATCH:
+        begin_watch(watch, size, objects[number, O_ADDR])
+    else:
+        read_freed(watch, number, size)
 
 
 @template

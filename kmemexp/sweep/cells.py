@@ -25,6 +25,7 @@ from kmemexp.cell import NODES, canonical, digest, key_of
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.sweep import axes
 from kmemexp.sweep.axes import Grid
+from kmemexp.workload import stability
 
 
 class Composer:
@@ -146,6 +147,7 @@ def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
     _check_space(pieces)
     _check_clock(pieces)
     _check_policies(pieces)
+    _check_stability(pieces)
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
@@ -232,6 +234,13 @@ def _check_policies(pieces: Mapping[str, Pieces]) -> None:
     for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
         policy, maps, objects, design = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
         design_check.check_policy(policy, maps, objects, design["name"])
+
+
+def _check_stability(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a watched kind that is not there, or cannot be protected so, once for each distinct combination."""
+    parts = [pieces[node] for node in ("stability", "objects", "workload")]
+    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
+        stability.check_cell(*(part.forms[i] for part, i in zip(parts, numbers, strict=True)))
 
 
 def _axes(grid: Grid) -> list[str]:

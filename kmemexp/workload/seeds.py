@@ -14,6 +14,7 @@ CPUS = 3  # CPU of the allocation, and of the free where that is another one
 CONTEXTS = 4  # soft interrupt or not, may sleep or not
 SHIFTS = 5  # starting times of a trace's copies
 PAUSES = 6  # before the operations of a closed load
+REFERENCES = 7  # to freed objects, and when they are read
 
 
 def generator(seed: int, cause: int, replica: int) -> np.random.Generator:

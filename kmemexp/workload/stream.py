@@ -9,6 +9,11 @@ from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE
 OP_ALLOC = 0
 OP_FREE = 1
 OP_WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
+# Without a clock only (kmemexp.workload.stability):
+OP_WATCH = 3  # before a free: watch number `size` begins, of the object in the slot
+OP_READ = 4  # somebody reads through a reference to the freed object of watch number `slot`; `size`: READ_* bits
+READ_CHECKS = 1  # the reader compares a generation count
+READ_LAST = 2  # the last read of its watch
 
 # Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
 MALLOC, ZONE, MBUF = C_MALLOC, C_ZONE, C_MBUF
@@ -57,12 +62,21 @@ class Handlers(NamedTuple):
     ns: np.ndarray  # int32[n], how long
 
 
+class Watched(NamedTuple):
+    """What a stream says of references to the objects of one kind."""
+
+    kind: int
+    watches: int  # objects that are freed while somebody refers to them and will read
+    references: int  # references that end before their object is gone
+
+
 class Load(NamedTuple):
     """A workload's kinds and its streams, one per replica; of a recording the interrupts too, if they are wanted."""
 
     kinds: Kinds
     streams: tuple[Stream, ...]
     handlers: tuple[Handlers, ...] = ()
+    watched: tuple[Watched, ...] = ()  # by stream, where a kind's references are looked at
 
 
 def columns(stream: Stream) -> tuple[np.ndarray, ...]:

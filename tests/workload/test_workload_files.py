@@ -18,7 +18,8 @@ FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 def read(name):
     """A workload with those that its defaults list builds on."""
     found = OmegaConf.load(FILES[name])
-    parts = [found if entry == "_self_" else OmegaConf.create(read(entry)) for entry in found.pop("defaults", ["_self_"])]
+    entries = found.pop("defaults", ["_self_"])
+    parts = [found if entry == "_self_" else OmegaConf.create(read(entry)) for entry in entries]
     return OmegaConf.to_container(OmegaConf.merge(*parts))
 
 

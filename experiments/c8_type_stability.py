@@ -1,0 +1,305 @@
+"""C8: type stability is needed in only a few places (proc, the net PCBs), and per-CPU freelists can serve those.
+
+Question: whose memory hits another type when somebody still reads a freed object, and what do protections cost?
+
+Method: every kind of object with readers that hold no reference (conf/stability/readers: that they exist is sourced,
+how often and how long is assumed), on the slab allocator, under no protection, a zone (zalloc), per-CPU freelists, a
+grace period and a count of references; paired on the same load and references. A read after the free is a *type
+violation* if it finds an object of another kind, part of one, a recycled page or none: what type stability prevents. It
+is a *wrong object* if it finds another object of the kind and the reader compares no generation count: that, type
+stability does not prevent. A kind needs type stability here if its type violations are above one per million
+references (lower end of the interval), and not if they are below (upper end). That measure is thinned by readers that
+are quick and harmless, so the violations of a day are given beside it. Intervals: t over replicas; where nothing was
+hit, the exact binomial bound on the stale reads, taken as independent. Violations per million do not depend on a lone
+reader's rate and grow with its hold time: `type_stability_hold` says where they cross one per million.
+"""
+
+import json
+from collections.abc import Mapping
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, change, pick, spread
+from kmemexp.report.charts import colours
+from kmemexp.report.layout import number
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+CLAIM = "C8"
+SWEEPS = ("type_stability", "type_stability_hold", "type_stability_cost")
+FULL = {
+    "type_stability": ["sweep.reps.max=32"],
+    "type_stability_hold": ["sweep.reps.max=16", "stability.hold_ratio=0.01,0.03,0.1,0.3,1,3,10,30,100"],
+    "type_stability_cost": ["sweep.reps.max=16", "workload.window_s=4"],
+}
+LIMIT = 1.0  # per million references
+NAMED = ("proc", "tcpcb", "udpcb", "unpcb", "task_struct", "TCP", "UDP")
+"""The kinds that the mails name, and what the recorded kernel calls them."""
+PINNED = "held_after_peak_bytes"
+LATENCIES = ("alloc_main_p99_ns", "alloc_main_p999_ns", "free_main_p99_ns")
+CPU_TIME = "main_ratio"
+MIB, DAY_S = 1 << 20, 86_400
+CONDITIONS = "dragonfly_slab; readers' rates and hold times are assumed"
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Say which kinds need type stability, what serves them, and at what price."""
+    found = results["type_stability"]
+    table = outcomes(found)
+    memory = compare(_done(found.metrics), {"stability": "none"}, [PINNED])
+    memory = memory.rename(columns={"stability.kind": "kind", "stability": "protection"})
+    cost = compare(_done(results["type_stability_cost"].metrics), {"stability": "none"}, [*LATENCIES, CPU_TIME])
+    hold = crossings(results["type_stability_hold"])
+    verdicts = []
+    for load, rows in table.groupby("workload", observed=True):
+        verdicts += [needed(load, rows), shares(load, rows), served(load, rows, memory), graced(load, rows)]
+    verdicts += [_pinned(memory), *_priced(cost), _sensitive(hold)]
+    tables = {"outcomes": table, "memory": _memory_table(memory), "hold": hold, "cost": cost}
+    charts = {"violations": _heatmap(table), "memory": _bars(memory)}
+    return Report(_summary(table, verdicts), verdicts, tables, charts)
+
+
+def _done(metrics: pd.DataFrame) -> pd.DataFrame:
+    return metrics[metrics["status"] == "done"]
+
+
+# Tables.
+
+
+def outcomes(found: Results) -> pd.DataFrame:
+    """One row per load, kind and protection: references, stale reads, and both sorts of violation with intervals."""
+    metrics = _done(found.metrics)
+    seconds = found.series.groupby("cell_key")["time_ns"].max() / 1e9
+    rows = []
+    for (load, kind, protection), cell in metrics.groupby(["workload", "stability.kind", "stability"], observed=True):
+        references, stale = cell["references_count"].to_numpy(), cell["stale_reads_count"].to_numpy()
+        typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).to_numpy()
+        wrong = cell["stale_wrong_object_count"].to_numpy()
+        mean, low, high = rate(typed, references, stale)
+        sets = json.loads(cell["config"].iloc[0])["stability"]["oversample"]
+        days = seconds.get(cell["cell_key"].iloc[0], np.nan) / DAY_S * sets
+        rows.append({
+            "workload": str(load), "kind": str(kind), "protection": str(protection), "n": len(cell),
+            "references": references.mean() / sets, "stale_per_million": 1e6 * stale.sum() / references.sum(),
+            "type_per_million": mean, "type_low": low, "type_high": high,
+            "wrong_per_million": rate(wrong, references, stale)[0],
+            "type_per_run": typed.mean() / sets, "type_per_day": typed.mean() / days,
+            "wrong_per_day": wrong.mean() / days,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray) -> tuple[float, float, float]:
+    """Hits per million references with the 95 % interval: t over replicas, or the exact bound where nothing is hit."""
+    if hits.sum():
+        found = stats.mean_interval(1e6 * hits / references)
+        return float(found.mean), max(float(found.low), 0.0), float(found.high)
+    per_stale = 1.0 if not stale.sum() else 1 - 0.025 ** (1 / stale.sum())
+    return 0.0, 0.0, float(1e6 * per_stale * stale.sum() / references.sum())
+
+
+def crossings(found: Results) -> pd.DataFrame:
+    """One row per kind: type violations by hold ratio, and the ratio at which they pass one per million."""
+    rows = []
+    for kind, of_kind in _done(found.metrics).groupby("stability.kind", observed=True):
+        row: dict[str, object] = {"kind": str(kind)}
+        ratios, values = [], []
+        for ratio, cell in of_kind.groupby("stability.hold_ratio", observed=True):
+            typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).sum()
+            values.append(float(1e6 * typed / cell["references_count"].sum()))
+            ratios.append(float(ratio))
+            row[f"at_{ratio:g}"] = values[-1]
+        readers = json.loads(of_kind["config"].iloc[0])["stability"]["readers"][str(kind)]
+        row["longest_hold_s"] = max(reader["hold_s"] for reader in readers)
+        row["crosses_at"] = crossing(ratios, values)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def crossing(ratios: list[float], values: list[float]) -> float:
+    """Ratio at which values pass LIMIT: 0 above it everywhere, inf below it everywhere.
+
+    By a line through their logarithms, or half-way where nothing was hit below.
+    """
+    if values[0] > LIMIT:
+        return 0.0
+    for (r, v), (r2, v2) in zip(
+        zip(ratios, values, strict=True), zip(ratios[1:], values[1:], strict=True), strict=False
+    ):
+        if v2 > LIMIT:
+            share = 0.5 if v <= 0 else np.log(LIMIT / v) / np.log(v2 / v)
+            return float(r * (r2 / r) ** share)
+    return float("inf")
+
+
+# Verdicts.
+
+
+def needed(load: str, rows: pd.DataFrame) -> Verdict:
+    """Judge which kinds need type stability by violations per million references."""
+    bare = rows[rows["protection"] == "none"]
+    need = bare[bare["type_low"] > LIMIT]
+    unclear = bare[(bare["type_low"] <= LIMIT) & (bare["type_high"] >= LIMIT)]
+    inside = need["kind"].isin(NAMED)
+    if need.empty:
+        word = "no difference shown"
+    else:
+        word = "holds" if inside.all() else "holds in part" if inside.any() else "fails"
+    top = bare.loc[bare["type_per_million"].idxmax()]
+    texts = [f"{r.kind} {spread(r.type_per_million, r.type_low, r.type_high, sign=False)}" for r in need.itertuples()]
+    return Verdict(
+        CLAIM, word, f"in few places: {load}, nothing protected; {CONDITIONS}",
+        f"type violations above {LIMIT:g} per million references: {', '.join(texts) or 'of no kind'}; unclear: "
+        f"{', '.join(unclear['kind']) or 'none'}; of {len(bare)} kinds. Most: {top['kind']}",
+        top["type_per_million"], top["type_low"], top["type_high"], "per million",
+    )  # fmt: skip
+
+
+def shares(load: str, rows: pd.DataFrame) -> Verdict:
+    """Say which kinds most of a day's violations come from."""
+    bare = rows[rows["protection"] == "none"].sort_values("type_per_run", ascending=False)
+    total, named = bare["type_per_run"].sum(), bare.loc[bare["kind"].isin(NAMED), "type_per_run"].sum()
+    share = named / total if total else np.nan
+    most = ", ".join(f"{r.kind} {number(r.type_per_day, 2)}" for r in bare.head(4).itertuples())
+    word = "observed" if not total else "holds" if share > 0.9 else "holds in part" if share > 0.5 else "fails"
+    return Verdict(
+        CLAIM, word, f"{load}, share of proc and PCBs in all type violations, nothing protected; {CONDITIONS}",
+        f"{share:.0%} of them; type violations in a day of this load: {most}", share, unit="share",
+    )  # fmt: skip
+
+
+def served(load: str, rows: pd.DataFrame, memory: pd.DataFrame) -> Verdict:
+    """Judge whether per-CPU freelists serve the kinds that the mails name."""
+    of = {p: rows[(rows["protection"] == p) & rows["kind"].isin(NAMED)].set_index("kind") for p in ("none", "percpu")}
+    typed = of["percpu"]["type_per_million"].sum()
+    wrong = of["percpu"].index[of["percpu"]["wrong_per_million"] > LIMIT]
+    word = "fails" if typed else "holds in part" if len(wrong) else "holds"
+    held = [pick(memory, PINNED, workload=load, kind=k, protection="percpu")["diff"] for k in of["percpu"].index]
+    texts = [
+        f"{k} {number(of['none']['wrong_per_million'][k], 2)} → {number(of['percpu']['wrong_per_million'][k], 2)}"
+        for k in wrong
+    ]
+    return Verdict(
+        CLAIM, word, f"{load}, per-CPU freelists for {', '.join(of['percpu'].index)}; {CONDITIONS}",
+        f"type violations per million {number(of['none']['type_per_million'].sum(), 2)} → {number(typed, 2)} (sum); "
+        f"wrong objects above {LIMIT:g} per million remain for: {', '.join(texts) or 'none'}; memory held after the "
+        f"peak {sum(held) / MIB:+.2f} MiB for all of them, one at a time",
+        sum(held) / MIB, unit="MiB",
+    )  # fmt: skip
+
+
+def graced(load: str, rows: pd.DataFrame) -> Verdict:
+    """Say what a grace period leaves: the readers that sleep."""
+    table = rows.set_index(["kind", "protection"])
+    wide, typed = (table[column].unstack() for column in ("stale_per_million", "type_per_million"))  # noqa: PD010
+    left = (wide["grace"] / wide["none"]).fillna(0.0)
+    hit = typed.index[typed["grace"] > 0]
+    kept = left[left > 0.1].sort_values(ascending=False)
+    return Verdict(
+        CLAIM, "observed", f"{load}, memory freed after a grace period of 20 to 40 ms; {CONDITIONS}",
+        f"stale reads fall below a tenth for {int((left <= 0.1).sum())} of {len(left)} kinds; left: "
+        f"{', '.join(f'{k} {v:.0%}' for k, v in kept.items()) or 'none'} (readers that sleep longer); type violations "
+        f"remain for {', '.join(hit) or 'none'}",
+        float(left.max()), unit="share of the stale reads",
+    )  # fmt: skip
+
+
+def _pinned(memory: pd.DataFrame) -> Verdict:
+    rows = memory[(memory["protection"].astype(str) != "none")]
+    worst = rows.loc[rows["diff"].idxmax()]
+    by = rows.groupby(rows["protection"].astype(str))["diff"].sum() / MIB
+    return Verdict(
+        CLAIM, "observed", f"memory held after the peak against no protection; {CONDITIONS}",
+        f"most: {worst['kind']} by {worst['protection']} on {worst['workload']}, {change(worst, 'MiB', MIB)}; all "
+        f"kinds one at a time: {', '.join(f'{p} {v:+.2f} MiB' for p, v in by.items())} (paired, 95 %)",
+        worst["diff"] / MIB, worst["diff_low"] / MIB, worst["diff_high"] / MIB, "MiB",
+    )  # fmt: skip
+
+
+def _priced(cost: pd.DataFrame) -> list[Verdict]:
+    """Say what per-CPU freelists do to latencies, and every protection to the CPU time, by kind."""
+    verdicts = []
+    for kind in dict.fromkeys(cost["stability.kind"].astype(str)):
+        rows = {m: pick(cost, m, stability="percpu", stability__kind=kind) for m in LATENCIES}
+        text = ", ".join(f"{m.removesuffix('_ns')} {change(r, 'ns')}" for m, r in rows.items())
+        busy = {p: pick(cost, CPU_TIME, stability=p, stability__kind=kind) for p in ("percpu", "zone", "grace")}
+        time = ", ".join(f"{p} {100 * (r['ratio'] - 1):+.2f} %" for p, r in busy.items())
+        first = rows[LATENCIES[0]]
+        word = {"better": "holds", "same": "holds", "worse": "fails"}.get(str(first["verdict"]), "no difference shown")
+        verdicts.append(Verdict(
+            CLAIM, word, f"latency: pgbench, {kind} on per-CPU freelists, costs of opteron2003",
+            f"against no protection: {text} (paired, n = {first['pairs']}, 95 %); CPU time of all operations: {time}",
+            first["diff"], first["diff_low"], first["diff_high"], "ns",
+        ))  # fmt: skip
+    return verdicts
+
+
+def _sensitive(hold: pd.DataFrame) -> Verdict:
+    def words(at: float) -> str:
+        return "always" if at == 0 else f"{at:.2g}" if np.isfinite(at) else "never"
+
+    texts = [f"{row.kind} {words(row.crosses_at)}" for row in hold.sort_values("crosses_at").itertuples()]
+    return Verdict(
+        CLAIM,
+        "observed",
+        "server_peak, hold times of all readers multiplied, nothing protected; dragonfly_slab",
+        f"type violations pass {LIMIT:g} per million references at these multiples of the assumed hold times: "
+        f"{', '.join(texts)}",
+    )
+
+
+def _summary(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
+    bare = table[table["protection"] == "none"].sort_values("type_per_million", ascending=False)
+    first = ", ".join(f"{r.kind} ({number(r.type_per_million, 2)})" for r in bare.head(3).itertuples())
+    safe = table[table["protection"].isin(["zone", "percpu", "refcount"])]
+    return (
+        f"Without protection the most type violations per million references are those of {first}; zones, per-CPU "
+        f"freelists and counts of references leave {number(safe['type_per_million'].sum(), 2)}. All of it rests on "
+        f"assumed readers. Needed in few places: {', '.join(v.verdict for v in verdicts if 'few places' in v.where)}."
+    )
+
+
+# Shown.
+
+
+def _memory_table(memory: pd.DataFrame) -> pd.DataFrame:
+    rows = memory[["workload", "kind", "protection", "pairs", "diff", "diff_low", "diff_high", "p_holm"]].copy()
+    rows[["diff", "diff_low", "diff_high"]] /= MIB
+    return rows.rename(columns={c: f"{c}_mib" for c in ("diff", "diff_low", "diff_high")})
+
+
+def _heatmap(table: pd.DataFrame) -> alt.TopLevelMixin:
+    frame = table.assign(
+        row=table["workload"] + ": " + table["kind"],
+        text=[f"{v:.0f}" if v >= 100 or not v else f"{v:.2g}" for v in table["type_per_million"]],
+    )
+    order = ["none", "grace", "zone", "percpu", "refcount"]
+    base = alt.Chart(frame).encode(
+        x=alt.X("protection:N", sort=order, title="protection", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("row:N", sort=list(dict.fromkeys(frame["row"])), title=None, axis=alt.Axis(labelLimit=260)),
+    )
+    shade = alt.Scale(type="symlog", constant=0.1, scheme="oranges")
+    title = ["type violations", "per million references"]
+    boxes = base.mark_rect().encode(color=alt.Color("type_per_million:Q", title=title, scale=shade))
+    words = base.mark_text(fontSize=11).encode(text="text:N")
+    return (
+        alt.layer(boxes, words).properties(width=460, height=24 * frame["row"].nunique()).configure(background="white")
+    )
+
+
+def _bars(memory: pd.DataFrame) -> alt.TopLevelMixin:
+    rows = _memory_table(memory[memory["protection"].astype(str) != "none"])
+    rows = rows.assign(row=rows["workload"].astype(str) + ": " + rows["kind"].astype(str))
+    rows = rows.astype({"protection": str, "workload": str, "kind": str})
+    place = alt.Y("row:N", sort=list(dict.fromkeys(rows["row"])), title=None, axis=alt.Axis(labelLimit=260))
+    scale = colours(dict.fromkeys(rows["protection"]))
+    tint = alt.Color("protection:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+    base = alt.Chart(rows).encode(y=place, yOffset="protection:N")
+    across = alt.X("diff_mib:Q", title="memory held after the peak, more than without protection, MiB")
+    bars = base.mark_bar().encode(x=across, color=tint)
+    whiskers = base.mark_rule().encode(x="diff_low_mib:Q", x2="diff_high_mib:Q")
+    chart = alt.layer(bars, whiskers).properties(width=560, height=36 * rows["row"].nunique())
+    return chart.configure(background="white")
