@@ -112,7 +112,7 @@ def params(module: ModuleType, given: Mapping[str, int], **filled: int) -> tuple
 def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
     """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
     objects, machine, maps = config["objects"], config["machine"], config["maps"]
-    code = _design_of(config)
+    code = design(allocator_names(objects), maps["arena"])
     home = homes(objects, maps)
     server, item, items = _routes(objects, code.names, kinds)
     given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
@@ -142,7 +142,7 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
         objects=_no_objects(slot_count),
         counters=np.zeros(A_COUNT, np.int64),
         reg=np.zeros((1, slots.R_COUNT), np.int64),
-        reclaims=int(maps["reclaim"] and any(tends(m) for m in code.servers)),
+        reclaims=int(maps["reclaim"] and any(reapers(config))),
     )
     grown = tuple(home[name] for name in code.names)
     used = sorted({*direct.tolist(), *grown, KERNEL})
@@ -160,10 +160,6 @@ def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
 def allocator_names(objects: Mapping) -> tuple[str, ...]:
     """List a cell's object allocators, each once."""
     return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"], *objects["kinds"].values()]))
-
-
-def _design_of(config: Mapping) -> Design:
-    return design(allocator_names(config["objects"]), config["maps"]["arena"])
 
 
 def homes(objects: Mapping, maps: Mapping) -> dict[str, int]:
@@ -218,9 +214,18 @@ def carved_at_boot(config: Mapping, sized: sizing.Sizing) -> list[sizing.Reserva
     )
 
 
-def tends(module: ModuleType) -> bool:
-    """Whether an allocator has upkeep of its own."""
-    return hasattr(module, "tend") and module is not absent
+def tends(module: ModuleType, given: Mapping[str, int] | None = None) -> bool:
+    """Whether an allocator with these parameters has upkeep of its own."""
+    asked = getattr(module, "TENDS_IF", "")
+    wanted = not asked or (given or {}).get(asked, getattr(module.Params(), asked))
+    return hasattr(module, "tend") and module is not absent and bool(wanted)
+
+
+def reapers(config: Mapping) -> list[bool]:
+    """Which of a cell's allocators, by place, give anything back when they are asked."""
+    given = config["objects"]["params"]
+    code = design(allocator_names(config["objects"]), config["maps"]["arena"])
+    return [tends(m, given.get(name)) for name, m in zip(code.names, code.servers, strict=False)]
 
 
 def sets_aside(module: ModuleType) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.compose import KERNEL, Machine, tends
+from kmemexp.compose import KERNEL, Machine
 from kmemexp.sim import slots as s
 from kmemexp.workload.stream import Stream
 
@@ -72,8 +72,3 @@ def largest_run(machine: Machine) -> int:
     totals = np.zeros(s.M_COUNT, np.int64)
     machine.observe(machine.world.arena, KERNEL, totals, np.zeros(0))
     return int(totals[s.M_LARGEST])
-
-
-def can_reap(servers: tuple) -> bool:
-    """Whether any of a design's allocators gives anything back when it is asked."""
-    return any(tends(module) for module in servers)

@@ -64,7 +64,7 @@ def boot(
     kinds = with_interrupt_kinds(kinds, sources)
     base = compose.boot(config, kinds, 0)
     names = compose.allocator_names(config["objects"])
-    sources = with_upkeep(sources, compose.design(names, config["maps"]["arena"]), config["policy"])
+    sources = with_upkeep(sources, config)
     plan = _plan(config, sources, replica, log_rows)
     routes, maps = _locks(config, plan, base, names)
     recorded = bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.count else False
@@ -155,17 +155,16 @@ def _sources(config: Mapping) -> dict[str, dict[str, Any]]:
     return sources | _memory_tasks(config["memory"], sources)
 
 
-def with_upkeep(
-    sources: Mapping[str, Mapping[str, Any]], code: compose.Design, policy: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
+def with_upkeep(sources: Mapping[str, Mapping[str, Any]], config: Mapping) -> dict[str, Mapping[str, Any]]:
     """Add a task for each allocator that has periodic upkeep and for a policy's duties; the page daemon reaps too."""
+    code = compose.design(compose.allocator_names(config["objects"]), config["maps"]["arena"])
     tasks = {
         f"upkeep_{name}": {"mode": "task", "priority": PRIORITIES["daemon"], "program": [
             {"sleep": every}, {"tend": (place, T_TICK)}]}
         for place, (name, every) in enumerate(zip(code.names, code.ticks, strict=False)) if every
     }  # fmt: skip
-    reap = [{"tend": (place, T_REAP)} for place, module in enumerate(code.servers) if compose.tends(module)]
-    for duty in duties((), policy) if reap else ():
+    reap = [{"tend": (place, T_REAP)} for place, gives in enumerate(compose.reapers(config)) if gives]
+    for duty in duties((), config["policy"]) if reap else ():
         asked = [{"watch": None}] if duty.what == WATCH else []
         tasks[f"policy_{len(tasks)}"] = {"mode": "task", "priority": PRIORITIES["daemon"], "program": [
             {"sleep": duty.every_ns}, *asked, *reap]}  # fmt: skip

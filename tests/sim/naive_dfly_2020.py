@@ -69,7 +69,8 @@ class Zone:
 class NaiveDfly2020:
     """The allocator over an UpwardMap. An IPI is kept in `messages` until `deliver`."""
 
-    def __init__(self, zone_bytes: int, cpus: int, *, threshold: int, space: UpwardMap) -> None:
+    def __init__(self, zone_bytes: int, cpus: int, *, threshold: int, space: UpwardMap, order: int = 0) -> None:
+        self.order = order
         self.zone_bytes, self.threshold, self.map = zone_bytes, threshold, space
         self.zone_limit = min(zone_bytes // 4, 16384)
         self.lists = [{} for _ in range(cpus)]  # chunk size -> zones with free chunks, head first
@@ -114,6 +115,7 @@ class NaiveDfly2020:
             if zone.remote:
                 addr = self._last(zone)
                 zone.signal = False
+                self._sort(zones)
                 return addr, chunk
             zone.signal = True
             zones.pop()
@@ -145,6 +147,7 @@ class NaiveDfly2020:
         if zone.free_count() == 0:
             self.lists[cpu][zone.chunk].insert(0, zone)
         zone.local.insert(0, addr)
+        self._sort(self.lists[cpu][zone.chunk])
         self._retire(zone)
 
     def deliver(self, which: int) -> None:
@@ -156,7 +159,19 @@ class NaiveDfly2020:
             if zone.free_count() == 0:
                 self.lists[zone.cpu][zone.chunk].insert(0, zone)
             zone.gather()
+            self._sort(self.lists[zone.cpu][zone.chunk])
         self._retire(zone)
+
+    def reap(self) -> None:
+        """Give all idle zones back, the oldest of each CPU first."""
+        for idle in self.idle:
+            while idle:
+                self.map.give(idle[0].base)
+                del self.zones[idle.pop(0).base]
+
+    def _sort(self, zones: list[Zone]) -> None:
+        if self.order:
+            zones.sort(key=lambda zone: (zone.free_count() * (self.order == 2), zone.base), reverse=True)
 
     def cleanup(self) -> None:
         """Do what is done every ten seconds."""
@@ -164,6 +179,7 @@ class NaiveDfly2020:
             for _, zones in sorted(lists.items()):  # class by class
                 for zone in list(zones):
                     zone.gather()
+                    self._sort(zones)
                     self._retire(zone)
 
     def counts(self) -> dict[str, int]:

@@ -45,7 +45,8 @@ class Zone:
 class NaiveSlab:
     """The allocator over a map that counts upwards from `next` to `limit`; `map_log` and `ipis` tell what it asked."""
 
-    def __init__(self, zone_bytes: int, cpus: int, *, threshold: int = 2, limit: int = 1 << 30) -> None:
+    def __init__(self, zone_bytes: int, cpus: int, *, threshold: int = 2, limit: int = 1 << 30, order: int = 0) -> None:
+        self.order = order
         self.zone_bytes, self.threshold, self.limit = zone_bytes, threshold, limit
         self.zone_limit = min(zone_bytes // 4, 16384)
         self.lists = [{} for _ in range(cpus)]  # chunk size -> zones with free chunks, head first
@@ -85,6 +86,7 @@ class NaiveSlab:
         addr = zone.take()
         if zone.free_count() == 0:
             zones.pop(0)
+        self._sort(zones)
         return addr, chunk
 
     def free(self, addr: int, cpu: int, *, interrupt: bool = False) -> None:
@@ -107,6 +109,17 @@ class NaiveSlab:
         if zone.free_count() == zone.capacity and len(zones) > 1:
             zones.remove(zone)
             self.idle[zone.cpu].append(zone)
+        self._sort(zones)
+
+    def reap(self) -> None:
+        """Give all idle zones back."""
+        for idle in self.idle:
+            while idle:
+                self._unmap(self.zones.pop(idle.pop().base).base)
+
+    def _sort(self, zones: list[Zone]) -> None:
+        if self.order:
+            zones.sort(key=lambda zone: (zone.free_count() * (self.order == 2), zone.base))
 
     def top(self) -> int:
         """End of the highest range that is mapped."""

@@ -64,6 +64,7 @@ class NaiveSlub:
     ) -> None:
         self.take, self.give, self.cpus, self.nodes = take, give, cpus, nodes
         self.sheaves, self.ratio = options.get("sheaves", 0), options.get("defrag_ratio", 1000)
+        self.slab_order = options.get("slab_order", 0)
         sizes = [*KMALLOC, *(-(-item.size // 8) * 8 for item in items)]
         self.caches = [Cache(k, size, cpus, nodes, **options) for k, size in enumerate(sizes)]
         self.slabs: dict[int, Slab] = {}  # by page
@@ -185,6 +186,11 @@ class NaiveSlub:
         elif slab.empty and slab in cache.node[slab.node] and len(cache.node[slab.node]) >= cache.min_partial:
             cache.node[slab.node].remove(slab)
             self._discard(slab)
+        self._in_order(cache.node[slab.node])
+
+    def _in_order(self, slabs: list[Slab]) -> None:
+        if self.slab_order:
+            slabs.sort(key=lambda slab: (len(slab.free) * (self.slab_order == 2), slab.base))
 
     def _to_nodes(self, slabs: list[Slab]) -> None:
         drop = []
@@ -194,6 +200,7 @@ class NaiveSlub:
                 drop.insert(0, slab)
             else:
                 listed.append(slab)
+            self._in_order(listed)
         for slab in drop:
             self._discard(slab)
 
@@ -300,6 +307,7 @@ class NaiveSlub:
                 self._discard(slab)
             elif slab.free:
                 listed.insert(len(listed) if remote else 0, slab)
+                self._in_order(listed)
         partial, cache.partial[cpu] = cache.partial[cpu], []
         self._to_nodes(partial)
 
@@ -310,5 +318,6 @@ class NaiveSlub:
         full = [slab for slab in reversed(kept) if len(slab.free) <= 32]
         full.sort(key=lambda slab: len(slab.free))
         cache.node[n] = full + [slab for slab in kept if len(slab.free) > 32]
+        self._in_order(cache.node[n])
         for slab in drop:
             self._discard(slab)

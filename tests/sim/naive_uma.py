@@ -126,6 +126,7 @@ class Zone:
         free = [base + k * self.layout.size for k in range(self.layout.items)]
         slab = self.uma.slabs[base // PAGE] = Slab(self, base, header, free)
         self.part.insert(0, slab)
+        self.sort()
         self.free += self.layout.items
         self.pages += self.layout.pages
 
@@ -146,8 +147,13 @@ class Zone:
             self.idle.insert(0, slab)
         elif len(slab.free) == 1:
             self.part.insert(0, slab)
+        self.sort()
         if self.full and self.pages < self.pages_max:
             self.full = False
+
+    def sort(self) -> None:
+        if self.uma.order:
+            self.part.sort(key=lambda slab: (len(slab.free) * (self.uma.order == 2), slab.base))
 
     def room(self, bucket: Bucket) -> bool:
         return len(bucket.items) < (bucket.entries if self.uma.generation >= 2 else self.count)
@@ -173,6 +179,10 @@ class Zone:
                 break
             self.empty.insert(0, bucket)
         self.give(item)
+        slab = self.uma.slabs[item // PAGE]
+        if self.uma.eager and slab in self.idle:
+            self.idle.remove(slab)
+            self.drop([slab])
 
     def drain_buckets(self, *, cpus: bool) -> None:
         if cpus:
@@ -195,7 +205,11 @@ class Zone:
             gone, self.idle = self.idle[::-1], []
         else:
             spare = max(self.free - self.working, 0) // self.layout.items
+            spare = len(self.idle) if self.uma.eager else spare
             gone, self.idle = self.idle[:spare], self.idle[spare:]
+        self.drop(gone)
+
+    def drop(self, gone: list[Slab]) -> None:
         self.free -= len(gone) * self.layout.items
         self.pages -= len(gone) * self.layout.pages
         for slab in gone:
@@ -209,8 +223,18 @@ class NaiveUma:
     """UMA over a map that counts upwards from 0 to `limit`."""
 
     def __init__(
-        self, items: Sequence[Item], generation: int, *, cpus: int, clusters: int, limit: int, disable: bool = False
+        self,
+        items: Sequence[Item],
+        generation: int,
+        *,
+        cpus: int,
+        clusters: int,
+        limit: int,
+        disable: bool = False,
+        order: int = 0,
+        eager: bool = False,
     ) -> None:
+        self.order, self.eager = order, eager
         self.generation, self.cpus, self.disable, self.low = generation, cpus, disable, False
         self.most = 128 if generation >= 2 else 125
         self.source, self.map_log = BumpMap(limit), []

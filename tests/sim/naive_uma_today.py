@@ -68,6 +68,11 @@ class Keg:
             self.idle[slab.domain].insert(0, slab)
         elif len(slab.free) == 1:
             self.part[slab.domain].insert(0, slab)
+        self.sort(slab.domain)
+
+    def sort(self, domain: int) -> None:
+        if self.uma.order:
+            self.part[domain].sort(key=lambda slab: (len(slab.free) * (self.uma.order == 2), slab.base))
 
     def grow(self, domain: int) -> bool:
         """Make a slab, its off-page header first."""
@@ -85,6 +90,7 @@ class Keg:
         for page in range(self.layout.pages):
             self.uma.slab_at[base // PAGE + page] = slab
         self.part[domain].insert(0, slab)
+        self.sort(domain)
         return True
 
     def take_or_grow(self, domain: int) -> int | None:
@@ -280,8 +286,10 @@ class Zone:
 class NaiveUma:
     """The allocator over a map that counts upwards; `map_log` tells what it asked."""
 
-    def __init__(self, items: list, *, cpus: int, domains: int, mbufs: int, clusters: int, limit: int) -> None:
-        self.cpus, self.domains = cpus, domains
+    def __init__(
+        self, items: list, *, cpus: int, domains: int, mbufs: int, clusters: int, limit: int, order: int = 0
+    ) -> None:
+        self.cpus, self.domains, self.order = cpus, domains, order
         self.space, self.map_log = BumpMap(limit), []
         self.slab_at: dict[int, Slab] = {}
         self.large: dict[int, int] = {}

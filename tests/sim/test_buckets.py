@@ -150,7 +150,12 @@ def test_the_map_is_asked_for_wired_pages():
     state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
     reg[0, s.R_SIZE] = 5000
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [3, 8192, s.PAGE, s.ATTR_WIRED]
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [3, 8192, s.PAGE, kept]
+    reg[:] = 0
+    reg[0, s.R_SIZE] = 9000  # will be given back
+    assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
+    assert reg[0, s.R_ATTR] == s.ATTR_WIRED
 
 
 @pytest.mark.parametrize("fifo", [0, 1])

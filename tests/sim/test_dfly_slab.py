@@ -8,6 +8,8 @@ from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
+from kmemexp.sim.dfly_slab_layout import zone_index
+from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB = 1 << 10, 1 << 20
 ZONE = 128 * KIB
@@ -153,7 +155,7 @@ def test_classes_and_layout_are_those_of_the_table(zone_bytes):
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"class{row.index}")
 def test_both_ends_of_a_class_get_its_chunk_aligned(row):
     h = hand()
-    assert (slab.zone_index(row.low), slab.zone_index(row.high)) == ((row.index, row.chunk),) * 2
+    assert (zone_index(row.low), zone_index(row.high)) == ((row.index, row.chunk),) * 2
     align = row.chunk if row.chunk & (row.chunk - 1) == 0 else 8
     for nbytes in (row.low, row.high) * 4:
         assert h.alloc(nbytes) % align == 0
@@ -354,6 +356,100 @@ def test_size_zero_is_a_pointer_of_its_own_and_counts_nothing():
     h.free(-8)
     assert h.map_log == []
     assert slab.census(h.state)["zones"] == 0
+
+
+# What the kernel of 2003 did not have.
+
+
+@pytest.mark.parametrize(
+    ("order", "zones", "passed"),
+    [
+        (OWN, [1, 1, 1, 2, 0, 0], 0),  # last in, first out
+        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # zones 2 and 1 pass zone 0
+        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free chunk zone 1 passes both others
+    ],
+)
+def test_the_order_of_a_list_decides_which_zone_is_used(order, zones, passed):
+    """Of the three full zones of seven chunks, zone 0 gets two free chunks, zone 2 one and zone 1 three."""
+    h = hand(slab_order=order)
+    addrs = chunks(h, 16383, 21)
+    work = 0
+    for zone, chunk in ((0, 3), (0, 5), (2, 0), (1, 6), (1, 2), (1, 1)):
+        h.free(addrs[7 * zone + chunk])
+        work += int(h.reg[0, s.R_WORK])
+    assert [addr // ZONE for addr in chunks(h, 16383, 6)] == zones
+    assert work == passed
+
+
+def test_of_equally_full_zones_the_lowest_is_used():
+    h = hand(slab_order=FULLEST)
+    addrs = chunks(h, 16383, 21)
+    for zone in (1, 2, 0):
+        h.free(addrs[7 * zone])
+    assert [addr // ZONE for addr in chunks(h, 16383, 3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("order", "idle"), [(OWN, 0), (LOWEST, 1), (FULLEST, 1)])
+def test_a_sorted_list_lets_the_zone_with_the_last_few_chunks_become_idle(order, idle):
+    """Zones 0 and 1 lack one chunk each, zone 2 holds one alone, and was last to get a free chunk."""
+    h = hand(slab_order=order)
+    addrs = chunks(h, 16383, 21)
+    for addr in (addrs[0], addrs[7], *addrs[15:]):
+        h.free(addr)
+    h.alloc(16383)
+    h.free(addrs[14])
+    assert slab.census(h.state)["idle_zones"] == idle
+
+
+def test_there_are_three_orders():
+    with pytest.raises(ValueError, match="slab_order is 3"):
+        hand(slab_order=3)
+
+
+def test_a_threshold_of_zero_keeps_no_idle_zone():
+    """A free() that unmaps does so at once; else the CPU's next malloc() that may sleep does."""
+    h = hand(release_threshold=0, free_unmaps=1)
+    addrs = chunks(h, 16383, 28)
+    for addr in addrs[7:]:
+        h.free(addr)
+    assert h.map_log[4:] == [("free", 2 * ZONE, ZONE), ("free", 3 * ZONE, ZONE)]
+    assert slab.census(h.state)["idle_zones"] == 0
+    h = hand(release_threshold=0)
+    for addr in chunks(h, 16383, 28)[7:]:
+        h.free(addr)
+    assert slab.census(h.state)["idle_zones"] == 2
+    h.alloc(8)
+    assert slab.census(h.state)["idle_zones"] == 0
+    assert h.map_log[4:6] == [("free", 3 * ZONE, ZONE), ("free", 2 * ZONE, ZONE)]
+
+
+def test_the_only_zone_of_a_list_is_not_idle_and_stays_when_another_joins_it():
+    h = hand(release_threshold=0, free_unmaps=1)
+    addrs = chunks(h, 16383, 14)
+    for addr in (*addrs[7:], addrs[0]):
+        h.free(addr)
+    assert slab.census(h.state) | {"zones": 2, "idle_zones": 0} == slab.census(h.state)
+
+
+def test_short_memory_makes_every_cpu_give_its_idle_zones_back():
+    h = hand(cpus=3, reap=1)
+    for cpu in (0, 2):
+        for addr in chunks(h, 16383, 21, cpu=cpu):
+            h.free(addr, cpu=cpu)
+    h.tend(s.T_TICK)
+    assert h.answers == [s.DONE]
+    h.tend(s.T_REAP, cpu=1)
+    assert h.answers == [s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.AGAIN, s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.DONE]
+    assert [step[1] // ZONE for step in h.map_log[6:]] == [2, 1, 5, 4]
+    assert slab.census(h.state) | {"zones": 2, "idle_zones": 0} == slab.census(h.state)
+
+
+def test_the_kernel_of_2003_does_not_reap():
+    h = hand()
+    for addr in chunks(h, 16383, 21):
+        h.free(addr)
+    h.tend(s.T_REAP)
+    assert (h.answers, slab.census(h.state)["idle_zones"]) == ([s.DONE], 2)
 
 
 # Other CPUs.

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_dfly_2020 import STEPS, NaiveDfly2020, UpwardMap, step_of
 
+from kmemexp.sim import dfly_slab_layout
 from kmemexp.sim import slots as s
-from kmemexp.sim.allocators import dfly_slab
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
 from kmemexp.sim.allocators.dfly_slab_2020.zones import FREE_ZONES_COUNT
+from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ZONE = 128 * KIB
@@ -106,7 +107,7 @@ def test_a_class_rounds_up_to_its_step_and_is_aligned_to_it(below, step):
     rows = slab.layout(ZONE)
     low = 1 if below == 128 else below // 2
     for nbytes in range(low, below):
-        klass, chunk = dfly_slab.zone_index(nbytes)
+        klass, chunk = dfly_slab_layout.zone_index(nbytes)
         assert chunk == -(-nbytes // step) * step
         align = chunk if chunk & (chunk - 1) == 0 else step
         offset = -(-112 // align) * align
@@ -422,6 +423,36 @@ def test_two_operations_may_wait_for_the_map_at_once():
     assert h.map_log == []
 
 
+@pytest.mark.parametrize(
+    ("order", "zones", "passed"),
+    [
+        (OWN, [0, 0, 2, 1, 1, 1], 0),  # first in, first out
+        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # zones 2 and 1 pass zone 0
+        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free chunk zone 1 passes both others
+    ],
+)
+def test_the_order_of_a_list_decides_which_zone_is_used(order, zones, passed):
+    """Of the three full zones of seven chunks, zone 0 gets two free chunks, zone 2 one and zone 1 three."""
+    h = hand(slab_order=order)
+    addrs = [h.alloc(BIG) for _ in range(21)]
+    work = 0
+    for zone, chunk in ((0, 3), (0, 5), (2, 0), (1, 6), (1, 2), (1, 1)):
+        h.free(addrs[7 * zone + chunk])
+        work += int(h.reg[0, s.R_WORK])
+    assert [h.alloc(BIG) // (128 * KIB) for _ in range(6)] == zones
+    assert work == passed
+
+
+def test_short_memory_changes_nothing_unless_zones_are_to_be_reaped():
+    for reap, steps in ((0, [s.DONE]), (1, [s.AGAIN, s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.DONE])):
+        h = hand(cpus=2, reap=reap)
+        for addr in [h.alloc(BIG, cpu=1) for _ in range(21)]:
+            h.free(addr, cpu=1)
+        h.tend(s.T_REAP)
+        assert h.answers == steps
+        assert held(h, "idle_zones") == [0 if reap else 2]
+
+
 # Random programs.
 
 CPUS = 4
@@ -434,7 +465,7 @@ sizes = st.one_of(
     st.integers(0, 17000),
 )
 steps = st.tuples(
-    st.sampled_from(["alloc", "alloc", "alloc", "free", "free", "free", "free_run", "cleanup", "deliver"]),
+    st.sampled_from(["alloc", "alloc", "alloc", "free", "free", "free", "free_run", "cleanup", "deliver", "reap"]),
     sizes,
     st.integers(1, 60),  # how many
     st.sampled_from([0, 0, 0, 1, 1, 2, 3]),
@@ -446,10 +477,11 @@ steps = st.tuples(
 class Pair:
     """The allocator and the naive one side by side, over maps of their own."""
 
-    def __init__(self, zone_bytes: int, cpus: int, threshold: int, limit: int, *, holds: bool) -> None:
-        self.hand = hand(zone_bytes, cpus=cpus, limit=limit, release_threshold=threshold)
+    def __init__(self, zone_bytes: int, cpus: int, threshold: int, limit: int, *, holds: bool, order: int) -> None:
+        given = {"release_threshold": threshold, "slab_order": order, "reap": 1}
+        self.hand = hand(zone_bytes, cpus=cpus, limit=limit, **given)
         self.hand.holds = holds
-        self.naive = NaiveDfly2020(zone_bytes, cpus, threshold=threshold, space=UpwardMap(limit))
+        self.naive = NaiveDfly2020(zone_bytes, cpus, threshold=threshold, space=UpwardMap(limit), order=order)
         self.live: list[tuple[int, int]] = []
 
     def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
@@ -496,6 +528,9 @@ class Pair:
             if verb == "cleanup":
                 self.naive.cleanup()
                 self.hand.tend()
+            elif verb == "reap":
+                self.naive.reap()
+                self.hand.tend(s.T_REAP)
             elif verb == "deliver":
                 self.deliver(which)
             elif verb == "alloc":
@@ -516,7 +551,8 @@ class Pair:
         self.check()
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("order", [OWN, LOWEST, FULLEST])
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(steps, min_size=15, max_size=60),
     st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]),
@@ -525,8 +561,8 @@ class Pair:
     st.sampled_from([2, 60]),
     st.booleans(),
 )
-def test_random_programs_go_as_in_the_naive_allocator(program, zone_bytes, cpus, threshold, limit_mib, holds):
-    pair = Pair(zone_bytes, cpus, threshold, limit_mib * MIB, holds=holds)
+def test_random_programs_go_as_in_the_naive_allocator(order, program, zone_bytes, cpus, threshold, limit_mib, holds):
+    pair = Pair(zone_bytes, cpus, threshold, limit_mib * MIB, holds=holds, order=order)
     pair.play(program, cpus)
     pair.drain(cpus)
     assert held(pair.hand, "live_bytes", "remote_chunks") == [0, 0]

@@ -4,11 +4,13 @@ import types
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_slab import NaiveSlab
 
+from kmemexp.sim import slab_order
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
 
@@ -22,7 +24,7 @@ sizes = st.one_of(
     st.integers(5000, 16383),
 )
 steps = st.tuples(
-    st.sampled_from(["alloc", "alloc", "free", "free", "free_run"]),
+    st.sampled_from(["alloc", "alloc", "alloc", "free", "free", "free", "free_run", "free_run", "reap"]),
     sizes,
     st.integers(1, 32),  # how many
     st.integers(0, CPUS - 1),
@@ -34,11 +36,12 @@ steps = st.tuples(
 class Pair:
     """The allocator and the naive one side by side; live objects by address."""
 
-    def __init__(self, zone_bytes: int, cpus: int, limit: int, module=slab) -> None:
-        params = slab.Params(zone_bytes=zone_bytes)
+    def __init__(self, zone_bytes: int, cpus: int, limit: int, module=slab, *, order: int = 0, reap: int = 0) -> None:
+        params = slab.Params(zone_bytes=zone_bytes, slab_order=order, reap=reap)
         state = slab.init(params, kva_bytes=64 * MIB, cpus=cpus, map_number=0, items=(), bases=())
         self.hand = Hand(module, state, limit=limit)
-        self.naive = NaiveSlab(zone_bytes, cpus, limit=limit)
+        self.naive = NaiveSlab(zone_bytes, cpus, limit=limit, order=order)
+        self.reaps = reap
         self.live: list[tuple[int, int]] = []
 
     def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
@@ -73,7 +76,12 @@ class Pair:
             if verb == "alloc":
                 for _ in range(count):
                     self.alloc(nbytes, cpu % cpus, flags)
-            for k in range(min(count, len(self.live)) if verb != "alloc" else 0):
+            if verb == "reap":
+                self.hand.tend(s.T_REAP, cpu=cpu % cpus)
+                self.hand.tend(s.T_TICK)
+                if self.reaps:
+                    self.naive.reap()
+            for k in range(min(count, len(self.live)) if verb.startswith("free") else 0):
                 self.free(which if verb == "free_run" else which * (k + 1), cpu % cpus, flags)
             self.check()
 
@@ -100,10 +108,17 @@ def plain_python() -> types.SimpleNamespace:
 programs = st.lists(steps, min_size=5, max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
-@given(programs, st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]), st.integers(1, CPUS), st.sampled_from([2, 60]))
-def test_random_programs_go_as_in_the_naive_allocator(program, zone_bytes, cpus, limit_mib):
-    pair = Pair(zone_bytes, cpus, limit_mib * MIB)
+@pytest.mark.parametrize("order", [slab_order.OWN, slab_order.LOWEST, slab_order.FULLEST])
+@settings(max_examples=120, deadline=None)
+@given(
+    programs,
+    st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]),
+    st.integers(1, CPUS),
+    st.sampled_from([2, 60]),
+    st.integers(0, 1),
+)
+def test_random_programs_go_as_in_the_naive_allocator(order, program, zone_bytes, cpus, limit_mib, reap):
+    pair = Pair(zone_bytes, cpus, limit_mib * MIB, order=order, reap=reap)
     pair.play(program, cpus)
     pair.drain(cpus)
     held = slab.census(pair.hand.state)
@@ -112,10 +127,11 @@ def test_random_programs_go_as_in_the_naive_allocator(program, zone_bytes, cpus,
 
 
 @settings(max_examples=10, deadline=None)
-@given(programs, st.integers(1, CPUS))
-def test_the_compiled_code_does_what_the_python_source_says(program, cpus):
+@given(programs, st.integers(1, CPUS), st.integers(0, 2))
+def test_the_compiled_code_does_what_the_python_source_says(program, cpus, order):
     module = plain_python()
-    compiled, plain = Pair(32 * KIB, cpus, 4 * MIB), Pair(32 * KIB, cpus, 4 * MIB, module)
+    options = {"order": order, "reap": 1}
+    compiled, plain = Pair(32 * KIB, cpus, 4 * MIB, **options), Pair(32 * KIB, cpus, 4 * MIB, module, **options)
     for pair in (compiled, plain):
         pair.play(program, cpus)
     for a, b in zip(compiled.hand.state, plain.hand.state, strict=True):

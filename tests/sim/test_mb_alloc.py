@@ -149,7 +149,8 @@ def test_granted_bytes(size, granted):
 def test_the_map_is_asked_for_wired_pages():
     state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
     assert mb_alloc.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, 2 * s.PAGE, s.PAGE, s.ATTR_WIRED]
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, 2 * s.PAGE, s.PAGE, kept]
 
 
 def test_the_fast_path_is_one_step_under_the_cpu_s_own_lock():

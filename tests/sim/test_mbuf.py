@@ -58,7 +58,8 @@ def test_granted_bytes(size, granted):
 def test_the_map_is_asked_for_one_wired_page():
     state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
     assert mbuf.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, s.PAGE, s.PAGE, s.ATTR_WIRED]
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, s.PAGE, s.PAGE, kept]
 
 
 def test_pages_stay_with_their_sort():

@@ -70,7 +70,8 @@ def test_zones_of_the_2003_kernel(name, size, rounded, growth, items):
 def test_an_empty_list_asks_its_map_for_wired_pages():
     state, reg = fresh(Item(192, 3, 0)), np.zeros((1, s.R_COUNT), np.int64)
     assert lists.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * PAGE, PAGE, s.ATTR_WIRED]
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * PAGE, PAGE, kept]
 
 
 def test_an_item_larger_than_its_growth_raises_it():

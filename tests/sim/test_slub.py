@@ -9,6 +9,7 @@ from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB = 1 << 10, 1 << 20
 KMALLOC = layout.KMALLOC_SIZES
@@ -554,3 +555,43 @@ def test_shrinking_empties_sheaves_and_barns():
 def test_parameters_out_of_range_are_refused(params, kva_bytes, text):
     with pytest.raises(ValueError, match=text):
         fresh(kva_bytes=kva_bytes, **params)
+
+
+@pytest.mark.parametrize(
+    ("order", "slabs", "passed", "steps"),
+    [
+        (OWN, [0, 0, 2, 1, 1, 1], 0, 1),  # the slab that was listed first
+        (LOWEST, [0, 0, 1, 1, 1, 2], 2, 1),  # slabs 2 and 1 pass slab 0
+        (FULLEST, [2, 0, 0, 1, 1, 1], 2, 2),  # with its second free object slab 1 passes both others
+    ],
+)
+def test_the_order_of_a_nodes_list(order, slabs, passed, steps):
+    """Of three full slabs of four objects, slab 0 gets two free ones, slab 2 one, slab 1 three. Slab 3 is current.
+
+    A free into a listed slab is one step unless it may move the slab: then it takes the list lock.
+    """
+    m = Slub(cpus=1, cpu_partial=0, slab_order=order)
+    addrs = m.many(16, 8192)
+    work = 0
+    for slab, obj in ((0, 1), (0, 2), (2, 0), (1, 3), (1, 1), (1, 0)):
+        m.free(addrs[4 * slab + obj])
+        work += int(m.reg[0, s.R_WORK])
+    assert work == passed
+    assert m.answers == [s.AGAIN] * (steps - 1) + [s.DONE]
+    assert [addr // (32 * KIB) for addr in m.many(6, 8192)] == slabs
+
+
+def test_shrinking_leaves_a_sorted_list_in_its_order():
+    m = Slub(cpus=1, cpu_partial=0, min_partial=9, slab_order=LOWEST, shrink=1)
+    addrs = m.many(20, 8192)
+    for addr in (*addrs[8:12], addrs[12], addrs[0], *addrs[4:7]):
+        m.free(addr)
+    assert m.counts["node_partial_slabs"] == 4
+    m.tend(s.T_REAP)
+    assert [step for step in m.map_log if step[0] == "free"] == [("free", addrs[8], 32 * KIB)]
+    assert [addr // (32 * KIB) for addr in m.many(5, 8192)] == [0, 1, 1, 1, 3]
+
+
+def test_there_are_three_orders():
+    with pytest.raises(ValueError, match="slab_order is 3"):
+        fresh(slab_order=3)

@@ -13,6 +13,7 @@ from kmemexp import testing
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators.slub import slabs as u
+from kmemexp.sim.slab_order import FULLEST, LOWEST
 
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4
@@ -25,6 +26,10 @@ OPTIONS = {
     "four nodes": {"domains": 4, "min_partial": 1, "defrag_ratio": 700},
     "sheaves": {"sheaves": 1},
     "sheaves, small lists": {"sheaves": 1, "min_partial": 1},
+    "by address": {"slab_order": LOWEST, "min_partial": 1},
+    "fullest first": {"slab_order": FULLEST, "min_partial": 2},
+    "fullest first, no CPU lists": {"slab_order": FULLEST, "cpu_partial": 0, "min_partial": 2},
+    "fullest first, sheaves and nodes": {"slab_order": FULLEST, "sheaves": 1, "domains": 2, "min_partial": 1},
     "larger sheaves and nodes": {"sheaves": 1, "sheaf_capacity": 20, "domains": 2, "min_partial": 1},
 }
 sizes = h.one_of(
@@ -170,7 +175,7 @@ def plain_python() -> types.SimpleNamespace:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(programs, h.sampled_from([200 * KIB, MIB, 24 * MIB]))
 def test_random_programs_go_as_in_the_naive_allocator(options, program, kva_bytes):
     pair = Pair(options, kva_bytes)
@@ -204,7 +209,7 @@ def test_long_programs_go_as_in_the_naive_allocator():
 
 
 @settings(max_examples=5, deadline=None)
-@given(programs, h.sampled_from(["small lists", "larger sheaves and nodes"]))
+@given(programs, h.sampled_from(["small lists", "fullest first", "larger sheaves and nodes"]))
 def test_the_compiled_fast_path_does_what_its_source_says(program, name):
     pairs = [Pair(OPTIONS[name], 4 * MIB, module) for module in (slub, plain_python())]
     for pair in pairs:

@@ -18,6 +18,7 @@ from kmemexp.sim.allocators.uma import moves
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KVA = 1 << 26
 PAGE = s.PAGE
@@ -566,6 +567,25 @@ def test_typed_zones_may_be_kept(generation):
     assert (held[u.FIRST_ITEM], held[u.FIRST_MALLOC : u.MBUF].sum()) == (3, 0)
 
 
+@pytest.mark.parametrize("nofree", [0, 1])
+def test_what_a_kept_zone_takes_from_the_map_is_marked_so(nofree):
+    m = hand(Item(9000, 0, 0), nofree=nofree)
+    asked = {}
+    for item, size in ((0, 9000), (s.ITEM_MALLOC, 2048), (s.ITEM_MALLOC, 9000)):
+        reg = np.zeros((1, s.R_COUNT), np.int64)
+        reg[0, s.R_ITEM], reg[0, s.R_SIZE] = item, size
+        answer = s.AGAIN
+        while answer not in (s.DONE, s.FAILED):
+            answer = int(uma.alloc(m.state, reg, 0))
+            if answer == s.MAP_ALLOC:
+                asked.setdefault((item, size), []).append(int(reg[0, s.R_ATTR]))
+                reg[0, s.R_BASE], m.next = m.next, m.next + int(reg[0, s.R_BYTES])
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    of_zone = asked.pop((0, 9000))
+    assert of_zone.count(kept) == (len(of_zone) - 2 if nofree else 0)  # the others: a bucket, a header
+    assert all(attr == s.ATTR_WIRED for attrs in asked.values() for attr in attrs)
+
+
 def test_at_most_as_many_fills_as_cpus_at_once():
     state = fresh(Item(9000, 0, 0), cpus=1)
     reg = np.zeros((2, s.R_COUNT), np.int64)
@@ -583,11 +603,36 @@ def test_at_most_as_many_fills_as_cpus_at_once():
     assert back.tolist() == [moves.FILL, moves.SINGLE]
 
 
+@pytest.mark.parametrize(
+    ("order", "pages", "passed"),
+    [
+        (OWN, [1, 1, 1, 2, 0, 0], 0),  # the slab that was listed last
+        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # slabs 2 and 1 pass slab 0
+        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free item slab 1 passes both others
+    ],
+)
+def test_the_order_of_partly_free_slabs(order, pages, passed):
+    """Of three full slabs of five items, slab 0 gets two free items, slab 2 one and slab 1 three."""
+    state, z = fresh(Item(700, 0, 0), slab_order=order), u.FIRST_ITEM
+    reg = np.zeros((1, s.R_COUNT), np.int64)
+    for page in range(3):
+        u.slab_add(state, reg, 0, z, page * PAGE, u.NIL, 0)
+    assert sorted(u.slab_take(state, z) for _ in range(15))[-1] == 2 * PAGE + 2800
+    reg[:] = 0
+    for page, item in ((0, 3), (0, 4), (2, 0), (1, 4), (1, 2), (1, 1)):
+        u.slab_give(state, reg, 0, page * PAGE + item * 700)
+    assert reg[0, s.R_WORK] == passed
+    assert [u.slab_take(state, z) // PAGE for _ in range(6)] == pages
+    assert u.slab_take(state, z) == u.NIL
+
+
 def test_bad_machines_are_refused():
     with pytest.raises(ValueError, match="generation"):
         fresh(generation=4)
     with pytest.raises(ValueError, match="pointer"):
         fresh(pointer_bytes=16)
+    with pytest.raises(ValueError, match="slab_order"):
+        fresh(slab_order=3)
     with pytest.raises(ValueError, match="31 bits"):
         fresh(kva=(1 << 33) + PAGE)
 
@@ -620,10 +665,14 @@ STEPS = h.lists(
 class Pair:
     """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
 
-    def __init__(self, cpus: int, limit: int, generation: int, disable: bool) -> None:
+    def __init__(
+        self, cpus: int, limit: int, generation: int, disable: bool, *, order: int = 0, eager: bool = False
+    ) -> None:
         given = {"nmbclusters": 120, "generation": generation, "bucketdisable": int(disable)}
+        given |= {"slab_order": order, "eager_release": int(eager)}
         self.hand = Hand(uma, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
-        self.naive = NaiveUma(ITEMS, generation, cpus=cpus, clusters=120, limit=limit, disable=disable)
+        twin = {"cpus": cpus, "clusters": 120, "limit": limit, "disable": disable, "order": order, "eager": eager}
+        self.naive = NaiveUma(ITEMS, generation, **twin)
         self.cpus = cpus
         self.live: list[tuple[int, int, int, int]] = []
 
@@ -687,10 +736,35 @@ def test_random_programs_go_as_in_the_twin(program, cpus, limit, generation, dis
     Pair(cpus, limit, generation, disable).play(program)
 
 
+@settings(max_examples=150, deadline=None)
+@given(STEPS, h.sampled_from([1, 2]), h.integers(0, 3), h.booleans(), h.sampled_from([LOWEST, FULLEST]), h.booleans())
+def test_sorted_or_eager_zones_go_as_in_the_twin(program, cpus, generation, disable, order, eager):
+    Pair(cpus, 3 << 20, generation, disable, order=order, eager=eager).play(program)
+
+
+@pytest.mark.parametrize(("nofree", "generation"), [(0, 0), (0, 3), (1, 1)])
+@pytest.mark.parametrize("size", [3000, 9000])
+def test_an_eager_zone_gives_a_slab_back_with_the_last_item_that_goes_to_it(size, nofree, generation):
+    """While pages are short no bucket is to be had, and items go straight to their slabs."""
+    got = []
+    for eager in (0, 1):
+        given = {"nofree": nofree, "generation": generation, "eager_release": eager}
+        m = hand(Item(size, 0, 0), bucketdisable=1, **given)
+        m.tend(s.T_REAP)
+        addrs = [m.alloc(size) for _ in range(3)]
+        for addr in addrs:
+            m.free(addr)
+        gone = [step for step in m.map_log if step[0] == "free"]
+        assert all(step == ("free", addr, -(-size // PAGE) * PAGE) for step, addr in zip(gone, addrs, strict=False))
+        got.append(len(gone))
+        assert uma.census(m.state)["pages"] == balance(m)
+    assert got == [0, 0 if nofree else 3]
+
+
 @settings(max_examples=40, deadline=None)
 @given(STEPS, h.sampled_from([1, 4]), h.sampled_from([0, 1]))
 def test_nothing_is_lost(program, cpus, generation):
-    pair = Pair(cpus, KVA, generation, disable=False)
+    pair = Pair(cpus, KVA, generation, False)
     pair.play(program)
     while pair.live:
         pair.free(len(pair.live) // 2, len(pair.live) % pair.cpus)

@@ -16,6 +16,7 @@ from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KVA = 1 << 26
 PAGE = s.PAGE
@@ -154,28 +155,51 @@ def test_a_bucket_is_filled_from_the_lowest_item_up_and_emptied_from_the_end():
 
 def test_the_lowest_free_item_of_a_slab_is_taken_first():
     m = hand(Item(600, 0, 7))  # a limit of 7 items on one CPU: buckets of one
-    state = m.state
+    state, reg = m.state, m.reg
     assert state.zone[FIRST_ITEM, u.Z_BUCKET] == 1
     got = [m.alloc(600) for _ in range(7)]
     assert [a - got[0] for a in got] == [600 * k for k in range(7)]
     assert m.alloc(600) == -1  # at the limit
     for a in (got[5], got[1], got[3]):
-        u.slab_give(state, a)
+        u.slab_give(state, reg, 0, a)
     assert [int(u.slab_take(state, FIRST_ITEM, 0)) for _ in range(3)] == [got[1], got[3], got[5]]
 
 
 def test_partly_free_slabs_come_before_free_ones_and_these_before_new_ones():
-    state = fresh(Item(1024, 0, 0))
+    state, reg = fresh(Item(1024, 0, 0)), np.zeros((1, s.R_COUNT), np.int64)
     z = FIRST_ITEM
     for page in range(3):
-        u.slab_add(state, z, 0, page * PAGE, 0)
+        u.slab_add(state, reg, 0, z, 0, page * PAGE, 0)
     got = [int(u.slab_take(state, z, 0)) for _ in range(12)]
     assert u.slab_take(state, z, 0) == u.NIL
     for a in got[:4]:
-        u.slab_give(state, a)  # page 2 is free
-    u.slab_give(state, got[5])
+        u.slab_give(state, reg, 0, a)  # page 2 is free
+    u.slab_give(state, reg, 0, got[5])
     assert int(u.slab_take(state, z, 0)) == got[5]
     assert int(u.slab_take(state, z, 0)) == got[0]
+
+
+@pytest.mark.parametrize(
+    ("order", "pages", "passed"),
+    [
+        (OWN, [1, 1, 1, 2, 0, 0], 0),  # the slab that was listed last
+        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # slabs 2 and 1 pass slab 0
+        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free item slab 1 passes both others
+    ],
+)
+def test_the_order_of_partly_free_slabs(order, pages, passed):
+    """Of three full slabs of four items, slab 0 gets two free items, slab 2 one and slab 1 three."""
+    state, z = fresh(Item(1024, 0, 0), slab_order=order), FIRST_ITEM
+    reg = np.zeros((1, s.R_COUNT), np.int64)
+    for page in range(3):
+        u.slab_add(state, reg, 0, z, 0, page * PAGE, 0)
+    for _ in range(12):
+        u.slab_take(state, z, 0)
+    reg[:] = 0
+    for page, item in ((0, 3), (0, 2), (2, 0), (1, 3), (1, 2), (1, 1)):
+        u.slab_give(state, reg, 0, page * PAGE + item * 1024)
+    assert reg[0, s.R_WORK] == passed
+    assert [int(u.slab_take(state, z, 0)) // PAGE for _ in range(6)] == pages
 
 
 def test_frees_go_to_the_alloc_bucket_first_then_the_free_bucket_then_the_list():
@@ -392,10 +416,10 @@ STEPS = h.lists(
 class Pair:
     """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
 
-    def __init__(self, cpus: int, domains: int, limit: int, reap: int, module: object = uma) -> None:
-        given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "reap": reap}
+    def __init__(self, cpus: int, domains: int, limit: int, reap: int, module: object = uma, *, order: int = 0) -> None:
+        given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "reap": reap, "slab_order": order}
         self.hand = Hand(module, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
-        self.naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit)
+        self.naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit, order=order)
         self.reap, self.cpus = reap, cpus
         self.live: list[tuple[int, int, int, int]] = []
 
@@ -457,6 +481,12 @@ class Pair:
 def test_random_programs_go_as_in_the_twin(program, machine, limit, reap):
     pair = Pair(*machine, limit, reap)
     pair.play(program)
+
+
+@settings(max_examples=80, deadline=None)
+@given(STEPS, h.sampled_from([(1, 1), (4, 2)]), h.integers(0, 2), h.sampled_from([LOWEST, FULLEST]))
+def test_sorted_kegs_go_as_in_the_twin(program, machine, reap, order):
+    Pair(*machine, 3 << 20, reap, order=order).play(program)
 
 
 @settings(max_examples=40, deadline=None)

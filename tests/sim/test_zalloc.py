@@ -86,7 +86,8 @@ def test_zones_of_the_2003_kernel(name, size, rounded, limit, growth, freemin, i
 def test_an_ordinary_zone_asks_for_wired_pages():
     state, reg = fresh(Item(192, 3, 0)), np.zeros((1, s.R_COUNT), np.int64)
     assert zalloc.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * s.PAGE, s.PAGE, s.ATTR_WIRED]
+    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * s.PAGE, s.PAGE, kept]
 
 
 def test_last_freed_is_first_reused_and_nothing_goes_back():

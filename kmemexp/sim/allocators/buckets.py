@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept, ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
@@ -117,7 +117,7 @@ def alloc(st, reg, i):
         _carve(st, b, reg[i, R_BASE])
         reg[i, R_WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
-        return ask_wired(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
+        return ask_kept(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
     chunk = st.bucket[b, HEAD]
     st.bucket[b, HEAD] = st.link[chunk]
     st.bucket[b, FREE] -= 1

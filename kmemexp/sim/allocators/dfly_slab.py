@@ -8,6 +8,9 @@ its owner by IPI. A wholly free zone goes to its CPU's FreeZones if its class ha
 map for a zone: a later malloc() that may sleep unmaps what exceeds the threshold. Requests of ZoneLimit bytes or more,
 and whole pages, go straight to the map; freed by an interrupt, they wait on FreeOvZones for such a malloc().
 
+Options that the kernel did not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
+CPU after the other back when memory is short (`reap`); a list's only zone is not on FreeZones.
+
 The allocator goes by R_SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
 malloc type (ks_limit), since a request names no type; M_NULLOK, which no request carries; M_ZERO and the record of what
 is still zero; the panic on a corrupted zone; that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it
@@ -21,8 +24,26 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.dfly_slab_layout import (
+    CHUNK,
+    MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
+    N_MAX,
+    NZONES,
+    OFFSET,
+    RECIPROCAL,
+    RECIPROCAL_SHIFT,
+    ZALLOC_MAX_ZONE_SIZE,
+    ZALLOC_MIN_ZONE_SIZE,
+    ZALLOC_ZONE_LIMIT,
+    ZONE_HEADER,
+    layout,
+    zone_size,
+)
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import FULLEST, check_order, insert
 from kmemexp.sim.slots import (
+    AGAIN,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
@@ -44,35 +65,23 @@ from kmemexp.sim.slots import (
     R_CPU,
     R_FLAGS,
     R_GRANTED,
+    R_LOCK,
     R_LOCKED,
     R_PANIC,
     R_PHASE,
     R_SIZE,
     R_TARGET,
+    T_REAP,
 )
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
 LOCKS = ("critical",)
 KEEPS = True  # kernel_map is locked inside the critical section
+TENDS_IF = "reap"  # parameter without which `tend` does nothing
 
-ZALLOC_ZONE_LIMIT = 16384  # upper bound of ZoneLimit
-ZALLOC_MIN_ZONE_SIZE = 32768
-ZALLOC_MAX_ZONE_SIZE = 131072
-NZONES = 72  # chunk classes
-MIN_CHUNK_SIZE = 8
-MIN_CHUNK_SHIFT = 3
-ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
 PAGE_ARY = ZALLOC_MAX_ZONE_SIZE // PAGE  # free lists in a zone's header, whatever the zone's size
 ZERO_LENGTH_PTR = -8  # what malloc(0) returns
 NIL = -1  # end of a list
-RECIPROCAL_SHIFT = 32  # exact for every offset in a zone
-
-# Columns of State.klass: the table of zoneindex().
-CHUNK = 0  # bytes of a chunk
-OFFSET = 1  # where the first chunk begins in the zone
-N_MAX = 2  # chunks in a zone
-RECIPROCAL = 3  # of the chunk's size: spares free() a division
-
 # Columns of State.zone.
 OWNER = 0  # CPU; NIL: no zone at this address
 KLASS = 1
@@ -82,6 +91,7 @@ PREV = 4  # on ZoneAry
 FIRST_FREE_PAGE = 5  # no lower page has a freed chunk
 U_INDEX = 6  # chunk last taken from the never used area
 U_END = 7  # chunk at which that area ends
+LISTED = (NEXT, PREV, N_FREE)  # what a sorted list goes by
 
 # Columns of State.cpu.
 FREE_ZONES = 0  # first of the wholly free zones
@@ -98,6 +108,7 @@ RELEASING = 1  # a zone beyond the threshold is being unmapped
 DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
 NEW_ZONE = 3
 OVERSIZE = 4
+REAPING = 5  # FreeZones of CPU R_CPU are given back
 
 
 class Params(NamedTuple):
@@ -112,6 +123,8 @@ class Params(NamedTuple):
     queue_oversize: int = (
         2  # who queues an oversize free: 0 nobody (until 2 Oct 2003), 1 fast interrupts, 2 all interrupts
     )
+    slab_order: int = 0  # which zone of a list is used first: 0 as above, 1 the lowest, 2 the fullest
+    reap: int = 0  # 1: short memory makes all CPUs give their FreeZones back
 
 
 class State(NamedTuple):
@@ -132,44 +145,11 @@ class State(NamedTuple):
     over: np.ndarray  # int32[kva / 4096, 2]
 
 
-def zone_size(bytes_limit: int) -> int:
-    """Bytes of a zone on a machine with this much memory or KVA, whichever is less.
-
-    The kernel compares bytes with kilobytes, on purpose: a zone comes to a 1024th of the memory at most.
-    """
-    size = ZALLOC_MIN_ZONE_SIZE
-    while size < ZALLOC_MAX_ZONE_SIZE and size * 2 < bytes_limit // 1024:
-        size *= 2
-    return size
-
-
-def zone_index(nbytes: int) -> tuple[int, int]:
-    """Class and chunk size for a request of 1 … 16383 bytes."""
-    step, first = MIN_CHUNK_SIZE, 1
-    while nbytes >= step * 16:
-        step, first = step * 2, first - 8
-    chunk = -(-nbytes // step) * step
-    return chunk // step - first, chunk
-
-
-def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
-    """Build the table of classes, int64[72, 4].
-
-    Chunks of a power of two are aligned to their size, others to 8 bytes.
-    """
-    chunk = np.zeros(NZONES, np.int64)
-    for nbytes in range(1, ZALLOC_ZONE_LIMIT, MIN_CHUNK_SIZE):
-        klass, size = zone_index(nbytes)
-        chunk[klass] = size
-    align = np.where(chunk & (chunk - 1), MIN_CHUNK_SIZE, chunk)
-    offset = -(-header_bytes // align) * align
-    return np.stack([chunk, offset, (zone_bytes - offset) // chunk, (1 << RECIPROCAL_SHIFT) // chunk + 1], axis=1)
-
-
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad zone_bytes."""
+    """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
+    check_order(params.slab_order)
     zone_bytes = params.zone_bytes or zone_size(min(params.ram_bytes or kva_bytes, kva_bytes))
     if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
         raise ValueError(f"zone_bytes is {zone_bytes}; it must be 0 or a power of two from 32768 to 131072")
@@ -206,7 +186,7 @@ def alloc(st, reg, i):
         return DONE
     if reg[i, R_FLAGS] & F_NOWAIT == 0:
         if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i)
+            return _release_zone(st, reg, i, RELEASING)
         if st.cpu[cpu, FREE_OVER] != NIL:
             return _release_oversize(st, reg, i)
     if size >= st.zone_limit or size & (PAGE - 1) == 0:
@@ -237,7 +217,7 @@ def free(st, reg, i):
     zone = addr >> st.zone_shift
     owner = np.int64(st.zone[zone, OWNER])
     if owner == cpu:
-        _put(st, zone, cpu, addr)
+        _put(st, reg, i, zone, cpu, addr)
         if st.p.free_unmaps and not reg[i, R_LOCKED] and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
             return _release_older(st, reg, i)
         return DONE
@@ -246,6 +226,25 @@ def free(st, reg, i):
     reg[i, R_TARGET] = owner
     reg[i, R_FLAGS] |= F_HARD
     return IPI
+
+
+@kernel
+def tend(st, reg, i):
+    """Give FreeZones back, of one CPU after the other, each in its critical section."""
+    if reg[i, R_PHASE] == 0:
+        if reg[i, R_SIZE] != T_REAP or not st.p.reap:
+            return DONE
+        reg[i, R_PHASE] = REAPING
+        reg[i, R_CPU] = 0
+    elif st.cpu[reg[i, R_CPU], FREE_ZONES] != NIL:
+        reg[i, R_LOCK] = 0
+        return _release_zone(st, reg, i, REAPING)
+    elif reg[i, R_CPU] + 1 == len(st.cpu):
+        return DONE
+    else:
+        reg[i, R_CPU] += 1
+    reg[i, R_LOCK] = 0
+    return AGAIN
 
 
 @kernel
@@ -273,7 +272,7 @@ def _take(st, zone, cpu, klass):
 
 
 @kernel
-def _put(st, zone, cpu, addr):
+def _put(st, reg, i, zone, cpu, addr):
     """Give a chunk back to its zone, on the CPU that owns the zone."""
     klass = np.int64(st.zone[zone, KLASS])
     inside = addr & (st.p.zone_bytes - 1)
@@ -282,9 +281,13 @@ def _put(st, zone, cpu, addr):
     st.link[zone, index] = st.page_head[zone, page]
     st.page_head[zone, page] = index
     st.zone[zone, FIRST_FREE_PAGE] = min(st.zone[zone, FIRST_FREE_PAGE], page)
-    if st.zone[zone, N_FREE] == 0:
-        _push(st, zone, cpu, klass)
     st.zone[zone, N_FREE] += 1
+    if st.zone[zone, N_FREE] == 1:
+        _push(st, reg, i, zone, cpu, klass)
+    elif st.p.slab_order == FULLEST:
+        before, after = np.int64(st.zone[zone, PREV]), np.int64(st.zone[zone, NEXT])
+        _unlink(st, zone, cpu, klass)
+        _insert(st, reg, i, zone, before, after)
     if st.zone[zone, N_FREE] == st.klass[klass, N_MAX] and (
         st.zone[zone, NEXT] != NIL or st.zone_ary[cpu, klass] != zone
     ):
@@ -295,14 +298,24 @@ def _put(st, zone, cpu, addr):
 
 
 @kernel
-def _push(st, zone, cpu, klass):
-    """Put a zone at the head of a class's list."""
-    after = st.zone_ary[cpu, klass]
+def _push(st, reg, i, zone, cpu, klass):
+    """Put a zone at the head of a class's list, or where a sorted list wants it."""
+    after = np.int64(st.zone_ary[cpu, klass])
+    if st.p.slab_order:
+        _insert(st, reg, i, zone, NIL, after)
+        return
     st.zone[zone, NEXT] = after
     st.zone[zone, PREV] = NIL
     if after != NIL:
         st.zone[after, PREV] = zone
     st.zone_ary[cpu, klass] = zone
+
+
+@kernel
+def _insert(st, reg, i, zone, before, after):
+    """Put a zone into its class's sorted list, from between two neighbours on."""
+    if insert(st.zone, LISTED, st.p.slab_order, zone, before, after, reg, i) == NIL:
+        st.zone_ary[np.int64(st.zone[zone, OWNER]), np.int64(st.zone[zone, KLASS])] = zone
 
 
 @kernel
@@ -331,7 +344,7 @@ def _begin_zone(st, reg, i, zone, klass):
     st.zone[zone, U_INDEX] = first
     st.zone[zone, U_END] = first
     st.page_head[zone] = NIL
-    _push(st, zone, cpu, klass)
+    _push(st, reg, i, zone, cpu, klass)
     reg[i, R_ADDR] = (zone << st.zone_shift) + st.klass[klass, OFFSET] + first * st.klass[klass, CHUNK]
     reg[i, R_GRANTED] = st.klass[klass, CHUNK]
     return DONE
@@ -358,22 +371,27 @@ def _mapped(st, reg, i):
 
 
 @kernel
-def _release_zone(st, reg, i):
+def _release_zone(st, reg, i, phase):
     """Unmap the head of FreeZones."""
     cpu = reg[i, R_CPU]
     zone = np.int64(st.cpu[cpu, FREE_ZONES])
     st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
     st.zone[zone, OWNER] = NIL
-    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+    return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel
 def _release_older(st, reg, i):
-    """Unmap the zone behind the head of FreeZones, which has just been put there: free() of 27 August 2003."""
+    """Unmap the zone behind the head of FreeZones, which has just been put there: free() of 27 August 2003.
+
+    The head itself where no zone may be kept.
+    """
     cpu = reg[i, R_CPU]
     head = np.int64(st.cpu[cpu, FREE_ZONES])
     zone = np.int64(st.zone[head, NEXT])
+    if zone == NIL:
+        return _release_zone(st, reg, i, RELEASING)
     st.zone[head, NEXT] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
     st.zone[zone, OWNER] = NIL

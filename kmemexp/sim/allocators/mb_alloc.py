@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
@@ -293,7 +293,7 @@ def _ask_map(st, reg, i, k):
     if st.sort[k, ASKED] + st.sort[k, EACH] > st.sort[k, LIMIT]:
         return _refused(st, reg, i, k)
     st.sort[k, ASKED] += st.sort[k, EACH]
-    return ask_wired(reg, i, MAPPED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
+    return ask_kept(reg, i, MAPPED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
 
 
 @kernel
@@ -355,7 +355,7 @@ def _boot(st, reg, i):
     st.booted[cpu] += 1
     st.sort[k, ASKED] += st.sort[k, EACH]
     reg[i, R_Y] = k
-    return ask_wired(reg, i, BOOTED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
+    return ask_kept(reg, i, BOOTED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
 
 
 @kernel

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MBUF,
@@ -146,7 +146,7 @@ def _free_chain(st, addr):
 def _ask_map(st, reg, i, k):
     if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
         return _give_up(st, reg, i)
-    return ask_wired(reg, i, MAPPED, st.map, PAGE, PAGE)
+    return ask_kept(reg, i, MAPPED, st.map, PAGE, PAGE)
 
 
 @kernel

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
@@ -119,7 +119,7 @@ def alloc(st, reg, i):
         return _lock(reg, i, FROM_SHARED, z)
     count = min(st.list[z, st.shared, COUNT], max(st.p.limit >> 1, 1))
     if count == 0:
-        return ask_wired(reg, i, MAPPED, st.map, st.zone[z, GROWTH] << PAGE_SHIFT, PAGE)
+        return ask_kept(reg, i, MAPPED, st.map, st.zone[z, GROWTH] << PAGE_SHIFT, PAGE)
     _move(st, z, st.shared, cpu, count)
     reg[i, R_WORK] = count
     return _pop(st, reg, i, z, cpu)

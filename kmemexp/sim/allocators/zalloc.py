@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_ZONE,
@@ -150,7 +150,7 @@ def _grow_in_map(st, reg, i, z):
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
     if reg[i, R_PHASE] == BEGIN:
         home = st.p.kmem_map if st.p.kmem_map and reg[i, R_LOCKED] else st.map
-        return ask_wired(reg, i, MAPPED, home, nbytes, PAGE)
+        return ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
     if reg[i, R_BASE] == NO_ENTRY:
         reg[i, R_PANIC] = P_ENTRIES
         return FAILED

@@ -14,6 +14,9 @@ such a block still waits on FreeOvZones for a malloc() that may sleep, which now
 The allocator goes by R_SIZE alone, like that of 2003. A zone that has said that it is off its list goes on saying so
 when its owner frees into it; only a message, or taking over chunks with the last one, ends that. So the code has it.
 
+Options that the kernel does not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
+CPU after the other back when memory is short (`reap`).
+
 Left out: the limit of each malloc type; M_NULLOK, M_POWEROF2, M_CACHEALIGN, M_ZERO; the bitmaps of INVARIANTS kernels;
 the instants between the instructions of a lock-free push. A passive IPI costs what any does, though it waits for the
 target's next poll. slab_cleanup() runs on one CPU for all, a step for each, not in a callout on each. Whether the map
@@ -27,19 +30,11 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators.dfly_slab import (
-    MIN_CHUNK_SHIFT,
-    MIN_CHUNK_SIZE,
     NIL,
-    NZONES,
     OVER_PAGES,
-    ZALLOC_MAX_ZONE_SIZE,
-    ZALLOC_MIN_ZONE_SIZE,
-    ZALLOC_ZONE_LIMIT,
     ZERO_LENGTH_PTR,
     members,
     unmap_oversize,
-    zone_index,
-    zone_size,
 )
 from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     CHUNK,
@@ -66,7 +61,18 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     take,
 )
 from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.dfly_slab_layout import (
+    MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
+    NZONES,
+    ZALLOC_MAX_ZONE_SIZE,
+    ZALLOC_MIN_ZONE_SIZE,
+    ZALLOC_ZONE_LIMIT,
+    zone_index,
+    zone_size,
+)
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     AGAIN,
     C_MALLOC,
@@ -95,8 +101,6 @@ from kmemexp.sim.slots import (
     R_PHASE,
     R_SIZE,
     R_TARGET,
-    R_WORK,
-    R_X,
     T_TICK,
 )
 
@@ -119,7 +123,8 @@ DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
 NEW_ZONE = 3
 OVERSIZE = 4
 SIGNALLED = 5  # the IPI of a free
-SWEEPING = 6  # slab_cleanup() of CPU R_X
+SWEEPING = 6  # slab_cleanup() of CPU R_CPU
+REAPING = 7  # its FreeZones are given back
 
 
 class Params(NamedTuple):
@@ -130,6 +135,8 @@ class Params(NamedTuple):
     release_threshold: int = -1  # wholly free zones that a CPU may keep on FreeZones; -1: by the rule
     header_bytes: int = ZONE_HEADER  # sizeof(SLZone)
     slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
+    slab_order: int = 0  # which zone of a list is used first: 0 the one listed first, 1 the lowest, 2 the fullest
+    reap: int = 0  # 1: short memory makes all CPUs give their FreeZones back
 
 
 class State(NamedTuple):
@@ -173,7 +180,8 @@ def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad zone_bytes."""
+    """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
+    check_order(params.slab_order)
     limit = min(params.ram_bytes or kva_bytes, kva_bytes)
     zone_bytes = params.zone_bytes or zone_size(limit)
     if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
@@ -212,7 +220,7 @@ def alloc(st, reg, i):
         return DONE
     if reg[i, R_FLAGS] & F_NOWAIT == 0:
         if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i)
+            return _release_zone(st, reg, i, RELEASING)
         if st.cpu[cpu, FREE_OVER] != NIL:
             return _release_oversize(st, reg, i)
     if size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE):
@@ -242,7 +250,7 @@ def free(st, reg, i):
     unit = (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
     owner = np.int64(st.zone[zone, OWNER])
     if owner == cpu:
-        put(st, zone, cpu, unit)
+        put(st, reg, i, zone, unit)
         return DONE
     if owner == NIL:
         return _free_oversize(st, reg, i)
@@ -256,18 +264,21 @@ def free(st, reg, i):
 
 @kernel
 def tend(st, reg, i):
-    """Play one step of slab_cleanup(), for one CPU after the other. Short memory changes nothing."""
-    if reg[i, R_PHASE] == 0:
-        if reg[i, R_SIZE] != T_TICK:
-            return DONE
-        reg[i, R_PHASE] = SWEEPING
-        reg[i, R_X] = 0
-    else:
-        reg[i, R_WORK] = sweep(st, reg[i, R_X])
-        reg[i, R_X] += 1
-        if reg[i, R_X] == st.cpu.shape[0]:
-            return DONE
+    """Play one step of slab_cleanup(), for one CPU after the other. Short memory changes nothing by itself."""
     reg[i, R_LOCK] = 0
+    if reg[i, R_PHASE] == 0:
+        if reg[i, R_SIZE] != T_TICK and not st.p.reap:
+            return DONE
+        reg[i, R_PHASE] = SWEEPING if reg[i, R_SIZE] == T_TICK else REAPING
+        reg[i, R_CPU] = 0
+        return AGAIN
+    if reg[i, R_PHASE] == SWEEPING:
+        sweep(st, reg, i)
+    elif st.cpu[reg[i, R_CPU], FREE_ZONES] != NIL:
+        return _release_zone(st, reg, i, REAPING)
+    if reg[i, R_CPU] + 1 == st.cpu.shape[0]:
+        return DONE
+    reg[i, R_CPU] += 1
     return AGAIN
 
 
@@ -291,12 +302,12 @@ def _mapped(st, reg, i):
 
 
 @kernel
-def _release_zone(st, reg, i):
+def _release_zone(st, reg, i, phase):
     """Unmap the oldest of FreeZones."""
     zone = st.cpu[reg[i, R_CPU], FREE_ZONES_LAST]
     off_free_zones(st, reg[i, R_CPU], zone)
     st.zone[zone, OWNER] = NIL
-    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+    return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel

@@ -3,7 +3,9 @@
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.dfly_slab import MIN_CHUNK_SHIFT, NIL, NZONES, ZALLOC_MAX_ZONE_SIZE
+from kmemexp.sim.allocators.dfly_slab import NIL
+from kmemexp.sim.dfly_slab_layout import MIN_CHUNK_SHIFT, NZONES, ZALLOC_MAX_ZONE_SIZE
+from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import DONE, R_ADDR, R_CPU, R_GRANTED, R_WORK
 
 # Columns of State.klass: the table of zoneindex().
@@ -27,6 +29,7 @@ IN_FLIGHT = 11  # such IPIs under way (z_RCount)
 U_INDEX = 12  # chunk last taken from the never used area
 U_END = 13  # chunk at which that area ends
 ZONE_COLUMNS = 14
+LISTED = (PREV, NEXT, N_FREE)  # what a sorted list goes by: zones are taken from the tail
 
 # Columns of State.cpu.
 FREE_ZONES = 0  # newest of the wholly free zones
@@ -45,6 +48,7 @@ def take(st, reg, i, zone, klass):
         if st.zone[zone, REMOTE] > 0:
             reg[i, R_WORK] = _gather(st, zone)
             st.zone[zone, SIGNAL] = 0
+            _gained(st, reg, i, zone, klass)
         else:
             st.zone[zone, SIGNAL] = 1
             _unlink(st, zone, reg[i, R_CPU], klass)
@@ -64,16 +68,18 @@ def take(st, reg, i, zone, klass):
 
 
 @kernel
-def put(st, zone, cpu, unit):
+def put(st, reg, i, zone, unit):
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    klass = np.int64(st.zone[zone, KLASS])
+    cpu, klass = reg[i, R_CPU], np.int64(st.zone[zone, KLASS])
     if st.zone[zone, LOCAL_HEAD] == NIL:
         st.zone[zone, LOCAL_TAIL] = unit
     st.link[zone, unit] = st.zone[zone, LOCAL_HEAD]
     st.zone[zone, LOCAL_HEAD] = unit
-    if st.zone[zone, N_FREE] == 0:
-        _push(st, zone, cpu, klass)
     st.zone[zone, N_FREE] += 1
+    if st.zone[zone, N_FREE] == 1:
+        _push(st, reg, i, zone, klass)
+    else:
+        _gained(st, reg, i, zone, klass)
     _retire(st, zone, cpu, klass)
 
 
@@ -100,9 +106,12 @@ def signalled(st, reg, i, zone):
     st.zone[zone, IN_FLIGHT] -= 1
     if st.zone[zone, REMOTE] > 0:
         st.zone[zone, SIGNAL] = 0
-        if st.zone[zone, N_FREE] == 0:
-            _push(st, zone, cpu, klass)
+        listed = st.zone[zone, N_FREE] > 0
         reg[i, R_WORK] = _gather(st, zone)
+        if listed:
+            _gained(st, reg, i, zone, klass)
+        else:
+            _push(st, reg, i, zone, klass)
     _retire(st, zone, cpu, klass)
     return DONE
 
@@ -124,19 +133,19 @@ def _gather(st, zone):
 
 
 @outlined
-def sweep(st, cpu):
-    """Go through the zones of a CPU: slab_cleanup(). Returns the zones and chunks looked at."""
-    work = 0
+def sweep(st, reg, i):
+    """Go through the zones of a CPU: slab_cleanup(). The zones and chunks looked at are work."""
+    cpu = reg[i, R_CPU]
     for klass in range(NZONES):
         zone = np.int64(st.zone_first[cpu, klass])
         while zone != NIL:
-            work += 1
-            if st.zone[zone, REMOTE] > 0:
-                work += _gather(st, zone)
             after = np.int64(st.zone[zone, NEXT])
+            reg[i, R_WORK] += 1
+            if st.zone[zone, REMOTE] > 0:
+                reg[i, R_WORK] += _gather(st, zone)
+                _gained(st, reg, i, zone, klass)
             _retire(st, zone, cpu, klass)
             zone = after
-    return work
 
 
 @kernel
@@ -174,8 +183,12 @@ def off_free_zones(st, cpu, zone):
 
 
 @kernel
-def _push(st, zone, cpu, klass):
-    """Put a zone at the head of a class's list."""
+def _push(st, reg, i, zone, klass):
+    """Put a zone at the head of a class's list, or where a sorted one wants it."""
+    cpu = reg[i, R_CPU]
+    if st.p.slab_order:
+        _insert(st, reg, i, zone, klass, NIL, np.int64(st.zone_last[cpu, klass]))
+        return
     after = np.int64(st.zone_first[cpu, klass])
     st.zone[zone, NEXT] = after
     st.zone[zone, PREV] = NIL
@@ -184,6 +197,24 @@ def _push(st, zone, cpu, klass):
     else:
         st.zone[after, PREV] = zone
     st.zone_first[cpu, klass] = zone
+
+
+@kernel
+def _gained(st, reg, i, zone, klass):
+    """Move a listed zone, which has more free chunks than before, if its list is sorted by that."""
+    if st.p.slab_order == FULLEST:
+        before, after = np.int64(st.zone[zone, NEXT]), np.int64(st.zone[zone, PREV])
+        _unlink(st, zone, reg[i, R_CPU], klass)
+        _insert(st, reg, i, zone, klass, before, after)
+
+
+@kernel
+def _insert(st, reg, i, zone, klass, before, after):
+    """Put a zone into its class's sorted list, from between two neighbours on."""
+    if insert(st.zone, LISTED, st.p.slab_order, zone, before, after, reg, i) == NIL:
+        st.zone_last[reg[i, R_CPU], klass] = zone
+    if st.zone[zone, PREV] == NIL:
+        st.zone_first[reg[i, R_CPU], klass] = zone
 
 
 @kernel
@@ -215,7 +246,7 @@ def begin_zone(st, reg, i, zone, klass):
     st.zone[zone, IN_FLIGHT] = 0
     st.zone[zone, U_INDEX] = first
     st.zone[zone, U_END] = first
-    _push(st, zone, cpu, klass)
+    _push(st, reg, i, zone, klass)
     reg[i, R_ADDR] = (zone << st.zone_shift) + st.klass[klass, OFFSET] + first * st.klass[klass, CHUNK]
     reg[i, R_GRANTED] = st.klass[klass, CHUNK]
     return DONE

@@ -27,6 +27,9 @@ sheaves passes by the sheaves of its kmalloc() cache. A sheaf that is flushed go
 free, which takes the objects of a slab together, leaves slabs and lists the same. An interrupted operation on sheaves
 does not hinder another one on its CPU. A slab on its way to a CPU is frozen when it gets there. kmem_cache_shrink() of
 all caches, an option, is one task that sees to all CPUs.
+
+An option that the kernel does not have: nodes' lists in another order (`slab_order`); CPUs' slabs and partial lists
+stay as they are. Fullest first, any free into a listed slab takes the list lock, since the slab may move.
 """
 
 from collections.abc import Sequence
@@ -57,6 +60,7 @@ from kmemexp.sim.allocators.slub.slabs import (
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
@@ -103,6 +107,7 @@ class Params(NamedTuple):
     min_partial: int = 0  # slabs that a node's list keeps; 0: by the size of objects
     defrag_ratio: int = 1000  # remote_node_defrag_ratio: how often other nodes are asked, of 1024
     freelist_random: int = 0  # seed of the order of objects in new slabs (CONFIG_SLAB_FREELIST_RANDOM); 0: by address
+    slab_order: int = 0  # which slab of a node's list is taken first: 0 as above, 1 the lowest, 2 the fullest
     shrink: int = 0  # 1: kmem_cache_shrink() of all caches when memory is short
     domains: int = 0  # NUMA nodes; 0: 1
 
@@ -174,6 +179,7 @@ def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
         raise ValueError(f"max_order is {params.max_order}; it must be from 0 to {MOST_MAX_ORDER}")
     if kva_bytes > (MAX_SHEAF_KVA if params.sheaves else MAX_KVA):
         raise ValueError(f"kva_bytes = {kva_bytes}: objects in sheaves are named by 31 bits in units of 8 bytes")
+    check_order(params.slab_order)
     if nodes > cpus:
         raise ValueError(f"domains is {nodes}, but there are {cpus} CPUs: a node without a CPU is not modelled")
     if params.sheaves and layout.sheaf_bytes(params.sheaf_capacity) > layout.KMALLOC_SIZES[-1]:

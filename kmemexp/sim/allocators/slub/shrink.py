@@ -37,6 +37,7 @@ from kmemexp.sim.allocators.slub.slabs import (
     S_OBJECTS,
     add_partial,
     lock,
+    remove_partial,
     wide,
 )
 from kmemexp.sim.allocators.slub.steps import (
@@ -178,7 +179,7 @@ def _slab(st, reg, i, k, c):
         if waits != FINISHED:
             return answer_of(waits)
     elif where == A_DEACTIVATE:
-        add_partial(st, k, reg[i, R_Y] >> 1, reg[i, R_Y] & 1)
+        add_partial(st, reg, i, k, reg[i, R_Y] >> 1, reg[i, R_Y] & 1)
     about(reg, i, PARTIAL)
     return DONE
 
@@ -199,7 +200,14 @@ def _partial(st, reg, i, k, c):
 
 @outlined
 def _sort(st, reg, i, k, n):
-    """Put nearly full slabs first, the fullest first; leave empty ones, linked, in R_Y: __kmem_cache_do_shrink()."""
+    """Put nearly full slabs first, the fullest first; leave empty ones, linked, in R_Y: __kmem_cache_do_shrink().
+
+    A list that is sorted by itself stays so.
+    """
+    reg[i, R_X] = NIL
+    if st.p.slab_order:
+        _leave_out_empty(st, reg, i, k, n)
+        return
     for free in range(PROMOTE_MAX + 1):
         st.promote[free] = NIL
     dropped = rest = last = NIL
@@ -228,7 +236,20 @@ def _sort(st, reg, i, k, n):
         slab = st.promote[free % (PROMOTE_MAX + 1)]
         while slab != NIL:
             after = wide(st.slab[slab, S_NEXT])
-            add_partial(st, k, slab, 1)
+            add_partial(st, reg, i, k, slab, 1)
             slab = after
     reg[i, R_Y] = dropped
-    reg[i, R_X] = NIL
+
+
+@kernel
+def _leave_out_empty(st, reg, i, k, n):
+    """Take the empty slabs off a node's list; leave them, linked, in R_Y."""
+    reg[i, R_Y] = NIL
+    slab = st.node[k, n, N_HEAD]
+    while slab != NIL:
+        after = wide(st.slab[slab, S_NEXT])
+        if st.slab[slab, S_INUSE] == 0:
+            remove_partial(st, k, slab)
+            st.slab[slab, S_NEXT] = reg[i, R_Y]
+            reg[i, R_Y] = slab
+        slab = after

@@ -6,7 +6,8 @@ Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free ob
 
 import numpy as np
 
-from kmemexp.jit import kernel
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import LOCK_SHIFT, PAGE_SHIFT, R_LOCK, R_WORK
 
 NIL = -1
@@ -59,7 +60,9 @@ S_LISTED = 8  # 1: on a node's partial list
 S_NEXT = 9
 S_PREV = 10
 S_SLABS = 11  # slabs on a CPU's partial list from this one on
+S_ROOM = 11  # instead, on a sorted node list: free objects
 S_COLUMNS = 12
+LISTED = (S_NEXT, S_PREV, S_ROOM)  # what a sorted list goes by
 LARGE = -1
 
 START_STEP = 7919  # a prime: how far in its permutation a cache goes on with each slab
@@ -102,15 +105,22 @@ def cpu_push(st, k, c, slab, word):
 def slab_push(st, slab, word):
     """Free an object of a slab that stays where it is: of a CPU's current one, or one that was and will be partial.
 
-    False: the slab was full, or will be empty, so that lists are concerned; nothing has been done.
+    False: the slab was full, or will be empty, or its list is sorted by that, so that lists are concerned; nothing has
+    been done.
     """
     prior = st.slab[slab, S_FREE]
-    if not st.slab[slab, S_FROZEN] and (prior == NIL or st.slab[slab, S_INUSE] == 1):
+    if not st.slab[slab, S_FROZEN] and (prior == NIL or st.slab[slab, S_INUSE] == 1 or may_move(st, slab)):
         return False
     st.link[word] = prior
     st.slab[slab, S_FREE] = word - (slab << PAGE_WORD_SHIFT)
     st.slab[slab, S_INUSE] -= 1
     return True
+
+
+@kernel
+def may_move(st, slab):
+    """Whether a slab is on a list that is sorted by free objects, in which each free may move it."""
+    return st.p.slab_order == FULLEST and st.slab[slab, S_LISTED] != 0
 
 
 @kernel
@@ -151,13 +161,15 @@ def push_cpu_partial(st, k, c, slab):
 
 
 @kernel
-def add_partial(st, k, slab, tail):
-    """Put a slab on its node's list, at the head or the tail."""
+def add_partial(st, reg, i, k, slab, tail):
+    """Put a slab on its node's list, at the head or the tail, or where a sorted one wants it."""
     n = wide(st.slab[slab, S_NODE])
     first, last = st.node[k, n, N_HEAD], st.node[k, n, N_TAIL]
     st.slab[slab, S_LISTED] = 1
     st.node[k, n, N_PARTIAL] += 1
-    if tail:
+    if st.p.slab_order:
+        sort_in(st, reg, i, k, slab, NIL, first)
+    elif tail:
         st.slab[slab, S_NEXT] = NIL
         st.slab[slab, S_PREV] = last
         st.node[k, n, N_TAIL] = slab
@@ -173,6 +185,27 @@ def add_partial(st, k, slab, tail):
             st.node[k, n, N_TAIL] = slab
         else:
             st.slab[first, S_PREV] = slab
+
+
+@outlined
+def sort_in(st, reg, i, k, slab, before, after):
+    """Link a slab into its node's sorted list, from between two neighbours on."""
+    n = wide(st.slab[slab, S_NODE])
+    st.slab[slab, S_ROOM] = st.slab[slab, S_OBJECTS] - st.slab[slab, S_INUSE]
+    if insert(st.slab, LISTED, st.p.slab_order, slab, before, after, reg, i) == NIL:
+        st.node[k, n, N_HEAD] = slab
+    if st.slab[slab, S_NEXT] == NIL:
+        st.node[k, n, N_TAIL] = slab
+
+
+@outlined
+def move_on(st, reg, i, k, slab):
+    """Move a slab with one more free object in its node's sorted list."""
+    before, after = wide(st.slab[slab, S_PREV]), wide(st.slab[slab, S_NEXT])
+    remove_partial(st, k, slab)
+    st.slab[slab, S_LISTED] = 1
+    st.node[k, wide(st.slab[slab, S_NODE]), N_PARTIAL] += 1
+    sort_in(st, reg, i, k, slab, before, after)
 
 
 @kernel

@@ -33,6 +33,8 @@ from kmemexp.sim.allocators.slub.slabs import (
     forget_slab,
     lock,
     make_current,
+    may_move,
+    move_on,
     new_slab,
     push_cpu_partial,
     refill_cpu,
@@ -112,7 +114,7 @@ def slab_alloc(st, reg, i, k):
             st.cache[k, K_FALLBACKS] += 1
         new_slab(st, reg, i, k, reg[i, R_X], order, st.node_of[c])
     elif where == A_DEACTIVATE:
-        add_partial(st, k, reg[i, R_Y] >> 1, reg[i, R_Y] & 1)
+        add_partial(st, reg, i, k, reg[i, R_Y] >> 1, reg[i, R_Y] & 1)
     return _use(st, reg, i, k, c)
 
 
@@ -210,7 +212,7 @@ def _free_elsewhere(st, reg, i, k, slab, word, locked):
     prior, frozen = wide(st.slab[slab, S_FREE]), st.slab[slab, S_FROZEN]
     emptied = st.slab[slab, S_INUSE] == 1
     listless = st.cache[k, K_CPU_SLABS] == 0
-    needs = not frozen and (emptied or prior == NIL) and (prior != NIL or listless)
+    needs = not frozen and (emptied or prior == NIL or may_move(st, slab)) and (prior != NIL or listless)
     if needs and not locked:
         return _locked(st, reg, i, F_LIST, k, wide(st.slab[slab, S_NODE]))
     st.link[word] = prior
@@ -226,7 +228,9 @@ def _free_elsewhere(st, reg, i, k, slab, word, locked):
         reg[i, R_Y] = NIL
         return _give_back(st, reg, i, k, slab, F_DROPPED)
     if prior == NIL:
-        add_partial(st, k, slab, 1)
+        add_partial(st, reg, i, k, slab, 1)
+    elif may_move(st, slab):
+        move_on(st, reg, i, k, slab)
     return FINISHED
 
 
@@ -261,7 +265,7 @@ def _flush(st, reg, i):
             st.slab[slab, S_NEXT] = reg[i, R_Y]
             reg[i, R_Y] = slab
         else:
-            add_partial(st, k, slab, 1)
+            add_partial(st, reg, i, k, slab, 1)
         slab = after
     reg[i, R_X] = slab
     if slab != NIL:

@@ -23,6 +23,10 @@ under the zone's lock; the CPU's, which the kernel of 2002 to 2004 goes on holdi
 are looked at again, as from 2005 on. LOCKS fits generations 1 and 2. It is coarser than generation 0, and a design of
 2005 sets objects.locks.uma to "critical" (with a generation from 2 on: earlier reclaims take the CPUs' mutexes).
 
+Options that no kernel had: another order of partly free slabs (`slab_order`; wholly free ones are still used last in,
+first out); `eager_release`: where an item that goes to its slab, not into a bucket, leaves it wholly free, the slab
+goes back to the map at once, and a reclaim takes all such slabs. UMA's own zones wait for a reclaim.
+
 Left out: Giant around page allocation; sleeping at a limit or for memory (the request fails); pages of boot; hash
 tables and their growth; zones with KVA of their own (uma_zone_set_obj()) or of UMA_ZONE_VM; the Packet zone, since a
 load allocates mbufs and clusters apart; constructors. Simpler than it was: a bucket is listed when it has been filled
@@ -45,6 +49,7 @@ from kmemexp.sim.allocators.uma.slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
@@ -78,6 +83,8 @@ class Params(NamedTuple):
     align: int = 0  # bytes that items are aligned to; 0: a pointer (UMA_ALIGN_PTR)
     nmbclusters: int = 0  # uma_zone_set_max() of clusters; 0: none
     nofree: int = 0  # 1: typed zones never give pages back (UMA_ZONE_NOFREE)
+    eager_release: int = 0  # 1: a slab that becomes wholly free goes back at once, working sets do not matter
+    slab_order: int = 0  # which partly free slab is used first: 0 the last listed, 1 the lowest, 2 the fullest
     bucketdisable: int = 0  # 1: no new buckets from a reclaim to the next tick (fewer free pages than v_free_min)
     kmem_map: int = 0  # generation 0: map to grow in while kernel_map, its usual one, is locked; 0: one map for all
 
@@ -104,12 +111,14 @@ def init(
 ) -> State:
     """Make the zones, all empty. `bases` does not matter.
 
-    Raises ValueError for a generation or pointer that there is not, and beyond 8 GiB of KVA (16 with pointers of 8).
+    Raises ValueError for a generation, pointer or order that there is not, and beyond 8 GiB of KVA (16 with pointers
+    of 8 bytes).
     """
     if not lay.UMA_02 <= params.generation <= lay.UMA_06:
         raise ValueError(f"generation is {params.generation}; there are 0 … {lay.UMA_06}")
     if params.pointer_bytes not in (4, 8):
         raise ValueError(f"pointer_bytes is {params.pointer_bytes}; it must be 4 or 8")
+    check_order(params.slab_order)
     if kva_bytes // params.pointer_bytes > MAX_UNITS:
         raise ValueError(
             f"kva_bytes = {kva_bytes}: items are named in 31 bits, in units of {params.pointer_bytes} bytes"

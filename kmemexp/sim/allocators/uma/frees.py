@@ -4,6 +4,8 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators.uma.moves import (
     ADD_BUCKET,
     CLUSTER_SHIFT,
+    DROP_HEADER,
+    DROPPED,
     FREE_ITEM,
     FREE_MISS,
     FREE_RETRY,
@@ -16,6 +18,7 @@ from kmemexp.sim.allocators.uma.moves import (
 )
 from kmemexp.sim.allocators.uma.slabs import (
     CLUSTER,
+    FIRST_ITEM,
     FREE,
     NIL,
     S_COUNT,
@@ -25,8 +28,12 @@ from kmemexp.sim.allocators.uma.slabs import (
     Z_COUNT,
     Z_EMPTY,
     Z_FULL,
+    Z_HEADER,
+    Z_ITEMS,
+    Z_PAGES,
     Z_READY,
     cache_push,
+    idle_take,
     list_pop,
     list_push,
     slab_give,
@@ -115,8 +122,38 @@ def free_step(st, reg, i, z, phase):
         list_push(st, z, Z_EMPTY, reg[i, R_X])
         reg[i, R_X] = NIL
         return to_cpu(reg, i, FREE_RETRY)
-    slab_give(st, reg[i, R_ADDR])
+    if phase == DROP_HEADER:
+        slab_give(st, reg, i, wide(st.slab[reg[i, R_BASE] >> PAGE_SHIFT, S_HEADER]) << st.shift)
+        return _unmap(reg, i)
+    if phase == FREE_ITEM:
+        slab_give(st, reg, i, reg[i, R_ADDR])
+        if st.p.eager_release and _may_go(st, z, reg[i, R_ADDR] >> PAGE_SHIFT):
+            return _drop(st, reg, i, z)
     return _end(reg, i) if _freed(st, reg, i) else to_cpu(reg, i, FREE_RETRY)
+
+
+@kernel
+def _may_go(st, z, page):
+    """Whether a slab is wholly free and of no zone that keeps its pages."""
+    return st.slab[page, S_COUNT] == st.zone[z, Z_ITEMS] and not (st.p.nofree and z >= FIRST_ITEM)
+
+
+@outlined
+def _drop(st, reg, i, z):
+    """Give the slab that has just become free back, its off-page header first."""
+    page = idle_take(st, z, 1, False)
+    reg[i, R_MAP] = st.slab[page, S_MAP]
+    reg[i, R_BASE] = page << PAGE_SHIFT
+    reg[i, R_BYTES] = st.zone[z, Z_PAGES] << PAGE_SHIFT
+    if st.zone[z, Z_HEADER] != NIL:
+        return to_zone(reg, i, DROP_HEADER, st.zone[z, Z_HEADER])
+    return _unmap(reg, i)
+
+
+@kernel
+def _unmap(reg, i):
+    to_cpu(reg, i, DROPPED)
+    return MAP_FREE
 
 
 @kernel

@@ -32,7 +32,7 @@ from kmemexp.sim.allocators.uma.slabs import (
     wide,
     zone_of,
 )
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_kept, ask_wired
 from kmemexp.sim.slots import (
     AGAIN,
     F_NOWAIT,
@@ -80,8 +80,10 @@ FREE_RETRY = 10  # c: put what is freed into the CPU's buckets
 FREE_MISS = 11  # z: they are full
 ADD_BUCKET = 12  # z: put a new bucket on the zone's list
 FREE_ITEM = 13  # z: no bucket is to be had: give the item to its slab
-LARGE = 14  # c: the map has answered for a large malloc
-LARGE_UNHEADER = 15  # o: give its header back
+DROP_HEADER = 14  # o: eager release: give the header of the slab that has become free back
+DROPPED = 15  # c: its pages are gone
+LARGE = 16  # c: the map has answered for a large malloc
+LARGE_UNHEADER = 17  # o: give its header back
 PHASE_MASK = 63
 FOR_SHIFT = 6
 BACK_SHIFT = 12
@@ -175,7 +177,10 @@ def grow(st, reg, i, z, back):
 @kernel
 def _ask_slab(st, reg, i, z):
     to_zone(reg, i, SLAB, z)
-    return ask_wired(reg, i, reg[i, R_PHASE], map_of(st, reg, i), st.zone[z, Z_PAGES] << PAGE_SHIFT, PAGE)
+    m, nbytes = map_of(st, reg, i), st.zone[z, Z_PAGES] << PAGE_SHIFT
+    if st.p.nofree and z >= FIRST_ITEM:
+        return ask_kept(reg, i, reg[i, R_PHASE], m, nbytes, PAGE)
+    return ask_wired(reg, i, reg[i, R_PHASE], m, nbytes, PAGE)
 
 
 @outlined
@@ -278,5 +283,5 @@ def to_free_bucket(st, reg, i, back):
 
 @kernel
 def bucket_put_back(st, reg, i):
-    slab_give(st, reg[i, R_X] << st.shift)
+    slab_give(st, reg, i, reg[i, R_X] << st.shift)
     reg[i, R_X] = NIL

@@ -8,6 +8,7 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
+from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT, R_WORK
 
 NIL = -1
@@ -58,6 +59,7 @@ S_PREV = 4  # of a partly free one
 S_HEADER = 5  # off-page header: its address in pointers
 S_MAP = 6  # map that the pages come from
 S_COLUMNS = 8
+LISTED = (S_NEXT, S_PREV, S_COUNT)  # what a sorted list goes by
 
 # Words of a bucket.
 B_NEXT = 0
@@ -97,21 +99,25 @@ def slab_take(st, z):
 
 
 @kernel
-def slab_give(st, addr):
+def slab_give(st, reg, i, addr):
     """Give an item back to its slab: the end of uma_zfree_internal()."""
     page = addr >> PAGE_SHIFT
     z = zone_of(st, addr)
     count = wide(st.slab[page, S_COUNT]) + 1
+    st.slab[page, S_COUNT] = count
     if count == st.zone[z, Z_ITEMS]:
         if count > 1:
             _unlink(st, z, Z_PART, page)
         _push(st, z, Z_IDLE, page)
     elif count == 1:
-        _push(st, z, Z_PART, page)
+        _enter(st, reg, i, z, page)
+    elif st.p.slab_order == FULLEST:
+        before, after = wide(st.slab[page, S_PREV]), wide(st.slab[page, S_NEXT])
+        _unlink(st, z, Z_PART, page)
+        _insert(st, reg, i, z, page, before, after)
     k = (addr & (PAGE - 1)) // st.zone[z, Z_SIZE]
     st.index[page, k] = st.slab[page, S_FIRST]
     st.slab[page, S_FIRST] = k
-    st.slab[page, S_COUNT] = count
     st.zone[z, Z_FREE] += 1
     if st.zone[z, Z_FULL] and st.zone[z, Z_HELD] < st.zone[z, Z_MAX]:
         st.zone[z, Z_FULL] = 0
@@ -119,7 +125,7 @@ def slab_give(st, addr):
 
 @kernel
 def slab_add(st, reg, i, z, base, header, m):
-    """Enter a new slab from map `m` as the first partly free one. `header`: address of an off-page one or NIL."""
+    """Enter a new slab from map `m` among the partly free ones. `header`: address of an off-page one or NIL."""
     page = base >> PAGE_SHIFT
     items = st.zone[z, Z_ITEMS]
     for k in range(items):
@@ -132,7 +138,7 @@ def slab_add(st, reg, i, z, base, header, m):
     st.slab[page, S_MAP] = m
     st.zone[z, Z_HELD] += st.zone[z, Z_PAGES]
     st.zone[z, Z_FREE] += items
-    _push(st, z, Z_PART, page)
+    _enter(st, reg, i, z, page)
 
 
 @kernel
@@ -157,6 +163,22 @@ def idle_take(st, z, most, reverse):
     if last != NIL and not reverse:
         st.slab[last, S_NEXT] = NIL
     return first
+
+
+@kernel
+def _enter(st, reg, i, z, page):
+    """Put a slab at the head of the list of partly free ones, or where a sorted one wants it."""
+    if st.p.slab_order:
+        _insert(st, reg, i, z, page, NIL, st.zone[z, Z_PART])
+    else:
+        _push(st, z, Z_PART, page)
+
+
+@kernel
+def _insert(st, reg, i, z, page, before, after):
+    """Put a slab into the sorted list of partly free ones, from between two neighbours on."""
+    if insert(st.slab, LISTED, st.p.slab_order, page, before, after, reg, i) == NIL:
+        st.zone[z, Z_PART] = page
 
 
 @kernel
@@ -216,7 +238,7 @@ def bucket_drain(st, reg, i, b):
     """Give all items of a bucket back to their slabs, the last one first."""
     reg[i, R_WORK] += bucket_count(st, b)
     while bucket_count(st, b) > 0:
-        slab_give(st, bucket_take(st, b))
+        slab_give(st, reg, i, bucket_take(st, b))
 
 
 @kernel

@@ -112,7 +112,7 @@ def go(st, reg, i, freeing):
     if phase == MISS:
         return _miss(st, reg, i, z)
     if phase == UNHEADER:
-        slab_give(st, reg[i, R_Y])
+        slab_give(st, reg, i, reg[i, R_Y])
         reg[i, R_Y] = NIL
         return to_zone(reg, i, field(reg, i, BACK_SHIFT), z)
     if phase == SLAB:
@@ -260,7 +260,7 @@ def _large_mapped(st, reg, i):
 @kernel
 def _large_gone(st, reg, i, freeing):
     """Give the header of a large malloc back after its pages: uma_large_free()."""
-    slab_give(st, reg[i, R_Y])
+    slab_give(st, reg, i, reg[i, R_Y])
     return DONE if freeing else FAILED
 
 

@@ -81,7 +81,7 @@ def upkeep(st, reg, i):
     if phase == DRAIN:
         return _drain(st, reg, i, z)
     if phase == HEADER:
-        slab_give(st, wide(st.slab[reg[i, R_Y], S_HEADER]) << st.shift)
+        slab_give(st, reg, i, wide(st.slab[reg[i, R_Y], S_HEADER]) << st.shift)
         return _unmap(st, reg, i, z)
     return _next_slab(st, reg, i, z)
 
@@ -179,7 +179,7 @@ def _drain(st, reg, i, z):
         reg[i, R_Y] = idle_take(st, z, ALL, True)
     else:
         spare = spare_slabs(st.zone[z, Z_FREE], st.zone[z, Z_WORKING], st.zone[z, Z_ITEMS])
-        reg[i, R_Y] = idle_take(st, z, spare, False)
+        reg[i, R_Y] = idle_take(st, z, ALL if st.p.eager_release else spare, False)
     return _next_slab(st, reg, i, z)
 
 

@@ -16,6 +16,8 @@ in `mbuf.py`: up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of cl
 A zone's buckets grow by one entry when its zone-domain lock was found held. A step cannot see that, so a trip counts as
 contended when somebody else took the lock between the step that asked for it and the one that got it.
 
+An option that the kernel does not have: another order of a keg's partly free slabs (`slab_order`).
+
 Left out: SMR zones; the Packet zone and jumbo clusters; reserves; sleeping for memory or at a limit (the request
 fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin zones. Bucket
 zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket would hold,
@@ -46,6 +48,7 @@ from kmemexp.sim.allocators.uma_today.slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
+from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
@@ -86,6 +89,7 @@ class Params(NamedTuple):
     direct_map: int = 0  # number of that map
     multipage: int = 1  # vm.debug.uma_multipage_slabs
     bucket_growth: int = 1  # 1: contention makes a zone's buckets larger
+    slab_order: int = 0  # which partly free slab is used first: 0 the last listed, 1 the lowest, 2 the fullest
     reap: int = 0  # what short memory asks for: 0 TRIM (the page daemon), 1 DRAIN, 2 DRAIN_CPU (the kmem limit)
     trim_after: int = 45  # ticks after which a list trims itself (15 minutes)
 
@@ -112,10 +116,11 @@ class State(NamedTuple):
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Make the zones, all empty. `bases` does not matter. Raises ValueError for a bad number of domains or 32 GiB.
+    """Make the zones, all empty. `bases` does not matter. Raises ValueError for bad parameters, or 32 GiB.
 
     Where everything is to grow in the direct map, slabs of several pages need KVA all the same: that of map 0.
     """
+    check_order(params.slab_order)
     domains = params.domains or 1
     if not 1 <= domains <= cpus:
         raise ValueError(f"domains is {domains}: each needs a CPU, and there are {cpus}")

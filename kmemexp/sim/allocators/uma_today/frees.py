@@ -187,7 +187,7 @@ def _put(st, reg, i):
 def _free_item(st, reg, i):
     """Give a single item back to its slab: zone_free_item()."""
     st.zone[zone_of(st, reg[i, R_ADDR]), Z_USED] -= 1
-    slab_give(st, reg[i, R_ADDR])
+    slab_give(st, reg, i, reg[i, R_ADDR])
     return to_section(reg, i, FREE_PIECES) if _next_piece(st, reg, i) else _freed(reg, i)
 
 

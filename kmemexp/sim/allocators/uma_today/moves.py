@@ -226,14 +226,14 @@ def grow_further(st, reg, i, phase):
         return _new_slab(st, reg, i, z, d, back)
     h = st.zone[z, Z_HEADER]
     if phase == UNHEADER:
-        slab_give(st, reg[i, R_X])
+        slab_give(st, reg, i, reg[i, R_X])
         reg[i, R_X] = REFUSED
         return to_keg(st, reg, i, back, z, d)
     if phase == HEADER_PAGE:
         if reg[i, R_BASE] < 0:
             reg[i, R_X] = REFUSED
             return to_keg(st, reg, i, back, z, d)
-        slab_add(st, h, d, reg[i, R_BASE], 0)
+        slab_add(st, reg, i, h, d, reg[i, R_BASE], 0)
     reg[i, R_X] = slab_take(st, h, d)
     if reg[i, R_X] == NIL:
         return _ask_slab(st, reg, i, HEADER_PAGE, h, d)
@@ -247,7 +247,7 @@ def _new_slab(st, reg, i, z, d, back):
             return to_keg(st, reg, i, UNHEADER, st.zone[z, Z_HEADER], d)
         reg[i, R_X] = REFUSED
     else:
-        slab_add(st, z, d, reg[i, R_BASE], max(reg[i, R_X], 0))
+        slab_add(st, reg, i, z, d, reg[i, R_BASE], max(reg[i, R_X], 0))
         reg[i, R_X] = NIL
     reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | back
     return DONE
@@ -312,7 +312,7 @@ def _release(st, reg, i):
         if domain_at(st, addr) != d:
             st.word[b] = n
             return to_keg(st, reg, i, RELEASE, z, domain_at(st, addr))
-        slab_give(st, addr)
+        slab_give(st, reg, i, addr)
         n += 1
         reg[i, R_WORK] += 1
     st.zone[z, Z_USED] -= count
@@ -346,6 +346,6 @@ def flush_stack(st, reg, i, k, cpu, keep):
             d = domain_at(st, addr)
         if d != domain_at(st, addr):
             return False
-        slab_give(st, stack_pop(st, k, cpu) << WORD_SHIFT)
+        slab_give(st, reg, i, stack_pop(st, k, cpu) << WORD_SHIFT)
         reg[i, R_WORK] += 1
     return True

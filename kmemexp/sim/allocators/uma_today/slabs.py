@@ -8,6 +8,7 @@ holds it), word b + 1 its count and its entries << 16, words b + 2 … its items
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import PAGE_SHIFT
 
 NIL = -1
@@ -63,6 +64,7 @@ S_NEXT = 4
 S_PREV = 5
 S_HEADER = 6  # address / 16 of the off-page header
 S_COLUMNS = 8
+LISTED = (S_NEXT, S_PREV, S_COUNT)  # what a sorted list goes by
 HEADER_SHIFT = 4
 
 WORD_SHIFT = 3
@@ -95,7 +97,7 @@ def slab_take(st, z, d):
 
 
 @kernel
-def slab_give(st, addr):
+def slab_give(st, reg, i, addr):
     """Give an item back to its slab: slab_free_item()."""
     page = wide(st.slab[addr >> PAGE_SHIFT, S_FIRST])
     z = wide(st.slab[page, S_ZONE]) - 1
@@ -109,14 +111,18 @@ def slab_give(st, addr):
         st.dom[z, d, D_FREE] = page
         st.dom[z, d, D_FREE_SLABS] += 1
     elif count == 1:
-        _part(st, z, d, page)
+        _enter(st, reg, i, z, d, page)
+    elif st.p.slab_order == FULLEST:
+        before, after = wide(st.slab[page, S_PREV]), wide(st.slab[page, S_NEXT])
+        _unlink(st, z, d, page)
+        _insert(st, reg, i, z, d, page, before, after)
     index = (addr - (page << PAGE_SHIFT)) // st.zone[z, Z_SIZE]
     st.bits[page, index >> 5] = wide(st.bits[page, index >> 5]) | (1 << (index & 31))
 
 
 @kernel
-def slab_add(st, z, d, base, header):
-    """Enter a new slab at `base`, all of it free, at the head of the partly free ones."""
+def slab_add(st, reg, i, z, d, base, header):
+    """Enter a new slab at `base`, all of it free, among the partly free ones."""
     page = base >> PAGE_SHIFT
     for p in range(page, page + st.zone[z, Z_PAGES]):
         st.slab[p, S_ZONE] = z + 1
@@ -129,7 +135,7 @@ def slab_add(st, z, d, base, header):
     st.slab[page, S_COUNT] = items
     st.slab[page, S_HEADER] = header >> HEADER_SHIFT
     st.dom[z, d, D_PAGES] += st.zone[z, Z_PAGES]
-    _part(st, z, d, page)
+    _enter(st, reg, i, z, d, page)
 
 
 @kernel
@@ -153,6 +159,22 @@ def _bit_number(low):
     n += 4 if low & 0xF0F0F0F0 else 0
     n += 2 if low & 0xCCCCCCCC else 0
     return n + (1 if low & 0xAAAAAAAA else 0)
+
+
+@kernel
+def _enter(st, reg, i, z, d, page):
+    """Put a slab at the head of the partly free ones, or where a sorted list wants it."""
+    if st.p.slab_order:
+        _insert(st, reg, i, z, d, page, NIL, st.dom[z, d, D_PART])
+    else:
+        _part(st, z, d, page)
+
+
+@kernel
+def _insert(st, reg, i, z, d, page, before, after):
+    """Put a slab into the sorted list of partly free ones, from between two neighbours on."""
+    if insert(st.slab, LISTED, st.p.slab_order, page, before, after, reg, i) == NIL:
+        st.dom[z, d, D_PART] = page
 
 
 @kernel

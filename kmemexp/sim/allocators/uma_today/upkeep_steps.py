@@ -114,7 +114,7 @@ def upkeep(st, reg, i):
     if phase == UNMAP:
         return _unmap(st, reg, i)
     if phase == FREE_HEADER:
-        slab_give(st, wide(st.slab[reg[i, R_X], S_HEADER]) << HEADER_SHIFT)
+        slab_give(st, reg, i, wide(st.slab[reg[i, R_X], S_HEADER]) << HEADER_SHIFT)
         return _unmap_slab(st, reg, i)
     if phase == CPUS:
         return _empty_cpus(st, reg, i)

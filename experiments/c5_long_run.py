@@ -1,0 +1,263 @@
+"""C5: overall there is less fragmentation in the long run.
+
+Question: without kmem_map, is the free KVA in fewer pieces, and do the object allocators waste less, over a long run
+with phases, and does the difference grow from day to day?
+
+Method: the sweep `fragmentation`. Pairs that differ in kmem_map only (FreeBSD 4 and its unified twin, FreeBSD 5's UMA
+and its twin) say what removing the map does; `dragonfly_slab` against `freebsd4` says what the mail's whole plan does.
+All pairs see the same operations. Map fragmentation is judged by two measures, both means over the samples: external
+(1 - largest run / free) and the share of free KVA in holes below 1 MiB; it holds where one is better and neither worse.
+Object fragmentation is total fragmentation as Bonwick 1994 defines it (1 - requested / held, bytes over the samples)
+and Johnstone and Wilson's four measures. In the long run: the means of the seventh compressed day less the second's.
+Where one of a pair refuses more than one allocation in a thousand and the other does not, what is left of the load
+differs; such a pair is reported, not judged ("refusals").
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, cpus_text, spread
+from kmemexp.report import charts
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+CLAIM = "C5"
+SWEEPS = ("fragmentation",)
+FULL = {"fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]}
+PAIRS = (
+    ("dragonfly_nokmem", "freebsd4", "kmem_map removed from FreeBSD 4"),
+    ("freebsd5_uma_unified", "freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
+    ("dragonfly_slab", "freebsd4", "no kmem_map and slab for all, against FreeBSD 4"),
+)
+EXTERNAL, SMALL, RUN = "map_external_frag_mean_ratio", "map_unusable_1m_mean_ratio", "map_largest_run_min_bytes"
+OBJECT, HELD = "total_frag_mean_ratio", "held_peak_bytes"
+HEAP = ("heap_mean_excess_ratio", "heap_live_peak_excess_ratio", "heap_heap_peak_excess_ratio",
+        "heap_peaks_excess_ratio")  # fmt: skip
+REFUSED = "alloc_failures_count"
+METRICS = (EXTERNAL, SMALL, RUN, OBJECT, HELD, *HEAP, REFUSED)
+TOLERATED = 1e-3  # refused allocations up to which two runs count as the same load
+SMALLEST = 1e-3  # a tenth of a point: what is less is no difference, however sure
+SHORT = {"holds": "less", "fails": "more", "holds in part": "mixed", "no difference shown": "no difference",
+         "observed": "not judged"}  # fmt: skip
+MIB = 1 << 20
+DAY_S, BEFORE_S, DAYS = 480.0, 80.0, 7  # conf/workload/server_days.yaml
+EARLY, LATE = 2, 7
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Judge each pair on each load and KVA, then the growth over the days."""
+    found = results["fragmentation"]
+    metrics = found.metrics
+    metrics = metrics.assign(cost=metrics["cost"].astype("object").fillna("none")) if "cost" in metrics else metrics
+    plain = metrics[metrics["cost"] == "none"].drop(columns="cost") if "cost" in metrics else metrics
+    tables = [_compared(plain, *pair) for pair in PAIRS]
+    judged = pd.concat([_judged(table) for table in tables], ignore_index=True)
+    days = daily(found.series, plain)
+    verdicts = [*_maps(judged), *_objects(judged), *_growth(days), *_clock(metrics)]
+    return Report(
+        _summary(judged),
+        verdicts,
+        {"pairs": _shown(pd.concat(tables, ignore_index=True)), "johnstone_wilson": _heaps(plain)},
+        {"days": _days_chart(days), "pairs": _pairs_chart(judged), "maps": _maps_chart(found)},
+    )
+
+
+def _compared(metrics: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFrame:
+    """Compare a pair: a row per load, KVA, CPUs, design and metric, with `refused`, the greater share of the two."""
+    both = metrics[metrics["design"].astype(str).isin([variant, base])]
+    table = compare(both, {"design": base}, list(METRICS)).rename(
+        columns={"machine.kva_bytes": "kva_bytes", "machine.cpus": "cpus"}
+    )
+    table["cpus"] = table["cpus"] if "cpus" in table else int(both["cpus"].iloc[0])
+    shares = (both[REFUSED] / both["operations_count"]).groupby(
+        [both["workload"].astype(str), both["kva_bytes"], both["cpus"], both["design"].astype(str)]
+    ).mean().groupby(level=[0, 1, 2]).max()  # fmt: skip
+    keys = zip(table["workload"].astype(str), table["kva_bytes"], table["cpus"], strict=True)
+    return table.assign(against=base, pair=words, refused=[float(shares[key]) for key in keys])
+
+
+def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per condition and sort of fragmentation: the word on the claim, and the paired difference in points."""
+    rows = []
+    variant = table[table["verdict"] != "baseline"]
+    for key, group in variant.groupby(["pair", "workload", "cpus", "kva_bytes"], observed=True, sort=False):
+        by = group.set_index("metric")
+        fair = by["refused"].iloc[0] < TOLERATED
+        for what, main, measures in (("map", EXTERNAL, (EXTERNAL, SMALL)), ("object", OBJECT, (OBJECT,))):
+            told = [by.loc[m, "verdict"] if abs(by.loc[m, "diff"]) >= SMALLEST else "same" for m in measures]
+            found = word(*told) if fair else "observed"
+            figures = by.loc[main, ["diff", "diff_low", "diff_high"]].astype(float) * 100
+            note = "" if fair else ", refusals"
+            rows.append([*key, str(by["design"].iloc[0]), what, found, *figures, note])
+    columns = ["pair", "workload", "cpus", "kva_bytes", "design", "what", "word", "diff", "low", "high", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _maps(judged: pd.DataFrame) -> Iterator[Verdict]:
+    """One verdict per pair, load and number of CPUs on the map, over the sizes of KVA."""
+    rows = judged[judged["what"] == "map"]
+    for (pair, load, cpus), group in rows.groupby(["pair", "workload", "cpus"], observed=True, sort=False):
+        yield _together(group, f"{pair}; {load}, {cpus_text(cpus)}: map", "external fragmentation, points")
+
+
+def _objects(judged: pd.DataFrame) -> Iterator[Verdict]:
+    """One verdict per pair and number of CPUs on objects, over loads and sizes of KVA."""
+    rows = judged[judged["what"] == "object"]
+    for (pair, cpus), group in rows.groupby(["pair", "cpus"], observed=True, sort=False):
+        yield _together(group, f"{pair}; {cpus_text(cpus)}: objects", "total fragmentation, points", load=True)
+
+
+def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) -> Verdict:
+    """Put rows under several conditions into one verdict that lists them."""
+    parts = [
+        f"{f'{r.workload} ' if load else ''}{r.kva_bytes / MIB:.0f} MiB {spread(r.diff, r.low, r.high)} "
+        f"({SHORT[r.word]}{r.note})"
+        for r in rows.itertuples()
+    ]
+    words = set(rows["word"]) - {"observed"}
+    found = "observed" if not words else words.pop() if len(words) == 1 else "holds in part"
+    if found == "holds in part" and "holds" not in set(rows["word"]) and "holds in part" not in set(rows["word"]):
+        found = "fails"
+    middle = rows.iloc[len(rows) // 2]
+    return Verdict(
+        CLAIM, found, where, f"{what}: {'; '.join(parts)} (paired, 95 %)", middle["diff"], middle["low"],
+        middle["high"], "points",
+    )  # fmt: skip
+
+
+def word(*found: str) -> str:
+    """Put the verdicts of `compare` on some measures into one on the claim that the variant fragments less."""
+    if "worse" in found:
+        return "holds in part" if "better" in found else "fails"
+    return "holds" if "better" in found else "no difference shown"
+
+
+def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Means of each day of server_days, one row per cell, replica and day: `map`, `object`."""
+    rows = series[series["workload"].astype(str) == "server_days"]
+    rows = rows.assign(
+        day=np.minimum((rows["time_ns"] / 1e9 - BEFORE_S) // DAY_S + 1, DAYS).astype(int),
+        map=1 - rows["map_largest_run_bytes"] / rows["map_free_bytes"],
+    )
+    grouped = rows[rows["day"] >= 1].groupby(["cell_key", "replica", "day"], observed=True)
+    sums = grouped[["requested_bytes", "held_bytes"]].sum()
+    frame = pd.DataFrame({"map": grouped["map"].mean(), "object": 1 - sums["requested_bytes"] / sums["held_bytes"]})
+    cells = metrics[["cell_key", "design", "kva_bytes", "cpus"]].drop_duplicates("cell_key").astype({"design": str})
+    return frame.reset_index().merge(cells, on="cell_key")
+
+
+def _growth(days: pd.DataFrame) -> Iterator[Verdict]:
+    """Say whether fragmentation grows from the second day to the seventh, and in which of a pair more."""
+    for (variant, base, words), cpus in ((p, c) for p in PAIRS for c in sorted(days["cpus"].unique())):
+        for what in ("map", "object"):
+            rows = []
+            for kva in sorted(days["kva_bytes"].unique()):
+                of = days[(days["kva_bytes"] == kva) & (days["cpus"] == cpus)]
+                a, b = (_grown(of[of["design"] == d], what) for d in (variant, base))
+                if min(len(a), len(b)) > 1:
+                    found = stats.paired_difference(a, b)
+                    diff, low, high = (float(x) * 100 for x in (found.diff, found.low, found.high))
+                    result = "holds" if high < 0 else "fails" if low > 0 else "no difference shown"
+                    own = stats.mean_interval(a)
+                    alone = spread(*(100 * float(x) for x in (own.mean, own.low, own.high)))
+                    rows.append((kva, result, diff, low, high, f", by itself {alone}"))
+            if rows:
+                table = pd.DataFrame(rows, columns=["kva_bytes", "word", "diff", "low", "high", "note"])
+                where = (
+                    f"{words}; server_days, {cpus_text(cpus)}: growth of {what} fragmentation, day {EARLY} to {LATE}"
+                )
+                yield _together(table, where, "more growth than with kmem_map, points")
+
+
+def _grown(days: pd.DataFrame, what: str) -> np.ndarray:
+    table = days.pivot_table(index="replica", columns="day", values=what)
+    return (table[LATE] - table[EARLY]).to_numpy() if {EARLY, LATE} <= set(table) else np.zeros(0)
+
+
+def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
+    """Say whether a clock, with interrupts and locks, changes where memory is."""
+    if "cost" not in metrics:
+        return
+    timed = metrics[metrics["cost"] != "none"]
+    for key, rows in timed.groupby([timed["design"].astype(str), "workload", "kva_bytes", "cpus"], observed=True):
+        design, workload, kva, cpus = key
+        twin = metrics[
+            (metrics["design"].astype(str) == design) & (metrics["workload"] == workload)
+            & (metrics["kva_bytes"] == kva) & (metrics["cpus"] == cpus) & (metrics["cost"] == "none")
+        ]  # fmt: skip
+        a, b = (frame.set_index("replica")[EXTERNAL] for frame in (rows, twin))
+        common = a.index.intersection(b.index)
+        if len(common) < 2:
+            continue
+        diff = stats.paired_difference(a[common].to_numpy(), b[common].to_numpy())
+        low, high = float(diff.low) * 100, float(diff.high) * 100
+        yield Verdict(
+            CLAIM, "observed", f"{workload}, KVA {kva / MIB:.0f} MiB, {design}: with a clock, locks and interrupts",
+            f"external map fragmentation {spread(float(diff.diff) * 100, low, high, 'points')} against none (paired)",
+            float(diff.diff) * 100, low, high, "points of external fragmentation",
+        )  # fmt: skip
+
+
+def _summary(judged: pd.DataFrame) -> str:
+    parts = []
+    for (pair, what), rows in judged.groupby(["pair", "what"], sort=False):
+        fair = rows[rows["word"] != "observed"]
+        less, more = int((fair["word"] == "holds").sum()), int((fair["word"] == "fails").sum())
+        parts.append(f"{pair}: {what} fragmentation less in {less}, more in {more} of {len(fair)} conditions judged")
+    return f"{'; '.join(parts)} ({len(judged) // 2 // len(PAIRS)} conditions each; the others refuse requests)."
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    figures = ["n", "mean", "diff", "diff_low", "diff_high", "p_holm", "verdict"]
+    return table[["pair", "workload", "cpus", "kva_bytes", "design", "metric", *figures]]
+
+
+def _heaps(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Johnstone and Wilson's measures of each design and load at the largest KVA, in per cent."""
+    largest = metrics[metrics["machine.kva_bytes"] == metrics["machine.kva_bytes"].max()]
+    means = largest.groupby(["workload", "cpus", "design"], observed=True)[list(HEAP)].mean() * 100
+    return means.round(1).set_axis([f"#{i} %" for i in (1, 2, 3, 4)], axis=1).reset_index()
+
+
+def _days_chart(days: pd.DataFrame) -> object:
+    rows = (
+        days.groupby(["design", "kva_bytes", "cpus", "day"], observed=True)["map"]
+        .agg(["mean", "std", "count"])
+        .reset_index()
+    )
+    half = stats.half_width(rows["std"].to_numpy(), rows["count"].to_numpy(), 0.95) * 100
+    rows = rows.assign(mean=rows["mean"] * 100, low=rows["mean"] * 100 - half, high=rows["mean"] * 100 + half)
+    rows["condition"] = [
+        f"KVA {kva / MIB:.0f} MiB, {cpus_text(cpus)}" for kva, cpus in zip(rows["kva_bytes"], rows["cpus"], strict=True)
+    ]
+    return charts.lines(
+        rows[["design", "day", "mean", "low", "high", "condition"]], x="day", y="mean", low="low", high="high",
+        colour="design", x_title="day", y_title="external map fragmentation, %", facet="condition", dots=True,
+    )  # fmt: skip
+
+
+def _pairs_chart(judged: pd.DataFrame) -> object:
+    rows = judged[judged["what"] == "map"].copy()
+    rows["condition"] = [f"{r.workload}, {r.kva_bytes / MIB:.0f} MiB, {cpus_text(r.cpus)}" for r in rows.itertuples()]
+    return charts.intervals(
+        rows.sort_values(["workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design"]],
+        y="condition", x="diff", low="low", high="high", colour="design", zero=True,
+        x_title="external map fragmentation, points more than with kmem_map",
+    )  # fmt: skip
+
+
+def _maps_chart(found: Results) -> object:
+    """kernel_map over the week, at the middle KVA."""
+    metrics = found.metrics
+    kva = sorted(metrics["machine.kva_bytes"].unique())[len(metrics["machine.kva_bytes"].unique()) // 2]
+    cells = metrics[
+        (metrics["workload"].astype(str) == "server_days") & (metrics["machine.kva_bytes"] == kva)
+        & (metrics["cpus"] == metrics["cpus"].min())
+        & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_nokmem"])
+    ]["cell_key"]  # fmt: skip
+    rows = found.snapshots
+    rows = rows[rows["cell_key"].isin(cells) & (rows["replica"] == 0) & (rows["map"].astype(str) == "kernel_map")]
+    return charts.occupancy(rows, span_bytes=int(kva))

@@ -1,0 +1,201 @@
+"""C6: more pro-active action in the VM reduces map fragmentation further.
+
+Question: which policies reduce the fragmentation of a map that is unified already, what do they cost, and which of them
+is worth having?
+
+Method: the sweep `proactive` lays each policy of conf/policy/ on the designs to which it means something and compares
+it with none on the same operations: a week of compressed days without a clock for fragmentation, and a day with a clock
+for CPU time per operation, lock waits and latency. The claim holds for a policy that makes external fragmentation or
+the share of free KVA in holes below 1 MiB smaller and neither larger (paired, Holm over all policies and designs). The
+winner is chosen by a rule fixed beforehand: on `dragonfly_slab`, of the policies for which the claim holds, that refuse
+no more requests, and take at most 5 % more CPU time, the one with the least external fragmentation. It is
+`design=proactive`; because whoever wins has been lucky too, the sweep `designs` tries it on other loads.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, spread
+from kmemexp.report import charts
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+CLAIM = "C6"
+SWEEPS = ("proactive", "designs")
+FULL = {"proactive": ["sweep.reps.max=16"], "designs": ["sweep.reps.max=12"]}
+EXTERNAL, SMALL, RUN = "map_external_frag_mean_ratio", "map_unusable_1m_mean_ratio", "map_largest_run_min_bytes"
+SUPERPAGES, REFUSED, OBJECT = "map_superpages_mean_count", "alloc_failures_count", "total_frag_mean_ratio"
+MOVES, HELD = "moves_count", "held_peak_bytes"
+GIVES = (EXTERNAL, SMALL, RUN, SUPERPAGES, REFUSED, OBJECT, HELD, MOVES)
+LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
+COSTS = (LOCKS, P99)
+BASE, CHOSEN, NONE = "dragonfly_slab", "proactive", "none"
+DEAREST = 5.0  # per cent more CPU time that a winner may take
+MIB = 1 << 20
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Judge each policy on each design, find the winner, and try it on other loads."""
+    metrics = results["proactive"].metrics
+    metrics = metrics[metrics["design"].astype(str) != CHOSEN]
+    clock = metrics["cost"].astype(str) != "none"
+    table = _gives(metrics[~clock]).merge(_costs(metrics[clock]), on=["design", "policy"], how="left")
+    winner = _winner(table)
+    verdicts = [_verdict(row) for row in table[table["policy"] != NONE].to_dict("records")]
+    elsewhere = _elsewhere(results["designs"].metrics)
+    verdicts += [_winning(table, winner), *elsewhere]
+    held = sorted({v.where.split(" on ")[0] for v in verdicts if v.verdict == "holds" and " on " in v.where})
+    failed = sorted({v.where.split(" on ")[0] for v in verdicts if v.verdict == "fails" and " on " in v.where})
+    summary = (
+        f"Policies that reduce map fragmentation on at least one design: {', '.join(held) or 'none'}; that increase it "
+        f"on at least one: {', '.join(failed) or 'none'}. The winner by the rule is {winner or 'none of them'}."
+    )
+    drawn = {f"pareto_{design}": _pareto(rows) for design, rows in table.groupby("design") if len(rows) > 2}
+    return Report(summary, verdicts, {"policies": _shown(table)}, drawn | {"superpages": _kept(table)})
+
+
+def _plain(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Without the axes that say only whether there is a clock."""
+    return metrics.drop(columns=["cost", "workload.duration_s"]).astype({"design": str, "policy": str})
+
+
+def _gives(metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per design and policy: means, paired differences from none and `compare`'s verdicts."""
+    found = compare(_plain(metrics), {"policy": NONE}, list(GIVES))
+    wide = found.pivot_table(
+        index=["design", "policy"], columns="metric", observed=True, aggfunc="first",
+        values=["mean", "diff", "diff_low", "diff_high", "verdict"],
+    )  # fmt: skip
+    wide.columns = [f"{metric}.{value}" for value, metric in wide.columns]
+    return wide.reset_index().astype({"design": str, "policy": str})
+
+
+def _costs(metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per design and policy: CPU time per operation against none in per cent, lock waits and latency."""
+    metrics = _plain(metrics)
+    metrics["cpu_ns"] = metrics["main_ratio"] * metrics["simulated_ns"] * metrics["cpus"] / metrics["operations_count"]
+    rows = []
+    for design, group in metrics.groupby("design"):
+        lanes = {name: group.pivot_table(index="policy", columns="replica", values=name) for name in ("cpu_ns", *COSTS)}
+        for policy in lanes["cpu_ns"].index:
+            row = {"design": design, "policy": policy, "cpu_ns": float(lanes["cpu_ns"].loc[policy].mean())}
+            for name, table in lanes.items():
+                pair = stats.paired_difference(table.loc[policy].to_numpy(), table.loc[NONE].to_numpy())
+                row |= {f"{name}.ratio": float(pair.ratio), f"{name}.low": float(pair.ratio_low),
+                        f"{name}.high": float(pair.ratio_high)}  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _word(row: Mapping) -> str:
+    found = {row[f"{name}.verdict"] for name in (EXTERNAL, SMALL)}
+    if "worse" in found:
+        return "holds in part" if "better" in found else "fails"
+    return "holds" if "better" in found else "no difference shown"
+
+
+def _verdict(row: Mapping) -> Verdict:
+    def points(name: str) -> str:
+        return spread(*(row[f"{name}.{part}"] for part in ("diff", "diff_low", "diff_high")), "points", 0.01)
+
+    more = (row["cpu_ns.ratio"] - 1) * 100
+    half = (row["cpu_ns.high"] - row["cpu_ns.low"]) / 2 * 100
+    evidence = (
+        f"external {points(EXTERNAL)}, free KVA in holes below 1 MiB {points(SMALL)}, superpages kept "
+        f"{spread(row[f'{SUPERPAGES}.diff'], row[f'{SUPERPAGES}.diff_low'], row[f'{SUPERPAGES}.diff_high'])}, objects "
+        f"{points(OBJECT)}; CPU time {spread(more, more - half, more + half, '%')}, 99 % of allocations within "
+        f"x{row[f'{P99}.ratio']:.2f}"
+    )
+    if moves := row[f"{MOVES}.mean"]:
+        evidence += f", {moves:,.0f} objects moved"
+    if row[f"{REFUSED}.diff"]:
+        evidence += f", requests refused {row[f'{REFUSED}.diff']:+,.0f}"
+    return Verdict(
+        CLAIM, _word(row), f"{row['policy']} on {row['design']}", evidence,
+        row[f"{EXTERNAL}.diff"] * 100, row[f"{EXTERNAL}.diff_low"] * 100, row[f"{EXTERNAL}.diff_high"] * 100,
+        "points of external fragmentation",
+    )  # fmt: skip
+
+
+def _winner(table: pd.DataFrame) -> str:
+    """Apply the rule of the docstring; "" where no policy passes."""
+    rows = table[(table["design"] == BASE) & (table["policy"] != NONE)]
+    good = [
+        _word(row) == "holds" and row[f"{REFUSED}.verdict"] != "worse" and row["cpu_ns.ratio"] <= 1 + DEAREST / 100
+        for row in rows.to_dict("records")
+    ]
+    passed = rows[np.array(good, bool)]
+    return str(passed.sort_values(f"{EXTERNAL}.mean")["policy"].iloc[0]) if len(passed) else ""
+
+
+def _winning(table: pd.DataFrame, winner: str) -> Verdict:
+    if not winner:
+        return Verdict(CLAIM, "observed", f"winner on {BASE}", "no policy passes the rule")
+    row = table[(table["design"] == BASE) & (table["policy"] == winner)].iloc[0]
+    return Verdict(
+        CLAIM, "observed", f"winner on {BASE}: {winner}",
+        f"external fragmentation {row[f'{EXTERNAL}.mean']:.1%} against "
+        f"{row[f'{EXTERNAL}.mean'] - row[f'{EXTERNAL}.diff']:.1%} with no policy, CPU time "
+        f"{(row['cpu_ns.ratio'] - 1) * 100:+.1f} %",
+    )  # fmt: skip
+
+
+def _elsewhere(metrics: pd.DataFrame) -> Iterator[Verdict]:
+    """Compare design=proactive with dragonfly_slab on the loads of the sweep `designs`."""
+    both = metrics[metrics["design"].astype(str).isin([BASE, CHOSEN])].astype({"design": str})
+    if set(both["design"]) != {BASE, CHOSEN}:
+        return
+    found = compare(both, {"design": BASE}, [EXTERNAL, SMALL, SUPERPAGES, REFUSED])
+    for workload, rows in found[found["design"].astype(str) == CHOSEN].groupby("workload", observed=True):
+        by = rows.set_index("metric")
+        flat = {f"{name}.verdict": by.loc[name, "verdict"] for name in (EXTERNAL, SMALL)}
+        diff = [float(by.loc[EXTERNAL, part]) * 100 for part in ("diff", "diff_low", "diff_high")]
+        small = [float(by.loc[SMALL, part]) * 100 for part in ("diff", "diff_low", "diff_high")]
+        yield Verdict(
+            CLAIM, _word(flat), f"design=proactive against {BASE}; {workload}, 4 CPUs, KVA 256 MiB",
+            f"external {spread(*diff, 'points')}, free KVA in holes below 1 MiB {spread(*small, 'points')}, requests "
+            f"refused {by.loc[REFUSED, 'diff']:+,.0f}",
+            *diff, "points of external fragmentation",
+        )  # fmt: skip
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({
+        "design": table["design"], "policy": table["policy"],
+        "external %": (table[f"{EXTERNAL}.mean"] * 100).round(1),
+        "below 1 MiB %": (table[f"{SMALL}.mean"] * 100).round(1),
+        "largest run MiB": (table[f"{RUN}.mean"] / MIB).round(1),
+        "superpages": table[f"{SUPERPAGES}.mean"].round(1),
+        "refused": table[f"{REFUSED}.mean"].round(0),
+        "objects %": (table[f"{OBJECT}.mean"] * 100).round(1),
+        "held MiB": (table[f"{HELD}.mean"] / MIB).round(1),
+        "moves": table[f"{MOVES}.mean"].round(0),
+        "CPU %": ((table["cpu_ns.ratio"] - 1) * 100).round(1),
+        "lock wait x": table[f"{LOCKS}.ratio"].round(2),
+        "alloc p99 x": table[f"{P99}.ratio"].round(2),
+    })  # fmt: skip
+
+
+def _pareto(rows: pd.DataFrame) -> object:
+    points = pd.DataFrame({
+        "policy": rows["policy"], "cpu": (rows["cpu_ns.ratio"] - 1) * 100, "external": rows[f"{EXTERNAL}.mean"] * 100,
+    })  # fmt: skip
+    return charts.tradeoff(
+        points, x="cpu", y="external", label="policy", x_title="CPU time per operation, % more than with no policy",
+        y_title="external map fragmentation, %", title=str(rows["design"].iloc[0]),
+    )  # fmt: skip
+
+
+def _kept(table: pd.DataFrame) -> object:
+    rows = table[table["policy"] != NONE]
+    points = pd.DataFrame({
+        "policy": rows["policy"], "design": rows["design"], "kept": rows[f"{SUPERPAGES}.diff"],
+        "low": rows[f"{SUPERPAGES}.diff_low"], "high": rows[f"{SUPERPAGES}.diff_high"],
+    })  # fmt: skip
+    return charts.intervals(
+        points, y="policy", x="kept", low="low", high="high", colour="design", zero=True,
+        x_title="free superpages (4 MiB) kept, more than with no policy",
+    )  # fmt: skip

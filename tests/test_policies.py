@@ -1,0 +1,107 @@
+"""Pro-active policies: each says what it is for, changes the machine it is laid on, and nothing else."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import kmemexp
+from kmemexp import compose, duties, lane, timed
+from kmemexp.config import conf_dir
+from kmemexp.errors import ConfigError
+from kmemexp.metrics import INDEX
+from kmemexp.sim import slots as s
+from kmemexp.workload import stream
+
+FILES = {path.stem: OmegaConf.load(path) for path in sorted(Path(conf_dir() / "policy").glob("*.yaml"))}
+DESIGNS = ("dragonfly_slab", "freebsd5_uma_unified", "illumos")
+SMALL = (
+    "workload=server2003", "workload.scale=0.05", "sample.points=4", "sample.snapshots=0", "machine.kva_bytes=256MiB",
+)  # fmt: skip
+
+
+@cache
+def cell(*overrides: str) -> dict:
+    (plan,) = kmemexp.plan([*SMALL, *overrides])
+    return json.loads(plan.cells["config"].iloc[0])
+
+
+def same_machine(config: dict) -> str:
+    """Everything about a cell but the policy's name and the parts that it is for."""
+    policy = {k: v for k, v in config["policy"].items() if k not in ("name", "parts")}
+    return json.dumps(config | {"policy": policy}, sort_keys=True)
+
+
+@pytest.mark.parametrize("policy", [name for name in FILES if name != "none"])
+def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(policy):
+    changed = 0
+    for design in DESIGNS:
+        plain = cell(f"design={design}")
+        arena = FILES[policy].get("maps", {}).get("arena", plain["maps"]["arena"])
+        if {arena, *compose.allocator_names(plain["objects"])}.isdisjoint(FILES[policy].policy.parts):
+            with pytest.raises(ConfigError, match=f"policy={policy}: does nothing for design={design}"):
+                cell(f"design={design}", f"policy={policy}")
+        else:
+            config = cell(f"design={design}", f"policy={policy}")
+            assert config["policy"]["name"] == policy
+            assert same_machine(config) != same_machine(plain)
+            changed += 1
+    assert changed
+
+
+def test_a_floor_needs_a_watch_and_a_watch_a_floor():
+    for lonely in ("policy.floor_bytes=1MiB", "policy.watch_s=2"):
+        with pytest.raises(ConfigError, match="set both"):
+            cell("design=dragonfly_slab", lonely)
+
+
+class Clockwork(NamedTuple):
+    """Just what `Duties` looks at."""
+
+    ticks: tuple[int, ...]
+
+
+def test_duties_come_by_their_own_clocks():
+    none = np.zeros(2, np.int32)
+    ops = stream.Stream(np.array([0, 100], np.int64), *[none] * 6, slots=1)
+    policy = {"trim_s": 30e-9, "watch_s": 50e-9, "floor_bytes": 1}
+    upkeep, told = duties.Duties(Clockwork((40,)), ops, policy), []
+    while due := upkeep.next(2, 100)[1]:
+        told.append([duty.what for duty in due])
+    tick, trim, watch = [duties.TICK], [duties.TRIM], [duties.WATCH]
+    assert told == [trim, tick, watch, trim, tick, trim, watch]
+
+
+def map_operations(*policy: str, cost: str = "none") -> float:
+    """Map operations of UMA: what it gives back because it was asked to, it must take again."""
+    config = cell("design=freebsd5_uma_unified", f"cost={cost}", "workload.duration_s=100", *policy)
+    return float(lane.simulate_lanes(config, [0])[0].metrics[INDEX["map_operations_count"]])
+
+
+@pytest.mark.parametrize("cost", ["none", "opteron2003"])
+def test_a_policy_makes_allocators_give_back_on_either_machine(cost):
+    plain = map_operations(cost=cost)
+    assert map_operations("policy=trim", "policy.trim_s=1", cost=cost) > 2 * plain
+    assert map_operations("policy=run_floor", "policy.floor_bytes=4KiB", cost=cost) == plain, "no run is that short"
+    assert map_operations("policy=run_floor", "policy.floor_bytes=4GiB", cost=cost) > 2 * plain, "all are"
+
+
+def test_the_timed_machine_gets_a_task_for_each_duty():
+    config = cell("design=freebsd5_uma_unified", "policy=run_floor", "policy.trim_s=3", "cost=opteron2003")
+    tasks = timed.with_upkeep({}, config)
+    programs = [task["program"] for name, task in tasks.items() if name.startswith("policy_")]
+    reaps = [{"tend": (place, s.T_REAP)} for place, gives in enumerate(compose.reapers(config)) if gives]
+    assert reaps
+    assert programs == [
+        [{"sleep": 3_000_000_000}, *reaps],
+        [{"sleep": 2_000_000_000}, {"watch": None}, *reaps],
+    ]
+
+
+def test_an_allocator_that_reaps_only_if_asked_is_left_alone_otherwise():
+    assert compose.reapers(cell("design=dragonfly_slab")) == [False, False]
+    assert compose.reapers(cell("design=dragonfly_slab", "policy=trim")) == [True, False]
