@@ -1,62 +1,94 @@
 """C4: without kmem_map the whole kernel_map is there for malloc, zalloc and slab: fewer failures.
 
-`dragonfly_nokmem` is `freebsd4` with kmem_map removed, so their difference at the same total KVA is the claim itself.
+Question: at the same total KVA, does malloc have more room without kmem_map, and do fewer allocations fail?
 
-    python -m kmemexp +sweep=fragmentation
-    python experiments/c4_headroom.py [results/fragmentation]
+Method: pairs of designs that differ in their maps only (without a clock, interrupts make no difference): `freebsd4` and
+`dragonfly_nokmem`; where the sweep has them, `freebsd5_uma` and `freebsd5_uma_unified`. Paired on the same operations,
+by load and KVA. The claim has a ground (more room: the least headroom of the map that malloc allocates from) and a
+consequence (fewer failures). Where an allocation failed with either design the consequence alone decides, since what is
+refused takes no room. Where none failed, there was no failure to avoid: the claim then holds in part if there is more
+room, and fails if there is less (paired t, Holm). A machine that panics goes on here, so the share of replicas with any
+failure says more than the number of failures. Beside them: requests that failed by cause (fragmented: enough free KVA,
+no run; exhausted), panics, and the least largest run.
 """
 
-import sys
+from collections.abc import Mapping
 
 import pandas as pd
 
-import kmemexp
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
+from kmemexp.report import charts
+from kmemexp.report.results import Results
 
+CLAIM = "C4"
+SWEEPS = ("fragmentation",)
+FULL = {"fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]}
+PAIRS = {
+    "dragonfly_nokmem": ("freebsd4", "kmem_map removed from FreeBSD 4"),
+    "freebsd5_uma_unified": ("freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
+}
+FAILURES, ROOM = "alloc_failures_count", "malloc_headroom_min_bytes"
+CAUSES = ("failed_fragmented_count", "failed_exhausted_count", "panics_count")
+RUN = "malloc_largest_run_min_bytes"
 MIB = 1 << 20
-METRICS = ("alloc_failures_count", "malloc_headroom_min_bytes")
 
 
-def verdicts(root: str) -> pd.DataFrame:
-    """One row per load and KVA size: paired differences, unified less split, and what they say of the claim."""
-    table = kmemexp.load(root).compare(baseline={"design": "freebsd4"}, metrics=list(METRICS))
-    rows = []
-    unified = table[table["design"] == "dragonfly_nokmem"]
-    for (workload, kva_bytes), group in unified.groupby(["workload", "machine.kva_bytes"], observed=True):
-        by_metric = group.set_index("metric")
-        headroom = by_metric.loc["malloc_headroom_min_bytes"]
-        rows.append(
-            {
-                "workload": workload,
-                "kva_mib": kva_bytes / MIB,
-                "failures": by_metric.loc["alloc_failures_count", "diff"],
-                "headroom_mib": headroom["diff"] / MIB,
-                "half_width_mib": (headroom["diff_high"] - headroom["diff"]) / MIB,
-                "verdict": _verdict(by_metric["verdict"]),
-            }
-        )
-    return pd.DataFrame(rows)
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Compare each split design with its unified twin."""
+    metrics = without_gaps(results["fragmentation"].metrics)
+    present = set(metrics["design"].astype(str))
+    verdicts, tables = [], []
+    for unified, (split, words) in PAIRS.items():
+        if {unified, split} <= present:
+            # A pair of its own, so that Holm's family is its conditions.
+            rows = metrics[metrics["design"].astype(str).isin([unified, split])]
+            table = compare(rows, {"design": split}, [FAILURES, ROOM, RUN, *CAUSES])
+            for where, part in conditions(table):
+                tables.append(part.assign(against=split, condition=where))
+                if len(set(part["design"])) == len({unified, split}):
+                    verdicts.append(_verdict(part, unified, split, f"{where}, {words}"))
+    if not verdicts:
+        raise LookupError(f"none of the pairs {', '.join(f'{b}/{a}' for a, (b, _) in PAIRS.items())} is in the sweep")
+    table = pd.concat(tables, ignore_index=True)
+    count = pd.Series([v.verdict for v in verdicts]).value_counts()
+    summary = (
+        f"Of {len(verdicts)} conditions, fewer failures in {count.get('holds', 0)}, more room and no failure to avoid "
+        f"in {count.get('holds in part', 0)}, worse in {count.get('fails', 0)}, no difference shown in "
+        f"{count.get('no difference shown', 0)}."
+    )
+    figures = ["n", "mean", "diff", "diff_low", "diff_high", "p_holm", "verdict"]
+    shown = table[["against", "condition", "design", "metric", *figures]]
+    return Report(summary, verdicts, {"headroom": shown}, {"headroom": _chart(table)})
 
 
-def _verdict(by_metric: pd.Series) -> str:
-    """More room is the claim's ground and fewer failures its consequence: the claim needs neither worse, one better."""
-    failures, room = (by_metric[name] for name in METRICS)
-    if "worse" in (failures, room):
-        return "fails" if "better" not in (failures, room) else "holds in part"
-    if failures == "better":
-        return "holds"
-    return "more room, no fewer failures" if room == "better" else "no difference shown"
+def _verdict(table: pd.DataFrame, unified: str, split: str, where: str) -> Verdict:
+    """Judge one pair under one condition, whose rows `table` holds."""
+    rows = {metric: pick(table, metric, design=unified) for metric in (FAILURES, ROOM, RUN, *CAUSES)}
+    room, failures, before = rows[ROOM], rows[FAILURES], pick(table, FAILURES, design=split)
+    fragmented, exhausted, panics = (change(rows[m]) for m in CAUSES)
+    return Verdict(
+        CLAIM, judged(failures["verdict"], room["verdict"], any_failed=failures["occurs"] + before["occurs"] > 0),
+        where,
+        f"failures {change(failures)} (any in {in_replicas(before)} replicas with kmem_map, {in_replicas(failures)} "
+        f"without; requests to a map: fragmented {fragmented}, exhausted {exhausted}; panics {panics}), headroom "
+        f"{change(room, 'MiB', MIB)}, largest run {change(rows[RUN], 'MiB', MIB)} (paired, n = {room['pairs']}, 95 %)",
+        room["diff"] / MIB, room["diff_low"] / MIB, room["diff_high"] / MIB, "MiB of headroom",
+    )  # fmt: skip
 
 
-def main() -> None:
-    """Print the verdicts with their conditions."""
-    root = sys.argv[1] if len(sys.argv) > 1 else "results/fragmentation"
-    print(__doc__.splitlines()[0])
-    for row in verdicts(root).itertuples():
-        print(
-            f"  {row.verdict:28} {row.workload}, KVA {row.kva_mib:.0f} MiB: failures {row.failures:+,.0f}, "
-            f"least headroom of malloc {row.headroom_mib:+.1f} MiB ± {row.half_width_mib:.1f}"
-        )
+def judged(failures: str, room: str, *, any_failed: bool) -> str:
+    """Judge by the consequence where there is one, else by its ground."""
+    decides = failures if any_failed else room
+    good = "holds" if any_failed else "holds in part"
+    return {"better": good, "worse": "fails"}.get(decides, "no difference shown")
 
 
-if __name__ == "__main__":
-    main()
+def _chart(table: pd.DataFrame) -> object:
+    rows = table[table["metric"] == ROOM].copy()
+    rows[["mean", "low", "high"]] /= MIB
+    rows["condition"] = [where.partition(", ")[2] for where in rows["condition"]]
+    return charts.intervals(
+        rows, y="condition", x="mean", low="low", high="high", colour="design", facet="workload",
+        x_title="least headroom of malloc, MiB",
+    )  # fmt: skip

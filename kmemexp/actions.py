@@ -37,6 +37,10 @@ SHRUNK = 0.4  # size of series and snapshots in Parquet against plain arrays, ab
 def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int:
     """Plan what the overrides ask for and do the action on each plan. Returns the exit code."""
     try:
+        if any(text.lstrip("+~").startswith(("experiment=", "experiment.")) for text in overrides):
+            from kmemexp import experiment
+
+            return experiment.main(overrides, loader=loader)
         plans = plan_from(overrides, loader=loader)
         if plans[0].action == "designs":
             return show_designs(loader)
@@ -62,15 +66,15 @@ def _run_all(plans: Sequence[Plan]) -> int:
     return worst
 
 
-def run(plan: Plan, elsewhere: Sequence[str] = ()) -> int:
-    """Simulate what neither this results folder nor those `elsewhere` have, then show the comparison."""
+def run(plan: Plan, elsewhere: Sequence[str] = (), *, quiet: bool = False) -> int:
+    """Simulate what neither this results folder nor those `elsewhere` have, then show the comparison unless quiet."""
     from kmemexp.report import tables
     from kmemexp.sweep.execute import execute
 
     outcome = execute(plan, progress=None if plan.progress else False, elsewhere=elsewhere)
     if outcome.interrupted:
         return INTERRUPTED
-    tables.finish(plan)
+    tables.finish(plan, *([Console(quiet=True)] if quiet else []))
     return FAILED if outcome.failed else COMPLETE
 
 

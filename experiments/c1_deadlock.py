@@ -1,0 +1,111 @@
+"""C1: kmem_map exists to avoid deadlock between interrupts that allocate and the mainline.
+
+Question: does the status quo deadlock if kmem_map is removed and nothing else is changed, and only then?
+
+Method: `freebsd4` (split) against `freebsd4_unified` (kmem_map simply removed), both with handlers on the interrupted
+stack, by interrupt rate and CPUs, on the same arrivals. A replica ends with its first deadlock, so the figure is the
+share of replicas that have one, with Wilson's interval. One circle is enough to show that there can be one: the claim
+holds where only the design without kmem_map has any, in part where both do and that one more often (paired, Holm),
+and fails where kmem_map helps nothing. The scenario `interrupted_holder` shows it on the smallest machine, and
+`pageout_circle` a circle that has nothing to do with kmem_map. The clock does not allocate here (that is C3).
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, cpus_text, pick
+from kmemexp.report import charts
+from kmemexp.report.results import Results
+
+CLAIM = "C1"
+SWEEPS = ("deadlock", "history")
+FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
+SPLIT, REMOVED, THREADS = "freebsd4", "freebsd4_unified", "dragonfly_nokmem"
+DEADLOCKS = "deadlocks_count"
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Count who deadlocks, by interrupt rate and CPUs."""
+    quiet = results["deadlock"].metrics
+    quiet = quiet[~quiet["interrupts.clock_allocates"].fillna(False).astype(bool)]
+    table = _shares(quiet)
+    verdicts = [_verdict(table, rate, cpus) for rate, cpus in _conditions(table)]
+    verdicts += _smallest(results["history"].metrics)
+    held = [v for v in verdicts if v.verdict == "holds"]
+    broken = [v for v in verdicts if v.verdict == "fails"]
+    example = quiet.loc[quiet["design"].astype(str).eq(REMOVED) & (quiet["deadlock"] != ""), "deadlock"].mode()
+    summary = (
+        f"With handlers on the interrupted stack and kmem_map removed, nothing else changed, there are deadlocks that "
+        f"the split design has not, under {len(held)} of the {len(verdicts) - 1} conditions judged; kmem_map did not "
+        f"help under {len(broken)}."
+    )
+    if len(example):
+        summary += f" The commonest circle: {example.iloc[0]}."
+    return Report(summary, verdicts, {"deadlocks": table}, {"deadlocks": _chart(table)})
+
+
+def _shares(metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per rate, CPUs and design: share of replicas with a deadlock (Wilson), and the paired difference."""
+    found = compare(metrics, {"design": SPLIT}, [DEADLOCKS])
+    names = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
+    columns = ["design", "n", "occurs", "occurs_low", "occurs_high", "diff", "diff_low", "diff_high", "verdict"]
+    return found.rename(columns=names)[[*names.values(), *columns, "metric"]]
+
+
+def _conditions(table: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(table[["rate_hz", "cpus"]].drop_duplicates().sort_values(["rate_hz", "cpus"]).itertuples(index=False))
+
+
+def _verdict(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
+    """Say what removing kmem_map did under one condition."""
+    split = pick(table, DEADLOCKS, design=SPLIT, rate_hz=rate, cpus=cpus)
+    removed = pick(table, DEADLOCKS, design=REMOVED, rate_hz=rate, cpus=cpus)
+    if split["occurs"] > 0:
+        word = "holds in part" if removed["verdict"] == "worse" else "fails"
+    else:
+        word = "holds" if removed["occurs"] > 0 else "no difference shown"
+    return Verdict(
+        CLAIM, word, f"filetree, {rate:,} interrupts/s, {cpus_text(cpus)}; kmem_map removed from FreeBSD 4",
+        f"deadlock in {_share(removed)} without kmem_map, {_share(split)} with it (Wilson, 95 %)",
+        removed["occurs"], removed["occurs_low"], removed["occurs_high"], "share of replicas",
+    )  # fmt: skip
+
+
+def _share(row: pd.Series) -> str:
+    hits = round(row["occurs"] * row["n"])
+    return f"{hits} of {row['n']} replicas ({row['occurs_low']:.0%} to {row['occurs_high']:.0%})"
+
+
+def _smallest(metrics: pd.DataFrame) -> list[Verdict]:
+    """Say what the scenarios on the smallest machine show: one run each, fully determined."""
+    ended = metrics[metrics["status"] == "done"].set_index("scenario")[DEADLOCKS]
+    removed, split, threads, circle = (
+        int(ended[name])
+        for name in ("interrupted_holder", "interrupted_holder_kmem_map", "interrupted_holder_fixed", "pageout_circle")
+    )
+    word = "holds" if removed and not split else "fails" if split else "no difference shown"
+    return [
+        Verdict(
+            CLAIM, word, "scenario interrupted_holder: one handler, one mainline that takes kernel_map",
+            f"deadlocks: {removed} without kmem_map, {split} with it, {threads} without it with interrupts as threads",
+            removed - split, unit="deadlocks",
+        ),
+        Verdict(
+            CLAIM, "observed", "scenario pageout_circle: unified, threads, a sleeper for memory holds kernel_map",
+            f"deadlocks: {circle}; that circle goes through the disk, and threads do not open it",
+            circle, unit="deadlocks",
+        ),
+    ]  # fmt: skip
+
+
+def _chart(table: pd.DataFrame) -> object:
+    rows = table[table["design"].astype(str).isin([SPLIT, REMOVED, THREADS])]
+    rows = rows.assign(
+        condition=[f"{rate:,}/s, {cpus_text(cpus)}" for rate, cpus in zip(rows["rate_hz"], rows["cpus"], strict=True)]
+    )
+    return charts.intervals(
+        rows.sort_values(["rate_hz", "cpus"]), y="condition", x="occurs", low="occurs_low", high="occurs_high",
+        colour="design", x_title="share of replicas that deadlock (Wilson's 95 % interval)",
+    )  # fmt: skip

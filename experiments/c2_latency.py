@@ -1,0 +1,122 @@
+"""C2: with interrupts as threads, they can block on kernel_map; the only price is interrupt latency.
+
+Question: are there no deadlocks, and what is the price, in latency and in anything else?
+
+Method: `dragonfly_nokmem` (unified, threads) against `freebsd4` (split, handlers on the interrupted stack), with
+handlers that allocate from the map, by interrupt rate and CPUs, on the same arrivals. Judged apart: that nothing
+deadlocks or sleeps where it must not (with Wilson's bound, since none in n replicas is not never), and whether
+anything else gets worse: interrupts lost, latency of the mainline's allocations, failures (paired t, Holm). The time
+until a device's handler is done is a figure; what price is too high the claim does not say. `dragonfly_slab` is in
+the chart; its allocator differs too.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from kmemexp.experiment import Report, Verdict, change, cpus_text, pick
+from kmemexp.report import charts
+from kmemexp.report.layout import factor
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+CLAIM = "C2"
+SWEEPS = ("latency", "history")
+FULL = {"latency": ["sweep.reps.max=64", "machine.cpus=1,2,4,8,16", "workload.window_s=10"]}
+SPLIT, THREADS = "freebsd4", "dragonfly_nokmem"
+SAFETY = ("deadlocks_count", "would_sleep_count", "panics_count")
+PRICE = ("irq_device_start_p99_ns", "irq_device_done_p50_ns", "irq_device_done_p99_ns", "irq_soft_done_p99_ns")
+OTHER = ("alloc_main_p99_ns", "lost_interrupts_count", "alloc_failures_count")
+SCENARIOS = ("interrupted_holder_fixed", "sleeping_holder_fixed")
+US = 1e3
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Compare safety, latency and the rest."""
+    table = results["latency"].compare({"design": SPLIT}, metrics=[*SAFETY, *PRICE, *OTHER])
+    table = table.rename(columns={"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"})
+    conditions = list(table[["rate_hz", "cpus"]].drop_duplicates().itertuples(index=False))
+    safe = [_safety(results["latency"].metrics), *_scenarios(results["history"].metrics)]
+    prices = [_price(table, rate, cpus) for rate, cpus in conditions]
+    others = [_other(table, rate, cpus) for rate, cpus in conditions]
+    done = table[(table["metric"] == "irq_device_done_p99_ns") & (table["design"].astype(str) == THREADS)]
+    dear = int((done["verdict"] == "worse").sum())
+    more = [v for v in others if v.verdict == "fails"]
+    fate = "nothing deadlocked" if safe[0].verdict == "holds" else "the machine was not always safe"
+    summary = (
+        f"With threads that block on kernel_map {fate}. The time until a device interrupt is done (p99) is "
+        f"{factor(done['ratio'].min())} to {factor(done['ratio'].max())} that of the split design, longer under {dear} "
+        f"of {len(prices)} conditions; the latency of interrupts was not the only price under {len(more)} of "
+        f"{len(others)}."
+    )
+    shown = table[["rate_hz", "cpus", "design", "metric", "n", "mean", "low", "high", "diff", "ratio", "verdict"]]
+    prices_shown = shown[shown["metric"].isin([*PRICE, *OTHER])]
+    return Report(summary, [*safe, *prices, *others], {"latency": prices_shown}, {"latency": _chart(table)})
+
+
+def _safety(metrics: pd.DataFrame) -> Verdict:
+    """Judge all replicas with threads together: they are one machine's kinds of load, and an event is an event."""
+    runs = metrics[(metrics["design"].astype(str) == THREADS) & (metrics["status"] == "done")]
+    if runs.empty:
+        raise LookupError(f"no replica of {THREADS} in the sweep latency")
+    hits = int((runs[list(SAFETY)] > 0).any(axis=1).sum())
+    low, high = (float(bound) for bound in stats.wilson(hits, len(runs)))
+    return Verdict(
+        CLAIM, "fails" if hits else "holds", "filetree, all rates and CPUs: no deadlock, no forbidden sleep, no panic",
+        f"in {hits} of {len(runs)} replicas ({low:.1%} to {high:.1%}, Wilson, 95 %)",
+        hits / len(runs), low, high, "share of replicas",
+    )  # fmt: skip
+
+
+def _scenarios(metrics: pd.DataFrame) -> list[Verdict]:
+    """Judge the troubles of the unified map that threads are said to have mended."""
+    rows = metrics[metrics["status"] == "done"].set_index("scenario")
+    return [
+        Verdict(
+            CLAIM, "fails" if rows.loc[name, list(SAFETY)].sum() else "holds", f"scenario {name}",
+            f"deadlocks, forbidden sleeps, panics: {', '.join(f'{rows.loc[name, m]:.0f}' for m in SAFETY)}; "
+            f"longest device interrupt {rows.loc[name, 'irq_device_done_max_ns'] / US:,.1f} µs",
+            rows.loc[name, "irq_device_done_max_ns"] / US, unit="µs",
+        )
+        for name in SCENARIOS
+    ]  # fmt: skip
+
+
+def _price(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
+    """Give the figure of one condition."""
+    done = pick(table, "irq_device_done_p99_ns", design=THREADS, rate_hz=rate, cpus=cpus)
+    start = pick(table, "irq_device_start_p99_ns", design=THREADS, rate_hz=rate, cpus=cpus)
+    return Verdict(
+        CLAIM, "observed", f"price in latency: filetree, {rate:,} interrupts/s, {cpus_text(cpus)}",
+        f"device done p99 {change(done, 'µs', US)} ({factor(done['ratio'])}), start p99 {change(start, 'µs', US)} "
+        f"(paired, n = {done['pairs']}, 95 %)",
+        done["ratio"], done["ratio_low"], done["ratio_high"], "ratio of p99",
+    )  # fmt: skip
+
+
+def _other(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
+    """Judge whether latency of interrupts is the only price."""
+    rows = {m: pick(table, m, design=THREADS, rate_hz=rate, cpus=cpus) for m in OTHER}
+    worse = [m for m, row in rows.items() if row["verdict"] == "worse"]
+    unclear = [m for m, row in rows.items() if row["verdict"] == "unclear"]
+    alloc = rows["alloc_main_p99_ns"]
+    return Verdict(
+        CLAIM, "fails" if worse else "no difference shown" if unclear else "holds",
+        f"the only price: filetree, {rate:,} interrupts/s, {cpus_text(cpus)}",
+        f"mainline allocation p99 {change(alloc, 'µs', US)} ({factor(alloc['ratio'])}), interrupts lost "
+        f"{change(rows['lost_interrupts_count'])}, failures {change(rows['alloc_failures_count'])} (paired, 95 %; "
+        f"{', '.join(worse) or 'none'} worse after Holm)",
+        alloc["diff"] / US, alloc["diff_low"] / US, alloc["diff_high"] / US, "µs",
+    )  # fmt: skip
+
+
+def _chart(table: pd.DataFrame) -> object:
+    rows = table[table["metric"] == "irq_device_done_p99_ns"].copy()
+    rows[["mean", "low", "high"]] /= US
+    rows["low"] = rows["low"].clip(lower=rows["mean"] / 10)  # a logarithmic axis has no room for less than nothing
+    pairs = zip(rows["rate_hz"], rows["cpus"], strict=True)
+    rows["condition"] = [f"{rate:,}/s, {cpus_text(cpus)}" for rate, cpus in pairs]
+    return charts.intervals(
+        rows.sort_values(["rate_hz", "cpus"]), y="condition", x="mean", low="low", high="high", colour="design",
+        x_title="device interrupt until its handler is done, p99, µs (mean of replicas, 95 % interval)", log=True,
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+"""C7: malloc and zalloc can be converted entirely to slab.
+
+Question: what does the slab allocator of October 2003 cost and gain against buckets and zones: memory, throughput,
+contention?
+
+Method: `dragonfly_slab` against `dragonfly_nokmem` on the same operations. Memory (held at its peak, requested but
+not used) on recorded and synthetic load, by KVA; throughput, waits for locks and memory in a closed loop from 1 CPU
+to many, under the big lock of 2003 and without it. Every operation of every load is served by the slab design, so
+that it *can* be converted is shown where no allocation fails; whether it should is judged measure by measure: it
+holds where the slab allocator is better or the same, and fails where it is worse (paired t, Holm). The designs also
+differ in how map entries are supplied (reservation), which came with the slab allocator.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from kmemexp import compare
+from kmemexp.experiment import Report, Verdict, change, conditions, cpus_text, in_replicas, pick, without_gaps
+from kmemexp.report import charts
+from kmemexp.report.layout import factor
+from kmemexp.report.results import Results
+from kmemexp.sweep import stats
+
+CLAIM = "C7"
+SWEEPS = ("scaling", "fragmentation")
+DEFAULT = {"scaling": ["design=dragonfly_nokmem,dragonfly_slab", "machine.cpus=1,4,16,64"]}
+FULL = {
+    "scaling": ["sweep.reps.max=16", "machine.cpus=1,2,4,8,16,32,64,128,256"],
+    "fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"],
+}
+BEFORE, SLAB = "dragonfly_nokmem", "dragonfly_slab"
+WORDS = {
+    "alloc_failures_count": ("failures", "", 1.0),
+    "held_peak_bytes": ("memory held", "MiB", 2.0**20),
+    "total_frag_mean_ratio": ("held but not requested", "points", 0.01),
+    "internal_frag_ratio": ("waste inside objects", "points", 0.01),
+    "throughput_hz": ("throughput", "million/s", 1e6),
+    "lock_wait_ratio": ("lock waits", "points", 0.01),
+    "contended_ratio": ("locks contended", "points", 0.01),
+    "alloc_main_p50_ns": ("allocation p50", "µs", 1e3),
+    "alloc_main_p99_ns": ("allocation p99", "µs", 1e3),
+}
+"""Metrics: what they are called, unit, and how much of the metric one unit is."""
+MEMORY = ("alloc_failures_count", "held_peak_bytes", "total_frag_mean_ratio", "internal_frag_ratio")
+SPEED = ("throughput_hz", "lock_wait_ratio", "alloc_main_p50_ns", "alloc_main_p99_ns")
+
+
+def analyse(results: Mapping[str, Results]) -> Report:
+    """Compare memory by load and KVA, and speed by CPUs."""
+    parts = [part.assign(condition=where) for where, part in conditions(_compared(results["fragmentation"], MEMORY))]
+    both = [part for part in parts if set(part["design"].astype(str)) == {BEFORE, SLAB}]
+    memory = pd.concat(both, ignore_index=True)
+    names = {"machine.cpus": "cpus", "interrupts.big_lock": "big_lock"}
+    speed = _compared(results["scaling"], (*SPEED, "contended_ratio", "held_peak_bytes")).rename(columns=names)
+    verdicts = [_entirely(results)]
+    verdicts += [
+        _verdict(part, MEMORY, "held_peak_bytes", where)
+        for where, part in memory.groupby("condition", observed=True, sort=False)
+    ]
+    for cpus, lock in speed[["cpus", "big_lock"]].drop_duplicates().itertuples(index=False, name=None):
+        where = f"kernel_loop, {cpus_text(cpus)}, {'big lock' if lock else 'no big lock'}"
+        for main in ("throughput_hz", "held_peak_bytes"):
+            shown = SPEED if main == "throughput_hz" else (main,)
+            verdicts.append(_verdict(speed, shown, main, where, cpus=cpus, big_lock=lock))
+    charts_ = {"throughput": _lines(speed), "memory": _memory(memory)}
+    return Report(_summary(verdicts), verdicts, {"memory": _shown(memory), "speed": _shown(speed)}, charts_)
+
+
+def _entirely(results: Mapping[str, Results]) -> Verdict:
+    """Judge that the conversion is possible: nothing fails with slabs that did not fail with buckets and zones."""
+    pairs = pd.concat([_pairs(found) for found in results.values()], ignore_index=True)
+    if pairs.empty:
+        raise LookupError(f"no replica of {SLAB} and {BEFORE} under the same condition")
+    lost, only = int(pairs[SLAB].sum()), int((pairs[SLAB] & ~pairs[BEFORE]).sum())
+    other = int((pairs[BEFORE] & ~pairs[SLAB]).sum())
+    low, high = (float(bound) for bound in stats.wilson(only, len(pairs)))
+    return Verdict(
+        CLAIM, "holds" if not lost else "fails" if only else "holds in part",
+        "served entirely: all loads, KVA and CPUs of both sweeps",
+        f"of {len(pairs)} pairs of replicas an allocation failed in {lost} with slabs; in {only} with slabs only "
+        f"({low:.1%} to {high:.1%}, Wilson, 95 %), in {other} with buckets and zones only",
+        only / len(pairs), low, high, "share of replicas",
+    )  # fmt: skip
+
+
+def _pairs(results: Results) -> pd.DataFrame:
+    """Tell for each replica that both designs have whether an allocation failed, a column per design."""
+    metrics = without_gaps(results.metrics)
+    metrics = metrics[metrics["status"] == "done"].assign(lost=lambda m: m["alloc_failures_count"] > 0)
+    keys = list(metrics.columns[metrics.columns.get_loc("workload") : metrics.columns.get_loc("replica") + 1])
+    sides = [
+        metrics.loc[metrics["design"].astype(str) == design, [*keys, "lost"]].rename(columns={"lost": design})
+        for design in (BEFORE, SLAB)
+    ]
+    return sides[0].merge(sides[1], on=keys)[[BEFORE, SLAB]]
+
+
+def _compared(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
+    rows = without_gaps(results.metrics)
+    rows = rows[rows["design"].astype(str).isin([BEFORE, SLAB])]
+    return compare(rows, {"design": BEFORE}, list(metrics))
+
+
+def _verdict(table: pd.DataFrame, shown: tuple[str, ...], main: str, where: str, **condition: object) -> Verdict:
+    """Judge one measure; the others are shown beside it. An allocation that fails decides where there is one."""
+    rows = {metric: pick(table, metric, design=SLAB, **condition) for metric in shown}
+    word = {"better": "holds", "same": "holds", "worse": "fails"}.get(str(rows[main]["verdict"]), "no difference shown")
+    failures = rows.get("alloc_failures_count")
+    if failures is not None and failures["verdict"] == "worse":
+        word = "fails"
+    elif failures is not None and failures["verdict"] == "better" and word == "fails":
+        word = "holds in part"
+    name, unit, scale = WORDS[main]
+    texts = [_text(rows[metric], metric) for metric in sorted(shown, key=lambda metric: metric != main)]
+    row = rows[main]
+    return Verdict(
+        CLAIM, word, f"{name}: {where}", f"{'; '.join(texts)} (paired, n = {row['pairs']}, 95 %)",
+        row["diff"] / scale, row["diff_low"] / scale, row["diff_high"] / scale, unit,
+    )  # fmt: skip
+
+
+def _text(row: pd.Series, metric: str) -> str:
+    name, unit, scale = WORDS[metric]
+    ratio = "" if metric.endswith("_ratio") else factor(row["ratio"])
+    if metric == "alloc_failures_count":
+        ratio = f"any in {in_replicas(row)} replicas"
+    return " ".join(part for part in (name, change(row, unit, scale), ratio and f"({ratio})") if part)
+
+
+def _summary(verdicts: list[Verdict]) -> str:
+    """Count the verdicts measure by measure."""
+    parts = []
+    for measure in dict.fromkeys(v.where.partition(":")[0] for v in verdicts):
+        words = [v.verdict for v in verdicts if v.where.startswith(f"{measure}:")]
+        counts = ", ".join(f"{word} under {words.count(word)}" for word in dict.fromkeys(words))
+        parts.append(f"{measure}: {counts} of {len(words)} conditions")
+    return f"Slabs in place of buckets and zones. {'; '.join(parts)}."
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    names = ("condition", "cpus", "big_lock", "design", "metric", "n", "mean", "low", "high", "diff",
+             "diff_low", "diff_high", "ratio", "p_holm", "verdict")  # fmt: skip
+    return table[[name for name in names if name in table.columns]]
+
+
+def _lines(speed: pd.DataFrame) -> object:
+    rows = speed[speed["metric"] == "throughput_hz"].copy()
+    rows[["mean", "low", "high"]] /= 1e6
+    rows["lock"] = rows["big_lock"].map({True: "with the big lock", False: "without the big lock"}).astype(str)
+    return charts.lines(
+        rows, x="cpus", y="mean", low="low", high="high", colour="design", facet="lock", log_x=True, dots=True,
+        x_title="CPUs", y_title="throughput, million operations per second",
+    )  # fmt: skip
+
+
+def _memory(memory: pd.DataFrame) -> object:
+    rows = memory[memory["metric"] == "held_peak_bytes"].copy()
+    rows[["mean", "low", "high"]] /= 2**20
+    rows["condition"] = [where.partition(", ")[2] for where in rows["condition"]]
+    return charts.intervals(
+        rows, y="condition", x="mean", low="low", high="high", colour="design",
+        facet="workload", x_title="memory held at its peak, MiB",
+    )  # fmt: skip

@@ -1,0 +1,212 @@
+"""Charts of experiments, with Altair: an interval per design, lines over simulated time, trade-offs, maps over time.
+
+All take a table in long form and the names of its columns. `x_title` and `y_title` say what is shown with its unit. A
+design has the same colour in every chart; where charts cannot rely on colour (more than eight designs), the labels and
+shapes tell them apart.
+"""
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+WIDTH, HEIGHT = 620, 240
+MOST_POINTS = 20000  # of a heatmap: an SVG of more is slow to show
+
+COLOURS = {
+    "freebsd4": "#0072B2",
+    "freebsd4_unified": "#D55E00",
+    "dragonfly_nokmem": "#E69F00",
+    "dragonfly_slab_v1": "#999933",
+    "dragonfly_slab": "#009E73",
+    "dragonfly_percpu": "#117733",
+    "dragonfly_objcache": "#44AA99",
+    "dragonfly_2020": "#88CCEE",
+    "freebsd5_uma": "#56B4E9",
+    "freebsd5_uma_unified": "#CC79A7",
+    "freebsd_mbuma": "#AA4499",
+    "freebsd_vmem": "#882255",
+    "illumos": "#6F6F00",
+    "linux_slub": "#000000",
+}
+"""Colours that are told apart with a colour vision deficiency too: those of Okabe and Ito (2008), then Tol's."""
+
+OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#000000")
+"""For what is not a design, in order."""
+
+
+def colours(names: Sequence[str]) -> alt.Scale:
+    """Scale that gives each name its colour: a design its own, whatever else the first that is left."""
+    names = list(dict.fromkeys(map(str, names)))
+    left = [c for c in OTHERS if c not in {COLOURS.get(name) for name in names}] or list(OTHERS)
+    others = [name for name in names if name not in COLOURS]
+    chosen = COLOURS | {name: left[i % len(left)] for i, name in enumerate(others)}
+    return alt.Scale(domain=names, range=[chosen[name] for name in names])
+
+
+def intervals(
+    table: pd.DataFrame, *, y: str, x: str, low: str, high: str, colour: str, x_title: str,
+    facet: str | None = None, title: str = "", zero: bool = False, log: bool = False,
+) -> alt.TopLevelMixin:  # fmt: skip
+    """Draw a dot with its interval for each row: conditions `y` one below the other, one colour per design.
+
+    `zero` draws a line at 0, for differences. `facet` makes a panel for each of its values.
+    """
+    frame = _plain(table, [y, x, low, high, colour, *([facet] if facet else [])])
+    rows, names = _order(frame[y]), _order(frame[colour])
+    place = alt.Y(y, type="nominal", sort=rows, title=None, axis=alt.Axis(labelLimit=260))
+    apart = alt.YOffset(colour, type="nominal", sort=names, scale=alt.Scale(paddingOuter=0.3))
+    scale = alt.Scale(type="log") if log else alt.Scale(zero=zero)
+    tint = alt.Color(colour, type="nominal", scale=colours(names), title=None, legend=_legend(names))
+    base = alt.Chart(frame).encode(y=place, yOffset=apart, color=tint)
+    rules = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X(low, type="quantitative", title=x_title, scale=scale), x2=alt.X2(high)
+    )
+    dots = base.mark_point(filled=True, size=55, opacity=1).encode(
+        x=alt.X(x, type="quantitative", title=x_title, scale=scale)
+    )
+    layers = [rules, dots]
+    if zero:
+        layers.insert(0, alt.Chart(frame).mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0)))
+    height = max(len(rows) * max(16 * len(names), 22), 60)
+    chart = alt.layer(*layers).properties(width=WIDTH if facet is None else _panel(frame[facet]), height=height)
+    return _finished(chart, title, frame, facet)
+
+
+def lines(
+    table: pd.DataFrame, *, x: str, y: str, colour: str, x_title: str, y_title: str, low: str | None = None,
+    high: str | None = None, facet: str | None = None, title: str = "", log_x: bool = False, log_y: bool = False,
+    dots: bool = False,
+) -> alt.TopLevelMixin:  # fmt: skip
+    """Draw a line per design over `x` (simulated time, CPUs, …), with a band from `low` to `high` if given."""
+    frame = _plain(table, [c for c in (x, y, colour, low, high, facet) if c])
+    names = _order(frame[colour])
+    frame = frame.sort_values(colour, key=lambda c: c.map(names.index), kind="stable")  # the first one lies lowest
+    tint = alt.Color(colour, type="nominal", scale=colours(names), title=None, legend=_legend(names))
+    dash = alt.StrokeDash(colour, type="nominal", scale=_dashes(names), title=None, legend=_legend(names))
+    across = alt.X(x, type="quantitative", title=x_title, scale=_scale(log_x, frame[x]))
+    if log_x:
+        across = across.axis(values=sorted({float(v) for v in frame[x]}))
+    up = alt.Scale(type="log") if log_y else alt.Undefined
+    base = alt.Chart(frame).encode(x=across, color=tint)
+    layers = []
+    if low and high:
+        band = {"y": alt.Y(low, type="quantitative", title=y_title, scale=up), "y2": alt.Y2(high)}
+        layers.append(base.mark_area(opacity=0.2, line=False).encode(**band))
+    up_to = alt.Y(y, type="quantitative", title=y_title, scale=up)
+    layers.append(base.mark_line(point=dots, strokeWidth=2).encode(y=up_to, strokeDash=dash))
+    width = WIDTH if facet is None else _panel(frame[facet])
+    return _finished(alt.layer(*layers).properties(width=width, height=HEIGHT), title, frame, facet)
+
+
+def tradeoff(
+    table: pd.DataFrame, *, x: str, y: str, label: str, x_title: str, y_title: str, title: str = "",
+    less_x: bool = True, less_y: bool = True,
+) -> alt.TopLevelMixin:  # fmt: skip
+    """Draw one labelled dot per row, and a line through those that no other row beats in both (the Pareto front)."""
+    frame = _plain(table, [x, y, label]).assign(front=front(table[x], table[y], less_x=less_x, less_y=less_y))
+    names = _order(frame[label])
+    across = alt.X(x, type="quantitative", title=x_title, scale=alt.Scale(zero=False, padding=70))
+    up = alt.Y(y, type="quantitative", title=y_title, scale=alt.Scale(zero=False, padding=20))
+    tint = alt.Color(label, type="nominal", scale=colours(names), legend=None)
+    base = alt.Chart(frame).encode(x=across, y=up)
+    step = base.transform_filter("datum.front").mark_line(color="#999", strokeDash=[4, 3]).encode(order=f"{x}:Q")
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(color=tint)
+    words = base.mark_text(align="left", dx=8, fontSize=11).encode(text=f"{label}:N")
+    return _finished(alt.layer(step, points, words).properties(width=WIDTH, height=1.5 * HEIGHT), title, frame, None)
+
+
+def front(x: pd.Series, y: pd.Series, *, less_x: bool = True, less_y: bool = True) -> np.ndarray:
+    """Which points no other point equals or beats in both values and beats in one; a missing value is never one."""
+    a, b = (np.asarray(v, np.float64) * (1 if less else -1) for v, less in ((x, less_x), (y, less_y)))
+    beaten = (a[None] <= a[:, None]) & (b[None] <= b[:, None]) & ((a[None] < a[:, None]) | (b[None] < b[:, None]))
+    return ~beaten.any(axis=1) & np.isfinite(a) & np.isfinite(b)
+
+
+def occupancy(snapshots: pd.DataFrame, *, span_bytes: int | None = None, title: str = "") -> alt.TopLevelMixin:
+    """Draw a map over time: a column per snapshot, a dark cell where the map is full, a panel per design.
+
+    `snapshots` holds rows of `Results.snapshots` of one map (or of maps that are called differently by design) and one
+    replica. `span_bytes`: size of the map; without it the axis is a share of it. Raises ValueError for too many cells.
+    """
+    parts = []
+    for (design, name), rows in snapshots.groupby(["design", "map"], observed=True, sort=False):
+        times = rows.sort_values("time_ns")
+        for row, following in zip(times.itertuples(), [*times["time_ns"].tolist()[1:], None], strict=True):
+            filled = np.asarray(row.occupancy, np.float64) / 255
+            edge = np.arange(len(filled) + 1) / len(filled) * (span_bytes / 2**20 if span_bytes else 1.0)
+            step = times["time_ns"].diff().median() if len(times) > 1 else 1e9
+            end = following if following is not None else row.time_ns + step
+            parts.append(pd.DataFrame({
+                "panel": f"{design}: {name}", "begin": row.time_ns / 1e9, "end": end / 1e9,
+                "low": edge[:-1], "high": edge[1:], "filled": filled,
+            }))  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True)
+    if len(frame) > MOST_POINTS:
+        raise ValueError(f"{len(frame)} cells of a map are too many to draw; choose one replica or fewer instants")
+    unit = "address in the map, MiB" if span_bytes else "address in the map, share"
+    shade = alt.Scale(scheme="blues", domain=[0, 1])
+    chart = alt.Chart(frame).mark_rect(strokeWidth=0.5).encode(
+        x=alt.X("begin:Q", title="simulated time, s", scale=alt.Scale(zero=False, nice=False)),
+        x2="end:Q",
+        y=alt.Y("low:Q", title=unit, scale=alt.Scale(nice=False)),
+        y2="high:Q",
+        color=alt.Color("filled:Q", title="occupied", scale=shade),
+        stroke=alt.Stroke("filled:Q", scale=shade, legend=None),  # or seams show where cells meet
+    )  # fmt: skip
+    return _finished(chart.properties(width=_panel(frame["panel"]), height=HEIGHT), title, frame, "panel")
+
+
+def _plain(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns that a chart needs, under names that Vega does not take for paths, categories as text."""
+    frame = table[list(dict.fromkeys(columns))].copy()
+    if odd := [c for c in frame.columns if not str(c).isidentifier()]:
+        raise ValueError(f"a chart's column must be a plain name, not {odd[0]}")
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(str)
+    return frame
+
+
+def _order(column: pd.Series) -> list[str]:
+    """Names in the order in which the designs stand in COLOURS, then in that of the table."""
+    names = [str(name) for name in dict.fromkeys(column)]
+    known = [name for name in COLOURS if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _dashes(names: Sequence[str]) -> alt.Scale:
+    """Scale of line styles, so that one line does not hide another that is equal to it."""
+    styles = ([1, 0], [6, 4], [2, 3], [9, 3, 2, 3])
+    return alt.Scale(domain=list(names), range=[styles[i % len(styles)] for i in range(len(names))])
+
+
+def _scale(log: bool, values: pd.Series) -> alt.Scale:
+    return alt.Scale(type="log", base=2) if log and (values > 0).all() else alt.Scale(nice=False)
+
+
+def _legend(names: Sequence[str]) -> alt.Legend | None:
+    """Legend above the chart; none for a single name."""
+    return (
+        alt.Legend(orient="top", columns=4, symbolType="circle", symbolOpacity=1, labelLimit=200)
+        if len(names) > 1
+        else None
+    )
+
+
+def _panel(column: pd.Series) -> int:
+    """Width of a panel: two in a row."""
+    return WIDTH if len(set(column)) == 1 else WIDTH // 2 - 20
+
+
+def _finished(
+    chart: alt.Chart | alt.LayerChart, title: str, frame: pd.DataFrame, facet: str | None
+) -> alt.TopLevelMixin:
+    whole: alt.TopLevelMixin = chart
+    if facet:
+        order = _order(frame[facet])
+        whole = chart.facet(alt.Facet(facet, type="nominal", title=None, sort=order), columns=2)
+    if title:
+        whole = whole.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
+    return whole.configure(background="white").configure_view(stroke="#ddd")
