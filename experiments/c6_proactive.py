@@ -33,6 +33,7 @@ GIVES = (EXTERNAL, SMALL, RUN, SUPERPAGES, REFUSED, OBJECT, HELD, MOVES)
 LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
 COSTS = (LOCKS, P99)
 BASE, CHOSEN, NONE = "dragonfly_slab", "proactive", "none"
+COMPOSED = "aligned_apart"  # the policy that conf/design/proactive.yaml has
 DEAREST = 5.0  # per cent more CPU time that a winner may take
 MIB = 1 << 20
 
@@ -139,7 +140,8 @@ def _winning(table: pd.DataFrame, winner: str) -> Verdict:
         CLAIM, "observed", f"winner on {BASE}: {winner}",
         f"external fragmentation {row[f'{EXTERNAL}.mean']:.1%} against "
         f"{row[f'{EXTERNAL}.mean'] - row[f'{EXTERNAL}.diff']:.1%} with no policy, CPU time "
-        f"{(row['cpu_ns.ratio'] - 1) * 100:+.1f} %",
+        f"{(row['cpu_ns.ratio'] - 1) * 100:+.1f} %; design={CHOSEN} is {BASE} with "
+        f"{'this policy' if winner == COMPOSED else COMPOSED}",
     )  # fmt: skip
 
 

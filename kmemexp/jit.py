@@ -246,9 +246,28 @@ def _cached(function: Callable, modules: Iterable[str], options: Mapping[str, ob
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(cache_root() / digest(modules))
     try:
-        return numba.njit(cache=True, **options)(function)
+        dispatcher = numba.njit(cache=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
+    _forgive(dispatcher._cache._cache_file)
+    return dispatcher
+
+
+def _forgive(index: Any) -> None:
+    """Let an index of compiled code be read as empty where it names types that are not here.
+
+    A kernel that a user's part has used is cached with that part's State among its types, and then cannot be looked up
+    where the part is not loaded. Whoever compiles it next writes the index anew.
+    """
+    load = index._load_index
+
+    def load_index() -> dict:
+        try:
+            return load()
+        except (ImportError, AttributeError):
+            return {}
+
+    index._load_index = load_index
 
 
 def _module_of(function: Callable) -> str:

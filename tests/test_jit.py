@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,26 @@ def test_a_part_with_other_parameters_is_refused_by_name() -> None:
 
     with pytest.raises(TypeError, match=r"map_free takes \(st, m, addr\), must take \(st, m, addr, nbytes, cpu\)"):
         jit.bind(replay.replay, {"map_free": map_free}, "wrong")
+
+
+def test_an_index_that_names_types_which_are_not_here_is_empty_until_it_is_written_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    index = jit.entry(successor)._cache._cache_file
+    index._save_index({gone_module().Part: "file.nbc"})
+    assert list(index._load_index().values()) == ["file.nbc"]
+    monkeypatch.delitem(sys.modules, "a_part_of_somebody_s")
+    assert index._load_index() == {}
+    index._save_index({"signature": "other.nbc"})
+    assert index._load_index() == {"signature": "other.nbc"}
+
+
+def successor(x):
+    return x + 1
+
+
+def gone_module() -> types.ModuleType:
+    """A module that is there only while something is pickled."""
+    module = types.ModuleType("a_part_of_somebody_s")
+    module.Part = type("Part", (), {"__module__": module.__name__})
+    sys.modules[module.__name__] = module
+    return module
