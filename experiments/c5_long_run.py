@@ -61,7 +61,10 @@ def analyse(results: Mapping[str, Results]) -> Report:
         _summary(judged),
         verdicts,
         {"pairs": _shown(pd.concat(tables, ignore_index=True)), "johnstone_wilson": _heaps(plain)},
-        {"days": _days_chart(days), "pairs": _pairs_chart(judged), "maps": _maps_chart(found)},
+        {
+            "pairs": _pairs_chart(judged),
+            **({"days": _days_chart(days), "maps": _maps_chart(found)} if len(days) else {}),
+        },
     )
 
 

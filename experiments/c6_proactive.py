@@ -77,7 +77,9 @@ def _gives(metrics: pd.DataFrame) -> pd.DataFrame:
 def _costs(metrics: pd.DataFrame) -> pd.DataFrame:
     """One row per design and policy: CPU time per operation against none in per cent, lock waits and latency."""
     metrics = _plain(metrics)
-    metrics["cpu_ns"] = metrics["main_ratio"] * metrics["simulated_ns"] * metrics["cpus"] / metrics["operations_count"]
+    spent = metrics["main_ratio"] * metrics["simulated_ns"] * metrics["cpus"]
+    columns = ["design", "policy", "replica", *COSTS]
+    metrics = metrics[columns].assign(cpu_ns=spent / metrics["operations_count"])
     rows = []
     for design, group in metrics.groupby("design"):
         lanes = {name: group.pivot_table(index="policy", columns="replica", values=name) for name in ("cpu_ns", *COSTS)}

@@ -11,6 +11,7 @@ DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.ya
 WANTED = {
     "freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab", "dragonfly_slab_v1", "dragonfly_percpu",
     "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "dragonfly_2020",
+    "proactive",
 }  # fmt: skip
 PARTS = [
     *(("allocators", name) for name in design_check.parts("allocators")),

@@ -1,0 +1,109 @@
+"""C5 and C6: what their analyses say of results that are made up."""
+
+import made_up
+from made_up import MIB
+
+from kmemexp import experiment
+
+DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab", "freebsd5_uma", "freebsd5_uma_unified")
+SPLIT = ("freebsd4", "freebsd5_uma")
+EXTERNAL, SMALL, OBJECT = "map_external_frag_mean_ratio", "map_unusable_1m_mean_ratio", "total_frag_mean_ratio"
+
+
+def c5(values):
+    cells = [
+        {"design": d, "workload": "filetree", "machine.kva_bytes": kva * MIB, "machine.cpus": 2}
+        for kva in (160, 192)
+        for d in DESIGNS
+    ]
+    found = made_up.results(cells, 6, lambda axes, r: {"operations_count": 1e6} | values(axes, r))
+    return experiment.load("c5_long_run").analyse({"fragmentation": found})
+
+
+def around(mean, axes, replica):
+    return mean + 0.002 * made_up.noise(axes, replica)
+
+
+def by_pair(report, what):
+    """Words on the three pairs, FreeBSD 4's, FreeBSD 5's and the whole plan."""
+    return [v.verdict for v in report.verdicts if v.where.endswith(what)]
+
+
+def test_c5_holds_where_the_map_without_kmem_map_fragments_less():
+    report = c5(lambda axes, r: {EXTERNAL: around(0.3 if axes["design"] in SPLIT else 0.2, axes, r)})
+    assert by_pair(report, ": map") == ["holds"] * 3
+    assert by_pair(report, ": objects") == ["no difference shown"] * 3
+    first = report.verdicts[0]
+    assert "160 MiB -10" in first.evidence
+    assert "192 MiB" in first.evidence
+    assert first.low < -10 < first.high
+    assert "map fragmentation less in 2, more in 0 of 2 conditions" in report.summary
+
+
+def test_c5_fails_where_it_fragments_more_and_is_mixed_where_the_measures_differ():
+    def values(axes, r):
+        worse = axes["design"] in ("dragonfly_nokmem", "dragonfly_slab")
+        mixed = {SMALL: around(0.02 if axes["design"] == "dragonfly_slab" else 0.05, axes, r)}
+        return {EXTERNAL: around(0.4 if worse else 0.3, axes, r)} | mixed
+
+    assert by_pair(c5(values), ": map") == ["fails", "no difference shown", "holds in part"]
+
+
+def test_c5_does_not_judge_where_one_of_a_pair_refuses_requests():
+    def values(axes, r):
+        refused = 5000 if axes["design"] == "freebsd4" else 0
+        return {EXTERNAL: around(0.3 if axes["design"] in SPLIT else 0.2, axes, r), "alloc_failures_count": refused}
+
+    report = c5(values)
+    assert by_pair(report, ": map") == ["observed", "holds", "observed"]
+    assert "not judged, refusals" in report.verdicts[0].evidence
+
+
+def test_c5_takes_a_difference_of_less_than_a_tenth_of_a_point_for_none():
+    report = c5(lambda axes, r: {OBJECT: 0.3 if axes["design"] in SPLIT else 0.2995})
+    assert by_pair(report, ": objects") == ["no difference shown"] * 3
+
+
+POLICIES = ("none", "good", "dear", "bad")
+CLOCKS = (("none", 3440.0), ("opteron2003", 560.0))
+
+
+def c6(external, cpu, elsewhere=0.1):
+    def values(axes, r):
+        policy = axes["policy"]
+        return {
+            EXTERNAL: around(external[policy], axes, r),
+            "main_ratio": cpu[policy] * (1 + 0.001 * made_up.noise(axes, r)),
+            "simulated_ns": 1e9, "operations_count": 1000, "alloc_main_p99_ns": 1000.0, "lock_wait_ratio": 0.1,
+        }  # fmt: skip
+
+    cells = [
+        {"design": "dragonfly_slab", "policy": p, "cost": cost, "workload.duration_s": s} for p in POLICIES
+        for cost, s in CLOCKS
+    ]  # fmt: skip
+    others = [{"design": d, "workload": "pgbench"} for d in ("dragonfly_slab", "proactive")]
+    tried = made_up.results(
+        others, 6, lambda axes, r: {EXTERNAL: around(0.3 - elsewhere * (axes["design"] == "proactive"), axes, r)}
+    )
+    report = experiment.load("c6_proactive").analyse({"proactive": made_up.results(cells, 6, values), "designs": tried})
+    return {v.where.partition(" on ")[0].partition(";")[0]: v for v in report.verdicts}, report
+
+
+def test_c6_judges_each_policy_and_lets_the_cheapest_enough_of_the_good_ones_win():
+    found, report = c6({"none": 0.3, "good": 0.2, "dear": 0.1, "bad": 0.4},
+                       {"none": 0.5, "good": 0.51, "dear": 0.6, "bad": 0.4})  # fmt: skip
+    assert [found[p].verdict for p in ("good", "dear", "bad")] == ["holds", "holds", "fails"]
+    assert "CPU time +" in found["good"].evidence
+    assert "CPU time -" in found["bad"].evidence
+    assert "The winner by the rule is good" in report.summary
+    assert found["design=proactive against dragonfly_slab"].verdict == "holds"
+    assert isinstance(report.charts["pareto_dragonfly_slab"].to_dict(), dict)
+    assert report.tables["policies"]["policy"].tolist() == sorted(POLICIES)
+
+
+def test_c6_has_no_winner_where_no_policy_helps():
+    same = dict.fromkeys(POLICIES, 0.3)
+    found, report = c6(same, dict.fromkeys(POLICIES, 0.5), elsewhere=-0.1)
+    assert {found[p].verdict for p in POLICIES[1:]} == {"no difference shown"}
+    assert "The winner by the rule is none of them" in report.summary
+    assert found["design=proactive against dragonfly_slab"].verdict == "fails"
