@@ -81,11 +81,17 @@ def c6(external, cpu, elsewhere=0.1):
         {"design": "dragonfly_slab", "policy": p, "cost": cost, "workload.duration_s": s} for p in POLICIES
         for cost, s in CLOCKS
     ]  # fmt: skip
-    others = [{"design": d, "workload": "pgbench"} for d in ("dragonfly_slab", "proactive")]
+    others = [
+        {"design": d, "workload": "pgbench", "machine.cpus": cpus, "machine.kva_bytes": 160 * MIB}
+        for d in ("dragonfly_slab", "proactive")
+        for cpus in (2, 4)
+    ]
     tried = made_up.results(
         others, 6, lambda axes, r: {EXTERNAL: around(0.3 - elsewhere * (axes["design"] == "proactive"), axes, r)}
     )
-    report = experiment.load("c6_proactive").analyse({"proactive": made_up.results(cells, 6, values), "designs": tried})
+    report = experiment.load("c6_proactive").analyse(
+        {"proactive": made_up.results(cells, 6, values), "proactive_elsewhere": tried}
+    )
     return {v.where.partition(" on ")[0].partition(";")[0]: v for v in report.verdicts}, report
 
 
