@@ -29,6 +29,7 @@ COLOURS = {
     "freebsd_vmem": "#882255",
     "illumos": "#6F6F00",
     "linux_slub": "#000000",
+    "proactive": "#332288",
 }
 """Colours that are told apart with a colour vision deficiency too: those of Okabe and Ito (2008), then Tol's."""
 

@@ -257,7 +257,7 @@ def test_a_stream_with_reads_plays_on_a_machine_that_watches_nothing() -> None:
 
 
 def test_with_a_clock_frees_are_delayed_and_nobody_reads() -> None:
-    small = ("workload=server2003", "workload.scale=0.02", "machine=i386_512m", "design=dragonfly_slab",
+    small = ("workload=server2003", "workload.scale=0.02", "machine=i386_512m", "design=freebsd4",
              "stability.kind=proc", "cost=opteron2003", "sample.points=2", "sample.snapshots=0")  # fmt: skip
     (plan,) = kmemexp.plan([*small, "stability=none,grace"])
     none, grace = (lane.simulate_lanes(json.loads(text), [0])[0].metrics for text in plan.cells["config"])

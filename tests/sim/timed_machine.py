@@ -61,7 +61,7 @@ def driver() -> Callable:
     """The engine, bound to no allocators and the vm_map arena."""
     parts = {f"{verb}_{place}": getattr(absent, verb) for place in "abc" for verb in ("alloc", "free", "tend")}
     parts |= {n: getattr(vm_map, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
-    parts["map_flushes"] = asking.every_free_flushes
+    parts |= {"map_flushes": asking.every_free_flushes, "map_attr": asking.sort_alone}
     return jit.bind(engine.run, parts, "absent,vm_map")
 
 

@@ -130,8 +130,8 @@ def test_sizes_and_whole_floats_are_one_value():
 def test_sweep_file():
     plan = one("+sweep=fragmentation")
     assert plan.name == "fragmentation"
-    assert set(plan.cells["design"]) == {"freebsd4", "dragonfly_nokmem", "dragonfly_slab"}
-    assert set(plan.cells["workload"]) == {"filetree", "pgbench", "server2003"}
+    assert {"freebsd4", "dragonfly_nokmem", "dragonfly_slab"} < set(plan.cells["design"])
+    assert set(plan.cells["workload"]) == {"filetree", "pgbench", "server_days"}
     assert plan.cells["kva_bytes"].nunique() == 3
     assert plan.baseline == {"design": "freebsd4"}
 
@@ -159,7 +159,7 @@ def test_several_sweeps():
     plans = plan_from(["+sweep=smoke,fragmentation", "machine.cpus=3", "workload=filetree"])
     assert [plan.name for plan in plans] == ["smoke", "fragmentation"]
     assert all(set(plan.cells["cpus"]) == {3} for plan in plans)
-    assert len(plan_from(["+sweep=glob(*)", "workload=filetree", "design=freebsd4"])) >= 2
+    assert len(plan_from(["+sweep=glob(s*)", "workload=filetree", "design=freebsd4"])) >= 2
 
 
 def test_other_overrides_hold_for_every_cell():
