@@ -20,6 +20,7 @@ LOCAL = Path("results")  # where reports go if the results are at a URI
 STYLES = {"holds": "green", "fails": "red", "holds in part": "yellow"}
 SHOWN = ("claim", "verdict", "where", "evidence")
 PNG_SCALE = 2
+LARGE_CHART, LARGE_TABLE = 300_000, 20_000  # bytes
 
 
 def home(root: str) -> Path:
@@ -66,9 +67,14 @@ def forget(folder: Path) -> None:
 
 
 def publish(folder: Path, to: Path) -> None:
-    """Copy a report's charts (SVG) and Markdown to another folder, each named after the experiment."""
+    """Copy a report's charts and its short tables to another folder, each named after the experiment.
+
+    A chart of very many marks goes there as PNG, which is shorter.
+    """
     to.mkdir(parents=True, exist_ok=True)
-    for path in sorted([*folder.glob("*.svg"), *folder.glob("*.md")]):
+    charts = [p if p.stat().st_size <= LARGE_CHART else p.with_suffix(".png") for p in sorted(folder.glob("*.svg"))]
+    tables = [p for p in sorted(folder.glob("*.md")) if p.stat().st_size <= LARGE_TABLE]
+    for path in [*charts, *tables]:
         shutil.copyfile(path, to / f"{folder.name}_{path.name}")
 
 
