@@ -56,7 +56,7 @@ FIRST_FIT, BEST_FIT = range(2)
 class Params(NamedTuple):
     """What a sweep may change."""
 
-    apart: int = BY_ALIGNMENT
+    apart: int = BY_USE
     fit: int = FIRST_FIT
 
 
