@@ -1,0 +1,22 @@
+"""experiments/README.md: what it shows is there, and it tells of every experiment."""
+
+import re
+
+import pytest
+
+from kmemexp import experiment
+
+FOLDER = experiment.folder()
+STORY = (FOLDER / "README.md").read_text("utf-8")
+LINKS = sorted(set(re.findall(r"\]\((pictures/[^)]+)\)", STORY)))
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_what_the_story_shows_is_there(link: str) -> None:
+    assert (FOLDER / link).is_file(), f"run +experiment=all experiment.publish={FOLDER / 'pictures'}"
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_every_experiment_is_told_of(name: str) -> None:
+    claim = experiment.load(name).CLAIM
+    assert re.search(rf"\b{claim}\b", STORY)
