@@ -18,7 +18,7 @@ from kmemexp.sim import slots as s
 from kmemexp.workload import stream
 
 FILES = {path.stem: OmegaConf.load(path) for path in sorted(Path(conf_dir() / "policy").glob("*.yaml"))}
-DESIGNS = ("dragonfly_slab", "freebsd5_uma_unified", "illumos")
+DESIGNS = ("dragonfly_slab", "illumos")
 SMALL = (
     "workload=server2003", "workload.scale=0.05", "sample.points=4", "sample.snapshots=0", "machine.kva_bytes=256MiB",
 )  # fmt: skip

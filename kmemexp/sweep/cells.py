@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.default_element import ConfigDefault
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -49,9 +50,17 @@ class Composer:
             raise ConfigError(config.explanation(error)) from error
 
     def stands_alone(self, group: str, option: str) -> bool:
-        """Tell whether an option's file is plain values for its own node: no defaults list, no package."""
+        """Tell whether an option's file is plain values for its own node: no package, no defaults of other groups."""
         found = self._loader.repository.load_config(f"{group}/{option}")
-        return found is not None and not found.defaults_list and not found.header.get("package")
+        if found is None or found.header.get("package"):
+            return False
+        inner = [default for default in found.defaults_list or () if not default.is_self()]
+        # What such a file builds on may not be found by its bare name: then it is another group's.
+        return all(
+            isinstance(default, ConfigDefault) and not default.is_override()
+            and str(default.path) in self._options(group) and self.stands_alone(group, str(default.path))
+            for default in inner
+        )  # fmt: skip
 
     def _options(self, group: str) -> Sequence[str]:
         if not re.fullmatch(r"[\w/-]+", group):
