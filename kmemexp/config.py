@@ -63,7 +63,7 @@ class Maps:
     submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
     reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
     reclaim: bool = False  # without a clock: a map without room makes the allocators give back what they can spare
-    params: dict[str, dict[str, int]] = field(default_factory=dict)  # by arena
+    params: dict[str, Any] = field(default_factory=dict)  # by arena
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Objects:
     zone: str = MISSING
     mbuf: str = MISSING
     kinds: dict[str, str] = field(default_factory=dict)  # allocators of single kinds, by the kind's name
-    params: dict[str, dict[str, int]] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     locks: dict[str, str] = field(default_factory=dict)  # by allocator, instead of its own
 
 

@@ -87,6 +87,8 @@ def objects_node(objects: Mapping[str, Any]) -> dict[str, Any]:
 
 def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
     known = importlib.import_module(f"kmemexp.sim.{room}.{part}").Params._fields
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{node}.params.{part}={given}: must name parameters; there are {', '.join(known) or 'none'}")
     values = {}
     for name, value in given.items():
         key = f"{node}.params.{part}.{name}"

@@ -53,6 +53,20 @@ def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(
     assert changed
 
 
+def test_a_policy_may_set_what_the_design_sets_already():
+    plain, both = cell("design=proactive"), cell("design=proactive", "policy=aligned_apart")
+    assert (plain["maps"]["params"], both["maps"]["params"]) == (
+        {"two_ended": {"apart": 2}},
+        {"two_ended": {"apart": 1}},
+    )
+
+
+def test_parameters_that_are_none_are_refused():
+    for key in ("objects.params.dfly_slab", "maps.params.vm_map"):
+        with pytest.raises(ConfigError, match=f"{key}=3: must name parameters"):
+            cell("design=dragonfly_slab", f"{key}=3")
+
+
 def test_a_floor_needs_a_watch_and_a_watch_a_floor():
     for lonely in ("policy.floor_bytes=1MiB", "policy.watch_s=2"):
         with pytest.raises(ConfigError, match="set both"):
