@@ -157,6 +157,8 @@ def _elsewhere(metrics: pd.DataFrame) -> Iterator[Verdict]:
         parts, words = [], []
         for (cpus, kva), group in rows.groupby(["machine.cpus", "machine.kva_bytes"]):
             by = group.set_index("metric")
+            if by.index.has_duplicates:
+                raise LookupError("the sweep proactive_elsewhere has other axes than design, workload, CPUs and KVA")
             words.append(
                 _word(
                     {f"{name}.{part}": by.loc[name, part] for name in (EXTERNAL, SMALL) for part in ("verdict", "diff")}
