@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, cpus_text, spread
+from kmemexp.experiment import Report, Verdict, cpus_text, spread, together
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 from kmemexp.sweep import stats
@@ -91,7 +91,7 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
         fair = by["refused"].iloc[0] < TOLERATED
         for what, main, measures in (("map", EXTERNAL, (EXTERNAL, SMALL)), ("object", OBJECT, (OBJECT,))):
             told = [by.loc[m, "verdict"] if abs(by.loc[m, "diff"]) >= SMALLEST else "same" for m in measures]
-            found = word(*told) if fair else "observed"
+            found = together(*told) if fair else "observed"
             figures = by.loc[main, ["diff", "diff_low", "diff_high"]].astype(float) * 100
             note = "" if fair else ", refusals"
             rows.append([*key, str(by["design"].iloc[0]), what, found, *figures, note])
@@ -129,13 +129,6 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) 
         CLAIM, found, where, f"{what}: {'; '.join(parts)} (paired, 95 %)", middle["diff"], middle["low"],
         middle["high"], "points",
     )  # fmt: skip
-
-
-def word(*found: str) -> str:
-    """Put the verdicts of `compare` on some measures into one on the claim that the variant fragments less."""
-    if "worse" in found:
-        return "holds in part" if "better" in found else "fails"
-    return "holds" if "better" in found else "no difference shown"
 
 
 def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, cpus_text, spread
+from kmemexp.experiment import Report, Verdict, cpus_text, spread, together
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 from kmemexp.sweep import stats
@@ -97,10 +97,7 @@ def _costs(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _word(row: Mapping) -> str:
-    found = {row[f"{name}.verdict"] for name in (EXTERNAL, SMALL) if abs(row[f"{name}.diff"]) >= SMALLEST}
-    if "worse" in found:
-        return "holds in part" if "better" in found else "fails"
-    return "holds" if "better" in found else "no difference shown"
+    return together(*(row[f"{n}.verdict"] for n in (EXTERNAL, SMALL) if abs(row[f"{n}.diff"]) >= SMALLEST))
 
 
 def _verdict(row: Mapping) -> Verdict:
@@ -199,15 +196,15 @@ def _pareto(rows: pd.DataFrame) -> object:
     })  # fmt: skip
     # Names on top of each other cannot be read: what lies within half a per cent and two points shares a dot.
     places = [(points["cpu"] * 2).round(), (points["external"] / 2).round()]
-    together = points.groupby(places).agg({"policy": _together, "cpu": "mean", "external": "mean"})
+    merged = points.groupby(places).agg({"policy": _names, "cpu": "mean", "external": "mean"})
     return charts.tradeoff(
-        together.reset_index(drop=True), x="cpu", y="external", label="policy",
+        merged.reset_index(drop=True), x="cpu", y="external", label="policy",
         x_title="CPU time per operation, % more than with no policy", y_title="external map fragmentation, %",
         title=str(rows["design"].iloc[0]),
     )  # fmt: skip
 
 
-def _together(policies: pd.Series) -> str:
+def _names(policies: pd.Series) -> str:
     names = list(policies)
     return " · ".join(names) if len(names) < 4 else f"{NONE if NONE in names else names[0]} and {len(names) - 1} others"
 

@@ -100,6 +100,13 @@ def in_replicas(row: pd.Series) -> str:
     return f"{round(row['occurs'] * row['n'])} of {round(row['n'])}"
 
 
+def together(*found: str) -> str:
+    """Put verdicts of `compare` on several measures into one on the claim that they are better."""
+    if "worse" in found:
+        return "holds in part" if "better" in found else "fails"
+    return "holds" if "better" in found else "no difference shown"
+
+
 def cpus_text(count: int) -> str:
     """Write a number of CPUs."""
     return f"{count} CPU" if count == 1 else f"{count} CPUs"

@@ -125,7 +125,7 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
 
 
 def superpages(machine: Machine) -> int:
-    """Wholly free stretches of 4 MiB in the maps that serve requests, aligned to each map's start."""
+    """Wholly free stretches of 4 MiB in the maps that serve any purpose, aligned to each map's start."""
     found, totals = 0, np.zeros(s.M_COUNT, np.int64)
     for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
         shares = np.zeros(nbytes // s.PAGE if shared else 0)
