@@ -9,10 +9,11 @@ import statistics
 import time
 from pathlib import Path
 
-from kmemexp import timed, timed_lane
-from kmemexp.sim import machine as mc
+from kmemexp.boot import timed
+from kmemexp.lane import timed as timed_lane
+from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
-from kmemexp.sweep.plan import plan_from
+from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"

@@ -42,7 +42,7 @@ def stages() -> None:
     """CPU time of the import, of the first plan and of a second one."""
     sys.path.insert(0, str(ROOT))
     marks = [time.process_time()]
-    from kmemexp.sweep.plan import plan_from  # noqa: PLC0415 (its import is timed)
+    from kmemexp.plan.plan import plan_from  # noqa: PLC0415 (its import is timed)
 
     marks.append(time.process_time())
     for overrides in (OVERRIDES[:2], OVERRIDES):

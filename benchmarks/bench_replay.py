@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import kmemexp
-from kmemexp import compose
-from kmemexp.sweep.plan import plan_from
+from kmemexp.boot import machine as compose
+from kmemexp.plan.plan import plan_from
 from kmemexp.workload.stream import Kinds, Stream, columns
 from kmemexp.workload.traces import library
 
@@ -43,7 +43,7 @@ def first_operation(design: str) -> float:
     """Wall seconds from the start of a new process to its first simulated operation (the compiled code is on disk)."""
     program = (
         "import json, sys, numpy as np\n"
-        "from kmemexp import compose\n"
+        "from kmemexp.boot import machine as compose\n"
         "from kmemexp.workload.stream import Kinds, columns, one_allocation\n"
         "none = np.zeros(1, np.int32)\n"
         "kinds = Kinds(('malloc',), none.astype(np.int8), none, none, none)\n"

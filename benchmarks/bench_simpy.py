@@ -15,9 +15,10 @@ import time
 
 import simpy
 
-from kmemexp import timed, timed_lane
-from kmemexp.sim import machine as mc
-from kmemexp.sweep.plan import plan_from
+from kmemexp.boot import timed
+from kmemexp.lane import timed as timed_lane
+from kmemexp.plan.plan import plan_from
+from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build
 
 LOCKS, PAUSE, HOLD = 8, 1000, 20  # ns

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from kmemexp.metrics import NAMES, SERIES
+from kmemexp.store.store import Store
 from kmemexp.sweep import worker
 from kmemexp.sweep.batches import make_batches
-from kmemexp.sweep.store import Store
 
 POINTS, SNAPSHOTS, BINS = 96, 8, 256
 REPLICAS = 10

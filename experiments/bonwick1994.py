@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, pick, spread
+from kmemexp.claims.judging import Report, Verdict, pick, spread
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 

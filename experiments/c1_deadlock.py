@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, cpus_text, pick
+from kmemexp.claims.judging import Report, Verdict, cpus_text, pick
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 

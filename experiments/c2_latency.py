@@ -14,11 +14,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kmemexp.experiment import Report, Verdict, change, cpus_text, pick
-from kmemexp.report import charts
+from kmemexp.claims.judging import Report, Verdict, change, cpus_text, pick
+from kmemexp.report import charts, stats
 from kmemexp.report.layout import factor
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 CLAIM = "C2"
 SWEEPS = ("latency", "history")

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kmemexp.experiment import Report, Verdict, cpus_text
-from kmemexp.report import charts
+from kmemexp.claims.judging import Report, Verdict, cpus_text
+from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 CLAIM = "C3"
 SWEEPS = ("deadlock", "history")

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
+from kmemexp.claims.judging import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 

@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, cpus_text, spread, together
-from kmemexp.report import charts
+from kmemexp.claims.judging import Report, Verdict, cpus_text, spread, together
+from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 CLAIM = "C5"
 SWEEPS = ("fragmentation",)

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, change, conditions, cpus_text, in_replicas, pick, without_gaps
-from kmemexp.report import charts
+from kmemexp.claims.judging import Report, Verdict, change, conditions, cpus_text, in_replicas, pick, without_gaps
+from kmemexp.report import charts, stats
 from kmemexp.report.layout import factor
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 CLAIM = "C7"
 SWEEPS = ("scaling", "fragmentation")

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.experiment import Report, Verdict, change, pick, spread
+from kmemexp.claims.judging import Report, Verdict, change, pick, spread
+from kmemexp.report import stats
 from kmemexp.report.charts import colours
 from kmemexp.report.layout import number
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 CLAIM = "C8"
 SWEEPS = ("type_stability", "type_stability_hold", "type_stability_cost")

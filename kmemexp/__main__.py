@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.version import setbase
 from omegaconf import DictConfig
 
-from kmemexp import config
+from kmemexp.config import files
+from kmemexp.config import schema as config
 from kmemexp.errors import ConfigError, InputError
 
 STOCK = ("run", "cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
@@ -40,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if any(getattr(args, flag) for flag in STOCK):
-            folder = str(config.conf_dir())
+            folder = str(files.conf_dir())
             _run_hydra(args=args, args_parser=parser, task_function=_single, config_path=folder, config_name="config")
         else:
             _multirun(args)
@@ -60,7 +61,7 @@ def _multirun(args: argparse.Namespace) -> None:
     Left to itself, Hydra composes once more to ask for `hydra.mode`, and falls back to a single run where a
     configuration does not compose: then it blames the first comma list for what another override did.
     """
-    path = create_config_search_path(str(config.conf_dir()))
+    path = create_config_search_path(str(files.conf_dir()))
     if args.config_dir is not None:
         folder = Path(args.config_dir).expanduser().absolute()
         if not folder.is_dir():
@@ -74,7 +75,7 @@ def _multirun(args: argparse.Namespace) -> None:
 
 def _single(composed: DictConfig) -> None:
     """Run without the sweeper, which `--run` asks for."""
-    from kmemexp.actions import main as act  # noqa: PLC0415 (pandas is slow to import, and --help does without)
+    from kmemexp.cli import main as act  # noqa: PLC0415 (pandas is slow to import, and --help does without)
 
     if code := act(list(HydraConfig.get().overrides.task)):
         sys.exit(code)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp import contract, plugins
+from kmemexp.parts import contract
+from kmemexp.parts import outside as plugins
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 

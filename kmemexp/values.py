@@ -7,6 +7,15 @@ from typing import Any
 
 from kmemexp.errors import ConfigError
 
+
+def known(where: str, what: str, name: Any, names: Iterable[Any]) -> Any:
+    """Return `name` if it is one of `names`; ConfigError lists them."""
+    names = list(names)
+    if name not in names:
+        raise ConfigError(f"{where}.{what}={name}: unknown; there are {', '.join(map(str, names)) or 'none'}")
+    return name
+
+
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 

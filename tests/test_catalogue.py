@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 
 import kmemexp
-from kmemexp import catalogue, config, design_check
+from kmemexp.config import files
+from kmemexp.parts import finding
+from kmemexp.report import catalogue
 
-DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.yaml"))
+DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
 WANTED = {
     "freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab", "dragonfly_slab_v1", "dragonfly_percpu",
     "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "dragonfly_2020",
     "proactive",
 }  # fmt: skip
 PARTS = [
-    *(("allocators", name) for name in design_check.parts("allocators")),
-    *(("arenas", name) for name in design_check.parts("arenas")),
+    *(("allocators", name) for name in finding.parts("allocators")),
+    *(("arenas", name) for name in finding.parts("arenas")),
 ]
 
 

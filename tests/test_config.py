@@ -11,7 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemexp import cell, config, design_check, values
+from kmemexp import values
+from kmemexp.config import cell, checks, files
+from kmemexp.config import design as design_check
+from kmemexp.config import schema as config
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 
@@ -100,7 +103,7 @@ def test_no_value_that_json_cannot_hold():
 
 
 def test_cell_imports_nothing_heavy():
-    code = "import sys, kmemexp.cell; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    code = "import sys, kmemexp.config.cell; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"hydra", "omegaconf", "numpy", "pandas", "numba", "ray", "rich"} & set(found)
 
@@ -133,19 +136,19 @@ def test_size_text_reads_back(number, shift):
 
 @pytest.mark.parametrize("node", cell.NODES)
 def test_normal_form_is_left_alone(node):
-    once = config.check_node(node, CELL[node])
-    assert config.check_node(node, once) == once
+    once = checks.check_node(node, CELL[node])
+    assert checks.check_node(node, once) == once
     assert once == CELL[node] if node != "workload" else once == CELL[node] | {"digest": once["digest"]}
 
 
 def test_every_node_has_a_check():
-    assert set(config.CHECKS) == set(cell.NODES)
+    assert set(checks.CHECKS) == set(cell.NODES)
 
 
 def test_what_does_not_change_the_simulation_is_dropped():
-    assert config.check_node("design", {"name": "a", "title": "A design"}) == {"name": "a"}
+    assert checks.check_node("design", {"name": "a", "title": "A design"}) == {"name": "a"}
     objects = CELL["objects"] | {"params": {"dfly_slab": {"slide": 4}, "buckets": {}}}
-    assert config.check_node("objects", objects) == CELL["objects"]
+    assert checks.check_node("objects", objects) == CELL["objects"]
 
 
 def test_sizes_become_integers_in_the_workload_too():
@@ -169,7 +172,7 @@ def test_sizes_become_integers_in_the_workload_too():
 )
 def test_impossible_value(node, change, message):
     with pytest.raises(ConfigError, match=message):
-        config.check_node(node, CELL[node] | change)
+        checks.check_node(node, CELL[node] | change)
 
 
 def test_kva_must_hold_what_boot_carves_out_of_it():
@@ -187,7 +190,7 @@ def test_kva_must_hold_what_boot_carves_out_of_it():
 
 @pytest.fixture
 def conf() -> Path:
-    return config.conf_dir()
+    return files.conf_dir()
 
 
 def test_every_file_says_what_it_is(conf):
@@ -207,8 +210,8 @@ def test_conf_is_found_in_an_installed_package(tmp_path):
     root = Path(config.__file__).parents[1]
     ignore = shutil.ignore_patterns("__pycache__", "data")
     shutil.copytree(root / "kmemexp", tmp_path / "site" / "kmemexp", ignore=ignore)
-    shutil.copytree(config.conf_dir(), tmp_path / "site" / "kmemexp" / "conf")
-    code = "from kmemexp import config; print(config.conf_dir())"
+    shutil.copytree(files.conf_dir(), tmp_path / "site" / "kmemexp" / "conf")
+    code = "from kmemexp.config import files; print(files.conf_dir())"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True,
         text=True, check=True,
@@ -221,4 +224,4 @@ def test_conf_is_found_in_an_installed_package(tmp_path):
 )
 def test_an_allocator_is_refused_what_it_cannot_serve(place, name):
     with pytest.raises(ConfigError, match=f"objects.{place}={name}: {name} serves"):
-        config.check_node("objects", CELL["objects"] | {place: name})
+        checks.check_node("objects", CELL["objects"] | {place: name})

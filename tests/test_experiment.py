@@ -7,13 +7,18 @@ import pandas as pd
 import pytest
 
 import kmemexp
-from kmemexp import actions, config, experiment
-from kmemexp.report import results, verdicts
+from kmemexp.claims import command as experiment
+from kmemexp.claims import writing as verdicts
 from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
 
 sys.path.append(str(Path(__file__).parent / "report"))
 import report_fakes as fakes
+
+from kmemexp import cli
+from kmemexp.claims import finding, judging
+from kmemexp.config import files
+from kmemexp.report import results
 
 SMALL = '''"""C9: slabs hold less memory.
 
@@ -21,7 +26,7 @@ Question and method.
 """
 import altair as alt
 import pandas as pd
-from kmemexp.experiment import Report, Verdict, change, pick
+from kmemexp.claims.judging import Report, Verdict, change, pick
 
 CLAIM = "C9"
 SWEEPS = ("smoke",)
@@ -49,10 +54,10 @@ def here(tmp_path, monkeypatch) -> Path:
     (home / "small.py").write_text(SMALL)
     (home / "broken.py").write_text(BROKEN)
     (home / "_helper.py").write_text("")
-    monkeypatch.setattr(experiment, "folder", lambda: home)
-    experiment.load.cache_clear()
+    monkeypatch.setattr(finding, "folder", lambda: home)
+    finding.load.cache_clear()
     yield tmp_path
-    experiment.load.cache_clear()
+    finding.load.cache_clear()
 
 
 @pytest.fixture
@@ -81,31 +86,31 @@ def runs(here, monkeypatch) -> list:
 
 
 def test_every_experiment_in_the_checkout_is_sound():
-    options = set((config.conf_dir() / "experiment").glob("*.yaml"))
+    options = set((files.conf_dir() / "experiment").glob("*.yaml"))
     assert {path.stem for path in options} >= {"all", "c1_deadlock", "c2_latency", "c3_fast", "c4_headroom", "c7_slab"}
-    for name in experiment.names():
-        module = experiment.load(name)
-        assert experiment.title(module).startswith(f"{module.CLAIM}:") or not module.CLAIM.startswith("C")
+    for name in finding.names():
+        module = finding.load(name)
+        assert finding.title(module).startswith(f"{module.CLAIM}:") or not module.CLAIM.startswith("C")
         for size in experiment.SIZES:
             assert experiment._sweeps(module, size)
 
 
 def test_unknown_names_are_one_message_that_lists_what_there_is(runs, capsys):
-    assert actions.main(["+experiment=c4_hedroom"]) == 1
+    assert cli.main(["+experiment=c4_hedroom"]) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert "c4_headroom" in message
-    assert actions.main(["+experiment=all", "experiment.size=huge"]) == 1
+    assert cli.main(["+experiment=all", "experiment.size=huge"]) == 1
     assert "full" in capsys.readouterr().err
-    assert actions.main(["experiment.size=full"]) == 1
+    assert cli.main(["experiment.size=full"]) == 1
     assert "+experiment=NAME is missing" in capsys.readouterr().err
-    assert actions.main(["+experiment=all", "+sweep=smoke"]) == 1
+    assert cli.main(["+experiment=all", "+sweep=smoke"]) == 1
     assert "without +sweep" in capsys.readouterr().err
     assert runs == []
 
 
 def test_a_name_without_its_file_lists_the_files(here, capsys):
-    assert actions.main(["+experiment=c4_headroom"]) == 1
+    assert cli.main(["+experiment=c4_headroom"]) == 1
     assert "small" in capsys.readouterr().err
 
 
@@ -118,7 +123,7 @@ def test_a_name_without_its_file_lists_the_files(here, capsys):
 )
 def test_a_file_that_is_no_experiment_is_named(here, text, says, capsys):
     (here / "its_experiments" / "broken.py").write_text(text)
-    assert actions.main(["+experiment=all", "action=plan"]) == 1
+    assert cli.main(["+experiment=all", "action=plan"]) == 1
     message = capsys.readouterr().err
     assert "broken.py" in message
     assert says in message
@@ -130,7 +135,7 @@ def only_small(here):
 
 
 def test_verdicts_tables_and_charts(runs, only_small, here, capsys):
-    assert actions.main(["+experiment=all", "experiment.publish=pictures", "seed=5"]) == 0
+    assert cli.main(["+experiment=all", "experiment.publish=pictures", "seed=5"]) == 0
     shown = capsys.readouterr().out
     for text in ("C9: slabs hold less memory.", "holds", "smoke | all", "MiB", "It came out so."):
         assert text in shown
@@ -151,13 +156,13 @@ def test_verdicts_tables_and_charts(runs, only_small, here, capsys):
 
 
 def test_a_sweep_runs_once_for_all_experiments(runs, here):
-    actions.main(["+experiment=all"])
+    cli.main(["+experiment=all"])
     assert len(runs) == 1
 
 
 def test_sizes(runs, only_small):
-    assert actions.main(["+experiment=all", "experiment.size=full"]) == 0
-    assert actions.main(["+experiment=all", "sweep.reps.max=4", "store.root=elsewhere"]) == 0
+    assert cli.main(["+experiment=all", "experiment.size=full"]) == 0
+    assert cli.main(["+experiment=all", "sweep.reps.max=4", "store.root=elsewhere"]) == 0
     assert [plan.replicas for plan in runs] == [9, 4]
     assert Path(runs[1].root).parent.name == "elsewhere"
 
@@ -166,7 +171,7 @@ def test_an_analysis_that_stumbles_is_a_message_and_the_others_go_on(runs, here,
     home = here / "results" / "_experiments"
     (home / "broken").mkdir(parents=True)
     (home / "broken" / "verdicts.csv").write_text("claim,verdict,where,evidence\nC8,holds,of old,-\n")
-    assert actions.main(["+experiment=all"]) == 2
+    assert cli.main(["+experiment=all"]) == 2
     out, err = capsys.readouterr()
     assert "experiment broken: no verdict: no row for held_peak_bytes with design=dragonfly_slob" in err
     assert "Traceback" not in err
@@ -176,17 +181,17 @@ def test_an_analysis_that_stumbles_is_a_message_and_the_others_go_on(runs, here,
 
 def test_failed_cells_are_said(runs, only_small, here, capsys):
     runs.failed = ((0, 1),)
-    assert actions.main(["+experiment=all"]) == 2
+    assert cli.main(["+experiment=all"]) == 2
     out, err = capsys.readouterr()
     assert "sweep smoke: has failed cells" in err
     assert "C9" in out
     (here / "its_experiments" / "broken.py").write_text(BROKEN)
-    assert actions.main(["+experiment=all", "action=report"]) == 2
+    assert cli.main(["+experiment=all", "action=report"]) == 2
     assert "sweep smoke: 1 of 6 replicas failed, such as" in capsys.readouterr().err
 
 
 def test_a_report_without_results_says_what_is_missing(only_small, here, capsys):
-    assert actions.main(["+experiment=all", "action=report"]) == 2
+    assert cli.main(["+experiment=all", "action=report"]) == 2
     err = capsys.readouterr().err
     assert "experiment small: no verdict" in err
     assert "none of its 6 replicas" in err
@@ -194,15 +199,15 @@ def test_a_report_without_results_says_what_is_missing(only_small, here, capsys)
 
 def test_interrupted(runs, here, capsys):
     runs.interrupted = True
-    assert actions.main(["+experiment=all"]) == 130
+    assert cli.main(["+experiment=all"]) == 130
     assert capsys.readouterr().out == ""
 
 
 def test_plan_shows_every_sweep(runs, here, capsys):
-    assert actions.main(["+experiment=all", "action=plan"]) == 0
+    assert cli.main(["+experiment=all", "action=plan"]) == 0
     assert "first 2 of 2 cells" in capsys.readouterr().out
     assert runs == []
-    assert actions.main(["+experiment=all", "action=designs"]) == 1
+    assert cli.main(["+experiment=all", "action=designs"]) == 1
 
 
 def test_an_analysis_sees_only_what_its_plan_has(tmp_path):
@@ -210,7 +215,7 @@ def test_an_analysis_sees_only_what_its_plan_has(tmp_path):
     fakes.write(tmp_path / "made_up", table)
     plan = fakes.plan(tmp_path / "made_up", table)
     plan.cells, plan.replicas = plan.cells.head(2).assign(axes='{"machine.cpus":7}'), 3
-    found = experiment.planned(plan)
+    found = results.planned(plan)
     assert found.metrics.groupby("cell_key").size().tolist() == [3, 3]
     assert set(found.metrics["machine.cpus"]) == {7}
     assert len(found.series) == 2 * 3 * 3
@@ -224,34 +229,34 @@ def test_reports_of_results_at_a_uri_are_local(here):
 
 def test_figures_in_words():
     row = pd.Series({"diff": -6.0 * 2**20, "diff_low": -8.0 * 2**20, "diff_high": -4.0 * 2**20, "occurs": 0.5, "n": 6})
-    assert experiment.change(row, "MiB", 2**20) == "-6.0 ± 2.0 MiB"
-    assert experiment.spread(3, float("nan"), float("nan"), sign=False) == "3"
-    assert experiment.in_replicas(row) == "3 of 6"
-    assert [experiment.cpus_text(n) for n in (1, 2)] == ["1 CPU", "2 CPUs"]
+    assert judging.change(row, "MiB", 2**20) == "-6.0 ± 2.0 MiB"
+    assert judging.spread(3, float("nan"), float("nan"), sign=False) == "3"
+    assert judging.in_replicas(row) == "3 of 6"
+    assert [judging.cpus_text(n) for n in (1, 2)] == ["1 CPU", "2 CPUs"]
 
 
 def test_a_row_that_is_not_there_once_is_an_error():
     table = pd.DataFrame({"metric": ["a", "a"], "machine.cpus": [1, 2]})
-    assert experiment.pick(table, "a", machine__cpus=2)["machine.cpus"] == 2
+    assert judging.pick(table, "a", machine__cpus=2)["machine.cpus"] == 2
     with pytest.raises(LookupError, match=r"no row for a with machine\.cpus=3"):
-        experiment.pick(table, "a", machine__cpus=3)
+        judging.pick(table, "a", machine__cpus=3)
     with pytest.raises(LookupError, match="more than one"):
-        experiment.pick(table, "a")
+        judging.pick(table, "a")
 
 
 def test_a_verdict_that_there_is_not_is_refused(runs, only_small, here, capsys):
     (here / "its_experiments" / "small.py").write_text(SMALL.replace('"better": "holds"', '"better": "proved"'))
-    assert actions.main(["+experiment=all"]) == 2
+    assert cli.main(["+experiment=all"]) == 2
     assert "'proved' is not one of" in capsys.readouterr().err
 
 
 def test_on_a_real_sweep(only_small, here, capsys):
     line = ["+experiment=all", "cluster=serial", "progress=false", "workload.scale=0.01", "sweep.reps.max=2"]
-    assert actions.main(line) == 0
+    assert cli.main(line) == 0
     first = (here / "results" / "_experiments" / "verdicts.csv").read_text()
-    assert actions.main(line) == 0
+    assert cli.main(line) == 0
     assert (here / "results" / "_experiments" / "verdicts.csv").read_text() == first
-    found = experiment.load("small").analyse({"smoke": kmemexp.load("results/smoke")})
+    found = finding.load("small").analyse({"smoke": kmemexp.load("results/smoke")})
     assert found.verdicts[0].claim == "C9"
 
 
@@ -265,8 +270,8 @@ def test_conditions_in_words():
     cells[0]["cost"] = "none"
     clocks = [cells[2] | {"cost": "opteron2003"}, cells[3] | {"cost": "opteron2003"}]
     metrics = results.Results.from_tables(fakes.metrics_table([*cells, *clocks], 2)).metrics
-    table = kmemexp.compare(experiment.without_gaps(metrics), "freebsd4", ["held_peak_bytes"])
-    found = {where: rows["design"].tolist() for where, rows in experiment.conditions(table)}
+    table = kmemexp.compare(judging.without_gaps(metrics), "freebsd4", ["held_peak_bytes"])
+    found = {where: rows["design"].tolist() for where, rows in judging.conditions(table)}
     both = ["freebsd4", "dragonfly_slab"]
     assert found == {
         "filetree, 1 CPU, without a clock": both,

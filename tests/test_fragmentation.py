@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kmemexp import fragmentation as frag
+from kmemexp.lane import fragmentation as frag
 from kmemexp.sim import slots as s
 
 

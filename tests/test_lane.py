@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
-from kmemexp import compose, duties, lane
+from kmemexp.boot import machine as compose
 from kmemexp.errors import ConfigError
+from kmemexp.lane import model, replayed, upkeep
+from kmemexp.lane import simulate as lane
 from kmemexp.metrics import INDEX, NAMES, SERIES, STALE, TIMED
-from kmemexp.sim import probes, sizing
+from kmemexp.sim import maps, probes, sizing
 from kmemexp.sim.arenas import vm_map
-from kmemexp.sim.map_entries import END, START
+from kmemexp.sim.arenas._shared.map_entries import END, START
 from kmemexp.workload import build, stream
 
 
@@ -26,12 +28,12 @@ def test_boot_carves_out_what_the_sizing_says(parts: tuple[str, str, str]) -> No
     config = cell(*parts)
     arena = booted(config).world.arena
     sized = sizing.size(128 * MIB, 160 * MIB)
-    for m, name in enumerate(compose.MAP_NAMES):
+    for m, name in enumerate(maps.MAP_NAMES):
         vm_map.check(arena, m)
         want = getattr(sized, f"{name}_bytes", 0) if name != "kmem_map" or parts[0] == "split" else 0
         if name != "kernel_map":
             assert arena.node[m, END] - arena.node[m, START] == want
-    parents = {compose.MB: compose.KMEM if parts[0] == "split" else compose.KERNEL, compose.BUFFER: compose.CLEAN}
+    parents = {maps.MB: maps.KMEM if parts[0] == "split" else maps.KERNEL, maps.BUFFER: maps.CLEAN}
     for child, parent in parents.items():
         (low, high), (start, end) = arena.node[parent, [START, END]], arena.node[child, [START, END]]
         assert low <= start < end <= high
@@ -43,18 +45,18 @@ def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) ->
     load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
     machine = compose.boot(config, load.kinds, load.streams[0].slots)
     arena = machine.world.arena
-    used = [vm_map.used(arena, m) for m in range(len(compose.MAP_NAMES))]
+    used = [vm_map.used(arena, m) for m in range(len(maps.MAP_NAMES))]
     grown = vm_map.census(arena)["zone_pages"] if parts[2] == "reservation" else 0
-    lane.run(machine, load.streams[0], lane.Sampling(5, 1, 8), 0)
+    replayed.run(machine, load.streams[0], model.Sampling(5, 1, 8), 0)
     counters = machine.world.counters
-    after = sum(vm_map.used(arena, m) for m in range(len(compose.MAP_NAMES))) - sum(used)
+    after = sum(vm_map.used(arena, m) for m in range(len(maps.MAP_NAMES))) - sum(used)
     entry_pages = vm_map.census(arena)["zone_pages"] - grown if parts[2] == "reservation" else 0
     wired_in_place = 0
     if parts[1] == "buckets":  # an interrupt zone grows in KVA that boot set aside
         wired_in_place = int(machine.world.b.zone[machine.world.b.zone[:, 5] >= 0, 7].sum()) * 4096
     assert after == counters[probes.A_HELD] + counters[probes.A_DIRECT] + entry_pages * 4096 - wired_in_place
     assert counters[probes.A_HELD] >= counters[probes.A_GRANTED] >= counters[probes.A_REQUESTED]
-    for m in range(len(compose.MAP_NAMES)):
+    for m in range(len(maps.MAP_NAMES)):
         vm_map.check(arena, m)
 
 
@@ -148,11 +150,11 @@ class Clockwork(NamedTuple):
 def test_upkeep_comes_at_its_times_among_the_operations_and_after_the_last_one() -> None:
     none = np.zeros(4, np.int32)
     ops = stream.Stream(np.array([5, 10, 10, 42], np.int64), *[none] * 6, slots=1)
-    upkeep = duties.Duties(Clockwork((10, 0, 20)), ops)
+    due_times = upkeep.Duties(Clockwork((10, 0, 20)), ops)
     told = []
     for end, until_ns in ((3, 15), (4, 45), (4, 60)):
         while True:
-            stop, due = upkeep.next(end, until_ns)
+            stop, due = due_times.next(end, until_ns)
             places = [duty.place for duty in due]
             told.append((stop, places))
             if not places:
@@ -174,7 +176,7 @@ def test_a_map_without_room_makes_allocators_give_back_what_they_can_spare(recla
     ops = stream.Stream(np.arange(len(op)), op, zeros, slot, size, zeros, zeros.astype(np.uint8), slots=n)
     kinds = stream.Kinds(("it",), *(np.zeros(1, np.int32) for _ in range(4)))
     machine = compose.boot(config, kinds, n)
-    played = lane.run(machine, ops, lane.Sampling(points=2, snapshots=0, bins=1), 0)
+    played = replayed.run(machine, ops, model.Sampling(points=2, snapshots=0, bins=1), 0)
     assert played.metrics[INDEX["alloc_failures_count"]] == failures
     refused = played.metrics[INDEX["failed_fragmented_count"]] + played.metrics[INDEX["failed_exhausted_count"]]
     assert refused == failures

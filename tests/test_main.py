@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import kmemexp.__main__ as program
-from kmemexp import actions
+from kmemexp import cli
+from kmemexp.actions import run as actions
 from kmemexp.errors import StoreError
 from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
@@ -162,7 +163,7 @@ def test_mistakes_are_one_message(words, names, runs, here, monkeypatch, capsys)
 def test_full_error_on_request(runs, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"machine\.cpus=0"):
-        actions.main(["machine.cpus=0"])
+        cli.main(["machine.cpus=0"])
 
 
 # Actions.
@@ -195,7 +196,7 @@ def store(runs, here, monkeypatch):
     (plan,) = actions.plan_from(SMALL)
     keys = plan.cells["cell_key"].tolist()
     FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
-    monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
+    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
     (here / "results" / "small").mkdir(parents=True)
     yield
     FakeStore.rows = ()
@@ -211,7 +212,7 @@ def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
 
 def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
     (here / "results" / "small").mkdir(parents=True)
-    monkeypatch.setattr("kmemexp.sweep.store.Store", FakeStore)
+    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
     assert call(monkeypatch, *SMALL, "action=plan") == 0
     out = capsys.readouterr().out
     assert "0 done, 0 failed, 4 missing" in out
@@ -281,7 +282,7 @@ def test_stock_flags(words, shows, tmp_path):
 
 def test_planning_imports_neither_ray_nor_numba_nor_scipy(tmp_path):
     code = (
-        "import sys; from kmemexp.actions import main; assert main(['+sweep=smoke', 'action=plan']) == 0;"
+        "import sys; from kmemexp.cli import main; assert main(['+sweep=smoke', 'action=plan']) == 0;"
         "found = {'ray', 'numba', 'scipy'} & set(sys.modules); assert not found, found"
     )
     environment = os.environ | PATHS

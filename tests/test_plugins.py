@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kmemexp import plugins
 from kmemexp.errors import ConfigError
+from kmemexp.parts import outside as plugins
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
 SMALL = ["workload=server2003", "workload.scale=0.02", "sample.points=3", "progress=false"]
@@ -79,7 +79,7 @@ def test_a_worker_elsewhere_takes_the_text_from_the_results_folder(tmp_path: Pat
     (tmp_path / "part.py").write_text(text)
     script = f"""
 import json, pathlib, importlib
-from kmemexp import plugins
+from kmemexp.parts import outside as plugins
 config = json.loads({json.dumps(json.dumps(config))})
 asked = []
 def read(path):

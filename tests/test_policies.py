@@ -10,9 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import kmemexp
-from kmemexp import compose, duties, lane, timed
-from kmemexp.config import conf_dir
+from kmemexp.boot import duties, timed
+from kmemexp.boot.design import allocator_names, reapers
+from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
+from kmemexp.lane import simulate as lane
+from kmemexp.lane import upkeep
 from kmemexp.metrics import INDEX
 from kmemexp.sim import slots as s
 from kmemexp.workload import stream
@@ -42,7 +45,7 @@ def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(
     for design in DESIGNS:
         plain = cell(f"design={design}")
         arena = FILES[policy].get("maps", {}).get("arena", plain["maps"]["arena"])
-        if {arena, *compose.allocator_names(plain["objects"])}.isdisjoint(FILES[policy].policy.parts):
+        if {arena, *allocator_names(plain["objects"])}.isdisjoint(FILES[policy].policy.parts):
             with pytest.raises(ConfigError, match=f"policy={policy}: does nothing for design={design}"):
                 cell(f"design={design}", f"policy={policy}")
         else:
@@ -83,8 +86,8 @@ def test_duties_come_by_their_own_clocks():
     none = np.zeros(2, np.int32)
     ops = stream.Stream(np.array([0, 100], np.int64), *[none] * 6, slots=1)
     policy = {"trim_s": 30e-9, "watch_s": 50e-9, "floor_bytes": 1}
-    upkeep, told = duties.Duties(Clockwork((40,)), ops, policy), []
-    while due := upkeep.next(2, 100)[1]:
+    due_times, told = upkeep.Duties(Clockwork((40,)), ops, policy), []
+    while due := due_times.next(2, 100)[1]:
         told.append([duty.what for duty in due])
     tick, trim, watch = [duties.TICK], [duties.TRIM], [duties.WATCH]
     assert told == [trim, tick, watch, trim, tick, trim, watch]
@@ -108,7 +111,7 @@ def test_the_timed_machine_gets_a_task_for_each_duty():
     config = cell("design=freebsd5_uma_unified", "policy=run_floor", "policy.trim_s=3", "cost=opteron2003")
     tasks = timed.with_upkeep({}, config)
     programs = [task["program"] for name, task in tasks.items() if name.startswith("policy_")]
-    reaps = [{"tend": (place, s.T_REAP)} for place, gives in enumerate(compose.reapers(config)) if gives]
+    reaps = [{"tend": (place, s.T_REAP)} for place, gives in enumerate(reapers(config)) if gives]
     assert reaps
     assert programs == [
         [{"sleep": 3_000_000_000}, *reaps],
@@ -117,5 +120,5 @@ def test_the_timed_machine_gets_a_task_for_each_duty():
 
 
 def test_an_allocator_that_reaps_only_if_asked_is_left_alone_otherwise():
-    assert compose.reapers(cell("design=dragonfly_slab")) == [False, False]
-    assert compose.reapers(cell("design=dragonfly_slab", "policy=trim")) == [True, False]
+    assert reapers(cell("design=dragonfly_slab")) == [False, False]
+    assert reapers(cell("design=dragonfly_slab", "policy=trim")) == [True, False]

@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import kmemexp
-from kmemexp import explain, lane, timed, timed_lane, witness
+from kmemexp.actions import explain
+from kmemexp.boot import timed
 from kmemexp.errors import ConfigError
+from kmemexp.lane import latency, model, witness
+from kmemexp.lane import simulate as lane
+from kmemexp.lane import timed as timed_lane
 from kmemexp.metrics import INDEX, LATENCIES, LEAST_SAMPLES, NAMES, QUANTILES, TIMED
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import machine as mc
 from kmemexp.sim import probes as a
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build
 
 SMALL = ("workload=server2003", "workload.scale=0.02", "cost=opteron2003", "sample.points=4", "sample.snapshots=1")
@@ -27,11 +31,11 @@ def cell(*overrides: str) -> dict:
     return json.loads(plan.cells["config"].iloc[0])
 
 
-def simulate(*overrides: str, replicas: tuple[int, ...] = (0,)) -> list[lane.Lane]:
+def simulate(*overrides: str, replicas: tuple[int, ...] = (0,)) -> list[model.Lane]:
     return lane.simulate_lanes(cell(*overrides), replicas)
 
 
-def metric(result: lane.Lane, name: str) -> float:
+def metric(result: model.Lane, name: str) -> float:
     return float(result.metrics[INDEX[name]])
 
 
@@ -49,17 +53,17 @@ def test_a_bucket_holds_its_durations_and_is_at_most_a_32nd_wide(ns: int) -> Non
 def test_buckets_are_in_order_and_small_durations_are_exact() -> None:
     lower, upper = a.bucket_bounds()
     assert (upper[:-1] == lower[1:]).all()
-    assert [timed_lane.MIDDLE[a.bucket_of(ns)] for ns in range(64)] == list(range(64))
+    assert [latency.MIDDLE[a.bucket_of(ns)] for ns in range(64)] == list(range(64))
 
 
 def test_a_quantile_without_enough_samples_is_not_given() -> None:
     hist = np.zeros(a.BUCKETS, np.int64)
     hist[a.bucket_of(10)] = 298
-    assert math.isnan(timed_lane.quantile(hist, 0.99, LEAST_SAMPLES["p99"]))
+    assert math.isnan(latency.quantile(hist, 0.99, LEAST_SAMPLES["p99"]))
     hist[a.bucket_of(50)] = 1
-    assert timed_lane.quantile(hist, 0.99, LEAST_SAMPLES["p99"]) == 10
-    assert timed_lane.quantile(hist, 1.0, LEAST_SAMPLES["max"]) == 50
-    assert math.isnan(timed_lane.quantile(hist, 0.999, LEAST_SAMPLES["p999"]))
+    assert latency.quantile(hist, 0.99, LEAST_SAMPLES["p99"]) == 10
+    assert latency.quantile(hist, 1.0, LEAST_SAMPLES["max"]) == 50
+    assert math.isnan(latency.quantile(hist, 0.999, LEAST_SAMPLES["p999"]))
 
 
 def test_the_least_samples_bound_their_quantile_with_95_percent() -> None:

@@ -18,7 +18,7 @@ class KmemexpSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Do what the overrides ask for; ends the process with the exit code unless that is 0."""
-        from kmemexp.actions import main  # noqa: PLC0415 (Hydra imports every plugin, whatever runs)
+        from kmemexp.cli import main  # noqa: PLC0415 (Hydra imports every plugin, whatever runs)
 
         if code := main([*self.config.hydra.overrides.hydra, *arguments], loader=self.hydra_context.config_loader):
             sys.exit(code)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
-from kmemexp.sweep import stats
+from kmemexp.report import stats
 
 CONDITIONS = ("scenario", "workload", "machine", "cost", "memory", "sample", "seed")
 """First words of the axes that say what a design is tried on; every other axis is part of the design."""

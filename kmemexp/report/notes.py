@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from kmemexp.report import stats
 from kmemexp.report.layout import TIMES, axis_value, labels
-from kmemexp.sweep import stats
 
 LINES = 5  # of panics, or of errors
 

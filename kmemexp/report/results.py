@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike, fspath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
-from kmemexp.report import comparison
-from kmemexp.sweep import stats
-from kmemexp.sweep.schema import DONE, SCHEMAS
-from kmemexp.sweep.store import Store
+from kmemexp.report import comparison, stats
+from kmemexp.store.schema import DONE, SCHEMAS
+from kmemexp.store.store import Store
+
+if TYPE_CHECKING:
+    from kmemexp.plan.plan import Plan
 
 
 class Tables(Protocol):
@@ -49,7 +51,7 @@ class Results:
         latency: pa.Table | None = None,
         snapshots: pa.Table | None = None,
     ) -> "Results":
-        """Wrap result tables (`sweep.schema`) that are in memory."""
+        """Wrap result tables (`store.schema`) that are in memory."""
         return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots, "latency": latency}))
 
     @cached_property
@@ -207,3 +209,34 @@ def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             f"machines: add {' or '.join(lost)}, or select rows of .metrics first"
         )
     return chosen
+
+
+def planned(plan: "Plan") -> Results:
+    """Results of a plan's own cells and replicas, whatever else its folder holds. StoreError where there are none."""
+    there = load(plan.root)
+    return Results(there.root, _Planned(there.tables, plan.cells, plan.replicas))
+
+
+class _Planned(NamedTuple):
+    """Tables of results, limited to a plan."""
+
+    tables: Tables
+    cells: pd.DataFrame
+    replicas: int
+
+    def read(self, table: str = "metrics") -> pa.Table:
+        """Read the plan's rows; cells may have been simulated for another plan, so they get the axes of this one."""
+        keys = pa.array(self.cells["cell_key"], pa.string())
+        rows = self.tables.read(table)
+        rows = rows.filter(pc.and_(pc.is_in(rows["cell_key"], keys), pc.less(rows["replica"], self.replicas)))
+        if table != "metrics":
+            return rows
+        place = pc.index_in(rows["cell_key"], keys)
+        for name in ("axes", "design", "workload"):
+            column = pa.array(self.cells[name].astype(str), pa.string()).take(place.combine_chunks())
+            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
+        return rows
+
+    def read_text(self, name: str) -> str | None:
+        """Read a text file beside the tables."""
+        return self.tables.read_text(name)

@@ -11,10 +11,10 @@ from kmemexp.report import comparison, layout, terminal
 from kmemexp.report.layout import Block, Cell
 from kmemexp.report.notes import notes
 from kmemexp.report.results import load
-from kmemexp.sweep.store import Store
+from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
-    from kmemexp.sweep.plan import Plan
+    from kmemexp.plan.plan import Plan
 
 NAME = "tables/_comparison"
 CI = 0.95

@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kmemexp import plugins
 from kmemexp.errors import InputError
+from kmemexp.parts import outside as plugins
+from kmemexp.store.schema import DONE, FAILED
+from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance, worker
 from kmemexp.sweep.batches import Batch
 from kmemexp.sweep.progress import Quiet, make_progress
 from kmemexp.sweep.runners import Finished, Runner, make_runner
-from kmemexp.sweep.schema import DONE, FAILED
-from kmemexp.sweep.store import Row, Store
 
 if TYPE_CHECKING:
-    from kmemexp.sweep.plan import Plan
+    from kmemexp.plan.plan import Plan
 
 POLL_SECONDS = 0.2
 TRIES = 2  # crashes of a batch before it is cut in two, and of a lane before it counts as failed

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from kmemexp import plugins
 from kmemexp.metrics import NAMES, SERIES
-from kmemexp.sweep import parts
+from kmemexp.parts import outside as plugins
+from kmemexp.store import files as parts
+from kmemexp.store.files import Part
+from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.sweep.batches import SIMULATE, Batch, Cell, make_batches
-from kmemexp.sweep.parts import Part
-from kmemexp.sweep.schema import DONE, FAILED, SCHEMAS
 
 if TYPE_CHECKING:
-    from kmemexp.sweep.plan import Plan
+    from kmemexp.plan.plan import Plan
 
 IDENTITY = ("cell_key", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "axes", "config")
 

@@ -1,0 +1,4 @@
+"""Streams of operations: synthetic, recorded (`traces/`), stability.
+
+May import constants of sim.
+"""

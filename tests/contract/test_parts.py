@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from small_cell import LOAD, cell
 
-from kmemexp import compose, contract
+from kmemexp.boot import machine as compose
+from kmemexp.parts import contract
 from kmemexp.sim import allocators, arenas, probes, slots
 from kmemexp.testing import check_allocator
 from kmemexp.workload import build, stream

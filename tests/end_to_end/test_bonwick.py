@@ -5,7 +5,7 @@ import functools
 import pytest
 
 import kmemexp
-from kmemexp import experiment
+from kmemexp.claims import finding
 
 STEPS, POINTS = 4, 96
 ALLOCATORS = ("slab1994", "fast_fits", "fast_fits_release", "buckets", "lazy_buddy")
@@ -54,7 +54,7 @@ def test_the_samples_fall_on_the_ends_of_the_steps():
 
 
 def test_the_analysis_has_a_figure_for_every_allocator_and_step():
-    report = experiment.load("bonwick1994").analyse({"bonwick1994": results()})
+    report = finding.load("bonwick1994").analyse({"bonwick1994": results()})
     table = report.tables["fragmentation"]
     assert len(table) == len(ALLOCATORS) * STEPS
     assert table["mean"].between(0, 100, inclusive="neither").all()

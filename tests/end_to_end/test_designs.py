@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from kmemexp import compose, config, lane, timed, timed_lane
+from kmemexp.boot import timed
+from kmemexp.config import files
+from kmemexp.lane import latency
+from kmemexp.lane import simulate as lane
+from kmemexp.lane import timed as timed_lane
 from kmemexp.metrics import INDEX
+from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
-from kmemexp.sweep.plan import plan_from
 from kmemexp.workload import build
 
-DESIGNS = sorted(path.stem for path in (config.conf_dir() / "design").glob("*.yaml"))
+DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
 SMALL = [
     "workload=server2003", "workload.scale=0.3", "machine=i386_512m", "machine.cpus=4", "sample.points=4",
     "sample.snapshots=1", "workload.phases=[{name: up, seconds: 40, level: 1}, {name: down, seconds: 20, level: 0.1}]",
@@ -66,7 +70,7 @@ def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
     assert (live[:-1, a.O_ADDR] + live[:-1, a.O_SIZE] <= live[1:, a.O_ADDR]).all()
     assert counters[a.A_FAILURES] == counters[a.A_PANICS] == 0
     assert len(live) == counters[a.A_ALLOCS] - counters[a.A_FREES]
-    code = compose.design(compose.allocator_names(c["objects"]), c["maps"]["arena"])
+    code = design.design(design.allocator_names(c["objects"]), c["maps"]["arena"])
     pages = sum(m.census(t.world[k])["pages"] for k, m in enumerate(code.servers[: len(code.names)]))
     assert pages * 4096 == counters[a.A_HELD]
-    assert timed_lane.metrics(t)["deadlocks_count"] == 0
+    assert latency.metrics(t)["deadlocks_count"] == 0

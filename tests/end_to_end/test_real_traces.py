@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kmemexp import compose, lane
+from kmemexp.boot import machine as compose
+from kmemexp.lane import model, replayed
 from kmemexp.metrics import INDEX
 from kmemexp.sim import probes, sizing
 from kmemexp.workload.traces import library
@@ -14,7 +15,7 @@ TRACES = ["compile", "filetree", "pgbench"]
 ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2, "domains": 1}
 
 
-def play(path: Path, allocator: str) -> tuple[lane.Lane, compose.Machine]:
+def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
     """Serve every object of a trace by one allocator in a KVA that has room for all."""
     kinds, stream = library.load(str(path))
     config = {
@@ -32,7 +33,7 @@ def play(path: Path, allocator: str) -> tuple[lane.Lane, compose.Machine]:
         "machine": ROOMY,
     }
     machine = compose.boot(config, kinds, stream.slots)
-    return lane.run(machine, stream, lane.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
+    return replayed.run(machine, stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
 def expected(folder: Path, name: str) -> dict:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import kmemexp
-from kmemexp import config
+from kmemexp.config import files
 from kmemexp.errors import ConfigError
 
 SAFE = {
@@ -99,7 +99,7 @@ def test_a_free_in_an_interrupt_thread_blocked_on_kernel_map() -> None:
 
 
 def test_every_scenario_is_in_the_history_sweep_and_has_a_mended_state() -> None:
-    names = {f.stem for f in (config.conf_dir() / "scenario").glob("*.yaml")} - {"none"}
+    names = {f.stem for f in (files.conf_dir() / "scenario").glob("*.yaml")} - {"none"}
     (plan,) = kmemexp.plan(["+sweep=history"])
     assert len(plan.cells) == len(names)
     troubled = {n for n in names if not n.endswith("_fixed") and f"{n}_fixed" not in names}

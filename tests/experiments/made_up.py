@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from kmemexp.metrics import NAMES
 from kmemexp.report.results import Results
-from kmemexp.sweep.schema import SCHEMAS
+from kmemexp.store.schema import SCHEMAS
 
 MIB = 1 << 20
 

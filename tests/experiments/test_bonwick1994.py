@@ -7,12 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from kmemexp import experiment
+from kmemexp.claims import finding
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.report.results import Results
-from kmemexp.sweep.schema import SCHEMAS
+from kmemexp.store.schema import SCHEMAS
 
-B94 = experiment.load("bonwick1994")
+B94 = finding.load("bonwick1994")
 PHASES = [("boot", 20), ("spike", 5), ("calm", 5), ("find", 10), ("kenbus", 20)]
 SECONDS = [20, 30, 40, 60]  # when the steps are looked at
 HELD = 1_000_000

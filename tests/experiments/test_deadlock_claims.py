@@ -3,7 +3,7 @@
 import made_up
 import pytest
 
-from kmemexp import experiment
+from kmemexp.claims import finding
 
 DESIGNS = ("freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab")
 DEADLOCK = [
@@ -23,7 +23,7 @@ def c1(deadlocks, history=None):
     found = made_up.results(
         DEADLOCK, 20, lambda axes, r: {"deadlocks_count": deadlocks(axes["design"], r), "deadlock": "a waits for b"}
     )
-    return experiment.load("c1_deadlock").analyse({"deadlock": found, "history": history or made_up.scenarios()})
+    return finding.load("c1_deadlock").analyse({"deadlock": found, "history": history or made_up.scenarios()})
 
 
 def test_c1_holds_where_only_the_design_without_kmem_map_deadlocks():
@@ -53,7 +53,7 @@ def test_c1_fails_in_the_scenario_if_kmem_map_does_not_help():
 def c2(values, history=None):
     found = made_up.results(LATENCY, 8, values)
     history = history or made_up.scenarios()
-    return experiment.load("c2_latency").analyse({"latency": found, "history": history})
+    return finding.load("c2_latency").analyse({"latency": found, "history": history})
 
 
 def slower(axes, replica):
@@ -89,7 +89,7 @@ def test_c2_a_deadlock_among_threads_and_slower_allocations_contradict_it():
 def c3(values, history=None):
     found = made_up.results(DEADLOCK, 20, values)
     history = history or made_up.scenarios(oversize_fast={"blockable_locks_count": 10})
-    return experiment.load("c3_fast").analyse({"deadlock": found, "history": history})
+    return finding.load("c3_fast").analyse({"deadlock": found, "history": history})
 
 
 def test_c3_holds_while_only_a_clock_that_allocates_is_unsafe():

@@ -3,7 +3,7 @@
 import made_up
 from made_up import MIB
 
-from kmemexp import experiment
+from kmemexp.claims import finding
 
 DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab", "freebsd5_uma", "freebsd5_uma_unified")
 SPLIT = ("freebsd4", "freebsd5_uma")
@@ -17,7 +17,7 @@ def c5(values):
         for d in DESIGNS
     ]
     found = made_up.results(cells, 6, lambda axes, r: {"operations_count": 1e6} | values(axes, r))
-    return experiment.load("c5_long_run").analyse({"fragmentation": found})
+    return finding.load("c5_long_run").analyse({"fragmentation": found})
 
 
 def around(mean, axes, replica):
@@ -89,7 +89,7 @@ def c6(external, cpu, elsewhere=0.1):
     tried = made_up.results(
         others, 6, lambda axes, r: {EXTERNAL: around(0.3 - elsewhere * (axes["design"] == "proactive"), axes, r)}
     )
-    report = experiment.load("c6_proactive").analyse(
+    report = finding.load("c6_proactive").analyse(
         {"proactive": made_up.results(cells, 6, values), "proactive_elsewhere": tried}
     )
     return {v.where.partition(" on ")[0].partition(";")[0]: v for v in report.verdicts}, report

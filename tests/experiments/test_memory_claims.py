@@ -4,7 +4,7 @@ import made_up
 import pytest
 from made_up import MIB
 
-from kmemexp import experiment
+from kmemexp.claims import finding
 
 MEMORY = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
 UMA = ("freebsd5_uma", "freebsd5_uma_unified")
@@ -18,7 +18,7 @@ def fragmentation(values, designs=MEMORY):
 
 
 def c4(values, designs=MEMORY):
-    return experiment.load("c4_headroom").analyse({"fragmentation": fragmentation(values, designs)})
+    return finding.load("c4_headroom").analyse({"fragmentation": fragmentation(values, designs)})
 
 
 def room(axes, replica, split=20.0, unified=30.0):
@@ -83,7 +83,7 @@ def c7(memory, speed):
         for d in MEMORY[1:]
     ]
     found = {"fragmentation": fragmentation(memory), "scaling": made_up.results(cells, 4, speed)}
-    return experiment.load("c7_slab").analyse(found)
+    return finding.load("c7_slab").analyse(found)
 
 
 def held(axes, replica):

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from kmemexp import experiment
+from kmemexp.claims import finding
 
-FOLDER = experiment.folder()
+FOLDER = finding.folder()
 STORY = (FOLDER / "README.md").read_text("utf-8")
 LINKS = sorted(set(re.findall(r"\]\((pictures/[^)]+)\)", STORY)))
 
@@ -16,7 +16,7 @@ def test_what_the_story_shows_is_there(link: str) -> None:
     assert (FOLDER / link).is_file(), f"run +experiment=all experiment.publish={FOLDER / 'pictures'}"
 
 
-@pytest.mark.parametrize("name", experiment.names())
+@pytest.mark.parametrize("name", finding.names())
 def test_every_experiment_is_told_of(name: str) -> None:
-    claim = experiment.load(name).CLAIM
+    claim = finding.load(name).CLAIM
     assert re.search(rf"\b{claim}\b", STORY)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from made_up import MIB, noise, results, words
 
-from kmemexp import experiment
-from kmemexp.experiment import Report
+from kmemexp.claims import finding
+from kmemexp.claims.judging import Report
 
-c8 = experiment.load("c8_type_stability")
+c8 = finding.load("c8_type_stability")
 KINDS = ("proc", "tcpcb", "pipe")
 PROTECTIONS = ("none", "zone", "percpu", "grace", "refcount")
 MILLION = 1_000_000

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kmemexp.metrics import METRICS, NAMES, SERIES
-from kmemexp.sweep import parts
-from kmemexp.sweep.schema import SCHEMAS
-from kmemexp.sweep.store import Store
+from kmemexp.store import files as parts
+from kmemexp.store.schema import SCHEMAS
+from kmemexp.store.store import Store
 
 MIB = 1 << 20
 ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}

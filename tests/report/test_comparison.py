@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemexp.errors import ConfigError
+from kmemexp.report import stats
 from kmemexp.report.comparison import compare
 from kmemexp.report.results import Results
-from kmemexp.sweep import stats
 
 HELD = "held_peak_bytes"
 

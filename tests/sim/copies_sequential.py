@@ -1,15 +1,7 @@
 """Copies of a small sequential-fit arena, for `exhaustive`."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.arenas.sequential import (
-    FIRST_FIT,
-    FREE_ROW,
-    FRESH_ROW,
-    HOLE_COLUMNS,
-    MAP_COLUMNS,
-    NEXT_FIT,
-    ROVER,
-)
+from kmemexp.sim.arenas.sequential import FIRST_FIT, FREE_ROW, FRESH_ROW, HOLE_COLUMNS, MAP_COLUMNS, NEXT_FIT, ROVER
 from kmemexp.sim.slots import PAGE
 
 WIDTH = 72

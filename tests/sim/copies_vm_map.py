@@ -1,7 +1,7 @@
 """Copies of a small vm_map arena, for `exhaustive`."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.map_entries import MAP_COLUMNS, NODE_COLUMNS
+from kmemexp.sim.arenas._shared.map_entries import MAP_COLUMNS, NODE_COLUMNS
 
 WIDTH = 160
 

@@ -12,7 +12,7 @@ import pytest
 from hand import Hand
 from small_cell import cell
 
-from kmemexp import compose
+from kmemexp.boot import machine as compose
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 from kmemexp.sim.probes import A_OPS, A_STEPS

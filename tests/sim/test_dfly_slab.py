@@ -8,8 +8,8 @@ from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
-from kmemexp.sim.dfly_slab_layout import zone_index
-from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.allocators._shared.dfly_slab_layout import zone_index
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB = 1 << 10, 1 << 20
 ZONE = 128 * KIB

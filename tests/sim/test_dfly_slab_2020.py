@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_dfly_2020 import STEPS, NaiveDfly2020, UpwardMap, step_of
 
-from kmemexp.sim import dfly_slab_layout
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
+from kmemexp.sim.allocators._shared import dfly_slab_layout
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.dfly_slab_2020.zones import FREE_ZONES_COUNT
-from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ZONE = 128 * KIB

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_slab import NaiveSlab
 
-from kmemexp.sim import slab_order
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
+from kmemexp.sim.allocators._shared import slab_order
 
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4

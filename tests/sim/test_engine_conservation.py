@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from small_cell import KINDS, LOAD
 
-from kmemexp import compose, timed, timed_lane, wiring
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import interrupts as ir
-from kmemexp.sim import machine as mc
+from kmemexp.boot import layout, timed
+from kmemexp.boot import machine as compose
+from kmemexp.lane import latency
+from kmemexp.plan.plan import plan_from
+from kmemexp.sim import maps
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
 from kmemexp.sim.arenas import vm_map
-from kmemexp.sweep.plan import plan_from
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import interrupts as ir
+from kmemexp.sim.engine import machine as mc
 from kmemexp.workload import build, stream
 
 DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
@@ -86,7 +89,7 @@ def same(one: object, other: object) -> None:
         np.testing.assert_array_equal(left, right, err_msg=path)
 
 
-def inside(wired: wiring.Wired) -> list[int]:
+def inside(wired: layout.Wired) -> list[int]:
     """Times at which the interrupts were raised that have not been handled."""
     m, raised = wired.m, []
     for x in wired.table("contexts"):
@@ -169,7 +172,7 @@ def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design
         assert served[:, a.O_GRANTED].sum() == counters[a.A_GRANTED] <= counters[a.A_HELD]
         order = live[np.argsort(live[:, a.O_ADDR])]
         assert (order[:-1, a.O_ADDR] + order[:-1, a.O_SIZE] <= order[1:, a.O_ADDR]).all()
-        hist = timed_lane.histograms(t.wired)
+        hist = latency.histograms(t.wired)
         done = {
             verb: sum(hist[f"{verb}_{k}"].sum() for k in ("main", "soft", "device", "fast"))
             for verb in ("alloc", "free")
@@ -184,7 +187,7 @@ def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design
     there = ops.op[last] == stream.OP_ALLOC
     assert there.sum() > 1000
     assert (rows[there, a.O_ADDR] >= 0).mean() > 0.9  # the others had failed
-    for number in range(len(compose.MAP_NAMES)):
+    for number in range(len(maps.MAP_NAMES)):
         vm_map.check(t.world.arena, number)
 
 

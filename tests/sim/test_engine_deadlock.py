@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sim.timed_machine import Bench, bench
 
-from kmemexp import wiring, witness
-from kmemexp.sim import machine as mc
+from kmemexp.boot import wiring
+from kmemexp.lane import witness
 from kmemexp.sim import probes as a
-from kmemexp.sim.machine import E_DEADLOCK, E_TIME
+from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.machine import E_DEADLOCK, E_TIME
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
 
 MEAN = 10_000  # ns

@@ -3,7 +3,7 @@
 import pytest
 from sim.timed_machine import Bench, bench
 
-from kmemexp import wiring
+from kmemexp.boot import wiring
 
 SLEEP, WORK = 10_000, 100  # ns
 

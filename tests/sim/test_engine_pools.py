@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from sim.timed_machine import bench
 
-from kmemexp import timed, timed_lane, wiring
-from kmemexp.compose import EXEC, MAP_NAMES
-from kmemexp.compose import PAGER as PAGER_MAP
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import machine as mc
+from kmemexp.boot import timed, wiring
+from kmemexp.lane import timed as timed_lane
+from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.sim.arenas import vm_map
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.maps import EXEC, MAP_NAMES
+from kmemexp.sim.maps import PAGER as PAGER_MAP
 from kmemexp.sim.slots import ATTR_WIRED, F_NOWAIT, F_RESERVE, PAGE
-from kmemexp.sweep.plan import plan_from
 from kmemexp.workload import build, stream
 
 BATCHES = 25

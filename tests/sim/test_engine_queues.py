@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from sim.timed_machine import Bench, bench
 
-from kmemexp import wiring
+from kmemexp.boot import wiring
 from kmemexp.errors import ConfigError
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import interrupts as ir
-from kmemexp.timed_lane import LOWER, quantile
+from kmemexp.lane.latency import LOWER, quantile
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import interrupts as ir
 
 SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
 SECOND = 10**9

@@ -12,10 +12,10 @@ import pytest
 from sim.test_engine_queues import assert_books_balance
 from sim.timed_machine import Bench, bench
 
-from kmemexp import wiring
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import machine as mc
-from kmemexp.timed_lane import LOWER
+from kmemexp.boot import wiring
+from kmemexp.lane.latency import LOWER
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import machine as mc
 
 UNIT = 1_000  # ns
 NEVER_AGAIN = 10**15  # ns

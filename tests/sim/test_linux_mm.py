@@ -5,14 +5,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.compose import MAP_NAMES
 from kmemexp.sim import slots
 from kmemexp.sim.arenas import buddy, linux_mm, vmap
+from kmemexp.sim.maps import DIRECT, MAP_NAMES
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
 from tests.sim.naive_buddy import NaiveZone
 from tests.sim.naive_vmap import NaiveVmap
 
-DIRECT = linux_mm.DIRECT_MAP
 EXEC = MAP_NAMES.index("exec_map")
 RAM, SUBMAP, PAGES = 2048, 600, 6000
 

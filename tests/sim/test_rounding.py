@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hand import Hand
 
-from kmemexp import plugins
+from kmemexp.parts import outside as plugins
 from kmemexp.sim import slots as s
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_allocator" / "allocators" / "eager_slab.py"

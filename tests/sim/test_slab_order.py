@@ -7,7 +7,7 @@ from hypothesis import strategies as h
 
 from kmemexp import testing
 from kmemexp.sim import slots as s
-from kmemexp.sim.slab_order import FULLEST, LOWEST, NIL, insert
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, NIL, insert
 
 NEXT, PREV, ROOM = COLUMNS = 2, 0, 1
 MANY = 12

@@ -6,10 +6,10 @@ from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KIB, MIB = 1 << 10, 1 << 20
 KMALLOC = layout.KMALLOC_SIZES

@@ -12,8 +12,8 @@ from naive_slub import Cache, NaiveSlub
 from kmemexp import testing
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.slub import slabs as u
-from kmemexp.sim.slab_order import FULLEST, LOWEST
 
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4

@@ -11,7 +11,8 @@ from naive_stale import PAGE, NaiveStale
 from small_cell import LOAD, cell
 
 import kmemexp
-from kmemexp import compose, lane
+from kmemexp.boot import machine as compose
+from kmemexp.lane import simulate as lane
 from kmemexp.metrics import INDEX
 from kmemexp.sim import slots as s
 from kmemexp.sim import stale

@@ -13,12 +13,12 @@ from naive_uma import NaiveUma
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import moves
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KVA = 1 << 26
 PAGE = s.PAGE

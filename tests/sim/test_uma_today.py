@@ -11,12 +11,12 @@ from naive_uma_today import NaiveUma
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma_today as uma
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import FULLEST, LOWEST, OWN
 
 KVA = 1 << 26
 PAGE = s.PAGE

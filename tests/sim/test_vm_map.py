@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import map_entries as me
 from kmemexp.sim import slots
 from kmemexp.sim.arenas import vm_map
+from kmemexp.sim.arenas._shared import map_entries as me
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from tests.sim.naive_map import FixedSupply, NaiveSystem, ReserveSupply
 

@@ -6,20 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp import jit, timed, wiring
-from kmemexp.sim import asking, engine, replay, slots
-from kmemexp.sim import contexts as cx
-from kmemexp.sim import machine as mc
+from kmemexp import jit
+from kmemexp.boot import layout, timed, wiring
+from kmemexp.lane.latency import MIDDLE, histograms
+from kmemexp.sim import asking, replay, slots
 from kmemexp.sim import probes as a
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas import vm_map
-from kmemexp.timed_lane import MIDDLE, histograms
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import loop as engine
+from kmemexp.sim.engine import machine as mc
 
 
 class Bench(NamedTuple):
     """A machine on which a test runs programs. All times in ns."""
 
-    wired: wiring.Wired
+    wired: layout.Wired
     world: replay.World
     stream: mc.Stream
     drive: Callable
@@ -33,7 +35,7 @@ class Bench(NamedTuple):
         return self.drive(self.world, self.m, self.stream, until, 1 << 60)
 
     def count(self, name: str) -> int:
-        """A counter or global of sim.machine by name, such as "N_DEADLOCKS"."""
+        """A counter or global of the machine by name, such as "N_DEADLOCKS"."""
         return int(self.m[getattr(mc, name)])
 
     def histogram(self, name: str) -> np.ndarray:
@@ -79,7 +81,7 @@ def bench(w: wiring.Wiring, *, kva_bytes: int = 1 << 24, kinds: dict[str, tuple[
     routes = np.zeros((timed.SERVERS, mc.RT_COUNT), np.int64)
     routes[:, mc.RT_HOME] = number["map"]
     routes[:, mc.RT_LOCK :] = number["none"]
-    wired = wiring.build(w, routes=routes, maps=[number["map"]], kinds=rows,
+    wired = layout.build(w, routes=routes, maps=[number["map"]], kinds=rows,
                          kind_number={name: k for k, name in enumerate(kinds)})  # fmt: skip
     empty = absent.init(absent.Params(), kva_bytes=4096, cpus=1, map_number=0, items=(), bases=())
     arena = vm_map.init(vm_map.Params(), kva_bytes=kva_bytes, cpus=w.cpus, maps=1)

@@ -13,13 +13,13 @@ import pytest
 from sweep_fakes import FakePlan, make_cells
 
 from kmemexp.errors import ConfigError, InputError
+from kmemexp.store.schema import DONE, FAILED, SCHEMAS
+from kmemexp.store.store import Store
 from kmemexp.sweep import execute as execute_module
 from kmemexp.sweep import runners
 from kmemexp.sweep.execute import Outcome, execute
 from kmemexp.sweep.runners import Finished
 from kmemexp.sweep.runners.serial import Runner as SerialRunner
-from kmemexp.sweep.schema import DONE, FAILED, SCHEMAS
-from kmemexp.sweep.store import Store
 from kmemexp.sweep.worker import simulate_plan
 
 HERE = Path(__file__).parent

@@ -11,10 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kmemexp import config
-from kmemexp.cell import canonical, cell_key
+from kmemexp.config import files
+from kmemexp.config.cell import canonical, cell_key
 from kmemexp.errors import ConfigError, InputError, TraceError
-from kmemexp.sweep.plan import plan_from
+from kmemexp.plan.plan import plan_from
 from kmemexp.workload.build import build
 
 DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
@@ -340,7 +340,7 @@ def test_store_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert one("store.root=here").root == str(tmp_path / "here" / "adhoc")
     assert one("store.root=s3://bucket/run1").root == "s3://bucket/run1/adhoc"
-    assert config.conf_dir().is_dir()
+    assert files.conf_dir().is_dir()
 
 
 MISTAKES = [

@@ -14,10 +14,10 @@ import pytest
 from sweep_fakes import FakePlan, make_cells
 
 from kmemexp.errors import InputError
+from kmemexp.store.schema import FAILED, SCHEMAS
+from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute
 from kmemexp.sweep.runners import Runner
-from kmemexp.sweep.schema import FAILED, SCHEMAS
-from kmemexp.sweep.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kmemexp.sweep import stats
+from kmemexp.report import stats
 
 # Law and Kelton's two inventory policies: independent runs, so that pairing loses.
 A = np.array([126.97, 124.31, 126.68, 122.66, 127.23])

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from sweep_fakes import SIMULATE, make_cells
 
 from kmemexp.errors import StoreError
-from kmemexp.sweep import batches, parts, store, worker
-from kmemexp.sweep.schema import DONE, FAILED, SCHEMAS
-from kmemexp.sweep.store import Store
+from kmemexp.store import files as parts
+from kmemexp.store import store
+from kmemexp.store.schema import DONE, FAILED, SCHEMAS
+from kmemexp.store.store import Store
+from kmemexp.sweep import batches, worker
 
 MUTATORS = ("put", "rename", "delete")
 

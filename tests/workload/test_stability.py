@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import kmemexp
-from kmemexp.config import conf_dir
+from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
 from kmemexp.sim.slots import C_ZONE
 from kmemexp.workload import seeds, stability

@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_unmap, ask_wired
-from kmemexp.sim.dfly_slab_layout import (
+from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     CHUNK,
     MIN_CHUNK_SHIFT,
     MIN_CHUNK_SIZE,
@@ -40,8 +39,9 @@ from kmemexp.sim.dfly_slab_layout import (
     layout,
     zone_size,
 )
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, check_order, insert
+from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import FULLEST, check_order, insert
 from kmemexp.sim.slots import (
     AGAIN,
     C_MALLOC,

@@ -15,7 +15,7 @@ ON_DEMAND  what 25 August 2003 would have come to with kmapentzone gone and rese
          which is locked by the operation itself (RECURSES).
 
 Addresses are offsets from VM_MIN_KERNEL_ADDRESS, and alignment is that of the offset. The list of entries itself, with
-searching, merging and splitting, is `sim.map_entries`.
+searching, merging and splitting, is `_shared.map_entries`.
 
 Left out: locks and in-transition entries, protection and inheritance (all alike in kernel maps), the extra lookup after
 pmap_growkernel, shortage of physical pages, entries of user maps (which share mapentzone with RESERVE), and mapentzone
@@ -29,7 +29,7 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
-from kmemexp.sim.map_entries import (
+from kmemexp.sim.arenas._shared.map_entries import (
     ATTR,
     AVAIL,
     END,

@@ -13,8 +13,6 @@ from kmemexp.workload.traces.track import Rows
 
 Progress = Callable[[int], None]
 COLUMNS = dict(zip(sc.SCHEMA.names, Rows._fields, strict=True))  # column -> field of Rows
-
-
 BATCH = 1 << 18  # rows of a batch from Parquet
 
 

@@ -29,13 +29,18 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators.dfly_slab import (
-    NIL,
-    OVER_PAGES,
-    ZERO_LENGTH_PTR,
-    members,
-    unmap_oversize,
+from kmemexp.sim.allocators._shared.dfly_slab_layout import (
+    MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
+    NZONES,
+    ZALLOC_MAX_ZONE_SIZE,
+    ZALLOC_MIN_ZONE_SIZE,
+    ZALLOC_ZONE_LIMIT,
+    zone_index,
+    zone_size,
 )
+from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators.dfly_slab import NIL, OVER_PAGES, ZERO_LENGTH_PTR, members, unmap_oversize
 from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     CHUNK,
     FREE_OVER,
@@ -61,18 +66,7 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     take,
 )
 from kmemexp.sim.asking import ask_unmap, ask_wired
-from kmemexp.sim.dfly_slab_layout import (
-    MIN_CHUNK_SHIFT,
-    MIN_CHUNK_SIZE,
-    NZONES,
-    ZALLOC_MAX_ZONE_SIZE,
-    ZALLOC_MIN_ZONE_SIZE,
-    ZALLOC_ZONE_LIMIT,
-    zone_index,
-    zone_size,
-)
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     AGAIN,
     C_MALLOC,

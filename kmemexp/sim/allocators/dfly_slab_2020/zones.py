@@ -3,9 +3,9 @@
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SHIFT, NZONES, ZALLOC_MAX_ZONE_SIZE
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
 from kmemexp.sim.allocators.dfly_slab import NIL
-from kmemexp.sim.dfly_slab_layout import MIN_CHUNK_SHIFT, NZONES, ZALLOC_MAX_ZONE_SIZE
-from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import DONE, R_ADDR, R_CPU, R_GRANTED, R_WORK
 
 # Columns of State.klass: the table of zoneindex().

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators.illumos_kmem import layout as layout
+from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.allocators.illumos_kmem.calls import BEGIN, hand_out
 from kmemexp.sim.allocators.illumos_kmem.consolidator import T_COLUMNS

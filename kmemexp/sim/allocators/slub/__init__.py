@@ -38,7 +38,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.slub import layout as layout
+from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.allocators.slub.sheaf_frees import sheaf_free, to_slab
 from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
@@ -60,7 +61,6 @@ from kmemexp.sim.allocators.slub.slabs import (
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,

@@ -7,7 +7,7 @@ Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free ob
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slab_order import FULLEST, insert
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
 from kmemexp.sim.slots import LOCK_SHIFT, PAGE_SHIFT, R_LOCK, R_WORK
 
 NIL = -1

@@ -42,6 +42,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma.moves import BEGIN, CLUSTER_SHIFT, MALLOC_UNIT, MCLBYTES, MSIZE, wanted
@@ -49,7 +50,6 @@ from kmemexp.sim.allocators.uma.slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,

@@ -7,8 +7,8 @@ of a list + 1, word b + 1 its count, word b + 2 its entries, words b + 3 … its
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
 from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
-from kmemexp.sim.slab_order import FULLEST, insert
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT, R_WORK
 
 NIL = -1

@@ -32,7 +32,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators.uma_today import keg as keg
+from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import (
     BEGIN,
@@ -48,7 +49,6 @@ from kmemexp.sim.allocators.uma_today.slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
-from kmemexp.sim.slab_order import check_order
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,

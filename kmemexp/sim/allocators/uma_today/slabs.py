@@ -8,7 +8,7 @@ holds it), word b + 1 its count and its entries << 16, words b + 2 … its items
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.slab_order import FULLEST, insert
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
 from kmemexp.sim.slots import PAGE_SHIFT
 
 NIL = -1

@@ -39,9 +39,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import segments as g
 from kmemexp.sim import slots
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
+from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.slots import ATTR_SINGLE, NO_ENTRY, PAGE, PAGE_SHIFT
 

@@ -1,7 +1,7 @@
 """FreeBSD's vmem_xalloc, vmem_xfree, imports, tags and quantum caches; `st` is the State of `arenas.vmem`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import segments as g
+from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.slots import ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE, PAGE_SHIFT
 
 BEST_FIT, FIRST_FIT, NEXT_FIT = range(3)

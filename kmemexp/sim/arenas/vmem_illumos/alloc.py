@@ -1,7 +1,7 @@
 """Segments, tags and imports of illumos' vmem; `st` is the State of `arenas.vmem_illumos`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import segments as g
+from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos.layout import MINFREE, POPULATE_RESERVE
 from kmemexp.sim.slots import NO_SPACE, PAGE
 

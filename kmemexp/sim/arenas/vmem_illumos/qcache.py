@@ -9,7 +9,7 @@ holds the beginning of one at most; `tree` finds the first slab of a cache by ce
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import segments as g
+from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos.alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
 from kmemexp.sim.slots import NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 

@@ -1,0 +1,27 @@
+"""What happens by the clock in a lane beside its operations: the allocators' own upkeep, and a policy's (conf/policy/).
+
+A policy may ask the allocators to give back what they can spare every `trim_s` seconds, or look at kernel_map every
+`watch_s` seconds and ask them only when its largest free run is below `floor_bytes`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+TICK, TRIM, WATCH = range(3)
+
+
+class Duty(NamedTuple):
+    """Something that recurs."""
+
+    what: int  # TICK, TRIM or WATCH
+    place: int  # TICK: of the allocator
+    every_ns: int
+
+
+def duties(ticks: tuple[int, ...], policy: Mapping) -> list[Duty]:
+    """List what recurs: the ticks of the allocators, by place, and a policy's trimming and watching."""
+    found = [Duty(TICK, place, ns) for place, ns in enumerate(ticks) if ns]
+    for what, key in ((TRIM, "trim_s"), (WATCH, "watch_s")):
+        if ns := round(policy.get(key, 0) * 1e9):
+            found.append(Duty(what, 0, ns))
+    return found

@@ -1,0 +1,119 @@
+"""Sources of interrupts and their programs, as the configuration writes them: words, and what makes them impossible.
+
+Cheap to import: a plan checks every source before anything is compiled.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kmemexp.errors import ConfigError
+from kmemexp.parts.lock_spec import CLASSES
+from kmemexp.sim.engine.programs import ARRIVALS, ITEMS, LAWS
+from kmemexp.sim.slots import F_HARD, F_INTERRUPT, F_NOWAIT, F_RESERVE, F_SOFT
+from kmemexp.values import known
+from kmemexp.workload.stream import CLASS_NAMES
+
+OWN_ITEMS = ("tend", "watch")  # of a program: the machine's own
+MODES = {"task": 0, "soft": 1, "device": 2, "fast": 3}
+"""Modes of a source: the kinds of context that they are (sim.engine.contexts)."""
+PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
+"""Priorities of DragonFly, August 2003: thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
+ROUTES = ("each", "spread")
+FLAGS = {
+    "wait": 0,
+    "nowait": F_NOWAIT,
+    "reserve": F_RESERVE,
+    "intwait": F_RESERVE | F_INTERRUPT,
+    "intnowait": F_NOWAIT | F_RESERVE | F_INTERRUPT,
+}
+"""How a program's allocation may wait: M_WAITOK, M_NOWAIT, M_USE_RESERVE, M_INTWAIT, M_INTNOWAIT."""
+LEVEL_FLAGS = {"task": 0, "soft": F_SOFT, "device": F_SOFT, "fast": F_HARD}
+"""Flags of an operation by the mode of the source whose program it is in."""
+
+KEYS = {
+    "mode": "mode", "law": "law", "rate_hz": "rate_hz", "period_ns": "period_ns", "burst": "burst", "gap_ns": "gap_ns",
+    "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
+    "scales": "", "locks": "",
+}  # fmt: skip
+"""Keys of a source, and what they are called in wiring.Source. `scales`: its rate follows interrupts.rate_hz; `locks`:
+locks of its own, by name.
+"""
+NUMBERS = ("rate_hz", "period_ns", "burst", "gap_ns", "priority")
+
+
+def check(sources: Mapping[str, Any]) -> None:
+    """Raise ConfigError, with the key, for the first thing that is wrong with the sources of a configuration."""
+    for name, source in sources.items():
+        if source:  # null or {} takes a source of another file away
+            _check_source(f"interrupts.sources.{name}", source, sources)
+
+
+def _check_source(where: str, source: Any, sources: Mapping[str, Any]) -> None:
+    if not isinstance(source, Mapping):
+        raise ConfigError(f"{where}: must be a mapping, not {source!r}")
+    for key in source:
+        known(where, "key", key, KEYS)
+    if "mode" not in source:
+        raise ConfigError(f"{where}.mode: is missing; there are {', '.join(MODES)}")
+    known(where, "mode", source["mode"], MODES)
+    known(where, "law", source.get("law", "none"), ARRIVALS)
+    if source.get("class"):
+        known(where, "class", source["class"], CLASSES)
+    route = source.get("route", 0)
+    if isinstance(route, bool) or not isinstance(route, int | str):
+        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(ROUTES)}")
+    if isinstance(route, str):
+        known(where, "route", route, ROUTES)
+    for key in NUMBERS:
+        value = source.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise ConfigError(f"{where}.{key}={value}: must be a number of at least 0")
+    if source.get("law", "none") != "none" and not (source.get("rate_hz") or source.get("period_ns")):
+        raise ConfigError(f"{where}.rate_hz: is missing, but law={source['law']} needs it (or period_ns)")
+    if not isinstance(source.get("program", []), list):
+        raise ConfigError(f"{where}.program: must be a list of items such as {{work: 3000}}")
+    arrives = source.get("law", "none") != "none"
+    for i, item in enumerate(source.get("program", [])):
+        _check_item(f"{where}.program[{i}]", item, sources)
+        if arrives and "sleep" in item:
+            raise ConfigError(
+                f"{where}.program[{i}].sleep: what has arrivals (law={source['law']}) has no timer to sleep by; "
+                "use a task without a law"
+            )
+
+
+def _check_item(where: str, item: Any, sources: Mapping[str, Any]) -> None:
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise ConfigError(f"{where}: must be one item such as {{work: 3000}}, not {item!r}")
+    ((verb, value),) = item.items()
+    known(where, "item", verb, [name for name in ITEMS[1:] if name not in OWN_ITEMS])
+    if verb in ("work", "sleep"):
+        _check_duration(f"{where}.{verb}", value)
+    elif verb == "alloc":
+        _check_alloc(f"{where}.alloc", value)
+    elif verb in ("raise", "await"):
+        known(where, verb, value, [name for name, source in sources.items() if source])
+    elif verb == "io":
+        name = known(f"{where}.io", "source", value.get("source"), [name for name, source in sources.items() if source])
+        if sources[name].get("law", "none") != "none":
+            raise ConfigError(f"{where}.io.source={name}: has arrivals of its own; name a source without a law")
+
+
+def _check_duration(where: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        known(where, "law", value.get("law", "fixed"), LAWS)
+        value = value.get("ns")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ConfigError(f"{where}={value}: must be a number of ns, or {{law: …, ns: …}}")
+
+
+def _check_alloc(where: str, kind: Any) -> None:
+    if not isinstance(kind, Mapping):
+        raise ConfigError(f"{where}: must be a mapping, with kind, class and bytes")
+    for key in ("kind", "class", "bytes"):
+        if key not in kind:
+            raise ConfigError(f"{where}.{key}: is missing")
+    known(where, "class", kind["class"], CLASS_NAMES)
+    known(where, "flags", kind.get("flags", "wait"), FLAGS)
+    if isinstance(kind["bytes"], bool) or not isinstance(kind["bytes"], int) or kind["bytes"] < 1:
+        raise ConfigError(f"{where}.bytes={kind['bytes']}: must be a whole number of at least 1")

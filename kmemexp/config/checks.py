@@ -1,0 +1,154 @@
+"""What makes a value of the configuration impossible.
+
+Each check takes one node of a cell as a plain dict and returns it in normal form (sizes as integers, nothing in it
+that does not change the simulation); ConfigError names the key, the value and what would do.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from kmemexp import metrics
+from kmemexp.boot import sources
+from kmemexp.config.design import maps_node, objects_node
+from kmemexp.errors import ConfigError
+from kmemexp.parts.finding import parts
+from kmemexp.values import at_least, byte_count, one_of, sizes
+from kmemexp.workload import stability
+from kmemexp.workload.check import check
+
+PAGE = 4096
+MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
+MODELS = ("spl", "ithread")
+RUNNERS = ("ray", "serial")
+ON_ERROR = ("skip", "stop")
+
+
+def check_node(node: str, value: Any) -> Any:
+    """Check one node of a cell and return its normal form. Raises ConfigError."""
+    return CHECKS[node](value)
+
+
+def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
+    """Check what belongs to the run and not to a cell: sweep, cluster, store, action. Raises ConfigError."""
+    sweep, cluster = settings["sweep"], settings["cluster"]
+    one_of("action", settings["action"], sorted(actions))
+    one_of("on_error", settings["on_error"], ON_ERROR)
+    one_of("cluster.runner", cluster["runner"], RUNNERS)
+    if not re.fullmatch(r"local|auto|ray://.+|[\w.-]+:\d+", str(cluster["address"])):
+        raise ConfigError(f"cluster.address={cluster['address']}: must be local, auto, host:port or ray://host:port")
+    for key in ("num_cpus", "window"):
+        if cluster[key] is not None:
+            at_least(f"cluster.{key}", cluster[key], 1)
+    if not cluster["batch_s"] > 0:
+        raise ConfigError(f"cluster.batch_s={cluster['batch_s']}: must be above 0 seconds")
+    if settings["max_failures"] is not None:
+        at_least("max_failures", settings["max_failures"], 1)
+    at_least("sweep.reps.max", sweep["reps"]["max"], 1)
+    for name in sweep["metrics"]:
+        one_of("sweep.metrics", name, metrics.NAMES)
+    if sweep["name"] is not None and not re.fullmatch(r"\w[\w.-]*", sweep["name"]):
+        raise ConfigError(f"sweep.name={sweep['name']!r}: names a folder; use letters, digits, '_', '-' and '.'")
+    if not settings["store"]["root"]:
+        raise ConfigError("store.root: is empty; give a folder or a URI")
+
+
+def _design(design: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": design["name"]}
+
+
+def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
+    cpus = at_least("machine.cpus", machine["cpus"], 1)
+    if cpus > MAX_CPUS:
+        raise ConfigError(f"machine.cpus={cpus}: must be at most {MAX_CPUS}")
+    sizes = {key: byte_count(f"machine.{key}", machine[key]) for key in ("ram_bytes", "kva_bytes")}
+    for key, size in sizes.items():
+        if size < PAGE or size % PAGE:
+            raise ConfigError(f"machine.{key}={machine[key]}: must be a multiple of the page, {PAGE} bytes, and not 0")
+    domains = at_least("machine.domains", machine["domains"], 1)
+    if domains > cpus:
+        raise ConfigError(f"machine.domains={domains}: there are only {cpus} CPUs (machine.cpus)")
+    threads = at_least("machine.threads", machine["threads"], 1)
+    return {"cpus": cpus, "threads": threads, "domains": domains} | sizes
+
+
+def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
+    one_of("interrupts.model", interrupts["model"], MODELS)
+    one_of("interrupts.would_sleep", interrupts["would_sleep"], ("block", "panic"))
+    one_of("interrupts.on_deadlock", interrupts["on_deadlock"], ("stop", "continue"))
+    at_least("interrupts.depth", interrupts["depth"], 1)
+    at_least("interrupts.queue", interrupts["queue"], 1)
+    if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:
+        raise ConfigError(f"interrupts.rate_hz={interrupts['rate_hz']}: must be above 0, or null for the sources' own")
+    sources.check(interrupts["sources"])
+    if interrupts["clock_allocates"] and not interrupts["sources"].get("clock"):
+        raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
+    return {**interrupts}
+
+
+def _cost(cost: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in cost.items():
+        if key.endswith("_ns") and not 0 <= value < 1e12:
+            raise ConfigError(f"cost.{key}={value}: must be 0 to 1e12 ns")
+    if cost["name"] == "none":
+        return {"name": "none"}
+    at_least("cost.socket_cpus", cost["socket_cpus"], 1)
+    return dict(cost)
+
+
+def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    if not memory["limited"]:
+        return {"limited": False}
+    for key in ("user_ratio", "cache_ratio"):
+        if not 0 <= memory[key] <= 1:
+            raise ConfigError(f"memory.{key}={memory[key]}: is a share, 0 to 1")
+    if memory["user_ratio"] + memory["cache_ratio"] > 1:
+        raise ConfigError("memory.user_ratio and memory.cache_ratio are together more than 1")
+    for key, low in (("cluster", 1), ("scan_ns", 0), ("io_ns", 0)):
+        at_least(f"memory.{key}", memory[key], low)
+    if not memory["fault_hz"] >= 0:
+        raise ConfigError(f"memory.fault_hz={memory['fault_hz']}: must be at least 0")
+    return dict(memory)
+
+
+def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
+    workload = sizes("workload", workload)
+    check(workload)
+    if workload["source"] == "trace":
+        from kmemexp.workload.traces import library  # noqa: PLC0415 (only a trace needs it)
+
+        # A cell is known by what its trace holds: another recording under the same name is another cell.
+        name = workload["trace"]
+        place = name if name in library.names() else str(library.path_of(name).resolve())
+        workload = {**workload, "trace": place, "digest": library.digest(name)}
+    return workload
+
+
+def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
+    floor = at_least("policy.floor_bytes", byte_count("policy.floor_bytes", policy["floor_bytes"]), 0)
+    for key in ("trim_s", "watch_s"):
+        if not 0 <= policy[key] < 1e9:
+            raise ConfigError(f"policy.{key}={policy[key]}: must be 0 to 1e9 seconds")
+    if (floor > 0) != (policy["watch_s"] > 0):
+        raise ConfigError("policy.watch_s and policy.floor_bytes: a floor is watched, a watch needs a floor: set both")
+    known = (*parts("allocators"), *parts("arenas"))
+    for name in policy["parts"]:
+        one_of("policy.parts", name, known)
+    return {**policy, "floor_bytes": floor}
+
+
+def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    least = {"points": 1, "snapshots": 0, "bins": 1}
+    return {key: at_least(f"sample.{key}", sample[key], low) for key, low in least.items()}
+
+
+def _seed(seed: int) -> int:
+    return at_least("seed", seed, 0)
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": maps_node, "memory": _memory,
+    "objects": objects_node, "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
+    "policy": _policy, "stability": stability.node,
+}  # fmt: skip
+"""One for each of cell.NODES."""

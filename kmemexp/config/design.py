@@ -1,0 +1,108 @@
+"""Checks of what a design is made of: maps and object allocators exist, can do what is asked, and fit into the KVA."""
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kmemexp.errors import ConfigError
+from kmemexp.parts import outside as plugins
+from kmemexp.parts.finding import SERVED, parts, serves, sets_aside
+from kmemexp.sim import sizing
+from kmemexp.values import at_least, byte_count, close, one_of, size_text
+
+LAYOUTS = ("split", "unified", "direct")
+ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
+MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
+PLACES = 3  # object allocators of a design
+
+
+def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the maps of a design and return them in normal form."""
+    one_of("maps.layout", maps["layout"], LAYOUTS)
+    one_of("maps.entries", maps["entries"], ENTRIES)
+    one_of("maps.arena", maps["arena"], parts("arenas"))
+    one_of("maps.lock", maps["lock"], MAP_LOCKS)
+    for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
+        for name in maps[key]:
+            one_of(f"maps.{key}", name, known)
+    arena, given = maps["arena"], maps["params"]
+    for name in given:
+        one_of("maps.params", name, parts("arenas"))
+    return (
+        maps
+        | {
+            "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
+            "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
+            "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
+            "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
+        }
+        | _code("arenas", [arena])
+    )
+
+
+def _code(room: str, names: Iterable[str]) -> dict[str, Any]:
+    """Digests of parts from outside the package, by which their cells are known; nothing for built-in ones."""
+    found = plugins.code_of(room, names)
+    for name in found:
+        plugins.load(room, name)
+    return {"code": found} if found else {}
+
+
+def objects_node(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Allocators must exist; parameters of allocators that serve nothing here are dropped."""
+    for place in SERVED:
+        name = objects[place]
+        one_of(f"objects.{place}", name, parts("allocators"))
+        _code("allocators", [name])
+        if place not in (can := serves(name)):
+            raise ConfigError(f"objects.{place}={name}: {name} serves {', '.join(can) or 'nothing'} only")
+    for kind, name in objects["kinds"].items():
+        one_of(f"objects.kinds.{kind}", name, parts("allocators"))
+    for name in objects["params"]:
+        one_of("objects.params", name, parts("allocators"))
+    used = {objects[place] for place in SERVED} | set(objects["kinds"].values())
+    if len(used) > PLACES:
+        raise ConfigError(f"objects: {', '.join(sorted(used))}: a design has at most {PLACES} different allocators")
+    params = {
+        name: _params("objects", "allocators", name, given)
+        for name, given in objects["params"].items()
+        if name in used and given
+    }
+    locks = {name: str(spec) for name, spec in objects["locks"].items() if name in used}
+    chosen = {place: objects[place] for place in SERVED}
+    chosen |= {"kinds": dict(objects["kinds"]), "params": params, "locks": locks}
+    return chosen | _code("allocators", used)
+
+
+def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
+    known = importlib.import_module(f"kmemexp.sim.{room}.{part}").Params._fields
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{node}.params.{part}={given}: must name parameters; there are {', '.join(known) or 'none'}")
+    values = {}
+    for name, value in given.items():
+        key = f"{node}.params.{part}.{name}"
+        if name not in known:
+            raise ConfigError(f"{key}: no such parameter{close(name, known)}; there are {', '.join(known) or 'none'}")
+        values[name] = at_least(key, byte_count(key, value), 0)
+    return values
+
+
+def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kinds: Any) -> None:
+    """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
+    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    carved = sizing.reservations(
+        sized, network_zones=sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
+    )
+    if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
+        size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
+        raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
+
+
+def check_policy(policy: Mapping[str, Any], maps: Mapping[str, Any], objects: Mapping[str, Any], design: str) -> None:
+    """Refuse a policy for a design that has none of the parts to which it means something."""
+    used = {objects[place] for place in SERVED} | set(objects["kinds"].values()) | {maps["arena"]}
+    if policy["parts"] and used.isdisjoint(policy["parts"]):
+        raise ConfigError(
+            f"policy={policy['name']}: does nothing for design={design}, which is made of {', '.join(sorted(used))}; "
+            f"it is for designs with {' or '.join(policy['parts'])}. In a sweep, leave the pair out (exclude)"
+        )

@@ -1,0 +1,312 @@
+"""The configuration: its schema for Hydra's ConfigStore, where its files are, and what makes a value impossible.
+
+Each check takes one node of a cell as a plain dict and returns it in normal form (sizes as integers, nothing in it
+that does not change the simulation); ConfigError names the key, the value and what would do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from kmemexp.config.cell import NODES
+from kmemexp.errors import ConfigError
+from kmemexp.sim import sizing
+from kmemexp.values import byte_count, close
+
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+"""What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
+HYDRA_NOISE = ("object_type=", "reference_type=")
+DEFAULT_METRICS = (
+    "map_external_frag_mean_ratio",
+    "map_largest_run_min_bytes",
+    "malloc_headroom_min_bytes",
+    "alloc_failures_count",
+    "total_frag_mean_ratio",
+    "held_peak_bytes",
+)
+
+
+@dataclass
+class Design:
+    """A complete kernel memory system; its file in conf/design/ selects the parts."""
+
+    name: str = MISSING
+    title: str = ""
+    about: str = ""  # what it is, in a sentence or two
+
+
+@dataclass
+class Maps:
+    """How KVA is divided, who places in it, and where map entries come from."""
+
+    layout: str = MISSING
+    arena: str = MISSING
+    entries: str = MISSING
+    image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
+    lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
+    submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
+    reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
+    reclaim: bool = False  # without a clock: a map without room makes the allocators give back what they can spare
+    params: dict[str, Any] = field(default_factory=dict)  # by arena
+
+
+@dataclass
+class Objects:
+    """Which allocator serves malloc(9), zones and mbufs, and what differs from their defaults."""
+
+    malloc: str = MISSING
+    zone: str = MISSING
+    mbuf: str = MISSING
+    kinds: dict[str, str] = field(default_factory=dict)  # allocators of single kinds, by the kind's name
+    params: dict[str, Any] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)  # by allocator, instead of its own
+
+
+@dataclass
+class Interrupts:
+    """What interrupts do to whatever they interrupt, and which there are (conf/interrupts/)."""
+
+    model: str = MISSING  # spl | ithread
+    nested: bool = True  # an interrupt thread may preempt another one
+    big_lock: bool = False
+    would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
+    # stop: the lane ends; continue: the request that closed the circle is refused (one closed by a hand-over stays)
+    on_deadlock: str = "stop"
+    rate_hz: float | None = None  # of the fastest source that scales; the others in proportion
+    clock_allocates: bool = False  # claim C3: the clock's fast interrupt allocates a little
+    depth: int = 32  # interrupts that wait for their handler before they are lost
+    queue: int = 64  # objects that a program's queue holds; one more is freed at once
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Cost:
+    """What operations cost (conf/cost/); `none`: the driver without a clock."""
+
+    name: str = MISSING
+    socket_cpus: int = 1
+    alloc_ns: float = 0
+    free_ns: float = 0
+    item_ns: float = 0
+    spl_ns: float = 0
+    critical_ns: float = 0
+    lock_ns: float = 0
+    move_near_ns: float = 0
+    move_far_ns: float = 0
+    switch_ns: float = 0
+    interrupt_ns: float = 0
+    ipi_send_ns: float = 0
+    ipi_ns: float = 0
+    ipi_cpu_ns: float = 0
+    map_ns: float = 0
+    walk_ns: float = 0
+    page_ns: float = 0
+    shootdown_ns: float = 0
+    shootdown_cpu_ns: float = 0
+    shootdown_page_ns: float = 0
+
+
+@dataclass
+class Memory:
+    """Physical memory (conf/memory/)."""
+
+    limited: bool = False
+    user_ratio: float = 0.9
+    cache_ratio: float = 0.02
+    fault_hz: float = 0.0
+    cluster: int = 16
+    scan_ns: int = 20000
+    io_ns: int = 8_000_000
+    sleep_locked: bool = False
+
+
+@dataclass
+class Policy:
+    """Pro-active action (conf/policy/): what the driver does of itself. What parts do is in objects.params and maps."""
+
+    name: str = "none"
+    parts: list[str] = field(default_factory=list)  # a design needs one of these for the policy to mean anything
+    trim_s: float = 0.0  # the allocators give back what they can spare every so many seconds; 0: never
+    watch_s: float = 0.0  # how often somebody looks at kernel_map's largest run; 0: never
+    floor_bytes: Any = 0  # the largest run below which the allocators then give back what they can spare
+
+
+@dataclass
+class Stability:
+    """Type stability (conf/stability/): who reads an object after it was freed, and what protects the reader."""
+
+    protection: str = "none"
+    kind: str = ""  # the kind of the workload that is watched and protected; none: nothing is
+    grace_s: float = 0.02  # length of a grace period
+    hold_ratio: float = 1.0  # multiplies every reader's hold_s
+    oversample: int = 1  # sets of references that are drawn; one is the kernel's own, the others only look
+    readers: dict[str, Any] = field(default_factory=dict)  # by kind
+
+
+@dataclass
+class Machine:
+    """What the design runs on."""
+
+    cpus: int = MISSING
+    threads: int = 4  # mainline threads per CPU
+    domains: int = 1  # NUMA domains; the CPUs are shared out evenly
+    ram_bytes: Any = MISSING
+    kva_bytes: Any = MISSING
+
+
+@dataclass
+class Sample:
+    """What is recorded while a replica runs."""
+
+    points: int = 96
+    snapshots: int = 8
+    bins: int = 256
+
+
+@dataclass
+class Reps:
+    """How many replicas a cell gets."""
+
+    max: int = 1
+
+
+@dataclass
+class Sweep:
+    """A set of cells: see conf/sweep/ for examples and kmemexp/plan/axes.py for the meaning."""
+
+    name: str | None = None
+    description: str = ""
+    axes: dict[str, Any] = field(default_factory=dict)
+    zip: list[Any] = field(default_factory=list)
+    when: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    reps: Reps = field(default_factory=Reps)
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
+
+
+@dataclass
+class Experiment:
+    """What `+experiment=…` asks for (conf/experiment/)."""
+
+    names: list[str] = field(default_factory=list)  # files in experiments/; * and ? stand for any letters
+    size: str = "default"  # default | full: the overrides of that name in the experiment
+    publish: str | None = None  # folder that gets a copy of the charts and tables
+
+
+@dataclass
+class Cluster:
+    """Where the simulation runs."""
+
+    runner: str = "ray"
+    address: str = "local"  # local | auto | ray://host:port
+    num_cpus: int | None = None  # CPUs to use; null: all
+    window: int | None = None  # batches in flight; null: chosen by the runner
+    batch_s: float = 2.0  # work in one batch, seconds
+
+
+@dataclass
+class Store:
+    """Where results go."""
+
+    root: str = "results"
+
+
+@dataclass
+class Config:
+    """The whole configuration."""
+
+    design: Design = field(default_factory=Design)
+    maps: Maps = field(default_factory=Maps)
+    objects: Objects = field(default_factory=Objects)
+    policy: Policy = field(default_factory=Policy)
+    stability: Stability = field(default_factory=Stability)
+    machine: Machine = field(default_factory=Machine)
+    workload: dict[str, Any] = field(default_factory=dict)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    cost: Cost = field(default_factory=Cost)
+    memory: Memory = field(default_factory=Memory)
+    sample: Sample = field(default_factory=Sample)
+    seed: int = 0
+    sweep: Sweep = field(default_factory=Sweep)
+    experiment: Experiment = field(default_factory=Experiment)
+    cluster: Cluster = field(default_factory=Cluster)
+    store: Store = field(default_factory=Store)
+    action: str = "run"
+    cell: str = ""  # action=explain: beginning of a cell's key
+    replica: int | None = None  # action=explain: which replica; null: the first with a deadlock
+    retry_failed: bool = False
+    on_error: str = "skip"
+    max_failures: int | None = None
+    progress: bool = True
+
+
+def register() -> None:
+    """Make the schema known to Hydra as `base_config`."""
+    schema = OmegaConf.structured(Config)
+    # Hydra closes every dict. These stay open: any parameter of any allocator can be named without a `+`, and a key of
+    # a workload too where the workload is an axis (the default one, of which Hydra knows, may lack it).
+    sweep = schema.sweep
+    for node in (
+        schema.objects.params,
+        schema.objects.kinds,
+        schema.maps.params,
+        schema.objects.locks,
+        schema.workload,
+        schema.interrupts.sources,
+        schema.stability.readers,
+        sweep.axes,
+        sweep.when,
+        sweep.baseline,
+    ):
+        OmegaConf.set_struct(node, False)
+    ConfigStore.instance().store(name="base_config", node=schema, provider="kmemexp")
+
+
+def explanation(error: Exception) -> str:
+    """Put what Hydra says, and what OmegaConf said to it, into one message."""
+    cause = error.__cause__
+    texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
+    return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
+
+
+def type_checked(key: str, values: Sequence[Any]) -> list:
+    """Check values of one key against the schema: sizes and whole floats become integers. Raises ConfigError."""
+    root = key.partition(".")[0]
+    if root not in NODES:
+        known = [f.name for f in fields(Config)]
+        what = "says how to run, not what; it cannot be swept" if root in known else "unknown key"
+        raise ConfigError(f"{key}: {what}{close(root, NODES)}; axes begin with {', '.join(NODES)}")
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    sized = [byte_count(key, v) if isinstance(v, str) and key.endswith("_bytes") else v for v in whole]
+    if root == "workload":  # free in form; its own check comes when a cell is put together
+        return sized
+    schema = OmegaConf.structured(Config)
+    sound: set[type] = set()  # no leaf of the schema takes one value of a type and refuses another; asking is slow
+    checked = []
+    for value in sized:
+        typed = value if type(value) in sound else _typed(schema, key, value)
+        if type(typed) is type(value):
+            sound.add(type(value))
+        checked.append(typed)
+    return checked
+
+
+def _typed(schema: DictConfig, key: str, value: Any) -> Any:
+    try:
+        OmegaConf.update(schema, key, value)
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        parent = OmegaConf.select(schema, key.rpartition(".")[0])
+        known = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+        hint = f"{close(key.rpartition('.')[2], known)}; there are {', '.join(known)}" if known else ""
+        raise ConfigError(f"{key}: unknown key{hint}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
+    if OmegaConf.is_config(OmegaConf.select(schema, key)):
+        raise ConfigError(f"{key}: is a group of keys; sweep over one of them")
+    return OmegaConf.select(schema, key)

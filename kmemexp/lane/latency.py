@@ -1,0 +1,106 @@
+"""What only a clock can tell: latencies, waits, and the counters of the machine."""
+
+import math
+
+import numpy as np
+
+from kmemexp.boot import layout, timed
+from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, QUANTILES
+from kmemexp.sim import probes as a
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import machine as mc
+
+LOWER, UPPER = a.bucket_bounds()
+MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
+
+
+def quantile(hist: np.ndarray, q: float, least: int) -> float:
+    """Quantile of a histogram, ns, within half a bucket (1.6 %); NaN for fewer samples than `least`."""
+    n = int(hist.sum())
+    if n < least:
+        return math.nan
+    rank = min(max(math.ceil(q * n), 1), n)
+    return float(MIDDLE[np.searchsorted(np.cumsum(hist), rank)])
+
+
+def histograms(wired: layout.Wired) -> dict[str, np.ndarray]:
+    """Histogram of everything that has one: operations by context, waits by class of lock, interrupts by source."""
+    table, names = wired.table("hist"), wired.names
+    kinds = ("main", "soft", "device", "fast")
+    found = {f"alloc_{kind}": table[a.H_ALLOC + k] for k, kind in enumerate(kinds)}
+    found |= {f"free_{kind}": table[a.H_FREE + k] for k, kind in enumerate(kinds)}
+    found |= {f"wait_{lock}": table[a.H_WAIT + i] for i, lock in enumerate(names.lock_classes)}
+    base = a.H_WAIT + len(names.lock_classes)
+    for i, source in enumerate(names.sources):
+        found[f"irq_{source}_start"], found[f"irq_{source}_done"] = table[base + 2 * i], table[base + 2 * i + 1]
+    return found
+
+
+def latency_rows(wired: layout.Wired) -> tuple[tuple, ...]:
+    """Rows of the table of latencies: what, count, mean, quantiles (NaN where the samples do not carry them)."""
+    rows = []
+    for name, hist in histograms(wired).items():
+        if n := int(hist.sum()):
+            tails = [quantile(hist, v, LEAST_SAMPLES[q]) for q, v in QUANTILES.items()]
+            rows.append((name, n, float((hist * MIDDLE).sum() / n), *tails))
+    return tuple(rows)
+
+
+def metrics(t: timed.Timed) -> dict[str, float]:
+    """What only a clock can tell, by the names of kmemexp.metrics.TIMED."""
+    m, wired = t.wired.m, t.wired
+    ended = int(m[mc.N_ENDED_AT])
+    spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
+    total = max(int(spent.sum()), 1)
+    done = int(t.world.counters[a.A_OPS])
+    values: dict[str, float] = {
+        "deadlocks_count": m[mc.N_DEADLOCKS],
+        "would_sleep_count": m[mc.N_WOULD_SLEEP],
+        "self_locks_count": m[mc.N_SELF],
+        "lock_reversals_count": m[mc.N_REVERSALS],
+        "blockable_locks_count": m[mc.N_BLOCKABLE],
+        "page_failures_count": m[mc.N_PAGE_FAILURES],
+        "lost_interrupts_count": m[mc.N_LOST],
+        "simulated_ns": ended,
+        "throughput_hz": done / ended * 1e9 if ended else math.nan,
+        "main_ratio": spent[cx.T_MAIN] / total,
+        "interrupt_ratio": spent[[cx.T_SOFT, cx.T_THREAD, cx.T_FAST]].sum() / total,
+        "spin_ratio": spent[cx.T_SPIN] / total,
+        "lock_wait_ratio": m[mc.N_WAIT_NS] / total,
+        "contended_ratio": m[mc.N_CONTENDED] / max(int(m[mc.N_LOCKS]), 1),
+        "locks_count": m[mc.N_LOCKS],
+        "interrupts_count": m[mc.N_INTERRUPTS],
+        "preemptions_count": m[mc.N_PREEMPTIONS],
+        "shootdowns_count": m[mc.N_SHOOTDOWNS],
+        "forwarded_count": m[mc.N_FORWARDED],
+        "memory_waits_count": m[mc.N_SLEPT],
+        "paged_out_count": m[mc.N_DAEMON_PAGES],
+        "free_pages_min_count": m[mc.G_LEAST_FREE] if m[mc.G_LIMITED] else math.nan,
+        "handed_frees_count": m[mc.N_HANDED],
+        "unfinished_count": m[mc.G_LEFT],
+    }
+    values["panics_count"] = t.world.counters[a.A_PANICS] + m[mc.N_PANICS]
+    for name, hist in _latencies(wired).items():
+        for q, v in QUANTILES.items():
+            values[f"{name}_{q}_ns"] = quantile(hist, v, LEAST_SAMPLES[q])
+    return values
+
+
+def _latencies(wired: layout.Wired) -> dict[str, np.ndarray]:
+    """Histograms by the names of metrics.LATENCIES: all sources of a mode together."""
+    hist, names = wired.table("hist"), wired.names
+    found = {name: np.zeros(a.BUCKETS, np.int64) for name in LATENCIES}
+    for verb, row in (("alloc", a.H_ALLOC), ("free", a.H_FREE)):
+        found[f"{verb}_main"] += hist[row]
+        found[f"{verb}_irq"] += hist[row + 1 : row + 4].sum(axis=0)
+    found["lock_wait"] += hist[a.H_WAIT : a.H_WAIT + len(names.lock_classes)].sum(axis=0)
+    base = a.H_WAIT + len(names.lock_classes)
+    first = wired.table("sources")[:, 5]  # interrupts.S_FIRST
+    for i, name in enumerate(names.sources):
+        mode = {cx.SOFT: "soft", cx.THREAD: "device", cx.FAST: "fast"}.get(int(wired.m[first[i] + cx.X_KIND]))
+        if name == "ipi":
+            found["ipi_done"] += hist[base + 2 * i + 1]
+        elif mode:
+            found[f"irq_{mode}_start"] += hist[base + 2 * i]
+            found[f"irq_{mode}_done"] += hist[base + 2 * i + 1]
+    return found

@@ -1,0 +1,61 @@
+"""Run a lane without a clock: play its stream in chunks between samples, with the duties that fall among them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kmemexp.boot.machine import Machine
+from kmemexp.lane.model import Lane, Sampling
+from kmemexp.lane.sampling import memory_metrics, metrics_row, sampled
+from kmemexp.lane.upkeep import Duties, reap
+from kmemexp.metrics import PANICS
+from kmemexp.sim import probes as a
+from kmemexp.sim import stale
+from kmemexp.sim.maps import DIRECT
+from kmemexp.workload.stream import Stream, Watched, columns
+
+CHUNK = 100_000  # operations between two returns to Python
+
+
+def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping | None = None) -> Lane:
+    """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
+    at, upkeep = 0, Duties(machine, stream, policy)
+
+    def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
+        nonlocal at
+        end = stream.count if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
+        at = _play(machine, stream, at, end, time_ns, upkeep)
+        return machine
+
+    span = int(stream.time_ns[-1]) if stream.count else 0
+    seen = sampled(machine, span, sampling, advance)
+    return Lane(
+        replica,
+        metrics_row(memory_metrics(machine, seen.series, seen.measured)),
+        PANICS[machine.world.counters[a.A_PANIC]],
+        seen.series,
+        seen.snapshots,
+    )
+
+
+def _play(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:
+    """Play operations `at` … end-1, which end by `until_ns`, with the duties that fall among them. Returns `end`."""
+    while True:
+        stop, due = upkeep.next(end, until_ns)
+        while at < stop:
+            goal = min(stop, at + CHUNK)
+            at += machine.replay(machine.world, *columns(stream), at, goal)
+            if at < goal:  # a map had no room
+                reap(machine)
+        if not due:
+            return at
+        for duty in due:
+            upkeep.do(duty)
+
+
+def watching(machine: Machine, references: Watched | None, kva_bytes: int) -> Machine:
+    """Give a machine that has just booted the table of what is watched in its stream, if anything is."""
+    if references is None:
+        return machine
+    watch = stale.table(**references._asdict(), kva_bytes=kva_bytes, direct_map=DIRECT)
+    return machine._replace(world=machine.world._replace(watch=watch))

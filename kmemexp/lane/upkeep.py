@@ -1,0 +1,52 @@
+"""What happens by the clock in a lane beside its operations: the allocators' own upkeep, and a policy's."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kmemexp.boot.duties import TICK, TRIM, Duty, duties
+from kmemexp.boot.machine import Machine
+from kmemexp.sim import slots as s
+from kmemexp.sim.maps import KERNEL
+from kmemexp.workload.stream import Stream
+
+
+class Duties:
+    """When duties are due in a stream, which has times only where no load is closed."""
+
+    def __init__(self, machine: Machine, stream: Stream, policy: Mapping | None = None) -> None:
+        timed = stream.count > 0 and bool((np.diff(stream.time_ns) >= 0).all())
+        listed = duties(machine.ticks, policy or {}) if timed else []
+        self._due = {duty: duty.every_ns for duty in listed}
+        self._floor = (policy or {}).get("floor_bytes", 0)
+        self._machine, self._time = machine, stream.time_ns
+
+    def next(self, end: int, until_ns: int) -> tuple[int, list[Duty]]:
+        """Operations to play before the next duties, and these: none until `until_ns`."""
+        time = min(self._due.values(), default=until_ns + 1)
+        if time > until_ns:
+            return end, []
+        now = [duty for duty, due in self._due.items() if due == time]
+        for duty in now:
+            self._due[duty] += duty.every_ns
+        return min(int(np.searchsorted(self._time, time)), end), now
+
+    def do(self, duty: Duty) -> None:
+        """Carry out a duty to its end."""
+        if duty.what == TICK:
+            self._machine.upkeep(self._machine.world, duty.place, s.T_TICK)
+        elif duty.what == TRIM or largest_run(self._machine) < self._floor:
+            reap(self._machine)
+
+
+def reap(machine: Machine) -> None:
+    """Let every allocator give back what it can spare."""
+    for place in range(len(machine.ticks)):
+        machine.upkeep(machine.world, place, s.T_REAP)
+
+
+def largest_run(machine: Machine) -> int:
+    """Bytes of kernel_map's largest hole."""
+    totals = np.zeros(s.M_COUNT, np.int64)
+    machine.observe(machine.world.arena, KERNEL, totals, np.zeros(0))
+    return int(totals[s.M_LARGEST])

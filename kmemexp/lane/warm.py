@@ -1,0 +1,60 @@
+"""Compile what cells need before any of them is simulated."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from kmemexp import jit
+from kmemexp.boot import timed
+from kmemexp.boot.design import allocator_names, design
+from kmemexp.boot.machine import boot
+from kmemexp.lane import timed as timed_lane
+from kmemexp.parts import outside as plugins
+from kmemexp.sim import slots as s
+from kmemexp.sim.maps import KERNEL
+from kmemexp.workload import stability
+from kmemexp.workload.stream import Kinds
+
+
+def warm(configs: Iterable[Mapping], note: Callable[[str], None] = lambda text: None) -> None:
+    """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError.
+
+    Several drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs;
+    `note` is told.
+    """
+    distinct = list({_code(c): c for c in map(stability.routed, configs)}.values())
+    cold = [c for c in distinct if not all(jit.is_cached(driver) for driver in _drivers(c))]
+    workers = min(len(cold), os.cpu_count() or 1)
+    if workers > 1:
+        note(f"compiling {len(cold)} of {len(distinct)} designs, {workers} at a time; the next run finds them compiled")
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(warm_one, cold))
+    for config in distinct:
+        warm_one(config)
+
+
+def _code(config: Mapping) -> tuple:
+    """What decides which compiled code a cell needs."""
+    return allocator_names(config["objects"]), config["maps"]["arena"], timed.is_timed(config)
+
+
+def _drivers(config: Mapping) -> list[Callable]:
+    names, arena, is_timed = _code(config)
+    code = design(names, arena)
+    return [code.replay, code.upkeep, *([timed.driver(names, arena)] if is_timed else [])]
+
+
+def warm_one(config: Mapping) -> None:
+    """Compile what one cell needs, by running it on nothing."""
+    plugins.provide(config)
+    config = stability.routed(config)
+    none = np.zeros(0, np.int32)
+    kinds = Kinds((), none.astype(np.int8), none, none, none)
+    if timed.is_timed(config):
+        timed_lane.warm(config, kinds)
+    machine = boot(config, kinds, 0)
+    machine.upkeep(machine.world, 0, s.T_TICK)
+    machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))

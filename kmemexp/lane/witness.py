@@ -1,0 +1,122 @@
+"""Deadlocks in words: who waits for what, since when, and what led there."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kmemexp.boot import layout
+from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.waitgraph import (
+    W_AT,
+    W_CONTEXT,
+    W_CPU,
+    W_DEADLOCK,
+    W_FOR,
+    W_HELD,
+    W_OP,
+    W_SINCE,
+    W_STAGE,
+    W_STATE,
+    W_TAKEN,
+    W_WAIT,
+)
+
+STAGES = {
+    cx.S_START: "entering", cx.S_NEXT: "running its program", cx.S_BEGIN: "beginning an operation",
+    cx.S_LOCK: "in an allocator", cx.S_STEP: "in an allocator", cx.S_STEPPED: "in an allocator",
+    cx.S_MAP_LOCK: "on its way into a map", cx.S_MAP: "on its way into a map", cx.S_PAGES: "getting pages for a map",
+    cx.S_MAPPED: "in a map", cx.S_DONE: "ending an operation", cx.S_AGAIN: "waking up", cx.S_TOKEN: "waking up",
+    cx.S_RELOCK: "waiting for memory",
+}  # fmt: skip
+EVENTS = {
+    mc.LOG_RAISE: "interrupt raised", mc.LOG_RUN: "handler begins", mc.LOG_TAKE: "takes {lock}",
+    mc.LOG_RELEASE: "releases {lock}", mc.LOG_WAIT: "spins for {lock}, held by {other}",
+    mc.LOG_GRANT: "is given {lock} after {b} ns", mc.LOG_BLOCK: "sleeps for {lock}, held by {other}",
+    mc.LOG_OP: "{verb} begins", mc.LOG_DONE: "{ended} after {b} ns", mc.LOG_MEMORY: "sleeps for memory",
+    mc.LOG_DEADLOCK: "closes the circle: DEADLOCK", mc.LOG_WOULD_SLEEP: "would sleep, which it must not",
+    mc.LOG_SELF: "asks for {lock}, which it holds itself",
+}  # fmt: skip
+
+
+def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
+    """Return what each member of a deadlock holds and wants: one dict per context, in the order of the circle."""
+    rows = wired.table("witness")[: wired.m[mc.N_WITNESS]]
+    return [
+        {
+            "context": who(wired, row[W_CONTEXT]),
+            "cpu": _cpu(wired, row[W_CPU]),
+            "state": ("idle", "running", "preempted", "ready", "blocked", "spinning")[row[W_STATE]],
+            "waits_for": _wait(wired, row),
+            "since_ns": row[W_SINCE] if row[W_STATE] in (cx.BLOCKED, cx.SPINNING) else None,
+            "holds": _lock(wired, row[W_HELD]) if row[W_HELD] >= 0 else None,
+            "holds_since_ns": row[W_TAKEN] if row[W_HELD] >= 0 else None,
+            "doing": STAGES.get(row[W_STAGE], "?"),
+            "operation": row[W_OP] if row[W_OP] >= 0 else None,
+            "at_ns": row[W_AT],
+        }
+        for row in rows[rows[:, W_DEADLOCK] == number].tolist()
+    ]
+
+
+def summary(wired: layout.Wired) -> str:
+    """The first deadlock in one line; empty if there was none."""
+    parts = []
+    for m in members(wired):
+        holds = f" holding {m['holds']}" if m["holds"] else ""
+        parts.append(f"{m['context']} on CPU {m['cpu']}{holds} waits for {m['waits_for']}")
+    return "; ".join(parts)
+
+
+def timeline(wired: layout.Wired, last: int = 40) -> Iterator[str]:
+    """The last events before the end of the run, one line each: time, CPU, context, what happened."""
+    log, count = wired.table("log"), int(wired.m[mc.G_LOG])
+    rows = np.roll(log, -(count % len(log)), axis=0) if count > len(log) else log[:count]
+    for time, event, x, a, b in rows[-last:].tolist():
+        cpu = _cpu(wired, wired.m[x + cx.X_CPU])
+        yield f"{time:>16,} ns  CPU {cpu:<3} {who(wired, x):<20} {_event(wired, event, a, b)}"
+
+
+def who(wired: layout.Wired, x: int) -> str:
+    """Name of a context."""
+    at, _, width = wired.shape["contexts"]
+    return wired.names.contexts[(x - at) // width]
+
+
+def _event(wired: layout.Wired, event: int, a: int, b: int) -> str:
+    values = {"b": f"{b:,}", "verb": "free" if a else "alloc", "ended": "FAILED" if a == 1 else "done"}
+    if event in (mc.LOG_TAKE, mc.LOG_RELEASE, mc.LOG_WAIT, mc.LOG_GRANT, mc.LOG_BLOCK, mc.LOG_SELF):
+        values["lock"] = _lock(wired, a)
+    if event in (mc.LOG_WAIT, mc.LOG_BLOCK):
+        values["other"] = _holder(wired, b)
+    return EVENTS[event].format(**values)
+
+
+def _holder(wired: layout.Wired, place: int) -> str:
+    at, rows, width = wired.shape["contexts"]
+    if at <= place < at + rows * width:
+        return who(wired, place)
+    return f"CPU {_cpu(wired, place)}"
+
+
+def _lock(wired: layout.Wired, place: int) -> str:
+    at, _, width = wired.shape["locks"]
+    return wired.names.locks[(place - at) // width]
+
+
+def _cpu(wired: layout.Wired, place: int) -> int:
+    at, _, width = wired.shape["cpus"]
+    return (place - at) // width
+
+
+def _wait(wired: layout.Wired, row: list[int]) -> str:
+    """What a member waits for, and whom that makes it wait for."""
+    other = f" ({who(wired, row[W_FOR])})" if row[W_FOR] >= 0 else ""
+    if row[W_STATE] in (cx.PREEMPTED, cx.READY):
+        return f"its CPU{other}"
+    wait = row[W_WAIT]
+    if wait >= 0:
+        return _lock(wired, wait) + other
+    return {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work"}.get(
+        wait, "nothing"
+    ) + other

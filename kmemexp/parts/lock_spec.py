@@ -1,0 +1,73 @@
+"""How a part writes its locks ("splhigh", "critical+spin", "sleep+inherit"), and what each spl level covers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kmemexp.errors import ConfigError
+from kmemexp.sim.engine import locks as lk
+from kmemexp.sim.engine import machine as mc
+
+CLASSES = (
+    "tty",
+    "net",
+    "bio",
+    "cam",
+    "clock",
+    "stat",
+    "softtty",
+    "softnet",
+    "softcam",
+    "softvm",
+    "softtq",
+    "softclock",
+)
+"""Classes of interrupts, one bit of an spl mask each (FreeBSD 4 sys/i386/isa/ipl_funcs.c, include/ipl.h)."""
+SOFT_CLASSES = frozenset(name for name in CLASSES if name.startswith("soft"))
+LATE = ("softtq", "softclock")  # blocked by every mask but those of the clocks
+SPL = {
+    "spltty": ("tty", *LATE),
+    "splimp": ("net", *LATE),
+    "splnet": ("softnet", *LATE),
+    "splbio": ("bio", *LATE),
+    "splcam": ("cam", *LATE),
+    "splvm": ("net", "bio", "cam", *LATE),
+    "splsoftclock": ("softclock",),
+    "splstatclock": ("stat",),
+    "splclock": CLASSES,
+    "splhigh": CLASSES,
+}
+"""What each level covers."""
+
+
+def lock_row(spec: str, klass: int) -> np.ndarray:
+    """Build a lock from a text such as "splhigh", "critical+spin", "sleep+inherit" or "spin+ceiling=30"."""
+    kind, mask, critical, inherit, ceiling = mc.SECTION, 0, 0, 0, 0
+    for word in spec.split("+"):
+        if word in SPL:
+            mask |= mask_of(SPL[word])
+        elif word in mc.LOCK_KINDS:
+            kind = mc.LOCK_KINDS.index(word)
+        elif word == "critical":
+            critical = 1
+        elif word == "inherit":
+            inherit = 1
+        elif word.startswith("ceiling="):
+            ceiling = int(word.removeprefix("ceiling="))
+        elif word != "none":
+            known = [*mc.LOCK_KINDS, *SPL, "critical", "inherit", "ceiling=N", "none"]
+            raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
+    return lk.make(kind, mask=mask, critical=critical, inherit=inherit, ceiling=ceiling, klass=klass)
+
+
+def mask_of(classes: Sequence[str]) -> int:
+    """Bits of classes of interrupts."""
+    return sum(1 << CLASSES.index(name) for name in classes)
+
+
+def raised_by(klass: str) -> int:
+    """Mask that a handler of a class runs with under the spl model: its own class, and all soft interrupts."""
+    if not klass:
+        return 0
+    own = SPL.get(f"spl{klass}", (klass,)) if klass in SOFT_CLASSES else (klass,)
+    return mask_of({*own, *LATE} if klass in SOFT_CLASSES else {*own, *SOFT_CLASSES})

@@ -1,0 +1,4 @@
+"""From overrides and sweep files to a table of cells.
+
+May import config, parts, workload.
+"""

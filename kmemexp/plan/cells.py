@@ -1,0 +1,322 @@
+"""The table of cells: what Hydra composes, with the values of scalar axes put in, checked and written as JSON.
+
+Hydra composes at most once per combination of config groups (some 100 ms each); values of other keys are put into
+plain dicts.
+Each distinct form of each node of a cell is checked and written as JSON once, and a cell's canonical JSON is these
+pieces joined: a plan of 20 000 cells takes about a second.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.default_element import ConfigDefault
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kmemexp import values
+from kmemexp.config import checks
+from kmemexp.config import design as design_check
+from kmemexp.config import schema as config
+from kmemexp.config.cell import NODES, canonical, digest, key_of
+from kmemexp.errors import ConfigError, InputError
+from kmemexp.plan import axes
+from kmemexp.plan.axes import Grid
+from kmemexp.workload import stability
+
+
+class Composer:
+    """Hydra's compose for one search path, with errors that name what is wrong."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+        self._hydra: list[str] = []
+        self.options: axes.Options = cache(self._options)
+
+    def with_hydra(self, hydra: Sequence[str]) -> axes.Options:
+        """Take over hydra.* settings (such as hydra.searchpath); returns the lookup of groups under them."""
+        self._hydra = list(hydra)
+        return self.options
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose one configuration. Raises ConfigError with Hydra's own explanation."""
+        try:
+            return self._loader.load_configuration("config", [*self._hydra, *overrides], RunMode.RUN, from_shell=False)
+        except config.COMPOSE_ERRORS as error:
+            raise ConfigError(config.explanation(error)) from error
+
+    def stands_alone(self, group: str, option: str) -> bool:
+        """Tell whether an option's file is plain values for its own node: no package, no defaults of other groups."""
+        found = self._loader.repository.load_config(f"{group}/{option}")
+        if found is None or found.header.get("package"):
+            return False
+        inner = [default for default in found.defaults_list or () if not default.is_self()]
+        # What such a file builds on may not be found by its bare name: then it is another group's.
+        return all(
+            isinstance(default, ConfigDefault) and not default.is_override()
+            and str(default.path) in self._options(group) and self.stands_alone(group, str(default.path))
+            for default in inner
+        )  # fmt: skip
+
+    def _options(self, group: str) -> Sequence[str]:
+        if not re.fullmatch(r"[\w/-]+", group):
+            return ()
+        return tuple(self._loader.get_group_options(group, overrides=self._hydra))
+
+
+class Combo(NamedTuple):
+    """One combination of config groups, composed."""
+
+    nodes: dict[str, Any]  # plain, by node of the cell
+    choices: Mapping[str, str]  # option by group
+    source: DictConfig | None  # the composed configuration where a value refers to another one
+
+
+class Pieces(NamedTuple):
+    """The distinct forms of one node."""
+
+    forms: list[Any]  # in normal form
+    texts: list[str]  # the same as canonical JSON
+    number: np.ndarray  # int64[cells], which form a cell has
+
+
+class Combos:
+    """Composed configurations by the cells' choices of config groups."""
+
+    def __init__(self, composer: Composer, fixed: list[str], groups: list[str], base: DictConfig) -> None:
+        self.groups = groups
+        self._composer, self._fixed = composer, fixed
+        self._base = self._read(base)
+        self._known: dict[tuple, Combo] = {}
+
+    def of(self, grid: Grid, cell: int) -> Combo:
+        """Return the combination of one cell, composed if it is new."""
+        choice = grid.assignment(cell, self.groups)
+        key = tuple(choice.items())
+        if key not in self._known:
+            self._known[key] = self._joined(choice) or self._composed(choice)
+        return self._known[key]
+
+    def _composed(self, choice: Mapping[str, str]) -> Combo:
+        if all(self._base.choices.get(group) == option for group, option in choice.items()):
+            return self._base
+        key = tuple(choice.items())
+        if key not in self._known:
+            pins = [f"{group}={option}" for group, option in choice.items()]
+            self._known[key] = self._read(self._composer.compose([*self._fixed, *pins]))
+        return self._known[key]
+
+    def _joined(self, choice: Mapping[str, str]) -> Combo | None:
+        """Put a combination together from others, where an option changes its own node and nothing else does.
+
+        With d designs and w workloads Hydra then composes d + w times instead of d * w. None where it might matter.
+        """
+        alone = {g: o for g, o in choice.items() if g in NODES and self._composer.stands_alone(g, o)}
+        if not alone or len(choice) == 1:
+            return None
+        whole = self._composed({g: o for g, o in choice.items() if g not in alone})
+        if whole.source is not None or any(whole.nodes[g] != self._base.nodes[g] for g in alone):
+            return None
+        nodes, choices = dict(whole.nodes), dict(whole.choices)
+        for group, option in alone.items():
+            single = self._composed({group: option})
+            if single.source is not None or any(single.nodes[n] != self._base.nodes[n] for n in NODES if n != group):
+                return None
+            nodes[group], choices[group] = single.nodes[group], option
+        return Combo(nodes, choices, None)
+
+    def elsewhere(self, grid: Grid) -> Callable[[str, np.ndarray], list]:
+        """Lookup of a key that is no axis of these cells: the option of a group, or a value of the configuration."""
+        first, number = grid.classes(self.groups)
+
+        def look(key: str, cells: np.ndarray) -> list:
+            asked, which = np.unique(number[cells], return_inverse=True)
+            found = [_look(self.of(grid, int(first[n])), key) for n in asked]
+            return [found[i] for i in which]
+
+        return look
+
+    @staticmethod
+    def _read(composed: DictConfig) -> Combo:
+        refers = "${" in json.dumps(OmegaConf.to_container(OmegaConf.masked_copy(composed, list(NODES))))
+        return Combo(plain(composed, NODES), composed.hydra.runtime.choices, composed if refers else None)
+
+
+def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
+    """Make the table of the distinct cells; returns also how many combinations were equal to another one."""
+    if not grid.count:
+        raise ConfigError("the sweep has no cells: every combination is excluded")
+    first, combo = grid.classes(combos.groups)
+    found = [combos.of(grid, int(cell)) for cell in first]
+    pieces = {node: _pieces(node, grid, combos, (found, combo)) for node in NODES}
+    _check_space(pieces)
+    _check_clock(pieces)
+    _check_policies(pieces)
+    _check_stability(pieces)
+    columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
+    form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
+    texts = [form % row for row in zip(*columns, strict=True)]
+    rows = pd.DataFrame({
+        "cell_key": [key_of(text) for text in texts],
+        "config": pd.Series(texts, dtype=object),  # long: not copied into Arrow's memory
+        "axes": _axes(grid),
+        **_facts(pieces),
+    })  # fmt: skip
+    distinct = rows.drop_duplicates("cell_key", ignore_index=True)
+    return distinct, len(rows) - len(distinct)
+
+
+def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], np.ndarray]) -> Pieces:
+    """Check and write each distinct form of one node. `composed`: the combinations, and which one a cell has."""
+    found, combo = composed
+    refers = any(c.source is not None for c in found)
+    scalars = [key for key in grid.codes if key not in combos.groups]
+    keys = [key for key in scalars if refers or key.partition(".")[0] == node]
+    first, number = grid.classes(keys, combo)
+    involved = {*keys, *combos.groups}
+    forms = []
+    for i, cell in enumerate(first.tolist()):
+        values = grid.assignment(cell, keys)
+        origin = found[combo[cell]]
+        try:
+            forms.append(checks.check_node(node, _patched(origin, node, values)))
+        except InputError as error:
+            where = ", ".join(f"{k}={v}" for k, v in grid.assignment(cell, list(grid.codes)).items() if k in involved)
+            raise type(error)(f"{error}\n(in cells with {where})" if where else str(error)) from error
+        if node == "objects":
+            _forget_unused(grid, keys, forms[-1], number == i)
+    return Pieces(forms, [canonical(form) for form in forms], number)
+
+
+def _patched(origin: Combo, node: str, values: Mapping[str, Any]) -> Any:
+    """Put the values of scalar axes into a node of a combination."""
+    if origin.source is not None:
+        composed = copy.deepcopy(origin.source)
+        for key, value in values.items():
+            OmegaConf.update(composed, key, value, force_add=True)
+        return plain(composed, [node])[node]
+    tree = {node: copy.deepcopy(origin.nodes[node])}
+    for key, value in values.items():
+        *path, last = re.findall(r"[^.\[\]]+", key)
+        place: Any = tree
+        try:
+            for part in path:
+                place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+            place[int(last) if isinstance(place, list) else last] = value
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ConfigError(f"{key}: there is no such key") from error
+    return tree[node]
+
+
+def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], cells: np.ndarray) -> None:
+    """Take an axis out of cells in which the allocator that it is a parameter of serves nothing."""
+    for key in keys:
+        if key.startswith("objects.params.") and key.split(".")[2] not in objects["params"]:
+            grid.limit(key, ~cells)
+
+
+def _check_space(pieces: Mapping[str, Pieces]) -> None:
+    """Check that what boot carves out of the KVA fits, once for each distinct combination of what decides that."""
+    parts = [pieces[node] for node in ("maps", "objects", "machine", "workload")]
+    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
+        maps, objects, machine, workload = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
+        design_check.check_space(maps, objects, machine, workload.get("kinds", {}))
+
+
+def _check_clock(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a closed load without a clock: its operations begin when the ones before have ended."""
+    for cost, workload in set(zip(pieces["cost"].number.tolist(), pieces["workload"].number.tolist(), strict=True)):
+        form = pieces["workload"].forms[workload]
+        if "pause_ns" in form and pieces["cost"].forms[cost]["name"] == "none":
+            raise ConfigError(
+                f"workload={form['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
+            )
+
+
+def _check_policies(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a policy that does nothing to a design, once for each distinct combination."""
+    parts = [pieces[node] for node in ("policy", "maps", "objects", "design")]
+    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
+        policy, maps, objects, design = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
+        design_check.check_policy(policy, maps, objects, design["name"])
+
+
+def _check_stability(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a watched kind that is not there, or cannot be protected so, once for each distinct combination."""
+    parts = [pieces[node] for node in ("stability", "objects", "workload")]
+    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
+        stability.check_cell(*(part.forms[i] for part, i in zip(parts, numbers, strict=True)))
+
+
+def _axes(grid: Grid) -> list[str]:
+    """Write each cell's axis values as JSON."""
+    parts = []
+    for key in sorted(grid.codes):
+        values = grid.choices[key]
+        texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in values)]
+        parts.append([texts[code + 1] for code in grid.codes[key].tolist()])
+    if not parts:
+        return ["{}"] * grid.count
+    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*parts, strict=True)]
+
+
+def _facts(pieces: Mapping[str, Pieces]) -> dict[str, Any]:
+    """Columns that say in plain what a cell is."""
+    from kmemexp.workload.build import estimate  # noqa: PLC0415 (with it comes what reads traces)
+
+    machine, workload, seed = pieces["machine"], pieces["workload"], pieces["seed"]
+    cpus = np.array([form["cpus"] for form in machine.forms], np.int64)[machine.number]
+    streams = zip(workload.number.tolist(), cpus.tolist(), seed.number.tolist(), strict=True)
+    stream_key = cache(lambda w, n, s: digest(f"{workload.texts[w]}/{n}/{seed.texts[s]}"))
+    sizes = {k: np.array([f[k] for f in machine.forms], np.int64)[machine.number] for k in ("ram_bytes", "kva_bytes")}
+    return {
+        "design": _names(pieces["design"]),
+        "workload": _names(workload),
+        "cpus": cpus,
+        **sizes,
+        "stream_key": [stream_key(*stream) for stream in streams],
+        "est_ops": np.array([estimate(form) for form in workload.forms], np.int64)[workload.number]
+        * np.where(np.array(["pause_ns" in form for form in workload.forms])[workload.number], cpus, 1),
+    }
+
+
+def _names(piece: Pieces) -> list[str]:
+    return [piece.forms[i]["name"] for i in piece.number.tolist()]
+
+
+def _look(combo: Combo, key: str) -> Any:
+    """Find a key's value outside the axes, for predicates. Raises ConfigError."""
+    if "." not in key and key in combo.choices:
+        return combo.choices[key]
+    value: Any = combo.nodes
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            if key.startswith(("workload.", "objects.params.")):
+                return None  # other workloads and allocators have it
+            raise ConfigError(f"{key}: unknown key in a predicate of the sweep")
+        value = value[part]
+    if isinstance(value, Mapping | list):
+        raise ConfigError(f"{key}: is not a single value; a predicate cannot look at it")
+    return values.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value
+
+
+def plain(composed: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
+    """Turn nodes into plain dicts, references resolved. Raises ConfigError."""
+    nodes = {}
+    for key in keys:
+        if key not in composed:
+            raise ConfigError(f"{key}: has been deleted, but every cell needs it")
+        try:
+            value = OmegaConf.select(composed, key, throw_on_missing=True)
+            is_tree = OmegaConf.is_config(value)
+            nodes[key] = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if is_tree else value
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    return nodes

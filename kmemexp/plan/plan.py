@@ -1,0 +1,185 @@
+"""From overrides to plans: what a command line and a sweep file ask for, and the settings under which it runs."""
+
+import contextlib
+import gc
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from kmemexp.config import checks, files
+from kmemexp.config import schema as config
+from kmemexp.config.cell import NODES
+from kmemexp.errors import ConfigError
+from kmemexp.parts import outside as plugins
+from kmemexp.plan import axes, cells
+from kmemexp.plan.axes import CommandLine, Grid
+from kmemexp.values import one_of
+
+ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
+ADHOC = "adhoc"
+
+
+@dataclass
+class Plan:
+    """What a sweep asks for.
+
+    `cells` has one row per cell: cell_key, config (canonical JSON), axes (JSON of the cell's axis values), design,
+    workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same streams of operations) and
+    est_ops (expected operations of one replica).
+    """
+
+    name: str
+    description: str
+    cells: pd.DataFrame
+    replicas: int
+    excluded: int  # combinations that an `exclude` took out
+    collapsed: int  # combinations that turned out equal to another cell
+    baseline: dict[str, Any]
+    metrics: list[str]
+    root: str  # results folder of this sweep: an absolute path or a URI
+    cluster: dict[str, Any]
+    action: str
+    retry_failed: bool
+    max_failures: int | None
+    progress: bool
+    cell: str = ""  # action=explain: beginning of a cell's key
+    replica: int | None = None  # action=explain
+
+
+def plan_from(
+    overrides: Sequence[str], config_dir: str | None = None, *, loader: ConfigLoader | None = None
+) -> list[Plan]:
+    """Plan what a command line asks for: one plan per sweep named, or one without.
+
+    `config_dir` is a further folder of configuration files. `loader` is Hydra's, where Hydra runs already. Raises
+    InputError for whatever the user can mend.
+    """
+    with _without_collection(), open_loader(loader, config_dir) as found:
+        composer = cells.Composer(found)
+        line = axes.read_overrides(overrides, composer.with_hydra)
+        return [_plan(composer, line, sweep) for sweep in line.sweeps or [""]]
+
+
+def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
+    fixed = [*line.fixed.values(), *([sweep] if sweep else [])]
+    base = composer.compose(fixed)
+    plugins.discover(_folders(base))
+    settings = cells.plain(base, [key for key in base if key not in (*NODES, "hydra")])
+    checks.check_run(settings, ACTIONS)
+    wanted = settings["sweep"]
+    blocks = axes.read_file(wanted, composer.options)
+    keys = [*(key for block in blocks for key in block), *line.swept]
+    when, exclude = axes.predicates(wanted, keys)
+    grid = Grid(axes.merge(blocks, line))
+    combos = cells.Combos(composer, fixed, [key for key in grid.codes if composer.options(key)], base)
+    excluded = _restrict(grid, combos, when, exclude)
+    table, collapsed = cells.table(grid, combos)
+    name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or ADHOC
+    return Plan(
+        name=name,
+        description=wanted["description"],
+        cells=table,
+        replicas=wanted["reps"]["max"],
+        excluded=excluded,
+        collapsed=collapsed,
+        baseline=_baseline(axes.flat(wanted["baseline"]), table, composer.options),
+        metrics=list(wanted["metrics"]),
+        root=_root(settings["store"]["root"], name),
+        cluster=settings["cluster"],
+        action=settings["action"],
+        retry_failed=settings["retry_failed"],
+        max_failures=1 if settings["on_error"] == "stop" else settings["max_failures"],
+        progress=settings["progress"],
+        cell=settings["cell"],
+        replica=settings["replica"],
+    )
+
+
+def _folders(base: DictConfig) -> list[str]:
+    """Folders of configuration files on Hydra's search path: parts of a user's own lie beside them."""
+    return [s["path"] for s in base.hydra.runtime.config_sources if s["schema"] == "file"]
+
+
+def _restrict(grid: Grid, combos: cells.Combos, when: Mapping, exclude: Sequence) -> int:
+    """Apply `when`, then `exclude`. Returns the number of combinations excluded."""
+    for key, predicate in when.items():
+        if key in grid.codes:
+            grid.limit(key, _mask(grid, combos, predicate))
+    before = grid.count
+    # Those that need no composing first, so that combinations of groups that are excluded need not even compose.
+    for predicate in sorted(exclude, key=lambda p: not set(p.keys) <= set(grid.codes)):
+        grid.keep(~_mask(grid, combos, predicate))
+    return before - grid.count
+
+
+def _mask(grid: Grid, combos: cells.Combos, predicate: axes.Predicate) -> np.ndarray:
+    columns = [grid.column(key, combos.elsewhere(grid)) for key in predicate.keys]
+    return predicate.mask(columns, grid.count)
+
+
+def _baseline(wanted: dict[str, Any], cells: pd.DataFrame, groups: axes.Options) -> dict[str, Any]:
+    """Return the baseline; the first design where none is given or the command line has left it out of the plan."""
+    for key, value in wanted.items():
+        if known := groups(key):
+            one_of(f"sweep.baseline.{key}", value, known)
+    present = [json.loads(text) | {"design": name} for text, name in zip(cells["axes"], cells["design"], strict=True)]
+    if wanted and any(all(cell.get(key) == value for key, value in wanted.items()) for cell in present):
+        return wanted
+    designs = cells["design"].unique()
+    return {"design": designs[0]} if len(designs) > 1 else {}
+
+
+def _root(root: str, name: str) -> str:
+    """Folder of a sweep below the store's root; paths become absolute, URIs stay."""
+    if "://" in root:
+        return f"{root.rstrip('/')}/{name}"
+    return str(Path(root).expanduser().absolute() / name)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the cycle collector off: composing makes millions of small objects, which it would walk again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def open_loader(given: ConfigLoader | None = None, config_dir: str | None = None) -> Iterator[ConfigLoader]:
+    """Hydra's loader; a Hydra that is in use elsewhere (in a notebook) is put back afterwards."""
+    if given is not None:
+        yield given
+        return
+    config.register()
+    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(str(files.conf_dir()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            if config_dir is not None:
+                _search_also(loader, Path(config_dir).expanduser().absolute())
+            yield loader
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _search_also(loader: ConfigLoader, folder: Path) -> None:
+    """Do what `--config-dir` does."""
+    if not folder.is_dir():
+        raise ConfigError(f"config_dir: there is no folder {folder}")
+    path = loader.get_search_path()
+    path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    loader.repository.initialize_sources(path)

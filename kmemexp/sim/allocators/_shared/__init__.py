@@ -1,0 +1,4 @@
+"""What several allocators share.
+
+May import leaves of sim.
+"""

@@ -1,0 +1,4 @@
+"""What several arenas share.
+
+May import leaves of sim.
+"""

@@ -1,0 +1,63 @@
+"""Indexed binary heap of events: the earliest of n items, each with a key that may change at any time.
+
+An item is a row of the machine's memory whose first three places are KEY, TIE and POS; the heap itself is n places that
+name the rows. Items are never added nor taken out; one that has nothing to wait for has the key NEVER.
+"""
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.engine.machine import G_CONTEXTS, G_CPU_HEAP, G_CPUS, G_TIMER_HEAP
+
+NEVER = np.iinfo(np.int64).max
+
+KEY = 0  # time, ns
+TIE = 1  # among equal keys, the smaller one comes first
+POS = 2  # place of the item in the heap
+
+
+@kernel
+def due(m, c, key, tie):
+    """Set when the context on CPU `c` goes on."""
+    _place(m, m[G_CPU_HEAP], m[G_CPUS], c, key, tie)
+
+
+@kernel
+def alarm(m, x, key, tie):
+    """Set the timer of context `x`."""
+    _place(m, m[G_TIMER_HEAP], m[G_CONTEXTS], x, key, tie)
+
+
+@kernel
+def _place(m, heap, n, item, key, tie):
+    """Give an item a new key and tie, and its place in the heap."""
+    m[item + KEY] = key
+    m[item + TIE] = tie
+    at = m[item + POS]
+    while at > 0:
+        parent = (at - 1) >> 1
+        other = m[heap + parent]
+        if m[other + KEY] < key or (m[other + KEY] == key and m[other + TIE] <= tie):
+            break
+        m[heap + at] = other
+        m[other + POS] = at
+        at = parent
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            break
+        other = m[heap + child]
+        if child + 1 < n:
+            right = m[heap + child + 1]
+            if m[right + KEY] < m[other + KEY] or (
+                m[right + KEY] == m[other + KEY] and m[right + TIE] < m[other + TIE]
+            ):
+                child += 1
+                other = right
+        if m[other + KEY] > key or (m[other + KEY] == key and m[other + TIE] >= tie):
+            break
+        m[heap + at] = other
+        m[other + POS] = at
+        at = child
+    m[heap + at] = item
+    m[item + POS] = at

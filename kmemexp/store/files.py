@@ -1,0 +1,174 @@
+"""Parts: the immutable Parquet files of a results folder, and how they move from `_staging/` to their place.
+
+A part holds some lanes (rows of one status) in several files, one per table. Folders other than data/ begin
+with an underscore, so that a dataset reader pointed at the results folder sees the metrics table and nothing else.
+"""
+
+import contextlib
+import functools
+import io
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from kmemexp.errors import StoreError
+from kmemexp.store.schema import DONE
+
+FOLDERS = {"metrics": "data", "series": "_series", "latency": "_latency", "snapshots": "_snapshots"}
+STAGING = "_staging"
+ROW_GROUP = 131_072  # rows
+THREADS = 16  # requests in flight: an object store answers in tens of milliseconds
+
+_FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots)/part-([0-9a-f-]+)\.parquet")
+
+
+class Part(NamedTuple):
+    """Some lanes of one status, stored together."""
+
+    id: str
+    status: str  # schema.DONE or schema.FAILED
+    cells: dict[str, list[int]]  # replicas by cell key
+
+    @property
+    def lanes(self) -> int:
+        """Number of rows in the metrics table."""
+        return sum(len(replicas) for replicas in self.cells.values())
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables that the part has files of: a failed lane has metrics only."""
+        return tuple(FOLDERS) if self.status == DONE else ("metrics",)
+
+
+def connect(root: str, *, create: bool = True) -> ObjectStore:
+    """Connect to the store behind a path or a URI (s3://, gs://, az://, memory://…). A path is created on demand.
+
+    Raises StoreError for a URI of unknown kind and, unless `create`, FileNotFoundError for a path that is not there.
+    """
+    local = _local_path(root)
+    if local is None:
+        return _connect_url(root)
+    if not create and not local.is_dir():
+        raise FileNotFoundError(local)
+    return LocalStore(local, mkdir=True)
+
+
+def absolute(root: str) -> str:
+    """Name the same folder whatever the working directory."""
+    local = _local_path(root)
+    return root if local is None else str(local)
+
+
+def _local_path(root: str) -> Path | None:
+    if root.startswith("file://"):
+        return Path(unquote(urlsplit(root).path))
+    return None if "://" in root else Path(root).expanduser().absolute()
+
+
+@functools.cache  # every connection to a memory:// URI is a new, empty store
+def _connect_url(url: str) -> ObjectStore:
+    try:
+        return from_url(url)
+    except BaseError as error:
+        raise StoreError(
+            f"store.root={url}: {first_line(error)}. Give a path, or a URI such as s3://bucket/folder or gs://bucket/folder."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Cut an error's text to what it says, without the debug output that follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def new_id(digest: str, attempt: int) -> str:
+    """Make a part id that nobody else uses."""
+    return f"{digest}-{attempt}-{uuid.uuid4().hex[:12]}"
+
+
+def path_of(table: str, part_id: str) -> str:
+    """Where a committed part's file stands."""
+    return f"{FOLDERS[table]}/part-{part_id}.parquet"
+
+
+def id_in(path: str) -> str | None:
+    """Find the id of the part that a file belongs to; None for files that are not ours."""
+    match = _FILE.fullmatch(path)
+    return match[1] if match else None
+
+
+def in_parallel(function: Callable, items: Iterable) -> list:
+    """Call `function` on every item, several at a time. Returns the results in order."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+        return list(pool.map(function, items))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Encode a table as a Parquet file: the same table, the same bytes."""
+    buffer = io.BytesIO()
+    texts = [column.name for column in table.schema if pa.types.is_string(column.type)]  # numbers rarely repeat
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=texts)
+    return buffer.getvalue()
+
+
+def stage(objects: ObjectStore, part_id: str, table: str, rows: pa.Table) -> None:
+    """Write one table of a part where no reader looks yet."""
+    obstore.put(objects, f"{STAGING}/{path_of(table, part_id)}", parquet_bytes(rows))
+
+
+def read_text(root: str, name: str) -> str | None:
+    """Read a text file of the results folder `root`; None if there is none."""
+    try:
+        return bytes(obstore.get(connect(root), name).bytes()).decode()
+    except FileNotFoundError:
+        return None
+
+
+def publish(objects: ObjectStore, paths: Iterable[str]) -> None:
+    """Move staged files (paths without the staging folder) to their place; those already moved are left alone."""
+    in_parallel(functools.partial(_publish, objects), paths)
+
+
+def _publish(objects: ObjectStore, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        obstore.rename(objects, f"{STAGING}/{path}", path)
+
+
+def delete(objects: ObjectStore, paths: Iterable[str]) -> None:
+    """Delete files; those that are gone already are no error."""
+    in_parallel(functools.partial(_delete, objects), paths)
+
+
+def _delete(objects: ObjectStore, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        obstore.delete(objects, path)
+
+
+def load(objects: ObjectStore, part_id: str, table: str) -> pa.Table:
+    """Read one table of a part, staged or in its place. Raises FileNotFoundError where it is in neither.
+
+    Raises StoreError where the file is not sound Parquet.
+    """
+    path = path_of(table, part_id)
+    for place in (path, f"{STAGING}/{path}", path):  # a move between the first two looks is seen by the third
+        try:
+            data = obstore.get(objects, place).bytes()
+        except FileNotFoundError:
+            continue
+        try:
+            return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)  # parts are small
+        except pa.ArrowInvalid as error:
+            raise StoreError(f"{place} is damaged: {first_line(error)}. Delete the folder and run again.") from error
+    raise FileNotFoundError(path)
