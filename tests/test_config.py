@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemexp import values
+from kmemexp import metrics, values
 from kmemexp.config import cell, checks, files
 from kmemexp.config import design as design_check
 from kmemexp.config import schema as config
@@ -202,12 +202,12 @@ def test_every_file_says_what_it_is(conf):
 def test_every_metric_of_a_sweep_exists(conf):
     for path in sorted((conf / "sweep").glob("*.yaml")):
         for name in yaml.safe_load(path.read_text())["sweep"].get("metrics", ()):
-            values.one_of(path.name, name, config.metrics.NAMES)
+            values.one_of(path.name, name, metrics.NAMES)
 
 
 def test_conf_is_found_in_an_installed_package(tmp_path):
     """In a wheel conf/ lies inside the package; the same files, from any current directory."""
-    root = Path(config.__file__).parents[1]
+    root = Path(config.__file__).parents[2]
     ignore = shutil.ignore_patterns("__pycache__", "data")
     shutil.copytree(root / "kmemexp", tmp_path / "site" / "kmemexp", ignore=ignore)
     shutil.copytree(files.conf_dir(), tmp_path / "site" / "kmemexp" / "conf")

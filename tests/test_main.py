@@ -10,8 +10,8 @@ import pytest
 
 import kmemexp.__main__ as program
 from kmemexp import cli
-from kmemexp.actions import run as actions
 from kmemexp.errors import StoreError
+from kmemexp.plan.plan import plan_from
 from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
 
@@ -193,7 +193,7 @@ class FakeStore:
 
 @pytest.fixture
 def store(runs, here, monkeypatch):
-    (plan,) = actions.plan_from(SMALL)
+    (plan,) = plan_from(SMALL)
     keys = plan.cells["cell_key"].tolist()
     FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
     monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.errors import ConfigError
-from kmemexp.sim.engine import locks as lk
 from kmemexp.sim.engine import machine as mc
 
 CLASSES = (
@@ -41,7 +40,7 @@ SPL = {
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
-    """Build a lock from a text such as "splhigh", "critical+spin", "sleep+inherit" or "spin+ceiling=30"."""
+    """Build a free lock, int64[L_COUNT], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30"."""
     kind, mask, critical, inherit, ceiling = mc.SECTION, 0, 0, 0, 0
     for word in spec.split("+"):
         if word in SPL:
@@ -57,7 +56,11 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
         elif word != "none":
             known = [*mc.LOCK_KINDS, *SPL, "critical", "inherit", "ceiling=N", "none"]
             raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
-    return lk.make(kind, mask=mask, critical=critical, inherit=inherit, ceiling=ceiling, klass=klass)
+    row = np.zeros(mc.L_COUNT, np.int64)
+    row[[mc.L_OWNER, mc.L_HEAD, mc.L_TAIL, mc.L_LAST, mc.L_NEXT]] = -1
+    row[mc.L_KIND], row[mc.L_MASK], row[mc.L_CRIT] = kind, mask, critical
+    row[mc.L_INHERIT], row[mc.L_CEILING], row[mc.L_CLASS] = inherit, ceiling, klass
+    return row
 
 
 def mask_of(classes: Sequence[str]) -> int:

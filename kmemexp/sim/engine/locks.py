@@ -13,8 +13,6 @@ TOKEN     sleeps, and is dropped while the holder sleeps (DragonFly's serializin
 Sources: FreeBSD 4 kern_lock.c, i386/i386/mplock.s; FreeBSD 5 kern_mutex.c; DragonFly lwkt_thread.c, lwkt_token (2003).
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.engine.contexts import (
     C_BIG_WAITERS,
@@ -73,7 +71,6 @@ from kmemexp.sim.engine.machine import (
     G_SPL,
     L_CEILING,
     L_CLASS,
-    L_COUNT,
     L_CRIT,
     L_DEPTH,
     L_HEAD,
@@ -122,17 +119,6 @@ from kmemexp.sim.slots import P_IDLE_SLEEP, P_SELF, P_SLEEP
 GRANTED = 0
 WAITS = 1
 REFUSED = 2  # the request would never return, or must not be made here
-
-
-def make(
-    kind: int, *, mask: int = 0, critical: int = 0, inherit: int = 0, ceiling: int = 0, klass: int = 0
-) -> np.ndarray:
-    """Return a free lock, int64[L_COUNT]."""
-    row = np.zeros(L_COUNT, np.int64)
-    row[[L_OWNER, L_HEAD, L_TAIL, L_LAST, L_NEXT]] = -1
-    row[L_KIND], row[L_MASK], row[L_CRIT] = kind, mask, critical
-    row[L_INHERIT], row[L_CEILING], row[L_CLASS] = inherit, ceiling, klass
-    return row
 
 
 @kernel
