@@ -20,7 +20,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -36,31 +36,33 @@ UNCOUNTED = OPTIONS | {"_nrt": False}
 # What is only called from compiled code needs no wrapper for Python. Numba hands `forceinline` down from caller to
 # callee unless told otherwise, so every kernel says it.
 INSIDE = UNCOUNTED | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+F = TypeVar("F", bound=Callable[..., Any])
 FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
 
 
-def kernel(function: Callable) -> Callable:
+def kernel(function: F) -> F:
     """Compile a function that other kernels call, into its caller, and that allocates nothing."""
     return _for_all_values(
         _cached(function, [function.__module__], UNCOUNTED | {"forceinline": True, "pipeline_class": _Inlining})
     )
 
 
-def _for_all_values(dispatcher: Callable) -> Callable:
+def _for_all_values(dispatcher: F) -> F:
     """Let a kernel be compiled once for an integer argument: Numba would do so for each constant that it is given."""
     if numba.config.DISABLE_JIT:
         return dispatcher
-    template = dispatcher.get_call_template
+    compiled: Any = dispatcher
+    template = compiled.get_call_template
 
-    def get_call_template(args: tuple, kws: Mapping) -> tuple:
+    def get_call_template(args: tuple[Any, ...], kws: Mapping[str, Any]) -> Any:
         plain = tuple(numba.types.unliteral(a) for a in args)
         return template(plain, {k: numba.types.unliteral(v) for k, v in kws.items()})
 
-    dispatcher.get_call_template = get_call_template
+    compiled.get_call_template = get_call_template
     return dispatcher
 
 
-def outlined(function: Callable) -> Callable:
+def outlined(function: F) -> F:
     """Compile a kernel that stays a function of its own: code that seldom runs, and would bloat whoever calls it."""
     options = UNCOUNTED | {"forceinline": False, "pipeline_class": _Outlining}
     return _for_all_values(_cached(function, [function.__module__], options))
@@ -98,7 +100,7 @@ class _Lowering(NativeLowering):
 
     def run_pass(self, state: Any) -> bool:
         with _plain_indices():
-            return super().run_pass(state)
+            return bool(super().run_pass(state))
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -108,16 +110,16 @@ class _OutlinedLowering(_Lowering):
     _name = "kmemexp_outlined_lowering"
 
     @property
-    def lowering_class(self) -> type:
+    def lowering_class(self) -> type[_OutlinedLower]:
         return _OutlinedLower
 
 
 class _Inlining(CompilerBase):
     """Numba's pipeline with a last pass of our own."""
 
-    lowering: type = _Lowering
+    lowering: type[_Lowering] = _Lowering
 
-    def define_pipelines(self) -> list:
+    def define_pipelines(self) -> list[Any]:
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
         manager.passes = [(self.lowering if p is NativeLowering else p, text) for p, text in manager.passes]
         manager.finalize()
@@ -130,18 +132,18 @@ class _Outlining(_Inlining):
     lowering = _OutlinedLowering
 
 
-def entry(function: Callable) -> Callable:
+def entry(function: F) -> F:
     """Compile a function that Python calls, cached on disk under a digest of the sources it reaches."""
     return _cached(function, [function.__module__], OPTIONS)
 
 
-def template(function: Callable) -> Callable:
+def template(function: F) -> F:
     """Mark a function that calls slots, itself or through other templates: only `bind` makes it runnable."""
-    function.is_template = True
+    function.is_template = True  # type: ignore[attr-defined]  # functions take attributes
     return function
 
 
-def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> Callable:
+def bind(function: F, functions: Mapping[str, Callable[..., Any]], label: str) -> F:
     """Make a driver template call `functions` by its bare names, and compile it.
 
     `label` names the design; equal labels with different functions would share a cache entry, so it must name every
@@ -156,41 +158,47 @@ def bind(function: Callable, functions: Mapping[str, Callable], label: str) -> C
     )
 
 
-def _stub(function: Callable, name: str) -> Callable:
+def _stub(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Find the stub of a slot in a template or in the templates that it calls. Raises KeyError where none uses it."""
     if name in function.__code__.co_names:
-        return function.__globals__[name]
+        stub: Callable[..., Any] = function.__globals__[name]
+        return stub
     for called in _templates(function):
         with contextlib.suppress(KeyError):
             return _stub(called, name)
     raise KeyError(name)
 
 
-def _templates(function: Callable) -> list[Callable]:
+def _templates(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """Templates that a template calls."""
-    called = (function.__globals__.get(name) for name in function.__code__.co_names)
-    return [f for f in called if getattr(f, "is_template", False)]
+    return [f for name in function.__code__.co_names if _is_template(f := function.__globals__.get(name))]
 
 
-def _inlined(function: Callable) -> Callable:
+def _is_template(function: Any) -> bool:
+    return bool(getattr(function, "is_template", False))
+
+
+def _inlined(function: F) -> F:
     """Compile a part into its driver: a call would copy the descriptors of all arrays of a state."""
     if numba.config.DISABLE_JIT:
         return function
-    return _for_all_values(numba.njit(pipeline_class=_Inlining, **INSIDE)(getattr(function, "py_func", function)))
+    compiled: F = numba.njit(pipeline_class=_Inlining, **INSIDE)(getattr(function, "py_func", function))
+    return _for_all_values(compiled)
 
 
-def _rebind(function: Callable, functions: dict[str, Callable], label: str) -> Callable:
+def _rebind(function: F, functions: dict[str, Callable[..., Any]], label: str) -> F:
     """Copy a template with other globals; the templates that it calls are copied likewise, as kernels."""
     for name in function.__code__.co_names:
-        called = function.__globals__.get(name)
-        if name not in functions and getattr(called, "is_template", False):
+        called: Any = function.__globals__.get(name)
+        if name not in functions and _is_template(called):
             functions[name] = _inlined(_rebind(called, functions, label))
-    copy = types.FunctionType(
+    copy: Any = types.FunctionType(
         function.__code__, function.__globals__ | functions, f"{function.__name__}[{label}]", function.__defaults__
     )
     copy.__qualname__ = copy.__name__
     copy.__module__ = function.__module__
-    return copy
+    rebound: F = copy
+    return rebound
 
 
 def cache_root() -> Path:
@@ -234,23 +242,24 @@ def _digest(modules: tuple[str, ...]) -> str:
     return total.hexdigest()[:16]
 
 
-def is_cached(bound: Callable) -> bool:
+def is_cached(bound: Callable[..., Any]) -> bool:
     """Whether a bound driver has been compiled before: its index is in the disk cache."""
     cache = getattr(bound, "_cache", None)
     return cache is None or Path(cache._cache_file._index_path).exists()
 
 
-def _cached(function: Callable, modules: Iterable[str], options: Mapping[str, object]) -> Callable:
+def _cached(function: F, modules: Iterable[str], options: Mapping[str, object]) -> F:
     if numba.config.DISABLE_JIT:
         return function
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(cache_root() / digest(modules))
     try:
-        dispatcher = numba.njit(cache=True, **options)(function)
+        dispatcher: Any = numba.njit(cache=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
     _forgive(dispatcher._cache._cache_file)
-    return dispatcher
+    compiled: F = dispatcher
+    return compiled
 
 
 def _forgive(index: Any) -> None:
@@ -261,20 +270,21 @@ def _forgive(index: Any) -> None:
     """
     load = index._load_index
 
-    def load_index() -> dict:
+    def load_index() -> dict[Any, Any]:
         try:
-            return load()
+            found: dict[Any, Any] = load()
         except (ImportError, AttributeError):
             return {}
+        return found
 
     index._load_index = load_index
 
 
-def _module_of(function: Callable) -> str:
+def _module_of(function: Callable[..., Any]) -> str:
     return getattr(function, "py_func", function).__module__
 
 
-def _check_signature(stub: Callable, function: Callable, name: str) -> None:
+def _check_signature(stub: Callable[..., Any], function: Callable[..., Any], name: str) -> None:
     want = list(inspect.signature(stub).parameters)
     have = list(inspect.signature(getattr(function, "py_func", function)).parameters)
     if want != have:
@@ -301,7 +311,7 @@ def _source(module: str) -> bytes:
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     """Modules of the same top-level package, or of kmemexp, that a module imports."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
