@@ -4,6 +4,7 @@ An import counts wherever it stands: inside a function, and under TYPE_CHECKING 
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -159,6 +160,13 @@ def test_a_room_says_what_lives_there_and_what_it_may_import(room: str) -> None:
     said = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())) or ""
     assert said, f"kmemexp/{room}/__init__.py has no docstring"
     assert "May import" in said, f"kmemexp/{room}/__init__.py does not say what the room may import"
+
+
+def test_the_table_in_the_documentation_says_the_same() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `kmemexp/(\w+)(?:\.py|/)` \|[^|]*\| ([^|]*) \|$", text, re.MULTILINE)
+    told = {room: set(re.findall(r"\w+", may.replace("lane (by name)", ""))) & MAY_IMPORT.keys() for room, may in rows}
+    assert told == {room: MAY_IMPORT[room] for room in MAY_IMPORT.keys() - LEAVES - {"__main__", "cli", "sim"}}
 
 
 # Within sim.
