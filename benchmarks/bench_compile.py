@@ -15,13 +15,13 @@ import tempfile
 SCRIPT = """
 import json, sys, time
 wall, cpu = time.perf_counter(), time.process_time()
-from kmemexp.lane import warm
+from kmemexp.lane.warm import warm_one
 from kmemexp.plan.plan import plan_from
 loaded = time.process_time() - cpu
 (plan,) = plan_from([f"design={sys.argv[1]}", f"cost={sys.argv[2]}"])
 config = json.loads(plan.cells["config"].iloc[0])
 cpu = time.process_time()
-warm.warm_one(config)
+warm_one(config)
 print(f"{time.process_time() - cpu:.2f} s CPU to compile or load,",
       f"{time.perf_counter() - wall:.2f} s from start to the first operation")
 """
