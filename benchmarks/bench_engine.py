@@ -1,6 +1,6 @@
 """Speed of the engine with a clock: operations per second and core, with interrupts, histograms and wait graph on.
 
-python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--seconds 2]
+python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--few]
 """
 
 import argparse
@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--designs", default="dragonfly_slab")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], help="further overrides")
+    parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
     args = parser.parse_args()
+    if args.few:
+        args.trace, args.cpus, args.rounds = "filetree", "1", 1
     for design in args.designs.split(","):
         for cpus in map(int, args.cpus.split(",")):
             measure(design, args.trace, cpus, args.rounds, args.set)

@@ -1,6 +1,6 @@
 """Speed of the replay driver, per design, on a real trace; and how soon a new process simulates its first operation.
 
-    python benchmarks/bench_replay.py [TRACE] [--designs NAME,NAME] [--repeat N]
+    python benchmarks/bench_replay.py [TRACE] [--designs NAME,NAME] [--repeat N] [--few]
 
 TRACE is a shipped trace's name or a file (default: the compile trace beside the checkout, else pgbench).
 Rates are operations per CPU second of the driver alone: no sampling, no stream building.
@@ -60,13 +60,16 @@ def main() -> None:
     parser.add_argument("trace", nargs="?", default=str(COMPILE) if COMPILE.exists() else "pgbench")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--designs", default="", help="default: all")
+    parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
     given = parser.parse_args()
+    if given.few:
+        given.trace, given.repeat, given.designs = "filetree", 1, "dragonfly_slab"
     designs = given.designs.split(",") if given.designs else kmemexp.designs()["design"]
     kinds, stream = library.load(given.trace)
     print(f"{given.trace}: {stream.count:,} operations")
     for design in designs:
         rates = rate(design, kinds, stream, given.repeat)
-        first = min(first_operation(design) for _ in range(3))
+        first = min(first_operation(design) for _ in range(1 if given.few else 3))
         print(
             f"{design:20} {statistics.median(rates) / 1e6:6.2f} M operations/s (best {max(rates) / 1e6:.2f}), "
             f"first operation of a new process after {first:.2f} s"

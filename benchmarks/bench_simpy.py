@@ -5,7 +5,7 @@ CPUs pause (exponential), take one of eight FIFO locks at random, hold it while 
 In kmemexp the model is a closed load on eight zones, each with a lock of its own, through the real allocator and with
 histograms and wait graph; in SimPy only the locks are modelled, nothing is allocated.
 
-    pip install -e '.[bench]' && python benchmarks/bench_simpy.py [--cpus 4] [--seconds 3]
+    pip install -e '.[bench]' && python benchmarks/bench_simpy.py [--cpus 4] [--seconds 3] [--few]
 """
 
 import argparse
@@ -29,10 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpus", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0, help="CPU time of each SimPy measurement")
+    parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
     args = parser.parse_args()
-    config, load = model(args.cpus)
+    operations, seconds, rounds = (20_000, 0.05, 1) if args.few else (OPERATIONS, args.seconds, 3)
+    config, load = model(args.cpus, operations)
     engine_rate(config, load)  # compiled
-    pairs = [(simpy_rate(args.cpus, args.seconds), *engine_rate(config, load)) for _ in range(3)]
+    pairs = [(simpy_rate(args.cpus, seconds), *engine_rate(config, load)) for _ in range(rounds)]
     for theirs, ours, waited in pairs:
         print(f"SimPy {simpy.__version__}: {theirs / 1e6:.3f} M operations/s; kmemexp: {ours / 1e6:.2f} M, "
               f"{waited:.1%} of the locks waited for; ratio {ours / theirs:.0f}")  # fmt: skip
@@ -60,9 +62,9 @@ def simpy_rate(cpus: int, seconds: float) -> float:
     return done[0] / (time.process_time() - started)
 
 
-def model(cpus: int) -> tuple[dict, object]:
+def model(cpus: int, operations: int) -> tuple[dict, object]:
     """The closed load on eight zones, as a cell and its stream."""
-    kind = {"class": "zone", "size": {"law": "fixed", "bytes": 64}, "rate_hz": OPERATIONS / 2 / LOCKS / cpus,
+    kind = {"class": "zone", "size": {"law": "fixed", "bytes": 64}, "rate_hz": operations / 2 / LOCKS / cpus,
             "lifetime": {"law": "exponential", "mean_s": 0.01}}  # fmt: skip
     kinds = {f"zone{n}": kind for n in range(LOCKS)}
     workload = {"name": "zones", "source": "synthetic", "duration_s": 0.0, "scale": 1.0, "pause_ns": PAUSE,

@@ -1,8 +1,9 @@
 """Seconds and peak memory of importing and counting a long trace: the compile recording, repeated with shifted times.
 
-    python benchmarks/bench_traces.py [--lines 10000000] [--trace ../shared/traces/compile.txt.zst]
+    python benchmarks/bench_traces.py [--lines 10000000] [--trace ../shared/traces/compile.txt.zst] [--few]
 
 Each step runs in a process of its own; compiled code is warmed first, as on any run but the first after an edit.
+`--few` counts a thousand lines of a recording that it makes up.
 """
 
 import argparse
@@ -45,6 +46,15 @@ def build(trace: Path, target: Path, lines: int) -> int:
     return written
 
 
+def made_up(target: Path, pairs: int = 300) -> Path:
+    """Write a recording of a few allocations, each freed by the line after it."""
+    head = "task-12 [000] .....   973.{:06}: {}: call_site=f+0x1/0x2 ptr=ffff888105ec0e40"
+    made = " bytes_req=100 bytes_alloc=128 gfp_flags=GFP_KERNEL node=-1"
+    lines = [head.format(i, "kfree" if i % 2 else "kmalloc") + ("" if i % 2 else made) for i in range(2 * pairs)]
+    target.write_bytes(zstandard.compress("\n".join(["# tracer: nop", *lines, ""]).encode()))
+    return target
+
+
 def measure(code: str) -> tuple[float, float]:
     """Run Python code in a new process. Returns (seconds, peak GiB)."""
     # VmHWM, because ru_maxrss begins with what the parent had.
@@ -61,12 +71,15 @@ def main() -> None:
     shared = Path(__file__).resolve().parents[2] / "shared" / "traces"
     parser.add_argument("--trace", type=Path, default=shared / "compile.txt.zst")
     parser.add_argument("--lines", type=int, default=10_000_000)
+    parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if args.few:
+            args.trace, args.lines = made_up(Path(folder) / "few.txt.zst"), 1000
         path, out = Path(folder) / "long.txt", Path(folder) / "long.parquet"
         small = Path(folder) / "small.txt"
         build(args.trace, small, 1000)
-        for code in STEPS.values():
+        for code in () if args.few else STEPS.values():
             measure(code.format(path=f"Path({str(small)!r})", out=f"Path({str(Path(folder) / 'small.parquet')!r})"))
         lines = build(args.trace, path, args.lines)
         print(f"{lines:,} lines, {path.stat().st_size / 1e9:.2f} GB")

@@ -1,6 +1,9 @@
-"""Operations that the workload generates per second and core: `python benchmarks/bench_workload.py [replicas]`."""
+"""Operations that the workload generates per second and core.
 
-import sys
+python benchmarks/bench_workload.py [--replicas 6] [--few]
+"""
+
+import argparse
 import time
 from pathlib import Path
 
@@ -13,13 +16,14 @@ from kmemexp.workload.stream import Stream
 
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "workload"
 ROUNDS = 5
+SHARE = 0.01  # of the usual load, with --few
 
 
-def best(function):
+def best(function, rounds):
     """Least CPU seconds of several rounds, after one that compiles; and the last result."""
     function()
     spent = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.process_time()
         result = function()
         spent.append(time.process_time() - began)
@@ -31,10 +35,16 @@ def report(label, seconds, operations):
 
 
 def main():
-    replicas = range(int(sys.argv[1]) if len(sys.argv) > 1 else 6)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicas", type=int, default=6)
+    parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
+    args = parser.parse_args()
+    replicas, rounds = (range(1), 1) if args.few else (range(args.replicas), ROUNDS)
     for name in ("server2003", "berkeley1988"):
         workload = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
-        seconds, load = best(lambda w=workload: build(w, cpus=2, seed=0, replicas=replicas))
+        if args.few:
+            workload["scale"] *= SHARE
+        seconds, load = best(lambda w=workload: build(w, cpus=2, seed=0, replicas=replicas), rounds)
         report(f"{name}, {len(replicas)} replicas", seconds, sum(s.count for s in load.streams))
     lane = load.streams[0]
     shift_ns, counts = np.array([0, 10**9]), np.array([lane.count] * 2)
@@ -44,7 +54,7 @@ def main():
         merge.overlay(lane, shift_ns, counts, 2, 2, lane.slots, out, *np.empty((2, 2), np.int64))
         return out
 
-    seconds, out = best(overlay)
+    seconds, out = best(overlay, rounds)
     report("overlay of two copies", seconds, out.count)
 
 

@@ -10,7 +10,7 @@ the share of free KVA in holes below 1 MiB smaller and neither larger, by half a
 policies and designs). `hole_list` is the control: it changes what a search costs and where map entries lie, but no
 placement. The winner is chosen by a rule fixed beforehand: on `dragonfly_slab`, of the policies for which the claim
 holds, that refuse no more requests, and take at most 5 % more CPU time, the one with the least external fragmentation.
-It is `design=proactive`; because whoever wins has been lucky too, the sweep `proactive_elsewhere` tries it on other
+It is `design=proactive`; because a winner has been lucky too, the sweep `proactive_elsewhere` tries it on other
 loads.
 """
 

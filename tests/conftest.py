@@ -1,10 +1,15 @@
-"""Shared fixtures."""
+"""Shared fixtures, and the one profile under which property tests run."""
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The first example may compile for a minute, and on a loaded machine any of them may take long: time says nothing here.
+hypothesis.settings.register_profile("kmemexp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("kmemexp")
 
 
 @pytest.fixture(scope="session")

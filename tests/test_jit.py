@@ -1,13 +1,22 @@
 """The compiled-code cache: what is shared, what is not, and what an edit does."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import types
+from collections.abc import Callable
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
+from numba.core.compiler import DefaultPassBuilder
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
+from numba.np import arrayobj
 
 from kmemexp import jit
 
@@ -144,3 +153,106 @@ def gone_module() -> types.ModuleType:
     module.Part = type("Part", (), {"__module__": module.__name__})
     sys.modules[module.__name__] = module
     return module
+
+
+# Canaries: what kmemexp/jit.py reaches into, and what it gets by that. Where one fails, Numba has moved something.
+
+
+def moved(what: str) -> str:
+    return f"Numba {numba.__version__} is not as kmemexp/jit.py knows it: {what}"
+
+
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: nothing is compiled")
+
+
+def test_numba_still_has_what_is_replaced_in_it() -> None:
+    index = getattr(arrayobj, "fix_integer_index", None)
+    assert index, moved("numba.np.arrayobj.fix_integer_index is gone, which looks for negative indices")
+    takes = list(inspect.signature(index).parameters)
+    ours = [name.lstrip("_") for name in inspect.signature(jit._plain_index).parameters]
+    assert takes == ours, moved(f"fix_integer_index takes {takes}, `_plain_index` takes {ours}")
+    assert "fix_integer_index" in arrayobj.basic_indexing.__code__.co_names, moved(
+        "basic_indexing does not call fix_integer_index by that name, so that replacing it changes nothing"
+    )
+    assert callable(getattr(Lower, "pre_lower", None)), moved("Lower.pre_lower is gone, where `noinline` is set")
+    assert isinstance(getattr(NativeLowering, "lowering_class", None), property), moved(
+        "NativeLowering has no property `lowering_class`, by which the lowering of outlined kernels is chosen"
+    )
+    source = inspect.getsource(DefaultPassBuilder.define_nopython_pipeline)
+    source += inspect.getsource(DefaultPassBuilder.define_nopython_lowering_pipeline)
+    assert "NativeLowering" in source, moved("the pipeline has no NativeLowering that could be replaced")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Decorate a function with nothing in the cache: one function compiled in two ways would load itself."""
+
+    def decorate(decorator: Callable, function: Callable) -> Callable:
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / decorator.__name__))
+        return decorator(function)
+
+    return decorate
+
+
+@compiled
+def test_a_dispatcher_still_has_what_is_replaced_in_it(fresh, tmp_path) -> None:
+    dispatcher = fresh(jit.entry, successor)
+    template = getattr(dispatcher, "get_call_template", None)
+    assert template, moved("a dispatcher has no get_call_template, where literal types are dropped")
+    takes = list(inspect.signature(template).parameters)
+    assert takes == ["args", "kws"], moved(f"get_call_template takes {takes}")
+    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    assert index, moved("a cached dispatcher has no _cache._cache_file")
+    for name in ("_index_path", "_load_index", "_save_index"):
+        assert hasattr(index, name), moved(f"the cache's index has no {name}")
+    assert str(tmp_path) in index._index_path, moved("CACHE_DIR is not read when a function is decorated")
+
+
+def element(a, i):
+    return a[i]
+
+
+@compiled
+@pytest.mark.parametrize("compile_as", [jit.kernel, jit.outlined])
+def test_a_kernel_takes_an_index_as_it_is(compile_as, fresh) -> None:
+    behind = np.arange(5)[1:]
+    assert fresh(compile_as, element)(behind, -1) == 0, moved("kernels count negative indices from the end again")
+    assert fresh(jit.entry, element)(behind, -1) == 4, moved("an entry does not count them so")
+
+
+@compiled
+def test_an_outlined_kernel_is_not_inlined(fresh) -> None:
+    outlined, inlined = fresh(jit.outlined, successor), fresh(jit.kernel, successor)
+    assert outlined(1) == inlined(1) == 2
+    assert "noinline" in attributes(outlined), moved("`noinline` does not reach LLVM")
+    assert "alwaysinline" in attributes(inlined), moved("`forceinline` does not reach LLVM")
+
+
+def llvm(dispatcher) -> str:
+    """LLVM's text of what was compiled."""
+    return "\n".join(dispatcher.inspect_llvm().values())
+
+
+def attributes(dispatcher) -> str:
+    """LLVM's attributes of a compiled function, without those of its wrappers for Python and C."""
+    text = llvm(dispatcher)
+    (group,) = re.findall(r"^define [^@]*@_ZN(?!7cpython).*successor.* (#\d+) \{", text, re.MULTILINE)
+    return re.search(rf"^attributes {group} = \{{(.*)\}}", text, re.MULTILINE)[1]
+
+
+@compiled
+def test_a_kernel_is_compiled_once_for_all_constants(fresh) -> None:
+    inner = fresh(jit.kernel, successor)
+
+    def outer():
+        return inner(1) + inner(2)
+
+    assert numba.njit(outer)() == 5
+    assert len(inner.signatures) == 1, moved(f"a kernel is compiled for each constant: {inner.signatures}")
+
+
+@compiled
+def test_a_kernel_counts_no_references(fresh) -> None:
+    kernel = fresh(jit.kernel, element)
+    kernel(np.arange(5), 1)
+    assert "NRT_" not in llvm(kernel), moved("the option `_nrt` does not turn reference counting off")

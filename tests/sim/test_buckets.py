@@ -201,7 +201,7 @@ def play(m: Hand, model: NaiveMalloc, program: list[tuple[bool, int]]) -> list[i
     return live
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(PROGRAM, h.sampled_from([0, 1]), h.sampled_from([1 << 16, 1 << 20]))
 def test_same_addresses_as_the_naive_model_and_nothing_lost(program, fifo, limit):
     m, model = hand(limit, fifo=fifo), NaiveMalloc(limit, bool(fifo))

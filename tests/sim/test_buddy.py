@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -473,7 +473,7 @@ shapes = hs.tuples(
     hs.booleans(),
     hs.sampled_from(((0, 200), (8, 700), (5, 333), (1024, 4096))),
 )
-quick = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=120)
 
 
 def twins(shape, plain=False):

@@ -552,7 +552,7 @@ class Pair:
 
 
 @pytest.mark.parametrize("order", [OWN, LOWEST, FULLEST])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(steps, min_size=15, max_size=60),
     st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]),

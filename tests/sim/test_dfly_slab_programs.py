@@ -109,7 +109,7 @@ programs = st.lists(steps, min_size=5, max_size=60)
 
 
 @pytest.mark.parametrize("order", [slab_order.OWN, slab_order.LOWEST, slab_order.FULLEST])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     programs,
     st.sampled_from([32 * KIB, 64 * KIB, 128 * KIB]),
@@ -126,7 +126,7 @@ def test_random_programs_go_as_in_the_naive_allocator(order, program, zone_bytes
     assert (pair.hand.state.cpu[:, slab.FREE_ZONES_COUNT] <= 3).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(programs, st.integers(1, CPUS), st.integers(0, 2))
 def test_the_compiled_code_does_what_the_python_source_says(program, cpus, order):
     module = plain_python()

@@ -212,7 +212,7 @@ def bump(limit: int):
     return take
 
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=160)
 @given(PROGRAM, h.sampled_from([1 << 16, 1 << 20]), h.sampled_from([0, 1]))
 def test_same_addresses_and_tree_as_the_naive_twin_and_nothing_lost(program, limit, release):
     m, given_back = hand(limit, release=release), []

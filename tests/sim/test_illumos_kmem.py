@@ -306,7 +306,7 @@ def test_two_allocs_and_two_frees_at_a_boundary_never_miss():
     assert trips(m, 256) == before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     h.lists(h.integers(-40, 40), min_size=1, max_size=30), h.sampled_from([(24, 15), (256, 7), (2048, 3), (65536, 1)])
 )
@@ -620,7 +620,7 @@ def test_a_hash_table_is_rescaled_when_it_is_far_too_small_or_large(buffers, mas
     assert rescaled(buffers, mask) == then
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(h.integers(0, 10**6), h.integers(6, 20))
 def test_a_hash_table_gets_the_size_of_the_formula_unless_that_is_near(buffers, bits):
     mask, size = (1 << bits) - 1, layout.hash_size(buffers)

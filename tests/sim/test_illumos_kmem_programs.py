@@ -129,7 +129,7 @@ class Pair:
         self.check()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(programs, st.integers(1, CPUS), st.sampled_from([1, 60]), settings_of)
 def test_random_programs_go_as_in_the_naive_allocator(program, cpus, limit_mib, params):
     pair = Pair(cpus, limit_mib * MIB, params)

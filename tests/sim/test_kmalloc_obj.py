@@ -472,7 +472,7 @@ class Pair:
         self.check()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(steps, min_size=10, max_size=50),
     st.integers(1, CPUS),

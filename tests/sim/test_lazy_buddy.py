@@ -194,7 +194,7 @@ def play(m: Hand, model: NaiveLazyBuddy, program: list[tuple[int, int]], frees: 
     return live
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(PROGRAM, h.sampled_from([1 << 16, 1 << 20]), h.sampled_from([0, 1, 3]), h.sampled_from([0, 1]))
 def test_same_addresses_and_map_steps_as_the_naive_twin_and_nothing_lost(program, limit, keep, frees):
     m, bump = hand(limit, keep_pools=keep), Bump(limit)

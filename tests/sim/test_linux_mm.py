@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -96,7 +96,7 @@ allocs = hs.tuples(
 frees = hs.tuples(hs.just("free"), hs.sampled_from((0, DIRECT, EXEC)), hs.integers(0, 99), hs.integers(1, 20))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(program=hs.lists(allocs | allocs | frees, max_size=50))
 def test_same_as_the_naive_twins(program):
     st = booted(lazy_max_pages=100)

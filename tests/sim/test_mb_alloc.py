@@ -430,7 +430,7 @@ class Pair:
         return [a for chain in self.naive.live.values() for a in chain]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     h.lists(STEP, min_size=6, max_size=50),
     h.integers(0, 1),

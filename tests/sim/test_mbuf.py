@@ -153,7 +153,7 @@ def play(m: Hand, model: NaiveMbufs, program: list[tuple[int, int]]) -> list[int
     return live
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(PROGRAM, h.sampled_from([1 << 14, 1 << 16, KVA]))
 def test_same_addresses_as_the_naive_model_and_nothing_lost(program, limit):
     m, model = hand(limit=limit), NaiveMbufs(limit)

@@ -426,7 +426,7 @@ class Pair:
         self.check()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.lists(STEP, min_size=6, max_size=60),
     st.integers(0, 2),

@@ -242,7 +242,7 @@ def naive(items: list[Item], cpus: int, limit: int, limit_bytes: int) -> list[Na
     return [NaiveFreelists(pages, item.size, item.growth, cpus, limit) for item in items]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ITEMS, PROGRAM, h.integers(1, 3), h.sampled_from([0, 0, 1, 2, 5, 16]), h.sampled_from([1 << 16, KVA]))
 def test_same_addresses_as_the_naive_model_and_nothing_lost(items, program, cpus, limit, limit_bytes):
     m = hand(*items, cpus=cpus, limit=limit, limit_bytes=limit_bytes)

@@ -348,7 +348,7 @@ def play(st, other, ops):
     lifetime=hs.integers(0, 60),
     patience=hs.integers(0, 8),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_programs_equal_the_naive_twin(ops, pages, unit, segregate, choice, two_ended, lifetime, patience):
     params = {"segregate": segregate, "two_ended": two_ended, "patience": patience}
     st = arena(pages, unit=unit, choice=choice, lifetime_bytes=lifetime * PAGE, **params)
@@ -386,7 +386,7 @@ def test_random_programs_equal_the_naive_twin(ops, pages, unit, segregate, choic
 
 
 @given(ops=OPS, pages=hs.integers(1, 200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_one_region_as_large_as_the_map_is_first_fit(ops, pages):
     st = arena(pages, unit=256)
     other = sequential.init(sequential.Params(), kva_bytes=pages * PAGE, cpus=1, maps=1)

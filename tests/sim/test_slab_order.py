@@ -13,7 +13,7 @@ NEXT, PREV, ROOM = COLUMNS = 2, 0, 1
 MANY = 12
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(h.lists(h.tuples(h.integers(0, MANY - 1), h.integers(1, 5)), max_size=60), h.sampled_from([LOWEST, FULLEST]))
 def test_a_list_stays_sorted_while_slabs_come_and_gain_free_objects(program, order):
     table, reg = np.full((MANY, 3), NIL, np.int32), np.zeros((1, s.R_COUNT), np.int64)

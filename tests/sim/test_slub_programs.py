@@ -175,7 +175,7 @@ def plain_python() -> types.SimpleNamespace:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(programs, h.sampled_from([200 * KIB, MIB, 24 * MIB]))
 def test_random_programs_go_as_in_the_naive_allocator(options, program, kva_bytes):
     pair = Pair(options, kva_bytes)
@@ -208,7 +208,7 @@ def test_long_programs_go_as_in_the_naive_allocator():
         pair.drain()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(programs, h.sampled_from(["small lists", "fullest first", "larger sheaves and nodes"]))
 def test_the_compiled_fast_path_does_what_its_source_says(program, name):
     pairs = [Pair(OPTIONS[name], 4 * MIB, module) for module in (slub, plain_python())]

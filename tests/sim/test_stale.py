@@ -151,7 +151,7 @@ PROGRAMS = st.lists(
 
 
 @given(program=PROGRAMS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_programs_count_what_the_naive_twin_counts(program: list[tuple[Any, ...]]) -> None:
     table, naive = Table(), NaiveStale(KIND, DIRECT)
     begun: set[int] = set()

@@ -62,7 +62,7 @@ ALIGNMENTS = st.sampled_from([1, 2, 4, 8])
 STEP = st.tuples(st.integers(1, 9), ALIGNMENTS, st.sampled_from(ATTRS), st.booleans(), st.integers(0, 99))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2), st.integers(0, 1), st.lists(STEP, max_size=60))
 def test_the_same_pages_as_a_naive_twin(apart, fit, program):
     state, naive, live = arena(apart=apart, fit=fit), Naive(apart, fit), []
@@ -83,7 +83,7 @@ def test_the_same_pages_as_a_naive_twin(apart, fit, program):
     assert two_ended.holes(state, 0) == [(0, PAGES * PAGE)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 1), st.lists(STEP, max_size=40))
 def test_with_nothing_apart_it_is_sequential_fit(fit, program):
     state = arena(apart=two_ended.TOGETHER, fit=fit)

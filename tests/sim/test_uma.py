@@ -730,13 +730,13 @@ class Pair:
         return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, h.sampled_from([1, 2, 4]), h.sampled_from([1 << 19, 3 << 20, KVA]), h.integers(0, 3), h.booleans())
 def test_random_programs_go_as_in_the_twin(program, cpus, limit, generation, disable):
     Pair(cpus, limit, generation, disable).play(program)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS, h.sampled_from([1, 2]), h.integers(0, 3), h.booleans(), h.sampled_from([LOWEST, FULLEST]), h.booleans())
 def test_sorted_or_eager_zones_go_as_in_the_twin(program, cpus, generation, disable, order, eager):
     Pair(cpus, 3 << 20, generation, disable, order=order, eager=eager).play(program)
@@ -761,7 +761,7 @@ def test_an_eager_zone_gives_a_slab_back_with_the_last_item_that_goes_to_it(size
     assert got == [0, 0 if nofree else 3]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS, h.sampled_from([1, 4]), h.sampled_from([0, 1]))
 def test_nothing_is_lost(program, cpus, generation):
     pair = Pair(cpus, KVA, generation, False)

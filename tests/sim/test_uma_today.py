@@ -474,7 +474,7 @@ class Pair:
         return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     STEPS, h.sampled_from([(1, 1), (3, 1), (4, 2), (6, 3)]), h.sampled_from([1 << 19, 3 << 20, KVA]), h.integers(0, 2)
 )
@@ -483,13 +483,13 @@ def test_random_programs_go_as_in_the_twin(program, machine, limit, reap):
     pair.play(program)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(STEPS, h.sampled_from([(1, 1), (4, 2)]), h.integers(0, 2), h.sampled_from([LOWEST, FULLEST]))
 def test_sorted_kegs_go_as_in_the_twin(program, machine, reap, order):
     Pair(*machine, 3 << 20, reap, order=order).play(program)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS, h.sampled_from([(1, 1), (4, 2), (6, 3)]))
 def test_nothing_is_lost(program, machine):
     pair = Pair(*machine, KVA, tending.DRAIN_CPU)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -283,7 +283,7 @@ shapes = hs.tuples(
     hs.sampled_from((-1, 10, 40, 300)),
     hs.sampled_from(((0, 300), (7, 900), (64, 2000))),
 )
-quick = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=120)
 
 
 def twins(shape):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -536,7 +536,7 @@ def assert_measured(st, twin, bins):
         assert vmem.used(st, m) == pages.sum() * PAGE
 
 
-quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=100)
 
 
 @quick

@@ -207,7 +207,7 @@ def naive(state: zalloc.State, items: list[Item], limit: int) -> list[NaiveZone]
     return [NaiveZone(pages, *item, int(row[zalloc.BASE])) for item, row in zip(items, state.zone, strict=True)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ITEMS, PROGRAM, h.sampled_from([1 << 16, BASE]))
 def test_same_addresses_as_the_naive_model_and_nothing_lost(items, program, limit):
     m = hand(*items, limit=limit)

@@ -14,7 +14,7 @@ def lanes(batch: Batch) -> list[tuple[str, int]]:
     return [(cell.cell_key, replica) for cell in batch.cells for replica in cell.replicas]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 12),
     streams=st.integers(1, 5),

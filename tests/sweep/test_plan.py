@@ -280,7 +280,6 @@ def test_references_are_resolved_in_each_cell(my_conf):
 
 @settings(
     max_examples=8,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a plan takes too long for shrinking
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

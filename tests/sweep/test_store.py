@@ -259,7 +259,7 @@ def test_many_parts_and_their_compaction(root: str) -> None:
     assert listed(root) == rows(opened.read()) == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.one_of(

@@ -26,7 +26,7 @@ def expected(lane, low):
     return rows, used
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, HORIZON - 1), st.integers(1, 50)), max_size=30), min_size=1, max_size=4)
 )

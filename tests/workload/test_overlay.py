@@ -56,7 +56,7 @@ def test_one_copy_is_the_trace_itself(trace):
     assert all(same(stream, trace.streams[0]) for stream in streams)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(copies=st.integers(2, 5), cpus=st.integers(1, 8), replica=st.integers(0, 100))
 def test_each_copy_is_the_trace_shifted_in_time_cpu_and_slot(trace, copies, cpus, replica):
     (stream,) = build([replica], cpus, copies=copies)

@@ -165,7 +165,7 @@ def test_frees_after_the_end_are_left_out() -> None:
     hold_s=st.sampled_from([0.001, 0.02, 1.0]),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_protected_streams_stay_streams(objects: list, protection: str, hold_s: float, seed: int) -> None:
     rows, busy = [], {}
     events = sorted([(born, 1, i) for i, (born, _, _) in enumerate(objects)]

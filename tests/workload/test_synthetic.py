@@ -44,7 +44,7 @@ def lane(workload, *, cpus=2, seed=0, replica=0):
     return build(workload, cpus=cpus, seed=seed, replicas=[replica]).streams[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kinds=st.dictionaries(st.text("abc", min_size=1), KINDS, min_size=1, max_size=4),
     cpus=st.integers(1, 5),
@@ -61,7 +61,7 @@ def test_every_free_has_its_allocation_and_slots_are_exclusive(kinds, cpus, repl
         assert np.all((stream.cpu >= 0) & (stream.cpu < cpus))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(replicas=st.lists(st.integers(0, 1000), min_size=1, max_size=5))
 def test_a_lane_is_the_same_alone_and_in_any_batch(replicas):
     batch = build(MIXED, cpus=2, seed=3, replicas=replicas).streams

@@ -63,7 +63,7 @@ def naive(trace):
     return rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(lines, max_size=40), st.sampled_from([None, as_trace_cmd, as_perf]))
 def test_equals_a_parser_by_regular_expression(drawn, form):
     if form:
@@ -78,7 +78,7 @@ def test_equals_a_parser_by_regular_expression(drawn, form):
     assert got == naive(trace)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=400))
 def test_any_bytes_can_be_read(data):
     read(data.decode("latin-1").encode("ascii", "replace").decode() + "\n")

@@ -1,0 +1,68 @@
+"""Every file in benchmarks/ runs, at its smallest size, and says something sane. How fast things are is not tested."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks"
+RATE = r"[1-9][\d.]*|0\.\d*[1-9]"
+SAYS = {
+    "bench_compile": rf"1\. \w+ +({RATE}) s CPU to compile or load, ({RATE}) s from start to the first operation",
+    "bench_engine": rf"dragonfly_slab +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
+    "bench_plan": rf"cells +400 .*: ({RATE}) s wall, ({RATE}) s CPU",
+    "bench_replay": rf"dragonfly_slab +({RATE}) M operations/s .* after ({RATE}) s",
+    "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
+    "bench_store": r"[1-9][\d,]* bytes per lane, compacted",
+    "bench_traces": rf"stats of few\.txt\.zst: ({RATE}) s, ({RATE}) GiB",
+    "bench_workload": rf"overlay of two copies +[1-9][\d,]* operations .* ({RATE}) M/s",
+}
+NEEDS = {"bench_simpy": "simpy"}
+ONE_CELL = """
+import sys
+sys.path.insert(0, "benchmarks")
+import digest
+digest.cells = lambda few: iter([["design=dragonfly_slab", "workload=server2003", "workload.scale=0.01"]])
+digest.main()
+"""
+
+
+def run(*words: str, code: int = 0) -> str:
+    """Output of a Python process in the checkout."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def test_every_benchmark_is_known() -> None:
+    assert {path.stem for path in FOLDER.glob("bench_*.py")} == SAYS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SAYS)
+def test_a_benchmark_runs(name: str) -> None:
+    if (needed := NEEDS.get(name)) and not importlib.util.find_spec(needed):
+        pytest.skip(f"{name} compares with {needed}, which is not installed: pip install -e '.[bench]'")
+    said = run(f"benchmarks/{name}.py", "--few")
+    assert re.search(SAYS[name], said), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_digest_of_a_cell_is_the_same_twice_and_says_where_it_is_not(tmp_path: Path) -> None:
+    before = tmp_path / "before.txt"
+    before.write_text(run("-c", ONE_CELL))
+    assert re.fullmatch(r"([0-9a-f]{12} ){5}design=\S+ .*\n", before.read_text())
+    assert run("-c", ONE_CELL, "--against", str(before)) == before.read_text()
+    before.write_text(before.read_text().replace("design=", "0"))
+    assert run("-c", ONE_CELL, "--against", str(before), code=2).startswith("CHANGED ")
