@@ -171,7 +171,8 @@ def _stub(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def _templates(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """Templates that a template calls."""
-    return [f for name in function.__code__.co_names if _is_template(f := function.__globals__.get(name))]
+    called: Iterable[Any] = (function.__globals__.get(name) for name in function.__code__.co_names)
+    return [f for f in called if _is_template(f)]
 
 
 def _is_template(function: Any) -> bool:
