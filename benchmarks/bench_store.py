@@ -51,7 +51,7 @@ def measure(lanes: int, per_file: int) -> None:
     config = json.dumps({"seed": 0, "filler": "x" * 800})
     cells = pd.DataFrame({"cell_key": [f"{n:032x}" for n in range(count)]}).assign(
         config=config, axes="{}", design="d", workload="w", cpus=2, ram_bytes=1 << 27, kva_bytes=1 << 28,
-        stream_key=[f"s{n // 3}" for n in range(count)], est_ops=5_000_000 // per_file,
+        stream_key=[f"s{n // 3}" for n in range(count)], est_ops=5_000_000 // per_file, timed=False,
     )  # fmt: skip
     sys.modules["bench_store"] = sys.modules["__main__"]
     with timed("make batches", lanes):
@@ -64,7 +64,7 @@ def measure(lanes: int, per_file: int) -> None:
         assert not any(result.errors for result in results), results[0].errors
         with timed("commit, one manifest per batch", len(batches)):
             for result in results:
-                store.commit(result.parts)
+                store.commit(result.staged)
         with timed("open for reading and done()", lanes):
             assert len(Store(root).done()) == lanes
         with timed("open for writing", lanes):

@@ -64,8 +64,8 @@ def show_plan(plan: Plan) -> int:
     standing, note = _standing(plan)
     lanes = len(plan.cells) * plan.replicas
     todo = standing["missing"] + (standing["failed"] if plan.retry_failed else 0)
-    pairs = zip(plan.cells["config"], plan.cells["est_ops"].tolist(), strict=True)
-    cpu_s = float(sum(work(config, ops) for config, ops in pairs)) * plan.replicas / RATE_OPS
+    pairs = zip(plan.cells["est_ops"].tolist(), plan.cells["timed"].tolist(), strict=True)
+    cpu_s = float(sum(work(ops, timed=timed) for ops, timed in pairs)) * plan.replicas / RATE_OPS
     cpus = _cpus(plan)
     left_s = cpu_s * todo / lanes
     facts = {

@@ -13,23 +13,27 @@ The command line beats the file, key by key: a key given there leaves the file's
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.errors import HydraException
+from numpy.typing import NDArray
 
 from kmemexp.config.schema import type_checked
 from kmemexp.errors import ConfigError
-from kmemexp.plan.predicates import Predicate
+from kmemexp.plan.predicates import Mask, Objects, Predicate
 
 MOST_CELLS = 5_000_000  # before predicates; about 1 GB of tables
 NOT_AXES = ("sweep", "cluster")  # groups that say how to run, not what
 
 Options = Callable[[str], Sequence[str]]
 """Names in a config group; empty for anything that is not a group."""
-Block = dict[str, list]
+Numbers = NDArray[np.int64]
+Lookup = Callable[[str, Numbers], list[Any]]
+"""Effective values of a key in these cells."""
+Block = dict[str, list[Any]]
 """Keys whose values go together row by row; a plain axis has one key."""
 
 
@@ -95,7 +99,7 @@ def merge(blocks: Sequence[Block], line: CommandLine) -> list[Block]:
     return merged + [{key: values} for key, values in rest.items()]
 
 
-def axis_values(key: str, values: Sequence[Any], groups: Options) -> list:
+def axis_values(key: str, values: Sequence[Any], groups: Options) -> list[Any]:
     """Check the values of an axis: options of a group, or what the schema allows. Raises ConfigError."""
     if not values:
         raise ConfigError(f"{key}: no value to sweep over{_known(groups(key))}")
@@ -121,13 +125,13 @@ class Grid:
         if self.count > MOST_CELLS:
             sizes = " x ".join(map(str, lengths))
             raise ConfigError(f"sweep: {sizes} = {self.count} combinations; at most {MOST_CELLS} can be planned")
-        self.choices: dict[str, list] = {key: values for block in blocks for key, values in block.items()}
-        self.codes: dict[str, np.ndarray] = {}
+        self.choices: dict[str, list[Any]] = {key: values for block in blocks for key, values in block.items()}
+        self.codes: dict[str, Numbers] = {}
         numbers = np.unravel_index(np.arange(self.count), lengths) if blocks else ()
         for block, number in zip(blocks, numbers, strict=True):
             self.codes.update({key: number.astype(np.int64) for key in block})
 
-    def column(self, key: str, elsewhere: Callable[[str, np.ndarray], list]) -> np.ndarray:
+    def column(self, key: str, elsewhere: Lookup) -> Objects:
         """object[count]: effective value of a key in each cell; `elsewhere(key, cells)` gives it where no axis does."""
         column = np.empty(self.count, object)
         codes = self.codes.get(key, np.full(self.count, -1))
@@ -137,11 +141,11 @@ class Grid:
             column[missing] = _objects(elsewhere(key, missing))
         return column
 
-    def limit(self, key: str, mask: np.ndarray) -> None:
+    def limit(self, key: str, mask: Mask) -> None:
         """Let the axis exist only where `mask` holds."""
         self.codes[key] = np.where(mask, self.codes[key], -1)
 
-    def keep(self, mask: np.ndarray) -> None:
+    def keep(self, mask: Mask) -> None:
         """Drop the cells where `mask` does not hold."""
         self.codes = {key: codes[mask] for key, codes in self.codes.items()}
         self.count = int(mask.sum())
@@ -150,7 +154,7 @@ class Grid:
         """Values of those of the keys that are axes of this cell."""
         return {key: self.choices[key][code] for key in keys if (code := int(self.codes[key][cell])) >= 0}
 
-    def classes(self, keys: Sequence[str], start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def classes(self, keys: Sequence[str], start: Numbers | None = None) -> tuple[Numbers, Numbers]:
         """Tell apart the combinations of these keys within `start`: returns a cell of each, and each cell's number."""
         number = np.zeros(self.count, np.int64) if start is None else start
         for key in keys:
@@ -194,7 +198,7 @@ def _parse(text: str, where: str = "") -> Override:
         raise ConfigError(f"{where}{text}: {error}") from error
 
 
-def _values(override: Override, groups: Options) -> list:
+def _values(override: Override, groups: Options) -> list[Any]:
     """Values of an override, taken once: shuffle() gives another order each time it is asked."""
     line = override.input_line
     if not override.is_sweep_override():
@@ -204,11 +208,12 @@ def _values(override: Override, groups: Options) -> list:
     if override.package is not None or override.is_delete():
         raise ConfigError(f"{line}: cannot be swept")
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        return override.value().filter(list(groups(override.key_or_group)))
+        glob = cast(Glob, override.value())  # so its type says, which Hydra's annotation of `value` leaves out
+        return list(glob.filter(list(groups(override.key_or_group))))
     return [Override._convert_value(value) for value in override.sweep_iterator()]
 
 
-def _objects(values: Sequence[Any]) -> np.ndarray:
+def _objects(values: Sequence[Any]) -> Objects:
     return np.fromiter(values, object, len(values))  # np.array would make a table of a list of lists
 
 

@@ -9,9 +9,9 @@ pieces joined: a plan of 20 000 cells takes about a second.
 import copy
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
-from kmemexp.config import checks
-from kmemexp.config import design as design_check
-from kmemexp.config import schema as config
+from kmemexp.config import checks, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of
+from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.plan import axes
 from kmemexp.plan.axes import Grid
+from kmemexp.plan.predicates import Mask
 from kmemexp.workload import stability
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import IConfigRepository
 
 
 class Composer:
@@ -49,12 +53,12 @@ class Composer:
         """Compose one configuration. Raises ConfigError with Hydra's own explanation."""
         try:
             return self._loader.load_configuration("config", [*self._hydra, *overrides], RunMode.RUN, from_shell=False)
-        except config.COMPOSE_ERRORS as error:
-            raise ConfigError(config.explanation(error)) from error
+        except schema.COMPOSE_ERRORS as error:
+            raise ConfigError(schema.explanation(error)) from error
 
     def stands_alone(self, group: str, option: str) -> bool:
         """Tell whether an option's file is plain values for its own node: no package, no defaults of other groups."""
-        found = self._loader.repository.load_config(f"{group}/{option}")
+        found = repository(self._loader).load_config(f"{group}/{option}")
         if found is None or found.header.get("package"):
             return False
         inner = [default for default in found.defaults_list or () if not default.is_self()]
@@ -84,7 +88,7 @@ class Pieces(NamedTuple):
 
     forms: list[Any]  # in normal form
     texts: list[str]  # the same as canonical JSON
-    number: np.ndarray  # int64[cells], which form a cell has
+    number: axes.Numbers  # int64[cells], which form a cell has
 
 
 class Combos:
@@ -94,7 +98,7 @@ class Combos:
         self.groups = groups
         self._composer, self._fixed = composer, fixed
         self._base = self._read(base)
-        self._known: dict[tuple, Combo] = {}
+        self._known: dict[tuple[tuple[str, str], ...], Combo] = {}
 
     def of(self, grid: Grid, cell: int) -> Combo:
         """Return the combination of one cell, composed if it is new."""
@@ -132,11 +136,11 @@ class Combos:
             nodes[group], choices[group] = single.nodes[group], option
         return Combo(nodes, choices, None)
 
-    def elsewhere(self, grid: Grid) -> Callable[[str, np.ndarray], list]:
+    def elsewhere(self, grid: Grid) -> axes.Lookup:
         """Lookup of a key that is no axis of these cells: the option of a group, or a value of the configuration."""
         first, number = grid.classes(self.groups)
 
-        def look(key: str, cells: np.ndarray) -> list:
+        def look(key: str, cells: axes.Numbers) -> list[Any]:
             asked, which = np.unique(number[cells], return_inverse=True)
             found = [_look(self.of(grid, int(first[n])), key) for n in asked]
             return [found[i] for i in which]
@@ -173,7 +177,7 @@ def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
     return distinct, len(rows) - len(distinct)
 
 
-def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], np.ndarray]) -> Pieces:
+def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], axes.Numbers]) -> Pieces:
     """Check and write each distinct form of one node. `composed`: the combinations, and which one a cell has."""
     found, combo = composed
     refers = any(c.source is not None for c in found)
@@ -183,10 +187,10 @@ def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Comb
     involved = {*keys, *combos.groups}
     forms = []
     for i, cell in enumerate(first.tolist()):
-        values = grid.assignment(cell, keys)
+        assigned = grid.assignment(cell, keys)
         origin = found[combo[cell]]
         try:
-            forms.append(checks.check_node(node, _patched(origin, node, values)))
+            forms.append(checks.check_node(node, _patched(origin, node, assigned)))
         except InputError as error:
             where = ", ".join(f"{k}={v}" for k, v in grid.assignment(cell, list(grid.codes)).items() if k in involved)
             raise type(error)(f"{error}\n(in cells with {where})" if where else str(error)) from error
@@ -195,15 +199,15 @@ def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Comb
     return Pieces(forms, [canonical(form) for form in forms], number)
 
 
-def _patched(origin: Combo, node: str, values: Mapping[str, Any]) -> Any:
+def _patched(origin: Combo, node: str, assigned: Mapping[str, Any]) -> Any:
     """Put the values of scalar axes into a node of a combination."""
     if origin.source is not None:
         composed = copy.deepcopy(origin.source)
-        for key, value in values.items():
+        for key, value in assigned.items():
             OmegaConf.update(composed, key, value, force_add=True)
         return plain(composed, [node])[node]
     tree = {node: copy.deepcopy(origin.nodes[node])}
-    for key, value in values.items():
+    for key, value in assigned.items():
         *path, last = re.findall(r"[^.\[\]]+", key)
         place: Any = tree
         try:
@@ -215,7 +219,7 @@ def _patched(origin: Combo, node: str, values: Mapping[str, Any]) -> Any:
     return tree[node]
 
 
-def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], cells: np.ndarray) -> None:
+def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], cells: Mask) -> None:
     """Take an axis out of cells in which the allocator that it is a parameter of serves nothing."""
     for key in keys:
         if key.startswith("objects.params.") and key.split(".")[2] not in objects["params"]:
@@ -223,67 +227,69 @@ def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], 
 
 
 def _check_space(pieces: Mapping[str, Pieces]) -> None:
-    """Check that what boot carves out of the KVA fits, once for each distinct combination of what decides that."""
-    parts = [pieces[node] for node in ("maps", "objects", "machine", "workload")]
-    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
-        maps, objects, machine, workload = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
-        design_check.check_space(maps, objects, machine, workload.get("kinds", {}))
+    """Check that what boot carves out of the KVA fits."""
+    for maps, objects, machine, workload in _combinations(pieces, "maps", "objects", "machine", "workload"):
+        check_space(maps, objects, machine, workload.get("kinds", {}))
 
 
 def _check_clock(pieces: Mapping[str, Pieces]) -> None:
     """Refuse a closed load without a clock: its operations begin when the ones before have ended."""
-    for cost, workload in set(zip(pieces["cost"].number.tolist(), pieces["workload"].number.tolist(), strict=True)):
-        form = pieces["workload"].forms[workload]
-        if "pause_ns" in form and pieces["cost"].forms[cost]["name"] == "none":
+    for cost, workload in _combinations(pieces, "cost", "workload"):
+        if "pause_ns" in workload and cost["name"] == "none":
             raise ConfigError(
-                f"workload={form['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
+                f"workload={workload['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
             )
 
 
 def _check_policies(pieces: Mapping[str, Pieces]) -> None:
-    """Refuse a policy that does nothing to a design, once for each distinct combination."""
-    parts = [pieces[node] for node in ("policy", "maps", "objects", "design")]
-    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
-        policy, maps, objects, design = (part.forms[i] for part, i in zip(parts, numbers, strict=True))
-        design_check.check_policy(policy, maps, objects, design["name"])
+    """Refuse a policy that does nothing to a design."""
+    for policy, maps, objects, design in _combinations(pieces, "policy", "maps", "objects", "design"):
+        check_policy(policy, maps, objects, design["name"])
 
 
 def _check_stability(pieces: Mapping[str, Pieces]) -> None:
-    """Refuse a watched kind that is not there, or cannot be protected so, once for each distinct combination."""
-    parts = [pieces[node] for node in ("stability", "objects", "workload")]
-    for numbers in set(zip(*(part.number.tolist() for part in parts), strict=True)):
-        stability.check_cell(*(part.forms[i] for part, i in zip(parts, numbers, strict=True)))
+    """Refuse a watched kind that is not there, or cannot be protected so."""
+    for watched, objects, workload in _combinations(pieces, "stability", "objects", "workload"):
+        stability.check_cell(watched, objects, workload)
+
+
+def _combinations(pieces: Mapping[str, Pieces], *nodes: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the forms of these nodes that occur together in a cell, each distinct combination once."""
+    chosen = [pieces[node] for node in nodes]
+    for numbers in set(zip(*(piece.number.tolist() for piece in chosen), strict=True)):
+        yield tuple(piece.forms[i] for piece, i in zip(chosen, numbers, strict=True))
 
 
 def _axes(grid: Grid) -> list[str]:
     """Write each cell's axis values as JSON."""
-    parts = []
+    columns = []
     for key in sorted(grid.codes):
-        values = grid.choices[key]
-        texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in values)]
-        parts.append([texts[code + 1] for code in grid.codes[key].tolist()])
-    if not parts:
+        texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in grid.choices[key])]
+        columns.append([texts[code + 1] for code in grid.codes[key].tolist()])
+    if not columns:
         return ["{}"] * grid.count
-    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*parts, strict=True)]
+    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*columns, strict=True)]
 
 
 def _facts(pieces: Mapping[str, Pieces]) -> dict[str, Any]:
     """Columns that say in plain what a cell is."""
     from kmemexp.workload.build import estimate  # noqa: PLC0415 (with it comes what reads traces)
 
-    machine, workload, seed = pieces["machine"], pieces["workload"], pieces["seed"]
+    machine, workload, seed, cost = (pieces[node] for node in ("machine", "workload", "seed", "cost"))
     cpus = np.array([form["cpus"] for form in machine.forms], np.int64)[machine.number]
     streams = zip(workload.number.tolist(), cpus.tolist(), seed.number.tolist(), strict=True)
     stream_key = cache(lambda w, n, s: digest(f"{workload.texts[w]}/{n}/{seed.texts[s]}"))
     sizes = {k: np.array([f[k] for f in machine.forms], np.int64)[machine.number] for k in ("ram_bytes", "kva_bytes")}
+    closed = np.array(["pause_ns" in form for form in workload.forms])[workload.number]
+    ops = np.array([estimate(form) for form in workload.forms], np.int64)[workload.number]
     return {
         "design": _names(pieces["design"]),
         "workload": _names(workload),
         "cpus": cpus,
         **sizes,
         "stream_key": [stream_key(*stream) for stream in streams],
-        "est_ops": np.array([estimate(form) for form in workload.forms], np.int64)[workload.number]
-        * np.where(np.array(["pause_ns" in form for form in workload.forms])[workload.number], cpus, 1),
+        "est_ops": ops * np.where(closed, cpus, 1),
+        "timed": np.array([form["name"] != "none" for form in cost.forms])[cost.number],
     }
 
 
@@ -305,6 +311,11 @@ def _look(combo: Combo, key: str) -> Any:
     if isinstance(value, Mapping | list):
         raise ConfigError(f"{key}: is not a single value; a predicate cannot look at it")
     return values.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value
+
+
+def repository(loader: ConfigLoader) -> "IConfigRepository":
+    """Where Hydra's loader finds its files: an attribute that the published interface leaves out."""
+    return cast("ConfigLoaderImpl", loader).repository
 
 
 def plain(composed: DictConfig, keys: Sequence[str]) -> dict[str, Any]:

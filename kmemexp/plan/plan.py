@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -16,17 +15,19 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from kmemexp.config import checks, files
-from kmemexp.config import schema as config
+from kmemexp.config import checks, files, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import outside
 from kmemexp.plan import axes, cells
 from kmemexp.plan.axes import CommandLine, Grid
+from kmemexp.plan.predicates import Mask, Predicate
 from kmemexp.values import one_of
 
 ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 ADHOC = "adhoc"
+SIMULATE = "kmemexp.lane:simulate_lanes"
+"""Simulates the lanes of every real plan. Runs of several versions may work on one folder: keep the name valid."""
 
 
 @dataclass
@@ -34,8 +35,8 @@ class Plan:
     """What a sweep asks for.
 
     `cells` has one row per cell: cell_key, config (canonical JSON), axes (JSON of the cell's axis values), design,
-    workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same streams of operations) and
-    est_ops (expected operations of one replica).
+    workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same streams of operations),
+    est_ops (expected operations of one replica) and timed (whether it runs on the machine with a clock).
     """
 
     name: str
@@ -54,6 +55,17 @@ class Plan:
     progress: bool
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
+    simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
+
+    @property
+    def rows(self) -> list[tuple[str, int]]:
+        """Every row asked for: (cell key, replica)."""
+        return [(key, replica) for key in self.cells["cell_key"].tolist() for replica in range(self.replicas)]
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """Axis values (JSON) of the cells in this plan, by cell key."""
+        return dict(zip(self.cells["cell_key"].tolist(), self.cells["axes"].tolist(), strict=True))
 
 
 def plan_from(
@@ -62,7 +74,7 @@ def plan_from(
     """Plan what a command line asks for: one plan per sweep named, or one without.
 
     `config_dir` is a further folder of configuration files. `loader` is Hydra's, where Hydra runs already. Raises
-    InputError for whatever the user can mend.
+    InputError for what the user can mend.
     """
     with _without_collection(), open_loader(loader, config_dir) as found:
         composer = cells.Composer(found)
@@ -73,8 +85,8 @@ def plan_from(
 def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     fixed = [*line.fixed.values(), *([sweep] if sweep else [])]
     base = composer.compose(fixed)
-    plugins.discover(_folders(base))
-    settings = cells.plain(base, [key for key in base if key not in (*NODES, "hydra")])
+    outside.discover(_folders(base))
+    settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings, ACTIONS)
     wanted = settings["sweep"]
     blocks = axes.read_file(wanted, composer.options)
@@ -110,7 +122,7 @@ def _folders(base: DictConfig) -> list[str]:
     return [s["path"] for s in base.hydra.runtime.config_sources if s["schema"] == "file"]
 
 
-def _restrict(grid: Grid, combos: cells.Combos, when: Mapping, exclude: Sequence) -> int:
+def _restrict(grid: Grid, combos: cells.Combos, when: Mapping[str, Predicate], exclude: Sequence[Predicate]) -> int:
     """Apply `when`, then `exclude`. Returns the number of combinations excluded."""
     for key, predicate in when.items():
         if key in grid.codes:
@@ -122,7 +134,7 @@ def _restrict(grid: Grid, combos: cells.Combos, when: Mapping, exclude: Sequence
     return before - grid.count
 
 
-def _mask(grid: Grid, combos: cells.Combos, predicate: axes.Predicate) -> np.ndarray:
+def _mask(grid: Grid, combos: cells.Combos, predicate: Predicate) -> Mask:
     columns = [grid.column(key, combos.elsewhere(grid)) for key in predicate.keys]
     return predicate.mask(columns, grid.count)
 
@@ -164,7 +176,7 @@ def open_loader(given: ConfigLoader | None = None, config_dir: str | None = None
     if given is not None:
         yield given
         return
-    config.register()
+    schema.register()
     before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(str(files.conf_dir()), version_base="1.3"):
@@ -182,4 +194,4 @@ def _search_also(loader: ConfigLoader, folder: Path) -> None:
         raise ConfigError(f"config_dir: there is no folder {folder}")
     path = loader.get_search_path()
     path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    loader.repository.initialize_sources(path)
+    cells.repository(loader).initialize_sources(path)

@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmemexp.errors import ConfigError
 from kmemexp.values import byte_count
+
+Objects = NDArray[np.object_]
+Mask = NDArray[np.bool_]
 
 COMPARE: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
@@ -45,18 +49,18 @@ class Predicate:
         except (TypeError, ZeroDivisionError) as error:
             raise self._wrong(str(error)) from error
 
-    def mask(self, columns: Sequence[np.ndarray], count: int) -> np.ndarray:
+    def mask(self, columns: Sequence[Objects], count: int) -> Mask:
         """bool[count]: where it holds, given one column per key of `keys`; each distinct row is looked at once."""
         if not self.keys:
             return np.full(count, self({}))
-        known: dict[tuple, bool] = {}
+        known: dict[tuple[Any, ...], bool] = {}
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
         for row in set(rows):
             known[row] = self(dict(zip(self.keys, row, strict=True)))
         return np.fromiter((known[row] for row in rows), bool, count)
 
     def _collect(self, node: ast.expr) -> list[str]:
-        """Keys below a node; refuses whatever is not allowed."""
+        """Keys below a node; refuses what is not allowed."""
         if isinstance(node, ast.Name | ast.Attribute):
             key = self._key(node)
             return [] if key in CONSTANTS else [key]

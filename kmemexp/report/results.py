@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
 from kmemexp.report import comparison, stats
+from kmemexp.store.rows import of_cells, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store
 
@@ -97,32 +97,23 @@ class Results:
         names = comparison.choose_metrics(self.metrics, metrics)
         layout = comparison.arrange(self.metrics)
         keys = layout.keys if by is None else _only_columns(layout.keys, by)
-        parts = []
+        tables = []
         for name in names:
             x = layout.matrix(self.metrics[name])
             found = stats.mean_interval(x, ci)
-            parts.append(keys.assign(metric=name, n=found.n, failed=layout.failed, mean=found.mean, sd=found.sd,
-                                     low=found.low, high=found.high))  # fmt: skip
-        table = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+            tables.append(keys.assign(metric=name, n=found.n, failed=layout.failed, mean=found.mean, sd=found.sd,
+                                      low=found.low, high=found.high))  # fmt: skip
+        table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
         return table.assign(metric=pd.Categorical(table["metric"], categories=names))
 
     def compare(self, baseline: Mapping[str, object] | str, **options: Any) -> pd.DataFrame:
         """Paired comparison with a baseline, see `kmemexp.compare`."""
         return comparison.compare(self.metrics, baseline, **options)
 
-    def planned(self, cells: pd.DataFrame, replicas: int | Sequence[int]) -> pd.DataFrame:
-        """`metrics` of a plan's cells and replicas only, with the axes of that plan, in its order.
-
-        A cell may have been simulated for another plan with other axes; `cells` needs cell_key, axes, design, workload.
-        """
-        table = self.tables.read("metrics")
-        wanted = range(replicas) if isinstance(replicas, int) else replicas
-        keys, lanes = pa.array(cells["cell_key"], pa.string()), pa.array(list(wanted), pa.int32())
-        table = table.filter(pc.and_(pc.is_in(table["cell_key"], keys), pc.is_in(table["replica"], lanes)))
-        frame = table.to_pandas()
-        names = ["axes", "design", "workload"]
-        frame[names] = cells.set_index("cell_key")[names].astype(str).loc[frame["cell_key"]].to_numpy()
-        return _metrics_frame(frame, {name: list(dict.fromkeys(cells[name])) for name in names[1:]})
+    def ordered(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""
+        order = {name: list(dict.fromkeys(cells[name])) for name in ("design", "workload")}
+        return _metrics_frame(self.tables.read("metrics").to_pandas(), order)
 
     def _with_names(self, table: pa.Table) -> pd.DataFrame:
         """Put design and workload beside the cell keys."""
@@ -214,28 +205,20 @@ def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def planned(plan: "Plan") -> Results:
     """Results of a plan's own cells and replicas, whatever else its folder holds. StoreError where there are none."""
     there = load(plan.root)
-    return Results(there.root, _Planned(there.tables, plan.cells, plan.replicas))
+    return Results(there.root, _Planned(there.tables, plan.axes, plan.replicas))
 
 
 class _Planned(NamedTuple):
-    """Tables of results, limited to a plan."""
+    """Tables of results, limited to a plan and with its axes."""
 
     tables: Tables
-    cells: pd.DataFrame
+    axes: Mapping[str, str]  # by cell key
     replicas: int
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """Read the plan's rows; cells may have been simulated for another plan, so they get the axes of this one."""
-        keys = pa.array(self.cells["cell_key"], pa.string())
-        rows = self.tables.read(table)
-        rows = rows.filter(pc.and_(pc.is_in(rows["cell_key"], keys), pc.less(rows["replica"], self.replicas)))
-        if table != "metrics":
-            return rows
-        place = pc.index_in(rows["cell_key"], keys)
-        for name in ("axes", "design", "workload"):
-            column = pa.array(self.cells[name].astype(str), pa.string()).take(place.combine_chunks())
-            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
-        return rows
+        """Read the plan's rows."""
+        rows = of_cells(self.tables.read(table), list(self.axes), self.replicas)
+        return with_axes(rows, self.axes) if table == "metrics" else rows
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables."""

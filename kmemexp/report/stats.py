@@ -181,48 +181,13 @@ def holm(p: ArrayLike) -> Floats:
 
     NaN stays NaN and does not count as a comparison.
     """
-    return _adjust(p, lambda ordered, m: np.maximum.accumulate(ordered * (m - np.arange(m))))
-
-
-def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """P values of one family, adjusted by Benjamini and Hochberg (1995): controls the share of false claims."""
-    return _adjust(p, lambda ordered, m: np.minimum.accumulate((ordered * (m / np.arange(1, m + 1)))[::-1])[::-1])
-
-
-def _adjust(p: ArrayLike, step: Callable[[Floats, int], Floats]) -> Floats:
     p = np.asarray(p, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
     present = np.flatnonzero(~np.isnan(p))
     order = present[np.argsort(p[present], kind="stable")]
-    adjusted[order] = np.minimum(step(p[order], len(order)), 1.0)
+    steps = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
     return adjusted
-
-
-def replications_needed(
-    x: ArrayLike, *, relative: float | None = None, absolute: float | None = None, ci: float = 0.95, limit: int = 10**6
-) -> int | None:
-    """Smallest number of replicas (at least the pilot's) whose t interval is expected to be as narrow as asked for.
-
-    `x` holds the pilot's values (one dimension), whose variance is taken as the truth. Give the wanted half-width
-    either as `relative`, a share of the mean, which is held to relative / (1 + relative) (Law, section 9.4.1), or as
-    `absolute`, in the metric's unit. None where the number cannot be told: fewer than 2 values, a mean of 0, or more
-    than `limit`.
-    """
-    if (relative is None) == (absolute is None):
-        raise ValueError("give either relative= or absolute=")
-    n, mean, sd, _ = (v[()] for v in _moments(np.asarray(x, dtype=np.float64)))
-    if n < 2:
-        return None
-    target = absolute if relative is None else abs(mean) * relative / (1 + relative)
-    low, high = int(n), int(n)
-    while half_width(sd, high, ci) > target:
-        if high >= limit:
-            return None
-        low, high = high + 1, min(2 * high, limit)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if half_width(sd, middle, ci) > target else (low, middle)
-    return high
 
 
 def bootstrap_interval(

@@ -1,7 +1,7 @@
 """The tables at the end of a sweep: on the terminal, and as Parquet, CSV and Markdown in the results folder."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.text import Text
 from kmemexp.report import comparison, layout, terminal
 from kmemexp.report.layout import Block, Cell
 from kmemexp.report.notes import notes
-from kmemexp.report.results import load
+from kmemexp.report.results import planned
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def finish(plan: "Plan", console: Console | None = None) -> None:
     Rows of other plans in the same folder are left out. Raises StoreError if the folder holds no results.
     """
     console = console or terminal.make_console()
-    results = load(plan.root)
-    frame = results.planned(plan.cells, plan.replicas)
+    frame = planned(plan).ordered(plan.cells)
     if frame.empty:
         console.print(Text(f"{plan.name}: none of its {len(plan.cells)} cells is in {plan.root} yet."))
         return
@@ -53,7 +52,7 @@ def finish(plan: "Plan", console: Console | None = None) -> None:
     table = comparison.compare(frame, baseline, list(plan.metrics) or list(METRICS), ci=CI)
     axes = cells.condition + cells.variant
     remarks += notes(table, frame, axes, baseline, CI)
-    if missing := len(plan.cells) * _count(plan.replicas) - len(frame):
+    if missing := len(plan.cells) * plan.replicas - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
 
     flat = layout.one_variant_each(table, cells.condition, cells.variant)
@@ -101,7 +100,7 @@ def _md_cell(cell: Cell | None) -> str:
     return f"{value}<br>{cell.change}" if cell.change else value
 
 
-def _present_baseline(frame: pd.DataFrame, baseline: dict) -> tuple[dict, list[str]]:
+def _present_baseline(frame: pd.DataFrame, baseline: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the baseline, or none and a remark where no cell has its values."""
     if not baseline:
         return {}, ["There is no baseline: means only."]
@@ -131,7 +130,3 @@ def _first(table: pd.DataFrame, cells: comparison.Layout, conditions: int) -> tu
 def _summary(frame: pd.DataFrame) -> str:
     cells = frame["cell_key"].nunique()
     return f"{cells} cell{'s' if cells > 1 else ''}, {len(frame)} replicas in all"
-
-
-def _count(replicas: int | Sequence[int]) -> int:
-    return replicas if isinstance(replicas, int) else len(replicas)

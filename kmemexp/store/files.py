@@ -1,7 +1,8 @@
-"""Parts: the immutable Parquet files of a results folder, and how they move from `_staging/` to their place.
+"""The immutable Parquet files of a results folder, and how they move from `_staging/` to their place.
 
-A part holds some lanes (rows of one status) in several files, one per table. Folders other than data/ begin
-with an underscore, so that a dataset reader pointed at the results folder sees the metrics table and nothing else.
+Some lanes (rows of one status) are stored together in files of the same id, one file per table. Folders other than
+data/ begin with an underscore, so that a dataset reader pointed at the results folder sees the metrics table and
+nothing else.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -29,11 +30,13 @@ STAGING = "_staging"
 ROW_GROUP = 131_072  # rows
 THREADS = 16  # requests in flight: an object store answers in tens of milliseconds
 
+A = TypeVar("A")
+B = TypeVar("B")
 _FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots)/part-([0-9a-f-]+)\.parquet")
 
 
-class Part(NamedTuple):
-    """Some lanes of one status, stored together."""
+class LaneFiles(NamedTuple):
+    """The files of some lanes of one status: one for each table, all of the same id."""
 
     id: str
     status: str  # schema.DONE or schema.FAILED
@@ -46,7 +49,7 @@ class Part(NamedTuple):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Tables that the part has files of: a failed lane has metrics only."""
+        """Tables that there is a file of: a failed lane has metrics only."""
         return tuple(FOLDERS) if self.status == DONE else ("metrics",)
 
 
@@ -91,22 +94,22 @@ def first_line(error: Exception) -> str:
 
 
 def new_id(digest: str, attempt: int) -> str:
-    """Make a part id that nobody else uses."""
+    """Make an id of files that nobody else uses."""
     return f"{digest}-{attempt}-{uuid.uuid4().hex[:12]}"
 
 
-def path_of(table: str, part_id: str) -> str:
-    """Where a committed part's file stands."""
-    return f"{FOLDERS[table]}/part-{part_id}.parquet"
+def path_of(table: str, file_id: str) -> str:
+    """Where the file of a table stands once it is committed."""
+    return f"{FOLDERS[table]}/part-{file_id}.parquet"
 
 
 def id_in(path: str) -> str | None:
-    """Find the id of the part that a file belongs to; None for files that are not ours."""
+    """Find the id in a file's path; None for files that are not ours."""
     match = _FILE.fullmatch(path)
     return match[1] if match else None
 
 
-def in_parallel(function: Callable, items: Iterable) -> list:
+def in_parallel(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
     """Call `function` on every item, several at a time. Returns the results in order."""
     items = list(items)
     if len(items) < 2:
@@ -119,19 +122,22 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """Encode a table as a Parquet file: the same table, the same bytes."""
     buffer = io.BytesIO()
     texts = [column.name for column in table.schema if pa.types.is_string(column.type)]  # numbers rarely repeat
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=texts)
+    pq.write_table(
+        table, buffer, compression="zstd", row_group_size=ROW_GROUP,
+        use_dictionary=texts,  # type: ignore[arg-type]  # the stubs know only True and False, not names of columns
+    )  # fmt: skip
     return buffer.getvalue()
 
 
-def stage(objects: ObjectStore, part_id: str, table: str, rows: pa.Table) -> None:
-    """Write one table of a part where no reader looks yet."""
-    obstore.put(objects, f"{STAGING}/{path_of(table, part_id)}", parquet_bytes(rows))
+def stage(objects: ObjectStore, file_id: str, table: str, rows: pa.Table) -> None:
+    """Write the file of one table where no reader looks yet."""
+    obstore.put(objects, f"{STAGING}/{path_of(table, file_id)}", parquet_bytes(rows))
 
 
-def read_text(root: str, name: str) -> str | None:
-    """Read a text file of the results folder `root`; None if there is none."""
+def read_text(objects: ObjectStore, name: str) -> str | None:
+    """Read a text file of a results folder; None if there is none."""
     try:
-        return bytes(obstore.get(connect(root), name).bytes()).decode()
+        return bytes(obstore.get(objects, name).bytes()).decode()
     except FileNotFoundError:
         return None
 
@@ -156,19 +162,19 @@ def _delete(objects: ObjectStore, path: str) -> None:
         obstore.delete(objects, path)
 
 
-def load(objects: ObjectStore, part_id: str, table: str) -> pa.Table:
-    """Read one table of a part, staged or in its place. Raises FileNotFoundError where it is in neither.
+def load(objects: ObjectStore, file_id: str, table: str) -> pa.Table:
+    """Read the file of one table, staged or in its place. Raises FileNotFoundError where it is in neither.
 
     Raises StoreError where the file is not sound Parquet.
     """
-    path = path_of(table, part_id)
+    path = path_of(table, file_id)
     for place in (path, f"{STAGING}/{path}", path):  # a move between the first two looks is seen by the third
         try:
             data = obstore.get(objects, place).bytes()
         except FileNotFoundError:
             continue
         try:
-            return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)  # parts are small
+            return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)  # files are small
         except pa.ArrowInvalid as error:
             raise StoreError(f"{place} is damaged: {first_line(error)}. Delete the folder and run again.") from error
     raise FileNotFoundError(path)

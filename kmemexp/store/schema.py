@@ -12,7 +12,7 @@ LAYOUT = 1
 DONE = "done"
 FAILED = "failed"
 
-_COLUMNS = {
+_COLUMNS: dict[str, list[tuple[str, pa.DataType]]] = {
     "metrics": [
         ("cell_key", pa.string()),
         ("replica", pa.int32()),

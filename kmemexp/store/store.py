@@ -1,51 +1,41 @@
-"""The results folder: which parts count, and how that changes without ever showing half a change.
+"""The results folder: which files count, and how that changes without ever showing half a change.
 
-    data/ _series/ _latency/ _snapshots/   committed parts: metrics, series, latency, snapshots
-    _manifest/<8 digits>.json    the truth: each adds and removes parts, in order
-    _staging/                    parts that workers have written and nobody has committed, or that are on the move
+    data/ _series/ _latency/ _snapshots/   committed files: metrics, series, latency, snapshots
+    _manifest/<8 digits>.json    the truth: each adds and removes files, in order
+    _staging/                    files that workers have written and no manifest names, or that are on the move
     _run.json, tables/_*         provenance and tables of the last run
 
-A worker stages a part under a name of its own. The committer then (1) puts the next manifest, which fails if
-somebody else took the number, (2) deletes what the manifest removes, (3) moves what it adds out of staging. Between
+A worker stages files under an id of their own. The committer then (1) puts the next manifest, which fails if another
+committer took the number, (2) deletes what the manifest removes, (3) moves what it adds out of staging. Between
 (1) and (3) a reader that goes by the manifest sees the new state, and one that lists data/ sees the old one or some
-rows missing, never a row twice or one that does not count. Opening for writing finishes (2) and (3) for whoever was
-killed there.
+rows missing, never a row twice or one that does not count. Opening for writing finishes (2) and (3) for a committer
+that was killed there.
 """
 
 import hashlib
-import io
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
 import obstore
 import pyarrow as pa
-import pyarrow.compute as pc
 from obstore.exceptions import AlreadyExistsError, BaseError
-from pyarrow import csv
 
 from kmemexp.errors import StoreError
-from kmemexp.store import files as parts
-from kmemexp.store.files import FOLDERS, STAGING, Part
-from kmemexp.store.schema import DONE, FAILED, SCHEMAS, STAMP
+from kmemexp.store import files, manifest
+from kmemexp.store import rows as in_table
+from kmemexp.store.files import FOLDERS, STAGING, LaneFiles
+from kmemexp.store.manifest import Change
+from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MANIFEST = "_manifest"
 STALE = timedelta(hours=24)
-"""Staged parts that no manifest names belong to a living run for at most this long."""
+"""Staged files that no manifest names belong to a living run for at most this long."""
 
 Row = tuple[str, int]  # (cell key, replica): the identity of a result
-
-
-class _Change(NamedTuple):
-    add: list[Part]
-    remove: list[str]  # ids
-    rewritten: list[str]  # ids among `add` that were staged here, by this committer
 
 
 class Store:
@@ -58,12 +48,12 @@ class Store:
 
     def __init__(self, root: str, *, write: bool = False) -> None:
         self.root = str(root)
-        self.uri = parts.absolute(self.root)
-        self._next = 0
-        self._parts: dict[str, Part] = {}
-        self._owner: dict[str, dict[int, str]] = {}  # part id by cell key and replica
+        self.uri = files.absolute(self.root)
+        self._next = 0  # number of the next manifest
+        self._counting: dict[str, LaneFiles] = {}  # by id
+        self._owner: dict[str, dict[int, str]] = {}  # id of the files by cell key and replica
         try:
-            self._objects = parts.connect(self.root, create=write)
+            self._objects = files.connect(self.root, create=write)
             if write:
                 self._roll_forward()
             else:
@@ -72,7 +62,7 @@ class Store:
             if not write and isinstance(error, FileNotFoundError):
                 raise self._empty() from None
             raise StoreError(
-                f"cannot {'write to' if write else 'read'} the results folder {self.root}: {parts.first_line(error)}. "
+                f"cannot {'write to' if write else 'read'} the results folder {self.root}: {files.first_line(error)}. "
                 "Check store.root and its permissions."
             ) from error
         if not write and not self._next:
@@ -82,60 +72,57 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the manifests that have appeared since."""
-        names = sorted(
-            path
-            for path in self._list(f"{MANIFEST}/")
-            if re.fullmatch(r"\d{8}\.json", path.removeprefix(f"{MANIFEST}/")) and _number(path) >= self._next
-        )
-        texts = parts.in_parallel(lambda name: bytes(obstore.get(self._objects, name).bytes()), names)
-        for name, text in zip(names, texts, strict=True):
-            self._apply(*self._parse(name, text))
-            self._next = _number(name) + 1
+        numbers = {path: manifest.number_in(path) for path in self._list(f"{manifest.FOLDER}/")}
+        new = sorted((n, path) for path, n in numbers.items() if n is not None and n >= self._next)
+        texts = files.in_parallel(lambda found: bytes(obstore.get(self._objects, found[1]).bytes()), new)
+        for (number, path), text in zip(new, texts, strict=True):
+            self._apply(manifest.decode(self.root, path, text, self._counting))
+            self._next = number + 1
 
     def done(self) -> dict[Row, str]:
         """Status (schema.DONE or FAILED) of every row that is committed."""
         return {
-            (key, replica): self._parts[part_id].status
+            (key, replica): self._counting[owner].status
             for key, owners in self._owner.items()
-            for replica, part_id in owners.items()
+            for replica, owner in owners.items()
         }
 
     def counts(self) -> dict[str, int]:
         """Count the committed rows by status."""
         counts = {DONE: 0, FAILED: 0}
-        for part in self._parts.values():
-            counts[part.status] += part.lanes
+        for stored in self._counting.values():
+            counts[stored.status] += stored.lanes
         return counts
 
     def read(self, table: str = "metrics") -> pa.Table:
         """All committed rows of "metrics", "series", "latency" or "snapshots", sorted by cell key and replica."""
         while True:
-            wanted = [part.id for part in self._parts.values() if table in part.tables]
+            wanted = [stored.id for stored in self._counting.values() if table in stored.tables]
             try:
-                found = parts.in_parallel(lambda part_id: parts.load(self._objects, part_id, table), wanted)
+                found = self._load(wanted, table)
             except FileNotFoundError as error:
                 before = self._next
                 self.refresh()
                 if self._next == before:  # no other committer has replaced it
                     raise self._lost(str(error)) from error
             else:
-                return _sorted(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
+                return in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
 
     # Changes
 
-    def commit(self, new: Iterable[Part], run: str = "") -> list[Part]:
-        """Make staged parts count. Returns what was added: rows that are done already are left out.
+    def commit(self, staged: Iterable[LaneFiles], run: str = "") -> list[LaneFiles]:
+        """Make staged files count. Returns what was added: rows that are done already are left out.
 
         A row that has failed before is replaced, whether it is done now or has failed again.
         """
-        new = list(new)
+        staged = list(staged)
+        mine = {new.id for new in staged}
         while True:
-            change = self._resolve(new)
+            change = self._resolve(staged)
             if not change.add or self._append(change, run):
                 break
-            parts.delete(self._objects, self._files(change.rewritten))
-        rejected = {part.id for part in new} - {part.id for part in change.add}
-        parts.delete(self._objects, self._files(rejected))
+            self._delete(new.id for new in change.add if new.id not in mine)
+        self._delete(mine - {new.id for new in change.add})
         self._settle(change)
         return change.add
 
@@ -145,47 +132,44 @@ class Store:
         `axes` gives the axis values (JSON) that a cell has in this sweep, by cell key.
         """
         theirs = other.done()
-        cells: dict[str, list[int]] = {}
+        lanes: dict[str, list[int]] = {}
         for key, replica in rows:
             if theirs.get((key, replica)) == DONE and not self._is_done(key, replica):
-                cells.setdefault(key, []).append(replica)
-        if not cells:
+                lanes.setdefault(key, []).append(replica)
+        if not lanes:
             return 0
-        part = Part(parts.new_id(_digest(cells), 0), DONE, cells)
-        for table in part.tables:
-            found = _only(other.read(table), cells)
-            if table == "metrics":
-                column = found.schema.get_field_index("axes")
-                here = pa.array([axes[key] for key in found["cell_key"].to_pylist()], pa.string())
-                found = found.set_column(column, SCHEMAS[table].field("axes"), here)
-            parts.stage(self._objects, part.id, table, found)
-        return sum(added.lanes for added in self.commit([part]))
+        copy = _new_files(DONE, lanes)
+        for table in copy.tables:
+            found = in_table.of_lanes(other.read(table), lanes)
+            files.stage(self._objects, copy.id, table, in_table.with_axes(found, axes) if table == "metrics" else found)
+        return sum(added.lanes for added in self.commit([copy]))
 
     def compact(self, run: str = "") -> int:
-        """Merge all parts of a status into one, sorted by (cell_key, replica). Returns the number of parts removed.
+        """Merge the files of a status into one per table, sorted by (cell_key, replica).
 
-        Holds one table in memory at a time; the series take about 9 KiB per lane of 96 samples.
+        Returns how many there were before, counted in one table; 0 where there was nothing to merge. Holds one table in
+        memory at a time; the series take about 9 KiB per lane of 96 samples.
         """
         while True:
             change = self._merge()
             if not change.add or self._append(change, run):
                 break
-            parts.delete(self._objects, self._files(change.rewritten))
+            self._delete(merged.id for merged in change.add)
         self._settle(change)
         return len(change.remove)
 
     def export(self, folder: str) -> list[str]:
         """Write metrics, series and latency as one Parquet and one CSV file each. Returns the names of the files."""
-        target = parts.connect(folder)
+        target = files.connect(folder)
         names = []
         for table in ("metrics", "series", "latency"):
             rows = self.read(table)
-            for suffix, data in ((".parquet", parts.parquet_bytes(rows)), (".csv", _csv_bytes(rows))):
+            for suffix, data in ((".parquet", files.parquet_bytes(rows)), (".csv", in_table.csv_bytes(rows))):
                 obstore.put(target, table + suffix, data)
                 names.append(table + suffix)
         return names
 
-    # Files beside the parts
+    # Files beside the tables
 
     def write_text(self, name: str, text: str) -> None:
         """Put a text file, replacing it: `_run.json`, `tables/_comparison.md`."""
@@ -193,89 +177,81 @@ class Store:
 
     def read_text(self, name: str) -> str | None:
         """Read such a file; None if there is none."""
-        try:
-            return bytes(obstore.get(self._objects, name).bytes()).decode()
-        except FileNotFoundError:
-            return None
+        return files.read_text(self._objects, name)
 
     def write_table(self, name: str, table: "pd.DataFrame | pa.Table") -> None:
         """Put a table as `<name>.parquet` and `<name>.csv`; `name` is like `tables/_comparison`."""
         arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
-        obstore.put(self._objects, _beside(name) + ".parquet", parts.parquet_bytes(arrow))
-        obstore.put(self._objects, _beside(name) + ".csv", _csv_bytes(arrow))
+        obstore.put(self._objects, _beside(name) + ".parquet", files.parquet_bytes(arrow))
+        obstore.put(self._objects, _beside(name) + ".csv", in_table.csv_bytes(arrow))
 
     # The protocol
 
-    def _resolve(self, new: list[Part]) -> _Change:
-        add, rewritten = [], []
+    def _resolve(self, staged: Sequence[LaneFiles]) -> Change:
+        """Make the change that adds what is not done yet and replaces what has failed."""
+        add = []
         coming: dict[str, set[int]] = {}
-        for part in new:
-            fresh = {key: [r for r in replicas if not self._is_done(key, r)] for key, replicas in part.cells.items()}
+        for new in staged:
+            fresh = {key: [r for r in replicas if not self._is_done(key, r)] for key, replicas in new.cells.items()}
             fresh = {key: replicas for key, replicas in fresh.items() if replicas}
             for key, replicas in fresh.items():
                 coming.setdefault(key, set()).update(replicas)
-            if fresh == part.cells:
-                add.append(part)
+            if fresh == new.cells:
+                add.append(new)
             elif fresh:
-                add.append(self._rewrite([part.id], part.status, fresh))
-                rewritten.append(add[-1].id)
+                add.append(self._rewrite([new.id], new.status, fresh))
         replaced = {
             owner for key, replicas in coming.items() for r in replicas if (owner := self._owner.get(key, {}).get(r))
         }
-        for part_id in sorted(replaced):
+        for file_id in sorted(replaced):
             rest = {
                 key: left
-                for key, replicas in self._parts[part_id].cells.items()
+                for key, replicas in self._counting[file_id].cells.items()
                 if (left := [r for r in replicas if r not in coming.get(key, ())])
             }
             if rest:
-                add.append(self._rewrite([part_id], FAILED, rest))
-                rewritten.append(add[-1].id)
-        return _Change(add, sorted(replaced), rewritten)
+                add.append(self._rewrite([file_id], FAILED, rest))
+        return Change(add, sorted(replaced))
 
-    def _merge(self) -> _Change:
-        add, remove = [], []
+    def _merge(self) -> Change:
+        """Make the change that puts one file per table in the place of all files of a status."""
+        change = Change([], [])
         for status in (DONE, FAILED):
-            old = [part for part in self._parts.values() if part.status == status]
+            old = [stored for stored in self._counting.values() if stored.status == status]
             if len(old) > 1:
-                cells: dict[str, list[int]] = {}
-                for part in old:
-                    for key, replicas in part.cells.items():
-                        cells.setdefault(key, []).extend(replicas)
-                cells = {key: sorted(cells[key]) for key in sorted(cells)}
-                add.append(self._rewrite([part.id for part in old], status, cells))
-                remove += [part.id for part in old]
-        return _Change(add, remove, [part.id for part in add])
+                lanes: dict[str, list[int]] = {}
+                for stored in old:
+                    for key, replicas in stored.cells.items():
+                        lanes.setdefault(key, []).extend(replicas)
+                lanes = {key: sorted(lanes[key]) for key in sorted(lanes)}
+                change.add.append(self._rewrite([stored.id for stored in old], status, lanes))
+                change.remove.extend(stored.id for stored in old)
+        return change
 
-    def _rewrite(self, old: list[str], status: str, cells: Mapping[str, list[int]]) -> Part:
-        """Stage a new part with those rows of the old ones that `cells` names, sorted."""
-        part = Part(parts.new_id(_digest(cells), 0), status, dict(cells))
-        for table in part.tables:
-            rows = pa.concat_tables(parts.in_parallel(lambda i, t=table: parts.load(self._objects, i, t), old))
-            parts.stage(self._objects, part.id, table, _sorted(_only(rows, cells)))
-        return part
+    def _rewrite(self, old: Sequence[str], status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:
+        """Stage new files with those rows of the old ones that `lanes` names, sorted."""
+        new = _new_files(status, lanes)
+        for table in new.tables:
+            rows = in_table.of_lanes(pa.concat_tables(self._load(old, table)), lanes)
+            files.stage(self._objects, new.id, table, in_table.in_order(rows))
+        return new
 
-    def _append(self, change: _Change, run: str) -> bool:
+    def _append(self, change: Change, run: str) -> bool:
         """Put the next manifest. False, and what others have committed is taken in, if the number was taken."""
-        record = {
-            "schema": STAMP,
-            "run": run,
-            "remove": change.remove,
-            "add": [{"id": p.id, "status": p.status, "rows": p.lanes, "cells": p.cells} for p in change.add],
-        }
-        text = json.dumps(record, separators=(",", ":"))
+        text = manifest.encode(change, run)
         try:
-            obstore.put(self._objects, f"{MANIFEST}/{self._next:08}.json", text.encode(), mode="create")
+            obstore.put(self._objects, manifest.path_of(self._next), text, mode="create")
         except AlreadyExistsError:
             self.refresh()
             return False
-        self._apply(change.add, change.remove)
+        self._apply(change)
         self._next += 1
         return True
 
-    def _settle(self, change: _Change) -> None:
-        parts.delete(self._objects, self._files(change.remove))
-        parts.publish(self._objects, [parts.path_of(t, part.id) for part in change.add for t in part.tables])
+    def _settle(self, change: Change) -> None:
+        """Move and delete files as a manifest says."""
+        self._delete(change.remove)
+        files.publish(self._objects, [files.path_of(table, new.id) for new in change.add for table in new.tables])
 
     def _roll_forward(self) -> None:
         """Finish the commits of killed runs and clear what they left."""
@@ -285,62 +261,43 @@ class Store:
         self.refresh()
         if placed and not self._next:
             raise StoreError(
-                f"{self.root} holds {placed[0]} but no {MANIFEST}/: it is not a results folder of kmemexp. "
+                f"{self.root} holds {placed[0]} but no {manifest.FOLDER}/: it is not a results folder of kmemexp. "
                 "Give another store.root."
             )
-        counts = {parts.path_of(table, part.id) for part in self._parts.values() for table in part.tables}
-        orphans = [path for path in placed if path not in counts and parts.id_in(path)]
+        wanted = {files.path_of(table, stored.id) for stored in self._counting.values() for table in stored.tables}
+        orphans = [path for path in placed if path not in wanted and files.id_in(path)]
         dead = datetime.now(UTC) - STALE
-        orphans += [f"{STAGING}/{path}" for path, when in staged.items() if path not in counts and when < dead]
-        parts.delete(self._objects, orphans)
-        parts.publish(self._objects, [path for path in staged if path in counts])
-        missing = counts.difference(staged, placed)
+        orphans += [f"{STAGING}/{path}" for path, when in staged.items() if path not in wanted and when < dead]
+        files.delete(self._objects, orphans)
+        files.publish(self._objects, [path for path in staged if path in wanted])
+        missing = wanted.difference(staged, placed)
         if lost := [path for path in sorted(missing) if not self._has(path)]:
             raise self._lost(lost[0])
 
-    def _apply(self, add: Iterable[Part], remove: Iterable[str]) -> None:
-        for part_id in remove:
-            part = self._parts.pop(part_id)
-            for key, replicas in part.cells.items():
+    def _apply(self, change: Change) -> None:
+        """Let the files count that a manifest adds, and no longer those that it removes."""
+        for file_id in change.remove:
+            for key, replicas in self._counting.pop(file_id).cells.items():
                 for replica in replicas:
                     del self._owner[key][replica]
-        for part in add:
-            self._parts[part.id] = part
-            for key, replicas in part.cells.items():
-                self._owner.setdefault(key, {}).update(dict.fromkeys(replicas, part.id))
-
-    def _parse(self, name: str, text: bytes) -> tuple[list[Part], list[str]]:
-        try:
-            record = json.loads(text)
-            self._check_stamp(record["schema"])
-            add = [Part(p["id"], p["status"], p["cells"]) for p in record["add"]]
-            remove = [part_id for part_id in record["remove"] if self._parts[part_id]]
-        except StoreError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"{self.root}/{name} is damaged ({type(error).__name__}: {parts.first_line(error)}). If it is the last "
-                "one, delete it: its rows are simulated again. Otherwise give another store.root."
-            ) from error
-        return add, remove
-
-    def _check_stamp(self, stamp: str) -> None:
-        if stamp != STAMP:
-            raise StoreError(
-                f"{self.root} holds results of another version of kmemexp (columns {stamp}, this version writes "
-                f"{STAMP}). Give another store.root, delete the folder, or use the version that wrote it."
-            )
+        for new in change.add:
+            self._counting[new.id] = new
+            for key, replicas in new.cells.items():
+                self._owner.setdefault(key, {}).update(dict.fromkeys(replicas, new.id))
 
     # Helpers
 
     def _is_done(self, key: str, replica: int) -> bool:
         owner = self._owner.get(key, {}).get(replica)
-        return owner is not None and self._parts[owner].status == DONE
+        return owner is not None and self._counting[owner].status == DONE
 
-    def _files(self, ids: Iterable[str]) -> list[str]:
-        """Every path at which files of these parts may be."""
-        places = [parts.path_of(table, part_id) for part_id in ids for table in FOLDERS]
-        return places + [f"{STAGING}/{path}" for path in places]
+    def _load(self, ids: Sequence[str], table: str) -> list[pa.Table]:
+        return files.in_parallel(lambda file_id: files.load(self._objects, file_id, table), ids)
+
+    def _delete(self, ids: Iterable[str]) -> None:
+        """Delete the files of these ids, wherever they are."""
+        places = [files.path_of(table, file_id) for file_id in ids for table in FOLDERS]
+        files.delete(self._objects, places + [f"{STAGING}/{path}" for path in places])
 
     def _list(self, prefix: str) -> dict[str, datetime]:
         """Modification time by path."""
@@ -365,44 +322,13 @@ class Store:
         )
 
 
-def _digest(cells: Mapping[str, list[int]]) -> str:
-    return hashlib.sha256(json.dumps(sorted(cells.items())).encode()).hexdigest()[:20]
-
-
-def _number(path: str) -> int:
-    return int(path[-13:-5])
-
-
-def _codes(table: pa.Table) -> tuple[np.ndarray, dict[str, int]]:
-    """One integer per row that sorts like (cell_key, replica), and the rank of each cell key in it."""
-    keys = pc.dictionary_encode(table["cell_key"].combine_chunks())
-    order = pc.sort_indices(keys.dictionary).to_numpy()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    codes = rank[keys.indices.to_numpy()] << 32 | table["replica"].to_numpy()
-    return codes, dict(zip(keys.dictionary.to_pylist(), rank.tolist(), strict=True))
-
-
-def _sorted(table: pa.Table) -> pa.Table:
-    """By cell key and replica; the samples of a lane keep their order."""
-    codes, _ = _codes(table)
-    return table if np.all(codes[:-1] <= codes[1:]) else table.take(np.argsort(codes, kind="stable"))
-
-
-def _only(table: pa.Table, cells: Mapping[str, list[int]]) -> pa.Table:
-    """Rows of the lanes that `cells` names."""
-    codes, rank = _codes(table)
-    wanted = [rank[key] << 32 | replica for key, replicas in cells.items() if key in rank for replica in replicas]
-    return table.filter(np.isin(codes, wanted))
-
-
-def _csv_bytes(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    csv.write_csv(table, buffer)
-    return buffer.getvalue()
+def _new_files(status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:
+    """Name files for these lanes, whose id begins with a digest of what they hold."""
+    digest = hashlib.sha256(json.dumps(sorted(lanes.items())).encode()).hexdigest()[:20]
+    return LaneFiles(files.new_id(digest, 0), status, dict(lanes))
 
 
 def _beside(name: str) -> str:
     if not name.rpartition("/")[2].startswith("_"):
-        raise ValueError(f"{name}: files beside the parts begin with an underscore, or pd.read_parquet reads them")
+        raise ValueError(f"{name}: files beside the tables begin with an underscore, or pd.read_parquet reads them")
     return name

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # workers read batches without pandas
     import pandas as pd
 
-SIMULATE = "kmemexp.lane:simulate_lanes"
 TARGET_SECONDS = 2.0  # work in a batch
 RATE_OPS = 2e7  # operations that a core simulates per second, with building streams and writing, roughly
 TIMED = 6  # how much longer an operation takes on the machine with a clock
@@ -29,7 +28,13 @@ class Cell(NamedTuple):
     ram_bytes: int
     kva_bytes: int
     est_ops: int  # operations of one replica
+    timed: bool  # whether it runs on the machine with a clock
     replicas: tuple[int, ...]
+
+    @property
+    def work(self) -> int:
+        """Work of one replica."""
+        return work(self.est_ops, timed=self.timed)
 
 
 class Batch(NamedTuple):
@@ -37,7 +42,7 @@ class Batch(NamedTuple):
 
     id: str
     cells: tuple[Cell, ...]
-    simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
+    simulate: str  # module:function that simulates the lanes of a cell
 
     @property
     def lanes(self) -> int:
@@ -49,18 +54,12 @@ class Batch(NamedTuple):
         """Estimated operations of all lanes."""
         return sum(cell.est_ops * len(cell.replicas) for cell in self.cells)
 
-    @property
-    def rows(self) -> dict[str, list[int]]:
-        """Replicas by cell key."""
-        return {cell.cell_key: list(cell.replicas) for cell in self.cells}
-
 
 Lane = tuple[Cell, int]  # a cell and one of its replicas
 
 
-def work(config: str, operations: int) -> int:
-    """Work of so many operations of a cell (its canonical JSON), in operations without a clock."""
-    timed = '"cost":{' in config and '"cost":{"name":"none"}' not in config
+def work(operations: int, *, timed: bool) -> int:
+    """Work of so many operations with or without a clock, in operations without a clock."""
     return operations * (TIMED if timed else 1)
 
 
@@ -69,10 +68,10 @@ def make_batches(
     replicas: Sequence[int],
     done: Container[tuple[str, int]],
     *,
+    simulate: str,
     cpus: int = 1,
     target_seconds: float = TARGET_SECONDS,
     rate_ops: float = RATE_OPS,
-    simulate: str = SIMULATE,
 ) -> list[Batch]:
     """Batches of all lanes that are not in `done`, in the order of the plan.
 
@@ -80,13 +79,13 @@ def make_batches(
     the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than four.
     """
     streams = list(_streams(cells, replicas, done))
-    total = sum(work(cell.config, cell.est_ops) for lanes in streams for cell, _ in lanes)
+    total = sum(cell.work for lanes in streams for cell, _ in lanes)
     target = min(target_seconds * rate_ops, max(total / (BATCHES_PER_CPU * cpus), LEAST_SECONDS * rate_ops))
     batches: list[Batch] = []
     now: list[Lane] = []
     so_far = 0
     for piece in (piece for lanes in streams for piece in _pieces(lanes, target)):
-        ops = sum(work(cell.config, cell.est_ops) for cell, _ in piece)
+        ops = sum(cell.work for cell, _ in piece)
         if now and so_far + ops > 1.25 * target:
             batches.append(_batch(now, simulate))
             now, so_far = [], 0
@@ -104,11 +103,10 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 
 def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tuple[str, int]]) -> Iterator[list[Lane]]:
     """Missing lanes of each stream: by stream key in the order of the plan, then by replica."""
-    names = Cell._fields[:-1]
     groups: dict[str, list[Cell]] = {}
-    columns = [cells[name].tolist() for name in names]
-    for stream_key, *values in zip(cells["stream_key"].tolist(), *columns, strict=True):
-        groups.setdefault(stream_key, []).append(Cell(*values, replicas=()))
+    columns = [cells[name].tolist() for name in Cell._fields if name != "replicas"]
+    for stream_key, *fields in zip(cells["stream_key"].tolist(), *columns, strict=True):
+        groups.setdefault(stream_key, []).append(Cell._make([*fields, ()]))
     for group in groups.values():
         for replica in replicas:
             if lanes := [(cell, replica) for cell in group if (cell.cell_key, replica) not in done]:
@@ -117,12 +115,12 @@ def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tup
 
 def _pieces(lanes: list[Lane], target: float) -> Iterator[list[Lane]]:
     """Keep the lanes of a stream together, or cut where they are much more than a batch should hold."""
-    total = sum(work(cell.config, cell.est_ops) for cell, _ in lanes)
+    total = sum(cell.work for cell, _ in lanes)
     count = 1 if total <= STRETCH * target else round(total / target)
     piece: list[Lane] = []
     ahead = 0.0
     for lane in lanes:
-        ops = work(lane[0].config, lane[0].est_ops)
+        ops = lane[0].work
         if piece and ahead + ops / 2 > total / count:
             yield piece
             piece, ahead = [], ahead - total / count

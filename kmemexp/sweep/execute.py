@@ -10,17 +10,18 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kmemexp.errors import InputError
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import outside
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance, worker
 from kmemexp.sweep.batches import Batch
 from kmemexp.sweep.progress import Quiet, make_progress
 from kmemexp.sweep.runners import Finished, Runner, make_runner
+from kmemexp.sweep.worker import BatchResult
 
 if TYPE_CHECKING:
     from kmemexp.plan.plan import Plan
@@ -59,9 +60,9 @@ def execute(plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[s
     """
     started = time.monotonic()
     store = Store(plan.root, write=True)
-    rows = [(key, replica) for key in plan.cells["cell_key"].tolist() for replica in _replicas(plan)]
+    rows = plan.rows
     for root in elsewhere:
-        store.adopt(Store(root), rows, dict(zip(plan.cells["cell_key"], plan.cells["axes"], strict=True)))
+        store.adopt(Store(root), rows, plan.axes)
     before = store.done()
     kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
     stop = _Stop()
@@ -86,29 +87,23 @@ def execute(plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[s
     )
 
 
-def _replicas(plan: "Plan") -> Sequence[int]:
-    return range(plan.replicas) if isinstance(plan.replicas, int) else plan.replicas
-
-
 def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool | None) -> None:
     """Simulate what is missing, with its record in `_run.json`."""
-    replicas = _replicas(plan)
-    simulate = getattr(plan, "simulate", batches.SIMULATE)
-    lanes = [sum((key, r) not in kept for r in replicas) for key in plan.cells["cell_key"].tolist()]
+    replicas = range(plan.replicas)
+    keys = plan.cells["cell_key"].tolist()
+    lanes = [sum((key, r) not in kept for r in replicas) for key in keys]
     work = sum(n * ops for n, ops in zip(lanes, plan.cells["est_ops"].tolist(), strict=True))
-    configs = [config for n, config in zip(lanes, plan.cells["config"].tolist(), strict=True) if n]
-    record = provenance.new_run(plan.name, uuid.uuid4().hex, plan.cells["cell_key"].tolist(), replicas)
+    configs = [json.loads(text) for n, text in zip(lanes, plan.cells["config"].tolist(), strict=True) if n]
+    record = provenance.new_run(plan.name, uuid.uuid4().hex, keys, replicas)
     store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
-    for config in configs:
-        if '"code":' in config:
-            for name, text in plugins.texts(json.loads(config)).items():
-                store.write_text(name, text)
+    for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
+        store.write_text(name, text)
     runner = make_runner(plan.cluster, store.uri)
     with make_progress(progress, sum(lanes), work) as shown, _draining(stop):
         try:
-            _prepare(runner, simulate, configs, stop, shown)
+            _prepare(runner, plan.simulate, configs, stop, shown)
             todo = batches.make_batches(
-                plan.cells, replicas, kept, cpus=runner.cpus(), simulate=simulate,
+                plan.cells, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
             shown.begin()
@@ -146,11 +141,10 @@ def _draining(stop: _Stop) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare(runner: Runner, simulate: str, configs: Sequence[str], stop: _Stop, shown: Quiet) -> None:
+def _prepare(runner: Runner, simulate: str, configs: Sequence[Mapping[str, Any]], stop: _Stop, shown: Quiet) -> None:
     """Start the runner and compile the designs meanwhile, so that workers find them in the disk cache."""
-    parsed = [json.loads(config) for config in configs]
-    parts = ("cost", "design", "maps", "objects")
-    distinct = {json.dumps([c.get(part) for part in parts], sort_keys=True): c for c in parsed}
+    nodes = ("cost", "design", "maps", "objects")
+    distinct = {json.dumps([config.get(node) for node in nodes], sort_keys=True): config for config in configs}
     shown.status(f"compiling {len(distinct)} designs" if len(distinct) > 1 else "compiling the design")
     refused: list[InputError] = []
 
@@ -198,26 +192,26 @@ class _Driver:
             self.running -= len(finished)
             self._commit([done for f in finished if (done := self._settled(f))])
 
-    def _settled(self, finished: Finished) -> Finished | None:
-        """Give the batch back if it has a result; else queue it again, whole or in halves, and give None."""
+    def _settled(self, finished: Finished) -> tuple[Batch, BatchResult] | None:
+        """Give the batch back with its result; without one, queue it again, whole or in halves, and give None."""
         batch = finished.batch
         if finished.result:
-            return finished
+            return batch, finished.result
         crashes = self.crashes.get(batch.id, 0) + 1
         if crashes >= TRIES and batch.lanes == 1:
-            return Finished(batch, worker.stage_failures(batch, self.store.uri, finished.crash))
+            return batch, worker.stage_failures(batch, self.store.uri, finished.crash)
         again = batches.halves(batch) if crashes >= TRIES else (batch,)
         self.crashes.update((each.id, 1) for each in again)
         self.waiting.extendleft(reversed(again))
         return None
 
-    def _commit(self, finished: Sequence[Finished]) -> None:
-        if not finished:
+    def _commit(self, settled: Sequence[tuple[Batch, BatchResult]]) -> None:
+        if not settled:
             return
-        self.store.commit([part for f in finished for part in f.result.parts], self.run)
-        for f in finished:
-            self.shown.advance(f.batch.lanes, len(f.result.errors), f.batch.est_ops)
-            for error in f.result.errors:
+        self.store.commit([staged for _, result in settled for staged in result.staged], self.run)
+        for batch, result in settled:
+            self.shown.advance(batch.lanes, len(result.errors), batch.est_ops)
+            for error in result.errors:
                 if error not in self.errors and len(self.errors) < ERRORS_SHOWN:
                     self.errors.add(error)
                     self.shown.note(f"failed: {error}")

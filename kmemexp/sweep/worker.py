@@ -8,20 +8,23 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 
 from kmemexp.metrics import NAMES, SERIES
-from kmemexp.parts import outside as plugins
-from kmemexp.store import files as parts
-from kmemexp.store.files import Part
+from kmemexp.parts import outside
+from kmemexp.store import files
+from kmemexp.store.files import LaneFiles
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
-from kmemexp.sweep.batches import SIMULATE, Batch, Cell, make_batches
+from kmemexp.sweep.batches import Batch, Cell, make_batches
 
 if TYPE_CHECKING:
     from kmemexp.plan.plan import Plan
+
+Simulate = Callable[[dict[str, Any], Sequence[int]], Sequence[Any]]
+"""From a cell's configuration and replicas to a lane for each (`kmemexp.lane.model.Lane`)."""
 
 IDENTITY = ("cell_key", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "axes", "config")
 
@@ -36,7 +39,7 @@ class Failure(NamedTuple):
 class BatchResult(NamedTuple):
     """What a worker reports to the driver: the rows themselves are in the store."""
 
-    parts: list[Part]
+    staged: list[LaneFiles]
     errors: list[str]  # of the failed lanes
     seconds: dict[str, float]  # wall time by cell key, all lanes of the cell together
 
@@ -47,9 +50,9 @@ def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
     What simulating a cell raises becomes its failed rows, and the batch goes on. Errors of the store are raised.
     """
     simulate = find(batch.simulate)
+    read_text = functools.partial(files.read_text, files.connect(root))
     for cell in batch.cells:
-        if '"code":' in cell.config:
-            plugins.provide(json.loads(cell.config), functools.partial(parts.read_text, root))
+        outside.provide(json.loads(cell.config), read_text)
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
     seconds = {}
@@ -79,21 +82,21 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
     """
     lanes = []
     for plan in plans:
-        simulate = find(getattr(plan, "simulate", SIMULATE))
-        for batch in make_batches(plan.cells, range(plan.replicas), ()):
+        simulate = find(plan.simulate)
+        for batch in make_batches(plan.cells, range(plan.replicas), (), simulate=plan.simulate):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
     return _metrics(lanes), _series(lanes), _latency(lanes), _snapshots(lanes)
 
 
 @functools.cache
-def find(name: str) -> Callable:
+def find(name: str) -> Simulate:
     """Import the function that "module:function" names."""
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    return cast(Simulate, getattr(importlib.import_module(module), function))
 
 
-def _simulate(simulate: Callable, cell: Cell) -> list[Any]:
+def _simulate(simulate: Simulate, cell: Cell) -> list[Any]:
     """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
     outcome = _attempt(simulate, cell, cell.replicas)
     if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
@@ -101,7 +104,7 @@ def _simulate(simulate: Callable, cell: Cell) -> list[Any]:
     return outcome
 
 
-def _attempt(simulate: Callable, cell: Cell, replicas: Sequence[int]) -> list[Any]:
+def _attempt(simulate: Simulate, cell: Cell, replicas: Sequence[int]) -> list[Any]:
     try:
         lanes = list(simulate(json.loads(cell.config), tuple(replicas)))
         _check(lanes, replicas)
@@ -125,15 +128,15 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
 
 
-def _stage(batch: Batch, root: str, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> Part:
+def _stage(batch: Batch, root: str, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> LaneFiles:
     cells: dict[str, list[int]] = {}
     for cell, lane in lanes:
         cells.setdefault(cell.cell_key, []).append(lane.replica)
-    part = Part(parts.new_id(batch.id, attempt), status, cells)
+    new = LaneFiles(files.new_id(batch.id, attempt), status, cells)
     build = {"metrics": _metrics, "series": _series, "latency": _latency, "snapshots": _snapshots}
-    for table in part.tables:
-        parts.stage(parts.connect(root), part.id, table, build[table](lanes))
-    return part
+    for table in new.tables:
+        files.stage(files.connect(root), new.id, table, build[table](lanes))
+    return new
 
 
 def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:

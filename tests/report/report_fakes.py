@@ -3,16 +3,20 @@
 import json
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from small_plan import small_plan
 
 from kmemexp.metrics import METRICS, NAMES, SERIES
-from kmemexp.store import files as parts
+from kmemexp.store import files
 from kmemexp.store.schema import SCHEMAS
 from kmemexp.store.store import Store
+
+if TYPE_CHECKING:
+    from kmemexp.plan.plan import Plan
 
 MIB = 1 << 20
 ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}
@@ -83,7 +87,7 @@ def write(root: Path, metrics: pa.Table) -> None:
         cells: dict[str, list[int]] = {}
         for key, replica in zip(keys, replicas, strict=True):
             cells.setdefault(key, []).append(replica)
-        part = parts.Part(parts.new_id("0123456789abcdef012" + str(number), 0), status, cells)
+        new = files.LaneFiles(files.new_id("0123456789abcdef012" + str(number), 0), status, cells)
         lanes = [{"cell_key": key, "replica": replica} for key, replica in zip(keys, replicas, strict=True)]
         series = [lane | {"sample": i} | dict.fromkeys(SERIES, 10 * i) for lane in lanes for i in range(3)]
         shots = [lane | {"time_ns": 5, "map": "kernel_map", "occupancy": [0, 255]} for lane in lanes]
@@ -93,15 +97,15 @@ def write(root: Path, metrics: pa.Table) -> None:
             "latency": SCHEMAS["latency"].empty_table(),
             "snapshots": pa.Table.from_pylist(shots, SCHEMAS["snapshots"]),
         }
-        for name in part.tables:
-            parts.stage(parts.connect(str(root)), part.id, name, tables[name])
-        staged.append(part)
+        for name in new.tables:
+            files.stage(files.connect(str(root)), new.id, name, tables[name])
+        staged.append(new)
     store.commit(staged)
     store.write_text("_run.json", '{"runs": [{"sweep": "made_up"}]}\n')
 
 
-def plan(root: Path, rows: pa.Table, **changes) -> SimpleNamespace:
+def plan(root: Path, rows: pa.Table, **changes: Any) -> "Plan":
     """What a sweep that has these rows had planned."""
     cells = rows.to_pandas().drop_duplicates("cell_key")[["cell_key", "axes", "design", "workload"]]
-    fields = {"name": "made_up", "cells": cells, "baseline": {"design": "freebsd4"}, "metrics": [], "root": str(root)}
-    return SimpleNamespace(**{**fields, "replicas": int(rows["replica"].to_pandas().max()) + 1, **changes})
+    fields = {"baseline": {"design": "freebsd4"}, "replicas": int(rows["replica"].to_pandas().max()) + 1}
+    return small_plan(cells, root, **(fields | changes))

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_fakes as fakes
+from small_plan import small_plan
 
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
@@ -98,12 +99,15 @@ def test_planned_takes_the_axes_of_the_plan(folder):
     found = results.load(folder)
     cells = found.metrics.drop_duplicates("cell_key")[["cell_key", "design", "workload"]].iloc[[5, 2]]
     cells = cells.assign(axes=['{"objects.malloc":"buckets"}', '{"objects.malloc":"dfly_slab"}'])
-    frame = found.planned(cells, 2)
+    planned = results.planned(small_plan(cells, folder, replicas=2))
+    frame = planned.metrics
     assert len(frame) == 4
     assert frame.columns[3] == "objects.malloc"
-    assert list(frame["design"].cat.categories) == list(dict.fromkeys(cells["design"]))
-    assert found.planned(cells, [5])["replica"].tolist() == [5, 5]
-    assert found.planned(cells, [77]).empty
+    assert set(frame["objects.malloc"]) == {"buckets", "dfly_slab"}
+    assert frame["replica"].tolist() == [0, 1] * 2
+    ordered = planned.ordered(cells)
+    assert list(ordered["design"].cat.categories) == list(dict.fromkeys(cells["design"]))
+    assert results.planned(small_plan(cells.assign(cell_key="f" * 32), folder)).metrics.empty
 
 
 def test_exotic_axes_get_fitting_types():

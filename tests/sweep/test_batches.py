@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweep_fakes import make_cells
+from sweep_fakes import SIMULATE, make_cells
 
 from kmemexp.sweep.batches import Batch, halves, make_batches
 
@@ -29,34 +29,34 @@ def test_every_missing_lane_is_in_one_batch(
     cells = make_cells([{}] * count, streams, est_ops)
     every = [(key, r) for key in cells.cell_key for r in range(replicas)]
     done = set(data.draw(st.lists(st.sampled_from(every))))
-    made = make_batches(cells, range(replicas), done, cpus=cpus)
+    made = make_batches(cells, range(replicas), done, cpus=cpus, simulate=SIMULATE)
     assert sorted(lane for batch in made for lane in lanes(batch)) == sorted(set(every) - done)
     assert all(batch.cells and batch.lanes == len(lanes(batch)) for batch in made)
     assert len({batch.id for batch in made}) == len(made)
-    assert made == make_batches(cells, range(replicas), done, cpus=cpus)
+    assert made == make_batches(cells, range(replicas), done, cpus=cpus, simulate=SIMULATE)
     assert sum(batch.est_ops for batch in made) == est_ops * len(set(every) - done)
 
 
 def test_batches_are_about_as_long_as_asked() -> None:
     cells = make_cells([{}] * 30, streams=3, est_ops=1_000_000)
-    made = make_batches(cells, range(20), (), cpus=2, target_seconds=3.0, rate_ops=5e6)
+    made = make_batches(cells, range(20), (), cpus=2, target_seconds=3.0, rate_ops=5e6, simulate=SIMULATE)
     assert all(7e6 <= batch.est_ops <= 19e6 for batch in made[:-1])
 
 
 def test_a_small_sweep_still_gives_every_cpu_several_batches() -> None:
     cells = make_cells([{}] * 8, streams=2, est_ops=2_000_000)
-    assert len(make_batches(cells, range(4), (), cpus=2)) >= 8
-    assert len(make_batches(cells, range(4), (), cpus=1)) >= 4
+    assert len(make_batches(cells, range(4), (), cpus=2, simulate=SIMULATE)) >= 8
+    assert len(make_batches(cells, range(4), (), cpus=1, simulate=SIMULATE)) >= 4
 
 
 def test_tiny_cells_share_batches() -> None:
-    assert len(make_batches(make_cells([{}] * 300, est_ops=10), range(5), (), cpus=2)) == 1
+    assert len(make_batches(make_cells([{}] * 300, est_ops=10), range(5), (), cpus=2, simulate=SIMULATE)) == 1
 
 
 def test_lanes_of_one_stream_stay_together() -> None:
     cells = make_cells([{}] * 12, streams=4, est_ops=4_000_000)
     of_key = dict(zip(cells.cell_key, cells.stream_key, strict=True))
-    made = make_batches(cells, range(3), (), cpus=1, target_seconds=2.0, rate_ops=5e6)
+    made = make_batches(cells, range(3), (), cpus=1, target_seconds=2.0, rate_ops=5e6, simulate=SIMULATE)
     homes: dict[tuple[str, int], set[str]] = {}
     for batch in made:
         for key, replica in lanes(batch):
@@ -66,24 +66,35 @@ def test_lanes_of_one_stream_stay_together() -> None:
 
 def test_a_stream_of_very_much_work_is_cut_evenly() -> None:
     cells = make_cells([{}] * 12, streams=12, est_ops=20_000_000)
-    made = make_batches(cells, [0], (), cpus=4, target_seconds=8.0, rate_ops=5e6)
+    made = make_batches(cells, [0], (), cpus=4, target_seconds=8.0, rate_ops=5e6, simulate=SIMULATE)
     work = [batch.est_ops for batch in made]
     assert len(made) >= 6
     assert max(work) <= 2 * min(work)
 
 
+def test_an_operation_with_a_clock_is_more_work() -> None:
+    cells = make_cells([{}] * 40, streams=1, est_ops=1_000_000)
+    sizes = {"target_seconds": 1.0, "rate_ops": 4e6, "simulate": SIMULATE}
+    plain = make_batches(cells, [0], (), **sizes)
+    timed = make_batches(cells.assign(timed=True), [0], (), **sizes)
+    assert len(plain) == 8  # a batch may hold a quarter more than the target
+    assert len(timed) == 40
+
+
 def test_numbers_are_plain_python() -> None:
-    (batch,) = make_batches(make_cells([{}]), range(1), ())
-    assert all(type(value) in {str, int, tuple} for value in batch.cells[0])
+    (batch,) = make_batches(make_cells([{}]), range(1), (), simulate=SIMULATE)
+    assert all(type(value) in {str, int, bool, tuple} for value in batch.cells[0])
 
 
 def test_nothing_missing_gives_no_batch() -> None:
     cells = make_cells([{}] * 2)
-    assert make_batches(cells, range(2), {(key, r) for key in cells.cell_key for r in range(2)}) == []
+    assert (
+        make_batches(cells, range(2), {(key, r) for key in cells.cell_key for r in range(2)}, simulate=SIMULATE) == []
+    )
 
 
 def test_halving_ends_at_single_lanes() -> None:
-    (batch,) = make_batches(make_cells([{}] * 5, est_ops=10), range(3), ())
+    (batch,) = make_batches(make_cells([{}] * 5, est_ops=10), range(3), (), simulate=SIMULATE)
     todo, single = [batch], []
     while todo:
         batch = todo.pop()
@@ -99,12 +110,12 @@ def test_halving_ends_at_single_lanes() -> None:
 
 
 def test_the_id_depends_on_the_rows_alone() -> None:
-    one, two = (make_batches(make_cells([{}] * 2, est_ops=ops), range(2), ()) for ops in (10, 20))
+    one, two = (make_batches(make_cells([{}] * 2, est_ops=ops), range(2), (), simulate=SIMULATE) for ops in (10, 20))
     assert [b.id for b in one] == [b.id for b in two]
     assert len(one[0].id) == 20
 
 
 @pytest.mark.parametrize("replicas", [range(3), [4, 2], (0,)])
 def test_replicas_are_those_asked_for(replicas) -> None:
-    (batch,) = make_batches(make_cells([{}], est_ops=1), replicas, ())
+    (batch,) = make_batches(make_cells([{}], est_ops=1), replicas, (), simulate=SIMULATE)
     assert batch.cells[0].replicas == tuple(replicas)

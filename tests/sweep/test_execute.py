@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sweep_fakes import FakePlan, make_cells
+from sweep_fakes import make_cells, make_plan
 
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
@@ -22,11 +22,7 @@ from kmemexp.sweep.runners import Finished
 from kmemexp.sweep.runners.serial import Runner as SerialRunner
 from kmemexp.sweep.worker import simulate_plan
 
-HERE = Path(__file__).parent
-
-
-def make_plan(root: Path, configs: list[dict], **given) -> FakePlan:
-    return FakePlan(make_cells(configs), str(root), **given)
+TESTS = Path(__file__).parents[1]
 
 
 def tables(root: Path) -> dict:
@@ -83,7 +79,7 @@ def test_a_plan_with_nothing_to_do_starts_no_runner(tmp_path: Path, monkeypatch:
 
 
 def test_a_larger_plan_adds_to_the_folder(tmp_path: Path, whole: dict) -> None:
-    execute(make_plan(tmp_path / "r", [{}] * 5, replicas=[2, 0]), progress=False)
+    execute(make_plan(tmp_path / "r", [{}] * 5, replicas=2), progress=False)
     grown = execute(make_plan(tmp_path / "r", [{}] * 8, replicas=3), progress=False)
     assert counts(grown) == (14, 0, 10, False)
     assert same(tables(tmp_path / "r"), whole)
@@ -214,7 +210,7 @@ def test_provenance_is_kept_for_each_run(tmp_path: Path) -> None:
     execute(make_plan(tmp_path, [{}]), progress=False)
     execute(make_plan(tmp_path, [{}, {"fail": [0]}]), progress=False)
     first, second = json.loads((tmp_path / "_run.json").read_text())["runs"]
-    assert first["sweep"] == "fake"
+    assert first["sweep"] == "made_up"
     assert first["outcome"] == second["outcome"] == "complete"
     assert (second["rows"], second["failed"]) == (2, 1)
     assert first["id"] != second["id"]
@@ -252,17 +248,17 @@ def test_a_plan_can_be_simulated_without_a_folder(tmp_path: Path, whole: dict) -
 
 SCRIPT = """
 import json, sys
-from sweep_fakes import FakePlan, make_cells
+from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
-plan = FakePlan(make_cells(given["configs"]), given["root"], replicas=3, cluster=given["cluster"])
+plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"])
 print(json.dumps(execute(plan)))
 """
 
 
 def run(root: Path, configs: list[dict], batch_s: float = 0.6) -> subprocess.CompletedProcess:
     given = {"configs": configs, "root": str(root), "cluster": {"runner": "serial", "batch_s": batch_s}}
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(given)],
         env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sweep_fakes import FakePlan, make_cells
+import sweep_fakes
 
 from kmemexp.errors import InputError
+from kmemexp.plan.plan import Plan
 from kmemexp.store.schema import FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute
@@ -21,8 +22,8 @@ from kmemexp.sweep.runners import Runner
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
-WORKER_PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+TESTS = Path(__file__).parents[1]
+WORKER_PATH = os.pathsep.join([str(TESTS.parent), str(TESTS)])
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def make_plan(root: Path, configs: list[dict], **cluster) -> FakePlan:
-    return FakePlan(make_cells(configs), str(root), replicas=3, cluster={"runner": "ray"} | cluster)
+def make_plan(root: Path, configs: list[dict], **cluster) -> Plan:
+    return sweep_fakes.make_plan(root, configs, replicas=3, cluster={"runner": "ray"} | cluster)
 
 
 def tables(root: Path) -> dict:
@@ -127,10 +128,10 @@ print(os.environ["RAY_USAGE_STATS_ENABLED"])
 
 SCRIPT = """
 import json, sys
-from sweep_fakes import FakePlan, make_cells
+from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
-plan = FakePlan(make_cells(given["configs"]), given["root"], replicas=3, cluster=given["cluster"])
+plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"])
 print(json.dumps(execute(plan)))
 """
 
@@ -190,7 +191,7 @@ def test_ctrl_c_in_the_terminal_drains_and_leaves_no_process(tmp_path: Path) -> 
 TWO_NODES = """
 import json, sys, threading, pathlib
 from ray.cluster_utils import Cluster
-from sweep_fakes import FakePlan, make_cells
+from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
 gate = pathlib.Path(given["configs"][0]["gate"])
@@ -207,7 +208,8 @@ def lose_a_node():
 thread = threading.Thread(target=lose_a_node)
 thread.start()
 given["cluster"]["address"] = cluster.address
-print(json.dumps(execute(FakePlan(make_cells(given["configs"]), given["root"], replicas=3, cluster=given["cluster"]))))
+plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"])
+print(json.dumps(execute(plan)))
 thread.join()
 cluster.shutdown()
 """

@@ -52,4 +52,5 @@ def make_runner(cluster: Mapping[str, Any], root: str) -> Runner:
     name = cluster.get("runner", "ray")
     if name not in MODULES:
         raise ConfigError(f"cluster.runner={name}: there are {', '.join(sorted(MODULES))}")
-    return importlib.import_module(f"{__name__}.{MODULES[name]}").Runner(cluster, root)
+    runner: Runner = importlib.import_module(f"{__name__}.{MODULES[name]}").Runner(cluster, root)
+    return runner

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import threading
 import uuid
 from datetime import timedelta
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from sweep_fakes import SIMULATE, make_cells
 
 from kmemexp.errors import StoreError
-from kmemexp.store import files as parts
-from kmemexp.store import store
+from kmemexp.store import files, store
+from kmemexp.store.files import LaneFiles
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep import batches, worker
@@ -29,12 +30,12 @@ class Crash(BaseException):
     """The process died here."""
 
 
-def stage(root: str, numbers: list[int], replicas: list[int], **config) -> list[parts.Part]:
+def stage(root: str, numbers: list[int], replicas: list[int], **config) -> list[LaneFiles]:
     """Simulate and stage these cells in one batch."""
     cells = make_cells([config] * (max(numbers) + 1)).iloc[numbers]
     batch = batches.make_batches(cells, replicas, (), simulate=SIMULATE, rate_ops=1e12)
     assert len(batch) == 1
-    return worker.run_batch(batch[0], root).parts
+    return worker.run_batch(batch[0], root).staged
 
 
 def rows(table: pa.Table | pd.DataFrame) -> list[tuple[int, int, str]]:
@@ -48,7 +49,7 @@ def listed(root: str) -> list[tuple[int, int, str]]:
     return rows(pd.read_parquet(root)) if any(Path(root).glob("data/*")) else []
 
 
-def files(root: str) -> set[str]:
+def on_disk(root: str) -> set[str]:
     return {str(p.relative_to(root)) for p in Path(root).rglob("*") if p.is_file() and p.parent.name != "_manifest"}
 
 
@@ -100,7 +101,7 @@ def test_reading_needs_results(root: str) -> None:
     assert not Path(root).exists()
 
 
-def commit_over_failures(root: str) -> tuple[Store, list[parts.Part], list, list]:
+def commit_over_failures(root: str) -> tuple[Store, list[LaneFiles], list, list]:
     """A store in which a commit has everything to do: add, replace failed rows, keep others, drop rows done already."""
     s = Store(root, write=True)
     s.commit(stage(root, [0], [0, 1]) + stage(root, [1, 2], [0, 1], fail=[0, 1]))
@@ -117,17 +118,20 @@ def test_a_commit_replaces_failed_rows_and_leaves_done_ones(root: str) -> None:
     assert rows(Store(root).read()) == after
     assert s.done() == {(f"{n:032x}", r): status for n, r, status in after}
     assert s.counts() == {DONE: 5, FAILED: 3}
-    assert not any(name.startswith("_staging") for name in files(root))
+    assert not any(name.startswith("_staging") for name in on_disk(root))
 
 
 def test_a_crash_between_two_steps_of_a_commit_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _, new, before, after = commit_over_failures(str(tmp_path / "first"))
+    again = stage(str(tmp_path / "rerun"), [0, 1], [1, 2])
     for step in itertools.count():
-        root = str(tmp_path / str(step))
-        s, new, before, after = commit_over_failures(root)
-        crashed = survives_crash(root, step, lambda s=s, new=new: s.commit(new), before, after, monkeypatch)
-        Store(root, write=True).commit(stage(root, [0, 1], [1, 2]))  # the rerun
+        root = str(shutil.copytree(tmp_path / "first", tmp_path / str(step)))
+        s = Store(root, write=True)
+        crashed = survives_crash(root, step, lambda s=s: s.commit(new), before, after, monkeypatch)
+        shutil.copytree(tmp_path / "rerun", root, dirs_exist_ok=True)
+        Store(root, write=True).commit(again)
         assert listed(root) == after
         if not crashed:
             break
@@ -137,12 +141,13 @@ def test_a_crash_between_two_steps_of_a_commit_loses_and_doubles_nothing(
 def test_a_crash_between_two_steps_of_a_compaction_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    first = Store(str(tmp_path / "first"), write=True)
+    for n in range(2):
+        first.commit(stage(first.root, [n], [0, 1], fail=[1]))
+    before = rows(first.read())
     for step in itertools.count():
-        root = str(tmp_path / str(step))
+        root = str(shutil.copytree(first.root, tmp_path / str(step)))
         s = Store(root, write=True)
-        for n in range(2):
-            s.commit(stage(root, [n], [0, 1], fail=[1]))
-        before = rows(s.read())
         crashed = survives_crash(root, step, s.compact, before, before, monkeypatch)
         Store(root, write=True).compact()
         assert listed(root) == before
@@ -166,13 +171,14 @@ def survives_crash(root: str, step: int, change, before: list, after: list, monk
     identities = [(n, r) for n, r, _ in listed(root)]
     assert len(set(identities)) == len(identities)
     assert set(listed(root)) <= set(before) | set(by_manifest)
-    monkeypatch.setattr(store, "STALE", timedelta(0))
-    reopened = Store(root, write=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "STALE", timedelta(0))
+        reopened = Store(root, write=True)
     assert listed(root) == rows(reopened.read()) == by_manifest
-    assert not any(name.startswith("_staging") for name in files(root))
-    for table, folder in parts.FOLDERS.items():
-        named = {parts.path_of(table, part.id) for part in reopened._parts.values() if table in part.tables}
-        assert {f for f in files(root) if f.startswith(folder)} == named
+    assert not any(name.startswith("_staging") for name in on_disk(root))
+    for table, folder in files.FOLDERS.items():
+        named = {files.path_of(table, f.id) for f in reopened._counting.values() if table in f.tables}
+        assert {f for f in on_disk(root) if f.startswith(folder)} == named
     return crashed
 
 
@@ -191,7 +197,7 @@ def test_of_two_committers_with_the_same_rows_one_wins(root: str) -> None:
     assert first.commit(mine) == mine
     assert second.commit(theirs) == []
     assert rows(second.read()) == rows(first.read()) == listed(root)
-    assert len(files(root)) == 4
+    assert len(on_disk(root)) == 4
 
 
 def test_many_committers_at_once_leave_each_row_once(root: str) -> None:
@@ -232,7 +238,7 @@ def test_compaction_sorts_and_changes_no_value(root: str) -> None:
     for n in (2, 0, 1):
         s.commit(stage(root, [n], [1, 0], fail=[1] if n == 1 else []))
     before = {table: s.read(table) for table in SCHEMAS}
-    assert s.compact() == 3  # of the four parts one holds failed rows
+    assert s.compact() == 3  # of the four files of a table one holds failed rows
     df = pd.read_parquet(root)
     assert df[df.status == DONE].cell_key.is_monotonic_increasing
     for table, rows_before in before.items():
@@ -241,21 +247,22 @@ def test_compaction_sorts_and_changes_no_value(root: str) -> None:
     assert s.compact() == 0
 
 
-def test_many_parts_and_their_compaction(root: str) -> None:
+def test_many_files_and_their_compaction(root: str) -> None:
+    count = 5 * files.THREADS
     s = Store(root, write=True)
     lane = stage(root, [0], [0], fail=[0])[0]
-    row = parts.load(s._objects, lane.id, "metrics")
-    new = [parts.Part(f"{n:x}", FAILED, {f"{n:032x}": [0]}) for n in range(600)]
-    for part in new:
-        key = pa.array(list(part.cells))
-        parts.stage(s._objects, part.id, "metrics", row.set_column(0, row.schema.field(0), key))
-    for i in range(0, 600, 100):
-        s.commit(new[i : i + 100])
+    row = files.load(s._objects, lane.id, "metrics")
+    new = [LaneFiles(f"{n:x}", FAILED, {f"{n:032x}": [0]}) for n in range(count)]
+    for each in new:
+        key = pa.array(list(each.cells))
+        files.stage(s._objects, each.id, "metrics", row.set_column(0, row.schema.field(0), key))
+    for i in range(0, count, 20):
+        s.commit(new[i : i + 20])
     opened = Store(root)
-    expected = [(n, 0, FAILED) for n in range(600)]
-    assert len(opened.done()) == 600
+    expected = [(n, 0, FAILED) for n in range(count)]
+    assert len(opened.done()) == count
     assert rows(opened.read()) == expected
-    assert s.compact() == 600
+    assert s.compact() == count
     assert listed(root) == rows(opened.read()) == expected
 
 
@@ -304,17 +311,17 @@ def test_a_damaged_manifest_is_named(root: str, text: str) -> None:
         Store(root, write=True)
 
 
-def test_a_lost_or_damaged_part_is_named(root: str) -> None:
+def test_a_lost_or_damaged_file_is_named(root: str) -> None:
     s = Store(root, write=True)
     s.commit(stage(root, [0], [0]))
-    (part,) = Path(root, "_series").iterdir()
-    part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=rf"{part.name} is damaged"):
+    (file,) = Path(root, "_series").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=rf"{file.name} is damaged"):
         s.read("series")
-    part.unlink()
-    with pytest.raises(StoreError, match=rf"{part.name} is gone"):
+    file.unlink()
+    with pytest.raises(StoreError, match=rf"{file.name} is gone"):
         s.read("series")
-    with pytest.raises(StoreError, match=rf"{part.name} is gone"):
+    with pytest.raises(StoreError, match=rf"{file.name} is gone"):
         Store(root, write=True)
 
 

@@ -5,11 +5,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from small_plan import small_plan
 
 from kmemexp.errors import InputError
 from kmemexp.metrics import NAMES, SERIES
@@ -27,18 +27,9 @@ class Lane(NamedTuple):
     deadlock: str
 
 
-@dataclass
-class FakePlan:
-    """What `execute` reads of a plan."""
-
-    cells: Any
-    root: str
-    replicas: Any = 2
-    name: str = "fake"
-    cluster: dict = field(default_factory=lambda: {"runner": "serial"})
-    retry_failed: bool = False
-    max_failures: int | None = None
-    simulate: str = SIMULATE
+def make_plan(root: object, configs: Sequence[dict], **given: Any) -> Any:
+    """Make a plan of a cell per configuration, simulated here."""
+    return small_plan(make_cells(configs), root, **({"simulate": SIMULATE} | given))
 
 
 def simulate(config: dict, replicas: Sequence[int]) -> list[Lane]:
@@ -99,6 +90,7 @@ def make_cells(configs: Sequence[dict], streams: int = 3, est_ops: int = 3_000_0
                 "kva_bytes": 256 << 20,
                 "stream_key": f"stream{i // streams}",
                 "est_ops": est_ops,
+                "timed": False,
             }
         )
     return pd.DataFrame(rows)

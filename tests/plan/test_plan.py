@@ -83,12 +83,26 @@ def test_parts_can_be_swept_alone():
 def test_columns():
     cells = one("design=freebsd4,dragonfly_slab", "machine.cpus=1,4", "machine.kva_bytes=512MiB").cells
     assert cells.columns.tolist() == [
-        "cell_key", "config", "axes", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "stream_key", "est_ops"
+        "cell_key", "config", "axes", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "stream_key", "est_ops",
+        "timed",
     ]  # fmt: skip
     assert cells["design"].tolist() == ["freebsd4"] * 2 + ["dragonfly_slab"] * 2
     assert cells["cpus"].tolist() == [1, 4, 1, 4]
     assert set(cells["kva_bytes"]) == {512 << 20}
     assert (cells["est_ops"] > 0).all()
+
+
+def test_cells_on_the_machine_with_a_clock_are_told():
+    plan = one("cost=none,opteron2003", "seed=0,1")
+    assert plan.cells["timed"].tolist() == [False, False, True, True]
+    assert [c["cost"]["name"] != "none" for c in configs(plan)] == plan.cells["timed"].tolist()
+
+
+def test_rows_and_axes_by_cell_key():
+    plan = one("design=freebsd4,dragonfly_slab", "sweep.reps.max=2")
+    keys = plan.cells["cell_key"].tolist()
+    assert plan.rows == [(keys[0], 0), (keys[0], 1), (keys[1], 0), (keys[1], 1)]
+    assert plan.axes == {keys[0]: '{"design":"freebsd4"}', keys[1]: '{"design":"dragonfly_slab"}'}
 
 
 def test_config_is_canonical_and_gives_the_key():

@@ -40,7 +40,7 @@ def test_a_part_says_what_it_models_and_what_it_leaves_out(room: str, name: str)
 
 
 def test_a_users_own_design_is_listed_too() -> None:
-    listed = kmemexp.designs(str(Path(__file__).parents[1] / "experiments" / "own_allocator"))
+    listed = kmemexp.designs(str(Path(__file__).parents[2] / "experiments" / "own_allocator"))
     (own,) = listed[listed["design"] == "eager_slab"].to_dict("records")
     assert "caches per CPU" in own["leaves_out"]["eager_slab"]
     assert set(DESIGNS) < set(listed["design"])

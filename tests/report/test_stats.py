@@ -94,30 +94,13 @@ def test_wilson():
     assert np.isnan(stats.wilson(0, 0)).all()
 
 
-def test_holm_and_benjamini_hochberg():
+def test_holm():
     np.testing.assert_allclose(stats.holm(P), [0.04, 0.09, 0.09, 0.025, 0.2])
-    np.testing.assert_allclose(stats.benjamini_hochberg(P), [0.025, 0.05, 0.05, 0.025, 0.2])
-    np.testing.assert_allclose(stats.benjamini_hochberg([0.01, 0.04, 0.03]), [0.03, 0.04, 0.04])
 
 
 def test_a_missing_p_value_is_no_comparison():
     np.testing.assert_allclose(stats.holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
     assert stats.holm([]).shape == (0,)
-
-
-def test_replications_needed():
-    assert [stats.replications_needed(PILOT, relative=g, ci=0.9) for g in (0.1, 0.05)] == [27, 92]
-    assert [stats.replications_needed(PILOT, absolute=h, ci=0.9) for h in (0.25, 0.1)] == [16, 86]
-    assert stats.replications_needed(PILOT, absolute=10) == len(PILOT)
-    assert stats.replications_needed([3, 3, 3], relative=0.01) == 3
-
-
-def test_replications_needed_that_cannot_be_told():
-    assert stats.replications_needed([1.0], relative=0.1) is None
-    assert stats.replications_needed([-1.0, 1.0], relative=0.1) is None
-    assert stats.replications_needed([1.0, 2.0], absolute=1e-9, limit=1000) is None
-    with pytest.raises(ValueError, match="either"):
-        stats.replications_needed([1.0, 2.0])
 
 
 def test_bootstrap_of_the_law_school_correlation():
@@ -211,14 +194,13 @@ def test_swapping_the_sides_mirrors_the_comparison(x):
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
-def test_corrections_keep_the_order_and_only_raise(p):
+def test_the_correction_keeps_the_order_and_only_raises(p):
     p = np.array(p)
-    for adjusted in (stats.holm(p), stats.benjamini_hochberg(p)):
-        assert (adjusted >= p).all()
-        assert (adjusted <= 1).all()
-        assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
-    assert (stats.benjamini_hochberg(p) <= stats.holm(p)).all()
-    assert (stats.holm(p) <= np.minimum(p * max(len(p), 1), 1)).all()
+    adjusted = stats.holm(p)
+    assert (adjusted >= p).all()
+    assert (adjusted <= 1).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+    assert (adjusted <= np.minimum(p * max(len(p), 1), 1)).all()
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
