@@ -209,6 +209,5 @@ def _chart(table: pd.DataFrame) -> object:
     paper = paper.assign(mean=paper["published"], low=paper["published"], high=paper["published"])
     rows = pd.concat([paper, table]).assign(name=lambda t: t["allocator"].map(TITLES).fillna(t["allocator"]))
     return charts.intervals(
-        rows, y="step", x="mean", low="low", high="high", colour="workload", facet="name",
-        x_title="total fragmentation, % (95 % interval)",
+        rows, y="step", x=charts.Axis("mean", "total fragmentation, % (95 % interval)"), colour="workload", facet="name"
     )  # fmt: skip

@@ -106,6 +106,6 @@ def _chart(table: pd.DataFrame) -> object:
         condition=[f"{rate:,}/s, {cpus_text(cpus)}" for rate, cpus in zip(rows["rate_hz"], rows["cpus"], strict=True)]
     )
     return charts.intervals(
-        rows.sort_values(["rate_hz", "cpus"]), y="condition", x="occurs", low="occurs_low", high="occurs_high",
-        colour="design", x_title="share of replicas that deadlock (Wilson's 95 % interval)",
+        rows.sort_values(["rate_hz", "cpus"]), y="condition", span=("occurs_low", "occurs_high"), colour="design",
+        x=charts.Axis("occurs", "share of replicas that deadlock (Wilson's 95 % interval)"),
     )  # fmt: skip

@@ -116,6 +116,7 @@ def _chart(table: pd.DataFrame) -> object:
     pairs = zip(rows["rate_hz"], rows["cpus"], strict=True)
     rows["condition"] = [f"{rate:,}/s, {cpus_text(cpus)}" for rate, cpus in pairs]
     return charts.intervals(
-        rows.sort_values(["rate_hz", "cpus"]), y="condition", x="mean", low="low", high="high", colour="design",
-        x_title="device interrupt until its handler is done, p99, µs (mean of replicas, 95 % interval)", log=True,
+        rows.sort_values(["rate_hz", "cpus"]), y="condition", colour="design",
+        x=charts.Axis("mean", "device interrupt until its handler is done, p99, µs (mean of replicas, 95 % interval)",
+                      log=True),
     )  # fmt: skip

@@ -105,6 +105,6 @@ def _chart(table: pd.DataFrame) -> object:
     if len(rates) > 1:
         rows["condition"] = rows["rate_hz"].map("{:,}/s, ".format) + rows["condition"]
     return charts.intervals(
-        rows, y="condition", x="unsafe", low="unsafe_low", high="unsafe_high", colour="design",
-        x_title="share of replicas that are unsafe (Wilson's 95 % interval)",
+        rows, y="condition", span=("unsafe_low", "unsafe_high"), colour="design",
+        x=charts.Axis("unsafe", "share of replicas that are unsafe (Wilson's 95 % interval)"),
     )  # fmt: skip

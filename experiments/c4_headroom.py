@@ -89,6 +89,5 @@ def _chart(table: pd.DataFrame) -> object:
     rows[["mean", "low", "high"]] /= MIB
     rows["condition"] = [where.partition(", ")[2] for where in rows["condition"]]
     return charts.intervals(
-        rows, y="condition", x="mean", low="low", high="high", colour="design", facet="workload",
-        x_title="least headroom of malloc, MiB",
+        rows, y="condition", x=charts.Axis("mean", "least headroom of malloc, MiB"), colour="design", facet="workload"
     )  # fmt: skip

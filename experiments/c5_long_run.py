@@ -229,8 +229,9 @@ def _days_chart(days: pd.DataFrame) -> object:
         f"KVA {kva / MIB:.0f} MiB, {cpus_text(cpus)}" for kva, cpus in zip(rows["kva_bytes"], rows["cpus"], strict=True)
     ]
     return charts.lines(
-        rows[["design", "day", "mean", "low", "high", "condition"]], x="day", y="mean", low="low", high="high",
-        colour="design", x_title="day", y_title="external map fragmentation, %", facet="condition", dots=True,
+        rows[["design", "day", "mean", "low", "high", "condition"]], x=charts.Axis("day", "day"),
+        y=charts.Axis("mean", "external map fragmentation, %"), colour="design", span=("low", "high"),
+        facet="condition", dots=True,
     )  # fmt: skip
 
 
@@ -239,8 +240,8 @@ def _pairs_chart(judged: pd.DataFrame) -> object:
     rows["condition"] = [f"{r.workload}, {r.kva_bytes / MIB:.0f} MiB, {cpus_text(r.cpus)}" for r in rows.itertuples()]
     return charts.intervals(
         rows.sort_values(["workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design"]],
-        y="condition", x="diff", low="low", high="high", colour="design", zero=True,
-        x_title="external map fragmentation, points more than with kmem_map",
+        y="condition", x=charts.Axis("diff", "external map fragmentation, points more than with kmem_map"),
+        colour="design", zero=True,
     )  # fmt: skip
 
 

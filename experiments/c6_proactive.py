@@ -197,8 +197,9 @@ def _pareto(rows: pd.DataFrame) -> object:
     places = [(points["cpu"] * 2).round(), (points["external"] / 2).round()]
     merged = points.groupby(places).agg({"policy": _names, "cpu": "mean", "external": "mean"})
     return charts.tradeoff(
-        merged.reset_index(drop=True), x="cpu", y="external", label="policy",
-        x_title="CPU time per operation, % more than with no policy", y_title="external map fragmentation, %",
+        merged.reset_index(drop=True), label="policy",
+        x=charts.Axis("cpu", "CPU time per operation, % more than with no policy"),
+        y=charts.Axis("external", "external map fragmentation, %"),
         title=str(rows["design"].iloc[0]),
     )  # fmt: skip
 
@@ -215,6 +216,6 @@ def _kept(table: pd.DataFrame) -> object:
         "low": rows[f"{SUPERPAGES}.diff_low"], "high": rows[f"{SUPERPAGES}.diff_high"],
     })  # fmt: skip
     return charts.intervals(
-        points, y="policy", x="kept", low="low", high="high", colour="design", zero=True,
-        x_title="free superpages (4 MiB) kept, more than with no policy",
+        points, y="policy", x=charts.Axis("kept", "free superpages (4 MiB) kept, more than with no policy"),
+        colour="design", zero=True,
     )  # fmt: skip

@@ -148,8 +148,8 @@ def _lines(speed: pd.DataFrame) -> object:
     rows[["mean", "low", "high"]] /= 1e6
     rows["lock"] = rows["big_lock"].map({True: "with the big lock", False: "without the big lock"}).astype(str)
     return charts.lines(
-        rows, x="cpus", y="mean", low="low", high="high", colour="design", facet="lock", log_x=True, dots=True,
-        x_title="CPUs", y_title="throughput, million operations per second",
+        rows, x=charts.Axis("cpus", "CPUs", log=True), colour="design", span=("low", "high"), facet="lock", dots=True,
+        y=charts.Axis("mean", "throughput, million operations per second"),
     )  # fmt: skip
 
 
@@ -158,6 +158,5 @@ def _memory(memory: pd.DataFrame) -> object:
     rows[["mean", "low", "high"]] /= 2**20
     rows["condition"] = [where.partition(", ")[2] for where in rows["condition"]]
     return charts.intervals(
-        rows, y="condition", x="mean", low="low", high="high", colour="design",
-        facet="workload", x_title="memory held at its peak, MiB",
+        rows, y="condition", x=charts.Axis("mean", "memory held at its peak, MiB"), colour="design", facet="workload"
     )  # fmt: skip

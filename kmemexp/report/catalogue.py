@@ -15,8 +15,8 @@ from hydra.core.config_loader import ConfigLoader
 from rich.console import Console
 from rich.padding import Padding
 
-from kmemexp.parts import finding
-from kmemexp.parts import outside as plugins
+from kmemexp.errors import ConfigError
+from kmemexp.parts import finding, outside
 from kmemexp.plan import cells
 
 SHOWN = ("design", "maps", "objects", "interrupts")
@@ -40,15 +40,17 @@ def table(loader: ConfigLoader) -> pd.DataFrame:
     rows = []
     for name in composer.options("design"):
         composed = composer.compose([f"design={name}"])
-        plugins.discover(s["path"] for s in composed.hydra.runtime.config_sources if s["schema"] == "file")
+        outside.discover(s["path"] for s in composed.hydra.runtime.config_sources if s["schema"] == "file")
         rows.append(_row(name, cells.plain(composed, SHOWN), composed.hydra.runtime.choices))
     return pd.DataFrame(rows)
 
 
 def part(room: str, name: str) -> Part:
-    """Read a part's docstring: kmemexp/sim/<room>/<name>.py, or a user's own file."""
-    spec = importlib.util.find_spec(f"kmemexp.sim.{room}.{name}")
-    text = ast.get_docstring(ast.parse(Path(str(spec.origin)).read_text("utf-8"))) or ""
+    """Read a part's docstring: kmemexp/sim/<room>/<name>.py, or a user's own file. ConfigError where there is none."""
+    found = importlib.util.find_spec(f"kmemexp.sim.{room}.{name}")
+    if found is None:
+        raise ConfigError(f"there is no kmemexp/sim/{room}/{name}.py")
+    text = ast.get_docstring(ast.parse(Path(str(found.origin)).read_text("utf-8"))) or ""
     first = re.sub(r"\s+", " ", text.partition("\n\n")[0]).strip()
     left_out = LEFT_OUT.search(text)
     return Part(first, re.sub(r"\s+", " ", left_out[1]).strip() if left_out else "")

@@ -1,15 +1,16 @@
 """Charts of experiments, with Altair: an interval per design, lines over simulated time, trade-offs, maps over time.
 
-All take a table in long form and the names of its columns. `x_title` and `y_title` say what is shown with its unit. A
-design has the same colour in every chart; where charts cannot rely on colour (more than eight designs), the labels and
-shapes tell them apart.
+All take a table in long form and the names of its columns. A design has the same colour in every chart; where charts
+cannot rely on colour (more than eight designs), the labels and shapes tell them apart.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import altair as alt
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 620, 240
 MOST_POINTS = 20000  # of a heatmap: an SVG of more is slow to show
@@ -37,6 +38,14 @@ OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#88
 """For what is not a design, in order."""
 
 
+class Axis(NamedTuple):
+    """A column of numbers, and how it is shown."""
+
+    column: str
+    title: str  # what is shown, with its unit
+    log: bool = False
+
+
 def colours(names: Sequence[str]) -> alt.Scale:
     """Scale that gives each name its colour: a design its own, whatever else the first that is left."""
     names = list(dict.fromkeys(map(str, names)))
@@ -47,82 +56,84 @@ def colours(names: Sequence[str]) -> alt.Scale:
 
 
 def intervals(
-    table: pd.DataFrame, *, y: str, x: str, low: str, high: str, colour: str, x_title: str,
-    facet: str | None = None, title: str = "", zero: bool = False, log: bool = False,
+    table: pd.DataFrame, *, y: str, x: Axis, colour: str, span: tuple[str, str] = ("low", "high"),
+    facet: str | None = None, title: str = "", zero: bool = False,
 ) -> alt.TopLevelMixin:  # fmt: skip
     """Draw a dot with its interval for each row: conditions `y` one below the other, one colour per design.
 
-    `zero` draws a line at 0, for differences. `facet` makes a panel for each of its values.
+    `span` names the columns of the interval's bounds. `zero` draws a line at 0, for differences. `facet` makes a panel
+    for each of its values.
     """
-    frame = _plain(table, [y, x, low, high, colour, *([facet] if facet else [])])
+    low, high = span
+    frame = _plain(table, [y, x.column, low, high, colour, *([facet] if facet else [])])
     rows, names = _order(frame[y]), _order(frame[colour])
     place = alt.Y(y, type="nominal", sort=rows, title=None, axis=alt.Axis(labelLimit=260))
     apart = alt.YOffset(colour, type="nominal", sort=names, scale=alt.Scale(paddingOuter=0.3))
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=zero)
+    scale = alt.Scale(type="log") if x.log else alt.Scale(zero=zero)
     tint = alt.Color(colour, type="nominal", scale=colours(names), title=None, legend=_legend(names))
     base = alt.Chart(frame).encode(y=place, yOffset=apart, color=tint)
     rules = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X(low, type="quantitative", title=x_title, scale=scale), x2=alt.X2(high)
+        x=alt.X(low, type="quantitative", title=x.title, scale=scale), x2=alt.X2(high)
     )
     dots = base.mark_point(filled=True, size=55, opacity=1).encode(
-        x=alt.X(x, type="quantitative", title=x_title, scale=scale)
+        x=alt.X(x.column, type="quantitative", title=x.title, scale=scale)
     )
     layers = [rules, dots]
     if zero:
         layers.insert(0, alt.Chart(frame).mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0)))
     height = max(len(rows) * max(16 * len(names), 22), 60)
-    chart = alt.layer(*layers).properties(width=WIDTH if facet is None else _panel(frame[facet]), height=height)
+    chart = _layered(layers, WIDTH if facet is None else _panel(frame[facet]), height)
     return _finished(chart, title, frame, facet)
 
 
 def lines(
-    table: pd.DataFrame, *, x: str, y: str, colour: str, x_title: str, y_title: str, low: str | None = None,
-    high: str | None = None, facet: str | None = None, title: str = "", log_x: bool = False, log_y: bool = False,
-    dots: bool = False,
+    table: pd.DataFrame, *, x: Axis, y: Axis, colour: str, span: tuple[str, str] | None = None,
+    facet: str | None = None, title: str = "", dots: bool = False,
 ) -> alt.TopLevelMixin:  # fmt: skip
-    """Draw a line per design over `x` (simulated time, CPUs, …), with a band from `low` to `high` if given."""
-    frame = _plain(table, [c for c in (x, y, colour, low, high, facet) if c])
+    """Draw a line per design over `x` (simulated time, CPUs, …), with a band between the columns `span` if given."""
+    frame = _plain(table, [c for c in (x.column, y.column, colour, *(span or ()), facet) if c])
     names = _order(frame[colour])
     frame = frame.sort_values(colour, key=lambda c: c.map(names.index), kind="stable")  # the first one lies lowest
     tint = alt.Color(colour, type="nominal", scale=colours(names), title=None, legend=_legend(names))
     dash = alt.StrokeDash(colour, type="nominal", scale=_dashes(names), title=None, legend=_legend(names))
-    across = alt.X(x, type="quantitative", title=x_title, scale=_scale(log_x, frame[x]))
-    if log_x:
-        across = across.axis(values=sorted({float(v) for v in frame[x]}))
-    up = alt.Scale(type="log") if log_y else alt.Undefined
+    across = alt.X(x.column, type="quantitative", title=x.title, scale=_scale(x.log, frame[x.column]))
+    if x.log:
+        across = across.axis(values=sorted({float(v) for v in frame[x.column]}))
+    up = alt.Scale(type="log") if y.log else alt.Undefined
     base = alt.Chart(frame).encode(x=across, color=tint)
     layers = []
-    if low and high:
-        band = {"y": alt.Y(low, type="quantitative", title=y_title, scale=up), "y2": alt.Y2(high)}
+    if span:
+        band = {"y": alt.Y(span[0], type="quantitative", title=y.title, scale=up), "y2": alt.Y2(span[1])}
         layers.append(base.mark_area(opacity=0.2, line=False).encode(**band))
-    up_to = alt.Y(y, type="quantitative", title=y_title, scale=up)
+    up_to = alt.Y(y.column, type="quantitative", title=y.title, scale=up)
     layers.append(base.mark_line(point=dots, strokeWidth=2).encode(y=up_to, strokeDash=dash))
     width = WIDTH if facet is None else _panel(frame[facet])
-    return _finished(alt.layer(*layers).properties(width=width, height=HEIGHT), title, frame, facet)
+    return _finished(_layered(layers, width, HEIGHT), title, frame, facet)
 
 
 def tradeoff(
-    table: pd.DataFrame, *, x: str, y: str, label: str, x_title: str, y_title: str, title: str = "",
-    less_x: bool = True, less_y: bool = True,
+    table: pd.DataFrame, *, x: Axis, y: Axis, label: str, title: str = "", less_x: bool = True, less_y: bool = True
 ) -> alt.TopLevelMixin:  # fmt: skip
     """Draw one labelled dot per row, and a line through those that no other row beats in both (the Pareto front)."""
-    frame = _plain(table, [x, y, label]).assign(front=front(table[x], table[y], less_x=less_x, less_y=less_y))
+    best = front(table[x.column], table[y.column], less_x=less_x, less_y=less_y)
+    frame = _plain(table, [x.column, y.column, label]).assign(front=best)
     names = _order(frame[label])
-    across = alt.X(x, type="quantitative", title=x_title, scale=alt.Scale(zero=False, padding=70))
-    up = alt.Y(y, type="quantitative", title=y_title, scale=alt.Scale(zero=False, padding=20))
+    across = alt.X(x.column, type="quantitative", title=x.title, scale=alt.Scale(zero=False, padding=70))
+    up = alt.Y(y.column, type="quantitative", title=y.title, scale=alt.Scale(zero=False, padding=20))
     tint = alt.Color(label, type="nominal", scale=colours(names), legend=None)
     base = alt.Chart(frame).encode(x=across, y=up)
-    step = base.transform_filter("datum.front").mark_line(color="#999", strokeDash=[4, 3]).encode(order=f"{x}:Q")
+    step = base.transform_filter("datum.front").mark_line(color="#999", strokeDash=[4, 3]).encode(order=f"{x.column}:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(color=tint)
     words = base.mark_text(align="left", dx=8, fontSize=11).encode(text=f"{label}:N")
-    return _finished(alt.layer(step, points, words).properties(width=WIDTH, height=1.5 * HEIGHT), title, frame, None)
+    return _finished(_layered([step, points, words], WIDTH, 1.5 * HEIGHT), title, frame, None)
 
 
-def front(x: pd.Series, y: pd.Series, *, less_x: bool = True, less_y: bool = True) -> np.ndarray:
+def front(x: pd.Series, y: pd.Series, *, less_x: bool = True, less_y: bool = True) -> NDArray[np.bool_]:
     """Which points no other point equals or beats in both values and beats in one; a missing value is never one."""
     a, b = (np.asarray(v, np.float64) * (1 if less else -1) for v, less in ((x, less_x), (y, less_y)))
     beaten = (a[None] <= a[:, None]) & (b[None] <= b[:, None]) & ((a[None] < a[:, None]) | (b[None] < b[:, None]))
-    return ~beaten.any(axis=1) & np.isfinite(a) & np.isfinite(b)
+    unbeaten: NDArray[np.bool_] = ~beaten.any(axis=1) & np.isfinite(a) & np.isfinite(b)
+    return unbeaten
 
 
 def occupancy(snapshots: pd.DataFrame, *, span_bytes: int | None = None, title: str = "") -> alt.TopLevelMixin:
@@ -131,19 +142,20 @@ def occupancy(snapshots: pd.DataFrame, *, span_bytes: int | None = None, title: 
     `snapshots` holds rows of `Results.snapshots` of one map (or of maps that are called differently by design) and one
     replica. `span_bytes`: size of the map; without it the axis is a share of it. Raises ValueError for too many cells.
     """
-    parts = []
+    columns = []
     for (design, name), rows in snapshots.groupby(["design", "map"], observed=True, sort=False):
         times = rows.sort_values("time_ns")
-        for row, following in zip(times.itertuples(), [*times["time_ns"].tolist()[1:], None], strict=True):
-            filled = np.asarray(row.occupancy, np.float64) / 255
+        begins: list[int] = times["time_ns"].tolist()
+        step = float(times["time_ns"].diff().median()) if len(times) > 1 else 1e9
+        ends = [*begins[1:], begins[-1] + step]
+        for shot, begin, end in zip(times["occupancy"], begins, ends, strict=True):
+            filled = np.asarray(shot, np.float64) / 255
             edge = np.arange(len(filled) + 1) / len(filled) * (span_bytes / 2**20 if span_bytes else 1.0)
-            step = times["time_ns"].diff().median() if len(times) > 1 else 1e9
-            end = following if following is not None else row.time_ns + step
-            parts.append(pd.DataFrame({
-                "panel": f"{design}: {name}", "begin": row.time_ns / 1e9, "end": end / 1e9,
+            columns.append(pd.DataFrame({
+                "panel": f"{design}: {name}", "begin": begin / 1e9, "end": end / 1e9,
                 "low": edge[:-1], "high": edge[1:], "filled": filled,
             }))  # fmt: skip
-    frame = pd.concat(parts, ignore_index=True)
+    frame = pd.concat(columns, ignore_index=True)
     if len(frame) > MOST_POINTS:
         raise ValueError(f"{len(frame)} cells of a map are too many to draw; choose one replica or fewer instants")
     unit = "address in the map, MiB" if span_bytes else "address in the map, share"
@@ -201,6 +213,11 @@ def _panel(column: pd.Series) -> int:
     return WIDTH if len(set(column)) == 1 else WIDTH // 2 - 20
 
 
+def _layered(layers: Sequence[alt.Chart], width: float, height: float) -> alt.LayerChart:
+    chart = cast(alt.LayerChart, alt.layer(*layers))  # Altair's annotation allows for charts with facets, too
+    return chart.properties(width=width, height=height)
+
+
 def _finished(
     chart: alt.Chart | alt.LayerChart, title: str, frame: pd.DataFrame, facet: str | None
 ) -> alt.TopLevelMixin:
@@ -210,4 +227,5 @@ def _finished(
         whole = chart.facet(alt.Facet(facet, type="nominal", title=None, sort=order), columns=2)
     if title:
         whole = whole.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
-    return whole.configure(background="white").configure_view(stroke="#ddd")
+    finished: alt.TopLevelMixin = whole.configure(background="white").configure_view(stroke="#ddd")
+    return finished

@@ -6,10 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
 from kmemexp.report import stats
+from kmemexp.report.stats import Floats
+
+Numbers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 CONDITIONS = ("scenario", "workload", "machine", "cost", "memory", "sample", "seed")
 """First words of the axes that say what a design is tried on; every other axis is part of the design."""
@@ -33,13 +38,13 @@ class Layout(NamedTuple):
     keys: pd.DataFrame  # condition and variant columns
     condition: list[str]
     variant: list[str]
-    cell: np.ndarray  # int64[rows of the table]: row of `keys`
-    replica: np.ndarray  # int64[rows of the table]: column in a (cell, replica) matrix
-    done: np.ndarray  # bool[rows of the table]
-    failed: np.ndarray  # int64[cells]: failed lanes
+    cell: Numbers  # [rows of the table]: row of `keys`
+    replica: Numbers  # [rows of the table]: column in a (cell, replica) matrix
+    done: Mask  # [rows of the table]
+    failed: Numbers  # [cells]: failed lanes
 
-    def matrix(self, values: pd.Series) -> np.ndarray:
-        """Values as float64[cells, replicas], NaN where a lane is missing or failed."""
+    def matrix(self, values: pd.Series) -> Floats:
+        """Values as [cells, replicas], NaN where a lane is missing or failed."""
         out = np.full((len(self.keys), int(self.replica.max(initial=-1)) + 1), np.nan)
         out[self.cell[self.done], self.replica[self.done]] = values.to_numpy(np.float64, na_value=np.nan)[self.done]
         return out
@@ -85,11 +90,11 @@ def compare(
     order = _display_order(cells, is_base)
     condition = number_groups(cells.keys, cells.condition)
     base = _baseline_of(cells, condition, is_base, list(baseline))
-    parts = [
+    compared = [
         _one_metric(cells.matrix(df[name]), name, condition, base, ci, interval, same_within).iloc[order]
         for name in names
     ]
-    table = pd.concat([cells.keys.assign(failed=cells.failed).iloc[order].join(part) for part in parts])
+    table = pd.concat([cells.keys.assign(failed=cells.failed).iloc[order].join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
     table = table.iloc[by_condition].reset_index(drop=True)
     return _tidy(table, cells.condition + cells.variant, names)
@@ -139,7 +144,7 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     return Layout(keys, condition, variant, cell, replica, done, np.bincount(cell[~done], minlength=len(keys)))
 
 
-def matches(column: pd.Series, value: object) -> np.ndarray:
+def matches(column: pd.Series, value: object) -> Mask:
     """Where a column holds a value, also when one of them is text and the other a number."""
     return ((column == value).fillna(False) | (column.astype(str) == str(value))).to_numpy(bool)
 
@@ -149,14 +154,14 @@ def varies(column: pd.Series) -> bool:
     return len(column.drop_duplicates()) > 1
 
 
-def number_groups(df: pd.DataFrame, columns: list[str]) -> np.ndarray:
+def number_groups(df: pd.DataFrame, columns: list[str]) -> Numbers:
     """Give each row the number of its group, in sorted order; missing values are values too."""
     if not columns:
         return np.zeros(len(df), np.int64)
-    return df.groupby(columns, dropna=False, observed=True, sort=True).ngroup().to_numpy()
+    return np.asarray(df.groupby(columns, dropna=False, observed=True, sort=True).ngroup(), np.int64)
 
 
-def _refuse_mixed(df: pd.DataFrame, cell: np.ndarray, replica: np.ndarray, keys: pd.DataFrame) -> None:
+def _refuse_mixed(df: pd.DataFrame, cell: Numbers, replica: Numbers, keys: pd.DataFrame) -> None:
     twice = pd.MultiIndex.from_arrays([cell, replica]).duplicated()
     if twice.any():
         number = cell[np.argmax(twice)]
@@ -169,7 +174,7 @@ def _refuse_mixed(df: pd.DataFrame, cell: np.ndarray, replica: np.ndarray, keys:
         )
 
 
-def _find_baseline(keys: pd.DataFrame, baseline: Mapping[str, object]) -> np.ndarray:
+def _find_baseline(keys: pd.DataFrame, baseline: Mapping[str, object]) -> Mask:
     """Rows of `keys` that have the baseline's values."""
     found = np.full(len(keys), bool(baseline))
     for name, value in baseline.items():
@@ -182,13 +187,13 @@ def _find_baseline(keys: pd.DataFrame, baseline: Mapping[str, object]) -> np.nda
     return found
 
 
-def _display_order(cells: Layout, is_base: np.ndarray) -> np.ndarray:
+def _display_order(cells: Layout, is_base: Mask) -> Numbers:
     """Conditions in their order, in each the baseline first."""
     marked = cells.keys.assign(_other=~is_base)
     return marked.sort_values([*cells.condition, "_other", *cells.variant], kind="stable").index.to_numpy()
 
 
-def _baseline_of(cells: Layout, condition: np.ndarray, is_base: np.ndarray, named: list[str]) -> np.ndarray:
+def _baseline_of(cells: Layout, condition: Numbers, is_base: Mask, named: list[str]) -> Numbers:
     """Row of the baseline for each row of `keys`, -1 for none."""
     twin = number_groups(cells.keys, [c for c in cells.condition + cells.variant if c not in named])
     rows = np.flatnonzero(is_base)
@@ -198,13 +203,14 @@ def _baseline_of(cells: Layout, condition: np.ndarray, is_base: np.ndarray, name
     only = np.full(len(count), -1)
     only[condition[rows]] = rows
     only[count != 1] = -1
-    return np.where(by_twin[twin] >= 0, by_twin[twin], only[condition])
+    found: Numbers = np.where(by_twin[twin] >= 0, by_twin[twin], only[condition])
+    return found
 
 
 def _one_metric(
-    x: np.ndarray, name: str, condition: np.ndarray, base: np.ndarray, ci: float, interval: str, same_within: float
+    x: Floats, name: str, condition: Numbers, base: Numbers, ci: float, interval: str, same_within: float
 ) -> pd.DataFrame:
-    """Statistics of one metric for every cell; `x` is float64[cells, replicas]."""
+    """Statistics of one metric for every cell; `x` is [cells, replicas]."""
     better = known.METRICS[known.INDEX[name]].better if name in known.INDEX else ""
     mean = stats.mean_interval(x, ci)
     itself = base == np.arange(len(x))
@@ -231,7 +237,7 @@ def _one_metric(
     })  # fmt: skip
 
 
-def _verdicts(pair: stats.Paired, p_holm: np.ndarray, margin: np.ndarray, better: str, ci: float) -> np.ndarray:
+def _verdicts(pair: stats.Paired, p_holm: Floats, margin: Floats, better: str, ci: float) -> NDArray[np.str_]:
     """Verdict of each comparison, as if every row had a baseline."""
     comparisons = max(int((~np.isnan(pair.p)).sum()), 1)
     certain = (pair.n >= 2) & (pair.sd == 0)  # all replicas agree: a fact, not an estimate
@@ -243,7 +249,7 @@ def _verdicts(pair: stats.Paired, p_holm: np.ndarray, margin: np.ndarray, better
     return np.select([differs, same], [word, "same"], "unclear")
 
 
-def _occurrence(x: np.ndarray, n: np.ndarray, name: str, ci: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _occurrence(x: Floats, n: Numbers, name: str, ci: float) -> tuple[Floats, Floats, Floats]:
     """Share of the replicas in which a rare event happened at all, with Wilson's interval; NaN for other metrics."""
     if not is_rare(name):
         return (np.full(len(x), np.nan),) * 3
@@ -256,7 +262,7 @@ def is_rare(name: str) -> bool:
     return name in known.INDEX and (known.METRICS[known.INDEX[name]].group == "safety" or name.startswith("failed_"))
 
 
-def _best(mean: np.ndarray, condition: np.ndarray, better: str) -> np.ndarray:
+def _best(mean: Floats, condition: Numbers, better: str) -> Mask:
     """Cells with the best mean of their condition, where there is a choice."""
     if not better or not len(mean):
         return np.zeros(len(mean), bool)
@@ -264,7 +270,8 @@ def _best(mean: np.ndarray, condition: np.ndarray, better: str) -> np.ndarray:
     top = np.full(condition.max() + 1, np.inf)
     np.minimum.at(top, condition, score)
     choice = np.bincount(condition, weights=~np.isnan(mean)) >= 2
-    return (score == top[condition]) & choice[condition] & ~np.isnan(mean)
+    best: Mask = (score == top[condition]) & choice[condition] & ~np.isnan(mean)
+    return best
 
 
 def _tidy(table: pd.DataFrame, axes: list[str], names: list[str]) -> pd.DataFrame:

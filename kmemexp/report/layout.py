@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kmemexp.report.comparison import varies
+from kmemexp.report.comparison import Numbers, varies
 
 MARKS = {"better": "✓", "worse": "✗", "same": "=", "unclear": "?"}
 ARROWS = {"less": "↓", "more": "↑"}
@@ -47,6 +47,43 @@ class Section(NamedTuple):
 
     title: str
     rows: list[Row]
+
+
+class Compared(NamedTuple):
+    """What a comparison (of `kmemexp.compare`) says on one variant: the columns that are laid out here."""
+
+    metric: str
+    n: int
+    failed: int
+    mean: float
+    low: float
+    high: float
+    diff: float
+    diff_low: float
+    diff_high: float
+    ratio: float
+    occurs: float
+    occurs_low: float
+    occurs_high: float
+    verdict: str
+    best: bool
+
+    @property
+    def half(self) -> float:
+        """Half-width of the interval of the mean."""
+        return (self.high - self.low) / 2
+
+    @property
+    def change_half(self) -> float:
+        """Half-width of the interval of the difference."""
+        return (self.diff_high - self.diff_low) / 2
+
+    def scaled(self, scale: float) -> "Compared":
+        """Give the same with `scale` of the metric's unit as its unit."""
+        return self._replace(
+            mean=self.mean / scale, low=self.low / scale, high=self.high / scale,
+            diff=self.diff / scale, diff_low=self.diff_low / scale, diff_high=self.diff_high / scale,
+        )  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -94,13 +131,14 @@ def factor(ratio: float) -> str:
     return f"{TIMES}{number(ratio, min(max(2 - _exponent(ratio), 0), 2 if abs(ratio) >= 0.1 else 3))}"
 
 
-def axis_value(name: str, value: object) -> str:
+def axis_value(name: str, value: Any) -> str:
     """Value of an axis as a user would write it, sizes with their unit."""
     if pd.isna(value):
         return "-"
     if name.endswith("_bytes") and isinstance(value, (int, float, np.integer, np.floating)):
-        unit = next((Unit(*u) for u in BYTES if value and value % u[1] == 0), Unit("B", 1.0))
-        return f"{value / unit.scale:,.0f} {unit.name}"
+        size = float(value)
+        unit = next((Unit(*u) for u in BYTES if size and size % u[1] == 0), Unit("B", 1.0))
+        return f"{size / unit.scale:,.0f} {unit.name}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -124,14 +162,14 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
     other = [c for c in condition if c != "workload"]
     blocks = []
     for workload, rows in _groups(table, [c for c in condition if c == "workload"]):
-        part = rows.assign(column_number=_baseline_first(rows, variant))
-        names = part.drop_duplicates("column_number").sort_values("column_number")
+        numbered = rows.assign(column_number=_baseline_first(rows, variant))
+        names = numbered.drop_duplicates("column_number").sort_values("column_number")
         title = str(workload[0]) if workload else ""
-        titles = labels(part.drop_duplicates(other) if other else part.head(1), other, ", ")
-        units = {m: unit_of(m, _typical(m, g["mean"])) for m, g in part.groupby("metric", observed=True, sort=False)}
+        titles = labels(numbered.drop_duplicates(other) if other else numbered.head(1), other, ", ")
+        units = _units(numbered)
         sections = [
-            Section(name, [_row(r, units[key[0]], len(names)) for key, r in _groups(section, ["metric"])])
-            for name, (_, section) in zip(titles, _groups(part, other), strict=True)
+            Section(name, [_row(r, units[str(key[0])], len(names)) for key, r in _groups(section, ["metric"])])
+            for name, (_, section) in zip(titles, _groups(numbered, other), strict=True)
         ]
         blocks.append(Block(title, _headings(names, variant), sections))
     return blocks
@@ -140,15 +178,15 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
 def across(table: pd.DataFrame, condition: list[str]) -> list[Block]:
     """Lay out a table in which each condition has one variant: a row per condition, a column per metric."""
     metrics = list(dict.fromkeys(table["metric"].astype(str)))
-    units = {m: unit_of(m, _typical(m, g["mean"])) for m, g in table.groupby("metric", observed=True, sort=False)}
+    units = _units(table)
     keys = table.drop_duplicates(condition)
     rows = []
-    for title, (_, part) in zip(labels(keys, condition, ", "), _groups(table, condition), strict=True):
-        found = {str(row.metric): row for row in part.itertuples(index=False)}
-        cells = []
+    for title, (_, those) in zip(labels(keys, condition, ", "), _groups(table, condition), strict=True):
+        found = {row.metric: row for row in _compared(those)}
+        cells: list[Cell | None] = []
         for name in metrics:
             row, scale = found[name], units[name].scale
-            half = (row.high - row.low) / 2 / scale
+            half = row.half / scale
             text = _value(row, row.mean / scale, half, decimals_for([row.mean / scale], [half]), row.n)
             cells.append(Cell(text.removesuffix(" (n=1)"), "", "", False))
         rows.append(Row(title.removeprefix("scenario "), "", cells))
@@ -167,23 +205,33 @@ def one_variant_each(table: pd.DataFrame, condition: list[str], variant: list[st
     )
 
 
+def _units(table: pd.DataFrame) -> dict[str, Unit]:
+    """Choose the unit of each metric in the table."""
+    by_metric = table.groupby("metric", observed=True, sort=False)
+    return {str(name): unit_of(str(name), _typical(str(name), rows["mean"])) for name, rows in by_metric}
+
+
+def _compared(table: pd.DataFrame) -> list[Compared]:
+    return [Compared._make(row) for row in zip(*(table[name].tolist() for name in Compared._fields), strict=True)]
+
+
 def _typical(metric: str, means: pd.Series) -> float:
     """The size of value that a metric's unit should suit: the largest; of durations, which span decades, the median."""
     sizes = means.abs()
     return sizes[sizes > 0].median() if metric.endswith("_ns") and (sizes > 0).any() else sizes.max()
 
 
-def _groups(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+def _groups(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """Yield the groups in the order of their first rows; one with the key () if there are no columns."""
     if not columns:
         return iter([((), table)])
     return iter(table.groupby(columns, observed=True, dropna=False, sort=False))
 
 
-def _baseline_first(part: pd.DataFrame, variant: list[str]) -> np.ndarray:
+def _baseline_first(rows: pd.DataFrame, variant: list[str]) -> Numbers:
     """Give the number of each row's variant: the baseline's is 0, the others follow in sorted order."""
-    number_of = part.groupby(variant, observed=True, dropna=False, sort=True).ngroup().to_numpy()
-    is_base = (part["verdict"] == "baseline").to_numpy()
+    number_of = rows.groupby(variant, observed=True, dropna=False, sort=True).ngroup().to_numpy()
+    is_base = (rows["verdict"] == "baseline").to_numpy()
     order = sorted(set(number_of.tolist()), key=lambda n: (not is_base[number_of == n].any(), n))
     place = np.argsort(np.array(order))
     return place[number_of]
@@ -198,21 +246,21 @@ def _headings(names: pd.DataFrame, variant: list[str]) -> list[str]:
 def _row(rows: pd.DataFrame, unit: Unit, count: int) -> Row:
     """One metric under one condition; `count` variants."""
     metric, better = str(rows["metric"].iloc[0]), str(rows["better"].iloc[0])
-    scaled = rows[["mean", "low", "high", "diff", "diff_low", "diff_high"]] / unit.scale
-    half, change_half = (scaled["high"] - scaled["low"]) / 2, (scaled["diff_high"] - scaled["diff_low"]) / 2
-    places = decimals_for(scaled["mean"].tolist(), half.tolist())
-    change_places = decimals_for(scaled["diff"].tolist(), change_half.tolist())
-    boring = rows["best"].all() or not rows["n"].any()
-    nothing = (rows["mean"] == 0).all()
+    scaled = [row.scaled(unit.scale) for row in _compared(rows)]
+    places = decimals_for([row.mean for row in scaled], [row.half for row in scaled])
+    change_places = decimals_for([row.diff for row in scaled], [row.change_half for row in scaled])
+    replicas = max(row.n for row in scaled)
+    boring = all(row.best for row in scaled) or not replicas
+    nothing = all(row.mean == 0 for row in scaled)
     cells: list[Cell | None] = [None] * count
-    for i, row in enumerate(rows.itertuples(index=False)):
-        value = _value(row, scaled["mean"].iloc[i], half.iloc[i], places, rows["n"].max())
-        change = "" if nothing else _change(row, scaled["diff"].iloc[i], change_half.iloc[i], change_places)
-        cells[row.column_number] = Cell(value, change, row.verdict, bool(row.best) and not boring)
+    for column, row in zip(rows["column_number"].tolist(), scaled, strict=True):
+        value = _value(row, row.mean, row.half, places, replicas)
+        change = "" if nothing else _change(row, change_places)
+        cells[column] = Cell(value, change, row.verdict, row.best and not boring)
     return Row(metric, f"{unit.name} {ARROWS.get(better, '')}".strip(), cells)
 
 
-def _value(row: tuple, mean: float, half: float, places: int, replicas: int) -> str:
+def _value(row: Compared, mean: float, half: float, places: int, replicas: int) -> str:
     if row.n == 0:
         return "failed" if row.failed else "-"
     text = number(mean, places)
@@ -225,14 +273,15 @@ def _value(row: tuple, mean: float, half: float, places: int, replicas: int) -> 
     return text if row.n == replicas else f"{text} (n={row.n})"
 
 
-def _change(row: tuple, diff: float, half: float, places: int) -> str:
+def _change(row: Compared, places: int) -> str:
+    diff, half = row.diff, row.change_half
     if math.isnan(diff):
         return ""
     mark = MARKS.get(row.verdict, "")
     if diff == 0 and half == 0:
         return mark
     spread = "" if math.isnan(half) else f"± {number(half, places)}"
-    return " ".join(part for part in (number(diff, places, sign=True), spread, factor(row.ratio), mark) if part)
+    return " ".join(word for word in (number(diff, places, sign=True), spread, factor(row.ratio), mark) if word)
 
 
 def _exponent(x: float) -> int:

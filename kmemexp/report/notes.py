@@ -1,6 +1,7 @@
 """The notes below a comparison: how to read it, and what went wrong."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -108,14 +109,16 @@ def _occurrences(metrics: pd.DataFrame, axes: list[str], column: str, ci: float)
     """Texts of a column, and for each cell that has one, where that is and in how many of its replicas."""
     done = metrics[metrics["status"] == "done"]
     place = done.groupby(axes, observed=True, dropna=False, sort=False).ngroup()
-    size = place.value_counts()
+    size: dict[Any, int] = place.value_counts().to_dict()
     hit = done[done[column] != ""].assign(_place=place)
-    names = dict(zip(place.drop_duplicates(), labels(done.loc[place.drop_duplicates().index], axes, ", "), strict=True))
+    names: dict[Any, str] = dict(
+        zip(place.drop_duplicates(), labels(done.loc[place.drop_duplicates().index], axes, ", "), strict=True)
+    )
     found = []
     for (text, number), rows in hit.groupby([column, "_place"], sort=False):
         low, high = stats.wilson(len(rows), size[number], ci)
         share = f"in {len(rows)} of {size[number]} replicas ({low:.0%} to {high:.0%}, Wilson)."
-        found.append((text, f"{names[number]}: {share}"))
+        found.append((str(text), f"{names[number]}: {share}"))
     return found
 
 

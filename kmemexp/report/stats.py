@@ -56,7 +56,7 @@ def t_quantile(n: ArrayLike, ci: float) -> Floats:
     from scipy.special import stdtrit  # noqa: PLC0415
 
     sizes, where = np.unique(np.asarray(n, dtype=np.float64), return_inverse=True)
-    quantiles = np.where(sizes >= 2, stdtrit(np.maximum(sizes - 1, 1), (1 + ci) / 2), np.nan)
+    quantiles: Floats = np.where(sizes >= 2, stdtrit(np.maximum(sizes - 1, 1), (1 + ci) / 2), np.nan)
     return quantiles[where].reshape(np.shape(n))
 
 
@@ -94,7 +94,8 @@ def mean_interval(x: ArrayLike, ci: float = 0.95) -> Mean:
 def half_width(sd: ArrayLike, n: ArrayLike, ci: float) -> Floats:
     """Half-width of the t interval of a mean; NaN for n < 2."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return t_quantile(n, ci) * np.asarray(sd) / np.sqrt(n)
+        half: Floats = t_quantile(n, ci) * np.asarray(sd) / np.sqrt(n)
+    return half
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, ci: float = 0.95) -> Paired:
@@ -209,23 +210,23 @@ def bootstrap_interval(
 
     table = np.array([np.asarray(s, dtype=np.float64) for s in samples])
     table = table[:, ~np.isnan(table).any(axis=0)]
-    statistic = statistic or (_mean if len(table) == 1 else _mean_difference)
+    estimate: Callable[..., Any] = statistic or (_mean if len(table) == 1 else _mean_difference)
     if table.shape[1] < 2:
         return np.nan, np.nan
-    if statistic is _mean_difference:
-        table, statistic = table[:1] - table[1:], _mean
+    if estimate is _mean_difference:
+        table, estimate = table[:1] - table[1:], _mean
     if not np.ptp(table, axis=1).any():
-        value = float(statistic(*table, axis=-1))
+        value = float(estimate(*table, axis=-1))
         return value, value
     found = bootstrap(
-        tuple(table), statistic, paired=True, confidence_level=ci, n_resamples=resamples, method=method, rng=seed
+        tuple(table), estimate, paired=True, confidence_level=ci, n_resamples=resamples, method=method, rng=seed
     ).confidence_interval
     return float(found.low), float(found.high)
 
 
-def _mean(x: Floats, axis: int = -1) -> Floats:
+def _mean(x: Floats, axis: int = -1) -> Any:
     return np.mean(x, axis=axis)
 
 
-def _mean_difference(a: Floats, b: Floats, axis: int = -1) -> Floats:
+def _mean_difference(a: Floats, b: Floats, axis: int = -1) -> Any:
     return np.mean(a, axis=axis) - np.mean(b, axis=axis)

@@ -68,8 +68,10 @@ def _add_section(table: Table, section: Section, chosen: list[int]) -> None:
 
 
 def _cell(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("-")
     value, *change = _lines(cell) or ["-"]
-    text = Text(value, style="bold" if cell and cell.best else "")
+    text = Text(value, style="bold" if cell.best else "")
     for line in change:
         text.append("\n").append(line, style=f"not bold {STYLES.get(cell.verdict, '')}".strip())
     return text

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from kmemexp.report import charts
+from kmemexp.report.charts import Axis
 
 TABLE = pd.DataFrame(
     {
@@ -20,7 +21,7 @@ TABLE = pd.DataFrame(
         "high": [1.5, 2.5, 3.5, 4.5],
     }
 )
-SPAN = {"low": "low", "high": "high", "colour": "design"}
+MEAN = Axis("mean", "MiB")
 
 
 def drawn(chart) -> str:
@@ -36,7 +37,9 @@ def fields(spec) -> set[str]:
 
 @pytest.mark.parametrize("facet", [None, "load"])
 def test_intervals(facet):
-    chart = charts.intervals(TABLE, y="condition", x="mean", **SPAN, x_title="headroom, MiB", facet=facet, title="Room")
+    chart = charts.intervals(
+        TABLE, y="condition", x=Axis("mean", "headroom, MiB"), colour="design", facet=facet, title="Room"
+    )
     assert fields(chart.to_dict()) == {"condition", "mean", "low", "high", "design"} | ({facet} if facet else set())
     svg = drawn(chart)
     assert re.search(r"<text[^>]*>headroom, MiB</text>", svg)
@@ -45,14 +48,15 @@ def test_intervals(facet):
 
 
 def test_differences_have_a_line_at_zero():
-    spec = charts.intervals(TABLE, y="condition", x="mean", **SPAN, x_title="MiB", zero=True).to_dict()
+    spec = charts.intervals(TABLE, y="condition", x=MEAN, colour="design", zero=True).to_dict()
     assert {"datum": 0} in [layer["encoding"].get("x") for layer in spec["layer"]]
 
 
 def test_lines_with_a_band():
     chart = charts.lines(
-        TABLE, x="cpus", y="mean", **SPAN, x_title="CPUs", y_title="operations/s", log_x=True, dots=True, facet="load"
-    )
+        TABLE, x=Axis("cpus", "CPUs", log=True), y=Axis("mean", "operations/s"), colour="design", span=("low", "high"),
+        dots=True, facet="load",
+    )  # fmt: skip
     spec = chart.to_dict()
     assert fields(spec) == {"cpus", "mean", "low", "high", "design", "load"}
     assert [layer["mark"]["type"] for layer in spec["spec"]["layer"]] == ["area", "line"]
@@ -68,7 +72,7 @@ def test_the_front_is_what_nothing_beats():
 
 def test_tradeoff_labels_every_point():
     table = TABLE.head(2)
-    chart = charts.tradeoff(table, x="mean", y="low", label="design", x_title="held, MiB", y_title="steps")
+    chart = charts.tradeoff(table, x=Axis("mean", "held, MiB"), y=Axis("low", "steps"), label="design")
     svg = drawn(chart)
     assert fields(chart.to_dict()) == {"mean", "low", "design"}
     assert re.search(r"<text[^>]*>freebsd4</text>", svg)
@@ -117,4 +121,4 @@ def test_every_design_has_a_colour_of_its_own():
 def test_a_column_that_vega_would_take_for_a_path_is_refused():
     table = TABLE.rename(columns={"mean": "machine.cpus"})
     with pytest.raises(ValueError, match=r"machine\.cpus"):
-        charts.intervals(table, y="condition", x="machine.cpus", **SPAN, x_title="")
+        charts.intervals(table, y="condition", x=Axis("machine.cpus", ""), colour="design")

@@ -3,6 +3,7 @@
 Ray's own retries are off: the driver sees every crash, and cuts the batch in two to find the lane that causes it.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Runner:
             _probe(self._address)
             self._ours = True  # also where it fails halfway
             _connect(self._address, self._num_cpus)
-        self._task = ray.remote(run_batch).options(**options)
+        self._task: Any = ray.remote(run_batch).options(**options)  # whose type would forget the arguments
 
     def cpus(self) -> int:
         """CPUs of all nodes that are up, or as many of them as the configuration allows."""
@@ -99,11 +100,19 @@ class Runner:
         except CRASHES as error:
             return Finished(batch, None, f"{type(error).__name__}: the worker died while it simulated this row")
         except ray_errors.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, InputError) else error.as_instanceof_cause()) from None
+            raise _cause(error) from None
+
+
+def _cause(error: ray_errors.RayTaskError) -> Exception:
+    """Find what the worker raised, with its traceback there unless it is a message to the user."""
+    if isinstance(error.cause, InputError):
+        return error.cause
+    cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]  # Ray does not annotate it
+    return cause
 
 
 def _cpus_there() -> int:
-    return int(ray.cluster_resources().get("CPU", 0))
+    return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]  # Ray does not annotate it
 
 
 def _environment() -> dict[str, str]:
@@ -115,21 +124,21 @@ def _environment() -> dict[str, str]:
 def _connect(address: str, num_cpus: int | None) -> None:
     package = Path(__file__).resolve().parents[2]
     environment: dict[str, Any] = {"env_vars": _environment()}
+    how: dict[str, Any] = {}
     if address == "local":
         environment["env_vars"]["PYTHONPATH"] = _python_path(package.parent)
         how = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     else:
         environment["py_modules"] = [str(package)]  # every node simulates with the driver's own code
-        how = {}
     try:
-        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **how)
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **how)
     except (OSError, ImportError, RuntimeError, ValueError, AssertionError) as error:
         ray.shutdown()
         raise InputError(_advice(address, error)) from error
 
 
 def _probe(address: str) -> None:
-    """Raise InputError if nobody listens at HOST:PORT: Ray itself would wait for minutes."""
+    """Raise InputError if nothing listens at HOST:PORT: Ray itself would wait for minutes."""
     target = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     host, _, port = target.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
