@@ -211,8 +211,8 @@ def _patched(origin: Combo, node: str, assigned: Mapping[str, Any]) -> Any:
         *path, last = re.findall(r"[^.\[\]]+", key)
         place: Any = tree
         try:
-            for part in path:
-                place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+            for word in path:
+                place = place[int(word)] if isinstance(place, list) else place.setdefault(word, {})
             place[int(last) if isinstance(place, list) else last] = value
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise ConfigError(f"{key}: there is no such key") from error
@@ -302,12 +302,12 @@ def _look(combo: Combo, key: str) -> Any:
     if "." not in key and key in combo.choices:
         return combo.choices[key]
     value: Any = combo.nodes
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+    for word in key.split("."):
+        if not isinstance(value, Mapping) or word not in value:
             if key.startswith(("workload.", "objects.params.")):
                 return None  # other workloads and allocators have it
             raise ConfigError(f"{key}: unknown key in a predicate of the sweep")
-        value = value[part]
+        value = value[word]
     if isinstance(value, Mapping | list):
         raise ConfigError(f"{key}: is not a single value; a predicate cannot look at it")
     return values.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value

@@ -74,7 +74,7 @@ def plan_from(
     """Plan what a command line asks for: one plan per sweep named, or one without.
 
     `config_dir` is a further folder of configuration files. `loader` is Hydra's, where Hydra runs already. Raises
-    InputError for what the user can mend.
+    InputError for what the user can put right.
     """
     with _without_collection(), open_loader(loader, config_dir) as found:
         composer = cells.Composer(found)
@@ -118,7 +118,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
 
 
 def _folders(base: DictConfig) -> list[str]:
-    """Folders of configuration files on Hydra's search path: parts of a user's own lie beside them."""
+    """Folders of configuration files on Hydra's search path; a user's own parts lie beside them."""
     return [s["path"] for s in base.hydra.runtime.config_sources if s["schema"] == "file"]
 
 

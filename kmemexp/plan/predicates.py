@@ -81,13 +81,13 @@ class Predicate:
         raise self._wrong(f"{ast.unparse(node)!r} is not allowed here")
 
     def _key(self, node: ast.expr) -> str:
-        parts = []
+        words = []
         while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
+            words.append(node.attr)
             node = node.value
         if not isinstance(node, ast.Name):
             raise self._wrong(f"{ast.unparse(node)!r} is not a key")
-        return ".".join([node.id, *reversed(parts)])
+        return ".".join([node.id, *reversed(words)])
 
     def _value(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         match node:

@@ -47,7 +47,7 @@ class Axis(NamedTuple):
 
 
 def colours(names: Sequence[str]) -> alt.Scale:
-    """Scale that gives each name its colour: a design its own, whatever else the first that is left."""
+    """Scale that gives each name its colour: a design its own, other names the next that is left."""
     names = list(dict.fromkeys(map(str, names)))
     left = [c for c in OTHERS if c not in {COLOURS.get(name) for name in names}] or list(OTHERS)
     others = [name for name in names if name not in COLOURS]

@@ -118,7 +118,7 @@ def choose_metrics(df: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]
 def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequence[str] = ()) -> Layout:
     """Split the axis columns into condition and variant, and number the cells.
 
-    `compared` are axes of the baseline: they tell variants apart, whatever they are. ConfigError where the axes do not
+    `compared` are axes of the baseline: they always tell variants apart. ConfigError where the axes do not
     tell two cells apart, since their replicas must not be mixed.
     """
     axes = [c for c in df.columns if "." in str(c) or c in GROUPS]

@@ -203,7 +203,7 @@ def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def planned(plan: "Plan") -> Results:
-    """Results of a plan's own cells and replicas, whatever else its folder holds. StoreError where there are none."""
+    """Results of a plan's own cells and replicas: its folder may hold others. StoreError where there are none."""
     there = load(plan.root)
     return Results(there.root, _Planned(there.tables, plan.axes, plan.replicas))
 

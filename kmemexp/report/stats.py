@@ -5,8 +5,8 @@ marks a replica that is missing (a failed lane). Two designs are compared on the
 same random numbers there (Law, Simulation Modeling and Analysis, chapter 11: common random numbers, the paired t
 interval). `ci` is the confidence level, between 0 and 1.
 
-Degenerate data is answered honestly: one replica has no interval (NaN), and replicas that do not differ at all have an
-interval of width 0 and no p value (NaN), since no distribution stands behind them.
+Degenerate data gives no false precision: one replica has no interval (NaN), and replicas that do not differ at all
+have an interval of width 0 and no p value (NaN), since no distribution stands behind them.
 """
 
 from collections.abc import Callable

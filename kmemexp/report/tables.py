@@ -114,7 +114,7 @@ def _present_baseline(frame: pd.DataFrame, baseline: Mapping[str, Any]) -> tuple
 
 
 def _first(table: pd.DataFrame, cells: comparison.Layout, conditions: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the part of the table that one can read, and a remark on what is left out."""
+    """Return as much of the table as can be read at a glance, and a remark on what is left out."""
     number = comparison.number_groups(table, cells.condition)
     variants = table.groupby([number, "metric"], observed=True).cumcount()
     most, widest = int(number.max()) + 1, int(variants.max()) + 1

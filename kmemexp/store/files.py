@@ -67,7 +67,7 @@ def connect(root: str, *, create: bool = True) -> ObjectStore:
 
 
 def absolute(root: str) -> str:
-    """Name the same folder whatever the working directory."""
+    """Name the same folder so that the working directory does not matter."""
     local = _local_path(root)
     return root if local is None else str(local)
 
@@ -94,7 +94,7 @@ def first_line(error: Exception) -> str:
 
 
 def new_id(digest: str, attempt: int) -> str:
-    """Make an id of files that nobody else uses."""
+    """Make an id for new files, different from all others."""
     return f"{digest}-{attempt}-{uuid.uuid4().hex[:12]}"
 
 

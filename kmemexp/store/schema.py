@@ -1,4 +1,4 @@
-"""Arrow schemas of the result tables. One row here = one column on disk, whoever wrote it."""
+"""Arrow schemas of the result tables. One row here is one column on disk."""
 
 import hashlib
 

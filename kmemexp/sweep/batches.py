@@ -17,7 +17,7 @@ BATCHES_PER_CPU = 4
 
 
 class Cell(NamedTuple):
-    """The part of one cell that belongs to a batch."""
+    """One cell, with those of its replicas that belong to a batch."""
 
     cell_key: str
     config: str  # canonical JSON

@@ -1,4 +1,4 @@
-"""Run what a plan asks for and the results folder has not got: submit, commit as results come, stop in good order."""
+"""Run the missing rows of a plan: submit batches, commit results as they come, stop cleanly."""
 
 import contextlib
 import importlib

@@ -20,7 +20,7 @@ class Quiet:
         self.started = self.begun = time.monotonic()
 
     def begin(self) -> None:
-        """Reckon the time left from here: preparation is over."""
+        """Count the time left from here: preparation is over."""
         self.begun = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -57,7 +57,7 @@ def command() -> str:
 
 
 def plan_digest(keys: Iterable[str], replicas: Sequence[int]) -> str:
-    """Digest of what the plan asks for, whatever the order of its cells."""
+    """Digest of what the plan asks for; the order of its cells does not matter."""
     return hashlib.sha256(json.dumps([sorted(keys), list(replicas)]).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""A worker: simulates the lanes of a batch and stages their rows. Runs in whatever process the runner has."""
+"""A worker: simulates the lanes of a batch and stages their rows. Runs in any process that the runner chooses."""
 
 import functools
 import hashlib
@@ -78,7 +78,7 @@ def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
 def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
     """Simulate every lane of these plans in this process: metrics, series, latency and snapshots, with nothing stored.
 
-    Raises whatever a cell raises.
+    Raises what a cell raises.
     """
     lanes = []
     for plan in plans:
