@@ -231,7 +231,7 @@ def _one_metric(
         "metric": name, "n": mean.n, "mean": mean.mean, "low": mean.low, "high": mean.high,
         "pairs": pair.n, "diff": pair.diff, "diff_low": low, "diff_high": high,
         "ratio": pair.ratio, "ratio_low": pair.ratio_low, "ratio_high": pair.ratio_high,
-        "p": pair.p, "p_holm": p_holm, "pairing": stats.pairing(x, reference).variance_ratio,
+        "p": pair.p, "p_holm": p_holm, "pairing": stats.variance_ratio(x, reference),
         "occurs": occurs[0], "occurs_low": occurs[1], "occurs_high": occurs[2],
         "better": better, "verdict": verdict, "best": _best(mean.mean, condition, better),
     })  # fmt: skip

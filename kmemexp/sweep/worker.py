@@ -4,7 +4,6 @@ import functools
 import hashlib
 import importlib
 import json
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ class BatchResult(NamedTuple):
 
     staged: list[LaneFiles]
     errors: list[str]  # of the failed lanes
-    seconds: dict[str, float]  # wall time by cell key, all lanes of the cell together
 
 
 def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
@@ -55,24 +53,21 @@ def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
         outside.provide(json.loads(cell.config), read_text)
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
-    seconds = {}
     for cell in batch.cells:
-        started = time.perf_counter()
         for lane in _simulate(simulate, cell):
             (failed if isinstance(lane, Failure) else done).append((cell, lane))
-        seconds[cell.cell_key] = time.perf_counter() - started
     staged = []
     if done:
         staged.append(_stage(batch, root, attempt, DONE, done))
     if failed:
         staged.append(_stage(batch, root, attempt, FAILED, failed))
-    return BatchResult(staged, [failure.error for _, failure in failed], seconds)
+    return BatchResult(staged, [failure.error for _, failure in failed])
 
 
 def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
     """Stage failed rows for a batch that no worker survived."""
     failed = [(cell, Failure(replica, error)) for cell in batch.cells for replica in cell.replicas]
-    return BatchResult([_stage(batch, root, 0, FAILED, failed)], [error] * batch.lanes, {})
+    return BatchResult([_stage(batch, root, 0, FAILED, failed)], [error] * batch.lanes)
 
 
 def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:

@@ -54,10 +54,8 @@ def test_paired_difference_at_95_percent():
 
 
 def test_pairing_is_reported_when_it_loses():
-    found = stats.pairing(A, B)
-    assert found.correlation == pytest.approx(-0.570896, abs=1e-6)
-    assert found.variance_ratio == pytest.approx(0.636690, abs=1e-6)
-    assert stats.pairing(A, A + np.array([0.1, -0.1, 0.2, 0, 0])).variance_ratio > 100
+    assert stats.variance_ratio(A, B) == pytest.approx(0.636690, abs=1e-6)
+    assert stats.variance_ratio(A, A + np.array([0.1, -0.1, 0.2, 0, 0])) > 100
 
 
 def fieller_by_its_quadratic(a, b, t, covariance):
@@ -223,7 +221,7 @@ def test_coverage_of_the_paired_intervals():
     pair = stats.paired_difference(a, b)
     assert 0.93 <= ((pair.low <= -20) & (pair.high >= -20)).mean() <= 0.97
     assert 0.93 <= ((pair.ratio_low <= 0.8) & (pair.ratio_high >= 0.8)).mean() <= 0.97
-    assert np.median(stats.pairing(a, b).variance_ratio) > 10
+    assert np.median(stats.variance_ratio(a, b)) > 10
 
 
 def test_p_values_are_uniform_without_a_difference():
