@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "actions": {"report", "sweep", "plan", "store", "lane", "boot", "workload", "sim"},
     "api": {"report", "sweep", "plan"},
     "report": {"plan", "store", "parts", "sim"},
-    "sweep": {"plan", "store", "parts"},  # `lane` by name: runners are told "kmemexp.lane:simulate_lanes"
+    "sweep": {"plan", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"
     "plan": {"config", "parts", "workload"},
     "lane": {"boot", "parts", "workload", "sim"},
     "config": {"boot", "parts", "workload", "sim"},
