@@ -5,7 +5,7 @@ CPUs pause (exponential), take one of eight FIFO locks at random, hold it while 
 In kmemexp the model is a closed load on eight zones, each with a lock of its own, through the real allocator and with
 histograms and wait graph; in SimPy only the locks are modelled, nothing is allocated.
 
-    pip install -e '.[bench]' && python benchmarks/bench_simpy.py [--cpus 4] [--seconds 3] [--few]
+    pip install -e '.[test]' && python benchmarks/bench_simpy.py [--cpus 4] [--seconds 3] [--few]
 """
 
 import argparse

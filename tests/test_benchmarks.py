@@ -52,7 +52,7 @@ def test_every_benchmark_is_known() -> None:
 @pytest.mark.parametrize("name", SAYS)
 def test_a_benchmark_runs(name: str) -> None:
     if (needed := NEEDS.get(name)) and not importlib.util.find_spec(needed):
-        pytest.skip(f"{name} compares with {needed}, which is not installed: pip install -e '.[bench]'")
+        pytest.skip(f"{name} compares with {needed}, which is not installed: pip install -e '.[test]'")
     said = run(f"benchmarks/{name}.py", "--few")
     assert re.search(SAYS[name], said), said
 
