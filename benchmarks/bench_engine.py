@@ -55,11 +55,11 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
         rates.append(int(t.world.counters[a.A_OPS]) / seconds / 1e6)
         events = int(t.wired.m[mc.G_EVENTS])
     rates = sorted(rates[1:])
-    per = events / stream.count
+    per = events / stream.length
     memory = (t.wired.m.nbytes + t.world.objects.nbytes + t.world.reg.nbytes) / 2**20
     print(
         f"{design:18} {cpus:5} CPUs  {statistics.median(rates):6.2f} M operations/s (best {rates[-1]:.2f}), "
-        f"{stream.count:,} operations, {per:.2f} events each, machine {memory:.1f} MiB"
+        f"{stream.length:,} operations, {per:.2f} events each, machine {memory:.1f} MiB"
     )
 
 

@@ -34,8 +34,8 @@ def rate(design: str, kinds: Kinds, stream: Stream, repeat: int) -> list[float]:
     for _ in range(repeat + 1):
         machine = compose.boot(config, kinds, stream.slots)
         begin = time.process_time()
-        machine.replay(machine.world, *columns(stream), 0, stream.count)
-        rates.append(stream.count / (time.process_time() - begin))
+        machine.replay(machine.world, *columns(stream), 0, stream.length)
+        rates.append(stream.length / (time.process_time() - begin))
     return rates[1:]
 
 
@@ -65,8 +65,9 @@ def main() -> None:
     if given.few:
         given.trace, given.repeat, given.designs = "filetree", 1, "dragonfly_slab"
     designs = given.designs.split(",") if given.designs else kmemexp.designs()["design"]
-    kinds, stream = library.load(given.trace)
-    print(f"{given.trace}: {stream.count:,} operations")
+    trace = library.load(given.trace)
+    kinds, stream = trace.kinds, trace.stream
+    print(f"{given.trace}: {stream.length:,} operations")
     for design in designs:
         rates = rate(design, kinds, stream, given.repeat)
         first = min(first_operation(design) for _ in range(1 if given.few else 3))

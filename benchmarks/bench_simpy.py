@@ -82,7 +82,7 @@ def engine_rate(config: dict, load: object) -> tuple[float, float]:
     t = timed.boot(config, load.kinds, stream, 0)
     started = time.process_time()
     t = timed_lane.advance(t, 10**15)
-    rate = stream.count / (time.process_time() - started)
+    rate = stream.length / (time.process_time() - started)
     return rate, int(t.wired.m[mc.N_CONTENDED]) / int(t.wired.m[mc.N_LOCKS])
 
 

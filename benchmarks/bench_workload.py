@@ -45,17 +45,17 @@ def main():
         if args.few:
             workload["scale"] *= SHARE
         seconds, load = best(lambda w=workload: build(w, cpus=2, seed=0, replicas=replicas), rounds)
-        report(f"{name}, {len(replicas)} replicas", seconds, sum(s.count for s in load.streams))
+        report(f"{name}, {len(replicas)} replicas", seconds, sum(s.length for s in load.streams))
     lane = load.streams[0]
-    shift_ns, counts = np.array([0, 10**9]), np.array([lane.count] * 2)
+    shift_ns, counts = np.array([0, 10**9]), np.array([lane.length] * 2)
 
     def overlay():
-        out = Stream(*(np.empty(2 * lane.count, column.dtype) for column in lane[:-1]), slots=2 * lane.slots)
+        out = Stream(*(np.empty(2 * lane.length, column.dtype) for column in lane[:-1]), slots=2 * lane.slots)
         merge.overlay(lane, shift_ns, counts, 2, 2, lane.slots, out, *np.empty((2, 2), np.int64))
         return out
 
     seconds, out = best(overlay, rounds)
-    report("overlay of two copies", seconds, out.count)
+    report("overlay of two copies", seconds, out.length)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_live_chunks_are_disjoint_and_those_of_one_kind_are_what_was_asked_for(p
     load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
     machine = compose.boot(config, load.kinds, load.streams[0].slots)
     ops = load.streams[0]
-    for end in np.linspace(0, ops.count, 6).astype(int)[1:]:
+    for end in np.linspace(0, ops.length, 6).astype(int)[1:]:
         machine.replay(machine.world, *stream.columns(ops), machine.world.counters[probes.A_OPS], end)
         live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
         order = live[np.argsort(live[:, probes.O_ADDR])]

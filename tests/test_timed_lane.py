@@ -142,7 +142,7 @@ def test_interrupts_of_a_recording_use_the_cpus_as_long_as_they_did_and_change_n
     assert spent[cx.T_SOFT] + spent[cx.T_THREAD] == load.handlers[0].ns.sum() > 0
     assert int(t.wired.m[mc.G_LEFT]) == 0
     without = kmemexp.simulate(words).metrics.iloc[0]
-    assert int(t.world.counters[a.A_OPS]) == without["operations_count"] == load.streams[0].count
+    assert int(t.world.counters[a.A_OPS]) == without["operations_count"] == load.streams[0].length
     assert int(t.world.counters[a.A_ALLOCS]) > 0
 
 

@@ -72,13 +72,13 @@ def boot(
     sources = with_upkeep(sources, config)
     plan = _plan(config, sources, replica, log_rows)
     routes, maps = _locks(config, plan, base, names)
-    recorded = bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.count else False
+    recorded = bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.length else False
     number = {name: k for k, name in enumerate(kinds.names)}
     wired = layout.build(plan, routes=routes, maps=maps, kinds=base.kind_rows, kind_number=number, recorded=recorded)
     contexts = wired.shape["contexts"][1]
     world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, R_COUNT), np.int64))
     wired.m[mc.G_ROW_FREE] = 0
-    wired.m[mc.G_LEFT] = stream.count
+    wired.m[mc.G_LEFT] = stream.length
     queues = _queues(stream, config["machine"]["cpus"])
     _attach(wired, plan, queues, stream)
     return Timed(base, wired, world, _engine_stream(stream, queues[0]), driver(names, config["maps"]["arena"]))
@@ -320,5 +320,5 @@ def _attach(wired: layout.Wired, plan: wiring.Wiring, queues: tuple[np.ndarray, 
 def _engine_stream(stream: w.Stream, order: np.ndarray) -> mc.Stream:
     return mc.Stream(
         stream.time_ns, stream.op, stream.kind, stream.slot, stream.size, stream.flags & 0xFF,
-        order, np.empty(stream.count, np.int32), np.empty(max(stream.slots, 1), np.int32),
+        order, np.empty(stream.length, np.int32), np.empty(max(stream.slots, 1), np.int32),
     )  # fmt: skip

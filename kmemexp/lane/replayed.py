@@ -23,11 +23,11 @@ def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int, poli
 
     def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal at
-        end = stream.count if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
+        end = stream.length if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
         at = _play(machine, stream, at, end, time_ns, upkeep)
         return machine
 
-    span = int(stream.time_ns[-1]) if stream.count else 0
+    span = int(stream.time_ns[-1]) if stream.length else 0
     seen = sampled(machine, span, sampling, advance)
     return Lane(
         replica,

@@ -60,7 +60,7 @@ def span_ns(config: Mapping, stream: Stream) -> int:
     """Length of a stream, ns."""
     if "pause_ns" in config["workload"]:
         return closed_span(stream, config["machine"]["cpus"])
-    last = int(stream.time_ns[-1]) if stream.count else 0
+    last = int(stream.time_ns[-1]) if stream.length else 0
     if config["workload"]["source"] == "synthetic":
         return max(last, round(phases.length_s(config["workload"]) * 1e9))
     return last
@@ -69,7 +69,7 @@ def span_ns(config: Mapping, stream: Stream) -> int:
 def limit_ns(config: Mapping, stream: Stream) -> int:
     """Time at which a lane ends even if operations are left."""
     span = span_ns(config, stream)
-    return OVERTIME * span + SLACK_NS if stream.count else span
+    return OVERTIME * span + SLACK_NS if stream.length else span
 
 
 def closed_span(stream: Stream, cpus: int) -> int:

@@ -15,7 +15,7 @@ class Duties:
     """When duties are due in a stream, which has times only where no load is closed."""
 
     def __init__(self, machine: Machine, stream: Stream, policy: Mapping | None = None) -> None:
-        timed = stream.count > 0 and bool((np.diff(stream.time_ns) >= 0).all())
+        timed = stream.length > 0 and bool((np.diff(stream.time_ns) >= 0).all())
         listed = duties(machine.ticks, policy or {}) if timed else []
         self._due = {duty: duty.every_ns for duty in listed}
         self._floor = (policy or {}).get("floor_bytes", 0)

@@ -14,10 +14,12 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
     its columns only `cpu` depends on the number of CPUs.
     """
     if workload["source"] == "trace":
-        from kmemexp.workload import overlay as source  # noqa: PLC0415
-    else:
-        from kmemexp.workload import synthetic as source  # noqa: PLC0415
-    return source.build(workload, cpus=cpus, seed=seed, replicas=replicas)
+        from kmemexp.workload import overlay  # noqa: PLC0415
+
+        return overlay.build(workload, cpus=cpus, seed=seed, replicas=replicas)
+    from kmemexp.workload import synthetic  # noqa: PLC0415
+
+    return synthetic.build(workload, cpus=cpus, seed=seed, replicas=replicas)
 
 
 def estimate(workload: Mapping[str, Any]) -> int:

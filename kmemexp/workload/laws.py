@@ -25,45 +25,51 @@ Law = Mapping[str, Any]
 
 def draw_sizes(rng: np.random.Generator, law: Law, n: int) -> np.ndarray:
     """Sizes in bytes of n requests, int32[n]."""
+    sizes: np.ndarray
     match law["law"]:
         case "fixed":
-            return np.full(n, law["bytes"], np.int32)
+            sizes = np.full(n, law["bytes"], np.int32)
         case "uniform":
-            return rng.integers(law["low_bytes"], law["high_bytes"], n, np.int32, endpoint=True)
+            sizes = rng.integers(law["low_bytes"], law["high_bytes"], n, np.int32, endpoint=True)
         case "choice":
-            return np.asarray(law["bytes"], np.int32)[_branches(rng, law["weights"], n)]
+            sizes = np.asarray(law["bytes"], np.int32)[_branches(rng, law["weights"], n)]
         case _:
-            sizes = rng.lognormal(math.log(law["median_bytes"]), law["sigma"], n)
-            return np.clip(np.rint(sizes), law["low_bytes"], law["high_bytes"]).astype(np.int32)
+            drawn = rng.lognormal(math.log(law["median_bytes"]), law["sigma"], n)
+            sizes = np.clip(np.rint(drawn), law["low_bytes"], law["high_bytes"]).astype(np.int32)
+    return sizes
 
 
 def usual_size(law: Law) -> int:
     """Bytes of a typical request under a size law."""
+    size: int
     match law["law"]:
         case "fixed":
-            return law["bytes"]
+            size = law["bytes"]
         case "uniform":
-            return (law["low_bytes"] + law["high_bytes"]) // 2
+            size = (law["low_bytes"] + law["high_bytes"]) // 2
         case "choice":
-            return law["bytes"][int(np.argmax(law["weights"]))]
+            size = law["bytes"][int(np.argmax(law["weights"]))]
         case _:
-            return round(min(max(law["median_bytes"], law["low_bytes"]), law["high_bytes"]))
+            size = round(min(max(law["median_bytes"], law["low_bytes"]), law["high_bytes"]))
+    return size
 
 
 def draw_lifetimes(rng: np.random.Generator, law: Law, n: int) -> np.ndarray:
     """Lifetimes in seconds of n objects, float64[n]; infinite for the permanent."""
+    lifetimes: np.ndarray
     match law["law"]:
         case "exponential":
-            return rng.exponential(law["mean_s"], n)
+            lifetimes = rng.exponential(law["mean_s"], n)
         case "hyperexponential":
             means = np.asarray(law["means_s"], float)
-            return rng.standard_exponential(n) * means[_branches(rng, law["weights"], n)]
+            lifetimes = rng.standard_exponential(n) * means[_branches(rng, law["weights"], n)]
         case "lognormal":
-            return rng.lognormal(math.log(law["median_s"]), law["sigma"], n)
+            lifetimes = rng.lognormal(math.log(law["median_s"]), law["sigma"], n)
         case "fixed":
-            return np.full(n, float(law["seconds"]))
+            lifetimes = np.full(n, float(law["seconds"]))
         case _:
-            return np.full(n, math.inf)
+            lifetimes = np.full(n, math.inf)
+    return lifetimes
 
 
 def ended_time(law: Law, x: float) -> float:
@@ -77,13 +83,13 @@ def ended_time(law: Law, x: float) -> float:
         case "exponential":
             return _exponential_ended(law["mean_s"], x)
         case "hyperexponential":
-            total = sum(law["weights"])
-            parts = zip(law["means_s"], law["weights"], strict=True)
-            return sum(w / total * _exponential_ended(m, x) for m, w in parts)
+            total: float = sum(law["weights"])
+            branches = zip(law["means_s"], law["weights"], strict=True)
+            return float(sum(weight / total * _exponential_ended(mean, x) for mean, weight in branches))
         case "lognormal":
             return _lognormal_ended(math.log(law["median_s"]), law["sigma"], x)
         case "fixed":
-            return max(0.0, x - law["seconds"])
+            return max(0.0, x - float(law["seconds"]))
         case _:
             return 0.0
 

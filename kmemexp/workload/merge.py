@@ -51,7 +51,7 @@ def operations(objects: Objects, first: np.ndarray, horizon_ns: int) -> tuple[St
     slots = np.zeros(len(first) - 1, np.int64)
     interleave(objects, first, ended, ended_first, out, out_first, slots, scratch)
     bounds = zip(out_first[:-1], out_first[1:], slots.tolist(), strict=True)
-    return tuple(Stream(*(column[low:high] for column in out[:-1]), slots=count) for low, high, count in bounds)
+    return tuple(out.rows(slice(low, high))._replace(slots=count) for low, high, count in bounds)
 
 
 def _blank(n: int) -> Stream:
@@ -75,7 +75,7 @@ def _by_time(time_ns: np.ndarray, first: np.ndarray, scratch: Scratch) -> np.nda
 
 
 @entry
-def sort(keys, rows, first, place, scratch):
+def sort(keys: np.ndarray, rows: np.ndarray, first: np.ndarray, place: np.ndarray, scratch: Scratch) -> None:
     """Sort `keys` and with them `rows` inside each lane: radix sort, a byte at a time."""
     for lane in range(len(first) - 1):
         low, high = first[lane], first[lane + 1]
@@ -85,7 +85,10 @@ def sort(keys, rows, first, place, scratch):
 
 
 @kernel
-def _sort_lane(keys, rows, other_keys, other_rows, place, n):
+def _sort_lane(
+    keys: np.ndarray, rows: np.ndarray, other_keys: np.ndarray, other_rows: np.ndarray, place: np.ndarray, n: int
+) -> None:
+    """Sort one lane, there and back between the arrays and the scratch ones."""
     latest = 0
     for i in range(n):
         latest = max(latest, keys[i])
@@ -97,7 +100,9 @@ def _sort_lane(keys, rows, other_keys, other_rows, place, n):
 
 
 @kernel
-def _sort_digit(keys, rows, to_keys, to_rows, place, n, shift):
+def _sort_digit(
+    keys: np.ndarray, rows: np.ndarray, to_keys: np.ndarray, to_rows: np.ndarray, place: np.ndarray, n: int, shift: int
+) -> None:
     """Move everything into the order of one byte of the keys."""
     place[:] = 0
     for i in range(n):
@@ -116,7 +121,10 @@ def _sort_digit(keys, rows, to_keys, to_rows, place, n, shift):
 
 
 @entry
-def interleave(objects, first, ended, ended_first, out, out_first, slots, scratch):
+def interleave(
+    objects: Objects, first: np.ndarray, ended: np.ndarray, ended_first: np.ndarray, out: Stream,
+    out_first: np.ndarray, slots: np.ndarray, scratch: Scratch,
+) -> None:  # fmt: skip
     """Merge the allocations and frees of every lane into `out` and write its number of slots to `slots`.
 
     `objects` are in the order of their start, `ended` lists the rows that are freed in the order of their end; lane i
@@ -124,13 +132,13 @@ def interleave(objects, first, ended, ended_first, out, out_first, slots, scratc
     """
     for lane in range(len(slots)):
         at, spare, used = out_first[lane], 0, 0
-        f, last = ended_first[lane], ended_first[lane + 1]
+        end, last = ended_first[lane], ended_first[lane + 1]
         for i in range(first[lane], first[lane + 1]):
-            while f < last and objects.end_ns[ended[f]] <= objects.start_ns[i]:
-                scratch.unused[spare] = scratch.slot_of[ended[f]]
+            while end < last and objects.end_ns[ended[end]] <= objects.start_ns[i]:
+                scratch.unused[spare] = scratch.slot_of[ended[end]]
                 spare += 1
-                _put_free(objects, ended[f], scratch.slot_of[ended[f]], out, at)
-                f += 1
+                _put_free(objects, ended[end], scratch.slot_of[ended[end]], out, at)
+                end += 1
                 at += 1
             if spare > 0:
                 spare -= 1
@@ -140,14 +148,14 @@ def interleave(objects, first, ended, ended_first, out, out_first, slots, scratc
                 used += 1
             _put_alloc(objects, i, scratch.slot_of[i], out, at)
             at += 1
-        for j in range(f, last):
+        for j in range(end, last):
             _put_free(objects, ended[j], scratch.slot_of[ended[j]], out, at)
             at += 1
         slots[lane] = used
 
 
 @kernel
-def _put_alloc(objects, i, slot, out, at):
+def _put_alloc(objects: Objects, i: int, slot: int, out: Stream, at: int) -> None:
     out.time_ns[at] = objects.start_ns[i]
     out.op[at] = OP_ALLOC
     out.kind[at] = objects.kind[i]
@@ -158,7 +166,7 @@ def _put_alloc(objects, i, slot, out, at):
 
 
 @kernel
-def _put_free(objects, i, slot, out, at):
+def _put_free(objects: Objects, i: int, slot: int, out: Stream, at: int) -> None:
     out.time_ns[at] = objects.end_ns[i]
     out.op[at] = OP_FREE
     out.kind[at] = objects.kind[i]
@@ -169,7 +177,10 @@ def _put_free(objects, i, slot, out, at):
 
 
 @entry
-def overlay(trace, shift_ns, counts, cpu_step, cpus, slot_step, out, head, due):
+def overlay(
+    trace: Stream, shift_ns: np.ndarray, counts: np.ndarray, cpu_step: int, cpus: int, slot_step: int, out: Stream,
+    head: np.ndarray, due: np.ndarray,
+) -> None:  # fmt: skip
     """Write copies of a trace in time order: the first counts[j] operations of copy j, which begins at shift_ns[j].
 
     Copy j runs on CPUs moved by j · cpu_step, modulo `cpus`, and owns the slots from j · slot_step. At equal times

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmemexp.errors import TraceError
 from kmemexp.workload import merge, seeds
-from kmemexp.workload.stream import Handlers, Load, Stream
+from kmemexp.workload.stream import Handlers, Load, Stream, stream_of
 from kmemexp.workload.traces import library
 
 
@@ -21,8 +21,8 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
     planned = workload.get("digest")
     if planned and library.digest(workload["trace"]) != planned:
         raise TraceError(f"{workload['trace']}: has changed since the sweep was planned, or differs on this node")
-    kinds, trace = library.load(workload["trace"])
-    window_s = workload["window_s"]
+    recording = library.load(workload["trace"])
+    trace, kinds, window_s = recording.stream, recording.kinds, workload["window_s"]
     shifts = [_shifts(workload, seed, replica) for replica in replicas]
     if workload["copies"] == 1:
         lanes = (_overlay(trace, np.zeros(1, np.int64), window_s, cpus),) * len(replicas)
@@ -30,14 +30,15 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
         lanes = tuple(_overlay(trace, shift_ns, window_s, cpus) for shift_ns in shifts)
     if not workload.get("interrupts"):
         return Load(kinds, lanes)
-    recorded, trace_cpus = library.handlers(workload["trace"]), int(trace.cpu.max(initial=0)) + 1
-    return Load(kinds, lanes, tuple(_overlay_handlers(recorded, s, window_s, trace_cpus, cpus) for s in shifts))
+    trace_cpus = _cpus_of(trace)
+    handlers = (_overlay_handlers(recording.handlers, shift_ns, window_s, trace_cpus, cpus) for shift_ns in shifts)
+    return Load(kinds, lanes, tuple(handlers))
 
 
 def _overlay_handlers(
     recorded: Handlers, shift_ns: np.ndarray, window_s: float, trace_cpus: int, cpus: int
 ) -> Handlers:
-    """The interrupts of all copies, each on the CPUs of its copy."""
+    """Lay the interrupts of all copies over one another, each on the CPUs of its copy."""
     copies = len(shift_ns)
     time = np.concatenate([recorded.time_ns + shift for shift in shift_ns])
     cpu = np.concatenate([(recorded.cpu + copy * trace_cpus) % cpus for copy in range(copies)])
@@ -56,12 +57,16 @@ def _shifts(workload: Mapping[str, Any], seed: int, replica: int) -> np.ndarray:
 
 def _overlay(trace: Stream, shift_ns: np.ndarray, window_s: float, cpus: int) -> Stream:
     """One lane: what the copies do before `window_s` (0: to their ends)."""
-    counts = np.full(len(shift_ns), trace.count)
+    counts = np.full(len(shift_ns), trace.length)
     if window_s > 0:
         counts = np.searchsorted(trace.time_ns, round(window_s * 1e9) - shift_ns)
     n = int(counts.sum())
-    out = Stream(*(np.empty(n, column.dtype) for column in trace[:-1]), slots=trace.slots * len(shift_ns))
-    trace_cpus = int(trace.cpu.max(initial=0)) + 1
-    scratch = np.empty((2, len(shift_ns)), np.int64)
-    merge.overlay(trace, shift_ns, counts, trace_cpus, cpus, trace.slots, out, *scratch)
+    out = stream_of((np.empty(n, column.dtype) for column in trace.arrays), trace.slots * len(shift_ns))
+    head, due = np.empty((2, len(shift_ns)), np.int64)
+    merge.overlay(trace, shift_ns, counts, _cpus_of(trace), cpus, trace.slots, out, head, due)
     return out
+
+
+def _cpus_of(trace: Stream) -> int:
+    """CPUs that a copy takes."""
+    return int(trace.cpu.max(initial=0)) + 1

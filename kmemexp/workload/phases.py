@@ -40,12 +40,14 @@ def pieces(workload: Mapping[str, Any]) -> list[Piece]:
 
 def rate_hz(workload: Mapping[str, Any], kind: Mapping[str, Any], piece: Piece) -> float:
     """Arrival rate of a kind during a piece."""
-    return workload["scale"] * kind["rate_hz"] * piece.level * piece.groups.get(kind.get("group", ""), 1.0)
+    rate: float = workload["scale"] * kind["rate_hz"] * piece.level * piece.groups.get(kind.get("group", ""), 1.0)
+    return rate
 
 
 def start_count(workload: Mapping[str, Any], kind: Mapping[str, Any]) -> int:
     """Objects of a kind that the first phase makes besides those that arrive, and that are never freed."""
-    return round(workload["scale"] * kind.get("start", 0))
+    count: int = round(workload["scale"] * kind.get("start", 0))
+    return count
 
 
 def expected_operations(workload: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Type stability (claim C8): who still refers to a kernel object when it is freed, and what protects him.
+"""Type stability (claim C8): what still refers to a kernel object when it is freed, and what protects the reader.
 
 A *reader* (conf/stability/readers/) takes references to the live objects of a kind, `rate_hz` of them in a second of an
 object's life, and reads through each once, an exponential time of mean `hold_s` later, without holding the object. So
@@ -6,7 +6,7 @@ the references that outlive an object of lifetime L are Poisson with mean rate Â
 them is read an exponential time of mean hold after the free. Only these are drawn one by one. Those after the end of
 the stream are not counted.
 
-What protects the reader changes the stream, or who serves the kind:
+A protection changes the stream, or which allocator serves the kind:
 
 - zone, percpu: the kind's memory never becomes anything else (allocators zalloc, percpu_freelist);
 - grace: a free waits for the end of a grace period, the second multiple of `grace_s` after it at the latest, so that
@@ -39,6 +39,7 @@ from kmemexp.workload.stream import (
     Load,
     Stream,
     Watched,
+    stream_of,
 )
 
 PROTECTIONS = ("none", "zone", "percpu", "grace", "refcount")
@@ -73,7 +74,7 @@ class References(NamedTuple):
 
 def node(stability: Mapping[str, Any]) -> dict[str, Any]:
     """Check the node and return it in normal form: without what does not matter. Raises ConfigError."""
-    stability = {"protection": "none", "grace_s": 0.02} | stability  # what the normal form leaves out
+    stability = {"protection": "none", "grace_s": 0.02, **stability}  # what the normal form leaves out
     one_of("stability.protection", stability["protection"], PROTECTIONS)
     kind = stability["kind"]
     if not kind:
@@ -109,7 +110,7 @@ def _check_reader(where: str, reader: Any) -> None:
             raise ConfigError(f"{where}.{key}={reader[key]}: must be true or false")
 
 
-def check_cell(stability: Mapping, objects: Mapping, workload: Mapping) -> None:
+def check_cell(stability: Mapping[str, Any], objects: Mapping[str, Any], workload: Mapping[str, Any]) -> None:
     """Check what can be said before a cell runs: the kind is there, and can be served as asked. Raises ConfigError."""
     kind = stability["kind"]
     if not kind:
@@ -125,7 +126,7 @@ def check_cell(stability: Mapping, objects: Mapping, workload: Mapping) -> None:
             _check_class(stability, known[kind]["class"], known[kind]["size"]["law"] == "fixed")
 
 
-def routed(config: Mapping) -> Mapping:
+def routed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give the protected kind of a cell the allocator that its protection means. Raises ConfigError."""
     stability = config.get("stability", {"kind": ""})
     if not stability["kind"] or stability["protection"] not in ROUTES:
@@ -133,7 +134,7 @@ def routed(config: Mapping) -> Mapping:
     return {**config, "objects": {**config["objects"], "kinds": _route(stability, config["objects"])}}
 
 
-def _route(stability: Mapping, objects: Mapping) -> dict[str, str]:
+def _route(stability: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, str]:
     kinds = dict(objects["kinds"])
     if name := ROUTES.get(stability["protection"]):
         kinds[stability["kind"]] = name
@@ -150,7 +151,7 @@ def _no_kind(kind: str, workload: str, known: Sequence[str]) -> str:
     return f"stability.kind={kind}: {workload} has no such kind{close(kind, known)}; it has {', '.join(known)}"
 
 
-def _check_class(stability: Mapping, klass: str, one_size: bool) -> None:
+def _check_class(stability: Mapping[str, Any], klass: str, one_size: bool) -> None:
     if klass == "zone" or (klass == "malloc" and one_size):
         return
     why = "comes in many sizes" if klass == "malloc" else f"is of class {klass}"
@@ -163,7 +164,7 @@ def _check_class(stability: Mapping, klass: str, one_size: bool) -> None:
 # The stream.
 
 
-def protect(load: Load, config: Mapping, replicas: Sequence[int], *, reads: bool) -> Load:
+def protect(load: Load, config: Mapping[str, Any], replicas: Sequence[int], *, reads: bool) -> Load:
     """Apply a cell's protection to a load, and put in what its readers do after the free, if `reads`.
 
     Streams stay in the order of time. References, and when they are read, depend on the seed, the replica and the
@@ -187,7 +188,7 @@ def protect(load: Load, config: Mapping, replicas: Sequence[int], *, reads: bool
     return load._replace(kinds=kinds, streams=streams, watched=watched if reads else ())
 
 
-def _as_zone(stability: Mapping, kinds: Kinds, k: int, streams: Sequence[Stream]) -> Kinds:
+def _as_zone(stability: Mapping[str, Any], kinds: Kinds, k: int, streams: Sequence[Stream]) -> Kinds:
     """Make a zone of a kind that malloc serves in one size."""
     if kinds.klass[k] == ZONE:
         return kinds
@@ -195,8 +196,12 @@ def _as_zone(stability: Mapping, kinds: Kinds, k: int, streams: Sequence[Stream]
     size = int(sizes[0]) if len(sizes) else int(kinds.size[k])
     klass = CLASS_NAMES[kinds.klass[k]]
     _check_class(stability, klass, klass == CLASS_NAMES[MALLOC] and bool((sizes == size).all()))
-    columns = {"klass": ZONE, "size": size, "growth": 1, "limit": 0}
-    return kinds._replace(**{name: _with(getattr(kinds, name), k, value) for name, value in columns.items()})
+    return kinds._replace(
+        klass=_with(kinds.klass, k, ZONE),
+        size=_with(kinds.size, k, size),
+        growth=_with(kinds.growth, k, 1),
+        limit=_with(kinds.limit, k, 0),
+    )
 
 
 def _with(column: np.ndarray, k: int, value: int) -> np.ndarray:
@@ -219,7 +224,7 @@ def objects_of(stream: Stream, k: int) -> Objects:
     return Objects(alloc, free, stream.time_ns[alloc], gone_ns)
 
 
-def references(objects: Objects, stability: Mapping, rng: np.random.Generator) -> References:
+def references(objects: Objects, stability: Mapping[str, Any], rng: np.random.Generator) -> References:
     """Draw the references that outlive their objects, and count the others."""
     life_s = (objects.gone_ns - objects.born_ns) / NS
     times = stability["oversample"]
@@ -237,10 +242,10 @@ def references(objects: Objects, stability: Mapping, rng: np.random.Generator) -
             (owner, read_ns, np.full(n, reader["sleeps"]), np.full(n, reader["checks"]), rng.random(n) * times < 1)
         )
         ended += int(rng.poisson((rate * life_s - outliving).clip(0).sum()))
-    return References(*(np.concatenate(column) for column in zip(*columns, strict=True)), ended=ended)
+    return References._make((*map(np.concatenate, zip(*columns, strict=True)), ended))
 
 
-def freed_ns(objects: Objects, found: References, stability: Mapping) -> np.ndarray:
+def freed_ns(objects: Objects, found: References, stability: Mapping[str, Any]) -> np.ndarray:
     """Time of each object's free under the protection, int64[n]; what is never freed has the end of the stream."""
     protection, at = stability["protection"], objects.gone_ns.copy()
     if protection not in ("grace", "refcount"):
@@ -261,12 +266,12 @@ def _covered(found: References, protection: str) -> np.ndarray:
 
 
 def _protected(
-    stream: Stream, k: int, stability: Mapping, rng: np.random.Generator, reads: bool
+    stream: Stream, k: int, stability: Mapping[str, Any], rng: np.random.Generator, reads: bool
 ) -> tuple[Stream, Watched]:
     objects = objects_of(stream, k)
     found = references(objects, stability, rng)
     at = freed_ns(objects, found, stability)
-    end = int(stream.time_ns[-1]) if stream.count else 0
+    end = int(stream.time_ns[-1]) if stream.length else 0
     in_time = found.read_ns <= end
     stale = in_time & (found.read_ns > at[found.owner]) & ~_covered(found, stability["protection"])
     ended = found.ended + int((in_time & ~stale).sum())
@@ -304,16 +309,14 @@ def _woven(stream: Stream, objects: Objects, at: np.ndarray, owners: np.ndarray,
     time_ns[objects.free[late]] = at[late]
     own = stream._replace(time_ns=time_ns, slot=slot)
     # Place among rows of the same time: as before, then late frees, then reads; a watch just before its free.
-    place = 2 * np.arange(stream.count) + 1
-    place[objects.free[late]] += 2 * stream.count
+    place = 2 * np.arange(stream.length) + 1
+    place[objects.free[late]] += 2 * stream.length
     freeing = objects.free[owners]
     k = int(stream.kind[objects.alloc[0]])
     beginners = _rows(at[owners], OP_WATCH, k, slot[freeing], np.arange(len(owners)))
-    places = (place, place[freeing] - 1, 4 * stream.count + np.arange(lookers.count))
-    parts = (own, beginners, lookers)
-    columns = [
-        np.concatenate([part[c] for part in parts]).astype(stream[c].dtype, copy=False) for c in range(len(stream) - 1)
-    ]
+    places = (place, place[freeing] - 1, 4 * stream.length + np.arange(lookers.length))
+    woven = zip(stream.arrays, own.arrays, beginners.arrays, lookers.arrays, strict=True)
+    columns = [np.concatenate(sources).astype(column.dtype, copy=False) for column, *sources in woven]
     order = np.lexsort((np.concatenate(places), columns[0]))
     order = order[: np.searchsorted(columns[0][order], stream.time_ns[-1], side="right")]
-    return Stream(*(column[order] for column in columns), slots=stream.slots + len(late))
+    return stream_of((column[order] for column in columns), stream.slots + len(late))

@@ -1,5 +1,6 @@
 """The form in which every workload, recorded or synthetic, reaches the simulated machine."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ OP_FREE = 1
 OP_WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
 # Without a clock only (kmemexp.workload.stability):
 OP_WATCH = 3  # before a free: watch number `size` begins, of the object in the slot
-OP_READ = 4  # somebody reads through a reference to the freed object of watch number `slot`; `size`: READ_* bits
+OP_READ = 4  # a reference to the freed object of watch number `slot` is read through; `size`: READ_* bits
 READ_CHECKS = 1  # the reader compares a generation count
 READ_LAST = 2  # the last read of its watch
 
@@ -48,9 +49,23 @@ class Stream(NamedTuple):
     slots: int  # number of object slots
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """Number of operations."""
         return len(self.op)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All columns, in the order of the fields."""
+        return self[:-1]
+
+    def rows(self, which: "slice | np.ndarray") -> "Stream":
+        """Select operations, by a slice, a mask or their numbers; the slots stay what they are."""
+        return stream_of((column[which] for column in self.arrays), self.slots)
+
+
+def stream_of(columns: Iterable[np.ndarray], slots: int) -> Stream:
+    """Put columns, in the order of the fields, together."""
+    return Stream._make((*columns, slots))
 
 
 class Handlers(NamedTuple):
@@ -66,7 +81,7 @@ class Watched(NamedTuple):
     """What a stream says of references to the objects of one kind."""
 
     kind: int
-    watches: int  # objects that are freed while somebody refers to them and will read
+    watches: int  # objects that are freed while a reference to them is left that will be read
     references: int  # references that end before their object is gone
 
 

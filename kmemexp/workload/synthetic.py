@@ -49,7 +49,7 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
 
 def _paused(stream: Stream, mean_ns: float, seed: int, replica: int) -> Stream:
     """Turn times into pauses: each operation begins so long after the last one of its CPU has ended."""
-    pauses = seeds.generator(seed, seeds.PAUSES, replica).exponential(mean_ns, stream.count)
+    pauses = seeds.generator(seed, seeds.PAUSES, replica).exponential(mean_ns, stream.length)
     return stream._replace(time_ns=pauses.round().astype(np.int64))
 
 

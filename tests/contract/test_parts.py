@@ -60,7 +60,7 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
     for _ in range(2):
         machine = compose.boot(config, load.kinds, ops.slots)
         counters, objects = machine.world.counters, machine.world.objects
-        for end in np.linspace(0, ops.count, 4).astype(int)[1:]:
+        for end in np.linspace(0, ops.length, 4).astype(int)[1:]:
             machine.replay(machine.world, *stream.columns(ops), counters[probes.A_OPS], end)
             live = objects[objects[:, probes.O_ADDR] >= 0]
             live = live[np.argsort(live[:, probes.O_ADDR])]
@@ -71,7 +71,7 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
         assert counters[probes.A_DIRECT] == 0
         held.append((counters[probes.A_HELD], counters[probes.A_HELD_PEAK]))
         # The same load once more needs hardly more memory at its peak: nothing was lost on the way.
-        machine.replay(machine.world, *stream.columns(ops), 0, ops.count)
+        machine.replay(machine.world, *stream.columns(ops), 0, ops.length)
         assert counters[probes.A_FAILURES] == 0
         assert counters[probes.A_HELD_PEAK] <= held[0][1] * 1.1
     assert held[0] == held[1]
@@ -89,11 +89,11 @@ def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: s
     machine = compose.boot(config, load.kinds, ops.slots)
     free = [_measured(machine, m)[slots.M_FREE] for m in machine.maps]
     for _ in range(2):
-        machine.replay(machine.world, *stream.columns(ops), 0, ops.count // 2)
+        machine.replay(machine.world, *stream.columns(ops), 0, ops.length // 2)
         live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
         live = live[np.argsort(live[:, probes.O_ADDR])]
         assert (live[:-1, probes.O_ADDR] + live[:-1, probes.O_SIZE] <= live[1:, probes.O_ADDR]).all()
-        machine.replay(machine.world, *stream.columns(ops), ops.count // 2, ops.count)
+        machine.replay(machine.world, *stream.columns(ops), ops.length // 2, ops.length)
         assert machine.world.counters[probes.A_FAILURES] == 0
         _free_all(machine, ops)
         shares = np.zeros(64)

@@ -17,7 +17,7 @@ ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2, "domains": 1}
 
 def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
     """Serve every object of a trace by one allocator in a KVA that has room for all."""
-    kinds, stream = library.load(str(path))
+    trace = library.load(str(path))
     config = {
         "maps": {
             "layout": "unified",
@@ -32,8 +32,8 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
         "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "kinds": {}, "params": {}},
         "machine": ROOMY,
     }
-    machine = compose.boot(config, kinds, stream.slots)
-    return replayed.run(machine, stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
+    machine = compose.boot(config, trace.kinds, trace.stream.slots)
+    return replayed.run(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
 def expected(folder: Path, name: str) -> dict:

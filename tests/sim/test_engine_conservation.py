@@ -180,10 +180,10 @@ def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design
         assert done["alloc"] == counters[a.A_ALLOCS] + counters[a.A_FAILURES]
         assert done["free"] == counters[a.A_FREES]
         assert 0 <= m[mc.N_OPS_DONE] - done["alloc"] - done["free"] <= m[mc.N_SENT]
-    assert (counters[a.A_OPS], m[mc.G_LEFT], m[mc.G_EXIT]) == (ops.count, 0, mc.E_DONE)
+    assert (counters[a.A_OPS], m[mc.G_LEFT], m[mc.G_EXIT]) == (ops.length, 0, mc.E_DONE)
     rows = objects[t.stream.row_in[: ops.slots]]
     last = np.zeros(ops.slots, np.int64)
-    np.maximum.at(last, ops.slot, np.arange(ops.count))
+    np.maximum.at(last, ops.slot, np.arange(ops.length))
     there = ops.op[last] == stream.OP_ALLOC
     assert there.sum() > 1000
     assert (rows[there, a.O_ADDR] >= 0).mean() > 0.9  # the others had failed
@@ -249,7 +249,7 @@ def test_without_costs_it_does_exactly_what_the_driver_without_a_clock_does(desi
     edges = np.linspace(0, load.streams[0].time_ns[-1], 6).astype(np.int64)[1:]
     for replay, t in replayed(design, load, LOAD, edges):
         compare(replay, t)
-    assert t.world.counters[a.A_OPS] == load.streams[0].count
+    assert t.world.counters[a.A_OPS] == load.streams[0].length
     assert t.wired.m[mc.N_CONTENDED] == 0
     if name == "burst" and design == "freebsd4":
         assert t.world.counters[a.A_FAILURES] > 100
@@ -263,4 +263,4 @@ def test_without_costs_a_recorded_trace_goes_as_in_the_driver_without_a_clock(de
     edges = np.linspace(0, load.streams[0].time_ns[-1], 5).astype(np.int64)[1:]
     for replay, t in replayed(design, load, source, edges):
         compare(replay, t)
-    assert t.world.counters[a.A_OPS] == load.streams[0].count > 10_000
+    assert t.world.counters[a.A_OPS] == load.streams[0].length > 10_000

@@ -253,7 +253,7 @@ def test_a_stream_with_reads_plays_on_a_machine_that_watches_nothing() -> None:
     load = stability.protect(build.build(LOAD, cpus=3, seed=7, replicas=[0]), config, [0], reads=True)
     assert (load.streams[0].op == stream.OP_READ).any()
     machine = compose.boot(config, load.kinds, load.streams[0].slots)
-    n = load.streams[0].count
+    n = load.streams[0].length
     assert machine.replay(machine.world, *stream.columns(load.streams[0]), 0, n) == n
 
 

@@ -52,7 +52,7 @@ def test_live_count_depends_on_the_mean_lifetime_alone(lifetime):
 def test_live_bytes_are_compound_poisson():
     ends = []
     for stream in streams(EXPONENTIAL, 2.0, 1500):
-        at = np.arange(stream.count)
+        at = np.arange(stream.length)
         last = np.full(stream.slots, -1)
         np.maximum.at(last, stream.slot, at)
         held = last[last >= 0]

@@ -5,10 +5,19 @@ from hypothesis import strategies as st
 from workload_fakes import check_conservation, kind, load, same
 
 from kmemexp.errors import TraceError
+from kmemexp.sim.slots import F_HARD, F_SOFT
 from kmemexp.workload import build as front
 from kmemexp.workload.check import check
-from kmemexp.workload.stream import Stream
-from kmemexp.workload.traces import library
+from kmemexp.workload.traces import library, playing
+from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.interrupts import Interrupts
+
+# Two handlers, the second of which ends after the window of half a second.
+INTERRUPTS = Interrupts(
+    time_ns=np.array([2000, 3000, 400_000_000, 600_000_000]), cpu=np.array([0, 0, 1, 1]),
+    context=np.array([sc.HARDIRQ, sc.HARDIRQ, sc.SOFTIRQ, sc.SOFTIRQ]),
+    op=np.array([sc.IRQ_ENTER, sc.IRQ_EXIT, sc.IRQ_ENTER, sc.IRQ_EXIT]),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +30,15 @@ def trace():
 def one_trace(trace):
     """A library that holds this one trace."""
     kinds, (stream,) = trace[:2]
+    recording = playing.Recording(kinds, stream, INTERRUPTS, origin_ns=1000)
 
     def path_of(name):
         if name != "one":
             raise TraceError(f"there is no trace {name!r}")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "load", lambda name: (kinds, stream))
-        patch.setattr(library, "describe", lambda name: {"ops": stream.count, "cpus": 2, "seconds": 2.0})
+        patch.setattr(library, "load", lambda name: recording)
+        patch.setattr(library, "describe", lambda name: {"ops": stream.length, "cpus": 2, "seconds": 2.0})
         patch.setattr(library, "path_of", path_of)
         yield
 
@@ -46,8 +56,8 @@ def build(replicas=(0,), cpus=4, **changes):
 def copy_of(stream, trace, j):
     """The operations of copy j, as a stream of its own."""
     mine = stream.slot // trace.slots == j
-    part = Stream(*(column[mine] for column in stream[:-1]), slots=trace.slots)
-    return part._replace(slot=part.slot - j * trace.slots)
+    part = stream.rows(mine)
+    return part._replace(slot=part.slot - j * trace.slots, slots=trace.slots)
 
 
 def test_one_copy_is_the_trace_itself(trace):
@@ -61,7 +71,7 @@ def test_one_copy_is_the_trace_itself(trace):
 def test_each_copy_is_the_trace_shifted_in_time_cpu_and_slot(trace, copies, cpus, replica):
     (stream,) = build([replica], cpus, copies=copies)
     original = trace.streams[0]
-    assert stream.count == copies * original.count
+    assert stream.length == copies * original.length
     assert stream.slots == copies * original.slots
     check_conservation(stream)
     for j in range(copies):
@@ -79,12 +89,23 @@ def test_window_keeps_what_happens_before_it(window_s):
     (whole,) = build(copies=3)
     (part,) = build(copies=3, window_s=window_s)
     n = int(np.searchsorted(whole.time_ns, window_s * 1e9))
-    assert same(part, Stream(*(column[:n] for column in whole[:-1]), slots=whole.slots))
+    assert same(part, whole.rows(slice(n)))
 
 
 def test_without_shift_the_lower_copy_comes_first(trace):
     (stream,) = build(shift_s=0.0)
-    assert np.array_equal(stream.slot // trace.streams[0].slots, np.tile([0, 1], trace.streams[0].count))
+    assert np.array_equal(stream.slot // trace.streams[0].slots, np.tile([0, 1], trace.streams[0].length))
+
+
+@pytest.mark.parametrize(("window_s", "seen"), [(0.0, 4), (0.3, 2)])
+def test_each_copy_brings_its_interrupts(window_s, seen):
+    made = front.build(workload(shift_s=0.0, interrupts=True, window_s=window_s), cpus=3, seed=0, replicas=[0, 1])
+    assert len(made.handlers) == 2
+    for handlers in made.handlers:
+        assert handlers.time_ns.tolist() == [1000, 1000, 399_999_000, 399_999_000][:seen]
+        assert handlers.cpu.tolist() == [0, 2, 1, 0][:seen]  # a copy takes two CPUs: the second one has 2 and 0
+        assert handlers.flags.tolist() == [F_HARD, F_HARD, F_SOFT, F_SOFT][:seen]
+        assert handlers.ns.tolist() == [1000, 1000, 200_000_000, 200_000_000][:seen]
 
 
 def test_lanes_differ_by_replica_and_not_by_batch():
@@ -107,7 +128,7 @@ def copy_start(stream):
 @pytest.mark.parametrize(("copies", "window_s"), [(1, 0.0), (2, 0.0), (3, 1.0)])
 def test_estimate_agrees_with_what_is_built(copies, window_s):
     config = workload(copies=copies, window_s=window_s)
-    counts = [s.count for s in build(replicas=range(50), copies=copies, window_s=window_s)]
+    counts = [s.length for s in build(replicas=range(50), copies=copies, window_s=window_s)]
     assert front.estimate(config) == pytest.approx(np.mean(counts), rel=0.1)
 
 

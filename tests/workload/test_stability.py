@@ -13,7 +13,7 @@ from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
 from kmemexp.sim.slots import C_ZONE
 from kmemexp.workload import seeds, stability
-from kmemexp.workload import stream as w
+from kmemexp.workload import stream as form
 
 SECOND = 1_000_000_000
 READER = {"name": "reader", "rate_hz": 2.0, "hold_s": 0.5, "sleeps": True, "checks": False}
@@ -25,16 +25,16 @@ def node(protection: str = "none", *readers: dict, **more: Any) -> dict:
     return form | more
 
 
-def stream_of(rows: list[tuple[int, int, int, int]], slots: int) -> w.Stream:
+def stream_of(rows: list[tuple[int, int, int, int]], slots: int) -> form.Stream:
     """A stream of rows (ns, op, kind, slot)."""
     time, op, kind, slot = (np.array(column) for column in zip(*rows, strict=True))
     none, size = np.zeros(len(rows), np.int16), np.where(op == 0, 100, 0)
     columns = (time, op, kind, slot, size, none, none)
     types = (np.int64, np.uint8, np.int16, np.int32, np.int32, np.int16, np.uint8)
-    return w.Stream(*(column.astype(t) for column, t in zip(columns, types, strict=True)), slots=slots)
+    return form.Stream(*(column.astype(t) for column, t in zip(columns, types, strict=True)), slots=slots)
 
 
-def lives(n: int, life_s: float, rest_s: float = 0.0) -> w.Stream:
+def lives(n: int, life_s: float, rest_s: float = 0.0) -> form.Stream:
     """`n` objects of kind 0, one after another in the same slot, each `life_s` long; then kind 1 for `rest_s`."""
     rows = []
     life = round(life_s * SECOND)
@@ -44,19 +44,21 @@ def lives(n: int, life_s: float, rest_s: float = 0.0) -> w.Stream:
     return stream_of([*rows, (end, 0, 1, 0), (end, 1, 1, 0)], 1)
 
 
-def kinds(*classes: int) -> w.Kinds:
+def kinds(*classes: int) -> form.Kinds:
     n = len(classes)
     sizes = np.full(n, 100, np.int32)
-    return w.Kinds(tuple("ab"[:n]), np.array(classes, np.int8), sizes, np.ones(n, np.int32), np.zeros(n, np.int32))
+    return form.Kinds(tuple("ab"[:n]), np.array(classes, np.int8), sizes, np.ones(n, np.int32), np.zeros(n, np.int32))
 
 
-def protect(stream: w.Stream, stab: dict, *, reads: bool = True, replica: int = 0, klass: int = w.ZONE) -> w.Load:
+def protect(
+    stream: form.Stream, stab: dict, *, reads: bool = True, replica: int = 0, klass: int = form.ZONE
+) -> form.Load:
     config = {"stability": stab, "seed": 3, "workload": {"name": "test"}, "objects": {}}
-    load = w.Load(kinds(klass, w.ZONE), (stream,))
+    load = form.Load(kinds(klass, form.ZONE), (stream,))
     return stability.protect(load, config, [replica], reads=reads)
 
 
-def drawn(stream: w.Stream, stab: dict, replica: int = 0) -> tuple[stability.Objects, stability.References]:
+def drawn(stream: form.Stream, stab: dict, replica: int = 0) -> tuple[stability.Objects, stability.References]:
     objects = stability.objects_of(stream, 0)
     return objects, stability.references(objects, stab, seeds.generator(3, seeds.REFERENCES, replica))
 
@@ -120,7 +122,7 @@ def test_references_do_not_depend_on_the_protection_but_on_the_replica() -> None
 def test_a_grace_period_ends_at_the_second_boundary_after_the_free() -> None:
     stream = stream_of([(0, 0, 0, 0), (25_000_000, 1, 0, 0), (SECOND, 0, 1, 1)], 2)
     out = protect(stream, node("grace", {"rate_hz": 0.0}), reads=False).streams[0]
-    assert out.time_ns[out.op == w.OP_FREE].tolist() == [60_000_000]
+    assert out.time_ns[out.op == form.OP_FREE].tolist() == [60_000_000]
 
 
 def test_a_grace_period_waits_for_a_reader_that_does_not_sleep_and_not_for_one_that_does() -> None:
@@ -155,7 +157,7 @@ def test_only_the_kernels_own_references_delay_a_free() -> None:
 def test_frees_after_the_end_are_left_out() -> None:
     stream = lives(50, 0.5)
     out = protect(stream, node("refcount", {"hold_s": 20.0}), reads=False).streams[0]
-    assert (out.op == w.OP_FREE).sum() < (stream.op == w.OP_FREE).sum()
+    assert (out.op == form.OP_FREE).sum() < (stream.op == form.OP_FREE).sum()
     assert out.time_ns[-1] <= stream.time_ns[-1]
 
 
@@ -185,19 +187,19 @@ def test_protected_streams_stay_streams(objects: list, protection: str, hold_s: 
     live: dict[int, int] = {}
     watching, ended = {}, set()
     for op, kind, slot, size in zip(out.op, out.kind, out.slot.tolist(), out.size.tolist(), strict=True):
-        if op == w.OP_ALLOC:
+        if op == form.OP_ALLOC:
             assert slot not in live
             live[slot] = kind
-        elif op == w.OP_FREE:
+        elif op == form.OP_FREE:
             assert live.pop(slot) == kind
-        elif op == w.OP_WATCH:
+        elif op == form.OP_WATCH:
             assert live[slot] == 0
             assert size not in watching
             watching[size] = slot
         else:
             assert slot in watching
             assert slot not in ended
-            if size & w.READ_LAST:
+            if size & form.READ_LAST:
                 ended.add(slot)
     assert len(watching) == len(ended) == watched.watches
     assert max([*live, 0]) < out.slots
@@ -210,15 +212,15 @@ def test_protected_streams_stay_streams(objects: list, protection: str, hold_s: 
 
 def test_a_watch_begins_right_before_its_free() -> None:
     out = protect(lives(300, 0.1), node("grace")).streams[0]
-    at = np.flatnonzero(out.op == w.OP_WATCH)
+    at = np.flatnonzero(out.op == form.OP_WATCH)
     assert len(at)
-    assert (out.op[at + 1] == w.OP_FREE).all()
+    assert (out.op[at + 1] == form.OP_FREE).all()
     np.testing.assert_array_equal(out.slot[at + 1], out.slot[at])
 
 
 def test_with_a_clock_there_are_delays_and_no_reads() -> None:
     load = protect(lives(300, 0.1), node("grace"), reads=False)
-    assert set(load.streams[0].op.tolist()) == {w.OP_ALLOC, w.OP_FREE}
+    assert set(load.streams[0].op.tolist()) == {form.OP_ALLOC, form.OP_FREE}
     assert load.watched == ()
 
 
@@ -228,7 +230,7 @@ def test_without_a_kind_the_load_is_what_it_was() -> None:
 
 
 def test_what_malloc_serves_in_one_size_becomes_a_zone() -> None:
-    load = protect(lives(3, 0.1), node("zone"), klass=w.MALLOC)
+    load = protect(lives(3, 0.1), node("zone"), klass=form.MALLOC)
     assert load.kinds.klass[0] == C_ZONE
     assert load.kinds.size[0] == 100
 

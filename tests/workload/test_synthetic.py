@@ -57,7 +57,7 @@ def test_every_free_has_its_allocation_and_slots_are_exclusive(kinds, cpus, repl
     assert len(made.streams) == len(replicas)
     for stream in made.streams:
         check_conservation(stream)
-        assert stream.count == 0 or stream.time_ns[-1] < 2e9
+        assert stream.length == 0 or stream.time_ns[-1] < 2e9
         assert np.all((stream.cpu >= 0) & (stream.cpu < cpus))
 
 
@@ -147,13 +147,13 @@ def test_the_phases_once_are_the_whole_run_where_no_duration_is_given():
 def test_start_objects_come_in_the_first_phase_and_stay():
     phases = [{"name": "boot", "seconds": 0.5, "level": 0.0}, {"name": "run", "seconds": 1.5, "level": 0.0}]
     stream = lane(load({"object": kind(start=300)}, phases=phases, scale=2.0))
-    assert stream.count == stream.slots == 600
+    assert stream.length == stream.slots == 600
     assert np.all(stream.op == form.OP_ALLOC)
     assert stream.time_ns[-1] < 0.5e9
 
 
 def test_scale_multiplies_rates():
-    assert lane(load(scale=50.0)).count == pytest.approx(50 * estimate(load()), rel=0.05)
+    assert lane(load(scale=50.0)).length == pytest.approx(50 * estimate(load()), rel=0.05)
 
 
 def test_contexts_and_cpus_have_the_shares_told():
@@ -199,7 +199,7 @@ def test_kinds_table():
 def test_estimate_agrees_with_what_is_built(lifetime):
     phases = [{"name": "a", "seconds": 0.5, "level": 3.0}, {"name": "b", "seconds": 0.9, "level": 0.2}]
     workload = load({"object": kind(lifetime=lifetime, start=50)}, phases=phases)
-    counts = [s.count for s in build(workload, cpus=1, seed=0, replicas=range(400)).streams]
+    counts = [s.length for s in build(workload, cpus=1, seed=0, replicas=range(400)).streams]
     assert np.mean(counts) == pytest.approx(estimate(workload), abs=0.6 + 4 * np.std(counts) / 20)
 
 

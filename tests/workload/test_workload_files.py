@@ -49,13 +49,13 @@ def test_synthetic_loads_conserve_objects(name):
     workload["scale"] = 5.0 if pause else 0.05
     (stream,) = build(workload, cpus=2, seed=0, replicas=[0]).streams
     check_conservation(stream)
-    assert stream.count == pytest.approx(estimate(workload), rel=0.1 if pause else 0.05)
+    assert stream.length == pytest.approx(estimate(workload), rel=0.1 if pause else 0.05)
 
 
 def test_a_closed_load_has_as_many_operations_for_each_cpu_and_pauses_for_times():
     workload = read("kernel_loop")
     few, many = (build(workload, cpus=n, seed=0, replicas=[0]).streams[0] for n in (2, 8))
-    assert many.count == pytest.approx(4 * few.count, rel=0.1)
+    assert many.length == pytest.approx(4 * few.length, rel=0.1)
     assert many.time_ns.mean() == pytest.approx(workload["pause_ns"], rel=0.05)
     assert many.time_ns.min() >= 0
 
@@ -112,5 +112,5 @@ def test_trace_loads_are_valid_and_estimated_from_what_ships(name):
     load = build(workload | {"window_s": 0.5, "copies": 3}, cpus=2, seed=0, replicas=[0])
     check_conservation(load.streams[0])
     (whole,) = build(workload, cpus=4, seed=0, replicas=[0]).streams
-    assert whole.count == estimate(workload)
+    assert whole.length == estimate(workload)
     assert set(np.unique(whole.cpu)) == {0, 1, 2, 3}

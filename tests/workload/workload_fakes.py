@@ -36,7 +36,7 @@ def allocs(stream):
 
 def pairs(stream):
     """Row of each free and of the allocation before it on the same slot."""
-    order = np.lexsort((np.arange(stream.count), stream.slot))
+    order = np.lexsort((np.arange(stream.length), stream.slot))
     at = np.flatnonzero(stream.op[order] == OP_FREE)
     return order[at], order[at - 1]
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +42,7 @@ class _Summary:
         self.ops += np.bincount(rows.op, minlength=len(sc.OPS))
         self.cpus.update(np.unique(rows.cpu).tolist())
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return {
             "seconds": (self.last - self.first) / 1e9,
             "cpus": len(self.cpus),
@@ -67,7 +68,7 @@ def import_trace(path: Path, out: Path, *, compact: bool = False, progress: Prog
             sc.SCHEMA,
             compression="zstd",
             compression_level=22 if compact else 3,
-            use_dictionary=_WORDS,
+            use_dictionary=_WORDS,  # type: ignore[arg-type]  # a list of columns does; the stubs say bool
             column_encoding=_DELTA,
             data_page_size=1 << 24 if compact else None,
             write_statistics=not compact,
@@ -77,7 +78,7 @@ def import_trace(path: Path, out: Path, *, compact: bool = False, progress: Prog
                 table = reading.to_arrow(_compact(rows) if compact else rows, reader.names)
                 writer.write_table(table, row_group_size=len(table))
             extra = {"importer": IMPORTER, "summary": summary.as_dict(), "compact": COMPACT_DROPS if compact else ""}
-            writer.add_key_value_metadata(meta.to_bytes(reader.report, extra))
+            writer.add_key_value_metadata(meta.to_text(reader.report, extra))
         partial.replace(out)
     except (OSError, pa.ArrowException) as error:
         raise TraceError(f"{out}: cannot be written: {error}") from None

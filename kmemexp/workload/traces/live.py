@@ -36,7 +36,7 @@ def with_room(t: Table, more: int) -> Table:
 
 
 @entry
-def _refill(source, target):
+def _refill(source: Table, target: Table) -> None:
     """Enter every object of one table into another."""
     for i in range(len(source.key)):
         if source.key[i] != 0:
@@ -46,20 +46,20 @@ def _refill(source, target):
 
 
 @kernel
-def _copy(source, i, target, j):
+def _copy(source: Table, i: int, target: Table, j: int) -> None:
     """Copy the fields of an object."""
     for f in range(source.item.shape[1]):
         target.item[j, f] = source.item[i, f]
 
 
 @kernel
-def home(key, mask):
+def home(key: int, mask: int) -> int:
     """Place where a key wants to be. The product of 31 and 29 bits stays within an int64."""
     return ((((key >> 3) ^ (key >> 34)) & 0x7FFFFFFF) * 0x1E3779B1 >> 20) & mask
 
 
 @kernel
-def place(t, key):
+def place(t: Table, key: int) -> int:
     """Place of a key, or the empty place where it belongs."""
     mask = len(t.key) - 1
     i = home(key, mask)
@@ -69,14 +69,14 @@ def place(t, key):
 
 
 @kernel
-def put(t, i, key):
+def put(t: Table, i: int, key: int) -> None:
     """Enter a key at the empty place that `place` gave."""
     t.key[i] = key
     t.used[0] += 1
 
 
 @kernel
-def remove(t, i):
+def remove(t: Table, i: int) -> None:
     """Empty place i and move up what was pushed past it."""
     mask = len(t.key) - 1
     t.used[0] -= 1

@@ -1,8 +1,10 @@
 """What an imported trace says of itself: schema version, where it came from, what was read, a summary."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -27,11 +29,11 @@ class Report:
     first_lost_lines: list[int] = field(default_factory=list)
 
 
-def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict]:
+def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Open an imported trace. Returns it with its metadata; raises TraceError for any other file."""
     try:
         file = pq.ParquetFile(path)
-        raw = (file.metadata.metadata or {}).get(sc.META)
+        raw = (file.metadata.metadata or {}).get(sc.META.encode())
         meta = json.loads(raw) if raw else {}
     except (OSError, ValueError) as error:
         raise TraceError(f"{path}: cannot be read as Parquet: {error}") from None
@@ -45,7 +47,7 @@ def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict]:
     return file, meta
 
 
-def to_bytes(report: Report, extra: dict) -> dict[bytes, bytes]:
+def to_text(report: Report, extra: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata to write: schema version, provenance and `extra`."""
     meta = {"schema_version": sc.VERSION, "report": asdict(report), **extra}
-    return {sc.META: json.dumps(meta, sort_keys=True).encode()}
+    return {sc.META: json.dumps(meta, sort_keys=True)}

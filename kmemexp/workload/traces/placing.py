@@ -1,10 +1,12 @@
 """Slots for the objects of a trace: small numbers that are used again."""
 
+import numpy as np
+
 from kmemexp.jit import entry
 
 
 @entry
-def assign_slots(is_alloc, ids, slot_of, free, slot):
+def assign_slots(is_alloc: np.ndarray, ids: np.ndarray, slot_of: np.ndarray, free: np.ndarray, slot: np.ndarray) -> int:
     """Give each object the slot freed last, or a new one. `slot_of` has room for every id, `free` for every row.
 
     Writes `slot` (one per row). Returns the number of slots.

@@ -1,7 +1,8 @@
 """One way to read a trace, text or Parquet: batches of numeric rows, with the names and the damage seen on the way."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,20 +56,20 @@ class Reader:
             )
 
     def _note(self, scan: text.Scan, truncated: bool) -> None:
-        counts, r = scan.counts, self.report
+        counts, report = scan.counts, self.report
         self.names = text.cache_names(scan)
         if counts[text.C_FULL]:
             raise TraceError(f"{self.path}: line {counts[text.C_LINES]}: more than {text.MAX_NAMES} cache names")
-        r.truncated = truncated
-        r.lines = int(counts[text.C_LINES]) + truncated
-        r.events = int(counts[text.C_ROWS])
-        r.other_events = int(counts[text.C_OTHER])
-        r.bad_lines = int(counts[text.C_BAD]) + truncated
-        r.first_bad_lines = [int(i) for i in scan.bad if i]
-        if truncated and len(r.first_bad_lines) < text.KEPT:
-            r.first_bad_lines.append(r.lines)
-        r.lost_markers, r.lost_events = int(counts[text.C_GAPS]), int(counts[text.C_LOST])
-        r.first_lost_lines = [int(i) for i in scan.gaps if i]
+        report.truncated = truncated
+        report.lines = int(counts[text.C_LINES]) + truncated
+        report.events = int(counts[text.C_ROWS])
+        report.other_events = int(counts[text.C_OTHER])
+        report.bad_lines = int(counts[text.C_BAD]) + truncated
+        report.first_bad_lines = [int(i) for i in scan.bad if i]
+        if truncated and len(report.first_bad_lines) < text.KEPT:
+            report.first_bad_lines.append(report.lines)
+        report.lost_markers, report.lost_events = int(counts[text.C_GAPS]), int(counts[text.C_LOST])
+        report.first_lost_lines = [int(i) for i in scan.gaps if i]
 
     def _from_parquet(self) -> Iterator[Rows]:
         file, stored = meta.open_parquet(self.path)
@@ -87,13 +88,14 @@ class Reader:
                 self.progress(self.path.stat().st_size * (group + 1) // file.num_row_groups)
 
 
-def to_arrow(rows: Rows, names: list[str]) -> pa.Table:
+def to_arrow(rows: Rows, names: Sequence[str]) -> pa.Table:
     """Return rows as a table of schema.SCHEMA."""
 
-    def plain(values: np.ndarray) -> pa.Array:
-        return pa.array(values, mask=values == -1)
+    def plain(values: np.ndarray) -> "pa.Array[Any]":
+        found: pa.Array[Any] = pa.array(values, mask=values == -1)
+        return found
 
-    def words(values: np.ndarray, dictionary: tuple[str, ...] | list[str]) -> pa.Array:
+    def words(values: np.ndarray, dictionary: Sequence[str]) -> "pa.Array[Any]":
         return pa.DictionaryArray.from_arrays(plain(values), pa.array(dictionary, pa.string()))
 
     allocation = (rows.op == sc.ALLOC) | (rows.op == sc.NULL_ALLOC) | (rows.op == sc.ZERO_ALLOC)
@@ -119,10 +121,12 @@ def _rows(table: pa.Table, numbers: dict[str, int]) -> Rows:
     """Return a row group as numbers; cache names are numbered in order of appearance over the whole file."""
     found = set(table.column_names)
     if "cache" in found:
-        for name in table["cache"].combine_chunks().dictionary.to_pylist():
+        for name in _dictionary(table["cache"]).dictionary.to_pylist():
             numbers.setdefault(name, len(numbers))
-    words = {"context": sc.CONTEXTS, "op": sc.OPS, "event": sc.EVENT_NAMES, "cache": list(numbers)}
-    columns = {}
+    words: Mapping[str, Sequence[str]] = {
+        "context": sc.CONTEXTS, "op": sc.OPS, "event": sc.EVENT_NAMES, "cache": list(numbers)
+    }  # fmt: skip
+    columns: dict[str, np.ndarray] = {}
     for (name, field), kind in zip(COLUMNS.items(), track.ROW_TYPES, strict=True):
         if name not in found:
             columns[field] = np.broadcast_to(kind(-1), len(table))
@@ -139,8 +143,14 @@ def _rows(table: pa.Table, numbers: dict[str, int]) -> Rows:
     return Rows(**columns)
 
 
-def _codes(column: pa.ChunkedArray, words: tuple[str, ...] | list[str]) -> np.ndarray:
+def _dictionary(column: "pa.ChunkedArray[Any]") -> Any:
+    """Return a column of words as one pyarrow.DictionaryArray, which the stubs do not know."""
+    return column.combine_chunks()
+
+
+def _codes(column: "pa.ChunkedArray[Any]", words: Sequence[str]) -> np.ndarray:
     """Return the numbers of a dictionary column's words; -1 for null."""
-    array = column.combine_chunks()
-    order = np.array([words.index(w) for w in array.dictionary.to_pylist()] + [-1])
-    return order[array.indices.fill_null(len(order) - 1).to_numpy(zero_copy_only=False)]
+    array = _dictionary(column)
+    order = np.array([words.index(word) for word in array.dictionary.to_pylist()] + [-1])
+    codes: np.ndarray = order[array.indices.fill_null(len(order) - 1).to_numpy(zero_copy_only=False)]
+    return codes

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
 
 import zstandard
 
@@ -186,14 +185,14 @@ def _stream(instance: Path, seconds: float, write: Callable[[bytes], object], st
 def _writer(path: Path, suffix: str) -> Iterator[Callable[[bytes], object]]:
     """Open a file for the text, compressed by the suffix of its final name."""
     with path.open("wb") as raw, contextlib.ExitStack() as stack:
-        file: BinaryIO = raw
+        write: Callable[[bytes], object] = raw.write
         if suffix == ".zst":
-            file = stack.enter_context(zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False))
+            write = stack.enter_context(zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)).write
         elif suffix == ".gz":
             import gzip  # noqa: PLC0415 - rarely wanted
 
-            file = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1))
-        yield file.write
+            write = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1)).write
+        yield write
 
 
 def _lost(instance: Path) -> int:

@@ -70,6 +70,9 @@ OPS = (
 )  # fmt: skip
 """Names of the operations by code: what stands in the column `op`."""
 
+PLAYED = ("alloc", "free", "lost_free", "kva_alloc", "kva_free", "kva_lost_free")
+"""Operations that a simulation plays."""
+
 KMALLOC = "kmalloc"  # cache name of what kmalloc serves; always cache 0
 UNNAMED = "(unnamed)"  # cache of a kmem_cache_alloc line without a name (until Linux 6.0); always cache 1
 
@@ -93,4 +96,4 @@ SCHEMA = pa.schema(
 )
 """One row per line of text, in file order. Compact files leave columns null (see importer.COMPACT_ROWS)."""
 
-META = b"kmemexp.trace"  # key of the JSON in the file's metadata
+META = "kmemexp.trace"  # key of the JSON in the file's metadata

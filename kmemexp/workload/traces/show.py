@@ -1,12 +1,18 @@
 """The figures of a trace as tables for a terminal."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
+
+Figures = Mapping[str, Any]
+"""Figures of a trace, or one table of them, as `stats.stats` gives them."""
 
 LARGEST_CACHES = 25
 
 
-def show(figures: dict, console: Console) -> None:
+def show(figures: Figures, console: Console) -> None:
     """Print what `stats.stats` gave: what `perf kmem stat` shows, and more."""
     console.print(_summary(figures))
     console.print(_rounding(figures))
@@ -18,7 +24,7 @@ def show(figures: dict, console: Console) -> None:
         console.print(line, style="yellow")
 
 
-def damage(report: dict) -> list[str]:
+def damage(report: Figures) -> list[str]:
     """Return sentences on what could not be read or was lost; none for a clean trace."""
     found = []
     if report["bad_lines"]:
@@ -41,49 +47,55 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
     return table
 
 
-def _summary(f: dict) -> Table:
-    report = f["report"]
-    seconds = f["span_us"] / 1e6
+def _summary(figures: Figures) -> Table:
+    report = figures["report"]
+    seconds = figures["span_us"] / 1e6
     table = _table(f"{report['source']} ({report['format']})", "figure", "value")
-    rate = f"{f['allocs'] / seconds:,.0f} per second" if seconds else ""
+    rate = f"{figures['allocs'] / seconds:,.0f} per second" if seconds else ""
     rows = [
-        ("events", f"{f['events']:,} in {seconds:,.3f} s on {f['cpus']} CPUs"),
-        ("allocations", f"{f['allocs']:,}  {rate}"),
-        ("bytes requested", f"{f['bytes_req']:,}"),
-        ("bytes allocated", f"{f['bytes_alloc']:,}"),
-        ("internal fragmentation", f"{f['internal_frag_ratio']:.3%}"),
-        ("frees", f"{f['frees']:,}"),
-        ("frees that were not traced", f"{f['lost_frees']:,}"),
-        ("frees of older objects", f"{f['unmatched_frees']:,}"),
-        ("null pointers freed", f"{f['null'] - f['null_allocs']:,}"),
-        ("allocations that failed", f"{f['null_allocs']:,}"),
-        ("allocations that may not sleep", f"{f['nowait']:,}"),
-        ("freed on another CPU (ping-pong)", f"{f['ping_pong']:,}"),
-        *((key.replace("_", " in "), f"{n:,}") for key, n in f["context"].items()),
-        ("KVA allocations / frees", f"{f['vmap']['allocs']:,} / {f['vmap']['frees']:,}"),
-        ("KVA bytes / peak", f"{f['vmap']['bytes']:,} / {f['vmap']['peak']:,}"),
+        ("events", f"{figures['events']:,} in {seconds:,.3f} s on {figures['cpus']} CPUs"),
+        ("allocations", f"{figures['allocs']:,}  {rate}"),
+        ("bytes requested", f"{figures['bytes_req']:,}"),
+        ("bytes allocated", f"{figures['bytes_alloc']:,}"),
+        ("internal fragmentation", f"{figures['internal_frag_ratio']:.3%}"),
+        ("frees", f"{figures['frees']:,}"),
+        ("frees that were not traced", f"{figures['lost_frees']:,}"),
+        ("frees of older objects", f"{figures['unmatched_frees']:,}"),
+        ("null pointers freed", f"{figures['null'] - figures['null_allocs']:,}"),
+        ("allocations that failed", f"{figures['null_allocs']:,}"),
+        ("allocations that may not sleep", f"{figures['nowait']:,}"),
+        ("freed on another CPU (ping-pong)", f"{figures['ping_pong']:,}"),
+        *((key.replace("_", " in "), f"{n:,}") for key, n in figures["context"].items()),
+        ("KVA allocations / frees", f"{figures['vmap']['allocs']:,} / {figures['vmap']['frees']:,}"),
+        ("KVA bytes / peak", f"{figures['vmap']['bytes']:,} / {figures['vmap']['peak']:,}"),
     ]
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _rounding(f: dict) -> Table:
+def _rounding(figures: Figures) -> Table:
     table = _table("What the requests cost in size classes (bytes)", "", "all allocations", "peak live", "live at end")
     names = {
         "req": "requested", "alloc": "Linux slab", "pow2": "4.4BSD buckets", "uma": "UMA malloc zones",
         "dfly": "DragonFly slab 2003",
     }  # fmt: skip
-    totals = {"req": f["bytes_req"], "alloc": f["bytes_alloc"], **{m: f[f"{m}_alloc"] for m in ("pow2", "uma", "dfly")}}
+    totals = {
+        "req": figures["bytes_req"],
+        "alloc": figures["bytes_alloc"],
+        **{m: figures[f"{m}_alloc"] for m in ("pow2", "uma", "dfly")},
+    }
     for measure, name in names.items():
-        table.add_row(name, *(f"{n:,}" for n in (totals[measure], f["peak"][measure], f["live_at_end"][measure])))
-    table.add_row("objects", f"{f['allocs']:,}", f"{f['peak']['n']:,}", f"{f['live_at_end']['n']:,}")
-    pages = (f["buckets_pages_peak"], f["buckets_pages_end"])
+        table.add_row(
+            name, *(f"{n:,}" for n in (totals[measure], figures["peak"][measure], figures["live_at_end"][measure]))
+        )
+    table.add_row("objects", f"{figures['allocs']:,}", f"{figures['peak']['n']:,}", f"{figures['live_at_end']['n']:,}")
+    pages = (figures["buckets_pages_peak"], figures["buckets_pages_end"])
     table.add_row("pages held by buckets that never shrink", "", *(f"{n:,}" for n in pages))
     return table
 
 
-def _caches(caches: list[dict]) -> Table:
+def _caches(caches: Sequence[Figures]) -> Table:
     table = _table(
         "Caches by bytes allocated", "cache", "hits", "bytes req", "bytes alloc", "frag", "frees", "lost", "ping-pong",
         "no-wait", "peak live", "mean life",
@@ -101,7 +113,7 @@ def _caches(caches: list[dict]) -> Table:
     return table
 
 
-def _lifetimes(lifetimes: dict) -> Table:
+def _lifetimes(lifetimes: Figures) -> Table:
     table = _table("Lifetimes of objects that were freed", "share of objects", "live less than")
     for key, value in lifetimes.items():
         if key != "classes":
@@ -109,7 +121,7 @@ def _lifetimes(lifetimes: dict) -> Table:
     return table
 
 
-def _interrupts(interrupts: list[dict]) -> Table:
+def _interrupts(interrupts: Sequence[Figures]) -> Table:
     table = _table("Interrupts", "event", "number", "count", "mean time")
     for i in interrupts:
         number = str(i.get("vector", "all"))

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +16,14 @@ QUANTILES = (0.1, 0.5, 0.9, 0.99)
 BY_CONTEXT = ((sc.ALLOC, "alloc"), (sc.ZERO_ALLOC, "alloc"), (sc.FREE, "free"))
 
 
-def stats(path: Path, progress: Progress | None = None) -> dict:
+def stats(path: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Count a trace, text or imported. Returns the figures; raises TraceError where it is not a trace.
 
     Keys as in the shared traces' *.expected.json (rules: their README); bytes, counts and microseconds, exact.
     Besides: `per_cache`, `lifetimes`, `interrupts`, `kva`, `sizes`, `report` (what was read and what was damaged).
     """
     reader = Reader(path, progress)
-    total = tally.tally()
+    total = tally.nothing()
     objects, areas = live.table(tally.O_FIELDS), live.table(tally.O_FIELDS)
     for rows in reader.batches():
         objects, areas = live.with_room(objects, len(rows.op)), live.with_room(areas, len(rows.op))
@@ -31,15 +32,15 @@ def stats(path: Path, progress: Progress | None = None) -> dict:
     return _figures(total, reader.names, reader.report)
 
 
-def _figures(t: Tally, names: list[str], report: Report) -> dict:
-    ops = {name: int(t.ops[i].sum()) for i, name in enumerate(sc.OPS)}
-    events = {name: int(n) for name, n in zip(sc.EVENT_NAMES, t.events, strict=True) if n}
-    caches = [_cache(name, row) for name, row in zip(names, t.caches.tolist(), strict=False) if row[tally.K_ALLOCS]]
+def _figures(total: Tally, names: list[str], report: Report) -> dict[str, Any]:
+    ops = {name: int(total.ops[i].sum()) for i, name in enumerate(sc.OPS)}
+    events = {name: int(n) for name, n in zip(sc.EVENT_NAMES, total.events, strict=True) if n}
+    caches = [_cache(name, row) for name, row in zip(names, total.caches.tolist(), strict=False) if row[tally.K_ALLOCS]]
     return {
         "events": sum(events.values()),
         "events_by_name": events,
-        "cpus": int(t.cpus.sum()),
-        "span_us": int(t.sums[tally.S_LAST] - t.sums[tally.S_FIRST]) // 1000,
+        "cpus": int(total.cpus.sum()),
+        "span_us": int(total.sums[tally.S_LAST] - total.sums[tally.S_FIRST]) // 1000,
         "allocs": ops["alloc"] + ops["zero_alloc"],
         "frees": ops["free"],
         "lost_frees": ops["lost_free"],
@@ -47,34 +48,34 @@ def _figures(t: Tally, names: list[str], report: Report) -> dict:
         "null": ops["null_free"] + ops["null_alloc"],
         "null_allocs": ops["null_alloc"],
         "zero_allocs": ops["zero_alloc"],
-        "nowait": int(t.sums[tally.S_NOWAIT]),
-        "context": _contexts(t.ops),
+        "nowait": int(total.sums[tally.S_NOWAIT]),
+        "context": _contexts(total.ops),
         "caches": sum(c["cache"] != sc.KMALLOC for c in caches),
-        **{f"bytes_{m}": int(t.total[tally.MEASURES.index(m)]) for m in ("req", "alloc")},
-        **{f"{m}_alloc": int(t.total[tally.MEASURES.index(m)]) for m in ("pow2", "uma", "dfly")},
-        "live_at_end": _measures(t.live),
-        "peak": _measures(t.peak),
-        "buckets_pages_end": int(t.sums[tally.S_PAGES]),
-        "buckets_pages_peak": int(t.sums[tally.S_PAGES_PEAK]),
-        "internal_frag_ratio": _loss(t.total[tally.M_REQ], t.total[tally.M_ALLOC]),
-        "ping_pong": int(t.sums[tally.S_PINGPONG]),
+        **{f"bytes_{m}": int(total.total[tally.MEASURES.index(m)]) for m in ("req", "alloc")},
+        **{f"{m}_alloc": int(total.total[tally.MEASURES.index(m)]) for m in ("pow2", "uma", "dfly")},
+        "live_at_end": _measures(total.live),
+        "peak": _measures(total.peak),
+        "buckets_pages_end": int(total.sums[tally.S_PAGES]),
+        "buckets_pages_peak": int(total.sums[tally.S_PAGES_PEAK]),
+        "internal_frag_ratio": _loss(total.total[tally.M_REQ], total.total[tally.M_ALLOC]),
+        "ping_pong": int(total.sums[tally.S_PINGPONG]),
         "vmap": {
             "allocs": ops["kva_alloc"],
             "frees": ops["kva_free"],
             "unmatched_frees": ops["kva_unmatched_free"],
-            "bytes": int(t.sums[tally.S_KVA_BYTES]),
-            "cur": int(t.sums[tally.S_KVA_LIVE]),
-            "peak": int(t.sums[tally.S_KVA_PEAK]),
+            "bytes": int(total.sums[tally.S_KVA_BYTES]),
+            "cur": int(total.sums[tally.S_KVA_LIVE]),
+            "peak": int(total.sums[tally.S_KVA_PEAK]),
         },
         "kva": {
             "failed": ops["kva_failed"],
             "lost_frees": ops["kva_lost_free"],
-            "mean_lifetime_ns": int(t.sums[tally.S_KVA_LIFETIME]) // max(ops["kva_free"], 1),
+            "mean_lifetime_ns": int(total.sums[tally.S_KVA_LIFETIME]) // max(ops["kva_free"], 1),
         },
         "per_cache": sorted(caches, key=lambda c: -c["bytes_alloc"]),
-        "sizes": {f"{1 << i}": int(n) for i, n in enumerate(t.sizes) if n},
-        "lifetimes": _lifetimes(t.lifetimes),
-        "interrupts": _interrupts(t),
+        "sizes": {f"{1 << i}": int(n) for i, n in enumerate(total.sizes) if n},
+        "lifetimes": _lifetimes(total.lifetimes),
+        "interrupts": _interrupts(total),
         "report": asdict(report),
     }
 
@@ -93,11 +94,11 @@ def _measures(values: np.ndarray) -> dict[str, int]:
 
 
 def _loss(requested: int, allocated: int) -> float:
-    """Return the share of allocated bytes that nobody asked for."""
+    """Return the share of allocated bytes that was not asked for."""
     return float(1 - requested / allocated) if allocated else 0.0
 
 
-def _cache(name: str, row: list[int]) -> dict:
+def _cache(name: str, row: list[int]) -> dict[str, Any]:
     figures = dict(zip(tally.CACHE_FIELDS, row, strict=True))
     lifetime = figures.pop("lifetime_ns")
     return {
@@ -108,7 +109,7 @@ def _cache(name: str, row: list[int]) -> dict:
     }
 
 
-def _lifetimes(classes: np.ndarray) -> dict:
+def _lifetimes(classes: np.ndarray) -> dict[str, Any]:
     """Return quantiles as the upper ends of their log2 classes, and the classes themselves."""
     sums = np.cumsum(classes)
     found = {}
@@ -118,11 +119,11 @@ def _lifetimes(classes: np.ndarray) -> dict:
     return {**found, "classes": {f"{1 << i}": int(n) for i, n in enumerate(classes) if n}}
 
 
-def _interrupts(t: Tally) -> list[dict]:
-    found: list[dict] = []
+def _interrupts(total: Tally) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for e, event in enumerate(sc.EVENTS):
-        seen = np.flatnonzero(t.vectors[e])
-        found += [{"event": event.name, "vector": int(v), "count": int(t.vectors[e, v])} for v in seen]
-        if n := int(t.vectors[e].sum()):
-            found.append({"event": event.name, "count": n, "mean_ns": int(t.handler_ns[e]) // n})
+        seen = np.flatnonzero(total.vectors[e])
+        found += [{"event": event.name, "vector": int(v), "count": int(total.vectors[e, v])} for v in seen]
+        if n := int(total.vectors[e].sum()):
+            found.append({"event": event.name, "count": n, "mean_ns": int(total.handler_ns[e]) // n})
     return found

@@ -7,6 +7,8 @@ import numpy as np
 from kmemexp.jit import entry, kernel
 from kmemexp.workload.traces import live, rounding
 from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.live import Table
+from kmemexp.workload.traces.track import Rows
 
 # Live and peak are kept of these five: objects, and bytes requested and as each allocator would round them.
 MEASURES = ("n", "req", "alloc", "pow2", "uma", "dfly")
@@ -54,111 +56,125 @@ class Tally(NamedTuple):
     cpus: np.ndarray  # bool[MAX_CPUS], CPUs seen
 
 
-def tally() -> Tally:
+def nothing() -> Tally:
     """Return a tally of nothing."""
-    events = len(sc.EVENTS)
-    shapes = (
-        SUMS, (len(sc.OPS), len(sc.CONTEXTS)), events, len(MEASURES), len(MEASURES), len(MEASURES),
-        (0, len(CACHE_FIELDS)), LOGS, BUCKETS, BUCKETS, (events, VECTORS), events, (MAX_CPUS, events),
-    )  # fmt: skip
-    t = Tally(*(np.zeros(shape, np.int64) for shape in shapes), np.zeros(MAX_CPUS, np.bool_))
-    t.sums[S_FIRST] = t.sums[S_LAST] = -1
-    t.entered[:] = -1
-    return t
+    events, measures = len(sc.EVENTS), len(MEASURES)
+    tally = Tally(
+        sums=_zeros(SUMS),
+        ops=_zeros(len(sc.OPS), len(sc.CONTEXTS)),
+        events=_zeros(events),
+        total=_zeros(measures),
+        live=_zeros(measures),
+        peak=_zeros(measures),
+        caches=_zeros(0, len(CACHE_FIELDS)),
+        lifetimes=_zeros(LOGS),
+        sizes=_zeros(BUCKETS),
+        bucket_free=_zeros(BUCKETS),
+        vectors=_zeros(events, VECTORS),
+        handler_ns=_zeros(events),
+        entered=np.full((MAX_CPUS, events), -1),
+        cpus=np.zeros(MAX_CPUS, np.bool_),
+    )
+    tally.sums[S_FIRST] = tally.sums[S_LAST] = -1
+    return tally
 
 
-def with_caches(t: Tally, count: int) -> Tally:
+def _zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.int64)
+
+
+def with_caches(tally: Tally, count: int) -> Tally:
     """Return the tally with room for so many caches."""
-    more = np.zeros((count - len(t.caches), len(CACHE_FIELDS)), np.int64)
-    return t._replace(caches=np.concatenate([t.caches, more])) if len(more) else t
+    more = np.zeros((count - len(tally.caches), len(CACHE_FIELDS)), np.int64)
+    return tally._replace(caches=np.concatenate([tally.caches, more])) if len(more) else tally
 
 
 @entry
-def count(rows, t, objects, areas):
+def count(rows: Rows, tally: Tally, objects: Table, areas: Table) -> None:
     """Add rows (track.Rows) to a tally; `objects` and `areas` (live.Table of O_FIELDS) hold what is live."""
-    if t.sums[S_FIRST] < 0 and len(rows.op) > 0:
-        t.sums[S_FIRST] = t.sums[S_LAST] = rows.time_ns[0]
+    if tally.sums[S_FIRST] < 0 and len(rows.op) > 0:
+        tally.sums[S_FIRST] = tally.sums[S_LAST] = rows.time_ns[0]
     for i in range(len(rows.op)):
         op = rows.op[i]
-        t.cpus[rows.cpu[i]] = True
-        t.sums[S_LAST] = rows.time_ns[i]
-        t.ops[op, rows.context[i]] += 1
+        tally.cpus[rows.cpu[i]] = True
+        tally.sums[S_LAST] = rows.time_ns[i]
+        tally.ops[op, rows.context[i]] += 1
         if rows.event[i] >= 0:
-            t.events[rows.event[i]] += 1
+            tally.events[rows.event[i]] += 1
         if op in (sc.ALLOC, sc.ZERO_ALLOC):
-            _alloc(rows, i, t, objects)
+            _alloc(rows, i, tally, objects)
         elif op in (sc.FREE, sc.LOST_FREE):
-            _free(rows, i, t, objects)
+            _free(rows, i, tally, objects)
         elif op == sc.NULL_ALLOC:
-            t.sums[S_FAILED_BYTES] += rows.requested[i]
+            tally.sums[S_FAILED_BYTES] += rows.requested[i]
         elif op == sc.KVA_ALLOC:
             _enter(rows, i, areas)
-            t.sums[S_KVA_BYTES] += rows.requested[i]
-            t.sums[S_KVA_LIVE] += rows.requested[i]
-            t.sums[S_KVA_PEAK] = max(t.sums[S_KVA_PEAK], t.sums[S_KVA_LIVE])
+            tally.sums[S_KVA_BYTES] += rows.requested[i]
+            tally.sums[S_KVA_LIVE] += rows.requested[i]
+            tally.sums[S_KVA_PEAK] = max(tally.sums[S_KVA_PEAK], tally.sums[S_KVA_LIVE])
         elif op in (sc.KVA_FREE, sc.KVA_LOST_FREE):
             at = live.place(areas, (rows.object_id[i] + 1) << 3)
-            t.sums[S_KVA_LIVE] -= areas.item[at, O_REQ]
-            t.sums[S_KVA_LIFETIME] += (rows.time_ns[i] - areas.item[at, O_TIME]) * (op == sc.KVA_FREE)
+            tally.sums[S_KVA_LIVE] -= areas.item[at, O_REQ]
+            tally.sums[S_KVA_LIFETIME] += (rows.time_ns[i] - areas.item[at, O_TIME]) * (op == sc.KVA_FREE)
             live.remove(areas, at)
         elif op in (sc.IRQ_ENTER, sc.IRQ_EXIT):
-            _interrupt(rows, i, t)
+            _interrupt(rows, i, tally)
 
 
 @kernel
-def _alloc(rows, i, t, objects):
+def _alloc(rows: Rows, i: int, tally: Tally, objects: Table) -> None:
     """Count an allocation; one of no bytes (ZERO_ALLOC) counts but is never live."""
     size = rows.requested[i]
     cache = rows.cache[i]
-    t.total[M_COUNT] += 1
-    t.total[M_REQ] += size
-    t.total[M_ALLOC] += rows.allocated[i]
-    t.total[M_POW2] += rounding.buckets(size)
-    t.total[M_UMA] += rounding.uma(size)
-    t.total[M_DFLY] += rounding.slab(size)
-    t.sums[S_NOWAIT] += rows.nowait[i]
-    k = t.caches[cache]
+    tally.total[M_COUNT] += 1
+    tally.total[M_REQ] += size
+    tally.total[M_ALLOC] += rows.allocated[i]
+    tally.total[M_POW2] += rounding.buckets(size)
+    tally.total[M_UMA] += rounding.uma(size)
+    tally.total[M_DFLY] += rounding.slab(size)
+    tally.sums[S_NOWAIT] += rows.nowait[i]
+    k = tally.caches[cache]
     k[K_ALLOCS] += 1
     k[K_REQ] += size
     k[K_ALLOC] += rows.allocated[i]
     k[K_NOWAIT] += rows.nowait[i]
     k[K_LARGEST] = max(k[K_LARGEST], size)
-    t.sizes[_bucket(size)] += 1
+    tally.sizes[_bucket(size)] += 1
     if rows.op[i] == sc.ALLOC:
         _enter(rows, i, objects)
-        _live(size, rows.allocated[i], 1, t)
+        _live(size, rows.allocated[i], 1, tally)
         k[K_LIVE] += 1
         k[K_LIVE_BYTES] += size
         k[K_PEAK] = max(k[K_PEAK], k[K_LIVE])
-        _bucket_alloc(size, t)
+        _bucket_alloc(size, tally)
 
 
 @kernel
-def _free(rows, i, t, objects):
+def _free(rows: Rows, i: int, tally: Tally, objects: Table) -> None:
     """Count a free, seen or lost; only one that was seen tells a lifetime and a CPU."""
     at = live.place(objects, (rows.object_id[i] + 1) << 3)
     item = objects.item[at]
     size = item[O_REQ]
-    k = t.caches[item[O_CACHE]]
+    k = tally.caches[item[O_CACHE]]
     if rows.op[i] == sc.FREE:
         lifetime = rows.time_ns[i] - item[O_TIME]
-        t.lifetimes[_log2(lifetime)] += 1
+        tally.lifetimes[_log2(lifetime)] += 1
         k[K_FREES] += 1
         k[K_LIFETIME] += lifetime
         if item[O_CPU] != rows.cpu[i]:
             k[K_PINGPONG] += 1
-            t.sums[S_PINGPONG] += 1
+            tally.sums[S_PINGPONG] += 1
     else:
         k[K_LOST] += 1
     k[K_LIVE] -= 1
     k[K_LIVE_BYTES] -= size
-    _live(size, item[O_ALLOC], -1, t)
-    _bucket_free(size, t)
+    _live(size, item[O_ALLOC], -1, tally)
+    _bucket_free(size, tally)
     live.remove(objects, at)
 
 
 @kernel
-def _enter(rows, i, table):
+def _enter(rows: Rows, i: int, table: Table) -> None:
     """Enter the object or area of row i."""
     key = (rows.object_id[i] + 1) << 3
     at = live.place(table, key)
@@ -172,21 +188,21 @@ def _enter(rows, i, table):
 
 
 @kernel
-def _live(size, allocated, sign, t):
+def _live(size: int, allocated: int, sign: int, tally: Tally) -> None:
     """Add an object to what is live, or take it away."""
-    t.live[M_COUNT] += sign
-    t.live[M_REQ] += sign * size
-    t.live[M_ALLOC] += sign * allocated
-    t.live[M_POW2] += sign * rounding.buckets(size)
-    t.live[M_UMA] += sign * rounding.uma(size)
-    t.live[M_DFLY] += sign * rounding.slab(size)
+    tally.live[M_COUNT] += sign
+    tally.live[M_REQ] += sign * size
+    tally.live[M_ALLOC] += sign * allocated
+    tally.live[M_POW2] += sign * rounding.buckets(size)
+    tally.live[M_UMA] += sign * rounding.uma(size)
+    tally.live[M_DFLY] += sign * rounding.slab(size)
     if sign > 0:
-        for m in range(len(t.live)):
-            t.peak[m] = max(t.peak[m], t.live[m])
+        for m in range(len(tally.live)):
+            tally.peak[m] = max(tally.peak[m], tally.live[m])
 
 
 @kernel
-def _bucket(size):
+def _bucket(size: int) -> int:
     """4.4BSD bucket index: 4 (16 bytes) … 13 (8 KiB); larger requests by their power of two, up to 19."""
     index = 4
     while (1 << index) < size and index < BUCKETS - 1:
@@ -195,45 +211,46 @@ def _bucket(size):
 
 
 @kernel
-def _bucket_alloc(size, t):
+def _bucket_alloc(size: int, tally: Tally) -> None:
     """Pages of 4.4BSD buckets that never give a small page back: an empty bucket takes a page (8 KiB: two)."""
     if size > rounding.BUCKET_LIMIT:
-        t.sums[S_PAGES] += rounding.pages(size) // rounding.PAGE
+        tally.sums[S_PAGES] += rounding.pages(size) // rounding.PAGE
     else:
         index = _bucket(size)
-        if t.bucket_free[index] == 0:
-            t.sums[S_PAGES] += max(1, (1 << index) // rounding.PAGE)
-            t.bucket_free[index] = max(1, rounding.PAGE >> index)
-        t.bucket_free[index] -= 1
-    t.sums[S_PAGES_PEAK] = max(t.sums[S_PAGES_PEAK], t.sums[S_PAGES])
+        if tally.bucket_free[index] == 0:
+            tally.sums[S_PAGES] += max(1, (1 << index) // rounding.PAGE)
+            tally.bucket_free[index] = max(1, rounding.PAGE >> index)
+        tally.bucket_free[index] -= 1
+    tally.sums[S_PAGES_PEAK] = max(tally.sums[S_PAGES_PEAK], tally.sums[S_PAGES])
 
 
 @kernel
-def _bucket_free(size, t):
+def _bucket_free(size: int, tally: Tally) -> None:
+    """Put a small chunk back on its bucket's list; larger ones give their pages back."""
     if size > rounding.BUCKET_LIMIT:
-        t.sums[S_PAGES] -= rounding.pages(size) // rounding.PAGE
+        tally.sums[S_PAGES] -= rounding.pages(size) // rounding.PAGE
     else:
-        t.bucket_free[_bucket(size)] += 1
+        tally.bucket_free[_bucket(size)] += 1
 
 
 @kernel
-def _interrupt(rows, i, t):
+def _interrupt(rows: Rows, i: int, tally: Tally) -> None:
     """Count an interrupt, and the time from its entry to its exit on the same CPU."""
     e = rows.event[i]
     cpu = rows.cpu[i]
     if rows.op[i] == sc.IRQ_ENTER:
-        t.vectors[e, min(rows.vector[i], VECTORS - 1)] += 1
-        t.entered[cpu, e] = rows.time_ns[i]
-    elif t.entered[cpu, e - 1] >= 0:  # every exit stands behind its entry in schema.EVENTS
-        t.handler_ns[e - 1] += rows.time_ns[i] - t.entered[cpu, e - 1]
-        t.entered[cpu, e - 1] = -1
+        tally.vectors[e, min(rows.vector[i], VECTORS - 1)] += 1
+        tally.entered[cpu, e] = rows.time_ns[i]
+    elif tally.entered[cpu, e - 1] >= 0:  # every exit stands behind its entry in schema.EVENTS
+        tally.handler_ns[e - 1] += rows.time_ns[i] - tally.entered[cpu, e - 1]
+        tally.entered[cpu, e - 1] = -1
 
 
 @kernel
-def _log2(value):
+def _log2(value: int) -> int:
     """Floor of the binary logarithm; 0 for anything below 2."""
-    k = 0
+    power = 0
     while value > 1:
         value >>= 1
-        k += 1
-    return k
+        power += 1
+    return power

@@ -11,6 +11,7 @@ import numpy as np
 from kmemexp.jit import entry, kernel
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces import tokens as tk
+from kmemexp.workload.traces.tokens import Text
 
 MAX_CPUS = 4096
 MAX_NAMES = 4096
@@ -73,7 +74,7 @@ class Scan(NamedTuple):
     soft: np.ndarray  # int32[MAX_CPUS], the same of soft interrupts
     names: np.ndarray  # uint8[MAX_NAMES, NAME_BYTES]
     lengths: np.ndarray  # int32[MAX_NAMES]
-    index: np.ndarray  # int16[4 * MAX_NAMES], hash table of the names: number + 1
+    name_table: np.ndarray  # int16[4 * MAX_NAMES], hash table of the names: number + 1
 
 
 def scanner() -> Scan:
@@ -108,7 +109,7 @@ def columns(n: int) -> Lines:
 
 
 @entry
-def scan(text, end, lines, st):
+def scan(text: Text, end: int, lines: Lines, st: Scan) -> int:
     """Read text[:end] (uint8, whole lines) into `lines`. Returns the number of rows."""
     rows = 0
     at = 0
@@ -127,7 +128,7 @@ def scan(text, end, lines, st):
 
 
 @kernel
-def _line(text, at, end, lines, row, st):
+def _line(text: Text, at: int, end: int, lines: Lines, row: int, st: Scan) -> int:
     """Read one line into row `row`. Returns 1 if it holds one of our events."""
     start = tk.skip(text, at, end)
     if start == end or text[start] == tk.HASH or _marked(text, start, end, CPUS):
@@ -159,7 +160,7 @@ def _line(text, at, end, lines, row, st):
 
 
 @kernel
-def _head(text, at, end):
+def _head(text: Text, at: int, end: int) -> tuple[int, int, int, int]:
     """Read `… [cpu] (flags) seconds: (period)`. Returns (cpu, context or -1, ns, where the event begins or -1)."""
     for i in range(at, end):
         if text[i] != tk.BRACKET:
@@ -188,7 +189,7 @@ def _head(text, at, end):
 
 
 @kernel
-def _context(event, cpu, flagged, st):
+def _context(event: int, cpu: int, flagged: int, st: Scan) -> int:
     """Context of a line: from its flags, else from the interrupts entered on its CPU."""
     depth = st.hard if INTERRUPT[event] == sc.HARDIRQ else st.soft
     if DOES[event] == sc.DO_ENTER:
@@ -201,7 +202,7 @@ def _context(event, cpu, flagged, st):
 
 
 @kernel
-def _fields(text, at, end, event, lines, row, st):
+def _fields(text: Text, at: int, end: int, event: int, lines: Lines, row: int, st: Scan) -> bool:
     """Read the fields of one of our events. Returns False if one is missing or cut off."""
     does = DOES[event]
     has = 0
@@ -243,11 +244,11 @@ def _fields(text, at, end, event, lines, row, st):
         if not ok:
             return False
         has |= 1 << key
-    return has & NEEDS[does] == NEEDS[does]
+    return bool(has & NEEDS[does] == NEEDS[does])
 
 
 @kernel
-def _pointer(text, at, end, st):
+def _pointer(text: Text, at: int, end: int, st: Scan) -> tuple[int, int]:
     """Read a pointer: hex with or without 0x, or (nil)/(null), which may be padded. Returns (address, end or -1)."""
     at = tk.skip(text, at, end)
     stop = tk.token(text, at, end)
@@ -266,24 +267,24 @@ def _pointer(text, at, end, st):
 
 
 @kernel
-def _cache(text, at, end, st):
+def _cache(text: Text, at: int, end: int, st: Scan) -> int:
     """Look a cache name up, entering it when new. Returns its number."""
     end = min(end, at + NAME_BYTES)
-    h = 2166136261  # FNV-1a, 32 bits
+    hashed = 2166136261  # FNV-1a, 32 bits
     for i in range(at, end):
-        h = ((h ^ np.int64(text[i])) * 16777619) & 0xFFFFFFFF
-    mask = len(st.index) - 1
-    h &= mask
-    while st.index[h] > 0:
-        known = st.index[h] - 1
+        hashed = ((text[i] ^ np.int64(hashed)) * 16777619) & 0xFFFFFFFF
+    mask = len(st.name_table) - 1
+    place = hashed & mask
+    while st.name_table[place] > 0:
+        known: int = st.name_table[place] - 1
         if st.lengths[known] == end - at and tk.same(text, at, end, st.names[known]):
             return known
-        h = (h + 1) & mask
-    new = st.counts[C_NAMES]
+        place = (place + 1) & mask
+    new: int = st.counts[C_NAMES]
     if new == MAX_NAMES:
         st.counts[C_FULL] = 1
         return 1
-    st.index[h] = new + 1
+    st.name_table[place] = new + 1
     st.lengths[new] = end - at
     for i in range(at, end):
         st.names[new, i - at] = text[i]
@@ -292,7 +293,7 @@ def _cache(text, at, end, st):
 
 
 @kernel
-def _odd_line(text, at, start, end, st):
+def _odd_line(text: Text, at: int, start: int, end: int, st: Scan) -> int:
     """Count a line without `[cpu] seconds:`: a lost-events marker, part of a stack trace, or damage."""
     for i in range(start, end):
         if _marked(text, i, end, LOST_MARK) or _marked(text, i, end, DROPPED_MARK):
@@ -306,7 +307,7 @@ def _odd_line(text, at, start, end, st):
 
 
 @kernel
-def _gap(text, at, end, cpu, st):
+def _gap(text: Text, at: int, end: int, cpu: int, st: Scan) -> int:
     """Count a lost-events marker; the number lost is the first one from `at`. What the CPU was in is not known now."""
     while at < end and not tk.is_digit(text[at]):
         at += 1
@@ -319,7 +320,7 @@ def _gap(text, at, end, cpu, st):
 
 
 @kernel
-def _bad(st):
+def _bad(st: Scan) -> int:
     """Count a line that cannot be read."""
     if st.counts[C_BAD] < KEPT:
         st.bad[st.counts[C_BAD]] = st.counts[C_LINES]
@@ -328,7 +329,7 @@ def _bad(st):
 
 
 @kernel
-def _marked(text, at, end, mark):
+def _marked(text: Text, at: int, end: int, mark: int) -> bool:
     """Whether text[at:end] begins with one of the marks."""
-    stop = at + MARK_LENGTH[mark]
+    stop: int = at + MARK_LENGTH[mark]
     return stop <= end and tk.same(text, at, stop, MARK_TEXT[mark])

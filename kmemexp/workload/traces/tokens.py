@@ -1,17 +1,23 @@
 """Words and numbers inside a line of trace text: small kernels over bytes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmemexp.jit import kernel
 from kmemexp.workload.traces import schema as sc
+
+Text = NDArray[np.uint8]
+Byte = Any
+"""An element of Text: a NumPy scalar once compiled code is off, an integer in compiled code."""
 
 SPACE, TAB, NEWLINE = 32, 9, 10
 HASH, PAREN, CLOSE_PAREN, DOT, ZERO, NINE, COLON, EQUALS, BRACKET, CLOSE, BAR, X = (ord(c) for c in "#().09:=[]|x")
 
 
-def words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def words(texts: Sequence[str]) -> tuple[Text, np.ndarray]:
     """Return words as the rows of a table of bytes (uint8[n, longest]), and their lengths."""
     lengths = np.array([len(t) for t in texts])
     return np.array([list(t.encode().ljust(lengths.max())) for t in texts], np.uint8), lengths
@@ -21,7 +27,7 @@ FLAG_TEXT, FLAG_LENGTH = words(("GFP_ATOMIC", "GFP_NOWAIT"))
 
 
 @kernel
-def skip(text, at, end):
+def skip(text: Text, at: int, end: int) -> int:
     """First byte that is not blank."""
     while at < end and text[at] in (SPACE, TAB):
         at += 1
@@ -29,7 +35,7 @@ def skip(text, at, end):
 
 
 @kernel
-def token(text, at, end):
+def token(text: Text, at: int, end: int) -> int:
     """End of the token that begins at `at`."""
     while at < end and text[at] != SPACE and text[at] != TAB:
         at += 1
@@ -37,15 +43,15 @@ def token(text, at, end):
 
 
 @kernel
-def find(text, at, end, c):
-    """First byte that is `c`, or the end."""
-    while at < end and text[at] != c:
+def find(text: Text, at: int, end: int, byte: int) -> int:
+    """First byte that is `byte`, or the end."""
+    while at < end and text[at] != byte:
         at += 1
     return at
 
 
 @kernel
-def same(text, at, end, word):
+def same(text: Text, at: int, end: int, word: Text) -> bool:
     """Whether text[at:end] equals the first bytes of a word."""
     for i in range(end - at):  # noqa: SIM110 - a generator does not compile
         if text[at + i] != word[i]:
@@ -54,16 +60,16 @@ def same(text, at, end, word):
 
 
 @kernel
-def which(text, at, end, table, lengths):
+def which(text: Text, at: int, end: int, table: Text, lengths: np.ndarray) -> int:
     """Row of the word that text[at:end] is, or -1."""
-    for w in range(len(lengths)):
-        if lengths[w] == end - at and same(text, at, end, table[w]):
-            return w
+    for row in range(len(lengths)):
+        if lengths[row] == end - at and same(text, at, end, table[row]):
+            return row
     return -1
 
 
 @kernel
-def key_end(text, at, end):
+def key_end(text: Text, at: int, end: int) -> int:
     """Where the value of `key=value` or `key:` begins; at if there is none."""
     for i in range(at, end):
         if text[i] in (EQUALS, COLON):
@@ -72,40 +78,42 @@ def key_end(text, at, end):
 
 
 @kernel
-def is_digit(c):
-    return ZERO <= c <= NINE
+def is_digit(byte: Byte) -> bool:
+    """Whether a byte is a decimal digit."""
+    return bool(ZERO <= byte <= NINE)
 
 
 @kernel
-def digit(c):
+def digit(byte: Byte) -> int:
     """Value of a hex digit, or -1."""
-    if ZERO <= c <= NINE:
-        return np.int64(c) - ZERO
-    if ord("a") <= c <= ord("f"):
-        return np.int64(c) - (ord("a") - 10)
-    return -1
+    value = -1
+    if ZERO <= byte <= NINE:
+        value = byte - np.int64(ZERO)
+    elif ord("a") <= byte <= ord("f"):
+        value = byte - np.int64(ord("a") - 10)
+    return value
 
 
 @kernel
-def decimal(text, at, end):
+def decimal(text: Text, at: int, end: int) -> tuple[int, int]:
     """Read decimal digits, at most 18. Returns (value, end)."""
     value = 0
     stop = min(end, at + 18)
     while at < stop and is_digit(text[at]):
-        value = value * 10 + np.int64(text[at]) - ZERO
+        value = value * 10 + (text[at] - np.int64(ZERO))
         at += 1
     return value, at
 
 
 @kernel
-def number(text, at, end):
+def number(text: Text, at: int, end: int) -> tuple[int, bool]:
     """Read a whole token as a decimal number. Returns (value, ok)."""
     value, stop = decimal(text, at, end)
     return value, stop == end and stop > at and stop - at <= 18
 
 
 @kernel
-def address(text, at, end, hexadecimal):
+def address(text: Text, at: int, end: int, hexadecimal: bool) -> tuple[int, bool]:
     """Read a whole token as an address of 63 bits: decimal, or hex where so said or prefixed. Returns (value, ok)."""
     if end - at > 2 and text[at] == ZERO and text[at + 1] == X:
         at += 2
@@ -115,17 +123,17 @@ def address(text, at, end, hexadecimal):
     base = 16 if hexadecimal else 10
     low, high = 0, 0  # in halves: 64 unsigned bits do not fit an int64
     for i in range(at, end):
-        d = digit(text[i])
-        if d < 0 or d >= base:
+        value = digit(text[i])
+        if value < 0 or value >= base:
             return 0, False
-        low = low * base + d
+        low = low * base + value
         high = (high * base + (low >> 32)) & 0x7FFFFFFF
         low &= 0xFFFFFFFF
     return (high << 32) | low, True
 
 
 @kernel
-def seconds(text, at, end):
+def seconds(text: Text, at: int, end: int) -> tuple[int, int]:
     """Read `seconds.fraction:`. Returns (ns, end) or (0, -1)."""
     whole, dot = decimal(text, at, end)
     if dot == at or dot - at > 9 or dot >= end or text[dot] != DOT:
@@ -139,19 +147,19 @@ def seconds(text, at, end):
 
 
 @kernel
-def flag(c):
+def flag(byte: Byte) -> int:
     """Context that ftrace's third flag tells."""
-    if c == ord("s"):
+    if byte == ord("s"):
         return sc.SOFTIRQ
-    if c in (ord("h"), ord("H")):
+    if byte in (ord("h"), ord("H")):
         return sc.HARDIRQ
-    if c in (ord("z"), ord("Z")):
+    if byte in (ord("z"), ord("Z")):
         return sc.NMI
     return sc.TASK
 
 
 @kernel
-def cannot_sleep(text, at, end):
+def cannot_sleep(text: Text, at: int, end: int) -> bool:
     """Whether one of the GFP flags is GFP_ATOMIC or GFP_NOWAIT."""
     while at < end:
         stop = at

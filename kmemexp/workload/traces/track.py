@@ -11,7 +11,8 @@ import numpy as np
 from kmemexp.jit import entry, kernel
 from kmemexp.workload.traces import live
 from kmemexp.workload.traces import schema as sc
-from kmemexp.workload.traces.text import DOES
+from kmemexp.workload.traces.live import Table
+from kmemexp.workload.traces.text import DOES, Lines
 
 ZERO_SIZE = 16  # ZERO_SIZE_PTR: what kmalloc(0) returns
 PAGE_SHIFT = 12
@@ -54,7 +55,7 @@ def rows(n: int) -> Rows:
 
 
 @entry
-def track(lines, count, objects, areas, next_id, out):
+def track(lines: Lines, count: int, objects: Table, areas: Table, next_id: int, out: Rows) -> tuple[int, int]:
     """Turn `count` lines into rows of `out` (room for 2 * count). Returns (rows written, next object id)."""
     n = 0
     for i in range(count):
@@ -82,7 +83,7 @@ def track(lines, count, objects, areas, next_id, out):
 
 
 @kernel
-def _plain(does, key):
+def _plain(does: int, key: int) -> int:
     """Operation of a line that touches no object."""
     if does == sc.DO_FREE:
         return sc.NULL_FREE
@@ -94,7 +95,7 @@ def _plain(does, key):
 
 
 @kernel
-def _alloc(lines, i, table, number, is_kva, out, n):
+def _alloc(lines: Lines, i: int, table: Table, number: int, is_kva: bool, out: Rows, n: int) -> int:
     """Enter an object, after the free of what lived at its address. Returns the next row."""
     key = lines.address[i]
     at = live.place(table, key)
@@ -119,7 +120,7 @@ def _alloc(lines, i, table, number, is_kva, out, n):
 
 
 @kernel
-def _free(lines, i, table, is_kva, out, n):
+def _free(lines: Lines, i: int, table: Table, is_kva: bool, out: Rows, n: int) -> int:
     """Remove an object, or note that it is not known. Returns the next row."""
     key = lines.address[i]
     _common(lines, i, out, n)
@@ -136,7 +137,7 @@ def _free(lines, i, table, is_kva, out, n):
 
 
 @kernel
-def _common(lines, i, out, n):
+def _common(lines: Lines, i: int, out: Rows, n: int) -> None:
     """Fill in what every row has, and null for the rest."""
     out.time_ns[n] = lines.time_ns[i]
     out.cpu[n] = lines.cpu[i]
@@ -148,7 +149,7 @@ def _common(lines, i, out, n):
 
 
 @kernel
-def _object(table, at, key, out, n):
+def _object(table: Table, at: int, key: int, out: Rows, n: int) -> None:
     """Fill in what is known of a live object."""
     item = table.item[at]
     out.object_id[n] = item[ID]
@@ -161,6 +162,6 @@ def _object(table, at, key, out, n):
 
 
 @kernel
-def _page(key):
+def _page(key: int) -> int:
     """Page number of an address of 63 bits: the top bit of a canonical address equals the one below it."""
     return (key >> PAGE_SHIFT) | ((key >> 62) & 1) << 51

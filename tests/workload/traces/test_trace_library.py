@@ -9,7 +9,7 @@ from tracetext import cache_alloc, cache_free, ftrace, kfree, kmalloc
 
 from kmemexp.errors import TraceError
 from kmemexp.sim import slots
-from kmemexp.workload import stream as ws
+from kmemexp.workload import stream as form
 from kmemexp.workload.traces import importer, kinds, library
 
 TEXT = [
@@ -39,13 +39,14 @@ def path(request, tmp_path):
 
 
 def test_a_trace_as_a_stream(path):
-    kinds, stream = library.load(str(path))
+    trace = library.load(str(path))
+    kinds, stream = trace.kinds, trace.stream
     assert kinds.names == ("kmalloc", "names_cache", "skbuff_head_cache", "vmap")
-    assert kinds.klass.tolist() == [ws.MALLOC, ws.ZONE, ws.MBUF, ws.KVA_WIRED]
+    assert kinds.klass.tolist() == [form.MALLOC, form.ZONE, form.MBUF, form.KVA_WIRED]
     assert kinds.size[1] == 4096
     assert kinds.growth.tolist() == [0, 2, 0, 0]
     assert kinds.limit.tolist() == [0] * 4
-    a, f = ws.OP_ALLOC, ws.OP_FREE
+    a, f = form.OP_ALLOC, form.OP_FREE
     assert stream.op.tolist() == [a, a, a, a, f, f, a, f, f]
     assert stream.kind.tolist() == [0, 1, 2, 3, 0, 1, 0, 3, 2]
     assert stream.slot.tolist() == [0, 1, 2, 3, 0, 1, 1, 3, 2]
@@ -59,9 +60,9 @@ def test_a_trace_as_a_stream(path):
 
 
 def test_describe_agrees_with_load(path):
-    _, stream = library.load(str(path))
+    stream = library.load(str(path)).stream
     told = library.describe(str(path))
-    assert (told["ops"], told["allocs"], told["cpus"]) == (stream.count, 5, 2)
+    assert (told["ops"], told["allocs"], told["cpus"]) == (stream.length, 5, 2)
 
 
 def test_the_last_trace_is_kept_until_the_file_changes(path):
@@ -91,14 +92,15 @@ def test_shipped_traces(name, ops, allocs):
     assert library.names() == ["filetree", "pgbench"]
     told = library.describe(name)
     assert (told["ops"], told["allocs"], told["cpus"]) == (ops, allocs, 2)
-    found, stream = library.load(name)
-    assert stream.count == ops
+    trace = library.load(name)
+    found, stream = trace.kinds, trace.stream
+    assert stream.length == ops
     assert np.all(np.diff(stream.time_ns) >= 0)
     assert stream.time_ns[0] == 0
-    live = np.cumsum(np.where(stream.op == ws.OP_ALLOC, 1, -1))
+    live = np.cumsum(np.where(stream.op == form.OP_ALLOC, 1, -1))
     assert live.max() == stream.slots
     assert stream.slot.max() + 1 == stream.slots
-    assert set(found.klass.tolist()) >= {ws.MALLOC, ws.ZONE, ws.KVA_WIRED}
+    assert set(found.klass.tolist()) >= {form.MALLOC, form.ZONE, form.KVA_WIRED}
 
 
 def test_shipped_traces_are_small():
@@ -115,7 +117,7 @@ def test_names_and_describe_need_no_compiler():
 
 
 def test_roles():
-    assert kinds.role("kmalloc") == kinds.Role(ws.MALLOC)
-    assert kinds.role("task_struct") == kinds.Role(ws.ZONE, 5)
-    assert kinds.role("xfs_inode") == kinds.role("btrfs_inode_cache") == kinds.Role(ws.ZONE, 5)
-    assert kinds.role("lsm_inode_cache") == kinds.role("never heard of") == kinds.Role(ws.MALLOC)
+    assert kinds.role("kmalloc") == kinds.Role(form.MALLOC)
+    assert kinds.role("task_struct") == kinds.Role(form.ZONE, 5)
+    assert kinds.role("xfs_inode") == kinds.role("btrfs_inode_cache") == kinds.Role(form.ZONE, 5)
+    assert kinds.role("lsm_inode_cache") == kinds.role("never heard of") == kinds.Role(form.MALLOC)

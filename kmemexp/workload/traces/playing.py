@@ -1,0 +1,117 @@
+"""What a simulation plays of a trace: kinds, one stream of operations, and the interrupts, all from one reading."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.errors import TraceError
+from kmemexp.sim import slots
+from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
+from kmemexp.workload.traces import interrupts, kinds
+from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.interrupts import CONTEXT_FLAGS, Interrupts
+from kmemexp.workload.traces.placing import assign_slots
+from kmemexp.workload.traces.reading import Reader
+from kmemexp.workload.traces.track import Rows
+
+# By schema.OPS.
+_IS_PLAYED = np.isin(sc.OPS, sc.PLAYED)
+_IS_ALLOC = np.isin(sc.OPS, ("alloc", "kva_alloc"))
+_IS_KVA = np.isin(sc.OPS, [name for name in sc.OPS if name.startswith("kva")])
+_IS_INTERRUPT = np.isin(sc.OPS, ("irq_enter", "irq_exit"))
+
+
+class Played(NamedTuple):
+    """Rows of operations that are played; fields as in track.Rows."""
+
+    time_ns: np.ndarray
+    cpu: np.ndarray
+    context: np.ndarray
+    op: np.ndarray
+    object_id: np.ndarray
+    requested: np.ndarray
+    cache: np.ndarray
+    nowait: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A trace as it is played. The arrays are shared: do not change them."""
+
+    kinds: Kinds
+    stream: Stream
+    interrupts: Interrupts
+    origin_ns: int  # when the stream begins, on the trace's own clock
+
+    @functools.cached_property
+    def handlers(self) -> Handlers:
+        """The interrupts, on the clock of the stream."""
+        return interrupts.handlers(self.interrupts, self.origin_ns)
+
+
+def read(path: Path) -> Recording:
+    """Read a trace, text or imported. Raises TraceError, also where it holds nothing to play."""
+    reader = Reader(path, only=Played._fields)
+    played, entries = [], []
+    for rows in reader.batches():
+        played.append(_select(rows, _IS_PLAYED, Played._fields))
+        entries.append(_select(rows, _IS_INTERRUPT, Interrupts._fields))
+    if not any(len(part[0]) for part in played):
+        raise TraceError(f"{path}: holds no allocation")
+    columns = Played(*map(np.concatenate, zip(*played, strict=True)))
+    table, stream = _kinds_and_stream(columns, reader.names)
+    around = Interrupts(*map(np.concatenate, zip(*entries, strict=True)))
+    return Recording(table, stream, around, int(columns.time_ns[0]))
+
+
+def _select(rows: Rows, wanted: np.ndarray, fields: Sequence[str]) -> list[np.ndarray]:
+    """Some columns of the rows whose operation is wanted."""
+    keep = wanted[rows.op]
+    return [getattr(rows, field)[keep] for field in fields]
+
+
+def _kinds_and_stream(rows: Played, caches: list[str]) -> tuple[Kinds, Stream]:
+    is_alloc = _IS_ALLOC[rows.op]
+    cache = np.where(_IS_KVA[rows.op], len(caches), rows.cache)
+    table, number = _kinds(cache[is_alloc], rows.requested[is_alloc], caches)
+    kind_of = np.full(int(rows.object_id.max()) + 1, -1, np.int16)
+    kind_of[rows.object_id[is_alloc]] = number[cache[is_alloc]]
+    n = len(rows.op)
+    slot = np.empty(n, np.int32)
+    used = assign_slots(is_alloc, rows.object_id, np.empty(len(kind_of), np.int32), np.empty(n, np.int32), slot)
+    return table, Stream(
+        time_ns=np.maximum.accumulate(rows.time_ns - rows.time_ns[0]),
+        op=np.where(is_alloc, OP_ALLOC, OP_FREE).astype(np.uint8),
+        kind=kind_of[rows.object_id],
+        slot=slot,
+        size=np.where(is_alloc, rows.requested, 0).astype(np.int32),
+        cpu=rows.cpu.astype(np.int16),
+        flags=CONTEXT_FLAGS[rows.context] | rows.nowait.astype(np.uint8) * np.uint8(slots.F_NOWAIT),
+        slots=used,
+    )
+
+
+def _kinds(cache: np.ndarray, size: np.ndarray, caches: list[str]) -> tuple[Kinds, np.ndarray]:
+    """Return the kinds, in order of their names, and the kind of each cache number; the number after is KVA."""
+    kva = len(caches)
+    all_names = [*caches, kinds.KVA_NAME]
+    used = sorted(np.unique(cache).tolist(), key=lambda number: (number == kva, all_names[number]))
+    number = np.full(len(all_names), -1, np.int16)
+    number[used] = np.arange(len(used))
+    roles = [kinds.KVA_ROLE if c == kva else kinds.role(all_names[c]) for c in used]
+    order = np.argsort(cache, kind="stable")
+    ends = np.searchsorted(cache[order], used, side="right")
+    starts = np.searchsorted(cache[order], used, side="left")
+    sizes = [size[order[a:b]] for a, b in zip(starts, ends, strict=True)]
+    usual = [s.max() if r.klass == ZONE else np.median(s) for s, r in zip(sizes, roles, strict=True)]
+    return Kinds(
+        names=tuple(all_names[c] for c in used),
+        klass=np.array([r.klass for r in roles], np.int8),
+        size=np.array(usual).astype(np.int32),
+        growth=np.array([r.growth for r in roles], np.int32),
+        limit=np.zeros(len(used), np.int32),
+    ), number
