@@ -58,17 +58,17 @@ class Reader:
     def _note(self, scan: text.Scan, truncated: bool) -> None:
         counts, report = scan.counts, self.report
         self.names = text.cache_names(scan)
-        if counts[text.C_FULL]:
-            raise TraceError(f"{self.path}: line {counts[text.C_LINES]}: more than {text.MAX_NAMES} cache names")
+        if counts[text.SEEN_FULL]:
+            raise TraceError(f"{self.path}: line {counts[text.SEEN_LINES]}: more than {text.MAX_NAMES} cache names")
         report.truncated = truncated
-        report.lines = int(counts[text.C_LINES]) + truncated
-        report.events = int(counts[text.C_ROWS])
-        report.other_events = int(counts[text.C_OTHER])
-        report.bad_lines = int(counts[text.C_BAD]) + truncated
+        report.lines = int(counts[text.SEEN_LINES]) + truncated
+        report.events = int(counts[text.SEEN_ROWS])
+        report.other_events = int(counts[text.SEEN_OTHER])
+        report.bad_lines = int(counts[text.SEEN_BAD]) + truncated
         report.first_bad_lines = [int(i) for i in scan.bad if i]
         if truncated and len(report.first_bad_lines) < text.KEPT:
             report.first_bad_lines.append(report.lines)
-        report.lost_markers, report.lost_events = int(counts[text.C_GAPS]), int(counts[text.C_LOST])
+        report.lost_markers, report.lost_events = int(counts[text.SEEN_GAPS]), int(counts[text.SEEN_LOST])
         report.first_lost_lines = [int(i) for i in scan.gaps if i]
 
     def _from_parquet(self) -> Iterator[Rows]:

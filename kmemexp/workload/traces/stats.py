@@ -24,7 +24,7 @@ def stats(path: Path, progress: Progress | None = None) -> dict[str, Any]:
     """
     reader = Reader(path, progress)
     total = tally.nothing()
-    objects, areas = live.table(tally.O_FIELDS), live.table(tally.O_FIELDS)
+    objects, areas = live.table(tally.OBJECT_FIELDS), live.table(tally.OBJECT_FIELDS)
     for rows in reader.batches():
         objects, areas = live.with_room(objects, len(rows.op)), live.with_room(areas, len(rows.op))
         total = tally.with_caches(total, len(reader.names))
@@ -35,12 +35,14 @@ def stats(path: Path, progress: Progress | None = None) -> dict[str, Any]:
 def _figures(total: Tally, names: list[str], report: Report) -> dict[str, Any]:
     ops = {name: int(total.ops[i].sum()) for i, name in enumerate(sc.OPS)}
     events = {name: int(n) for name, n in zip(sc.EVENT_NAMES, total.events, strict=True) if n}
-    caches = [_cache(name, row) for name, row in zip(names, total.caches.tolist(), strict=False) if row[tally.K_ALLOCS]]
+    caches = [
+        _cache(name, row) for name, row in zip(names, total.caches.tolist(), strict=False) if row[tally.CACHE_ALLOCS]
+    ]
     return {
         "events": sum(events.values()),
         "events_by_name": events,
         "cpus": int(total.cpus.sum()),
-        "span_us": int(total.sums[tally.S_LAST] - total.sums[tally.S_FIRST]) // 1000,
+        "span_us": int(total.sums[tally.SUM_LAST] - total.sums[tally.SUM_FIRST]) // 1000,
         "allocs": ops["alloc"] + ops["zero_alloc"],
         "frees": ops["free"],
         "lost_frees": ops["lost_free"],
@@ -48,35 +50,41 @@ def _figures(total: Tally, names: list[str], report: Report) -> dict[str, Any]:
         "null": ops["null_free"] + ops["null_alloc"],
         "null_allocs": ops["null_alloc"],
         "zero_allocs": ops["zero_alloc"],
-        "nowait": int(total.sums[tally.S_NOWAIT]),
+        "nowait": int(total.sums[tally.SUM_NOWAIT]),
         "context": _contexts(total.ops),
         "caches": sum(c["cache"] != sc.KMALLOC for c in caches),
         **{f"bytes_{m}": int(total.total[tally.MEASURES.index(m)]) for m in ("req", "alloc")},
         **{f"{m}_alloc": int(total.total[tally.MEASURES.index(m)]) for m in ("pow2", "uma", "dfly")},
         "live_at_end": _measures(total.live),
         "peak": _measures(total.peak),
-        "buckets_pages_end": int(total.sums[tally.S_PAGES]),
-        "buckets_pages_peak": int(total.sums[tally.S_PAGES_PEAK]),
-        "internal_frag_ratio": _loss(total.total[tally.M_REQ], total.total[tally.M_ALLOC]),
-        "ping_pong": int(total.sums[tally.S_PINGPONG]),
-        "vmap": {
-            "allocs": ops["kva_alloc"],
-            "frees": ops["kva_free"],
-            "unmatched_frees": ops["kva_unmatched_free"],
-            "bytes": int(total.sums[tally.S_KVA_BYTES]),
-            "cur": int(total.sums[tally.S_KVA_LIVE]),
-            "peak": int(total.sums[tally.S_KVA_PEAK]),
-        },
-        "kva": {
-            "failed": ops["kva_failed"],
-            "lost_frees": ops["kva_lost_free"],
-            "mean_lifetime_ns": int(total.sums[tally.S_KVA_LIFETIME]) // max(ops["kva_free"], 1),
-        },
+        "buckets_pages_end": int(total.sums[tally.SUM_PAGES]),
+        "buckets_pages_peak": int(total.sums[tally.SUM_PAGES_PEAK]),
+        "internal_frag_ratio": _loss(total.total[tally.MEASURE_REQ], total.total[tally.MEASURE_ALLOC]),
+        "ping_pong": int(total.sums[tally.SUM_PINGPONG]),
+        **_kva(total, ops),
         "per_cache": sorted(caches, key=lambda c: -c["bytes_alloc"]),
         "sizes": {f"{1 << i}": int(n) for i, n in enumerate(total.sizes) if n},
         "lifetimes": _lifetimes(total.lifetimes),
         "interrupts": _interrupts(total),
         "report": asdict(report),
+    }
+
+
+def _kva(total: Tally, ops: dict[str, int]) -> dict[str, dict[str, int]]:
+    return {
+        "vmap": {
+            "allocs": ops["kva_alloc"],
+            "frees": ops["kva_free"],
+            "unmatched_frees": ops["kva_unmatched_free"],
+            "bytes": int(total.sums[tally.SUM_KVA_BYTES]),
+            "cur": int(total.sums[tally.SUM_KVA_LIVE]),
+            "peak": int(total.sums[tally.SUM_KVA_PEAK]),
+        },
+        "kva": {
+            "failed": ops["kva_failed"],
+            "lost_frees": ops["kva_lost_free"],
+            "mean_lifetime_ns": int(total.sums[tally.SUM_KVA_LIFETIME]) // max(ops["kva_free"], 1),
+        },
     }
 
 

@@ -10,26 +10,26 @@ from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.live import Table
 from kmemexp.workload.traces.track import Rows
 
-# Live and peak are kept of these five: objects, and bytes requested and as each allocator would round them.
+# Total, live and peak are kept of these: objects, and bytes requested and as each allocator would round them.
 MEASURES = ("n", "req", "alloc", "pow2", "uma", "dfly")
-M_COUNT, M_REQ, M_ALLOC, M_POW2, M_UMA, M_DFLY = range(6)
+MEASURE_COUNT, MEASURE_REQ, MEASURE_ALLOC, MEASURE_POW2, MEASURE_UMA, MEASURE_DFLY = range(6)
 
 # Columns of Tally.caches.
 CACHE_FIELDS = (
     "allocs", "frees", "lost_frees", "bytes_req", "bytes_alloc", "live", "live_bytes", "peak_live", "ping_pong",
     "nowait", "lifetime_ns", "largest_req",
 )  # fmt: skip
-(K_ALLOCS, K_FREES, K_LOST, K_REQ, K_ALLOC, K_LIVE, K_LIVE_BYTES, K_PEAK, K_PINGPONG, K_NOWAIT, K_LIFETIME,
- K_LARGEST) = range(len(CACHE_FIELDS))  # fmt: skip
+(CACHE_ALLOCS, CACHE_FREES, CACHE_LOST, CACHE_REQ, CACHE_ALLOC, CACHE_LIVE, CACHE_LIVE_BYTES, CACHE_PEAK,
+ CACHE_PINGPONG, CACHE_NOWAIT, CACHE_LIFETIME, CACHE_LARGEST) = range(len(CACHE_FIELDS))  # fmt: skip
 
 # Scalars in Tally.sums.
-S_FIRST, S_LAST, S_NOWAIT, S_PINGPONG, S_PAGES, S_PAGES_PEAK, S_FAILED_BYTES = range(7)
-S_KVA_BYTES, S_KVA_LIVE, S_KVA_PEAK, S_KVA_LIFETIME = range(7, 11)
+SUM_FIRST, SUM_LAST, SUM_NOWAIT, SUM_PINGPONG, SUM_PAGES, SUM_PAGES_PEAK, SUM_FAILED_BYTES = range(7)
+SUM_KVA_BYTES, SUM_KVA_LIVE, SUM_KVA_PEAK, SUM_KVA_LIFETIME = range(7, 11)
 SUMS = 11
 
 # Fields of a live object in Tally.objects.
-O_REQ, O_ALLOC, O_CACHE, O_TIME, O_CPU = range(5)
-O_FIELDS = 5
+OBJECT_REQ, OBJECT_ALLOC, OBJECT_CACHE, OBJECT_TIME, OBJECT_CPU = range(5)
+OBJECT_FIELDS = 5
 
 BUCKETS = 20
 VECTORS = 1024  # interrupts are counted by number; higher ones count as the last
@@ -43,9 +43,9 @@ class Tally(NamedTuple):
     sums: np.ndarray  # int64[SUMS]
     ops: np.ndarray  # int64[ops, contexts]
     events: np.ndarray  # int64[events]
-    total: np.ndarray  # int64[6], bytes of all allocations by MEASURES
-    live: np.ndarray  # int64[6]
-    peak: np.ndarray  # int64[6]
+    total: np.ndarray  # int64[len(MEASURES)], of all allocations
+    live: np.ndarray  # int64[len(MEASURES)]
+    peak: np.ndarray  # int64[len(MEASURES)]
     caches: np.ndarray  # int64[caches, len(CACHE_FIELDS)]
     lifetimes: np.ndarray  # int64[LOGS], freed objects by log2 of their lifetime in ns
     sizes: np.ndarray  # int64[BUCKETS], allocations by 4.4BSD bucket index
@@ -75,7 +75,7 @@ def nothing() -> Tally:
         entered=np.full((MAX_CPUS, events), -1),
         cpus=np.zeros(MAX_CPUS, np.bool_),
     )
-    tally.sums[S_FIRST] = tally.sums[S_LAST] = -1
+    tally.sums[SUM_FIRST] = tally.sums[SUM_LAST] = -1
     return tally
 
 
@@ -91,13 +91,13 @@ def with_caches(tally: Tally, count: int) -> Tally:
 
 @entry
 def count(rows: Rows, tally: Tally, objects: Table, areas: Table) -> None:
-    """Add rows (track.Rows) to a tally; `objects` and `areas` (live.Table of O_FIELDS) hold what is live."""
-    if tally.sums[S_FIRST] < 0 and len(rows.op) > 0:
-        tally.sums[S_FIRST] = tally.sums[S_LAST] = rows.time_ns[0]
+    """Add rows (track.Rows) to a tally; `objects` and `areas` (live.Table of OBJECT_FIELDS) hold what is live."""
+    if tally.sums[SUM_FIRST] < 0 and len(rows.op) > 0:
+        tally.sums[SUM_FIRST] = tally.sums[SUM_LAST] = rows.time_ns[0]
     for i in range(len(rows.op)):
         op = rows.op[i]
         tally.cpus[rows.cpu[i]] = True
-        tally.sums[S_LAST] = rows.time_ns[i]
+        tally.sums[SUM_LAST] = rows.time_ns[i]
         tally.ops[op, rows.context[i]] += 1
         if rows.event[i] >= 0:
             tally.events[rows.event[i]] += 1
@@ -106,16 +106,16 @@ def count(rows: Rows, tally: Tally, objects: Table, areas: Table) -> None:
         elif op in (sc.FREE, sc.LOST_FREE):
             _free(rows, i, tally, objects)
         elif op == sc.NULL_ALLOC:
-            tally.sums[S_FAILED_BYTES] += rows.requested[i]
+            tally.sums[SUM_FAILED_BYTES] += rows.requested[i]
         elif op == sc.KVA_ALLOC:
             _enter(rows, i, areas)
-            tally.sums[S_KVA_BYTES] += rows.requested[i]
-            tally.sums[S_KVA_LIVE] += rows.requested[i]
-            tally.sums[S_KVA_PEAK] = max(tally.sums[S_KVA_PEAK], tally.sums[S_KVA_LIVE])
+            tally.sums[SUM_KVA_BYTES] += rows.requested[i]
+            tally.sums[SUM_KVA_LIVE] += rows.requested[i]
+            tally.sums[SUM_KVA_PEAK] = max(tally.sums[SUM_KVA_PEAK], tally.sums[SUM_KVA_LIVE])
         elif op in (sc.KVA_FREE, sc.KVA_LOST_FREE):
             at = live.place(areas, (rows.object_id[i] + 1) << 3)
-            tally.sums[S_KVA_LIVE] -= areas.item[at, O_REQ]
-            tally.sums[S_KVA_LIFETIME] += (rows.time_ns[i] - areas.item[at, O_TIME]) * (op == sc.KVA_FREE)
+            tally.sums[SUM_KVA_LIVE] -= areas.item[at, OBJECT_REQ]
+            tally.sums[SUM_KVA_LIFETIME] += (rows.time_ns[i] - areas.item[at, OBJECT_TIME]) * (op == sc.KVA_FREE)
             live.remove(areas, at)
         elif op in (sc.IRQ_ENTER, sc.IRQ_EXIT):
             _interrupt(rows, i, tally)
@@ -126,26 +126,26 @@ def _alloc(rows: Rows, i: int, tally: Tally, objects: Table) -> None:
     """Count an allocation; one of no bytes (ZERO_ALLOC) counts but is never live."""
     size = rows.requested[i]
     cache = rows.cache[i]
-    tally.total[M_COUNT] += 1
-    tally.total[M_REQ] += size
-    tally.total[M_ALLOC] += rows.allocated[i]
-    tally.total[M_POW2] += rounding.buckets(size)
-    tally.total[M_UMA] += rounding.uma(size)
-    tally.total[M_DFLY] += rounding.slab(size)
-    tally.sums[S_NOWAIT] += rows.nowait[i]
+    tally.total[MEASURE_COUNT] += 1
+    tally.total[MEASURE_REQ] += size
+    tally.total[MEASURE_ALLOC] += rows.allocated[i]
+    tally.total[MEASURE_POW2] += rounding.buckets(size)
+    tally.total[MEASURE_UMA] += rounding.uma(size)
+    tally.total[MEASURE_DFLY] += rounding.slab(size)
+    tally.sums[SUM_NOWAIT] += rows.nowait[i]
     k = tally.caches[cache]
-    k[K_ALLOCS] += 1
-    k[K_REQ] += size
-    k[K_ALLOC] += rows.allocated[i]
-    k[K_NOWAIT] += rows.nowait[i]
-    k[K_LARGEST] = max(k[K_LARGEST], size)
+    k[CACHE_ALLOCS] += 1
+    k[CACHE_REQ] += size
+    k[CACHE_ALLOC] += rows.allocated[i]
+    k[CACHE_NOWAIT] += rows.nowait[i]
+    k[CACHE_LARGEST] = max(k[CACHE_LARGEST], size)
     tally.sizes[_bucket(size)] += 1
     if rows.op[i] == sc.ALLOC:
         _enter(rows, i, objects)
         _live(size, rows.allocated[i], 1, tally)
-        k[K_LIVE] += 1
-        k[K_LIVE_BYTES] += size
-        k[K_PEAK] = max(k[K_PEAK], k[K_LIVE])
+        k[CACHE_LIVE] += 1
+        k[CACHE_LIVE_BYTES] += size
+        k[CACHE_PEAK] = max(k[CACHE_PEAK], k[CACHE_LIVE])
         _bucket_alloc(size, tally)
 
 
@@ -154,21 +154,21 @@ def _free(rows: Rows, i: int, tally: Tally, objects: Table) -> None:
     """Count a free, seen or lost; only one that was seen tells a lifetime and a CPU."""
     at = live.place(objects, (rows.object_id[i] + 1) << 3)
     item = objects.item[at]
-    size = item[O_REQ]
-    k = tally.caches[item[O_CACHE]]
+    size = item[OBJECT_REQ]
+    k = tally.caches[item[OBJECT_CACHE]]
     if rows.op[i] == sc.FREE:
-        lifetime = rows.time_ns[i] - item[O_TIME]
+        lifetime = rows.time_ns[i] - item[OBJECT_TIME]
         tally.lifetimes[_log2(lifetime)] += 1
-        k[K_FREES] += 1
-        k[K_LIFETIME] += lifetime
-        if item[O_CPU] != rows.cpu[i]:
-            k[K_PINGPONG] += 1
-            tally.sums[S_PINGPONG] += 1
+        k[CACHE_FREES] += 1
+        k[CACHE_LIFETIME] += lifetime
+        if item[OBJECT_CPU] != rows.cpu[i]:
+            k[CACHE_PINGPONG] += 1
+            tally.sums[SUM_PINGPONG] += 1
     else:
-        k[K_LOST] += 1
-    k[K_LIVE] -= 1
-    k[K_LIVE_BYTES] -= size
-    _live(size, item[O_ALLOC], -1, tally)
+        k[CACHE_LOST] += 1
+    k[CACHE_LIVE] -= 1
+    k[CACHE_LIVE_BYTES] -= size
+    _live(size, item[OBJECT_ALLOC], -1, tally)
     _bucket_free(size, tally)
     live.remove(objects, at)
 
@@ -180,22 +180,22 @@ def _enter(rows: Rows, i: int, table: Table) -> None:
     at = live.place(table, key)
     live.put(table, at, key)
     item = table.item[at]
-    item[O_REQ] = rows.requested[i]
-    item[O_ALLOC] = rows.allocated[i]
-    item[O_CACHE] = rows.cache[i]
-    item[O_TIME] = rows.time_ns[i]
-    item[O_CPU] = rows.cpu[i]
+    item[OBJECT_REQ] = rows.requested[i]
+    item[OBJECT_ALLOC] = rows.allocated[i]
+    item[OBJECT_CACHE] = rows.cache[i]
+    item[OBJECT_TIME] = rows.time_ns[i]
+    item[OBJECT_CPU] = rows.cpu[i]
 
 
 @kernel
 def _live(size: int, allocated: int, sign: int, tally: Tally) -> None:
     """Add an object to what is live, or take it away."""
-    tally.live[M_COUNT] += sign
-    tally.live[M_REQ] += sign * size
-    tally.live[M_ALLOC] += sign * allocated
-    tally.live[M_POW2] += sign * rounding.buckets(size)
-    tally.live[M_UMA] += sign * rounding.uma(size)
-    tally.live[M_DFLY] += sign * rounding.slab(size)
+    tally.live[MEASURE_COUNT] += sign
+    tally.live[MEASURE_REQ] += sign * size
+    tally.live[MEASURE_ALLOC] += sign * allocated
+    tally.live[MEASURE_POW2] += sign * rounding.buckets(size)
+    tally.live[MEASURE_UMA] += sign * rounding.uma(size)
+    tally.live[MEASURE_DFLY] += sign * rounding.slab(size)
     if sign > 0:
         for m in range(len(tally.live)):
             tally.peak[m] = max(tally.peak[m], tally.live[m])
@@ -214,21 +214,21 @@ def _bucket(size: int) -> int:
 def _bucket_alloc(size: int, tally: Tally) -> None:
     """Pages of 4.4BSD buckets that never give a small page back: an empty bucket takes a page (8 KiB: two)."""
     if size > rounding.BUCKET_LIMIT:
-        tally.sums[S_PAGES] += rounding.pages(size) // rounding.PAGE
+        tally.sums[SUM_PAGES] += rounding.pages(size) // rounding.PAGE
     else:
         index = _bucket(size)
         if tally.bucket_free[index] == 0:
-            tally.sums[S_PAGES] += max(1, (1 << index) // rounding.PAGE)
+            tally.sums[SUM_PAGES] += max(1, (1 << index) // rounding.PAGE)
             tally.bucket_free[index] = max(1, rounding.PAGE >> index)
         tally.bucket_free[index] -= 1
-    tally.sums[S_PAGES_PEAK] = max(tally.sums[S_PAGES_PEAK], tally.sums[S_PAGES])
+    tally.sums[SUM_PAGES_PEAK] = max(tally.sums[SUM_PAGES_PEAK], tally.sums[SUM_PAGES])
 
 
 @kernel
 def _bucket_free(size: int, tally: Tally) -> None:
     """Put a small chunk back on its bucket's list; larger ones give their pages back."""
     if size > rounding.BUCKET_LIMIT:
-        tally.sums[S_PAGES] -= rounding.pages(size) // rounding.PAGE
+        tally.sums[SUM_PAGES] -= rounding.pages(size) // rounding.PAGE
     else:
         tally.bucket_free[_bucket(size)] += 1
 

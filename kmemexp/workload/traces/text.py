@@ -19,17 +19,17 @@ NAME_BYTES = 64
 KEPT = 8  # line numbers kept of each kind of damage
 
 # Indices into Scan.counts.
-C_LINES = 0
-C_ROWS = 1  # lines of our events
-C_OTHER = 2  # lines of other tracepoints
-C_REMARK = 3  # comments, headers, blank lines, stack traces
-C_BAD = 4  # lines that could not be read
-C_GAPS = 5  # lost-events markers
-C_LOST = 6  # events lost by these, as far as they say a number
-C_WIDTH = 7  # digits of an unprefixed pointer in this trace
-C_NAMES = 8  # cache names seen
-C_FULL = 9  # 1: more than MAX_NAMES
-C_COUNT = 10
+SEEN_LINES = 0
+SEEN_ROWS = 1  # lines of our events
+SEEN_OTHER = 2  # lines of other tracepoints
+SEEN_REMARK = 3  # comments, headers, blank lines, stack traces
+SEEN_BAD = 4  # lines that could not be read
+SEEN_GAPS = 5  # lost-events markers
+SEEN_LOST = 6  # events lost by these, as far as they say a number
+SEEN_WIDTH = 7  # digits of an unprefixed pointer in this trace
+SEEN_NAMES = 8  # cache names seen
+SEEN_FULL = 9  # 1: more than MAX_NAMES
+SEEN = 10  # how many there are
 
 # Keys of the fields that are read, by number; `va_start:` is how alloc_vmap_area prints it.
 KEYS = ("ptr", "name", "bytes_req", "bytes_alloc", "gfp_flags", "va_start", "size", "failed", "irq", "vec", "vector")
@@ -67,7 +67,7 @@ class Lines(NamedTuple):
 class Scan(NamedTuple):
     """What is carried from block to block."""
 
-    counts: np.ndarray  # int64[C_COUNT]
+    counts: np.ndarray  # int64[SEEN]
     bad: np.ndarray  # int64[KEPT], first line numbers that could not be read
     gaps: np.ndarray  # int64[KEPT], first line numbers of lost-events markers
     hard: np.ndarray  # int32[MAX_CPUS], hard interrupts entered and not left
@@ -80,7 +80,7 @@ class Scan(NamedTuple):
 def scanner() -> Scan:
     """State for a new file; the cache names of schema.KMALLOC and schema.UNNAMED are entered."""
     st = Scan(
-        np.zeros(C_COUNT, np.int64),
+        np.zeros(SEEN, np.int64),
         np.zeros(KEPT, np.int64),
         np.zeros(KEPT, np.int64),
         np.zeros(MAX_CPUS, np.int32),
@@ -92,13 +92,13 @@ def scanner() -> Scan:
     for number, name in enumerate((sc.KMALLOC, sc.UNNAMED)):
         st.names[number, : len(name)] = np.frombuffer(name.encode(), np.uint8)
         st.lengths[number] = len(name)
-    st.counts[C_NAMES] = 2
+    st.counts[SEEN_NAMES] = 2
     return st
 
 
 def cache_names(st: Scan) -> list[str]:
     """Cache names seen so far, by number."""
-    known = range(st.counts[C_NAMES])
+    known = range(st.counts[SEEN_NAMES])
     return [bytes(st.names[i, : st.lengths[i]]).decode("utf-8", "backslashreplace") for i in known]
 
 
@@ -117,13 +117,13 @@ def scan(text: Text, end: int, lines: Lines, st: Scan) -> int:
         stop = at
         while text[stop] != tk.NEWLINE:
             stop += 1
-        st.counts[C_LINES] += 1
+        st.counts[SEEN_LINES] += 1
         last = stop
         while last > at and text[last - 1] <= tk.SPACE:
             last -= 1
         rows += _line(text, at, last, lines, rows, st)
         at = stop + 1
-    st.counts[C_ROWS] += rows
+    st.counts[SEEN_ROWS] += rows
     return rows
 
 
@@ -132,7 +132,7 @@ def _line(text: Text, at: int, end: int, lines: Lines, row: int, st: Scan) -> in
     """Read one line into row `row`. Returns 1 if it holds one of our events."""
     start = tk.skip(text, at, end)
     if start == end or text[start] == tk.HASH or _marked(text, start, end, CPUS):
-        st.counts[C_REMARK] += 1
+        st.counts[SEEN_REMARK] += 1
         return 0
     cpu, context, time_ns, at_event = _head(text, start, end)
     if at_event < 0:
@@ -148,7 +148,7 @@ def _line(text: Text, at: int, end: int, lines: Lines, row: int, st: Scan) -> in
             return _gap(text, stop, end, cpu, st)
         if text[stop - 1] != tk.COLON:
             return _bad(st)
-        st.counts[C_OTHER] += 1
+        st.counts[SEEN_OTHER] += 1
         return 0
     if text[stop - 1] != tk.COLON or not _fields(text, stop, end, event, lines, row, st):
         return _bad(st)
@@ -259,36 +259,42 @@ def _pointer(text: Text, at: int, end: int, st: Scan) -> tuple[int, int]:
         return 0, -1
     if stop - at < 2 or text[at + 1] != tk.X:
         # The kernel prints unprefixed pointers in their full width: a shorter one at the end of a line was cut off.
-        if st.counts[C_WIDTH] == 0:
-            st.counts[C_WIDTH] = stop - at
-        elif stop - at < st.counts[C_WIDTH] and st.counts[C_WIDTH] in (8, 16):
+        if st.counts[SEEN_WIDTH] == 0:
+            st.counts[SEEN_WIDTH] = stop - at
+        elif stop - at < st.counts[SEEN_WIDTH] and st.counts[SEEN_WIDTH] in (8, 16):
             return 0, -1
     return value, stop
+
+
+@kernel
+def _hash(text: Text, at: int, end: int) -> int:
+    """FNV-1a of text[at:end], 32 bits."""
+    hashed = 2166136261
+    for i in range(at, end):
+        hashed = ((text[i] ^ np.int64(hashed)) * 16777619) & 0xFFFFFFFF
+    return hashed
 
 
 @kernel
 def _cache(text: Text, at: int, end: int, st: Scan) -> int:
     """Look a cache name up, entering it when new. Returns its number."""
     end = min(end, at + NAME_BYTES)
-    hashed = 2166136261  # FNV-1a, 32 bits
-    for i in range(at, end):
-        hashed = ((text[i] ^ np.int64(hashed)) * 16777619) & 0xFFFFFFFF
     mask = len(st.name_table) - 1
-    place = hashed & mask
+    place = _hash(text, at, end) & mask
     while st.name_table[place] > 0:
         known: int = st.name_table[place] - 1
         if st.lengths[known] == end - at and tk.same(text, at, end, st.names[known]):
             return known
         place = (place + 1) & mask
-    new: int = st.counts[C_NAMES]
+    new: int = st.counts[SEEN_NAMES]
     if new == MAX_NAMES:
-        st.counts[C_FULL] = 1
+        st.counts[SEEN_FULL] = 1
         return 1
     st.name_table[place] = new + 1
     st.lengths[new] = end - at
     for i in range(at, end):
         st.names[new, i - at] = text[i]
-    st.counts[C_NAMES] = new + 1
+    st.counts[SEEN_NAMES] = new + 1
     return new
 
 
@@ -302,7 +308,7 @@ def _odd_line(text: Text, at: int, start: int, end: int, st: Scan) -> int:
     stack = text[start] == tk.EQUALS or (text[at] == tk.TAB and tk.digit(text[start]) >= 0)
     if not stack:
         return _bad(st)
-    st.counts[C_REMARK] += 1
+    st.counts[SEEN_REMARK] += 1
     return 0
 
 
@@ -311,10 +317,10 @@ def _gap(text: Text, at: int, end: int, cpu: int, st: Scan) -> int:
     """Count a lost-events marker; the number lost is the first one from `at`. What the CPU was in is not known now."""
     while at < end and not tk.is_digit(text[at]):
         at += 1
-    if st.counts[C_GAPS] < KEPT:
-        st.gaps[st.counts[C_GAPS]] = st.counts[C_LINES]
-    st.counts[C_GAPS] += 1
-    st.counts[C_LOST] += tk.decimal(text, at, end)[0]
+    if st.counts[SEEN_GAPS] < KEPT:
+        st.gaps[st.counts[SEEN_GAPS]] = st.counts[SEEN_LINES]
+    st.counts[SEEN_GAPS] += 1
+    st.counts[SEEN_LOST] += tk.decimal(text, at, end)[0]
     st.hard[cpu] = st.soft[cpu] = 0
     return 0
 
@@ -322,9 +328,9 @@ def _gap(text: Text, at: int, end: int, cpu: int, st: Scan) -> int:
 @kernel
 def _bad(st: Scan) -> int:
     """Count a line that cannot be read."""
-    if st.counts[C_BAD] < KEPT:
-        st.bad[st.counts[C_BAD]] = st.counts[C_LINES]
-    st.counts[C_BAD] += 1
+    if st.counts[SEEN_BAD] < KEPT:
+        st.bad[st.counts[SEEN_BAD]] = st.counts[SEEN_LINES]
+    st.counts[SEEN_BAD] += 1
     return 0
 
 
