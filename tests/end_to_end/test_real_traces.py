@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,17 +37,18 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
     return replayed.run(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
-def expected(folder: Path, name: str) -> dict:
-    return json.loads((folder / f"{name}.expected.json").read_text())
+def figures(folder: Path, name: str, allocator: str) -> tuple[dict[str, float], compose.Machine, dict[str, Any]]:
+    """Metrics of a trace served by one allocator, the machine at its end, and what was counted in the trace."""
+    result, machine = play(folder / f"{name}.txt.zst", allocator)
+    value = dict(zip(INDEX, result.metrics.tolist(), strict=True))
+    assert value["alloc_failures_count"] == 0
+    return value, machine, json.loads((folder / f"{name}.expected.json").read_text())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRACES)
 def test_buckets_hold_exactly_the_pages_and_bytes_that_were_counted(shared_traces: Path, name: str) -> None:
-    want = expected(shared_traces, name)
-    result, machine = play(shared_traces / f"{name}.txt.zst", "buckets")
-    value = dict(zip(INDEX, result.metrics.tolist(), strict=True))
-    assert value["alloc_failures_count"] == 0
+    value, machine, want = figures(shared_traces, name, "buckets")
     assert value["held_end_bytes"] == want["buckets_pages_end"] * 4096
     assert value["held_peak_bytes"] == want["buckets_pages_peak"] * 4096
     assert value["granted_total_bytes"] == want["pow2_alloc"]
@@ -60,9 +62,6 @@ def test_buckets_hold_exactly_the_pages_and_bytes_that_were_counted(shared_trace
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRACES)
 def test_dragonfly_slab_grants_exactly_the_bytes_that_were_counted(shared_traces: Path, name: str) -> None:
-    want = expected(shared_traces, name)
-    result, machine = play(shared_traces / f"{name}.txt.zst", "dfly_slab")
-    value = dict(zip(INDEX, result.metrics.tolist(), strict=True))
-    assert value["alloc_failures_count"] == 0
+    value, machine, want = figures(shared_traces, name, "dfly_slab")
     assert value["granted_total_bytes"] == want["dfly_alloc"]
     assert machine.world.counters[probes.A_GRANTED] == want["live_at_end"]["dfly"]

@@ -5,20 +5,9 @@ Written from the description of the real code, not from the kernels, so that the
 
 from types import ModuleType, SimpleNamespace
 
+from naive_space import BumpMap
+
 PAGE = 4096
-
-
-class BumpMap:
-    """Fresh pages in ascending order up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self.next, self.limit = 0, limit
-
-    def take(self, nbytes: int) -> int | None:
-        if self.next + nbytes > self.limit:
-            return None
-        self.next += nbytes
-        return self.next - nbytes
 
 
 class NaiveMalloc:

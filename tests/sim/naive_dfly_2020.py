@@ -2,34 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from naive_space import UpwardMap
+
 PAGE = 4096
 HEADER = 112
 STEPS = ((128, 8), (256, 16), (512, 32), (1024, 64), (2048, 128), (4096, 256), (8192, 512), (16384, 1024))
-
-
-class UpwardMap:
-    """A map that counts upwards from `next` to `limit`; `log` lists what was asked of it."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.next = limit, 0
-        self.held: dict[int, int] = {}
-        self.log: list[tuple[str, int, int]] = []
-
-    def take(self, size: int, align: int) -> int:
-        base = -(-self.next // align) * align
-        if base + size > self.limit:
-            return -1
-        self.next = base + size
-        self.held[base] = size
-        self.log.append(("alloc", base, size))
-        return base
-
-    def give(self, base: int) -> None:
-        self.log.append(("free", base, self.held.pop(base)))
-
-    def top(self) -> int:
-        """End of the highest range that is held."""
-        return max((base + size for base, size in self.held.items()), default=0)
 
 
 def step_of(nbytes: int) -> int:

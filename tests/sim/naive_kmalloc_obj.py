@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from naive_dfly_2020 import UpwardMap
+from naive_space import UpwardMap
 
 SLAB = 128 << 10
 

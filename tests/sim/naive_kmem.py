@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from naive_space import UpwardMap
+
 PAGE = 4096
 SMALL = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512]
 SMALL += [640, 768, 896, 1152, 1344, 1600, 2048, 2688, 4096]
@@ -113,12 +115,12 @@ class Cache:
 
 
 class NaiveKmem:
-    """The allocator over a map that counts upwards from `next` to `limit`."""
+    """The allocator over a map that counts upwards."""
 
     def __init__(self, sizes: list[int], cpus: int, *, movable: int = 0, limit: int = 1 << 30, **p: int) -> None:
         magazines = bool(p.get("magazines", 1))
         make = lambda size, align, raw=False: Cache(size, align, cpus, raw=raw, magazines=magazines)  # noqa: E731
-        self.cpus, self.p, self.limit = cpus, p, limit
+        self.cpus, self.p = cpus, p
         self.magazines = [make(8 * (rounds + 1), align, True) for rounds, align, *_ in MAGTYPES]
         self.headers, self.bufctls, self.moves = make(72, 8, True), make(24, 8, True), make(56, 8, True)
         big = [size for below, size in pairwise([4096, *BIG]) if below < p.get("max_cached", 131072)]
@@ -131,11 +133,10 @@ class NaiveKmem:
             cache.movable = cache.chunk * 2 <= cache.size
         self.owner: dict[int, int] = {}  # object by buffer
         self.oversize: dict[int, int] = {}
-        self.mapped: dict[int, int] = {}
-        self.map_log: list[tuple[str, int, int]] = []
+        self.map = UpwardMap(limit)
         self.moved: list[tuple[int, int, int]] = []
         self.may_move: Callable[[int], bool] = lambda obj: True
-        self.next = self.wait = self.done = self.later = self.unknown = 0
+        self.wait = self.done = self.later = self.unknown = 0
 
     # What others call.
 
@@ -143,7 +144,7 @@ class NaiveKmem:
         """Allocate; returns address and granted bytes, (-1, 0) without memory."""
         if item < 0 and nbytes > max(self.sized):
             nbytes = -(-nbytes // PAGE) * PAGE
-            base = self._map(nbytes)
+            base = self.map.take(nbytes, PAGE)
             if base < 0:
                 return -1, 0
             self.oversize[base] = nbytes
@@ -158,7 +159,7 @@ class NaiveKmem:
     def mfree(self, buf: int, cpu: int) -> None:
         if buf in self.oversize:
             del self.oversize[buf]
-            self._unmap(buf)
+            self.map.give(buf)
             return
         del self.owner[buf]
         self.free(self._cache_of(buf), buf, cpu)
@@ -182,10 +183,6 @@ class NaiveKmem:
             if cache.movable and len(cache.partial()) > 1:
                 self._move_buffers(cache, cpu, desperate=True)
         self.wait = self.p.get("reap_wait", 1)
-
-    def top(self) -> int:
-        """End of the highest range that is mapped."""
-        return max((base + size for base, size in self.mapped.items()), default=0)
 
     # Magazines.
 
@@ -257,7 +254,7 @@ class NaiveKmem:
         cache.colour += cache.align
         if cache.colour > cache.maxcolour:
             cache.colour = 0
-        base = self._map(cache.size)
+        base = self.map.take(cache.size, PAGE)
         if base < 0:
             return None
         first = base + cache.colour
@@ -269,7 +266,7 @@ class NaiveKmem:
         else:
             slab.header = self.alloc(self.headers, cpu)
             if slab.header < 0:
-                self._unmap(base)
+                self.map.give(base)
                 return None
             for buf in buffers:
                 bufctl = self.alloc(self.bufctls, cpu)
@@ -298,7 +295,7 @@ class NaiveKmem:
             while slab.free:
                 self.free(self.bufctls, slab.bufctls.pop(slab.free.pop()), cpu)
             self.free(self.headers, slab.header, cpu)
-        self._unmap(slab.base)
+        self.map.give(slab.base)
 
     # Upkeep.
 
@@ -452,15 +449,3 @@ class NaiveKmem:
 
     def _cache_of(self, buf: int) -> Cache:
         return next(c for c in self.caches for s in c.slabs if s.base <= buf < s.base + c.size)
-
-    def _map(self, nbytes: int) -> int:
-        base = -(-self.next // PAGE) * PAGE
-        if base + nbytes > self.limit:
-            return -1
-        self.next = base + nbytes
-        self.mapped[base] = nbytes
-        self.map_log.append(("alloc", base, nbytes))
-        return base
-
-    def _unmap(self, base: int) -> None:
-        self.map_log.append(("free", base, self.mapped.pop(base)))

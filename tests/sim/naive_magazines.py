@@ -5,8 +5,8 @@ Each runs over a map that counts upwards. The head of every list is its last ele
 
 from dataclasses import dataclass, field
 
-from naive_bsd import BumpMap
 from naive_slab import PAGE, NaiveSlab, chunk_size
+from naive_space import BumpMap
 
 MBUF, CLUSTER = 256, 2048  # the sorts, by the size of a buffer
 

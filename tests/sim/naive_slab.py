@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from naive_space import UpwardMap
+
 PAGE = 4096
 HEADER = 176
 STEPS = ((128, 8), (256, 16), (512, 32), (1024, 64), (2048, 128), (4096, 256), (8192, 512), (16384, 1024))
@@ -43,11 +45,11 @@ class Zone:
 
 
 class NaiveSlab:
-    """The allocator over a map that counts upwards from `next` to `limit`; `map_log` and `ipis` tell what it asked."""
+    """The allocator over a map that counts upwards; `ipis` tells how many messages it sent."""
 
     def __init__(self, zone_bytes: int, cpus: int, *, threshold: int = 2, limit: int = 1 << 30, order: int = 0) -> None:
         self.order = order
-        self.zone_bytes, self.threshold, self.limit = zone_bytes, threshold, limit
+        self.zone_bytes, self.threshold = zone_bytes, threshold
         self.zone_limit = min(zone_bytes // 4, 16384)
         self.lists = [{} for _ in range(cpus)]  # chunk size -> zones with free chunks, head first
         self.idle = [[] for _ in range(cpus)]  # FreeZones, head last
@@ -55,9 +57,8 @@ class NaiveSlab:
         self.junk = [0] * cpus
         self.zones: dict[int, Zone] = {}
         self.oversize: dict[int, int] = {}
-        self.mapped: dict[int, int] = {}
-        self.map_log: list[tuple[str, int, int]] = []
-        self.next = self.ipis = 0
+        self.map = UpwardMap(limit)
+        self.ipis = 0
 
     def malloc(self, nbytes: int, cpu: int, *, nowait: bool = False) -> tuple[int, int]:
         """Allocate; returns address and granted bytes, (-1, 0) without memory."""
@@ -65,12 +66,12 @@ class NaiveSlab:
             return -8, 0
         if not nowait:
             while len(self.idle[cpu]) > self.threshold:
-                self._unmap(self.zones.pop(self.idle[cpu].pop().base).base)
+                self.map.give(self.zones.pop(self.idle[cpu].pop().base).base)
             while self.queued[cpu]:
-                self._unmap(self.queued[cpu].pop())
+                self.map.give(self.queued[cpu].pop())
         if nbytes >= self.zone_limit or nbytes % PAGE == 0:
             size = -(-nbytes // PAGE) * PAGE
-            base = self._map(size, PAGE)
+            base = self.map.take(size, PAGE)
             if base < 0:
                 return -1, 0
             self.oversize[base] = size
@@ -78,7 +79,7 @@ class NaiveSlab:
         chunk = chunk_size(nbytes)
         zones = self.lists[cpu].setdefault(chunk, [])
         if not zones:
-            base = self.idle[cpu].pop().base if self.idle[cpu] else self._map(self.zone_bytes, self.zone_bytes)
+            base = self.idle[cpu].pop().base if self.idle[cpu] else self.map.take(self.zone_bytes, self.zone_bytes)
             if base < 0:
                 return -1, 0
             zones.insert(0, self._new_zone(base, cpu, chunk))
@@ -98,7 +99,7 @@ class NaiveSlab:
             if interrupt:
                 self.queued[cpu].append(addr)
             else:
-                self._unmap(addr)
+                self.map.give(addr)
             return
         zone = self.zones[addr - addr % self.zone_bytes]
         self.ipis += zone.cpu != cpu
@@ -115,30 +116,14 @@ class NaiveSlab:
         """Give all idle zones back."""
         for idle in self.idle:
             while idle:
-                self._unmap(self.zones.pop(idle.pop().base).base)
+                self.map.give(self.zones.pop(idle.pop().base).base)
 
     def _sort(self, zones: list[Zone]) -> None:
         if self.order:
             zones.sort(key=lambda zone: (zone.free_count() * (self.order == 2), zone.base))
-
-    def top(self) -> int:
-        """End of the highest range that is mapped."""
-        return max((base + size for base, size in self.mapped.items()), default=0)
 
     def _new_zone(self, base: int, cpu: int, chunk: int) -> Zone:
         zone = Zone(base, cpu, chunk, self.zone_bytes, self.junk[cpu])
         self.junk[cpu] = (self.junk[cpu] + 20) % 131072
         self.zones[base] = zone
         return zone
-
-    def _map(self, size: int, align: int) -> int:
-        base = -(-self.next // align) * align
-        if base + size > self.limit:
-            return -1
-        self.next = base + size
-        self.mapped[base] = size
-        self.map_log.append(("alloc", base, size))
-        return base
-
-    def _unmap(self, base: int) -> None:
-        self.map_log.append(("free", base, self.mapped.pop(base)))

@@ -6,7 +6,7 @@ Layouts come from `layout`, whose tables are tested by themselves. The first of 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from naive_bsd import BumpMap
+from naive_space import LoggedMap
 
 from kmemexp.sim.allocators.uma import layout as uma_layout
 from kmemexp.sim.items import Item
@@ -116,7 +116,7 @@ class Zone:
             header = self.headers.from_slab(wait)
             if header is None:
                 return
-        base = self.uma.map(self.layout.pages * PAGE)
+        base = self.uma.map.take(self.layout.pages * PAGE)
         if base is None:
             if header is not None:
                 self.headers.give(header)
@@ -216,7 +216,7 @@ class Zone:
             if slab.header is not None:
                 self.headers.give(slab.header)
             del self.uma.slabs[slab.base // PAGE]
-            self.uma.unmap(slab.base, self.layout.pages * PAGE)
+            self.uma.map.give(slab.base, self.layout.pages * PAGE)
 
 
 class NaiveUma:
@@ -237,7 +237,7 @@ class NaiveUma:
         self.order, self.eager = order, eager
         self.generation, self.cpus, self.disable, self.low = generation, cpus, disable, False
         self.most = 128 if generation >= 2 else 125
-        self.source, self.map_log = BumpMap(limit), []
+        self.map = LoggedMap(limit)
         self.slabs: dict[int, Slab] = {}
         self.large: dict[int, tuple[int, int]] = {}  # bytes, header
         self.chains: dict[int, list[int]] = {}
@@ -304,7 +304,7 @@ class NaiveUma:
         header = self.headers.from_slab(wait)
         if header is None:
             return None, 0
-        base = self.map(nbytes)
+        base = self.map.take(nbytes)
         if base is None:
             self.headers.give(header)
             if wait:
@@ -316,7 +316,7 @@ class NaiveUma:
     def free(self, addr: int, cpu: int) -> None:
         if addr in self.large:
             nbytes, header = self.large.pop(addr)
-            self.unmap(addr, nbytes)
+            self.map.give(addr, nbytes)
             self.headers.give(header)
         elif addr in self.chains:
             self.release_all(self.chains.pop(addr), cpu)
@@ -343,12 +343,3 @@ class NaiveUma:
 
     def pages(self) -> int:
         return sum(z.pages for z in [*self.own(), *self.cached()]) + sum(n for n, _ in self.large.values()) // PAGE
-
-    def map(self, nbytes: int) -> int | None:
-        base = self.source.take(nbytes)
-        if base is not None:
-            self.map_log.append(("alloc", base, nbytes))
-        return base
-
-    def unmap(self, base: int, nbytes: int) -> None:
-        self.map_log.append(("free", base, nbytes))

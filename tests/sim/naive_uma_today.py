@@ -5,7 +5,7 @@ Layouts of slabs come from `keg`, whose tables are tested by themselves.
 
 from dataclasses import dataclass, field
 
-from naive_bsd import BumpMap
+from naive_space import LoggedMap
 
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 
@@ -81,7 +81,7 @@ class Keg:
             header = self.headers.take_or_grow(domain)
             if header is None:
                 return False
-        base = self.uma.map(self.layout.pages * PAGE)
+        base = self.uma.map.take(self.layout.pages * PAGE)
         if base is None:
             if header is not None:
                 self.headers.give(header)
@@ -114,7 +114,7 @@ class Keg:
                 self.headers.give(slab.header)
             for page in range(self.layout.pages):
                 del self.uma.slab_at[slab.base // PAGE + page]
-            self.uma.unmap(slab.base, self.layout.pages * PAGE)
+            self.uma.map.give(slab.base, self.layout.pages * PAGE)
 
 
 class Full:
@@ -284,13 +284,13 @@ class Zone:
 
 
 class NaiveUma:
-    """The allocator over a map that counts upwards; `map_log` tells what it asked."""
+    """The allocator over a map that counts upwards."""
 
     def __init__(
         self, items: list, *, cpus: int, domains: int, mbufs: int, clusters: int, limit: int, order: int = 0
     ) -> None:
         self.cpus, self.domains, self.order = cpus, domains, order
-        self.space, self.map_log = BumpMap(limit), []
+        self.map = LoggedMap(limit)
         self.slab_at: dict[int, Slab] = {}
         self.large: dict[int, int] = {}
         self.chains: dict[int, list[int]] = {}
@@ -308,15 +308,6 @@ class NaiveUma:
 
     def domain(self, cpu: int) -> int:
         return cpu * self.domains // self.cpus
-
-    def map(self, nbytes: int) -> int | None:
-        base = self.space.take(nbytes)
-        if base is not None:
-            self.map_log.append(("alloc", base, nbytes))
-        return base
-
-    def unmap(self, base: int, nbytes: int) -> None:
-        self.map_log.append(("free", base, nbytes))
 
     def get_bucket(self, zone: Zone, cpu: int) -> Bucket | None:
         klass = min(n for n in BUCKETS if n >= zone.bucket)
@@ -337,7 +328,7 @@ class NaiveUma:
         """Allocate from item `kind`, or malloc (-1), or mbufs (-2); returns address and granted bytes, or (-1, 0)."""
         if kind == -1 and size > 65536:
             granted = -(-size // PAGE) * PAGE
-            base = self.map(granted)
+            base = self.map.take(granted)
             if base is None:
                 return -1, 0
             self.large[base] = granted
@@ -361,7 +352,7 @@ class NaiveUma:
 
     def free(self, addr: int, cpu: int) -> None:
         if addr in self.large:
-            self.unmap(addr, self.large.pop(addr))
+            self.map.give(addr, self.large.pop(addr))
             return
         for piece in self.chains.pop(addr):
             keg = self.slab_at[piece // PAGE].keg

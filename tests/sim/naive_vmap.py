@@ -46,30 +46,18 @@ class Tree:
             parent.right = new
         while new.up.red:
             grand = new.up.up
-            if new.up is grand.left:
-                uncle = grand.right
-                if uncle.red:
-                    new.up.red = uncle.red = False
-                    grand.red = True
-                    new = grand
-                else:
-                    if new is new.up.right:
-                        new = new.up
-                        self.rotate_left(new)
-                    new.up.red, grand.red = False, True
-                    self.rotate_right(grand)
+            side, other = ("left", "right") if new.up is grand.left else ("right", "left")
+            uncle = getattr(grand, other)
+            if uncle.red:
+                new.up.red = uncle.red = False
+                grand.red = True
+                new = grand
             else:
-                uncle = grand.left
-                if uncle.red:
-                    new.up.red = uncle.red = False
-                    grand.red = True
-                    new = grand
-                else:
-                    if new is new.up.left:
-                        new = new.up
-                        self.rotate_right(new)
-                    new.up.red, grand.red = False, True
-                    self.rotate_left(grand)
+                if new is getattr(new.up, other):
+                    new = new.up
+                    self.rotate(new, side, other)
+                new.up.red, grand.red = False, True
+                self.rotate(grand, other, side)
         self.root.red = False
 
     def delete(self, z):
@@ -100,38 +88,22 @@ class Tree:
 
     def delete_fixup(self, x):
         while x is not self.root and not x.red:
-            if x is x.up.left:
-                w = x.up.right
-                if w.red:
-                    w.red, x.up.red = False, True
-                    self.rotate_left(x.up)
-                    w = x.up.right
-                if not w.left.red and not w.right.red:
-                    w.red = True
-                    x = x.up
-                    continue
-                if not w.right.red:
-                    w.left.red, w.red = False, True
-                    self.rotate_right(w)
-                    w = x.up.right
-                w.red, x.up.red, w.right.red = x.up.red, False, False
-                self.rotate_left(x.up)
-            else:
-                w = x.up.left
-                if w.red:
-                    w.red, x.up.red = False, True
-                    self.rotate_right(x.up)
-                    w = x.up.left
-                if not w.left.red and not w.right.red:
-                    w.red = True
-                    x = x.up
-                    continue
-                if not w.left.red:
-                    w.right.red, w.red = False, True
-                    self.rotate_left(w)
-                    w = x.up.left
-                w.red, x.up.red, w.left.red = x.up.red, False, False
-                self.rotate_right(x.up)
+            side, other = ("left", "right") if x is x.up.left else ("right", "left")
+            w = getattr(x.up, other)
+            if w.red:
+                w.red, x.up.red = False, True
+                self.rotate(x.up, side, other)
+                w = getattr(x.up, other)
+            if not w.left.red and not w.right.red:
+                w.red = True
+                x = x.up
+                continue
+            if not getattr(w, other).red:
+                getattr(w, side).red, w.red = False, True
+                self.rotate(w, other, side)
+                w = getattr(x.up, other)
+            w.red, x.up.red, getattr(w, other).red = x.up.red, False, False
+            self.rotate(x.up, side, other)
             x = self.root
         x.red = False
 
@@ -144,22 +116,14 @@ class Tree:
             u.up.right = v
         v.up = u.up
 
-    def rotate_left(self, x):
-        y = x.right
-        x.right = y.left
-        if y.left is not NIL:
-            y.left.up = x
+    def rotate(self, x, side, other):
+        """Move x down to one side; the child on the other side takes its place."""
+        y = getattr(x, other)
+        setattr(x, other, getattr(y, side))
+        if getattr(y, side) is not NIL:
+            getattr(y, side).up = x
         self.transplant(x, y)
-        y.left = x
-        x.up = y
-
-    def rotate_right(self, x):
-        y = x.left
-        x.left = y.right
-        if y.right is not NIL:
-            y.right.up = x
-        self.transplant(x, y)
-        y.right = x
+        setattr(y, side, x)
         x.up = y
 
 

@@ -10,33 +10,20 @@ from kmemexp.sim.arenas import buddy
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
+from tests.sim.in_pages import InPages
 from tests.sim.naive_buddy import NaiveZone, PlainBuddy
+from tests.sim.twins import run
 
 LINUX = buddy.Params()
 BARE = buddy.Params(pcp=0)
 PLAIN = buddy.Params(plain=1)
 MIB = 1 << 20
+IN_PAGES = InPages(buddy)
+alloc, free, measure = IN_PAGES.alloc, IN_PAGES.free, IN_PAGES.measure
 
 
 def zone(pages, params=LINUX, cpus=1, maps=1):
     return buddy.init(params, kva_bytes=pages * PAGE, cpus=cpus, maps=maps)
-
-
-def alloc(st, pages=1, align=1, attr=ATTR_WIRED, m=0, cpu=0):
-    """First page of the range, or a negative answer."""
-    addr = buddy.map_alloc(st, m, pages * PAGE, align * PAGE, attr, cpu)
-    assert addr < 0 or addr % PAGE == 0
-    return addr // PAGE if addr >= 0 else addr
-
-
-def free(st, page, pages=1, m=0, cpu=0):
-    assert buddy.map_free(st, m, page * PAGE, pages * PAGE, cpu) == 0
-
-
-def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
-    buddy.map_measure(st, m, out)
-    return out
 
 
 # Indices, watermarks and sizes of CPUs' lists.
@@ -488,25 +475,23 @@ def twins(shape, plain=False):
 
 
 def play(st, naive, program, step_by_step):
-    for verb, *args in program:
-        for _ in range(args.pop()):
-            if verb == "alloc":
-                pages, align, attr, cpu = args
-                got = alloc(st, pages, align, attr, m=1, cpu=cpu)
-                if isinstance(naive, PlainBuddy):
-                    assert got == naive.alloc(pages, align, submap=attr == ATTR_SINGLE)
-                else:
-                    assert got == naive.alloc(pages, align, attr == ATTR_PAGEABLE, cpu, attr)
-                assert got < 0 or got % align == 0
-            elif naive.live:
-                pick, cpu = args
-                page = sorted(naive.live)[pick % len(naive.live)]
-                size = naive.live[page]
-                free(st, page, size if isinstance(size, int) else size[0], m=1, cpu=cpu)
-                naive.release(*((page,) if isinstance(naive, PlainBuddy) else (page, cpu)))
-        if step_by_step:
-            assert_equal(st, naive)
-    assert_equal(st, naive)
+    plain = isinstance(naive, PlainBuddy)
+
+    def take(pages, align, attr, cpu):
+        got = alloc(st, pages, align, attr, m=1, cpu=cpu)
+        if plain:
+            assert got == naive.alloc(pages, align, submap=attr == ATTR_SINGLE)
+        else:
+            assert got == naive.alloc(pages, align, attr == ATTR_PAGEABLE, cpu, attr)
+
+    def give(pick, cpu):
+        if naive.live:
+            page = sorted(naive.live)[pick % len(naive.live)]
+            size = naive.live[page]
+            free(st, page, size if plain else size[0], m=1, cpu=cpu)
+            naive.release(*((page,) if plain else (page, cpu)))
+
+    run(program, {"alloc": take, "free": give}, lambda: assert_equal(st, naive), step_by_step=step_by_step)
     buddy.check(st, 1)
 
 
@@ -592,20 +577,10 @@ def test_measure_and_paint_agree_with_a_bitmap(shape, program, bins):
         else:
             holes.append([page, 1 << order, order == naive.max_order])
     sizes = [n for _, n, _ in holes]
-    out = measure(st, 1)
-    assert out[slots.M_FREE] == (~pages).sum() * PAGE == buddy.map_free_bytes(st, 1)
-    assert out[slots.M_LARGEST] == max(sizes, default=0) * PAGE
-    assert out[slots.M_HOLES] == len(sizes)
+    out = IN_PAGES.check_holes(st, 1, sizes)
+    assert out[slots.M_FREE] == (~pages).sum() * PAGE
     assert out[slots.M_ENTRIES] == len(naive.live)
-    classes = np.zeros(slots.M_CLASSES, np.int64)
-    for n in sizes:
-        classes[n.bit_length() - 1] += n * PAGE
-    assert out[slots.M_HIST :].tolist() == classes.tolist()
-    painted = np.full(bins, 7.0)
-    buddy.map_paint(st, 1, painted)
-    exact = np.repeat(pages, bins).reshape(bins, len(pages)).mean(axis=1)
-    np.testing.assert_allclose(painted, exact, atol=1e-9)
-    assert painted.max() <= 1
+    IN_PAGES.check_painted(st, 1, pages, bins)
 
 
 def test_high_water_stays_when_memory_goes():

@@ -1,18 +1,19 @@
-"""DragonFly slab: the tables and worked examples of the reference, and each rule by itself."""
+"""DragonFly slab: the tables and worked examples of the reference, and each rule by itself.
+
+What it has in common with the one of 2020 is in test_dfly_slabs.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from dfly_programs import KIB, MIB, ZONE, chunks, fresh
 from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
 from kmemexp.sim.allocators._shared.dfly_slab_layout import zone_index
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
-
-KIB, MIB = 1 << 10, 1 << 20
-ZONE = 128 * KIB
 
 # Class, request from … to, chunk, offset of the first chunk, chunks in a 128K zone and bytes left over, chunks in a
 # 64K and in a 32K zone (-: larger than ZoneLimit).
@@ -112,14 +113,7 @@ TABLE = rows()
 
 
 def hand(zone_bytes: int = ZONE, *, cpus: int = 1, limit: int = 64 * MIB, **params: int) -> Hand:
-    state = slab.init(
-        slab.Params(zone_bytes=zone_bytes, **params), kva_bytes=64 * MIB, cpus=cpus, map_number=5, items=(), bases=()
-    )
-    return Hand(slab, state, limit=limit)
-
-
-def chunks(h: Hand, nbytes: int, count: int, **how: int) -> list[int]:
-    return [h.alloc(nbytes, **how) for _ in range(count)]
+    return Hand(slab, fresh(slab, zone_bytes, cpus=cpus, **params), limit=limit)
 
 
 def indices(h: Hand, addrs: list[int], nbytes: int) -> list[tuple[int, int]]:
@@ -184,30 +178,6 @@ def test_an_impossible_zone_size_is_refused(zone_bytes):
 
 
 # Oversize requests.
-
-
-@pytest.mark.parametrize(
-    ("zone_kib", "nbytes", "granted", "kind"),
-    [
-        (128, 4095, 4096, "zone"), (128, 4096, 4096, "map"), (128, 8191, 8192, "zone"), (128, 8192, 8192, "map"),
-        (128, 12288, 12288, "map"), (128, 16383, 16384, "zone"), (128, 16384, 16384, "map"),
-        (128, 20000, 20480, "map"), (32, 8193, 12288, "map"), (32, 8191, 8192, "zone"),
-        (128, 3 * MIB + 1, 3 * MIB + 4096, "map"),
-    ],
-)  # fmt: skip
-def test_whole_pages_and_what_reaches_zone_limit_go_to_the_map(zone_kib, nbytes, granted, kind):
-    h = hand(zone_kib * KIB)
-    assert h.alloc(nbytes) >= 0
-    assert h.granted == granted
-    assert h.map_log == [("alloc", 0, granted if kind == "map" else zone_kib * KIB)]
-
-
-def test_map_requests_carry_map_alignment_and_attribute():
-    h = hand()
-    for nbytes, size, align in ((100, ZONE, ZONE), (5 * s.PAGE, 5 * s.PAGE, s.PAGE)):
-        h.alloc(nbytes)
-        r = h.reg[0]
-        assert [r[s.R_MAP], r[s.R_BYTES], r[s.R_ALIGN], r[s.R_ATTR]] == [5, size, align, s.ATTR_WIRED]
 
 
 def test_an_oversize_block_freed_by_the_mainline_is_unmapped_at_once():
@@ -361,26 +331,6 @@ def test_size_zero_is_a_pointer_of_its_own_and_counts_nothing():
 # What the kernel of 2003 did not have.
 
 
-@pytest.mark.parametrize(
-    ("order", "zones", "passed"),
-    [
-        (OWN, [1, 1, 1, 2, 0, 0], 0),  # last in, first out
-        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # zones 2 and 1 pass zone 0
-        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free chunk zone 1 passes both others
-    ],
-)
-def test_the_order_of_a_list_decides_which_zone_is_used(order, zones, passed):
-    """Of the three full zones of seven chunks, zone 0 gets two free chunks, zone 2 one and zone 1 three."""
-    h = hand(slab_order=order)
-    addrs = chunks(h, 16383, 21)
-    work = 0
-    for zone, chunk in ((0, 3), (0, 5), (2, 0), (1, 6), (1, 2), (1, 1)):
-        h.free(addrs[7 * zone + chunk])
-        work += int(h.reg[0, s.R_WORK])
-    assert [addr // ZONE for addr in chunks(h, 16383, 6)] == zones
-    assert work == passed
-
-
 def test_of_equally_full_zones_the_lowest_is_used():
     h = hand(slab_order=FULLEST)
     addrs = chunks(h, 16383, 21)
@@ -476,17 +426,6 @@ def test_a_zone_emptied_by_others_is_idle_at_its_owner():
     assert slab.census(h.state)["idle_zones"] == 3
 
 
-def test_two_operations_may_wait_for_the_map_at_once():
-    h = hand()
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, s.R_SIZE] = 16383
-    assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.MAP_ALLOC] * 2
-    reg[:, s.R_BASE] = 3 * ZONE, ZONE
-    assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.DONE] * 2
-    assert [a // ZONE for a in (*reg[:, s.R_ADDR].tolist(), *chunks(h, 16383, 12))] == [3, 1] + [1] * 6 + [3] * 6
-    assert h.map_log == []
-
-
 def test_zones_that_become_idle_while_oversize_blocks_are_unmapped_wait_for_the_next_malloc():
     h = hand()
     addrs, block = chunks(h, 16383, 28), h.alloc(4096)
@@ -498,26 +437,3 @@ def test_zones_that_become_idle_while_oversize_blocks_are_unmapped_wait_for_the_
         h.free(addr)
     assert slab.alloc(h.state, reg, 0) == s.DONE
     assert slab.census(h.state)["idle_zones"] == 2  # of three, one now serves 100 bytes
-
-
-# No memory.
-
-
-@pytest.mark.parametrize("nbytes", [100, 4096])
-def test_without_kva_the_kernel_panics_unless_the_caller_cannot_sleep(nbytes):
-    h = hand(limit=0)
-    assert h.alloc(nbytes) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_KERNEL_MAP
-    assert h.alloc(nbytes, flags=s.F_NOWAIT) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_NONE
-    h.limit = ZONE
-    assert h.alloc(nbytes) == {100: 176, 4096: 0}[nbytes]
-
-
-def test_without_map_entries_the_kernel_panics():
-    h = hand()
-    h.reg[0, s.R_SIZE] = 100
-    assert slab.alloc(h.state, h.reg, 0) == s.MAP_ALLOC
-    h.reg[0, s.R_BASE] = s.NO_ENTRY
-    assert slab.alloc(h.state, h.reg, 0) == s.FAILED
-    assert h.reg[0, s.R_PANIC] == s.P_ENTRIES

@@ -1,13 +1,16 @@
-"""DragonFly slab of 2020: the vectors of the reference, each rule by itself, random programs against the naive one."""
+"""DragonFly slab of 2020: the vectors of the reference, each rule by itself, random programs against the naive one.
 
-from itertools import pairwise
+What it has in common with the one of 2003 is in test_dfly_slabs.
+"""
 
-import numpy as np
+import dfly_programs
 import pytest
+from dfly_programs import KIB, MIB, ZONE, chunks, fresh
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_dfly_2020 import STEPS, NaiveDfly2020, UpwardMap, step_of
+from naive_dfly_2020 import STEPS, NaiveDfly2020, step_of
+from naive_space import UpwardMap
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
@@ -15,8 +18,7 @@ from kmemexp.sim.allocators._shared import dfly_slab_layout
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.dfly_slab_2020.zones import FREE_ZONES_COUNT
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-ZONE = 128 * KIB
+GIB = 1 << 30
 BIG = 16383  # seven to a zone
 INTERRUPT = s.F_SOFT
 
@@ -50,14 +52,7 @@ class Station(Hand):
 
 
 def hand(zone_bytes: int = ZONE, *, cpus: int = 1, limit: int = 64 * MIB, **params: int) -> Station:
-    state = slab.init(
-        slab.Params(zone_bytes=zone_bytes, **params), kva_bytes=64 * MIB, cpus=cpus, map_number=5, items=(), bases=()
-    )
-    return Station(state, limit=limit)
-
-
-def chunks(h: Hand, nbytes: int, count: int, **how: int) -> list[int]:
-    return [h.alloc(nbytes, **how) for _ in range(count)]
+    return Station(fresh(slab, zone_bytes, cpus=cpus, **params), limit=limit)
 
 
 def zones(addrs: list[int]) -> list[int]:
@@ -112,29 +107,6 @@ def test_a_class_rounds_up_to_its_step_and_is_aligned_to_it(below, step):
         align = chunk if chunk & (chunk - 1) == 0 else step
         offset = -(-112 // align) * align
         assert rows[klass].tolist() == [chunk, offset, (ZONE - offset) // chunk]
-
-
-@pytest.mark.parametrize(
-    ("zone_kib", "nbytes", "granted", "kind"),
-    [
-        (128, 4095, 4096, "zone"), (128, 4096, 4096, "zone"), (128, 8191, 8192, "zone"), (128, 8192, 8192, "zone"),
-        (128, 12288, 12288, "map"), (128, 16383, 16384, "zone"), (128, 16384, 16384, "map"),
-        (128, 20000, 20480, "map"), (32, 8193, 12288, "map"), (32, 8192, 8192, "map"), (32, 4096, 4096, "zone"),
-    ],
-)  # fmt: skip
-def test_one_and_two_pages_use_zones_larger_whole_pages_the_map(zone_kib, nbytes, granted, kind):
-    h = hand(zone_kib * KIB)
-    assert h.alloc(nbytes) >= 0
-    assert h.granted == granted
-    assert h.map_log == [("alloc", 0, granted if kind == "map" else zone_kib * KIB)]
-
-
-def test_map_requests_carry_map_alignment_and_attribute():
-    h = hand()
-    for nbytes, size, align in ((100, ZONE, ZONE), (5 * s.PAGE, 5 * s.PAGE, s.PAGE)):
-        h.alloc(nbytes)
-        r = h.reg[0]
-        assert [r[s.R_MAP], r[s.R_BYTES], r[s.R_ALIGN], r[s.R_ATTR]] == [5, size, align, s.ATTR_WIRED]
 
 
 @pytest.mark.parametrize("zone_bytes", [16 * KIB, 48 * KIB, 256 * KIB])
@@ -388,61 +360,6 @@ def test_idle_zones_leave_before_oversize_blocks():
     assert [step[2] for step in h.map_log if step[0] == "free"] == [ZONE, 12288]
 
 
-# No memory; several at once.
-
-
-@pytest.mark.parametrize("nbytes", [100, 12288])
-def test_without_kva_the_kernel_panics_unless_the_caller_cannot_sleep(nbytes):
-    h = hand(limit=0)
-    assert h.alloc(nbytes) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_KERNEL_MAP
-    assert h.alloc(nbytes, flags=s.F_NOWAIT) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_NONE
-    h.limit = ZONE
-    assert h.alloc(nbytes) == {100: 112, 12288: 0}[nbytes]
-
-
-def test_without_map_entries_the_kernel_panics():
-    h = hand()
-    h.reg[0, s.R_SIZE] = 100
-    assert slab.alloc(h.state, h.reg, 0) == s.MAP_ALLOC
-    h.reg[0, s.R_BASE] = s.NO_ENTRY
-    assert slab.alloc(h.state, h.reg, 0) == s.FAILED
-    assert h.reg[0, s.R_PANIC] == s.P_ENTRIES
-
-
-def test_two_operations_may_wait_for_the_map_at_once():
-    h = hand()
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, s.R_SIZE] = BIG
-    assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.MAP_ALLOC] * 2
-    reg[:, s.R_BASE] = 3 * ZONE, ZONE
-    assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.DONE] * 2
-    # The older of the two is at the tail.
-    assert zones([*reg[:, s.R_ADDR].tolist(), *chunks(h, BIG, 12)]) == [3, 1] + [3] * 6 + [1] * 6
-    assert h.map_log == []
-
-
-@pytest.mark.parametrize(
-    ("order", "zones", "passed"),
-    [
-        (OWN, [0, 0, 2, 1, 1, 1], 0),  # first in, first out
-        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # zones 2 and 1 pass zone 0
-        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free chunk zone 1 passes both others
-    ],
-)
-def test_the_order_of_a_list_decides_which_zone_is_used(order, zones, passed):
-    """Of the three full zones of seven chunks, zone 0 gets two free chunks, zone 2 one and zone 1 three."""
-    h = hand(slab_order=order)
-    addrs = [h.alloc(BIG) for _ in range(21)]
-    work = 0
-    for zone, chunk in ((0, 3), (0, 5), (2, 0), (1, 6), (1, 2), (1, 1)):
-        h.free(addrs[7 * zone + chunk])
-        work += int(h.reg[0, s.R_WORK])
-    assert [h.alloc(BIG) // (128 * KIB) for _ in range(6)] == zones
-    assert work == passed
-
-
 def test_short_memory_changes_nothing_unless_zones_are_to_be_reaped():
     for reap, steps in ((0, [s.DONE]), (1, [s.AGAIN, s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.DONE])):
         h = hand(cpus=2, reap=reap)
@@ -474,23 +391,17 @@ steps = st.tuples(
 )
 
 
-class Pair:
-    """The allocator and the naive one side by side, over maps of their own."""
+class Pair(dfly_programs.Pair):
+    """The allocator and the naive one."""
 
     def __init__(self, zone_bytes: int, cpus: int, threshold: int, limit: int, *, holds: bool, order: int) -> None:
         given = {"release_threshold": threshold, "slab_order": order, "reap": 1}
-        self.hand = hand(zone_bytes, cpus=cpus, limit=limit, **given)
+        space = UpwardMap(limit)
+        super().__init__(
+            hand(zone_bytes, cpus=cpus, limit=limit, **given),
+            NaiveDfly2020(zone_bytes, cpus, threshold=threshold, space=space, order=order),
+        )
         self.hand.holds = holds
-        self.naive = NaiveDfly2020(zone_bytes, cpus, threshold=threshold, space=UpwardMap(limit), order=order)
-        self.live: list[tuple[int, int]] = []
-
-    def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
-        self.hand.next = self.naive.map.next = self.naive.map.top()  # so that addresses are used again
-        want = self.naive.malloc(nbytes, cpu, nowait=bool(flags & s.F_NOWAIT))
-        addr = self.hand.alloc(nbytes, cpu=cpu, flags=flags)
-        assert (addr, self.hand.granted if addr != -1 else 0) == want
-        if addr != -1:
-            self.live.append((addr, self.hand.granted))
 
     def free(self, which: int, cpu: int, flags: int) -> None:
         addr, _ = self.live.pop(which % len(self.live))
@@ -511,14 +422,10 @@ class Pair:
                 self.hand.deliver(which)
 
     def check(self) -> None:
-        assert self.hand.map_log == self.naive.map.log
         counts = slab.census(self.hand.state)
         assert counts == self.naive.counts()
-        assert counts["pages"] * s.PAGE == sum(self.naive.map.held.values())
-        assert counts["live_bytes"] == sum(granted for _, granted in self.live)
-        placed = sorted(block for block in self.live if block[0] >= 0)
-        assert all(a + size <= b for (a, size), (b, _) in pairwise(placed))
-        for addr, granted in placed:
+        self.check_memory(counts)
+        for addr, granted in self.placed():
             power = granted & (granted - 1) == 0
             align = s.PAGE if addr in self.naive.oversize else granted if power else step_of(granted - 1)
             assert addr % align == 0

@@ -1,10 +1,11 @@
 """DragonFly slab: random programs against the naive allocator, and the compiled kernels against their source."""
 
 import types
-from itertools import pairwise
 
+import dfly_programs
 import numpy as np
 import pytest
+from dfly_programs import KIB, MIB, fresh
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
 from kmemexp.sim.allocators._shared import slab_order
 
-KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4
 sizes = st.one_of(
     st.sampled_from([8191, 12000, 16383]),  # few chunks to a zone: zones fill up and empty often
@@ -33,24 +33,13 @@ steps = st.tuples(
 )
 
 
-class Pair:
-    """The allocator and the naive one side by side; live objects by address."""
+class Pair(dfly_programs.Pair):
+    """The allocator and the naive one."""
 
     def __init__(self, zone_bytes: int, cpus: int, limit: int, module=slab, *, order: int = 0, reap: int = 0) -> None:
-        params = slab.Params(zone_bytes=zone_bytes, slab_order=order, reap=reap)
-        state = slab.init(params, kva_bytes=64 * MIB, cpus=cpus, map_number=0, items=(), bases=())
-        self.hand = Hand(module, state, limit=limit)
-        self.naive = NaiveSlab(zone_bytes, cpus, limit=limit, order=order)
+        state = fresh(slab, zone_bytes, cpus=cpus, slab_order=order, reap=reap)
+        super().__init__(Hand(module, state, limit=limit), NaiveSlab(zone_bytes, cpus, limit=limit, order=order))
         self.reaps = reap
-        self.live: list[tuple[int, int]] = []
-
-    def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
-        self.hand.next = self.naive.next = self.naive.top()  # so that addresses are used again
-        want = self.naive.malloc(nbytes, cpu, nowait=bool(flags & s.F_NOWAIT))
-        addr = self.hand.alloc(nbytes, cpu=cpu, flags=flags)
-        assert (addr, self.hand.granted if addr != -1 else 0) == want
-        if addr != -1:
-            self.live.append((addr, self.hand.granted))
 
     def free(self, which: int, cpu: int, flags: int) -> None:
         addr, _ = self.live.pop(which % len(self.live))
@@ -60,16 +49,12 @@ class Pair:
         assert self.hand.answers.count(s.IPI) == self.naive.ipis - before
 
     def check(self) -> None:
-        assert self.hand.map_log == self.naive.map_log
         held = slab.census(self.hand.state)
-        assert held["pages"] * s.PAGE == sum(self.naive.mapped.values())
-        assert held["live_bytes"] == sum(granted for _, granted in self.live)
+        self.check_memory(held)
         assert held["idle_zones"] == sum(map(len, self.naive.idle))
         listed = [zone for lists in self.naive.lists for zones in lists.values() for zone in zones]
         assert held["free_chunks"] == sum(zone.free_count() for zone in listed)
         assert held["fresh_chunks"] == sum(len(zone.fresh) for zone in listed)
-        placed = sorted(block for block in self.live if block[0] >= 0)
-        assert all(a + size <= b for (a, size), (b, _) in pairwise(placed))
 
     def play(self, program: list, cpus: int) -> None:
         for verb, nbytes, count, cpu, flags, which in program:

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
 from naive_fast_fits import NaiveFastFits, inorder
+from naive_space import UpwardMap
+from twins import play_sized, sized_program
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import fast_fits as ff
@@ -178,46 +180,15 @@ def test_kva_beyond_the_link_format_is_refused():
         fresh(1 << 34)
 
 
-PROGRAM = h.lists(
-    h.tuples(h.integers(0, 2), h.one_of(h.sampled_from([8, 16, 40, 64, 96]), h.integers(0, 9000))), max_size=150
-)
-
-
-def play(m: Hand, model: NaiveFastFits, program: list[tuple[int, int]]) -> dict[int, int]:
-    """Run a program on both, two allocations to a free; returns the live sizes by address."""
-    live: dict[int, int] = {}
-    for verb, number in program:
-        if verb == 0 and live:
-            addr = list(live)[number % len(live)]
-            m.free(addr, size=live.pop(addr))
-            model.free(addr)
-        else:
-            addr = model.alloc(number)
-            assert m.alloc(number) == addr
-            if addr >= 0:
-                live[addr] = number
-    return live
-
-
-def bump(limit: int):
-    at = 0
-
-    def take(nbytes: int, align: int) -> int:
-        nonlocal at
-        if at + nbytes > limit:
-            return -1
-        at += nbytes
-        return at - nbytes
-
-    return take
+PROGRAM = sized_program(8, 16, 40, 64, 96)
 
 
 @settings(max_examples=160)
 @given(PROGRAM, h.sampled_from([1 << 16, 1 << 20]), h.sampled_from([0, 1]))
 def test_same_addresses_and_tree_as_the_naive_twin_and_nothing_lost(program, limit, release):
     m, given_back = hand(limit, release=release), []
-    model = NaiveFastFits(bump(limit), lambda base, n: given_back.append(("free", base, n)), release=release)
-    live = play(m, model, program)
+    model = NaiveFastFits(UpwardMap(limit).take, lambda base, n: given_back.append(("free", base, n)), release=release)
+    live = play_sized(m, model, program)
 
     blocks = tree(m.state)
     assert blocks == [(b.start, b.size, depth) for b, depth in inorder(model.root)]
@@ -241,7 +212,7 @@ def test_compiled_and_python_kernels_agree():
     states = []
     for module in (ff, uncompiled(ff)):
         m = Hand(module, fresh(), limit=KVA)
-        play(m, NaiveFastFits(bump(KVA)), program)
+        play_sized(m, NaiveFastFits(UpwardMap(KVA).take), program)
         states.append(m.state)
     assert tree(states[0]) == tree(states[1])
     assert ff.census(states[0]) == ff.census(states[1])

@@ -61,7 +61,7 @@ class Pair:
         self.made = self.moves = 0
 
     def level(self) -> None:
-        self.hand.next = self.naive.next = self.naive.top()  # so that addresses are used again
+        self.hand.next = self.naive.map.next = self.naive.map.top()  # so that addresses are used again
 
     def alloc(self, nbytes: int, cpu: int, item: int) -> None:
         self.level()
@@ -89,10 +89,10 @@ class Pair:
         self.moves = len(self.naive.moved)
 
     def check(self) -> None:
-        assert self.hand.map_log == self.naive.map_log
+        assert self.hand.map_log == self.naive.map.log
         held = kmem.census(self.hand.state)
         caches = self.naive.caches[u.FIRST_ALLOC :]
-        assert held["pages"] * s.PAGE == sum(self.naive.mapped.values())
+        assert held["pages"] * s.PAGE == sum(self.naive.map.held.values())
         assert held["slab_buffers"] == sum(cache.free_in_slabs() for cache in caches)
         assert held["partial_slabs"] == sum(len(cache.partial()) for cache in caches)
         assert held["full_magazines"] == sum(len(cache.full.magazines) for cache in self.naive.caches)

@@ -7,8 +7,9 @@ import pytest
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_dfly_2020 import NaiveDfly2020, UpwardMap
+from naive_dfly_2020 import NaiveDfly2020
 from naive_kmalloc_obj import NaiveKmallocObj
+from naive_space import UpwardMap
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import kmalloc_obj as obj

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
 from naive_lazy_buddy import NaiveLazyBuddy
+from naive_space import UpwardMap
+from twins import play_sized, sized_program
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import lazy_buddy as lb
@@ -155,53 +157,17 @@ def test_a_full_map_fails_and_without_map_entries_the_kernel_panics(size):
     assert reg[0, s.R_PANIC] == s.P_ENTRIES
 
 
-class Bump:
-    """A map like that of `Hand`, with its log."""
-
-    def __init__(self, limit: int) -> None:
-        self.next, self.limit, self.log = 0, limit, []
-
-    def take(self, nbytes: int, align: int) -> int:
-        base = -(-self.next // align) * align
-        if base + nbytes > self.limit:
-            return -1
-        self.next = base + nbytes
-        self.log.append(("alloc", base, nbytes))
-        return base
-
-    def give(self, base: int, nbytes: int) -> None:
-        self.log.append(("free", base, nbytes))
-
-
-PROGRAM = h.lists(
-    h.tuples(h.integers(0, 2), h.one_of(h.sampled_from([16, 64, 256, 257, 1024]), h.integers(0, 9000))), max_size=150
-)
-
-
-def play(m: Hand, model: NaiveLazyBuddy, program: list[tuple[int, int]], frees: int = 0) -> dict[int, int]:
-    """Run a program on both, with verbs up to `frees` for a free; returns the live sizes by address."""
-    live: dict[int, int] = {}
-    for verb, number in program:
-        if verb <= frees and live:
-            addr = list(live)[number % len(live)]
-            m.free(addr, size=live.pop(addr))
-            model.free(addr)
-        else:
-            addr = model.alloc(number)
-            assert m.alloc(number) == addr
-            if addr >= 0:
-                live[addr] = number
-    return live
+PROGRAM = sized_program(16, 64, 256, 257, 1024)
 
 
 @settings(max_examples=120)
 @given(PROGRAM, h.sampled_from([1 << 16, 1 << 20]), h.sampled_from([0, 1, 3]), h.sampled_from([0, 1]))
 def test_same_addresses_and_map_steps_as_the_naive_twin_and_nothing_lost(program, limit, keep, frees):
-    m, bump = hand(limit, keep_pools=keep), Bump(limit)
-    model = NaiveLazyBuddy(bump.take, bump.give, keep=keep)
-    live = play(m, model, program, frees)
+    m, space = hand(limit, keep_pools=keep), UpwardMap(limit)
+    model = NaiveLazyBuddy(space.take, space.give, keep=keep)
+    live = play_sized(m, model, program, frees)
 
-    assert m.map_log == bump.log
+    assert m.map_log == space.log
     for pools, sort in ((model.small, "small"), (model.large, "large")):
         for size in pools.local:
             assert free_blocks(m, size, sort) == (len(pools.local[size]), len(pools.glob[size]))
@@ -233,8 +199,8 @@ def test_compiled_and_python_kernels_agree():
     program = [(int(v), int(n)) for v, n in zip(rng.integers(0, 3, 400), rng.integers(0, 3000, 400), strict=True)]
     states = []
     for module in (lb, uncompiled(lb)):
-        m, bump = Hand(module, fresh(), limit=KVA), Bump(KVA)
-        play(m, NaiveLazyBuddy(bump.take, bump.give), program)
+        m, space = Hand(module, fresh(), limit=KVA), UpwardMap(KVA)
+        play_sized(m, NaiveLazyBuddy(space.take, space.give), program)
         states.append(m.state)
     assert lb.census(states[0]) == lb.census(states[1])
     assert np.array_equal(states[0].klass, states[1].klass)

@@ -137,22 +137,6 @@ def test_limits_of_the_kernel(maxusers, nmbufs, nmbclusters):
 # E2, E3: allocation.
 
 
-@pytest.mark.parametrize(
-    ("size", "granted"), [(0, 256), (1, 256), (256, 256), (257, 2048), (2048, 2048), (2049, 4096), (9000, 10240)]
-)
-def test_granted_bytes(size, granted):
-    m = hand()
-    m.alloc(size)
-    assert m.granted == granted
-
-
-def test_the_map_is_asked_for_wired_pages():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    assert mb_alloc.alloc(state, reg, 0) == s.MAP_ALLOC
-    kept = s.ATTR_WIRED | s.ATTR_NOFREE
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, 2 * s.PAGE, s.PAGE, kept]
-
-
 def test_the_fast_path_is_one_step_under_the_cpu_s_own_lock():
     m = started(cpus=2)
     addr = m.alloc(100, cpu=1)

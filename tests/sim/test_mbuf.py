@@ -1,6 +1,11 @@
-"""mbufs and clusters: pages, order, chains, a full mb_map, and agreement with a naive model."""
+"""mbufs and clusters: pages, order, chains, a full mb_map, and agreement with a naive model.
+
+What holds for mb_alloc too is tested here for both.
+"""
 
 from itertools import pairwise
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +15,13 @@ from hypothesis import strategies as h
 from naive_bsd import NaiveMbufs, uncompiled
 
 from kmemexp.sim import slots as s
-from kmemexp.sim.allocators import mbuf
+from kmemexp.sim.allocators import mb_alloc, mbuf
 
 KVA = 1 << 22
 
 
-def fresh(**params: int) -> mbuf.State:
-    return mbuf.init(mbuf.Params(**params), kva_bytes=KVA, cpus=1, map_number=4, items=(), bases=())
+def fresh(module: ModuleType = mbuf, **params: int) -> Any:
+    return module.init(module.Params(**params), kva_bytes=KVA, cpus=1, map_number=4, items=(), bases=())
 
 
 def hand(limit: int = KVA, **params: int) -> Hand:
@@ -46,20 +51,25 @@ def test_a_page_is_2_clusters_highest_first():
     assert m.granted == 2048
 
 
+BOTH = pytest.mark.parametrize("module", [mbuf, mb_alloc])
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("size", "granted"), [(0, 256), (1, 256), (256, 256), (257, 2048), (2048, 2048), (2049, 4096), (9000, 10240)]
 )
-def test_granted_bytes(size, granted):
-    m = hand()
+def test_granted_bytes(module, size, granted):
+    m = Hand(module, fresh(module), limit=KVA)
     m.alloc(size)
     assert m.granted == granted
 
 
-def test_the_map_is_asked_for_one_wired_page():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    assert mbuf.alloc(state, reg, 0) == s.MAP_ALLOC
-    kept = s.ATTR_WIRED | s.ATTR_NOFREE
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, s.PAGE, s.PAGE, kept]
+@BOTH
+def test_the_map_is_asked_for_wired_pages(module):
+    state, reg = fresh(module), np.zeros((1, s.R_COUNT), np.int64)
+    assert module.alloc(state, reg, 0) == s.MAP_ALLOC
+    kept, pages = s.ATTR_WIRED | s.ATTR_NOFREE, {mbuf: 1, mb_alloc: 2}[module]
+    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, pages * s.PAGE, s.PAGE, kept]
 
 
 def test_pages_stay_with_their_sort():

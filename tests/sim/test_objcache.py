@@ -375,7 +375,7 @@ class Pair:
         self.live: list[tuple[int, int, int]] = []
 
     def alloc(self, z: int, cpu: int, flags: int) -> None:
-        self.hand.next = self.back.next = self.back.top()  # so that addresses are used again
+        self.hand.next = self.back.map.next = self.back.map.top()  # so that addresses are used again
         nowait = bool(flags & s.F_NOWAIT)
         want = self.back.malloc(100, cpu, nowait=nowait)[0] if z < 0 else self.naive.alloc(z, cpu, nowait=nowait)
         assert self.hand.alloc(100 if z < 0 else SIZES[z], item=z, cpu=cpu, flags=flags) == want
@@ -409,10 +409,10 @@ class Pair:
                 assert pair(state, z, cpu) == naive.pair[z][cpu]
             assert depot(state, z, objcache.FULL) == naive.full[z][::-1]
             assert depot(state, z, objcache.EMPTY) == naive.empty[z][::-1]
-        assert self.hand.map_log == self.back.map_log
+        assert self.hand.map_log == self.back.map.log
         counts = objcache.census(state)
         cached = [len(naive.cached(z)) for z in range(len(SIZES))]
-        assert counts["pages"] * s.PAGE == sum(self.back.mapped.values())
+        assert counts["pages"] * s.PAGE == sum(self.back.map.held.values())
         assert counts["cached_objects"] == sum(cached)
         assert counts["cached_bytes"] == sum(n * naive.granted(z) for z, n in enumerate(cached))
         assert counts["live_bytes"] == sum(granted for _, _, granted in self.live)

@@ -7,8 +7,9 @@ import pytest
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
-from naive_bsd import BumpMap, uncompiled
+from naive_bsd import uncompiled
 from naive_magazines import NaiveFreelists
+from naive_space import BumpMap
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import percpu_freelist as lists

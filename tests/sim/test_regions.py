@@ -23,8 +23,11 @@ from kmemexp.sim.slots import (
     WHO_SHIFT,
 )
 from tests.sim import naive_regions as naive
+from tests.sim.in_pages import InPages
 
 UNIT = 16  # pages of a region
+IN_PAGES = InPages(regions)
+free, measure = IN_PAGES.free, IN_PAGES.measure
 
 
 def arena(pages, maps=1, unit=UNIT, **params):
@@ -35,19 +38,7 @@ def arena(pages, maps=1, unit=UNIT, **params):
 
 def alloc(st, pages=1, align=1, attr=ATTR_WIRED, m=0, who=0):
     """First page, or a negative answer."""
-    addr = regions.map_alloc(st, m, pages * PAGE, align * PAGE, attr | who << WHO_SHIFT, 0)
-    assert addr < 0 or addr % (align * PAGE) == 0
-    return addr // PAGE if addr >= 0 else addr
-
-
-def free(st, page, pages=1, m=0):
-    assert regions.map_free(st, m, page * PAGE, pages * PAGE, 0) == 0
-
-
-def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
-    regions.map_measure(st, m, out)
-    return out
+    return IN_PAGES.alloc(st, pages, align, attr | who << WHO_SHIFT, m)
 
 
 def holes(st, m=0):

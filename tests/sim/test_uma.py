@@ -1,26 +1,27 @@
 """UMA of 2002 to 2006: tables of its layouts and buckets, worked examples, its paths, and programs against a twin."""
 
+import functools
 from collections.abc import Callable
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import uma_programs as programs
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_uma import NaiveUma
+from uma_programs import KVA, balance
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma
-from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import moves
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
 
-KVA = 1 << 26
 PAGE = s.PAGE
 I386 = lay.slab_header(lay.UMA_03)
 LP64 = lay.slab_header(lay.UMA_03, 8)
@@ -139,9 +140,7 @@ def test_spare_slabs_beyond_the_working_set(free, working, slabs):
     assert tending.spare_slabs(free, working, 15) == slabs
 
 
-def fresh(*items: Item, cpus: int = 1, kva: int = KVA, map_number: int = 1, **params: int) -> uma.State:
-    bases = [-1] * len(items)
-    return uma.init(uma.Params(**params), kva_bytes=kva, cpus=cpus, map_number=map_number, items=items, bases=bases)
+fresh = functools.partial(programs.fresh, uma, map_number=1)
 
 
 class Watched(Hand):
@@ -168,11 +167,6 @@ class Watched(Hand):
 
 def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Watched:
     return Watched(fresh(*items, cpus=cpus, **params), limit=limit)
-
-
-def balance(m: Hand) -> int:
-    """Pages mapped, by what was asked of the map."""
-    return sum(nbytes if verb == "alloc" else -nbytes for verb, _, nbytes in m.map_log) // PAGE
 
 
 def zone_lock(z: int) -> int:
@@ -603,14 +597,7 @@ def test_at_most_as_many_fills_as_cpus_at_once():
     assert back.tolist() == [moves.FILL, moves.SINGLE]
 
 
-@pytest.mark.parametrize(
-    ("order", "pages", "passed"),
-    [
-        (OWN, [1, 1, 1, 2, 0, 0], 0),  # the slab that was listed last
-        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # slabs 2 and 1 pass slab 0
-        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free item slab 1 passes both others
-    ],
-)
+@programs.ORDERS
 def test_the_order_of_partly_free_slabs(order, pages, passed):
     """Of three full slabs of five items, slab 0 gets two free items, slab 2 one and slab 1 three."""
     state, z = fresh(Item(700, 0, 0), slab_order=order), u.FIRST_ITEM
@@ -648,65 +635,30 @@ def test_on_lp64_headers_and_buckets_are_larger(generation):
 
 
 ITEMS = [Item(4096, 0, 0), Item(1360, 0, 40), Item(16, 0, 0), Item(3000, 0, 9), Item(700, 0, 300), Item(9000, 0, 12)]
-KINDS = [0, 0, 1, 2, 3, 4, 5, s.ITEM_MALLOC, s.ITEM_MALLOC, s.ITEM_MBUF, s.ITEM_MBUF]
-SIZES = {s.ITEM_MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], s.ITEM_MBUF: [100, 2048, 2048, 5000, 20000]}
-STEPS = h.lists(
-    h.tuples(
-        h.sampled_from(["alloc", "alloc", "free", "free", "tick", "reap"]),
-        h.sampled_from(KINDS),
-        h.integers(1, 60),
-        h.integers(0, 5),
-        h.integers(0, 10**6),
-    ),
-    max_size=40,
-)
+STEPS = programs.steps(ITEMS)
 
 
-class Pair:
-    """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
+class Pair(programs.Pair):
+    """The allocator and its twin."""
 
     def __init__(
         self, cpus: int, limit: int, generation: int, disable: bool, *, order: int = 0, eager: bool = False
     ) -> None:
         given = {"nmbclusters": 120, "generation": generation, "bucketdisable": int(disable)}
         given |= {"slab_order": order, "eager_release": int(eager)}
-        self.hand = Hand(uma, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
         twin = {"cpus": cpus, "clusters": 120, "limit": limit, "disable": disable, "order": order, "eager": eager}
-        self.naive = NaiveUma(ITEMS, generation, **twin)
-        self.cpus = cpus
-        self.live: list[tuple[int, int, int, int]] = []
+        hand = Hand(uma, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
+        super().__init__(hand, NaiveUma(ITEMS, generation, **twin), ITEMS, cpus)
 
     def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> None:
         want = self.naive.alloc(kind, size, cpu, wait)
         addr = self.hand.alloc(size, item=kind, cpu=cpu, flags=0 if wait else s.F_NOWAIT)
         panicked = addr < 0 and self.hand.reg[0, s.R_PANIC] == s.P_KMEM_MAP
         assert (addr, self.hand.granted if addr >= 0 else 0, panicked) == want
-        if addr >= 0:
-            self.live.append((addr, kind, size, self.hand.granted))
-
-    def free(self, which: int, cpu: int) -> None:
-        addr, kind, size, _ = self.live.pop(which % len(self.live))
-        self.naive.free(addr, cpu)
-        self.hand.free(addr, item=kind, cpu=cpu, size=size)
-
-    def play(self, program: list) -> None:
-        for verb, kind, count, cpu, number in program:
-            if verb == "tick":
-                self.hand.tend(s.T_TICK)
-                self.naive.tick()
-            elif verb == "reap":
-                self.hand.tend(s.T_REAP)
-                self.naive.reap()
-            for k in range(count if verb == "alloc" else min(count, len(self.live)) if verb == "free" else 0):
-                if verb == "alloc":
-                    size = SIZES[kind][number % len(SIZES[kind])] if kind < 0 else ITEMS[kind].size
-                    self.alloc(kind, size, cpu % self.cpus, number % 5 > 0)
-                else:
-                    self.free(number * (k + 1), (cpu + k * (number % 3)) % self.cpus)
-            self.check()
+        self.got(addr, kind, size)
 
     def check(self) -> None:
-        assert self.hand.map_log == self.naive.map_log
+        assert self.hand.map_log == self.naive.map.log
         held = uma.census(self.hand.state)
         assert held["pages"] == self.naive.pages() == balance(self.hand)
         zones = self.naive.cached()
@@ -717,17 +669,7 @@ class Pair:
         assert held["cached_items"] == sum(len(bucket.items) for bucket in cached)
         assert held["listed_items"] == sum(len(bucket.items) for zone in zones for bucket in zone.ready)
         assert held["idle_slabs"] == sum(len(zone.idle) for zone in [*self.naive.own(), *zones])
-        spans = sorted(self.spans())
-        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-        assert all(begin % 4 == 0 for begin, _ in spans)
-
-    def spans(self) -> list[tuple[int, int]]:
-        """Memory of live objects, clusters of chains one by one."""
-        found = []
-        for addr, _, _, granted in self.live:
-            pieces = self.naive.chains.get(addr, [addr])
-            found += [(piece, piece + granted // len(pieces)) for piece in pieces]
-        return found
+        self.check_spans(align=4)
 
 
 @settings(max_examples=300)
@@ -766,8 +708,7 @@ def test_an_eager_zone_gives_a_slab_back_with_the_last_item_that_goes_to_it(size
 def test_nothing_is_lost(program, cpus, generation):
     pair = Pair(cpus, KVA, generation, False)
     pair.play(program)
-    while pair.live:
-        pair.free(len(pair.live) // 2, len(pair.live) % pair.cpus)
+    pair.free_all()
     pair.play([("tick", 0, 0, 0, 0), ("tick", 0, 0, 0, 0), ("reap", 0, 0, 0, 0)])
     # The CPUs keep their buckets, now empty.
     left = uma.census(pair.hand.state)
@@ -775,89 +716,15 @@ def test_nothing_is_lost(program, cpus, generation):
     assert left["cached_items"] == left["listed_items"] == left["slab_items"] == 0
 
 
-class Crowd:
-    """Several contexts whose operations are played step by step, in any order, over a map that counts upwards."""
-
-    def __init__(self, contexts: int, cpus: int, generation: int, seed: int) -> None:
-        self.state = fresh(*ITEMS, cpus=cpus, nmbclusters=150, generation=generation)
-        self.reg = np.zeros((contexts + 1, s.R_COUNT), np.int64)
-        self.busy: list[object] = [None] * (contexts + 1)
-        self.rng = np.random.default_rng(seed)
-        self.live: dict[int, tuple[int, int]] = {}
-        self.cpus, self.next, self.pages = cpus, 0, 0
-        self.limits = [cpus, uma.lock_count(self.state, 1)]
-
-    def begin(self, i: int, *, freeing: bool) -> None:
-        r = self.reg[i]
-        r[:] = 0
-        r[s.R_CPU] = self.rng.integers(self.cpus)
-        if freeing and self.live:
-            addr = list(self.live)[self.rng.integers(len(self.live))]
-            r[s.R_ADDR], (r[s.R_ITEM], r[s.R_SIZE]) = addr, self.live.pop(addr)
-            self.busy[i] = uma.free
-        else:
-            kind = KINDS[self.rng.integers(len(KINDS))]
-            r[s.R_ITEM], r[s.R_ADDR] = kind, -1
-            r[s.R_SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else ITEMS[kind].size
-            r[s.R_FLAGS] = self.rng.choice([0, s.F_NOWAIT])
-            self.busy[i] = uma.alloc
-
-    def step(self, i: int) -> None:
-        r = self.reg[i]
-        r[s.R_LOCK] = -1
-        verb = self.busy[i]
-        answer = int(verb(self.state, self.reg, i))
-        if r[s.R_LOCK] != -1:
-            klass, which = divmod(int(r[s.R_LOCK]), 1 << s.LOCK_SHIFT)
-            assert which < self.limits[klass]
-        if answer == s.MAP_ALLOC:
-            r[s.R_BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
-            if r[s.R_BASE] >= 0:
-                self.next += int(r[s.R_BYTES])
-                self.pages += int(r[s.R_BYTES]) // PAGE
-        elif answer == s.MAP_FREE:
-            self.pages -= int(r[s.R_BYTES]) // PAGE
-        elif answer in (s.DONE, s.FAILED):
-            if verb is uma.alloc and answer == s.DONE:
-                addr = int(r[s.R_ADDR])
-                assert addr not in self.live
-                self.live[addr] = int(r[s.R_ITEM]), int(r[s.R_SIZE])
-            self.busy[i] = None
-        else:
-            assert answer == s.AGAIN
-
-    def tend(self, i: int, why: int) -> None:
-        self.reg[i] = 0
-        self.reg[i, s.R_SIZE] = why
-        self.busy[i] = uma.tend
-
-    def finish(self, i: int) -> None:
-        while self.busy[i] is not None:
-            self.step(i)
-
-
 @pytest.mark.parametrize("generation", range(4))
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_operations_may_be_interleaved_step_by_step(cpus, generation):
-    crowd = Crowd(8, cpus, generation, seed=cpus)
-    for n in range(12000):
-        i = int(crowd.rng.integers(9))
-        if crowd.busy[i] is not None:
-            crowd.step(i)
-        elif i == 8:
-            if n % 5 == 0:
-                crowd.tend(i, int(crowd.rng.integers(2)))
-        else:
-            crowd.begin(i, freeing=bool(crowd.rng.random() < (0.3 if n // 3000 % 2 == 0 else 0.7)))
-    while any(crowd.busy) or crowd.live:
-        for i in range(9):
-            crowd.finish(i)
-            if i < 8 and crowd.live:
-                crowd.begin(i, freeing=True)
-    assert uma.census(crowd.state)["pages"] == crowd.pages
-    for why in (s.T_TICK, s.T_TICK, s.T_REAP):
-        crowd.tend(8, why)
-        crowd.finish(8)
+    state = fresh(*ITEMS, cpus=cpus, nmbclusters=150, generation=generation)
+    limits = [cpus, uma.lock_count(state, 1)]
+    crowd = programs.Crowd(uma, state, ITEMS, cpus=cpus, limits=limits, flags=(0, s.F_NOWAIT))
+    crowd.mill(12000, swell=3000)
+    crowd.disperse()
+    crowd.see_to_it(s.T_TICK, s.T_TICK, s.T_REAP)
     left = uma.census(crowd.state)
     assert left["pages"] == crowd.pages
     assert not crowd.state.zone[:, [u.Z_FILLS, u.Z_GROWING]].any()

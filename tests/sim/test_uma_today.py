@@ -1,24 +1,26 @@
 """UMA of today: tables of its layouts and buckets, its paths one by one, and random programs against a naive twin."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import uma_programs as programs
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_uma_today import NaiveUma
+from uma_programs import KVA, balance
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma_today as uma
-from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
 from kmemexp.sim.items import Item
 
-KVA = 1 << 26
 PAGE = s.PAGE
 
 # fmt: off
@@ -94,18 +96,11 @@ def test_first_touch_domains_count_in_the_limit():
     assert uma_keg.set_max(1000, 8, 2) == (1000 // 26 // 2, 1000 - 26 * 19)
 
 
-def fresh(*items: Item, cpus: int = 1, kva: int = KVA, map_number: int = 2, **params: int) -> uma.State:
-    bases = [-1] * len(items)
-    return uma.init(uma.Params(**params), kva_bytes=kva, cpus=cpus, map_number=map_number, items=items, bases=bases)
+fresh = functools.partial(programs.fresh, uma, map_number=2)
 
 
 def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Hand:
     return Hand(uma, fresh(*items, cpus=cpus, **params), limit=limit)
-
-
-def balance(m: Hand) -> int:
-    """Pages mapped, by what was asked of the map."""
-    return sum(nbytes if verb == "alloc" else -nbytes for verb, _, nbytes in m.map_log) // PAGE
 
 
 @pytest.mark.parametrize(
@@ -179,14 +174,7 @@ def test_partly_free_slabs_come_before_free_ones_and_these_before_new_ones():
     assert int(u.slab_take(state, z, 0)) == got[0]
 
 
-@pytest.mark.parametrize(
-    ("order", "pages", "passed"),
-    [
-        (OWN, [1, 1, 1, 2, 0, 0], 0),  # the slab that was listed last
-        (LOWEST, [0, 0, 1, 1, 1, 2], 2),  # slabs 2 and 1 pass slab 0
-        (FULLEST, [2, 0, 0, 1, 1, 1], 2),  # with its second free item slab 1 passes both others
-    ],
-)
+@programs.ORDERS
 def test_the_order_of_partly_free_slabs(order, pages, passed):
     """Of three full slabs of four items, slab 0 gets two free items, slab 2 one and slab 1 three."""
     state, z = fresh(Item(1024, 0, 0), slab_order=order), FIRST_ITEM
@@ -399,60 +387,27 @@ def test_bad_machines_are_refused():
 
 
 ITEMS = [Item(4096, 0, 0), Item(1368, 0, 40), Item(8, 0, 0), Item(3000, 0, 9), Item(700, 0, 300)]
-KINDS = [0, 0, 1, 2, 3, 4, s.ITEM_MALLOC, s.ITEM_MALLOC, s.ITEM_MBUF, s.ITEM_MBUF]
-SIZES = {s.ITEM_MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], s.ITEM_MBUF: [100, 2048, 2048, 5000, 20000]}
-STEPS = h.lists(
-    h.tuples(
-        h.sampled_from(["alloc", "alloc", "free", "free", "tick", "reap"]),
-        h.sampled_from(KINDS),
-        h.integers(1, 60),
-        h.integers(0, 5),
-        h.integers(0, 10**6),
-    ),
-    max_size=40,
-)
+STEPS = programs.steps(ITEMS)
 
 
-class Pair:
-    """The allocator and its twin side by side; live objects: (address, kind, size, granted)."""
+class Pair(programs.Pair):
+    """The allocator and its twin."""
 
     def __init__(self, cpus: int, domains: int, limit: int, reap: int, module: object = uma, *, order: int = 0) -> None:
         given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "reap": reap, "slab_order": order}
-        self.hand = Hand(module, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
-        self.naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit, order=order)
-        self.reap, self.cpus = reap, cpus
-        self.live: list[tuple[int, int, int, int]] = []
+        hand = Hand(module, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
+        naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit, order=order)
+        super().__init__(hand, naive, ITEMS, cpus, reap)
 
-    def alloc(self, kind: int, size: int, cpu: int) -> None:
+    def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> None:
+        """Allocate on both; whether the caller may wait makes no difference."""
         want = self.naive.alloc(kind, size, cpu)
         addr = self.hand.alloc(size, item=kind, cpu=cpu)
         assert (addr, self.hand.granted if addr >= 0 else 0) == want
-        if addr >= 0:
-            self.live.append((addr, kind, size, self.hand.granted))
-
-    def free(self, which: int, cpu: int) -> None:
-        addr, kind, size, _ = self.live.pop(which % len(self.live))
-        self.naive.free(addr, cpu)
-        self.hand.free(addr, item=kind, cpu=cpu, size=size)
-
-    def play(self, program: list) -> None:
-        for verb, kind, count, cpu, number in program:
-            if verb == "tick":
-                self.hand.tend(s.T_TICK)
-                self.naive.tick()
-            elif verb == "reap":
-                self.hand.tend(s.T_REAP)
-                self.naive.reap(self.reap)
-            for k in range(count if verb == "alloc" else min(count, len(self.live)) if verb == "free" else 0):
-                if verb == "alloc":
-                    size = SIZES[kind][number % len(SIZES[kind])] if kind < 0 else ITEMS[kind].size
-                    self.alloc(kind, size, cpu % self.cpus)
-                else:
-                    self.free(number * (k + 1), (cpu + k * (number % 3)) % self.cpus)
-            self.check()
+        self.got(addr, kind, size)
 
     def check(self) -> None:
-        assert self.hand.map_log == self.naive.map_log
+        assert self.hand.map_log == self.naive.map.log
         census = uma.census(self.hand.state)
         assert census["pages"] == self.naive.pages() == balance(self.hand)
         zones = self.naive.everything()[::-1]
@@ -462,16 +417,7 @@ class Pair:
             estimate = [[getattr(one, name) for one in zone.full] for zone in zones]
             assert self.hand.state.dom[FIRST_MALLOC:, :, column].tolist() == estimate
         assert self.hand.state.zone[FIRST_MALLOC:, u.Z_USED].tolist() == [zone.used for zone in zones]
-        spans = sorted(self.spans())
-        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-
-    def spans(self) -> list[tuple[int, int]]:
-        """Memory of live objects, clusters of chains one by one."""
-        found = []
-        for addr, _, _, granted in self.live:
-            pieces = self.naive.chains.get(addr, [addr])
-            found += [(piece, piece + granted // len(pieces)) for piece in pieces]
-        return found
+        self.check_spans()
 
 
 @settings(max_examples=150)
@@ -494,92 +440,20 @@ def test_sorted_kegs_go_as_in_the_twin(program, machine, reap, order):
 def test_nothing_is_lost(program, machine):
     pair = Pair(*machine, KVA, tending.DRAIN_CPU)
     pair.play(program)
-    while pair.live:
-        pair.free(len(pair.live) // 2, len(pair.live) % pair.cpus)
+    pair.free_all()
     for _ in range(2):  # buckets emptied in the second pass lie on the first CPU's stack
         pair.play([("reap", 0, 0, 0, 0)])
     assert set(uma.census(pair.hand.state).values()) == {0}
 
 
-class Crowd:
-    """Several contexts whose operations are played step by step, in any order, over a map that counts upwards."""
-
-    def __init__(self, contexts: int, cpus: int, domains: int, seed: int) -> None:
-        self.state = fresh(*ITEMS, cpus=cpus, domains=domains, nmbclusters=150)
-        self.reg = np.zeros((contexts + 1, s.R_COUNT), np.int64)
-        self.busy: list[tuple | None] = [None] * (contexts + 1)
-        self.rng = np.random.default_rng(seed)
-        self.live: dict[int, tuple[int, int]] = {}
-        self.cpus, self.next, self.pages = cpus, 0, 0
-        self.limits = [uma.lock_count(self.state, k) for k in range(len(uma.LOCKS))]
-
-    def begin(self, i: int, *, freeing: bool) -> None:
-        r = self.reg[i]
-        r[:] = 0
-        r[s.R_CPU] = self.rng.integers(self.cpus)
-        if freeing and self.live:
-            addr = list(self.live)[self.rng.integers(len(self.live))]
-            r[s.R_ADDR], (r[s.R_ITEM], r[s.R_SIZE]) = addr, self.live.pop(addr)
-            self.busy[i] = uma.free, addr
-        else:
-            kind = KINDS[self.rng.integers(len(KINDS))]
-            r[s.R_ITEM], r[s.R_ADDR] = kind, -1
-            r[s.R_SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else ITEMS[kind].size
-            self.busy[i] = uma.alloc, -1
-
-    def step(self, i: int) -> None:
-        r = self.reg[i]
-        r[s.R_LOCK] = -1
-        verb, _ = self.busy[i]
-        answer = int(verb(self.state, self.reg, i))
-        klass, which = divmod(int(r[s.R_LOCK]), 1 << s.LOCK_SHIFT)
-        assert r[s.R_LOCK] == -1 or which < self.limits[klass]
-        if answer == s.MAP_ALLOC:
-            r[s.R_BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
-            if r[s.R_BASE] >= 0:
-                self.next += int(r[s.R_BYTES])
-                self.pages += int(r[s.R_BYTES]) // PAGE
-        elif answer == s.MAP_FREE:
-            self.pages -= int(r[s.R_BYTES]) // PAGE
-        elif answer in (s.DONE, s.FAILED):
-            if verb is uma.alloc and answer == s.DONE:
-                addr = int(r[s.R_ADDR])
-                assert addr not in self.live
-                self.live[addr] = int(r[s.R_ITEM]), int(r[s.R_SIZE])
-            self.busy[i] = None
-        else:
-            assert answer == s.AGAIN
-
-    def tend(self, i: int, why: int) -> None:
-        self.reg[i] = 0
-        self.reg[i, s.R_SIZE] = why
-        self.busy[i] = uma.tend, -1
-
-
 @pytest.mark.parametrize(("cpus", "domains"), [(1, 1), (2, 1), (4, 2), (6, 3)])
 def test_operations_may_be_interleaved_step_by_step(cpus, domains):
-    crowd = Crowd(8, cpus, domains, seed=cpus)
-    crowd.state = crowd.state._replace(p=crowd.state.p._replace(reap=tending.DRAIN_CPU))
-    for n in range(25000):
-        i = int(crowd.rng.integers(9))
-        if crowd.busy[i] is not None:
-            crowd.step(i)
-        elif i == 8:
-            if n % 5 == 0:
-                crowd.tend(i, int(crowd.rng.integers(2)))
-        else:
-            crowd.begin(i, freeing=bool(crowd.rng.random() < (0.3 if n // 5000 % 2 == 0 else 0.7)))
-    while any(crowd.busy) or crowd.live:
-        for i in range(9):
-            while crowd.busy[i] is not None:
-                crowd.step(i)
-            if i < 8 and crowd.live:
-                crowd.begin(i, freeing=True)
-    assert uma.census(crowd.state)["pages"] == crowd.pages
-    for _ in range(2):
-        crowd.tend(8, s.T_REAP)
-        while crowd.busy[8] is not None:
-            crowd.step(8)
+    state = fresh(*ITEMS, cpus=cpus, domains=domains, nmbclusters=150, reap=tending.DRAIN_CPU)
+    limits = [uma.lock_count(state, k) for k in range(len(uma.LOCKS))]
+    crowd = programs.Crowd(uma, state, ITEMS, cpus=cpus, limits=limits)
+    crowd.mill(25000, swell=5000)
+    crowd.disperse()
+    crowd.see_to_it(s.T_REAP, s.T_REAP)
     assert crowd.pages == 0
     assert set(uma.census(crowd.state).values()) == {0}
     assert not crowd.state.zone[:, u.Z_USED].any()

@@ -8,10 +8,14 @@ from hypothesis import strategies as hs
 from kmemexp.sim import slots
 from kmemexp.sim.arenas import vmap
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
+from tests.sim.in_pages import InPages
 from tests.sim.naive_vmap import NaiveVmap
+from tests.sim.twins import run
 
 BARE = vmap.Params(guard=0, nodes=1)
 POOLS = vmap.Params(guard=0)
+IN_PAGES = InPages(vmap)
+measure = IN_PAGES.measure
 
 
 def space(pages, params=BARE, cpus=1, maps=1):
@@ -26,12 +30,6 @@ def alloc(st, pages=1, align=1, attr=ATTR_WIRED, m=0, cpu=0):
 
 def free(st, page, m=0, cpu=0):
     assert vmap.map_free(st, m, page * PAGE, PAGE, cpu) == 0
-
-
-def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
-    vmap.map_measure(st, m, out)
-    return out
 
 
 def free_ranges(st, m=0):
@@ -299,23 +297,23 @@ def twins(shape):
 
 
 def play(st, naive, program, step_by_step):
-    for verb, *args in program:
-        for _ in range(args.pop()):
-            if verb == "alloc":
-                pages, align, attr, cpu = args
-                got = alloc(st, pages, align, attr, m=1, cpu=cpu)
-                assert got == naive.alloc(pages, align, attr == ATTR_SINGLE, cpu, attr)
-                assert got < 0 or got % align == 0
-            elif verb == "drain":
-                vmap.drain(st, 1, int(args[0]))
-                naive.drain(full=args[0])
-            elif naive.live:
-                area = naive.live[sorted(naive.live)[args[0] % len(naive.live)]]
-                free(st, area.start, m=1)
-                naive.release(area.start, area.attr == ATTR_SINGLE)
-        if step_by_step:
-            assert_equal(st, naive)
-    assert_equal(st, naive)
+    def take(pages, align, attr, cpu):
+        got = alloc(st, pages, align, attr, m=1, cpu=cpu)
+        assert got == naive.alloc(pages, align, attr == ATTR_SINGLE, cpu, attr)
+        assert got < 0 or got % align == 0
+
+    def give(pick):
+        if naive.live:
+            area = naive.live[sorted(naive.live)[pick % len(naive.live)]]
+            free(st, area.start, m=1)
+            naive.release(area.start, area.attr == ATTR_SINGLE)
+
+    def flush(full):
+        vmap.drain(st, 1, int(full))
+        naive.drain(full=full)
+
+    steps = {"alloc": take, "free": give, "drain": flush}
+    run(program, steps, lambda: assert_equal(st, naive), step_by_step=step_by_step)
     vmap.check(st, 1)
 
 
@@ -392,25 +390,15 @@ def test_measure_and_paint_agree_with_a_bitmap(shape, program, bins):
     for a in naive.live.values():
         pages[a.start - naive.base : a.end - naive.base] = True
     runs = [len(r) for r in "".join(" #"[int(p)] for p in pages).split("#") if r]
-    out = measure(st, 1)
-    assert out[slots.M_FREE] == (~pages).sum() * PAGE == vmap.map_free_bytes(st, 1)
-    assert out[slots.M_LARGEST] == max(runs, default=0) * PAGE
-    assert out[slots.M_HOLES] == len(runs)
+    out = IN_PAGES.check_holes(st, 1, runs)
+    assert out[slots.M_FREE] == (~pages).sum() * PAGE
     assert out[slots.M_WALKED] == vmap.map_walked(st, 1) == 0
     assert out[slots.M_ENTRY_BYTES] == 0
     assert measure(st, 0)[slots.M_ENTRY_BYTES] >= PAGE
-    classes = np.zeros(slots.M_CLASSES, np.int64)
-    for run in runs:
-        classes[run.bit_length() - 1] += run * PAGE
-    assert out[slots.M_HIST :].tolist() == classes.tolist()
     # What is measured is what a drain leaves.
     vmap.drain(st, 1, 1)
     assert [(b - a) for a, b in free_ranges(st, 1)] == runs
-    painted = np.full(bins, 7.0)
-    vmap.map_paint(st, 1, painted)
-    exact = np.repeat(pages, bins).reshape(bins, len(pages)).mean(axis=1)
-    np.testing.assert_allclose(painted, exact, atol=1e-9)
-    assert painted.max() <= 1
+    IN_PAGES.check_painted(st, 1, pages, bins)
 
 
 def test_high_water_and_memory_of_areas_stay_when_memory_goes():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -11,31 +11,18 @@ from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from tests.sim import naive_vmem as naive
+from tests.sim import vmem_programs
+from tests.sim.in_pages import InPages
 
 WHOLE = vmem.Params(import_bytes=0, direct=1)
 UNIT = 512  # pages of a superpage
 STRATEGIES = {vmem.BEST_FIT: naive.BEST, vmem.FIRST_FIT: naive.FIRST, vmem.NEXT_FIT: naive.NEXT}
+IN_PAGES = InPages(vmem)
+alloc, free, measure = IN_PAGES.alloc, IN_PAGES.free, IN_PAGES.measure
 
 
 def arena(pages, params=WHOLE, cpus=1, maps=1):
     return vmem.init(params, kva_bytes=pages * PAGE, cpus=cpus, maps=maps)
-
-
-def alloc(st, pages=1, align=1, attr=ATTR_WIRED, m=0, cpu=0):
-    """First page, or a negative answer."""
-    addr = vmem.map_alloc(st, m, pages * PAGE, align * PAGE, attr, cpu)
-    assert addr < 0 or addr % (align * PAGE) == 0
-    return addr // PAGE if addr >= 0 else addr
-
-
-def free(st, page, pages=1, m=0, cpu=0):
-    assert vmem.map_free(st, m, page * PAGE, pages * PAGE, cpu) == 0
-
-
-def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
-    vmem.map_measure(st, m, out)
-    return out
 
 
 def pages_of(ranges):
@@ -452,15 +439,12 @@ def test_impossible_parameters_are_refused(params):
 
 # Against the naive twin.
 
-SUBMAPS = ((20, 84), (84, 99))  # pages of kernel_map that maps 1 and 2 manage
 CPUS = 2
 
 sizes = hs.one_of(hs.integers(1, 6), hs.integers(1, 6), hs.integers(7, 70))
 aligns = hs.sampled_from((1, 1, 1, 2, 4, 8, 3))
 attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_PAGEABLE))
-allocs = hs.tuples(hs.just("alloc"), hs.integers(0, 2), sizes, aligns, attrs, hs.integers(0, CPUS - 1))
-frees = hs.tuples(hs.just("free"), hs.integers(0, 2), hs.integers(0, 99), hs.integers(0, CPUS - 1))
-programs = hs.lists(allocs | allocs | frees, max_size=60)
+programs = vmem_programs.programs(hs.integers(0, 2), sizes, aligns, attrs, CPUS)
 kinds = hs.fixed_dictionaries(
     {
         "strategy": hs.sampled_from(list(STRATEGIES)),
@@ -471,102 +455,40 @@ kinds = hs.fixed_dictionaries(
 )
 
 
-def twins(strategy, unit, cached, direct, pages=400):
-    """The same maps, compiled and naive; 20 pages below the submaps are taken beside them or by the arena."""
-    params = vmem.Params(strategy, unit * PAGE, *cached, qcache_bucket=2, direct=int(direct))
-    st = arena(pages, params, cpus=CPUS, maps=3)
-    twin = naive.FreeBsd(pages, (), STRATEGIES[strategy], unit, CPUS, cached, 2, direct)
-    live = [{}, {}, {}]
-    for n in (20, *(high - low for low, high in SUBMAPS)):
-        play(st, twin, live, ("alloc", 0, n, 1, ATTR_SINGLE, 0))
-    for m, (low, high) in enumerate(SUBMAPS, 1):
-        del live[0][low]
-        vmem.add_map(st, m, low * PAGE, (high - low) * PAGE)
-        twin.submap(low, high)
-    return st, twin, live
+class Pair(vmem_programs.Pair):
+    """The arena and its twin; what is below the submaps is taken beside them or by the arena."""
+
+    def __init__(self, strategy, unit, cached, direct, pages=400):
+        params = vmem.Params(strategy, unit * PAGE, *cached, qcache_bucket=2, direct=int(direct))
+        twin = naive.FreeBsd(pages, (), STRATEGIES[strategy], unit, CPUS, cached, 2, direct)
+        super().__init__(IN_PAGES, arena(pages, params, cpus=CPUS, maps=3), twin)
+
+    def check(self):
+        counts, twin = vmem.census(self.st), self.twin
+        assert (counts["zone_free"], counts["zone_pages"]) == (twin.zone, twin.zone_pages)
+        assert (counts["imports"], counts["no_tags"]) == (twin.imports, twin.no_tags)
+        for m, a in enumerate(twin.arenas):
+            self.check_map(m, a.walked)
+            assert (self.st.arena[m, g.TAGS], self.st.arena[m, g.HAND]) == (a.in_list, a.hand)
+
+    def measure(self, bins):
+        for m, a in enumerate(self.twin.arenas):
+            self.check_measures(m, bins, max(a.high, self.twin.high if m == 0 else 0))
 
 
-def play(st, twin, live, step):
-    """One operation on both; `live`: pages of what is allocated, by map and first page."""
-    verb, m, *args, cpu = step
-    if verb == "alloc":
-        pages, align, attr = args
-        got = alloc(st, pages, align, attr, m, cpu)
-        assert got == twin.alloc(m, pages, align, attr, cpu)
-        if got >= 0:
-            assert all(got + pages <= page or page + n <= got for page, n in live[m].items())
-            live[m][got] = pages
-    elif live[m]:
-        page = sorted(live[m])[args[0] % len(live[m])]
-        pages = live[m].pop(page)
-        free(st, page, pages, m, cpu)
-        twin.free(m, page, pages, cpu)
-
-
-def assert_equal(st, twin):
-    counts = vmem.census(st)
-    assert (counts["zone_free"], counts["zone_pages"]) == (twin.zone, twin.zone_pages)
-    assert (counts["imports"], counts["no_tags"]) == (twin.imports, twin.no_tags)
-    for m, a in enumerate(twin.arenas):
-        found = [(s // PAGE, e // PAGE, attr) for s, e, attr in vmem.ranges(st, m)]
-        assert found == twin.ranges(m)
-        assert (st.arena[m, g.TAGS], st.arena[m, g.HAND]) == (a.in_list, a.hand)
-        assert vmem.map_walked(st, m) == a.walked
-        vmem.check(st, m)
-
-
-def assert_measured(st, twin, bins):
-    for m, a in enumerate(twin.arenas):
-        out, holes = measure(st, m), twin.holes(m)
-        assert out[slots.M_FREE] == vmem.map_free_bytes(st, m) == sum(holes) * PAGE
-        assert out[slots.M_LARGEST] == max(holes, default=0) * PAGE
-        assert out[slots.M_HOLES] == len(holes)
-        classes = np.zeros(slots.M_CLASSES, np.int64)
-        for n in holes:
-            classes[n.bit_length() - 1] += n * PAGE
-        assert out[slots.M_HIST :].tolist() == classes.tolist()
-        assert out[slots.M_HIGH] == (max(a.high, twin.high if m == 0 else 0) - st.arena[m, g.BASE] // PAGE) * PAGE
-        base, size = st.arena[m, g.BASE] // PAGE, twin.sizes[m]
-        pages = np.zeros(size)
-        for start, end, _ in twin.ranges(m):
-            pages[start - base : end - base] = 1
-        painted = np.full(bins, 7.0)
-        vmem.map_paint(st, m, painted)
-        np.testing.assert_allclose(painted, np.repeat(pages, bins).reshape(bins, size).mean(axis=1), atol=1e-9)
-        assert vmem.used(st, m) == pages.sum() * PAGE
-
-
-quick = settings(max_examples=100)
-
-
-@quick
+@vmem_programs.quick
 @given(kind=kinds, program=programs, bins=hs.integers(1, 100))
 def test_same_as_the_naive_vmem_step_by_step(kind, program, bins):
-    st, twin, live = twins(**kind)
-    for step in program:
-        play(st, twin, live, step)
-        assert_equal(st, twin)
-    assert_measured(st, twin, bins)
-    for m in range(3):
-        while live[m]:
-            play(st, twin, live, ("free", m, 0, 0))
-    assert_equal(st, twin)
-    assert_measured(st, twin, bins)
+    pair = Pair(**kind)
+    pair.play_step_by_step(program, bins)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_same_as_the_naive_vmem_over_a_long_run(strategy):
-    rng = np.random.default_rng(strategy)
-    st, twin, live = twins(strategy, 32, (2, 2), direct=False, pages=900)
-    for _ in range(2500):
-        m, cpu, pick, attr = (int(x) for x in rng.integers((3, CPUS, 100, 3)))
-        if rng.random() < 0.55:
-            align = int(rng.choice((1, 1, 1, 1, 4, 3)))
-            play(st, twin, live, ("alloc", m, int(rng.choice((1, 2, 3, 5, 40))), align, attr, cpu))
-        else:
-            play(st, twin, live, ("free", m, pick, cpu))
-    assert_equal(st, twin)
-    assert_measured(st, twin, 50)
+    pair = Pair(strategy, 32, (2, 2), direct=False, pages=900)
+    pair.play_long(np.random.default_rng(strategy), cpus=CPUS)
+    pair.check()
+    pair.measure(50)
 
 
 def test_painting_a_map_of_no_size():

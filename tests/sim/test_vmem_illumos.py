@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as hs
 
 from kmemexp.sim import slots
@@ -13,34 +13,21 @@ from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from tests.sim import naive_vmem as naive
+from tests.sim import vmem_programs
+from tests.sim.in_pages import InPages
 
 INSTANT, BEST, FIRST, NEXT = vmem.INSTANT_FIT, vmem.BEST_FIT, vmem.FIRST_FIT, vmem.NEXT_FIT
 STRATEGIES = {INSTANT: naive.INSTANT, BEST: naive.BEST, FIRST: naive.FIRST, NEXT: naive.NEXT}
+IN_PAGES = InPages(vmem, ATTR_PAGEABLE)
+alloc, free, measure = IN_PAGES.alloc, IN_PAGES.free, IN_PAGES.measure
 
 
 def heap(pages, maps=1, **params):
     return vmem.init(vmem.Params(**params), kva_bytes=pages * PAGE, cpus=1, maps=maps)
 
 
-def alloc(st, pages=1, align=1, attr=ATTR_PAGEABLE, m=0):
-    """First page, or a negative answer."""
-    addr = vmem.map_alloc(st, m, pages * PAGE, align * PAGE, attr, 0)
-    assert addr < 0 or addr % (align * PAGE) == 0
-    return addr // PAGE if addr >= 0 else addr
-
-
 def wired(st, pages=1, align=1):
     return alloc(st, pages, align, ATTR_WIRED)
-
-
-def free(st, page, pages=1, m=0):
-    assert vmem.map_free(st, m, page * PAGE, pages * PAGE, 0) == 0
-
-
-def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
-    vmem.map_measure(st, m, out)
-    return out
 
 
 def vacant(st, a=0):
@@ -514,14 +501,10 @@ def test_impossible_parameters_are_refused(params):
 
 # Against the naive twin.
 
-SUBMAPS = ((20, 84), (84, 99))  # pages of the heap that maps 1 and 2 manage
-
 sizes = hs.one_of(hs.integers(1, 4), hs.integers(1, 9), hs.integers(7, 70))
 aligns = hs.sampled_from((1, 1, 1, 1, 2, 4, 8, 3))
 attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_WIRED, ATTR_PAGEABLE))
-allocs = hs.tuples(hs.just("alloc"), hs.sampled_from((0, 0, 1, 2)), sizes, aligns, attrs)
-frees = hs.tuples(hs.just("free"), hs.sampled_from((0, 0, 1, 2)), hs.integers(0, 99))
-programs = hs.lists(allocs | allocs | frees, max_size=70)
+programs = vmem_programs.programs(hs.sampled_from((0, 0, 1, 2)), sizes, aligns, attrs)
 kinds = hs.fixed_dictionaries(
     {
         "strategy": hs.sampled_from(list(STRATEGIES)),
@@ -531,104 +514,43 @@ kinds = hs.fixed_dictionaries(
 )
 
 
-def twins(strategy, cached, populators, pages=500):
-    """The same maps, compiled and naive; 20 pages below the submaps are taken."""
-    st = heap(pages, 3, strategy=strategy, qcache_max=cached, populators=populators)
-    twin = naive.Illumos(pages, (), STRATEGIES[strategy], cached, populators)
-    live = [{}, {}, {}]
-    for n in (20, *(high - low for low, high in SUBMAPS)):
-        play(st, twin, live, ("alloc", 0, n, 1, ATTR_SINGLE))
-    for m, (low, high) in enumerate(SUBMAPS, 1):
-        del live[0][low]
-        vmem.add_map(st, m, low * PAGE, (high - low) * PAGE)
-        twin.submap(low, high)
-    return st, twin, live
+class Pair(vmem_programs.Pair):
+    """The heap and its twin."""
+
+    def __init__(self, strategy, cached, populators, pages=500):
+        st = heap(pages, 3, strategy=strategy, qcache_max=cached, populators=populators)
+        super().__init__(IN_PAGES, st, naive.Illumos(pages, (), STRATEGIES[strategy], cached, populators))
+
+    def check(self):
+        counts, twin = vmem.census(self.st), self.twin
+        assert (counts["tags_global"], counts["tag_pages"]) == (twin.spare, twin.pages)
+        assert counts["populate_fails"] == twin.fails
+        arenas = (*twin.maps, twin.kmem_va, twin.default, twin.metadata, twin.seg)
+        assert hands(self.st) == [a.hand for a in arenas]
+        for m in range(3):
+            self.check_map(m, twin.walked(m))
+
+    def measure(self, bins):
+        for m in range(3):
+            out = self.check_measures(m, bins, self.twin.maps[m].high)
+            assert out[slots.M_ENTRIES] == self.twin.entries(m)
+            assert out[slots.M_ENTRY_BYTES] == (self.twin.pages * PAGE if m == 0 else 0)
 
 
-def play(st, twin, live, step):
-    """One operation on both; `live`: pages of what is allocated, by map and first page."""
-    verb, m, *args = step
-    if verb == "alloc":
-        pages, align, attr = args
-        got = alloc(st, pages, align, attr, m)
-        assert got == twin.alloc(m, pages, align, attr, 0)
-        if got >= 0:
-            assert all(got + pages <= page or page + n <= got for page, n in live[m].items())
-            live[m][got] = pages
-    elif live[m]:
-        page = sorted(live[m])[args[0] % len(live[m])]
-        pages = live[m].pop(page)
-        free(st, page, pages, m)
-        twin.free(m, page, pages, 0)
-
-
-def assert_equal(st, twin):
-    counts = vmem.census(st)
-    assert (counts["tags_global"], counts["tag_pages"]) == (twin.spare, twin.pages)
-    assert counts["populate_fails"] == twin.fails
-    assert hands(st) == [a.hand for a in (*twin.maps, twin.kmem_va, twin.default, twin.metadata, twin.seg)]
-    for m in range(3):
-        found = [(s // PAGE, e // PAGE, attr) for s, e, attr in vmem.ranges(st, m)]
-        assert found == twin.ranges(m)
-        assert vmem.map_walked(st, m) == twin.walked(m)
-        vmem.check(st, m)
-
-
-def assert_measured(st, twin, bins):
-    for m in range(3):
-        out, holes = measure(st, m), twin.holes(m)
-        assert out[slots.M_FREE] == vmem.map_free_bytes(st, m) == sum(holes) * PAGE
-        assert out[slots.M_LARGEST] == max(holes, default=0) * PAGE
-        assert out[slots.M_HOLES] == len(holes)
-        assert out[slots.M_ENTRIES] == twin.entries(m)
-        assert out[slots.M_ENTRY_BYTES] == (twin.pages * PAGE if m == 0 else 0)
-        classes = np.zeros(slots.M_CLASSES, np.int64)
-        for n in holes:
-            classes[n.bit_length() - 1] += n * PAGE
-        assert out[slots.M_HIST :].tolist() == classes.tolist()
-        base, size = st.arena[m, g.BASE] // PAGE, twin.sizes[m]
-        assert out[slots.M_HIGH] == (twin.maps[m].high - base) * PAGE
-        pages = np.zeros(size)
-        for start, end, _ in twin.ranges(m):
-            pages[start - base : end - base] = 1
-        painted = np.full(bins, 7.0)
-        vmem.map_paint(st, m, painted)
-        np.testing.assert_allclose(painted, np.repeat(pages, bins).reshape(bins, size).mean(axis=1), atol=1e-9)
-        assert vmem.used(st, m) == pages.sum() * PAGE
-
-
-quick = settings(max_examples=100)
-
-
-@quick
+@vmem_programs.quick
 @given(kind=kinds, program=programs, bins=hs.integers(1, 100))
 def test_same_as_the_naive_vmem_step_by_step(kind, program, bins):
-    st, twin, live = twins(**kind)
-    for step in program:
-        play(st, twin, live, step)
-        assert_equal(st, twin)
-    assert_measured(st, twin, bins)
-    for m in range(3):
-        while live[m]:
-            play(st, twin, live, ("free", m, 0))
-    assert_equal(st, twin)
-    assert_measured(st, twin, bins)
-    assert vmem.census(st)["kmem_va_bytes"] == 0 or kind["strategy"] == NEXT
+    pair = Pair(**kind)
+    pair.play_step_by_step(program, bins)
+    assert vmem.census(pair.st)["kmem_va_bytes"] == 0 or kind["strategy"] == NEXT
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_same_as_the_naive_vmem_over_a_long_run(strategy):
-    rng = np.random.default_rng(strategy)
-    st, twin, live = twins(strategy, 8, 3, pages=1500)
-    for _ in range(2500):
-        m, pick, attr = (int(x) for x in rng.integers((3, 100, 3)))
-        if rng.random() < 0.55:
-            align = int(rng.choice((1, 1, 1, 1, 4, 3)))
-            play(st, twin, live, ("alloc", m, int(rng.choice((1, 2, 3, 5, 40))), align, attr))
-        else:
-            play(st, twin, live, ("free", m, pick))
-    assert_equal(st, twin)
-    assert_measured(st, twin, 50)
+    pair = Pair(strategy, 8, 3, pages=1500)
+    pair.play_long(np.random.default_rng(strategy))
+    pair.check()
+    pair.measure(50)
 
 
 def test_painting_a_map_of_no_size():

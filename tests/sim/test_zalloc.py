@@ -7,7 +7,8 @@ import pytest
 from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
-from naive_bsd import BumpMap, NaiveZone, uncompiled
+from naive_bsd import NaiveZone, uncompiled
+from naive_space import BumpMap
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import zalloc

@@ -1,0 +1,51 @@
+"""The operations of an arena with addresses and sizes in pages."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kmemexp.sim import slots
+from kmemexp.sim.slots import ATTR_WIRED, PAGE
+
+
+class InPages:
+    """One arena's operations; `attr` is what is asked for where nothing else is said."""
+
+    def __init__(self, module: ModuleType, attr: int = ATTR_WIRED) -> None:
+        self.module, self.attr = module, attr
+
+    def alloc(self, st: Any, pages: int = 1, align: int = 1, attr: int | None = None, m: int = 0, cpu: int = 0) -> int:
+        """First page, or a negative answer."""
+        wanted = self.attr if attr is None else attr
+        addr = self.module.map_alloc(st, m, pages * PAGE, align * PAGE, wanted, cpu)
+        assert addr < 0 or addr % (align * PAGE) == 0
+        return addr // PAGE if addr >= 0 else addr
+
+    def free(self, st: Any, page: int, pages: int = 1, m: int = 0, cpu: int = 0) -> None:
+        assert self.module.map_free(st, m, page * PAGE, pages * PAGE, cpu) == 0
+
+    def measure(self, st: Any, m: int = 0) -> np.ndarray:
+        out = np.zeros(slots.M_COUNT, np.int64)
+        self.module.map_measure(st, m, out)
+        return out
+
+    def check_holes(self, st: Any, m: int, holes: list[int]) -> np.ndarray:
+        """Hold what is measured against the pages of a map's holes; returns the measures."""
+        out = self.measure(st, m)
+        assert out[slots.M_FREE] == self.module.map_free_bytes(st, m) == sum(holes) * PAGE
+        assert out[slots.M_LARGEST] == max(holes, default=0) * PAGE
+        assert out[slots.M_HOLES] == len(holes)
+        classes = np.zeros(slots.M_CLASSES, np.int64)
+        for n in holes:
+            classes[n.bit_length() - 1] += n * PAGE
+        assert out[slots.M_HIST :].tolist() == classes.tolist()
+        return out
+
+    def check_painted(self, st: Any, m: int, taken: np.ndarray, bins: int) -> None:
+        """Hold what is painted in so many bins against a map of the pages that are taken."""
+        painted = np.full(bins, 7.0)
+        self.module.map_paint(st, m, painted)
+        exact = np.repeat(taken, bins).reshape(bins, len(taken)).mean(axis=1)
+        np.testing.assert_allclose(painted, exact, atol=1e-9)
+        assert painted.max() <= 1

@@ -1,0 +1,58 @@
+"""Maps that count upwards, for the naive twins and the tests that hold allocators against them."""
+
+
+class BumpMap:
+    """Fresh pages in ascending order up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.next, self.limit = 0, limit
+
+    def take(self, nbytes: int) -> int | None:
+        if self.next + nbytes > self.limit:
+            return None
+        self.next += nbytes
+        return self.next - nbytes
+
+
+class LoggedMap(BumpMap):
+    """The same, and `log` lists what was asked of it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.log: list[tuple[str, int, int]] = []
+
+    def take(self, nbytes: int) -> int | None:
+        base = super().take(nbytes)
+        if base is not None:
+            self.log.append(("alloc", base, nbytes))
+        return base
+
+    def give(self, base: int, nbytes: int) -> None:
+        self.log.append(("free", base, nbytes))
+
+
+class UpwardMap:
+    """A map that counts upwards from `next` to `limit`; `log` lists what was asked of it."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.next = limit, 0
+        self.held: dict[int, int] = {}
+        self.log: list[tuple[str, int, int]] = []
+
+    def take(self, size: int, align: int) -> int:
+        base = -(-self.next // align) * align
+        if base + size > self.limit:
+            return -1
+        self.next = base + size
+        self.held[base] = size
+        self.log.append(("alloc", base, size))
+        return base
+
+    def give(self, base: int, size: int | None = None) -> None:
+        """Take back what was held from `base` on, all of it."""
+        assert size in (None, self.held[base])
+        self.log.append(("free", base, self.held.pop(base)))
+
+    def top(self) -> int:
+        """End of the highest range that is held."""
+        return max((base + size for base, size in self.held.items()), default=0)
