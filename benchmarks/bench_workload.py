@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from kmemexp.workload import merge
 from kmemexp.workload.build import build
-from kmemexp.workload.stream import Stream
+from kmemexp.workload.stream import stream_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "workload"
 ROUNDS = 5
@@ -50,7 +50,7 @@ def main():
     shift_ns, counts = np.array([0, 10**9]), np.array([lane.length] * 2)
 
     def overlay():
-        out = Stream(*(np.empty(2 * lane.length, column.dtype) for column in lane[:-1]), slots=2 * lane.slots)
+        out = stream_of((np.empty(2 * lane.length, column.dtype) for column in lane.arrays), 2 * lane.slots)
         merge.overlay(lane, shift_ns, counts, 2, 2, lane.slots, out, *np.empty((2, 2), np.int64))
         return out
 

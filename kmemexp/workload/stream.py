@@ -12,7 +12,7 @@ OP_FREE = 1
 OP_WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
 # Without a clock only (kmemexp.workload.stability):
 OP_WATCH = 3  # before a free: watch number `size` begins, of the object in the slot
-OP_READ = 4  # a reference to the freed object of watch number `slot` is read through; `size`: READ_* bits
+OP_READ = 4  # somebody reads through a reference to the freed object of watch number `slot`; `size`: READ_* bits
 READ_CHECKS = 1  # the reader compares a generation count
 READ_LAST = 2  # the last read of its watch
 
