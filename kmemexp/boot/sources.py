@@ -8,14 +8,13 @@ from typing import Any
 
 from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import CLASSES
+from kmemexp.sim.engine.machine import MODES
 from kmemexp.sim.engine.programs import ARRIVALS, ITEMS, LAWS
 from kmemexp.sim.slots import F_HARD, F_INTERRUPT, F_NOWAIT, F_RESERVE, F_SOFT
 from kmemexp.values import known
 from kmemexp.workload.stream import CLASS_NAMES
 
 OWN_ITEMS = ("tend", "watch")  # of a program: the machine's own
-MODES = {"task": 0, "soft": 1, "device": 2, "fast": 3}
-"""Modes of a source: the kinds of context that they are (sim.engine.contexts)."""
 PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
 """Priorities of DragonFly, August 2003: thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
 ROUTES = ("each", "spread")
@@ -30,13 +29,13 @@ FLAGS = {
 LEVEL_FLAGS = {"task": 0, "soft": F_SOFT, "device": F_SOFT, "fast": F_HARD}
 """Flags of an operation by the mode of the source whose program it is in."""
 
-KEYS = {
-    "mode": "mode", "law": "law", "rate_hz": "rate_hz", "period_ns": "period_ns", "burst": "burst", "gap_ns": "gap_ns",
-    "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
-    "scales": "", "locks": "",
-}  # fmt: skip
-"""Keys of a source, and what they are called in wiring.Source. `scales`: its rate follows interrupts.rate_hz; `locks`:
-locks of its own, by name.
+BOOT_KEYS = ("scales", "locks")
+KEYS = (
+    "mode", "law", "rate_hz", "period_ns", "burst", "gap_ns", "phase_ns", "class", "priority", "route", "program",
+    *BOOT_KEYS,
+)  # fmt: skip
+"""Keys of a source: fields of wiring.Source, but for what boot itself uses up. `scales`: its rate follows
+interrupts.rate_hz; `locks`: locks of its own, by name.
 """
 NUMBERS = ("rate_hz", "period_ns", "burst", "gap_ns", "priority")
 

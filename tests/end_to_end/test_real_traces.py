@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import Machine, boot
 from kmemexp.lane import model, replayed
 from kmemexp.metrics import INDEX
 from kmemexp.sim import probes, sizing
@@ -15,7 +15,7 @@ TRACES = ["compile", "filetree", "pgbench"]
 ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2, "domains": 1}
 
 
-def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
+def play(path: Path, allocator: str) -> tuple[model.Lane, Machine]:
     """Serve every object of a trace by one allocator in a KVA that has room for all."""
     kinds, stream = library.load(str(path))
     config = {
@@ -32,7 +32,7 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
         "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "kinds": {}, "params": {}},
         "machine": ROOMY,
     }
-    machine = compose.boot(config, kinds, stream.slots)
+    machine = boot(config, kinds, stream.slots)
     return replayed.run(machine, stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
