@@ -97,6 +97,7 @@ def build(
         tables["kinds"] = kinds
     wired = _laid_out(wiring, tables, _names(wiring, sources, contexts))
     _link(wiring, wired, starts)
+    _fill_heaps(wired)
     _start(wired, sources)
     return wired
 
@@ -229,11 +230,6 @@ def _link(wiring: Wiring, wired: Wired, starts: Sequence[int]) -> None:
     wired.table("maps")[:] = wired.place("locks", wired.table("maps"))
     routes = wired.table("routes")
     routes[:, mc.RT_HOME :] = wired.place("locks", routes[:, mc.RT_HOME :])
-    for heap, name in (("cpu_heap", "cpus"), ("timer_heap", "contexts")):
-        table = wired.table(name)
-        number = np.arange(len(table))
-        table[:, KEY], table[:, POS] = NEVER, number
-        wired.table(heap)[:, 0] = wired.place(name, number)
     messages = wired.table("messages")
     messages[:, mc.M_NEXT] = wired.place("messages", np.arange(1, len(messages) + 1))
     messages[-1, mc.M_NEXT] = -1
@@ -254,6 +250,15 @@ def _link_contexts(wiring: Wiring, wired: Wired, starts: np.ndarray) -> None:
     program[source == len(wiring.sources)] = cx.MESSAGES  # the source of that name follows the wiring's own
     program[source > len(wiring.sources)] = cx.RECORDED
     owned[:, cx.X_PROG] = owned[:, cx.X_PC] = program
+
+
+def _fill_heaps(wired: Wired) -> None:
+    """Put all CPUs and all timers into their heaps; none of them is due."""
+    for heap, name in (("cpu_heap", "cpus"), ("timer_heap", "contexts")):
+        table = wired.table(name)
+        number = np.arange(len(table))
+        table[:, KEY], table[:, POS] = NEVER, number
+        wired.table(heap)[:, 0] = wired.place(name, number)
 
 
 def _link_programs(wired: Wired) -> None:
@@ -283,14 +288,10 @@ def enlarge_messages(wired: Wired) -> Wired:
 
 
 def _start(wired: Wired, sources: Sequence[Source]) -> None:
-    """Park the mainline's threads, set the timers, and make tasks without arrivals ready."""
+    """Let each CPU run its first mainline thread, set the timers, and make tasks without arrivals ready."""
     m = wired.m
+    _park_threads(wired)
     cpus = wired.place("cpus", np.arange(m[mc.G_CPUS])).tolist()
-    threads = wired.place("contexts", np.arange(m[mc.G_CPUS] * m[mc.G_THREADS])).tolist()
-    for x in reversed(threads):
-        c = m[x + cx.X_CPU]
-        m[x + cx.X_LINK] = m[c + cx.C_PARKED]
-        m[c + cx.C_PARKED] = x
     for c in cpus:
         x = m[c + cx.C_PARKED]
         if x >= 0:
@@ -305,3 +306,12 @@ def _start(wired: Wired, sources: Sequence[Source]) -> None:
                 cx.queue_ready(m, x)
     for c in cpus:
         cx.reconsider(m, c)
+
+
+def _park_threads(wired: Wired) -> None:
+    """Link the mainline's threads to the lists of their CPUs, the first of each in front."""
+    m = wired.m
+    for x in reversed(wired.place("contexts", np.arange(m[mc.G_CPUS] * m[mc.G_THREADS])).tolist()):
+        c = m[x + cx.X_CPU]
+        m[x + cx.X_LINK] = m[c + cx.C_PARKED]
+        m[c + cx.C_PARKED] = x

@@ -28,20 +28,17 @@ def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple
     routes[:, mc.RT_HOME] = maps[KERNEL]
     routes[:, mc.RT_LOCK :] = wiring.lock("none", "none")
     for place, (name, module) in enumerate(zip(code.names, code.servers, strict=False)):
-        specs = list(module.LOCKS)
-        specs[0] = config["objects"]["locks"].get(name, specs[0])
-        counts = {"": 1, "cpu": wiring.cpus, "item": max(base.items[place], 1)}
-        for klass, spec in enumerate(specs):
+        first, *more = module.LOCKS
+        for klass, spec in enumerate([config["objects"]["locks"].get(name, first), *more]):
             word, _, per = spec.partition("/")
             word = _for_all_cpus(word, wiring)
+            counts = {"": 1, "cpu": wiring.cpus, "item": base.items[place]}
             if per == "own":
-                copies = max(module.lock_count(base.world[place], klass), 1)
-            elif per in counts:
-                copies = counts[per]
-            else:
+                counts["own"] = module.lock_count(base.world[place], klass)
+            if per not in counts:
                 raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu, item or own")
-            label = f"{name} {word}" if klass == 0 else f"{name} {klass} {word}"
-            routes[place, mc.RT_LOCK + klass] = wiring.lock(label, word, copies)
+            label = f"{name} {klass} {word}" if klass else f"{name} {word}"
+            routes[place, mc.RT_LOCK + klass] = wiring.lock(label, word, max(counts[per], 1))
             if klass == 0:
                 routes[place, mc.RT_PER] = PER.get(per, mc.PER_ONE)
         routes[place, mc.RT_KEEPS] = module.KEEPS

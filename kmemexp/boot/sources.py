@@ -58,26 +58,31 @@ def _check_source(where: str, source: Any, sources: Mapping[str, Any]) -> None:
     known(where, "law", source.get("law", "none"), ARRIVALS)
     if source.get("class"):
         known(where, "class", source["class"], CLASSES)
-    route = source.get("route", 0)
-    if isinstance(route, bool) or not isinstance(route, int | str):
-        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(ROUTES)}")
-    if isinstance(route, str):
-        known(where, "route", route, ROUTES)
+    _check_route(where, source.get("route", 0))
     for key in NUMBERS:
         value = source.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ConfigError(f"{where}.{key}={value}: must be a number of at least 0")
     if source.get("law", "none") != "none" and not (source.get("rate_hz") or source.get("period_ns")):
         raise ConfigError(f"{where}.rate_hz: is missing, but law={source['law']} needs it (or period_ns)")
-    if not isinstance(source.get("program", []), list):
-        raise ConfigError(f"{where}.program: must be a list of items such as {{work: 3000}}")
-    arrives = source.get("law", "none") != "none"
-    for i, item in enumerate(source.get("program", [])):
-        _check_item(f"{where}.program[{i}]", item, sources)
-        if arrives and "sleep" in item:
+    _check_program(f"{where}.program", source.get("program", []), source.get("law", "none"), sources)
+
+
+def _check_route(where: str, route: Any) -> None:
+    if isinstance(route, bool) or not isinstance(route, int | str):
+        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(ROUTES)}")
+    if isinstance(route, str):
+        known(where, "route", route, ROUTES)
+
+
+def _check_program(where: str, program: Any, law: str, sources: Mapping[str, Any]) -> None:
+    if not isinstance(program, list):
+        raise ConfigError(f"{where}: must be a list of items such as {{work: 3000}}")
+    for i, item in enumerate(program):
+        _check_item(f"{where}[{i}]", item, sources)
+        if law != "none" and "sleep" in item:
             raise ConfigError(
-                f"{where}.program[{i}].sleep: what has arrivals (law={source['law']}) has no timer to sleep by; "
-                "use a task without a law"
+                f"{where}[{i}].sleep: what has arrivals (law={law}) has no timer to sleep by; use a task without a law"
             )
 
 
