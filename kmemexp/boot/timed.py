@@ -175,10 +175,10 @@ def _wired(
         maps=maps,
         kinds=base.kind_rows,
         kind_number={name: k for k, name in enumerate(kinds.names)},
-        recorded=bool((stream.flags & (F_SOFT | F_HARD)).any()) if stream.count else False,
+        recorded=bool((stream.flags & (F_SOFT | F_HARD)).any()) if len(stream.op) else False,
     )
     wired.m[mc.G_ROW_FREE] = 0
-    wired.m[mc.G_LEFT] = stream.count
+    wired.m[mc.G_LEFT] = len(stream.op)
     return wired
 
 
@@ -209,7 +209,7 @@ def _attach(wired: layout.Wired, wiring: Wiring, queues: _Queues, stream: Stream
 def _engine_stream(stream: Stream, queues: _Queues) -> mc.Stream:
     return mc.Stream(
         stream.time_ns, stream.op, stream.kind, stream.slot, stream.size, stream.flags & 0xFF,
-        queues.order, np.empty(stream.count, np.int32), np.empty(max(stream.slots, 1), np.int32),
+        queues.order, np.empty(len(stream.op), np.int32), np.empty(max(stream.slots, 1), np.int32),
     )  # fmt: skip
 
 

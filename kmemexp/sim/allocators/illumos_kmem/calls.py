@@ -61,8 +61,6 @@ CACHE_SHIFT = 8
 CACHE_MASK = 0xFFFF
 BUFFER_SHIFT = 24
 
-T_LOCK = 0  # place of State.task: the lock under which upkeep goes on after a call
-
 
 @kernel
 def hand_out(st, reg, i, k, b):
@@ -163,5 +161,5 @@ def finish(st, reg, i, b):
     reg[i, R_BASE] = b
     to_cpu(reg, i, back)
     if back >= FIRST_TASK:
-        reg[i, R_LOCK] = st.task[T_LOCK]
+        reg[i, R_LOCK] = st.task[0]
     return AGAIN

@@ -11,7 +11,6 @@ from kmemexp.sim.allocators.illumos_kmem.calls import (
     A_CPU,
     F_CPU,
     FIRST_TASK,
-    T_LOCK,
     cache_lock,
     call,
     to_cache,
@@ -66,7 +65,8 @@ from kmemexp.sim.slots import AGAIN, MOVE, R_ADDR, R_BASE, R_LOCK, R_OBJECT, R_P
 
 KMEM_VOID_FRACTION = 8
 
-# Places of State.task, after T_LOCK.
+# Places of State.task.
+T_LOCK = 0  # lock under which to go on after a call
 T_WANTED = 1  # T_WANTED + T_TICK, T_WANTED + T_REAP: that is to be done
 T_BUSY = 3
 T_WAIT = 4  # ticks until another reap is allowed
