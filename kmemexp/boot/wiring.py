@@ -1,4 +1,4 @@
-"""Puts a timed machine together: locks, contexts, sources of interrupts and their programs become arrays.
+"""What a timed machine is put together from: its settings, locks, sources of interrupts and tasks.
 
 A `Wiring` collects them by name and `boot.layout.build` lays them out. A machine without an allocator, a textbook
 case of queueing say, is wired directly; `boot.timed` fills a wiring from a cell's configuration. A setting has the name

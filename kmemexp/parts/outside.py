@@ -132,7 +132,7 @@ def _copy(room: str, name: str, digest: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole, whoever else does the same."""
+    """Write a file whole: other processes may write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, "utf-8")

@@ -5,7 +5,7 @@ FREE = 1
 WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
 # Without a clock only (kmemexp.workload.stability):
 WATCH = 3  # before a free: watch number `size` begins, of the object in the slot
-READ = 4  # somebody reads through a reference to the freed object of watch number `slot`; `size`: CHECKS, LAST
+READ = 4  # a reference to the freed object of watch number `slot` is read through; `size`: CHECKS, LAST
 
 # What a read says about itself, bits.
 CHECKS = 1  # the reader compares a generation count

@@ -12,7 +12,7 @@ def bits(mask: int) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", mc.LOCK_KINDS)
-def test_a_lock_has_its_kind_is_free_and_nobody_waits(kind: str) -> None:
+def test_a_new_lock_has_its_kind_and_neither_owner_nor_waiters(kind: str) -> None:
     row = lock_row(kind, 3)
     assert row[mc.L_KIND] == mc.LOCK_KINDS.index(kind)
     assert row[[mc.L_OWNER, mc.L_HEAD, mc.L_TAIL, mc.L_LAST, mc.L_NEXT]].tolist() == [-1] * 5
