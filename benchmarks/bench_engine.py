@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from kmemexp.boot import timed
-from kmemexp.lane import timed as timed_lane
+from kmemexp.lane.timed import advance
 from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.sim.engine import machine as mc
@@ -50,7 +50,7 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
     for _ in range(rounds + 1):
         t = timed.boot(config, load.kinds, stream, 0)
         started = time.process_time()
-        t = timed_lane.advance(t, 10**13)
+        t = advance(t, 10**13)
         seconds = time.process_time() - started
         rates.append(int(t.world.counters[a.A_OPS]) / seconds / 1e6)
         events = int(t.wired.m[mc.G_EVENTS])

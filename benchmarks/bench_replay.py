@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import kmemexp
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import boot
 from kmemexp.plan.plan import plan_from
 from kmemexp.workload.stream import Kinds, Stream, columns
 from kmemexp.workload.traces import library
@@ -32,7 +32,7 @@ def rate(design: str, kinds: Kinds, stream: Stream, repeat: int) -> list[float]:
     config = configuration(design)
     rates = []
     for _ in range(repeat + 1):
-        machine = compose.boot(config, kinds, stream.slots)
+        machine = boot(config, kinds, stream.slots)
         begin = time.process_time()
         machine.replay(machine.world, *columns(stream), 0, stream.length)
         rates.append(stream.length / (time.process_time() - begin))
@@ -43,11 +43,11 @@ def first_operation(design: str) -> float:
     """Wall seconds from the start of a new process to its first simulated operation (the compiled code is on disk)."""
     program = (
         "import json, sys, numpy as np\n"
-        "from kmemexp.boot import machine as compose\n"
+        "from kmemexp.boot.machine import boot\n"
         "from kmemexp.workload.stream import Kinds, columns, one_allocation\n"
         "none = np.zeros(1, np.int32)\n"
         "kinds = Kinds(('malloc',), none.astype(np.int8), none, none, none)\n"
-        "machine = compose.boot(json.loads(sys.argv[1]), kinds, 1)\n"
+        "machine = boot(json.loads(sys.argv[1]), kinds, 1)\n"
         "assert machine.replay(machine.world, *columns(one_allocation(0, 100)), 0, 1) == 1\n"
     )
     begin = time.perf_counter()

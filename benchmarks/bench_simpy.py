@@ -16,7 +16,7 @@ import time
 import simpy
 
 from kmemexp.boot import timed
-from kmemexp.lane import timed as timed_lane
+from kmemexp.lane.timed import advance
 from kmemexp.plan.plan import plan_from
 from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build
@@ -81,7 +81,7 @@ def engine_rate(config: dict, load: object) -> tuple[float, float]:
     stream = load.streams[0]
     t = timed.boot(config, load.kinds, stream, 0)
     started = time.process_time()
-    t = timed_lane.advance(t, 10**15)
+    t = advance(t, 10**15)
     rate = stream.length / (time.process_time() - started)
     return rate, int(t.wired.m[mc.N_CONTENDED]) / int(t.wired.m[mc.N_LOCKS])
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemexp import metrics, values
-from kmemexp.config import cell, checks, files
-from kmemexp.config import design as design_check
+from kmemexp.config import cell, checks, design, files
 from kmemexp.config import schema as config
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
@@ -177,12 +176,12 @@ def test_impossible_value(node, change, message):
 
 def test_kva_must_hold_what_boot_carves_out_of_it():
     maps, objects, machine = CELL["maps"], CELL["objects"], CELL["machine"]
-    design_check.check_space(maps, objects, machine, ())
+    design.check_space(maps, objects, machine, ())
     small = machine | {"kva_bytes": 128 << 20}
     with pytest.raises(ConfigError, match=r"machine\.kva_bytes=128MiB.*kmem_map.*machine\.ram_bytes=128MiB"):
-        design_check.check_space(maps, objects, small, ())
+        design.check_space(maps, objects, small, ())
     unified = maps | {"layout": "unified", "entries": "reservation"}
-    design_check.check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
+    design.check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
 
 
 # The files.

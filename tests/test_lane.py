@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
 from kmemexp.lane import model, replayed, upkeep
 from kmemexp.lane import simulate as lane
@@ -18,9 +18,9 @@ from kmemexp.sim.arenas._shared.map_entries import END, START
 from kmemexp.workload import build, stream
 
 
-def booted(config: dict) -> compose.Machine:
+def booted(config: dict) -> Machine:
     load = build.build(config["workload"], cpus=3, seed=7, replicas=[0])
-    return compose.boot(config, load.kinds, load.streams[0].slots)
+    return boot(config, load.kinds, load.streams[0].slots)
 
 
 @pytest.mark.parametrize("parts", DESIGNS)
@@ -43,7 +43,7 @@ def test_boot_carves_out_what_the_sizing_says(parts: tuple[str, str, str]) -> No
 def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) -> None:
     config = cell(*parts)
     load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
-    machine = compose.boot(config, load.kinds, load.streams[0].slots)
+    machine = boot(config, load.kinds, load.streams[0].slots)
     arena = machine.world.arena
     used = [vm_map.used(arena, m) for m in range(len(maps.MAP_NAMES))]
     grown = vm_map.census(arena)["zone_pages"] if parts[2] == "reservation" else 0
@@ -64,7 +64,7 @@ def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) ->
 def test_live_chunks_are_disjoint_and_those_of_one_kind_are_what_was_asked_for(parts: tuple[str, str, str]) -> None:
     config = cell(*parts)
     load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
-    machine = compose.boot(config, load.kinds, load.streams[0].slots)
+    machine = boot(config, load.kinds, load.streams[0].slots)
     ops = load.streams[0]
     for end in np.linspace(0, ops.length, 6).astype(int)[1:]:
         machine.replay(machine.world, *stream.columns(ops), machine.world.counters[probes.A_OPS], end)
@@ -175,7 +175,7 @@ def test_a_map_without_room_makes_allocators_give_back_what_they_can_spare(recla
     zeros = np.zeros(len(op), np.int16)
     ops = stream.Stream(np.arange(len(op)), op, zeros, slot, size, zeros, zeros.astype(np.uint8), slots=n)
     kinds = stream.Kinds(("it",), *(np.zeros(1, np.int32) for _ in range(4)))
-    machine = compose.boot(config, kinds, n)
+    machine = boot(config, kinds, n)
     played = replayed.run(machine, ops, model.Sampling(points=2, snapshots=0, bins=1), 0)
     assert played.metrics[INDEX["alloc_failures_count"]] == failures
     refused = played.metrics[INDEX["failed_fragmented_count"]] + played.metrics[INDEX["failed_exhausted_count"]]

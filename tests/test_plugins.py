@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmemexp.errors import ConfigError
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import outside
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
 SMALL = ["workload=server2003", "workload.scale=0.02", "sample.points=3", "progress=false"]
@@ -51,7 +51,7 @@ def test_another_text_is_another_cell(tmp_path: Path, mine: Path) -> None:
     held, _, config = shown.stdout.partition("] ")
     assert len(json.loads(held + "]")) == 2
     assert len(set(json.loads(held + "]"))) == 1
-    assert len(json.loads(config)["objects"]["code"]["eager_slab"]) == plugins.DIGITS
+    assert len(json.loads(config)["objects"]["code"]["eager_slab"]) == outside.DIGITS
 
 
 @pytest.mark.parametrize(
@@ -75,29 +75,29 @@ def test_what_is_wrong_with_a_users_file_is_said_in_one_line(
 def test_a_worker_elsewhere_takes_the_text_from_the_results_folder(tmp_path: Path) -> None:
     """A process whose cache is empty, as on another machine, gets the part through `read` alone."""
     text = (EXAMPLE / "allocators" / "eager_slab.py").read_text()
-    config = {"objects": {"code": {"eager_slab": plugins.digest_of(text)}}}
+    config = {"objects": {"code": {"eager_slab": outside.digest_of(text)}}}
     (tmp_path / "part.py").write_text(text)
     script = f"""
 import json, pathlib, importlib
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import outside
 config = json.loads({json.dumps(json.dumps(config))})
 asked = []
 def read(path):
     asked.append(path)
     return pathlib.Path({str(tmp_path / "part.py")!r}).read_text()
-plugins.provide(config, read)
-plugins.provide(config, read)
+outside.provide(config, read)
+outside.provide(config, read)
 print(asked, importlib.import_module("kmemexp.sim.allocators.eager_slab").LOCKS)
 """
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
         env={"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PATH": "", "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
-    stored = plugins.stored("allocators", "eager_slab", plugins.digest_of(text))
+    stored = outside.stored("allocators", "eager_slab", outside.digest_of(text))
     assert ran.stdout == f"['{stored}'] ('adaptive',)\n"
 
 
 def test_a_text_that_is_nowhere_is_an_error() -> None:
-    config = {"maps": {"code": {"lost": "0" * plugins.DIGITS}}}
+    config = {"maps": {"code": {"lost": "0" * outside.DIGITS}}}
     with pytest.raises(ConfigError, match="arena lost: its text is not in the results folder"):
-        plugins.provide(config)
+        outside.provide(config)

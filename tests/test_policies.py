@@ -10,8 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import kmemexp
-from kmemexp.boot import duties, timed
+from kmemexp.boot import duties
 from kmemexp.boot.design import allocator_names, reapers
+from kmemexp.boot.tasks import with_upkeep
 from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
 from kmemexp.lane import simulate as lane
@@ -109,7 +110,7 @@ def test_a_policy_makes_allocators_give_back_on_either_machine(cost):
 
 def test_the_timed_machine_gets_a_task_for_each_duty():
     config = cell("design=freebsd5_uma_unified", "policy=run_floor", "policy.trim_s=3", "cost=opteron2003")
-    tasks = timed.with_upkeep({}, config)
+    tasks = with_upkeep({}, config)
     programs = [task["program"] for name, task in tasks.items() if name.startswith("policy_")]
     reaps = [{"tend": (place, s.T_REAP)} for place, gives in enumerate(reapers(config)) if gives]
     assert reaps

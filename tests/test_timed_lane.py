@@ -16,7 +16,7 @@ from kmemexp.boot import timed
 from kmemexp.errors import ConfigError
 from kmemexp.lane import latency, model, witness
 from kmemexp.lane import simulate as lane
-from kmemexp.lane import timed as timed_lane
+from kmemexp.lane.timed import advance, limit_ns
 from kmemexp.metrics import INDEX, LATENCIES, LEAST_SAMPLES, NAMES, QUANTILES, TIMED
 from kmemexp.sim import probes as a
 from kmemexp.sim.engine import contexts as cx
@@ -137,8 +137,8 @@ def test_interrupts_of_a_recording_use_the_cpus_as_long_as_they_did_and_change_n
     config = json.loads(with_them.cells["config"].iloc[0])
     load = build(config["workload"], cpus=2, seed=0, replicas=(0,))
     t = timed.boot(config, load.kinds, load.streams[0], 0, handlers=load.handlers[0])
-    t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))
-    spent = t.wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
+    t = advance(t, limit_ns(config, load.streams[0]))
+    spent = t.wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT].sum(axis=0)
     assert spent[cx.T_SOFT] + spent[cx.T_THREAD] == load.handlers[0].ns.sum() > 0
     assert int(t.wired.m[mc.G_LEFT]) == 0
     without = kmemexp.simulate(words).metrics.iloc[0]
@@ -153,7 +153,7 @@ def test_a_deadlock_is_explained_by_its_members_and_the_events_before_it() -> No
     config = json.loads(kmemexp.plan(["scenario=interrupted_holder"])[0].cells["config"].iloc[0])
     load = build(config["workload"], cpus=1, seed=0, replicas=(0,))
     t = timed.boot(config, load.kinds, load.streams[0], 0, log_rows=256)
-    t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))
+    t = advance(t, limit_ns(config, load.streams[0]))
     first, second = witness.members(t.wired)
     assert (first["context"], first["state"], first["waits_for"]) == ("net", "blocked", "kernel_map (mainline)")
     assert (second["context"], second["holds"]) == ("mainline", "kernel_map")

@@ -1,4 +1,4 @@
-"""From a cell's dict to a machine that has booted: design, machine, wiring, sources, programs.
+"""From a cell's dict to a machine that has booted: first without a clock (`machine`), then with one (`timed`).
 
 May import parts, workload, sim.
 """

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kmemexp import jit
 from kmemexp.errors import ConfigError
@@ -11,8 +11,7 @@ from kmemexp.parts.finding import part
 from kmemexp.sim import allocators, arenas, asking, replay
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.maps import DIRECT, KERNEL, KMEM, MB
-
-PLACES = ("a", "b", "c")
+from kmemexp.sim.slots import PLACES
 
 
 class Design(NamedTuple):
@@ -21,9 +20,9 @@ class Design(NamedTuple):
     names: tuple[str, ...]  # of the object allocators, without the absent ones
     servers: tuple[ModuleType, ...]  # one per place
     arena: ModuleType
-    replay: Callable
-    upkeep: Callable
-    observe: Callable
+    replay: Callable[..., Any]
+    upkeep: Callable[..., Any]
+    observe: Callable[..., Any]
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
 
 
@@ -46,13 +45,13 @@ def design(names: tuple[str, ...], arena: str) -> Design:
     )
 
 
-def map_slots(arena: ModuleType) -> dict[str, Callable]:
+def map_slots(arena: ModuleType) -> dict[str, Callable[..., Any]]:
     """Functions for the drivers' slots of the arena, those that both of them call."""
     found = {n: getattr(arena, n) for n in ("map_alloc", "map_free", "map_free_bytes")}
     return found | {"map_attr": getattr(arena, "map_attr", asking.sort_alone)}
 
 
-def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, Callable]:
+def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, Callable[..., Any]]:
     """Functions for the drivers' slots of the object allocators; one that has no upkeep gets an empty one."""
     return {
         f"{verb}_{place}": getattr(module, verb, absent.tend)
@@ -61,22 +60,24 @@ def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, C
     }
 
 
-def params(module: ModuleType, given: Mapping[str, int], **filled: int) -> tuple:
+def params(module: ModuleType, given: Mapping[str, int], **filled: int) -> tuple[int, ...]:
     """Parameters of a part: what the configuration gives, and `filled` for fields of that name left at 0."""
     fields = module.Params._fields
     if unknown := sorted(set(given) - set(fields)):
         name = module.__name__.rpartition(".")[2]
         raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(fields) or 'none'}")
     chosen = module.Params(**given)
-    return chosen._replace(**{k: v for k, v in filled.items() if k in fields and not getattr(chosen, k)})
+    missing = {k: v for k, v in filled.items() if k in fields and not getattr(chosen, k)}
+    whole: tuple[int, ...] = chosen._replace(**missing)
+    return whole
 
 
-def allocator_names(objects: Mapping) -> tuple[str, ...]:
+def allocator_names(objects: Mapping[str, Any]) -> tuple[str, ...]:
     """List a cell's object allocators, each once."""
     return tuple(dict.fromkeys([objects["malloc"], objects["zone"], objects["mbuf"], *objects["kinds"].values()]))
 
 
-def homes(objects: Mapping, maps: Mapping) -> dict[str, int]:
+def homes(objects: Mapping[str, Any], maps: Mapping[str, Any]) -> dict[str, int]:
     """Map in which each allocator grows.
 
     Whatever serves malloc grows in kmem_map, where there is one; zones in kernel_map; mbufs in mb_map, or where malloc
@@ -96,13 +97,8 @@ def tends(module: ModuleType, given: Mapping[str, int] | None = None) -> bool:
     return hasattr(module, "tend") and module is not absent and bool(wanted)
 
 
-def reapers(config: Mapping) -> list[bool]:
+def reapers(config: Mapping[str, Any]) -> list[bool]:
     """Which of a cell's allocators, by place, give anything back when they are asked."""
     given = config["objects"]["params"]
     code = design(allocator_names(config["objects"]), config["maps"]["arena"])
     return [tends(m, given.get(name)) for name, m in zip(code.names, code.servers, strict=False)]
-
-
-def sets_aside(module: ModuleType) -> bool:
-    """Whether an allocator serves interrupt zones from KVA that it sets aside at boot."""
-    return hasattr(module, "kva_reserved")

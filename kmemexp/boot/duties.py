@@ -5,7 +5,7 @@ A policy may ask the allocators to give back what they can spare every `trim_s` 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TICK, TRIM, WATCH = range(3)
 
@@ -18,7 +18,7 @@ class Duty(NamedTuple):
     every_ns: int
 
 
-def duties(ticks: tuple[int, ...], policy: Mapping) -> list[Duty]:
+def duties(ticks: tuple[int, ...], policy: Mapping[str, Any]) -> list[Duty]:
     """List what recurs: the ticks of the allocators, by place, and a policy's trimming and watching."""
     found = [Duty(TICK, place, ns) for place, ns in enumerate(ticks) if ns]
     for what, key in ((TRIM, "trim_s"), (WATCH, "watch_s")):

@@ -1,35 +1,38 @@
 """From a cell's plain configuration to a machine that has booted: parts found by name, maps laid out, kinds routed."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.boot.design import PLACES, Design, allocator_names, design, homes, params, reapers, sets_aside
+from kmemexp.boot.design import Design, allocator_names, design, homes, params, reapers
 from kmemexp.errors import ConfigError
-from kmemexp.parts.finding import part
-from kmemexp.sim import allocators, replay, sizing, slots
+from kmemexp.parts.finding import serves, sets_aside
+from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
-from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared import map_entries
+from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.items import Item
 from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGER, PRIVATE
 from kmemexp.sim.probes import A_COUNT, ABSENT, O_ADDR, O_COUNT, SERVER_MAP
-from kmemexp.workload import stream as w
+from kmemexp.sim.replay import World
+from kmemexp.workload import stream
+from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
-DIRECT_MAPS = {w.KVA: KERNEL, w.KVA_WIRED: KERNEL, w.EXEC: EXEC, w.BUFFER: BUFFER, w.PAGER: PAGER}
-SUPPLIES = {"kmapentzone": vm_map.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": vm_map.RESERVE}
-ATTRIBUTES = 3  # ATTR_SINGLE, ATTR_WIRED, ATTR_PAGEABLE
-MINIMAL = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
+OWN_MAPS = {stream.EXEC: EXEC, stream.BUFFER: BUFFER, stream.PAGER: PAGER}
+"""Maps of classes that have one of their own, in a kernel that has it; other classes of map requests use kernel_map."""
+SUPPLIES = {"kmapentzone": map_entries.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": map_entries.RESERVE}
+NOTHING: dict[str, Any] = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
+"""What the smallest allocator is made with."""
 
 
 class Machine(NamedTuple):
     """One lane's machine after boot."""
 
-    world: replay.World
-    replay: Callable
-    upkeep: Callable
-    observe: Callable
+    world: World
+    replay: Callable[..., Any]
+    upkeep: Callable[..., Any]
+    observe: Callable[..., Any]
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
     maps: list[int]  # maps that the workload's kinds are served from
     shared: list[bool]  # which of these serve any purpose; the submaps of buffers, pagers and exec serve one each
@@ -40,101 +43,178 @@ class Machine(NamedTuple):
     items: tuple[int, ...]  # zones that each allocator serves, by place
 
 
-def boot(config: Mapping, kinds: w.Kinds, slot_count: int) -> Machine:
+class _Cell(NamedTuple):
+    """What a configuration and the kinds of a workload come to, before anything is built."""
+
+    config: Mapping[str, Any]
+    kinds: Kinds
+    code: Design
+    sized: sizing.Sizing
+    kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
+    items: dict[str, list[Item]]  # zones that each allocator serves
+    home: dict[str, int]  # map that each allocator grows in
+
+    @property
+    def size(self) -> dict[str, int]:
+        """KVA and CPUs, which every part is told."""
+        machine = self.config["machine"]
+        return {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What fills a parameter of the same name that the configuration leaves at 0."""
+        machine, layout = self.config["machine"], self.config["maps"]["layout"]
+        return self.size | {
+            "ram_bytes": machine["ram_bytes"],
+            "domains": machine["domains"],
+            "nmbufs": self.sized.nmbufs,
+            "nmbclusters": self.sized.nmbclusters,
+            "kmem_map": KMEM if layout == "split" else 0,
+            "direct_map": DIRECT if layout == "direct" else 0,
+        }
+
+
+def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
     """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
-    objects, machine, maps = config["objects"], config["machine"], config["maps"]
-    code = design(allocator_names(objects), maps["arena"])
-    home = homes(objects, maps)
-    server, item, items = _routes(objects, code.names, kinds)
-    given = {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
+    cell = _cell(config, kinds)
+    code, rows = cell.code, cell.kind_rows
+    grown = tuple(cell.home[name] for name in code.names)
+    maps = sorted({*rows[:, mc.KIND_MAP].tolist(), *grown, KERNEL})
+    return Machine(
+        world=_world(cell, slot_count),
+        replay=code.replay,
+        upkeep=code.upkeep,
+        observe=code.observe,
+        ticks=code.ticks,
+        maps=maps,
+        shared=[m not in PRIVATE for m in maps],
+        map_bytes=_map_bytes(cell, maps),
+        malloc_map=cell.home[config["objects"]["malloc"]],
+        homes=grown,
+        kind_rows=rows,
+        items=tuple(len(cell.items[name]) for name in code.names),
+    )
+
+
+def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
+    """Find the parts of a cell and route its kinds."""
+    objects, machine = config["objects"], config["machine"]
+    code = design(allocator_names(objects), config["maps"]["arena"])
+    rows, items = _routes(objects, code.names, kinds)
+    own = {klass: m for klass, m in OWN_MAPS.items() if MAP_NAMES[m] in config["maps"]["submaps"]}
+    rows[:, mc.KIND_MAP] = [own.get(klass, KERNEL) for klass in kinds.klass.tolist()]
+    rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
     sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
-    facts = given | {"ram_bytes": machine["ram_bytes"], "nmbufs": sized.nmbufs, "nmbclusters": sized.nmbclusters}
-    facts |= {"domains": machine["domains"], "kmem_map": KMEM if maps["layout"] == "split" else 0}
-    facts["direct_map"] = DIRECT if maps["layout"] == "direct" else 0
-    arena, bases = _carve(config, code, sized, kinds, items, facts)
-    states = [absent.init(absent.Params(), map_number=0, items=(), bases=(), **given)] * len(PLACES)
-    for place, name in enumerate(code.names):
-        module = code.servers[place]
-        chosen = params(module, objects["params"].get(name, {}), **facts)
-        try:
-            states[place] = module.init(chosen, map_number=home[name], items=items[name], bases=bases[name], **given)
-        except ValueError as error:
-            raise ConfigError(f"objects.params.{name}: {error}") from error
-    own = {k: m for k, m in DIRECT_MAPS.items() if MAP_NAMES[m] in maps["submaps"]}
-    direct = np.array([own.get(k, KERNEL) for k in kinds.klass.tolist()], np.int64)
-    attribute = np.where(kinds.klass == w.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE).astype(np.int64)
-    world = replay.World(
-        *states,
+    return _Cell(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
+
+
+def _routes(
+    objects: Mapping[str, Any], names: tuple[str, ...], kinds: Kinds
+) -> tuple[np.ndarray, dict[str, list[Item]]]:
+    """Rows of the kinds, with their servers and their items' numbers there, and the items of each allocator."""
+    items: dict[str, list[Item]] = {name: [] for name in names}
+    rows = np.zeros((len(kinds.names), mc.KIND_COUNT), np.int64)
+    rows[:, mc.KIND_SERVER] = SERVER_MAP
+    number = {MALLOC: slots.ITEM_MALLOC, MBUF: slots.ITEM_MBUF}
+    for k, (row, kind, klass) in enumerate(zip(rows, kinds.names, kinds.klass.tolist(), strict=True)):
+        row[mc.KIND_ITEM] = number.get(klass, 0)
+        word = CLASS_NAMES[klass]
+        if word not in slots.SERVED:
+            continue
+        name = objects["kinds"].get(kind, objects[word])
+        if word not in serves(name):
+            raise ConfigError(f"objects: {name} cannot serve {kind}, which is of class {word}")
+        row[mc.KIND_SERVER] = names.index(name)
+        if klass == ZONE:
+            row[mc.KIND_ITEM] = len(items[name])
+            items[name].append(Item(int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])))
+    return rows, items
+
+
+def _world(cell: _Cell, slot_count: int) -> World:
+    """Build the parts, in the order in which boot takes KVA for them."""
+    arena, bases = _carve(cell)
+    states = [_allocator(cell, place, bases) for place in range(len(cell.code.names))]
+    unused = absent.init(absent.Params(), map_number=0, items=(), bases=(), **cell.size)
+    a, b, c = [*states, unused, unused][: len(slots.PLACES)]
+    rows = cell.kind_rows
+    return World(
+        a,
+        b,
+        c,
         arena,
-        server,
-        item,
-        target_map=direct,
-        attribute=attribute,
+        server=rows[:, mc.KIND_SERVER].copy(),
+        item=rows[:, mc.KIND_ITEM].copy(),
+        target_map=rows[:, mc.KIND_MAP].copy(),
+        attribute=rows[:, mc.KIND_ATTR].copy(),
         objects=_no_objects(slot_count),
         counters=np.zeros(A_COUNT, np.int64),
         reg=np.zeros((1, slots.R_COUNT), np.int64),
-        reclaims=int(maps["reclaim"] and any(reapers(config))),
+        reclaims=int(cell.config["maps"]["reclaim"] and any(reapers(cell.config))),
     )
-    grown = tuple(home[name] for name in code.names)
-    used = sorted({*direct.tolist(), *grown, KERNEL})
-    zones = tuple(len(items[name]) for name in code.names)
-    rows = np.stack([server, item, direct, attribute], axis=1)
-    carved = {name: nbytes for name, nbytes, _ in carved_at_boot(config, sized)}
-    sizes = tuple(carved.get(MAP_NAMES[m], machine["kva_bytes"]) for m in used)
-    shared = [m not in PRIVATE for m in used]
-    return Machine(
-        world, code.replay, code.upkeep, code.observe, code.ticks, used, shared, sizes, home[objects["malloc"]], grown,
-        rows, zones,
-    )  # fmt: skip
 
 
-def _carve(
-    config: Mapping,
-    code: Design,
-    sized: sizing.Sizing,
-    kinds: w.Kinds,
-    items: dict[str, list[Item]],
-    facts: Mapping[str, int],
-) -> tuple[tuple, dict]:
+def _allocator(cell: _Cell, place: int, bases: Mapping[str, list[int]]) -> tuple[Any, ...]:
+    """Build the state of one allocator."""
+    name, module = cell.code.names[place], cell.code.servers[place]
+    chosen = params(module, cell.config["objects"]["params"].get(name, {}), **cell.facts)
+    told: dict[str, Any] = {"map_number": cell.home[name], "items": cell.items[name], "bases": bases[name]}
+    try:
+        state: tuple[Any, ...] = module.init(chosen, **told, **cell.size)
+    except ValueError as error:
+        raise ConfigError(f"objects.params.{name}: {error}") from error
+    return state
+
+
+def _carve(cell: _Cell) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
     """Build the arena with what boot takes from it. Returns it and, for each allocator, the KVA of its items or -1."""
-    machine, maps = config["machine"], config["maps"]
-    facts = {**facts, "supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": sized.map_entries}
+    code, maps = cell.code, cell.config["maps"]
+    facts = cell.facts | {"supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": cell.sized.map_entries}
     chosen = params(code.arena, maps["params"].get(maps["arena"], {}), **facts)
     try:
-        arena = code.arena.init(chosen, kva_bytes=machine["kva_bytes"], cpus=machine["cpus"], maps=len(MAP_NAMES))
+        arena = code.arena.init(chosen, maps=len(MAP_NAMES), **cell.size)
     except ValueError as error:
         raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
     take = _Taker(code, arena)
-    for name, nbytes, parent in carved_at_boot(config, sized):
+    for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
             base = take(name, nbytes, parent, slots.ATTR_SINGLE)
             code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
-        elif name not in kinds.names:  # a zone of the workload's own takes its place
+        elif name not in cell.kinds.names:  # a zone of the workload's own takes its place
             take(name, nbytes, parent, slots.ATTR_PAGEABLE)
     bases = {}
     for name, module in zip(code.names, code.servers, strict=False):
-        sizes = [module.kva_reserved(i) if sets_aside(module) else 0 for i in items[name]]
+        sizes = [module.kva_reserved(item) if sets_aside(name) else 0 for item in cell.items[name]]
         bases[name] = [take("a zone", n, "kernel_map", slots.ATTR_PAGEABLE) if n else -1 for n in sizes]
     return arena, bases
 
 
-def carved_at_boot(config: Mapping, sized: sizing.Sizing) -> list[sizing.Reservation]:
+def carved_at_boot(config: Mapping[str, Any], sized: sizing.Sizing) -> list[sizing.Reservation]:
     """List what a cell's kernel carves out of its maps at boot, before any zone of the workload."""
     return sizing.reservations(
         sized,
-        network_zones=sets_aside(part(allocators, config["objects"]["zone"])),
+        network_zones=sets_aside(config["objects"]["zone"]),
         **sizing.carving(config["maps"], config["machine"]["ram_bytes"]),
     )
+
+
+def _map_bytes(cell: _Cell, maps: list[int]) -> tuple[int, ...]:
+    """Sizes of maps: of a submap what boot has carved out, of others the whole KVA."""
+    carved = {name: nbytes for name, nbytes, _ in carved_at_boot(cell.config, cell.sized)}
+    return tuple(carved.get(MAP_NAMES[m], cell.config["machine"]["kva_bytes"]) for m in maps)
 
 
 class _Taker:
     """Takes memory from a map at boot, through the replay driver itself: nothing else needs compiling."""
 
-    def __init__(self, code: Design, arena: tuple) -> None:
-        maps, attributes = np.divmod(np.arange(len(MAP_NAMES) * ATTRIBUTES), ATTRIBUTES)
+    def __init__(self, code: Design, arena: tuple[Any, ...]) -> None:
+        maps, attributes = np.divmod(np.arange(len(MAP_NAMES) * slots.ATTR_COUNT), slots.ATTR_COUNT)
+        a, b, c = (module.init(module.Params(), **NOTHING) for module in code.servers)
         self.code = code
-        self.world = replay.World(
-            *[module.init(module.Params(), **MINIMAL) for module in code.servers],
+        self.world = World(
+            a,
+            b,
+            c,
             arena,
             server=np.full(len(maps), SERVER_MAP, np.int64),
             item=np.zeros(len(maps), np.int64),
@@ -147,9 +227,9 @@ class _Taker:
 
     def __call__(self, name: str, nbytes: int, parent: str, attribute: int) -> int:
         """Take `nbytes` from the map called `parent`; returns the address."""
-        kind = MAP_NAMES.index(parent) * ATTRIBUTES + attribute
-        one = w.one_allocation(kind, nbytes)
-        self.code.replay(self.world, *w.columns(one), 0, 1)
+        kind = MAP_NAMES.index(parent) * slots.ATTR_COUNT + attribute
+        one = stream.one_allocation(kind, nbytes)
+        self.code.replay(self.world, *stream.columns(one), 0, 1)
         addr = int(self.world.objects[0, O_ADDR])
         if addr == ABSENT:
             raise ConfigError(
@@ -163,24 +243,3 @@ def _no_objects(count: int) -> np.ndarray:
     objects = np.zeros((max(count, 1), O_COUNT), np.int64)
     objects[:, O_ADDR] = ABSENT
     return objects
-
-
-def _routes(objects: Mapping, names: Sequence[str], kinds: w.Kinds) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Server and item number of each kind, and the items of each allocator."""
-    items: dict[str, list[Item]] = {name: [] for name in names}
-    server = np.full(len(kinds.names), SERVER_MAP, np.int64)
-    item = np.zeros(len(kinds.names), np.int64)
-    serves = {w.MALLOC: objects["malloc"], w.ZONE: objects["zone"], w.MBUF: objects["mbuf"]}
-    item[kinds.klass == w.MALLOC], item[kinds.klass == w.MBUF] = slots.ITEM_MALLOC, slots.ITEM_MBUF
-    for k, klass in enumerate(kinds.klass.tolist()):
-        if klass in serves:
-            name = objects["kinds"].get(kinds.names[k], serves[klass])
-            if klass not in part(allocators, name).SERVES:
-                raise ConfigError(
-                    f"objects: {name} cannot serve {kinds.names[k]}, which is of class {w.CLASS_NAMES[klass]}"
-                )
-            server[k] = names.index(name)
-            if klass == w.ZONE:
-                item[k] = len(items[name])
-                items[name].append(Item(int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])))
-    return server, item, items

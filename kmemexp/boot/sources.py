@@ -8,14 +8,13 @@ from typing import Any
 
 from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import CLASSES
+from kmemexp.sim.engine.machine import MODES
 from kmemexp.sim.engine.programs import ARRIVALS, ITEMS, LAWS
 from kmemexp.sim.slots import F_HARD, F_INTERRUPT, F_NOWAIT, F_RESERVE, F_SOFT
 from kmemexp.values import known
 from kmemexp.workload.stream import CLASS_NAMES
 
 OWN_ITEMS = ("tend", "watch")  # of a program: the machine's own
-MODES = {"task": 0, "soft": 1, "device": 2, "fast": 3}
-"""Modes of a source: the kinds of context that they are (sim.engine.contexts)."""
 PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
 """Priorities of DragonFly, August 2003: thread in a system call, daemon, soft interrupt, interrupt thread, highest."""
 ROUTES = ("each", "spread")
@@ -30,13 +29,13 @@ FLAGS = {
 LEVEL_FLAGS = {"task": 0, "soft": F_SOFT, "device": F_SOFT, "fast": F_HARD}
 """Flags of an operation by the mode of the source whose program it is in."""
 
-KEYS = {
-    "mode": "mode", "law": "law", "rate_hz": "rate_hz", "period_ns": "period_ns", "burst": "burst", "gap_ns": "gap_ns",
-    "phase_ns": "phase_ns", "class": "klass", "priority": "priority", "route": "route", "program": "program",
-    "scales": "", "locks": "",
-}  # fmt: skip
-"""Keys of a source, and what they are called in wiring.Source. `scales`: its rate follows interrupts.rate_hz; `locks`:
-locks of its own, by name.
+BOOT_KEYS = ("scales", "locks")
+KEYS = (
+    "mode", "law", "rate_hz", "period_ns", "burst", "gap_ns", "phase_ns", "class", "priority", "route", "program",
+    *BOOT_KEYS,
+)  # fmt: skip
+"""Keys of a source: fields of wiring.Source, but for what boot itself uses up. `scales`: its rate follows
+interrupts.rate_hz; `locks`: locks of its own, by name.
 """
 NUMBERS = ("rate_hz", "period_ns", "burst", "gap_ns", "priority")
 
@@ -59,26 +58,31 @@ def _check_source(where: str, source: Any, sources: Mapping[str, Any]) -> None:
     known(where, "law", source.get("law", "none"), ARRIVALS)
     if source.get("class"):
         known(where, "class", source["class"], CLASSES)
-    route = source.get("route", 0)
-    if isinstance(route, bool) or not isinstance(route, int | str):
-        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(ROUTES)}")
-    if isinstance(route, str):
-        known(where, "route", route, ROUTES)
+    _check_route(where, source.get("route", 0))
     for key in NUMBERS:
         value = source.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ConfigError(f"{where}.{key}={value}: must be a number of at least 0")
     if source.get("law", "none") != "none" and not (source.get("rate_hz") or source.get("period_ns")):
         raise ConfigError(f"{where}.rate_hz: is missing, but law={source['law']} needs it (or period_ns)")
-    if not isinstance(source.get("program", []), list):
-        raise ConfigError(f"{where}.program: must be a list of items such as {{work: 3000}}")
-    arrives = source.get("law", "none") != "none"
-    for i, item in enumerate(source.get("program", [])):
-        _check_item(f"{where}.program[{i}]", item, sources)
-        if arrives and "sleep" in item:
+    _check_program(f"{where}.program", source.get("program", []), source.get("law", "none"), sources)
+
+
+def _check_route(where: str, route: Any) -> None:
+    if isinstance(route, bool) or not isinstance(route, int | str):
+        raise ConfigError(f"{where}.route={route}: must be a CPU's number, or one of {', '.join(ROUTES)}")
+    if isinstance(route, str):
+        known(where, "route", route, ROUTES)
+
+
+def _check_program(where: str, program: Any, law: str, sources: Mapping[str, Any]) -> None:
+    if not isinstance(program, list):
+        raise ConfigError(f"{where}: must be a list of items such as {{work: 3000}}")
+    for i, item in enumerate(program):
+        _check_item(f"{where}[{i}]", item, sources)
+        if law != "none" and "sleep" in item:
             raise ConfigError(
-                f"{where}.program[{i}].sleep: what has arrivals (law={source['law']}) has no timer to sleep by; "
-                "use a task without a law"
+                f"{where}[{i}].sleep: what has arrivals (law={law}) has no timer to sleep by; use a task without a law"
             )
 
 

@@ -1,25 +1,24 @@
-"""Puts a timed machine together: locks, contexts, sources of interrupts and their programs become arrays.
+"""What a timed machine is put together from: its settings, locks, sources of interrupts and tasks.
 
 A `Wiring` collects them by name and `boot.layout.build` lays them out. A machine without an allocator, a textbook
-case of queueing say, is wired directly; `boot.timed` fills a wiring from a cell's configuration.
+case of queueing say, is wired directly; `boot.timed` fills a wiring from a cell's configuration. A setting has the name
+and the values here that it has in the configuration.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kmemexp.boot.sources import MODES
-from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import lock_row
 
 
 class Lock(NamedTuple):
-    """A class of locks: `count` of them, alike."""
+    """A class of locks, alike."""
 
     name: str
     spec: str
-    count: int
-    first: int
+    copies: int
+    first: int  # number of the first of them
 
 
 class Source(NamedTuple):
@@ -34,7 +33,7 @@ class Source(NamedTuple):
     burst: int = 1
     gap_ns: int = 0
     phase_ns: int = -1
-    klass: str = ""
+    klass: str = ""  # `class` in the configuration, which is a word of Python's
     priority: int = 0  # 0: that of the mode
     route: Any = 0  # a CPU, "each" or "spread"
 
@@ -45,15 +44,15 @@ class Wiring:
 
     cpus: int = 1
     threads: int = 1  # mainline threads per CPU that take operations of the stream
-    spl: bool = False  # handlers borrow the interrupted stack
+    model: str = "ithread"  # "spl": handlers borrow the interrupted stack
     nested: bool = True
     closed: bool = False
     big_lock: bool = False
     would_sleep: str = "block"
-    goes_on: bool = False
-    holds: bool = False
+    on_deadlock: str = "stop"
+    sleep_locked: bool = False
     depth: int = 64  # interrupts that wait for a handler
-    queue_depth: int = 64
+    queue: int = 64  # objects that a program's queue holds
     log_rows: int = 0
     seed: int = 0
     cost: Mapping[str, float] = field(default_factory=dict)
@@ -67,20 +66,16 @@ class Wiring:
         """Lock number 0 is the big lock."""
         self.lock("big", "big")
 
-    def lock(self, name: str, spec: str, count: int = 1) -> int:
-        """Add a class of `count` locks; returns the number of the first."""
+    def lock(self, name: str, spec: str, copies: int = 1) -> int:
+        """Add a class of locks; returns the number of the first. ConfigError for a text that is no lock."""
         if name in (known := {lock.name: lock for lock in self.locks}):
             return known[name].first
         lock_row(spec, 0)
-        first = self.locks[-1].first + self.locks[-1].count if self.locks else 0
-        self.locks.append(Lock(name, spec, count, first))
+        first = self.locks[-1].first + self.locks[-1].copies if self.locks else 0
+        self.locks.append(Lock(name, spec, copies, first))
         return first
 
     def source(self, name: str, mode: str, program: Sequence[Mapping[str, Any]] = (), **more: Any) -> int:
-        """Add a source; returns its number."""
-        if mode not in MODES:
-            raise ConfigError(f"interrupts.sources.{name}.mode={mode}: unknown; there are {', '.join(MODES)}")
-        if more.get("law", "none") != "none" and any("sleep" in item for item in program):
-            raise ConfigError(f"interrupts.sources.{name}: what has arrivals has no timer to sleep by")
+        """Add a source, whose words are known (`sources.check`); returns its number. `more`: fields of Source."""
         self.sources.append(Source(name, mode, program, **more))
         return len(self.sources) - 1

@@ -1,19 +1,18 @@
 """Checks of what a design is made of: maps and object allocators exist, can do what is asked, and fit into the KVA."""
 
-import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmemexp.errors import ConfigError
-from kmemexp.parts import outside as plugins
-from kmemexp.parts.finding import SERVED, parts, serves, sets_aside
+from kmemexp.parts import outside
+from kmemexp.parts.finding import parameters, parts, serves, sets_aside
 from kmemexp.sim import sizing
+from kmemexp.sim.slots import PLACES, SERVED
 from kmemexp.values import at_least, byte_count, close, one_of, size_text
 
 LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
-PLACES = 3  # object allocators of a design
 
 
 def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,23 +27,20 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     arena, given = maps["arena"], maps["params"]
     for name in given:
         one_of("maps.params", name, parts("arenas"))
-    return (
-        maps
-        | {
-            "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
-            "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
-            "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
-            "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
-        }
-        | _code("arenas", [arena])
-    )
+    normal = {
+        "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
+        "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
+        "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
+        "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
+    }
+    return {**maps, **normal, **_code("arenas", [arena])}
 
 
 def _code(room: str, names: Iterable[str]) -> dict[str, Any]:
     """Digests of parts from outside the package, by which their cells are known; nothing for built-in ones."""
-    found = plugins.code_of(room, names)
+    found = outside.code_of(room, names)
     for name in found:
-        plugins.load(room, name)
+        outside.load(room, name)
     return {"code": found} if found else {}
 
 
@@ -61,8 +57,9 @@ def objects_node(objects: Mapping[str, Any]) -> dict[str, Any]:
     for name in objects["params"]:
         one_of("objects.params", name, parts("allocators"))
     used = {objects[place] for place in SERVED} | set(objects["kinds"].values())
-    if len(used) > PLACES:
-        raise ConfigError(f"objects: {', '.join(sorted(used))}: a design has at most {PLACES} different allocators")
+    if len(used) > len(PLACES):
+        most = len(PLACES)
+        raise ConfigError(f"objects: {', '.join(sorted(used))}: a design has at most {most} different allocators")
     params = {
         name: _params("objects", "allocators", name, given)
         for name, given in objects["params"].items()
@@ -75,7 +72,7 @@ def objects_node(objects: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[str, int]:
-    known = importlib.import_module(f"kmemexp.sim.{room}.{part}").Params._fields
+    known = parameters(room, part)
     if not isinstance(given, Mapping):
         raise ConfigError(f"{node}.params.{part}={given}: must name parameters; there are {', '.join(known) or 'none'}")
     values = {}

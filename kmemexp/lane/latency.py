@@ -9,6 +9,7 @@ from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, QUANTILES
 from kmemexp.sim import probes as a
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.interrupts import S_FIRST
 
 LOWER, UPPER = a.bucket_bounds()
 MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
@@ -50,7 +51,7 @@ def metrics(t: timed.Timed) -> dict[str, float]:
     """What only a clock can tell, by the names of kmemexp.metrics.TIMED."""
     m, wired = t.wired.m, t.wired
     ended = int(m[mc.N_ENDED_AT])
-    spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6].sum(axis=0)
+    spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT].sum(axis=0)
     total = max(int(spent.sum()), 1)
     done = int(t.world.counters[a.A_OPS])
     values: dict[str, float] = {
@@ -95,9 +96,9 @@ def _latencies(wired: layout.Wired) -> dict[str, np.ndarray]:
         found[f"{verb}_irq"] += hist[row + 1 : row + 4].sum(axis=0)
     found["lock_wait"] += hist[a.H_WAIT : a.H_WAIT + len(names.lock_classes)].sum(axis=0)
     base = a.H_WAIT + len(names.lock_classes)
-    first = wired.table("sources")[:, 5]  # interrupts.S_FIRST
+    first = wired.table("sources")[:, S_FIRST]
     for i, name in enumerate(names.sources):
-        mode = {cx.SOFT: "soft", cx.THREAD: "device", cx.FAST: "fast"}.get(int(wired.m[first[i] + cx.X_KIND]))
+        mode = {mc.SOFT: "soft", mc.THREAD: "device", mc.FAST: "fast"}.get(int(wired.m[first[i] + cx.X_KIND]))
         if name == "ipi":
             found["ipi_done"] += hist[base + 2 * i + 1]
         elif mode:

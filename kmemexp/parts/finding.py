@@ -1,4 +1,8 @@
-"""Finding a part by its name, and what can be told of it without importing it."""
+"""Finding a part by its name, and what a plan must know of it, read from its source.
+
+A plan imports no part: that would bring Numba. So `serves`, `sets_aside` and `parameters` look at what a module
+defines, or imports by name, at its top level.
+"""
 
 import ast
 import functools
@@ -9,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kmemexp.errors import ConfigError
+from kmemexp.sim.slots import SERVED
 
 
 def part(package: ModuleType, name: str) -> ModuleType:
@@ -19,9 +24,6 @@ def part(package: ModuleType, name: str) -> ModuleType:
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
-SERVED = ("malloc", "zone", "mbuf")
-
-
 def parts(room: str) -> tuple[str, ...]:
     """Names of the strategy modules in kmemexp/sim/`room`, found without importing them."""
     package = importlib.import_module(f"kmemexp.sim.{room}")
@@ -29,22 +31,44 @@ def parts(room: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name != "absent" and not name.startswith("_")))
 
 
-def sets_aside(allocator: str) -> bool:
-    """Tell whether an allocator sets KVA aside at boot."""
-    return any(isinstance(node, ast.FunctionDef) and node.name == "kva_reserved" for node in _source(allocator).body)
-
-
 def serves(allocator: str) -> list[str]:
-    """List what an allocator can serve, of SERVED."""
-    for node in _source(allocator).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SERVES":
-            names = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
-            return [place for place in SERVED if f"C_{place.upper()}" in names]
-    raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
+    """List what an allocator can serve, of SERVED. ConfigError if it does not say."""
+    found = _definition(f"kmemexp.sim.allocators.{allocator}", "SERVES")
+    if not isinstance(found, ast.Assign):
+        raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
+    names = {node.id for node in ast.walk(found.value) if isinstance(node, ast.Name)}
+    return [word for word in SERVED if f"C_{word.upper()}" in names]
+
+
+def sets_aside(allocator: str) -> bool:
+    """Tell whether an allocator serves interrupt zones from KVA that it sets aside at boot."""
+    return _definition(f"kmemexp.sim.allocators.{allocator}", "kva_reserved") is not None
+
+
+def parameters(room: str, name: str) -> tuple[str, ...]:
+    """Names of the parameters of a part of kmemexp/sim/`room`. ConfigError if it does not say."""
+    found = _definition(f"kmemexp.sim.{room}.{name}", "Params")
+    if not isinstance(found, ast.ClassDef):
+        raise ConfigError(f"{room[:-1]} {name}: its module has no class Params, which says what can be set")
+    fields = (node.target for node in found.body if isinstance(node, ast.AnnAssign))
+    return tuple(field.id for field in fields if isinstance(field, ast.Name))
+
+
+def _definition(module: str, name: str) -> ast.stmt | None:
+    """What defines a name at a module's top level, there or where it imports it from; None if nothing does."""
+    for node in _source(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return node
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _definition(node.module, alias.name)
+    return None
 
 
 @functools.cache
-def _source(allocator: str) -> ast.Module:
-    """Read an allocator's source: importing it brings Numba, which a plan does without."""
-    spec = importlib.util.find_spec(f"kmemexp.sim.allocators.{allocator}")
-    return ast.parse(Path(str(spec.origin)).read_text("utf-8"))
+def _source(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    return ast.parse(Path(str(spec.origin if spec else module)).read_text("utf-8"))

@@ -1,6 +1,6 @@
 """How a part writes its locks ("splhigh", "critical+spin", "sleep+inherit"), and what each spl level covers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
     return row
 
 
-def mask_of(classes: Sequence[str]) -> int:
+def mask_of(classes: Iterable[str]) -> int:
     """Bits of classes of interrupts."""
     return sum(1 << CLASSES.index(name) for name in classes)
 

@@ -6,6 +6,7 @@ other, in every process. A cell carries the digests of such parts, so another te
 the results folder keeps the text (`_plugins/`), which is where workers on other machines find it.
 """
 
+import functools
 import hashlib
 import importlib
 import os
@@ -73,7 +74,7 @@ def provide(config: Mapping[str, Any], read: Callable[[str], str | None] = lambd
     for room, name, digest in parts_in(config):
         if _known.get((room, name), ("",))[0] != digest:
             place = stored(room, name, digest)
-            _join(room, name, digest, place, lambda place=place: read(place))
+            _join(room, name, digest, place, functools.partial(read, place))
 
 
 def texts(config: Mapping[str, Any]) -> dict[str, str]:
@@ -131,7 +132,7 @@ def _copy(room: str, name: str, digest: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole, whoever else does the same."""
+    """Write a file whole: other processes may write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, "utf-8")

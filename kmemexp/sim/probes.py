@@ -49,7 +49,8 @@ PENDING = -2  # timed engine: its allocation has not ended
 WANTED = -3  # the same, and a free of it waits
 
 # Who serves a kind.
-SERVER_A, SERVER_B, SERVER_C, SERVER_MAP = 0, 1, 2, 3
+SERVER_COUNT = 4  # three object allocators and the maps themselves
+SERVER_A, SERVER_B, SERVER_C, SERVER_MAP = range(SERVER_COUNT)
 
 # Histograms.
 FINEST = 5  # bits

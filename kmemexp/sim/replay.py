@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, template
+from kmemexp.sim.ops import ALLOC, WATCH
 from kmemexp.sim.probes import (
     A_DIRECT,
     A_EXHAUSTED,
@@ -55,8 +56,6 @@ from kmemexp.sim.slots import (
     map_paint,
 )
 from kmemexp.sim.stale import NONE, begin_watch, note_map_step, note_object, read_freed
-
-ALLOC, WATCH = 0, 3  # workload.stream.OP_*
 
 
 class World(NamedTuple):

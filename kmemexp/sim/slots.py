@@ -63,11 +63,15 @@ MOVE = 7  # object R_OBJECT has been copied from R_ADDR to R_BASE; called again 
 C_MALLOC = 0  # malloc(9): any size
 C_ZONE = 1  # a typed zone: R_ITEM says which
 C_MBUF = 2  # network buffers
+SERVED = ("malloc", "zone", "mbuf")  # their names
+
+PLACES = ("a", "b", "c")  # of a design's object allocators: it has so many at most
 
 # Attributes of a map entry: what it may merge with.
 ATTR_SINGLE = 0  # nothing (submaps, separate objects)
 ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours on both sides
 ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
+ATTR_COUNT = 3
 ATTR_SORT = 3  # mask of the above
 ATTR_NOFREE = 4  # a further bit: whoever asks will never give the memory back
 

@@ -18,6 +18,7 @@ the KVA the first watch on it, then the watches. A watch is named by the place w
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.ops import CHECKS, LAST
 from kmemexp.sim.slots import MAP_ALLOC, MAP_FREE, PAGE_SHIFT, R_BASE, R_BYTES, R_MAP
 
 # Counts, and what is told when the table is made.
@@ -43,9 +44,6 @@ GONE = -1
 # What is there: nothing new, an object of the kind, something else, no page.
 INTACT, SAME, OTHER, NOTHING = range(4)
 
-# What a read says about itself (bits; workload.stream.READ_*).
-CHECKS = 1  # it compares a generation count
-LAST = 2  # the last one of its watch
 
 NONE = np.zeros(0, np.int64)
 

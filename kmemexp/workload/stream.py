@@ -5,16 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE
+from kmemexp.sim import ops
+from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, SERVED
 
-OP_ALLOC = 0
-OP_FREE = 1
-OP_WORK = 2  # in the engine's form of a stream only: a recorded interrupt uses the CPU for `size` ns
-# Without a clock only (kmemexp.workload.stability):
-OP_WATCH = 3  # before a free: watch number `size` begins, of the object in the slot
-OP_READ = 4  # somebody reads through a reference to the freed object of watch number `slot`; `size`: READ_* bits
-READ_CHECKS = 1  # the reader compares a generation count
-READ_LAST = 2  # the last read of its watch
+OP_ALLOC, OP_FREE, OP_WORK, OP_WATCH, OP_READ = ops.ALLOC, ops.FREE, ops.WORK, ops.WATCH, ops.READ
+READ_CHECKS, READ_LAST = ops.CHECKS, ops.LAST
 
 # Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
 MALLOC, ZONE, MBUF = C_MALLOC, C_ZONE, C_MBUF
@@ -23,7 +18,7 @@ KVA_WIRED = 4  # kernel_map, wired (u-areas, tables)
 EXEC = 5  # exec_map
 BUFFER = 6  # buffer_map
 PAGER = 7  # pager_map
-CLASS_NAMES = ("malloc", "zone", "mbuf", "kva", "kva_wired", "exec", "buffer", "pager")
+CLASS_NAMES = (*SERVED, "kva", "kva_wired", "exec", "buffer", "pager")
 
 
 class Kinds(NamedTuple):

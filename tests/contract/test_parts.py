@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_cell import LOAD, cell
 
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import Machine, boot
 from kmemexp.parts import contract
 from kmemexp.sim import allocators, arenas, probes, slots
 from kmemexp.testing import check_allocator
@@ -58,7 +58,7 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
     ops = load.streams[0]
     held = []
     for _ in range(2):
-        machine = compose.boot(config, load.kinds, ops.slots)
+        machine = boot(config, load.kinds, ops.slots)
         counters, objects = machine.world.counters, machine.world.objects
         for end in np.linspace(0, ops.length, 4).astype(int)[1:]:
             machine.replay(machine.world, *stream.columns(ops), counters[probes.A_OPS], end)
@@ -86,7 +86,7 @@ def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: s
     config["maps"] |= {"arena": name, "submaps": [] if layout == "direct" else config["maps"]["submaps"]}
     load = build.build(LOAD, cpus=3, seed=5, replicas=[0])
     ops = load.streams[0]
-    machine = compose.boot(config, load.kinds, ops.slots)
+    machine = boot(config, load.kinds, ops.slots)
     free = [_measured(machine, m)[slots.M_FREE] for m in machine.maps]
     for _ in range(2):
         machine.replay(machine.world, *stream.columns(ops), 0, ops.length // 2)
@@ -104,13 +104,13 @@ def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: s
             assert ((shares >= 0) & (shares <= 1 + 1e-9)).all()
 
 
-def _measured(machine: compose.Machine, m: int, shares: np.ndarray | None = None) -> np.ndarray:
+def _measured(machine: Machine, m: int, shares: np.ndarray | None = None) -> np.ndarray:
     totals = np.zeros(slots.M_COUNT, np.int64)
     machine.observe(machine.world.arena, m, totals, np.zeros(0) if shares is None else shares)
     return totals
 
 
-def _free_all(machine: compose.Machine, ops: stream.Stream) -> None:
+def _free_all(machine: Machine, ops: stream.Stream) -> None:
     """Free what the stream has left alive."""
     kind_of = np.zeros(ops.slots, np.int16)
     allocs = ops.op == stream.OP_ALLOC

@@ -9,7 +9,7 @@ from kmemexp.boot import timed
 from kmemexp.config import files
 from kmemexp.lane import latency
 from kmemexp.lane import simulate as lane
-from kmemexp.lane import timed as timed_lane
+from kmemexp.lane.timed import advance, limit_ns
 from kmemexp.metrics import INDEX
 from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
@@ -63,7 +63,7 @@ def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
     c = cell(f"design={design}", *CLOCKED)
     load = build.build(c["workload"], cpus=4, seed=c["seed"], replicas=[0])
     t = timed.boot(c, load.kinds, load.streams[0], 0)
-    t = timed_lane.advance(t, timed_lane.limit_ns(c, load.streams[0]))
+    t = advance(t, limit_ns(c, load.streams[0]))
     counters, objects = t.world.counters, t.world.objects
     live = objects[objects[:, a.O_ADDR] >= 0]
     live = live[np.argsort(live[:, a.O_ADDR])]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import Machine, boot
 from kmemexp.lane import model, replayed
 from kmemexp.metrics import INDEX
 from kmemexp.sim import probes, sizing
@@ -16,7 +16,7 @@ TRACES = ["compile", "filetree", "pgbench"]
 ROOMY = {"ram_bytes": 256 << 20, "kva_bytes": 2 << 30, "cpus": 2, "domains": 1}
 
 
-def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
+def play(path: Path, allocator: str) -> tuple[model.Lane, Machine]:
     """Serve every object of a trace by one allocator in a KVA that has room for all."""
     trace = library.load(str(path))
     config = {
@@ -33,11 +33,11 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
         "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "kinds": {}, "params": {}},
         "machine": ROOMY,
     }
-    machine = compose.boot(config, trace.kinds, trace.stream.slots)
+    machine = boot(config, trace.kinds, trace.stream.slots)
     return replayed.run(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
-def figures(folder: Path, name: str, allocator: str) -> tuple[dict[str, float], compose.Machine, dict[str, Any]]:
+def figures(folder: Path, name: str, allocator: str) -> tuple[dict[str, float], Machine, dict[str, Any]]:
     """Metrics of a trace served by one allocator, the machine at its end, and what was counted in the trace."""
     result, machine = play(folder / f"{name}.txt.zst", allocator)
     value = dict(zip(INDEX, result.metrics.tolist(), strict=True))

@@ -12,7 +12,7 @@ import pytest
 from hand import Hand
 from small_cell import cell
 
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import boot
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 from kmemexp.sim.probes import A_OPS, A_STEPS
@@ -76,7 +76,7 @@ def test_a_pair_of_magazines_goes_to_the_depot_once_in_m_times_m_plus_2(size, ro
     config = cell("unified", "buckets", "kmapentzone", kva_mib=1024)
     config["objects"] = {"malloc": "illumos_kmem", "zone": "zalloc", "mbuf": "mbuf", "kinds": {}, "params": {}}
     kinds = w.Kinds(("it",), np.array([w.MALLOC], np.int8), *(np.array([n], np.int32) for n in (size, 0, 0)))
-    machine = compose.boot(config, kinds, slots)
+    machine = boot(config, kinds, slots)
 
     def play(op: np.ndarray, slot: np.ndarray) -> float:
         n = len(op)

@@ -13,7 +13,7 @@ import pytest
 from small_cell import KINDS, LOAD
 
 from kmemexp.boot import layout, timed
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import boot
 from kmemexp.lane import latency
 from kmemexp.plan.plan import plan_from
 from kmemexp.sim import maps
@@ -94,7 +94,7 @@ def inside(wired: layout.Wired) -> list[int]:
     m, raised = wired.m, []
     for x in wired.table("contexts"):
         source = x[cx.X_SOURCE]
-        endless = x[cx.X_KIND] == cx.MAIN and source >= 0 and m[source + ir.S_LAW] == ir.NONE
+        endless = x[cx.X_KIND] == mc.MAIN and source >= 0 and m[source + ir.S_LAW] == ir.NONE
         if source >= 0 and x[cx.X_STATE] != cx.IDLE and not endless:
             raised.append(x[cx.X_RAISED])
             places = (x[cx.X_QHEAD] + np.arange(x[cx.X_QLEN])) % m[mc.G_DEPTH]
@@ -132,7 +132,7 @@ def test_little_s_law_holds_exactly_for_interrupts_and_for_waits(design: str, me
 def test_every_nanosecond_of_every_cpu_is_accounted_for_once(design: str) -> None:
     for t in instants(busy(design)):
         cpu = t.wired.table("cpus")
-        spent = cpu[:, cx.C_TIME : cx.C_TIME + 6]
+        spent = cpu[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT]
         assert (spent >= 0).all()
         np.testing.assert_array_equal(spent.sum(axis=1), cpu[:, cx.C_MARK])
         assert (cpu[:, cx.C_MARK] <= t.wired.m[mc.G_NOW]).all()
@@ -211,7 +211,7 @@ def replayed(design: str, load: stream.Load, source: dict, edges: np.ndarray) ->
     ops = load.streams[0]
     plain = config(f"design={design}", "cost=none", "machine.cpus=4") | {"workload": source}
     zero = config(f"design={design}", "cost=zero", "interrupts/sources=none", "machine.cpus=4") | {"workload": source}
-    machine = compose.boot(plain, load.kinds, ops.slots)
+    machine = boot(plain, load.kinds, ops.slots)
     t = timed.boot(zero, load.kinds, ops, 0)
     for name in "abc":
         alike(getattr(machine.world, name), getattr(t.world, name))

@@ -26,9 +26,9 @@ def get(flags: str = "wait") -> dict:
     return {"alloc": {"kind": "unit", "bytes": PAGE, "flags": flags, "queue": "mine"}}
 
 
-def takers(tasks: int, units: int, pool: int, verb: str, *, seed: int, goes_on: bool = False) -> Bench:
+def takers(tasks: int, units: int, pool: int, verb: str, *, seed: int, on_deadlock: str = "stop") -> Bench:
     """Tasks on CPUs of their own that take pages one by one, with pauses, and then give all back, again and again."""
-    w = wiring.Wiring(cpus=tasks, memory=NOTHING | {"free": pool}, seed=seed, goes_on=goes_on)
+    w = wiring.Wiring(cpus=tasks, memory=NOTHING | {"free": pool}, seed=seed, on_deadlock=on_deadlock)
     program = [exponential(verb, MEAN), get()] * units + [exponential(verb, MEAN)] + [{"free": "mine"}] * units
     for i in range(tasks):
         w.source(f"task {i}", "task", program, route=i)
@@ -65,7 +65,7 @@ def test_a_pool_of_one_unit_less_deadlocks_with_all_tasks_one_unit_short(tasks, 
 
 
 def test_where_deadlocks_are_broken_each_costs_one_request_and_the_tasks_go_on() -> None:
-    machine = takers(4, 3, 8, "work", seed=1, goes_on=True)
+    machine = takers(4, 3, 8, "work", seed=1, on_deadlock="continue")
     assert machine.run(20_000 * MEAN) == E_TIME
     assert machine.count("N_DEADLOCKS") > 20
     assert machine.count("N_PAGE_FAILURES") == machine.world.counters[a.A_FAILURES] == machine.count("N_DEADLOCKS")
@@ -86,7 +86,7 @@ def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock
 
     Here the daemon waits behind an interrupt that spins for the lock of the stack that sleeps until the daemon has run.
     """
-    w = wiring.Wiring(cpus=2, spl=True, big_lock=True, memory=NOTHING | {"user": 100, "free": 1}, daemon="daemon")
+    w = wiring.Wiring(cpus=2, model="spl", big_lock=True, memory=NOTHING | {"user": 100, "free": 1}, daemon="daemon")
     w.source("task", "task", [get("nowait"), {"work": 1_000_000}, FOREVER])
     w.source("sleeper", "soft", [get()], law="periodic", period_ns=10**12, phase_ns=100_000, klass="softnet")
     w.source("spinner", "soft", [{"work": 100}], route="each", klass="softnet")
@@ -98,10 +98,10 @@ def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock
 
 
 def opposite(
-    spec: str, alpha: float, beta: float, *, cpus: int = 2, verb: str = "sleep", goes_on: bool = False
+    spec: str, alpha: float, beta: float, *, cpus: int = 2, verb: str = "sleep", on_deadlock: str = "stop"
 ) -> Bench:
     """Two tasks that each take two locks once, in opposite order: one after Exp(beta), the other Exp(alpha) later."""
-    w = wiring.Wiring(cpus=cpus, goes_on=goes_on)
+    w = wiring.Wiring(cpus=cpus, on_deadlock=on_deadlock)
     w.lock("A", spec)
     w.lock("B", spec)
     for name, one, other, cpu in (("T1", "A", "B", 0), ("T2", "B", "A", cpus - 1)):
@@ -156,14 +156,14 @@ def test_the_witness_names_the_two_tasks_and_the_two_locks(spec, cpus, verb, sta
 
 
 def test_after_a_deadlock_between_programs_is_broken_the_other_one_gets_its_lock() -> None:
-    machine = opposite("sleep", 1, 9, goes_on=True)
+    machine = opposite("sleep", 1, 9, on_deadlock="continue")
     assert machine.run(10**11) == E_TIME
     assert machine.count("N_DEADLOCKS") > 0
     assert machine.count("N_WAITING") == 0
 
 
 def test_an_owner_kept_from_its_cpu_by_who_spins_for_its_lock_is_freed_where_deadlocks_are_broken() -> None:
-    w = wiring.Wiring(cpus=2, goes_on=True)
+    w = wiring.Wiring(cpus=2, on_deadlock="continue")
     w.lock("L", "adaptive")
     taken = [{"lock": "L"}, {"unlock": "L"}]
     w.source("holder", "task", [{"lock": "L"}, {"sleep": 100}, {"work": 100}, {"unlock": "L"}, FOREVER], route=1)
@@ -190,9 +190,9 @@ def test_locks_in_the_same_order_never_deadlock() -> None:
     assert machine.count("N_CONTENDED") > 10_000
 
 
-def interrupted(spec: str, mode: str, *, spl: bool = False, goes_on: bool = True, seed: int = 1) -> Bench:
+def interrupted(spec: str, mode: str, *, model: str = "ithread", on_deadlock: str = "continue", seed: int = 1) -> Bench:
     """A thread that holds a lock for a quarter of its time, and a rare interrupt on the same CPU that wants it."""
-    w = wiring.Wiring(spl=spl, goes_on=goes_on, seed=seed)
+    w = wiring.Wiring(model=model, on_deadlock=on_deadlock, seed=seed)
     w.lock("L", spec)
     hold = [exponential("work", 30_000), {"lock": "L"}, exponential("work", 10_000), {"unlock": "L"}]
     w.source("thread", "task", hold)
@@ -200,9 +200,9 @@ def interrupted(spec: str, mode: str, *, spl: bool = False, goes_on: bool = True
     return bench(w)
 
 
-@pytest.mark.parametrize(("mode", "spl"), [("fast", False), ("device", False), ("device", True)])
-def test_interrupts_deadlock_as_often_as_they_find_the_spin_lock_held(mode, spl) -> None:
-    machine = interrupted("spin", mode, spl=spl)
+@pytest.mark.parametrize(("mode", "model"), [("fast", "ithread"), ("device", "ithread"), ("device", "spl")])
+def test_interrupts_deadlock_as_often_as_they_find_the_spin_lock_held(mode, model) -> None:
+    machine = interrupted("spin", mode, model=model)
     assert machine.run(60 * 10**9) == E_TIME
     n = machine.count("N_DONE")
     assert n > 50_000
@@ -217,7 +217,7 @@ def test_interrupts_deadlock_as_often_as_they_find_the_spin_lock_held(mode, spl)
 @pytest.mark.parametrize("mode", ["fast", "device"])
 def test_the_first_such_interrupt_is_caught_with_the_thread_that_it_interrupted(mode) -> None:
     for seed in range(50):
-        machine = interrupted("spin", mode, goes_on=False, seed=seed)
+        machine = interrupted("spin", mode, on_deadlock="stop", seed=seed)
         assert machine.run(10**12) == E_DEADLOCK
         members = {row["context"]: row for row in witness.members(machine.wired)}
         assert set(members) == {"irq", "thread"}
@@ -227,12 +227,12 @@ def test_the_first_such_interrupt_is_caught_with_the_thread_that_it_interrupted(
 
 
 @pytest.mark.parametrize(
-    ("spec", "mode", "spl"),
-    [("critical+spin", "fast", False), ("critical+spin", "device", False), ("splimp+spin", "device", True),
-     ("splhigh+spin", "device", True), ("critical+spin", "device", True)],
+    ("spec", "mode", "model"),
+    [("critical+spin", "fast", "ithread"), ("critical+spin", "device", "ithread"), ("splimp+spin", "device", "spl"),
+     ("splhigh+spin", "device", "spl"), ("critical+spin", "device", "spl")],
 )  # fmt: skip
-def test_a_lock_that_keeps_interrupts_out_while_it_is_held_never_deadlocks(spec, mode, spl) -> None:
-    machine = interrupted(spec, mode, spl=spl, goes_on=False)
+def test_a_lock_that_keeps_interrupts_out_while_it_is_held_never_deadlocks(spec, mode, model) -> None:
+    machine = interrupted(spec, mode, model=model, on_deadlock="stop")
     assert machine.run(20 * 10**9) == E_TIME
     assert machine.count("N_DEADLOCKS") == machine.count("N_CONTENDED") == 0
     started = machine.histogram("irq_irq_start")
@@ -241,7 +241,7 @@ def test_a_lock_that_keeps_interrupts_out_while_it_is_held_never_deadlocks(spec,
 
 
 def test_an_interrupt_thread_that_may_sleep_waits_for_its_lock_without_a_deadlock() -> None:
-    machine = interrupted("sleep", "device", goes_on=False)
+    machine = interrupted("sleep", "device", on_deadlock="stop")
     assert machine.run(20 * 10**9) == E_TIME
     assert machine.count("N_DEADLOCKS") == 0
     assert machine.count("N_CONTENDED") / machine.count("N_DONE") == pytest.approx(0.25, abs=0.02)
@@ -249,7 +249,7 @@ def test_an_interrupt_thread_that_may_sleep_waits_for_its_lock_without_a_deadloc
 
 
 def test_a_lock_that_masks_the_wrong_class_does_not_help() -> None:
-    machine = interrupted("splbio+spin", "device", spl=True, goes_on=False)
+    machine = interrupted("splbio+spin", "device", model="spl", on_deadlock="stop")
     assert machine.run(10**12) == E_DEADLOCK
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from sim.timed_machine import Bench, bench
 
-from kmemexp.boot import wiring
+from kmemexp.boot import sources, wiring
 from kmemexp.errors import ConfigError
 from kmemexp.lane.latency import LOWER, quantile
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import interrupts as ir
+from kmemexp.sim.engine import machine as mc
 
 SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
 SECOND = 10**9
@@ -28,7 +29,7 @@ def assert_books_balance(machine: Bench) -> None:
     raised, depth = [], machine.count("G_DEPTH")
     for row in ctx[ctx[:, cx.X_SOURCE] >= 0]:
         law = sources[(row[cx.X_SOURCE] - machine.wired.shape["sources"][0]) // ir.S_COUNT, ir.S_LAW]
-        if row[cx.X_STATE] != cx.IDLE and (row[cx.X_KIND] != cx.MAIN or law != ir.NONE):
+        if row[cx.X_STATE] != cx.IDLE and (row[cx.X_KIND] != mc.MAIN or law != ir.NONE):
             ring = (row[cx.X_QHEAD] + np.arange(row[cx.X_QLEN])) % depth
             raised += [row[cx.X_RAISED], *m[row[cx.X_RING] + ring]]
     area = machine.count("N_AREA") + machine.count("N_INSIDE") * (now - machine.count("N_AREA_AT"))
@@ -203,7 +204,7 @@ SECTIONS = {"fixed": 1 / 2, "exponential": 1.0, "uniform": 2 / 3, "two_point": 4
 @pytest.mark.parametrize(("law", "residual"), SECTIONS.items())
 @pytest.mark.parametrize("pause", [0, 30_000])
 def test_an_interrupt_waits_for_the_rest_of_the_section_that_it_finds(law, residual, spec, pause) -> None:
-    w = wiring.Wiring(depth=1024, seed=5, spl=spec == "splhigh")
+    w = wiring.Wiring(depth=1024, seed=5, model="spl" if spec == "splhigh" else "ithread")
     w.lock("section", spec)
     section = [{"lock": "section"}, {"work": {"law": law, "ns": 10_000}}, {"unlock": "section"}]
     w.source("background", "task", section + [{"work": pause}] * (pause > 0))
@@ -218,7 +219,7 @@ def test_an_interrupt_waits_for_the_rest_of_the_section_that_it_finds(law, resid
 
 @pytest.mark.parametrize("spec", ["none", "splnet"])
 def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) -> None:
-    w = wiring.Wiring(depth=1024, seed=5, spl=True)
+    w = wiring.Wiring(depth=1024, seed=5, model="spl")
     w.lock("section", spec)
     w.source("background", "task", [{"lock": "section"}, {"work": 10_000}, {"unlock": "section"}])
     w.source("irq", "device", law="poisson", rate_hz=1e5, klass="net")
@@ -230,9 +231,9 @@ def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) ->
 
 
 def test_what_has_arrivals_cannot_sleep_by_the_same_timer() -> None:
-    w = wiring.Wiring()
-    with pytest.raises(ConfigError, match="what has arrivals has no timer to sleep by"):
-        w.source("sleeps", "device", [{"sleep": SERVICE}], law="periodic", period_ns=4 * SERVICE)
+    asleep = {"mode": "device", "law": "periodic", "period_ns": 4 * SERVICE, "program": [{"sleep": SERVICE}]}
+    with pytest.raises(ConfigError, match=r"what has arrivals .* has no timer to sleep by"):
+        sources.check({"sleeps": asleep})
 
 
 HOLD = 1_000  # ns

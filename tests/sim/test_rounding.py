@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hand import Hand
 
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import outside
 from kmemexp.sim import slots as s
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_allocator" / "allocators" / "eager_slab.py"
@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_allocator" / "allocat
 def granting(name: str, **params: int) -> Callable[[int], int]:
     """Bytes that an allocator grants for a malloc of so many."""
     if name == "eager_slab":
-        plugins.add("allocators", EXAMPLE)
+        outside.add("allocators", EXAMPLE)
     module = importlib.import_module(f"kmemexp.sim.allocators.{name}")
     state = module.init(module.Params(**params), kva_bytes=1 << 28, cpus=1, map_number=0, items=(), bases=())
     hand = Hand(module, state)

@@ -11,11 +11,11 @@ from naive_stale import PAGE, NaiveStale
 from small_cell import LOAD, cell
 
 import kmemexp
-from kmemexp.boot import machine as compose
+from kmemexp.boot.machine import boot
 from kmemexp.lane import simulate as lane
 from kmemexp.metrics import INDEX
+from kmemexp.sim import ops, stale
 from kmemexp.sim import slots as s
-from kmemexp.sim import stale
 from kmemexp.workload import build, stability, stream
 
 KIND, OTHER_KIND, DIRECT = 3, 5, 7
@@ -37,7 +37,7 @@ class Table:
     def read(self, number: int = 0, *, checks: bool = False, last: bool = True) -> str:
         """Read once; returns what was counted."""
         before = self.w[: stale.HEADER].copy()
-        stale.read_freed(self.w, number, checks * stale.CHECKS | last * stale.LAST)
+        stale.read_freed(self.w, number, checks * ops.CHECKS | last * ops.LAST)
         (changed,) = np.flatnonzero(self.w[: stale.HEADER] != before)
         return {stale.SAME_OBJECT: "same object", stale.SAME_TYPE: "same type", stale.WRONG_OBJECT: "wrong object",
                 stale.OTHER_TYPE: "other type", stale.UNMAPPED: "unmapped"}[changed]  # fmt: skip
@@ -116,7 +116,7 @@ def test_a_direct_map_keeps_what_is_free_mapped_until_it_is_given_out_again(tabl
 def test_an_object_that_was_never_there_is_not_read() -> None:
     made = Table()
     stale.begin_watch(made.w, 0, -1)
-    stale.read_freed(made.w, 0, stale.LAST)
+    stale.read_freed(made.w, 0, ops.LAST)
     assert sum(made.counts.values()) == 0
 
 
@@ -129,10 +129,6 @@ def test_the_census_counts_references_of_both_sorts_and_violations_among_them(ta
     assert found["references_count"] == 10 + 3
     assert found["stale_reads_count"] == 3
     assert found["violations_per_million"] == pytest.approx(2 / 13 * 1e6)
-
-
-def test_a_stream_says_reads_as_the_table_hears_them() -> None:
-    assert (stream.READ_CHECKS, stream.READ_LAST) == (stale.CHECKS, stale.LAST)
 
 
 ADDRESSES = st.integers(0, PAGES * 16 - 1).map(lambda unit: unit * 256)
@@ -173,7 +169,7 @@ def test_programs_count_what_the_naive_twin_counts(program: list[tuple[Any, ...]
             table.step(s.MAP_FREE, args[1] * PAGE, args[2] * PAGE, m=args[0])
             naive.unmap(args[0], args[1] * PAGE, args[2] * PAGE)
         elif args[0] in begun:
-            stale.read_freed(table.w, args[0], args[1] * stale.CHECKS | args[2] * stale.LAST)
+            stale.read_freed(table.w, args[0], args[1] * ops.CHECKS | args[2] * ops.LAST)
             naive.read(*args)
     assert table.counts == naive.counts
 
@@ -252,7 +248,7 @@ def test_a_stream_with_reads_plays_on_a_machine_that_watches_nothing() -> None:
     config = watched_cell("vnode", "none")
     load = stability.protect(build.build(LOAD, cpus=3, seed=7, replicas=[0]), config, [0], reads=True)
     assert (load.streams[0].op == stream.OP_READ).any()
-    machine = compose.boot(config, load.kinds, load.streams[0].slots)
+    machine = boot(config, load.kinds, load.streams[0].slots)
     n = load.streams[0].length
     assert machine.replay(machine.world, *stream.columns(load.streams[0]), 0, n) == n
 

@@ -39,7 +39,7 @@ class Bench(NamedTuple):
         return int(self.m[getattr(mc, name)])
 
     def histogram(self, name: str) -> np.ndarray:
-        """int64[BUCKETS]: "irq_NAME_start", "irq_NAME_done", "wait_LOCK", … (timed_lane.histograms)."""
+        """int64[BUCKETS]: "irq_NAME_start", "irq_NAME_done", "wait_LOCK", … (lane.latency)."""
         return histograms(self.wired)[name]
 
     def mean(self, name: str) -> float:
@@ -55,7 +55,7 @@ class Bench(NamedTuple):
 
     def cpu_time(self) -> np.ndarray:
         """ns by CPU and activity, int64[cpus, 6]: idle, mainline, soft, thread, fast, spinning."""
-        return self.wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + 6]
+        return self.wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT]
 
 
 @functools.cache
@@ -78,7 +78,7 @@ def bench(w: wiring.Wiring, *, kva_bytes: int = 1 << 24, kinds: dict[str, tuple[
     number = {lock.name: lock.first for lock in w.locks}
     kinds = kinds or {}
     rows = np.array([(a.SERVER_MAP, 0, m, attr) for m, attr in kinds.values()] or [(a.SERVER_MAP, 0, 0, 0)], np.int64)
-    routes = np.zeros((timed.SERVERS, mc.RT_COUNT), np.int64)
+    routes = np.zeros((a.SERVER_COUNT, mc.RT_COUNT), np.int64)
     routes[:, mc.RT_HOME] = number["map"]
     routes[:, mc.RT_LOCK :] = number["none"]
     wired = layout.build(w, routes=routes, maps=[number["map"]], kinds=rows,

@@ -11,13 +11,19 @@ August 2003. A mainline thread is never preempted by another one of its priority
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.engine.costs import K_SWITCH
 from kmemexp.sim.engine.heap import KEY, NEVER, due
-from kmemexp.sim.engine.machine import G_LOG, G_LOG0, G_LOG_ROWS, G_NESTED, G_NOW, G_SPL, LOG_COUNT, N_PREEMPTIONS
-
-# Kinds of context.
-MAIN = 0  # mainline thread
-SOFT = 1  # soft interrupt
-THREAD = 2  # interrupt thread, or device handler under the spl model
-FAST = 3  # fast interrupt; handler of messages between CPUs (IPI)
+from kmemexp.sim.engine.machine import (
+    FAST,
+    G_LOG,
+    G_LOG0,
+    G_LOG_ROWS,
+    G_MODEL,
+    G_NESTED,
+    G_NOW,
+    LOG_COUNT,
+    MAIN,
+    N_PREEMPTIONS,
+    SPL,
+)
 
 # States.
 IDLE = 0  # nothing to do
@@ -125,7 +131,8 @@ C_FREE_AT = 17  # closed load: when the last operation ended
 C_NUMBER = 18
 C_BIG_WAITERS = 19  # contexts of this CPU that wait for the big lock
 C_COUNT = 20
-T_IDLE, T_MAIN, T_SOFT, T_THREAD, T_FAST, T_SPIN = range(6)
+T_COUNT = 6
+T_IDLE, T_MAIN, T_SOFT, T_THREAD, T_FAST, T_SPIN = range(T_COUNT)
 FIRST = -1  # tie of what a CPU does: before operations that arrive at the same instant
 
 
@@ -169,7 +176,7 @@ def push(m, c, h):
             m[x + X_LEFT] = 0 if m[x + X_SPIN] else max(m[c + KEY] - now, 0)
             m[N_PREEMPTIONS] += m[x + X_STATE] == RUNNING or m[x + X_STATE] == SPINNING
             m[x + X_STATE] = PREEMPTED
-            if m[G_NESTED] and not m[G_SPL] and m[h + X_KIND] != FAST:
+            if m[G_NESTED] and m[G_MODEL] != SPL and m[h + X_KIND] != FAST:
                 x = _set_aside(m, x)
     if x >= 0:
         m[x + X_ABOVE] = h
@@ -179,7 +186,7 @@ def push(m, c, h):
     m[bottom + X_UNDER] = x
     if m[h + X_STAGE] == S_START:
         m[h + X_MASK] = m[h + X_RAISES]
-        if m[G_SPL] and x >= 0 and m[x + X_STATE] != IDLE:
+        if m[G_MODEL] == SPL and x >= 0 and m[x + X_STATE] != IDLE:
             m[h + X_MASK] |= m[x + X_MASK]
     resume(m, c, h)
 
@@ -195,7 +202,7 @@ def may_preempt(m, top, r):
         return True
     if m[top + X_MASK] & m[r + X_BIT]:
         return False
-    if m[r + X_STAGE] == S_START and m[G_SPL] and m[r + X_KIND] != MAIN:
+    if m[r + X_STAGE] == S_START and m[G_MODEL] == SPL and m[r + X_KIND] != MAIN:
         return True
     if m[r + X_PRIO] <= m[top + X_PRIO]:
         return False
@@ -306,7 +313,7 @@ def block(m, x):
     c = m[x + X_CPU]
     charge(m, c)
     bottom = x
-    if m[G_SPL]:
+    if m[G_MODEL] == SPL:
         while m[bottom + X_KIND] != MAIN and m[bottom + X_UNDER] >= 0:
             if m[m[bottom + X_UNDER] + X_STATE] == IDLE:
                 break

@@ -20,20 +20,20 @@ NAMES = (
     K_SPL,  # raising and lowering the software interrupt mask
     K_CRITICAL,  # entering and leaving a critical section
     K_LOCK,  # taking and releasing a lock that was last held on this CPU
-    K_NEAR,  # more, if it was last held on another CPU of the same socket
-    K_FAR,  # more, if on another socket
+    K_MOVE_NEAR,  # more, if it was last held on another CPU of the same socket
+    K_MOVE_FAR,  # more, if on another socket
     K_SWITCH,  # switching to a thread that had slept
-    K_INTR,  # entering and leaving an interrupt handler
+    K_INTERRUPT,  # entering and leaving an interrupt handler
     K_IPI_SEND,  # sending a message to another CPU, at the sender
     K_IPI,  # until it arrives, with two CPUs
     K_IPI_CPU,  # more, for each further CPU of the machine
     K_MAP,  # an operation on a map, without searching
     K_WALK,  # each map entry that a linear search passes
     K_PAGE,  # allocating or freeing a physical page and entering it in the page tables
-    K_SHOOT,  # TLB shootdown, with one other CPU
-    K_SHOOT_CPU,  # more, for each further CPU
-    K_SHOOT_PAGE,  # more, for each page
-    K_SOCKET,  # CPUs per socket, a count
+    K_SHOOTDOWN,  # TLB shootdown, with one other CPU
+    K_SHOOTDOWN_CPU,  # more, for each further CPU
+    K_SHOOTDOWN_PAGE,  # more, for each page
+    K_SOCKET_CPUS,  # CPUs per socket, a count
 ) = range(G_COST0, G_COST0 + len(NAMES))
 K_COUNT = len(NAMES)
 
@@ -42,7 +42,7 @@ def table(cost: Mapping[str, float], cpus: int) -> np.ndarray:
     """Return the cost table, int64[K_COUNT], for a machine of `cpus` CPUs.
 
     `cost` holds NAMES with the suffix `_ns` (`socket_cpus` without). What grows with the number of CPUs is added up
-    here: a message's way (K_IPI) and a shootdown (K_SHOOT; none on one CPU).
+    here: a message's way (K_IPI) and a shootdown (K_SHOOTDOWN; none on one CPU).
     """
     row = np.array([round(cost.get(n if n == "socket_cpus" else f"{n}_ns", 0)) for n in NAMES], np.int64)
     at = {name: i for i, name in enumerate(NAMES)}

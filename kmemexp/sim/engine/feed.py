@@ -61,10 +61,9 @@ from kmemexp.sim.engine.machine import (
     N_ENDED_AT,
     N_HANDED,
 )
+from kmemexp.sim.ops import FREE, WORK
 from kmemexp.sim.probes import ABSENT, O_ADDR, O_KIND, O_SIZE, PENDING, SERVER_MAP, WANTED
 from kmemexp.sim.slots import R_ADDR, R_ATTR, R_CPU, R_FLAGS, R_ITEM, R_LOCK, R_MAP, R_OBJECT, R_PANIC, R_PHASE, R_SIZE
-
-WORK = 2  # stream.OP_WORK: a recorded interrupt uses the CPU
 
 
 @kernel
@@ -190,7 +189,7 @@ def over(m):
 def begin_free(m, objects, x, row):
     """Let context `x` free the object of a row, unless there is none or its allocation is still going on."""
     addr = objects[row, O_ADDR]
-    m[x + X_FREEING] = 1
+    m[x + X_FREEING] = FREE
     m[x + X_STAGE] = S_BEGIN
     if addr == PENDING:
         objects[row, O_ADDR] = WANTED

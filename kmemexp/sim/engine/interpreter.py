@@ -5,7 +5,6 @@ from kmemexp.sim.engine.contexts import (
     C_NUMBER,
     C_TOP,
     FIRST,
-    MAIN,
     S_BEGIN,
     S_NEXT,
     X_BEGAN,
@@ -53,12 +52,13 @@ from kmemexp.sim.engine.machine import (
     G_EXIT,
     G_LOCK0,
     G_NOW,
-    G_QDEPTH,
+    G_QUEUE,
     G_ROW_FREE,
     G_SEED,
     G_SHORT,
     G_USER,
     L_COUNT,
+    MAIN,
 )
 from kmemexp.sim.engine.memory import NORMAL, daemon_rests, give_pages, reclaim, take_pages, wait_for_memory
 from kmemexp.sim.engine.programs import (
@@ -79,12 +79,21 @@ from kmemexp.sim.engine.programs import (
     I_WATCH,
     I_WORK,
     NONE,
+    PC_1,
+    PC_2,
+    PC_3,
+    PC_4,
+    PC_CODE,
+    PC_END,
+    Q_FIRST,
+    Q_LENGTH,
+    Q_ROWS,
 )
+from kmemexp.sim.ops import ALLOC, FREE
 from kmemexp.sim.probes import O_ADDR, O_KIND, O_SIZE, PENDING
 from kmemexp.sim.slots import R_CPU, R_FLAGS, R_ITEM, R_LOCK, R_PANIC, R_PHASE, R_SIZE
 
-TENDING = 2  # X_FREEING: upkeep of an allocator
-
+TENDING = 2  # X_FREEING, beside ALLOC and FREE: upkeep of an allocator
 
 # What fetching gives.
 GO_ON = 0  # the stage has been set
@@ -96,7 +105,7 @@ def next_item(m, objects, reg, x):
     """Carry out the next item of a program. Returns ns of CPU to use, or -1 - GO_ON, -1 - WAIT."""
     s, c = m[x + X_SOURCE], m[x + X_CPU]
     pc = m[x + X_PC]
-    code, a, b, d = m[pc], m[pc + 1], m[pc + 2], m[pc + 3]
+    code, a, b, d = m[pc + PC_CODE], m[pc + PC_1], m[pc + PC_2], m[pc + PC_3]
     m[x + X_PC] = pc + I_COLUMNS
     number = m[c + C_NUMBER]
     if code == I_WORK or code == I_SLEEP:
@@ -115,7 +124,7 @@ def next_item(m, objects, reg, x):
     elif code == I_UNLOCK:
         release(m, x, a + (number * L_COUNT if b else 0))
     elif code == I_ALLOC:
-        return _begin_alloc(m, objects, x, a, b, d, m[pc + 4])
+        return _begin_alloc(m, objects, x, a, b, d, m[pc + PC_4])
     elif code == I_FREE:
         return _free_oldest(m, objects, x, a, b)
     elif code == I_RAISE:
@@ -143,7 +152,7 @@ def next_item(m, objects, reg, x):
         _begin_upkeep(m, reg, x, a, b)
     elif code == I_WATCH:
         if m[G_SHORT] == 0:
-            m[x + X_PC] = m[pc + 5]
+            m[x + X_PC] = m[pc + PC_END]
         m[G_SHORT] = 0
     else:
         return _end(m, x, s, pc)
@@ -176,7 +185,7 @@ def being_freed(m, row):
     """Whether some context is just freeing the object of a row."""
     for number in range(m[G_CONTEXTS]):
         x = m[G_CTX0] + number * X_COUNT
-        if m[x + X_ROW] == row and m[x + X_FREEING] == 1 and m[x + X_STAGE] > S_NEXT:
+        if m[x + X_ROW] == row and m[x + X_FREEING] == FREE and m[x + X_STAGE] > S_NEXT:
             return True
     return False
 
@@ -186,7 +195,7 @@ def give_up(m, x):
     """A program whose request for a lock was refused gives back what it has and goes to its end."""
     pc = m[x + X_PC] - I_COLUMNS
     if m[x + X_PROG] >= 0:
-        m[x + X_PC] = m[pc + 5]
+        m[x + X_PC] = m[pc + PC_END]
     while m[x + X_HELD] >= 0:
         release(m, x, m[x + X_HELD])
     m[x + X_CRIT] = 0
@@ -230,7 +239,7 @@ def _begin_alloc(m, objects, x, kind, nbytes, flags, queue):
     m[x + X_QUEUE] = _queue(m, x, queue)
     m[x + X_BEGAN] = m[G_NOW]
     m[x + X_LEVEL] = flags
-    m[x + X_FREEING] = 0
+    m[x + X_FREEING] = ALLOC
     m[x + X_STAGE] = S_BEGIN
     return -1 - GO_ON
 
@@ -239,11 +248,11 @@ def _begin_alloc(m, objects, x, kind, nbytes, flags, queue):
 def _free_oldest(m, objects, x, queue, flags):
     """A free of a program: the oldest object of a queue, if there is one."""
     q = _queue(m, x, queue)
-    if m[q + 1] == 0:
+    if m[q + Q_LENGTH] == 0:
         return -1 - GO_ON
-    oldest = m[q + 2 + m[q]]
-    m[q] = (m[q] + 1) % m[G_QDEPTH]
-    m[q + 1] -= 1
+    oldest = m[q + Q_ROWS + m[q + Q_FIRST]]
+    m[q + Q_FIRST] = (m[q + Q_FIRST] + 1) % m[G_QUEUE]
+    m[q + Q_LENGTH] -= 1
     m[x + X_OP] = -1
     m[x + X_ROW] = oldest
     m[x + X_QUEUE] = -1
@@ -257,17 +266,17 @@ def _free_oldest(m, objects, x, queue, flags):
 def keep(m, x, row):
     """Put an object that a program has allocated into its queue. False: the queue is full."""
     q = m[x + X_QUEUE]
-    if m[q + 1] == m[G_QDEPTH]:
+    if m[q + Q_LENGTH] == m[G_QUEUE]:
         return False
-    m[q + 2 + (m[q] + m[q + 1]) % m[G_QDEPTH]] = row
-    m[q + 1] += 1
+    m[q + Q_ROWS + (m[q + Q_FIRST] + m[q + Q_LENGTH]) % m[G_QUEUE]] = row
+    m[q + Q_LENGTH] += 1
     return True
 
 
 @kernel
 def _queue(m, x, queue):
-    """One of a program's queues, that of this CPU: place of the first object, number of objects, then their rows."""
-    return queue + m[m[x + X_CPU] + C_NUMBER] * (2 + m[G_QDEPTH])
+    """Place of one of a program's queues, that of this CPU."""
+    return queue + m[m[x + X_CPU] + C_NUMBER] * (Q_ROWS + m[G_QUEUE])
 
 
 @outlined

@@ -49,12 +49,12 @@ from kmemexp.sim.engine.contexts import (
 from kmemexp.sim.engine.heap import NEVER, TIE, alarm, due
 from kmemexp.sim.engine.locks import L_OWNER, drop
 from kmemexp.sim.engine.machine import (
-    G_BIG,
+    G_BIG_LOCK,
     G_DEPTH,
     G_LOCK0,
+    G_MODEL,
     G_NOW,
     G_SEED,
-    G_SPL,
     LOG_RAISE,
     N_AREA,
     N_AREA_AT,
@@ -64,6 +64,7 @@ from kmemexp.sim.engine.machine import (
     N_INTERRUPTS,
     N_LOST,
     N_SOJOURN,
+    SPL,
 )
 from kmemexp.sim.engine.programs import (
     EXPONENTIAL,
@@ -81,7 +82,7 @@ from kmemexp.sim.probes import BUCKETS, observe_ns
 # Columns of a source.
 S_LAW = 0  # of its arrivals
 S_MEAN = 1  # ns between them
-S_SHAPE = 2  # BURSTY: mean length of a burst
+S_BURST = 2  # BURSTY: mean length of a burst
 S_GAP = 3  # BURSTY: ns between the arrivals of a burst
 S_PHASE = 4  # PERIODIC: ns before the first arrival; -1: drawn
 S_FIRST = 5  # first of its contexts
@@ -157,7 +158,7 @@ def schedule(m, x, after):
         at = after + draw(EXPONENTIAL, mean, 0, seed, number, cpu, serial, INTERVAL)
     else:
         # Each arrival ends its burst with chance 1 / mean length, so that lengths are geometric.
-        gap, length = m[s + S_GAP], max(m[s + S_SHAPE], 1)
+        gap, length = m[s + S_GAP], max(m[s + S_BURST], 1)
         if serial > 0 and uniform(seed, number, cpu, serial, BURST) * length > 1.0:
             at = after + gap
         else:
@@ -173,7 +174,7 @@ def deliver(m, x, raised):
     if m[s + S_SPREAD]:
         x = m[s + S_FIRST] + m[s + S_DEALT] % m[s + S_CONTEXTS] * X_COUNT
         m[s + S_DEALT] += 1
-    if m[G_BIG] and m[G_SPL] and m[s + S_DEVICE]:
+    if m[G_BIG_LOCK] and m[G_MODEL] == SPL and m[s + S_DEVICE]:
         holder = m[m[G_LOCK0] + L_OWNER]
         if holder >= 0 and holder != m[x + X_CPU]:
             x = m[s + S_FIRST] + m[holder + C_NUMBER] * X_COUNT

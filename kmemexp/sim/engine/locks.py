@@ -19,9 +19,7 @@ from kmemexp.sim.engine.contexts import (
     C_NUMBER,
     C_READY,
     C_TOP,
-    FAST,
     IDLE,
-    MAIN,
     READY,
     RUNNING,
     S_AGAIN,
@@ -58,17 +56,18 @@ from kmemexp.sim.engine.contexts import (
     stop_spinning,
     wake,
 )
-from kmemexp.sim.engine.costs import K_CRITICAL, K_FAR, K_LOCK, K_NEAR, K_SOCKET, K_SPL
+from kmemexp.sim.engine.costs import K_CRITICAL, K_LOCK, K_MOVE_FAR, K_MOVE_NEAR, K_SOCKET_CPUS, K_SPL
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.machine import (
     ADAPTIVE,
     BIG,
+    FAST,
     G_CLASSES,
     G_LOCK0,
+    G_MODEL,
     G_NOW,
     G_ORDER,
-    G_SLEEPS,
-    G_SPL,
+    G_WOULD_SLEEP,
     L_CEILING,
     L_CLASS,
     L_CRIT,
@@ -94,6 +93,7 @@ from kmemexp.sim.engine.machine import (
     LOG_TAKE,
     LOG_WAIT,
     LOG_WOULD_SLEEP,
+    MAIN,
     N_BLOCKABLE,
     N_CONTENDED,
     N_LOCKS,
@@ -108,6 +108,7 @@ from kmemexp.sim.engine.machine import (
     N_WOULD_SLEEP,
     SECTION,
     SLEEP,
+    SPL,
     TOKEN,
     W_PANIC,
 )
@@ -171,7 +172,7 @@ def count_taken(m, x, l, number):
     last = m[l + L_LAST]
     m[x + X_EXTRA] += m[K_LOCK]
     if last >= 0 and last != number:
-        m[x + X_EXTRA] += m[K_NEAR if last // m[K_SOCKET] == number // m[K_SOCKET] else K_FAR]
+        m[x + X_EXTRA] += m[K_MOVE_NEAR if last // m[K_SOCKET_CPUS] == number // m[K_SOCKET_CPUS] else K_MOVE_FAR]
     m[l + L_LAST] = number
     m[N_LOCKS] += 1
     m[l + L_TAKEN] += 1
@@ -229,14 +230,22 @@ def _let_go(m, x, l):
 
 @outlined
 def _drop_big(m, x, l, depth):
-    """Give back the big lock so many times."""
+    """Give back the big lock so many times, and hand it on where that was the last."""
+    if unwind_big(m, x, l, depth):
+        hand_over(m, l)
+
+
+@kernel
+def unwind_big(m, x, l, depth):
+    """Give back the big lock so many times. True: its CPU has it no more."""
     m[x + X_BIG] -= depth
     m[l + L_DEPTH] -= depth
-    if m[l + L_DEPTH] == 0:
-        m[l + L_HELD_NS] += m[G_NOW] - m[l + L_SINCE]
-        m[l + L_OWNER] = -1
-        log(m, LOG_RELEASE, x, l, 0)
-        hand_over(m, l)
+    if m[l + L_DEPTH] != 0:
+        return False
+    m[l + L_HELD_NS] += m[G_NOW] - m[l + L_SINCE]
+    m[l + L_OWNER] = -1
+    log(m, LOG_RELEASE, x, l, 0)
+    return True
 
 
 @outlined
@@ -310,15 +319,11 @@ def _wait(m, x, l, kind, owner):
         note_panic(m, P_SELF)
         log(m, LOG_SELF, x, l, 0)
     if sleeps and not may_sleep(m, x):
-        if m[G_SLEEPS] == W_PANIC:
+        if m[G_WOULD_SLEEP] == W_PANIC:
             exit_section(m, x, m[l + L_MASK], m[l + L_CRIT])
             return REFUSED
         sleeps = m[x + X_KIND] != FAST
-    _enqueue(m, x, l)
-    m[m[x + X_CPU] + C_BIG_WAITERS] += kind == BIG
-    m[x + X_WAIT] = l
-    m[x + X_SINCE] = m[G_NOW]
-    count_waiters(m, 1)
+    join_queue(m, x, l, kind)
     if m[l + L_INHERIT]:
         _lend(m, owner, m[x + X_PRIO])
     if sleeps:
@@ -326,12 +331,34 @@ def _wait(m, x, l, kind, owner):
         drop(m, x)
         block(m, x)
     else:
-        log(m, LOG_WAIT, x, l, owner)
-        c = m[x + X_CPU]
-        charge(m, c)
-        m[x + X_SPIN] = 1
-        m[x + X_STATE] = SPINNING
-        due(m, c, NEVER, 0)
+        spin(m, x, l, owner)
+    return waits_or_refused(m, x, l)
+
+
+@kernel
+def join_queue(m, x, l, kind):
+    """Begin to wait for a lock: last in its queue, or by priority where the lock propagates it."""
+    _enqueue(m, x, l)
+    m[m[x + X_CPU] + C_BIG_WAITERS] += kind == BIG
+    m[x + X_WAIT] = l
+    m[x + X_SINCE] = m[G_NOW]
+    count_waiters(m, 1)
+
+
+@kernel
+def spin(m, x, l, owner):
+    """Wait for a lock on the CPU."""
+    log(m, LOG_WAIT, x, l, owner)
+    c = m[x + X_CPU]
+    charge(m, c)
+    m[x + X_SPIN] = 1
+    m[x + X_STATE] = SPINNING
+    due(m, c, NEVER, 0)
+
+
+@kernel
+def waits_or_refused(m, x, l):
+    """Answer to a request that waits now: WAITS, or REFUSED where it closes a circle that is to be broken."""
     holder = waits_for(m, x)
     if holder >= 0 and m[holder + X_STATE] != RUNNING and check(m, x):
         forget_wait(m, x, l)
@@ -342,7 +369,7 @@ def _wait(m, x, l, kind, owner):
 @outlined
 def may_sleep(m, x):
     """Whether `x` may sleep where it stands; where it may not, the attempt is counted and the panic noted."""
-    if m[x + X_KIND] == MAIN or (m[x + X_KIND] != FAST and not m[G_SPL]):
+    if m[x + X_KIND] == MAIN or (m[x + X_KIND] != FAST and m[G_MODEL] != SPL):
         return True
     m[N_WOULD_SLEEP] += 1
     under = m[x + X_UNDER]
@@ -385,7 +412,7 @@ def drop(m, x):
 def _big_below(m, x):
     """Depth of the big lock that the stack has on which a handler runs: where it sleeps, the whole process does."""
     depth = 0
-    under = m[x + X_UNDER] if m[G_SPL] and m[x + X_KIND] != MAIN else -1
+    under = m[x + X_UNDER] if m[G_MODEL] == SPL and m[x + X_KIND] != MAIN else -1
     while under >= 0 and m[under + X_STATE] != IDLE:
         depth += m[under + X_BIG]
         under = m[under + X_UNDER] if m[under + X_KIND] != MAIN else -1
@@ -412,7 +439,7 @@ def _is_same_process(m, x, owner):
     """Whether lockmgr takes the two for one: the owner itself, or a handler on the owner's stack (it compares pids)."""
     if x == owner:
         return True
-    if not m[G_SPL] or m[x + X_KIND] == FAST:
+    if m[G_MODEL] != SPL or m[x + X_KIND] == FAST:
         return False
     under = x
     while under >= 0 and m[under + X_KIND] != MAIN:

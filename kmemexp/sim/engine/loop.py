@@ -14,7 +14,6 @@ from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
 from kmemexp.sim.engine.contexts import (
     C_FREE_AT,
     C_TOP,
-    FAST,
     MESSAGES,
     S_BEGIN,
     S_DONE,
@@ -53,9 +52,10 @@ from kmemexp.sim.engine.machine import (
     E_CHUNK,
     E_DRY,
     E_TIME,
-    G_BIG,
+    FAST,
+    G_BIG_LOCK,
     G_CPU_HEAP,
-    G_DIRECT,
+    G_DIRECT_MAP,
     G_EVENTS,
     G_EXIT,
     G_HIST,
@@ -156,7 +156,7 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             if not fetch(m, s, objects, reg, counters, x):
                 return
             stage = m[x + X_STAGE]
-        if stage == S_BEGIN and (not m[G_BIG] or m[x + X_KIND] == FAST or took_big(m, x)):
+        if stage == S_BEGIN and (not m[G_BIG_LOCK] or m[x + X_KIND] == FAST or took_big(m, x)):
             stage = S_LOCK
         if stage == S_LOCK:
             l = lock_of(m, reg, x)
@@ -196,7 +196,7 @@ def advance(a, b, c, arena, objects, counters, reg, m, s, x):
             walked, flushed = map_walked(arena, reg[i, R_MAP]), map_flushes(arena, reg[i, R_MAP])
             map_step(arena, answer, account, m[x + X_SERVER], reg, i, counters, m[x + X_OP])
             ns = m[K_WALK] * (map_walked(arena, reg[i, R_MAP]) - walked)
-            if reg[i, R_MAP] != m[G_DIRECT]:
+            if reg[i, R_MAP] != m[G_DIRECT_MAP]:
                 ns += m[K_MAP]
             lazy = flushed != EACH_FREE
             flushes = map_flushes(arena, reg[i, R_MAP]) != flushed if lazy else answer == MAP_FREE

@@ -29,12 +29,12 @@ class Stream(NamedTuple):
 # Globals.
 G_NOW = 0  # ns
 G_EXIT = 1  # E_*
-G_SPL = 3  # 1: handlers borrow the stack of the context that they interrupt (FreeBSD 4)
+G_MODEL = 3  # of interrupts: ITHREAD, SPL
 G_NESTED = 4  # 1: a context may preempt any other of lower priority (FreeBSD 5); 0: DragonFly's rule
 G_CLOSED = 5  # 1: a stream's times are pauses before the operations
-G_SLEEPS = 6  # what happens to a request to sleep where it is forbidden: W_BLOCK, W_PANIC
-G_GOES_ON = 7  # 1: a deadlock is broken and the lane goes on
-G_BIG = 8  # 1: operations and handlers run under the big lock, number 0
+G_WOULD_SLEEP = 6  # what becomes of a request to sleep where it is forbidden: W_BLOCK, W_PANIC
+G_ON_DEADLOCK = 7  # STOP, CONTINUE
+G_BIG_LOCK = 8  # 1: operations and handlers run under the big lock, number 0
 G_CPUS = 9
 G_THREADS = 10  # mainline threads per CPU
 G_IPI0 = 11  # first of the message handlers
@@ -44,7 +44,7 @@ G_MSG_FREE = 14  # first free message; -1: none
 G_LOG = 15  # events logged
 G_SEED = 16
 G_EVENTS = 17
-G_HOLDS = 18  # 1: a request that waits for memory keeps its map locked
+G_SLEEP_LOCKED = 18  # 1: a request that waits for memory keeps its map locked
 G_LEFT = 19  # operations of the stream that are not over
 
 # Physical memory, in pages.
@@ -104,7 +104,7 @@ G_LOCK0 = 99  # the first lock is the big lock
 G_CPU_HEAP = 100
 G_TIMER_HEAP = 101
 G_DEPTH = 102  # of the rings
-G_QDEPTH = 103  # of the queues
+G_QUEUE = 103  # of the queues
 G_MAPS = 104  # lock of each map
 G_KINDS = 105
 G_ROUTE = 106
@@ -117,7 +117,7 @@ G_LOG_ROWS = 112
 G_FREERS = 113  # 1: there are interrupts whose handlers free memory
 G_QUEUE0 = 114  # queues of programs, and how many there are
 G_QUEUES = 115
-G_DIRECT = 116  # number of the map that is the direct map of physical memory; -1: none
+G_DIRECT_MAP = 116  # number of the map that is the direct map of physical memory; -1: none
 G_SHORT = 121  # 1: whoever watches kernel_map's largest run found it too small
 G_COUNT = 128
 
@@ -129,9 +129,31 @@ E_DEADLOCK = 4
 E_DRY = 5  # nothing will ever happen again
 E_DONE = 6  # the last operation of the stream is over
 
-# What a forbidden sleep does.
-W_BLOCK = 0  # the context waits all the same
-W_PANIC = 1  # the request is refused, as if the kernel had panicked and gone on
+# Settings by their words in the configuration: their numbers are places in these lists.
+MODELS = ("ithread", "spl")
+(
+    ITHREAD,  # a handler is a context like any other (DragonFly, FreeBSD 5)
+    SPL,  # it borrows the stack of the context that it interrupts (FreeBSD 4)
+) = range(len(MODELS))
+WOULD_SLEEP = ("block", "panic")
+(
+    W_BLOCK,  # the context waits all the same
+    W_PANIC,  # the request is refused, as if the kernel had panicked and gone on
+) = range(len(WOULD_SLEEP))
+ON_DEADLOCK = ("stop", "continue")
+(
+    STOP,  # the lane ends
+    CONTINUE,  # the request that closed the circle is refused, and the lane goes on
+) = range(len(ON_DEADLOCK))
+
+# Kinds of context, and the modes of the sources whose handlers or tasks they are.
+MODES = ("task", "soft", "device", "fast")
+(
+    MAIN,  # mainline thread
+    SOFT,  # soft interrupt
+    THREAD,  # interrupt thread, or device handler under the spl model
+    FAST,  # fast interrupt; handler of messages between CPUs (IPI)
+) = range(len(MODES))
 
 # Messages.
 M_NEXT = 0

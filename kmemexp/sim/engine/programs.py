@@ -31,4 +31,10 @@ ITEMS = (
     I_TEND,  # server, T_*: upkeep of an allocator
     I_WATCH,  # go on only if the largest run was found too small
 ) = range(len(ITEMS))
+
+# Columns of an item: its code, its operands in the order given above, and the place of its program's end.
+PC_CODE, PC_1, PC_2, PC_3, PC_4, PC_END = range(6)
 I_COLUMNS = 6
+
+# Columns of a queue of objects, one for each queue and CPU: number of the first of Q_ROWS, objects, their rows.
+Q_FIRST, Q_LENGTH, Q_ROWS = range(3)

@@ -9,7 +9,6 @@ from kmemexp.sim.engine.contexts import (
     C_NUMBER,
     C_READY,
     C_TOP,
-    FAST,
     FIRST,
     MESSAGES,
     S_AGAIN,
@@ -54,7 +53,7 @@ from kmemexp.sim.engine.contexts import (
     log,
     reconsider,
 )
-from kmemexp.sim.engine.costs import K_INTR, K_IPI, K_IPI_SEND, K_PAGE, K_SHOOT, K_SHOOT_PAGE
+from kmemexp.sim.engine.costs import K_INTERRUPT, K_IPI, K_IPI_SEND, K_PAGE, K_SHOOTDOWN, K_SHOOTDOWN_PAGE
 from kmemexp.sim.engine.feed import fill
 from kmemexp.sim.engine.heap import due
 from kmemexp.sim.engine.interpreter import GO_ON, TENDING, give_up, next_item
@@ -73,14 +72,15 @@ from kmemexp.sim.engine.locks import (
     release,
 )
 from kmemexp.sim.engine.machine import (
-    G_BIG,
-    G_DIRECT,
-    G_HOLDS,
+    FAST,
+    G_BIG_LOCK,
+    G_DIRECT_MAP,
     G_LOCK0,
     G_MAPS,
     G_NOW,
     G_ROUTE,
-    G_SLEEPS,
+    G_SLEEP_LOCKED,
+    G_WOULD_SLEEP,
     L_COUNT,
     LOG_OP,
     LOG_RUN,
@@ -272,7 +272,7 @@ def pages_moved(m, reg, x, flushes, lazy):
 @kernel
 def page_work(m, reg, i, pages):
     """What taking or giving back pages costs: in the direct map, where no page tables change, a block is as one."""
-    if reg[i, R_MAP] == m[G_DIRECT]:
+    if reg[i, R_MAP] == m[G_DIRECT_MAP]:
         pages = min(pages, 1)
     return m[K_PAGE] * pages
 
@@ -280,7 +280,7 @@ def page_work(m, reg, i, pages):
 @kernel
 def shot_down(m, flushes, pages):
     """Interrupt the other CPUs to flush their TLBs. Returns ns."""
-    ns = (m[K_SHOOT] + m[K_SHOOT_PAGE] * pages) if flushes else 0
+    ns = (m[K_SHOOTDOWN] + m[K_SHOOTDOWN_PAGE] * pages) if flushes else 0
     m[N_SHOOTDOWNS] += ns > 0
     return ns
 
@@ -301,10 +301,10 @@ def _mapped(m, reg, counters, x):
     if m[x + X_NEED] > 0:
         refused = reg[i, R_FLAGS] & F_NOWAIT or m[x + X_VICTIM] or m[x + X_ANSWER] == WIRE
         if not refused and not may_sleep(m, x):
-            refused = m[G_SLEEPS] == W_PANIC or m[x + X_KIND] == FAST
+            refused = m[G_WOULD_SLEEP] == W_PANIC or m[x + X_KIND] == FAST
         if not refused:
             stage = S_PAGES
-            if not m[G_HOLDS]:
+            if not m[G_SLEEP_LOCKED]:
                 stage = S_RELOCK
                 m[x + X_STAGE] = stage
                 release(m, x, l)
@@ -353,8 +353,8 @@ def _start(m, x):
     """A handler begins: its entry costs time, and it may need the big lock."""
     observe_ns(m, m[m[x + X_SOURCE] + S_HIST], m[G_NOW] - m[x + X_RAISED])
     log(m, LOG_RUN, x, m[x + X_RAISED], 0)
-    m[x + X_EXTRA] += m[K_INTR]
-    if m[G_BIG] and m[x + X_KIND] != FAST:
+    m[x + X_EXTRA] += m[K_INTERRUPT]
+    if m[G_BIG_LOCK] and m[x + X_KIND] != FAST:
         return acquire(m, x, m[G_LOCK0], S_NEXT) == GRANTED
     m[x + X_STAGE] = S_NEXT
     return not burst(m, x, 0, S_NEXT)

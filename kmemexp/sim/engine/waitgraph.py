@@ -20,7 +20,6 @@ from kmemexp.sim.engine.contexts import (
     C_TOP,
     HANDLER,
     IDLE,
-    MAIN,
     MEMORY,
     PREEMPTED,
     READY,
@@ -46,15 +45,16 @@ from kmemexp.sim.engine.contexts import (
 )
 from kmemexp.sim.engine.machine import (
     BIG,
+    CONTINUE,
     E_DEADLOCK,
     G_CONTEXTS,
     G_CTX0,
     G_DAEMON,
     G_EXIT,
     G_FREERS,
-    G_GOES_ON,
     G_NOW,
-    G_QDEPTH,
+    G_ON_DEADLOCK,
+    G_QUEUE,
     G_QUEUE0,
     G_QUEUES,
     G_USER,
@@ -63,6 +63,7 @@ from kmemexp.sim.engine.machine import (
     L_OWNER,
     L_SINCE,
     LOG_DEADLOCK,
+    MAIN,
     N_DEADLOCK_AT,
     N_DEADLOCKS,
     N_WITNESS,
@@ -133,7 +134,7 @@ def found(m, x):
         m[N_DEADLOCK_AT] = m[G_NOW]
     m[N_DEADLOCKS] += 1
     log(m, LOG_DEADLOCK, x, 0, 0)
-    if m[G_GOES_ON]:
+    if m[G_ON_DEADLOCK] == CONTINUE:
         return True
     m[G_EXIT] = E_DEADLOCK
     return False
@@ -186,7 +187,7 @@ def stalled(m):
     """
     if m[G_FREERS]:
         for number in range(m[G_QUEUES]):
-            if m[m[G_QUEUE0] + number * (2 + m[G_QDEPTH]) + 1] > 0:
+            if m[m[G_QUEUE0] + number * (2 + m[G_QUEUE]) + 1] > 0:
                 return False
     daemon = m[G_DAEMON]
     if daemon >= 0 and m[G_USER] > 0 and (m[daemon + X_STATE] != BLOCKED or m[daemon + X_WAIT] != MEMORY):
