@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -144,7 +145,7 @@ def _check_folder(out: Path) -> None:
         raise TraceError(f"{out}: the folder {out.resolve().parent} does not exist")
 
 
-def _tell(report: dict) -> None:
+def _tell(report: dict[str, Any]) -> None:
     """Report damage on stderr."""
     from kmemexp.workload.traces import show  # noqa: PLC0415
 

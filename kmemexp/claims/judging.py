@@ -65,7 +65,7 @@ def together(*found: str) -> str:
     return "holds" if "better" in found else "no difference shown"
 
 
-def cpus_text(count: int) -> str:
+def cpus_text(count: object) -> str:
     """Write a number of CPUs."""
     return f"{count} CPU" if count == 1 else f"{count} CPUs"
 

@@ -25,7 +25,6 @@ from kmemexp.plan import axes, cells
 from kmemexp.plan.axes import CommandLine, Grid
 from kmemexp.values import one_of
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 ADHOC = "adhoc"
 
 
@@ -75,7 +74,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     base = composer.compose(fixed)
     plugins.discover(_folders(base))
     settings = cells.plain(base, [key for key in base if key not in (*NODES, "hydra")])
-    checks.check_run(settings, ACTIONS)
+    checks.check_run(settings)
     wanted = settings["sweep"]
     blocks = axes.read_file(wanted, composer.options)
     keys = [*(key for block in blocks for key in block), *line.swept]

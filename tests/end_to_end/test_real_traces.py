@@ -33,7 +33,7 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, compose.Machine]:
         "machine": ROOMY,
     }
     machine = compose.boot(config, kinds, stream.slots)
-    return replayed.run(machine, stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
+    return replayed.play(machine, stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
 def expected(folder: Path, name: str) -> dict:

@@ -15,7 +15,7 @@ import pytest
 from sim.timed_machine import bench
 
 from kmemexp.boot import timed, wiring
-from kmemexp.lane import timed as timed_lane
+from kmemexp.lane.timed import advance
 from kmemexp.plan.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.sim.arenas import vm_map
@@ -109,7 +109,7 @@ def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps
     times = np.linspace(0, seconds * 1e9, intervals + 1).astype(np.int64)
     refused, in_use = np.zeros((2, intervals), np.int64), np.zeros(intervals, np.int64)
     for i, until in enumerate(times[1:].tolist()):
-        t = timed_lane.advance(t, until)
+        t = advance(t, until)
         refused[:, i] = refusals(t)
         in_use[i] = pages - t.wired.m[mc.G_FREE]
     assert refused[:, -1].sum() == t.world.counters[a.A_FAILURES]
@@ -238,10 +238,10 @@ def test_live_objects_are_poisson_and_live_bytes_compound_poisson_in_the_machine
     kind = {"class": "malloc", "size": size, "rate_hz": 1000.0, "lifetime": {"law": "exponential", "mean_s": 0.2}}
     made = load({"object": kind}, 1300.0, 5)
     t = timed.boot(config(), made.kinds, made.streams[0], 0)
-    t = timed_lane.advance(t, 2_000_000_000)
+    t = advance(t, 2_000_000_000)
     live, held = [], []
     for second in range(2, 1300):
-        t = timed_lane.advance(t, second * 1_000_000_000)
+        t = advance(t, second * 1_000_000_000)
         objects, counters = t.world.objects, t.world.counters
         there = objects[:, a.O_ADDR] >= 0
         live.append(int(there.sum()))
