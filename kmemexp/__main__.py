@@ -22,7 +22,7 @@ STOCK = ("run", "cfg", "info", "help", "hydra_help", "shell_completion", "config
 
 
 class Explaining(Hydra):
-    """Hydra whose complaints about a configuration are ConfigErrors."""
+    """Hydra, but what is wrong with a configuration is a ConfigError."""
 
     def compose_config(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose as Hydra does."""

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: printed as one message without a traceback, exit code 1."""
+"""Errors that a user can fix: printed as one message without a traceback, exit code 1."""
 
 import os
 

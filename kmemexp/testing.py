@@ -23,7 +23,7 @@ ITEMS = (Item(180, 1, 400), Item(168, 5, 0), Item(1024, 2, 0), Item(48, 1, 0), I
 SIZES = (1, 8, 16, 24, 60, 64, 100, 128, 192, 256, 500, 512, 800, 1024, 2048, 4000, 4096, 5000, 8192, 12288, 20000)
 MBUFS = (256, 256, 2048, 5000)
 MCLBYTES = 2048
-SPARE = 1.5  # how many times the pages of one round may be held after another like it, less than
+SPARE = 1.5  # at most so many times the pages of one round may be held after another like it
 Operation = tuple[str, int, int, int, int, int]  # verb, size, item, flags, CPU, which of the live objects
 UNIT = 8  # alignment that every chunk has, unless the allocator says otherwise (MIN_ALIGN)
 
@@ -145,7 +145,7 @@ class Bench:
         return False
 
     def check(self) -> None:
-        """Pages that the allocator says it holds are those it took from the map, and none else."""
+        """The allocator must say that it holds the pages that it took from the map, no more and no fewer."""
         held, taken = self.module.census(self.state)["pages"], self.map.pages - self.reserved + self.wired
         assert held == taken, f"census: {held} pages, but {taken} were taken from the map"
 

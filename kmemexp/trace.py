@@ -40,7 +40,7 @@ examples:
   python -m kmemexp.trace stats t.parquet --json | jq .peak"""
 RECORD_HELP = """\
 Records allocations, frees, KVA operations and interrupts of the running kernel through tracefs, in a tracing instance
-of its own that is removed whatever happens. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
+of its own, which is always removed afterwards. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
 
 examples:
   sudo python -m kmemexp.trace record --seconds 10 -o load.txt.zst

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
-    """List the designs, whatever the plans are."""
+    """List the designs; the plans do not matter."""
     with open_loader(loader) as found:
         catalogue.show(catalogue.table(found), Console())
     return COMPLETE

@@ -24,7 +24,7 @@ class Act(Protocol):
 
 
 def find(name: str) -> Act:
-    """Import the action called `name`. Raises ConfigError for a name that there is not."""
+    """Import the action called `name`. Raises ConfigError for an unknown name."""
     one_of("action", name, sorted(ACTIONS))
     act: Act = importlib.import_module(f"kmemexp.actions.{name}").act
     return act

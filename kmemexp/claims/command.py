@@ -25,7 +25,7 @@ def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> i
     with open_loader(loader) as found:
         asked, rest = request.read(overrides, found)
         wanted = {name: finding.sweeps(finding.load(name), asked.size) for name in asked.names}
-        runs = dict.fromkeys(run for runs in wanted.values() for run in runs)
+        runs = dict.fromkeys(one for runs in wanted.values() for one in runs)
         plans = {(sweep, *more): plan_from([f"+sweep={sweep}", *more, *rest], loader=found)[0] for sweep, *more in runs}
     every = list(plans.values())
     action = every[0].action
@@ -36,7 +36,7 @@ def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> i
     code = run(every, _finish) if action == "run" else COMPLETE
     if code == INTERRUPTED:
         return code
-    mine = {name: {run[0]: plans[run] for run in runs} for name, runs in wanted.items()}
+    mine = {name: {one[0]: plans[one] for one in runs} for name, runs in wanted.items()}
     return max(code, _report(mine, writing.home(every[0].root), asked.publish))
 
 
@@ -48,7 +48,7 @@ def _finish(plan: Plan, outcome: Outcome) -> None:
 
 
 def _report(wanted: Mapping[str, Mapping[str, Plan]], home: Path, publish: str | None) -> int:
-    """Analyse, show and write each experiment, whose plans are by sweep. Returns the exit code."""
+    """Analyse, show and write each experiment. `wanted`: its plans by sweep. Returns the exit code."""
     console = terminal.make_console()
     code = COMPLETE
     for name, plans in wanted.items():

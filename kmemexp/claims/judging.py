@@ -82,7 +82,7 @@ def pick(table: pd.DataFrame, metric: str, **axes: object) -> pd.Series:
 
 
 def without_gaps(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Write "none" where the axis `cost` does not exist: without a clock, as is the default, whatever a sweep says."""
+    """Write "none" where the axis `cost` does not exist: without a clock, as is the default."""
     return metrics.assign(cost=metrics["cost"].astype(object).fillna("none")) if "cost" in metrics else metrics
 
 

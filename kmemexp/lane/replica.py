@@ -19,7 +19,7 @@ class Replica(NamedTuple):
     config: Mapping[str, Any]  # the cell's, with the allocator that protects the watched kind
     kinds: Kinds
     stream: Stream
-    handlers: Handlers | None  # with a clock: interrupts of a recording, if they are wanted
+    handlers: Handlers | None  # with a clock: interrupts of a recording, if the workload asks for them
     watched: Watched | None  # without a clock: references that outlive their objects, if a kind is watched
 
     @property
