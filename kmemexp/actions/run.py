@@ -7,7 +7,6 @@ from kmemexp.actions.exit_codes import COMPLETE, FAILED, INTERRUPTED
 from kmemexp.plan.plan import Plan
 from kmemexp.report import tables
 from kmemexp.sweep import in_turn
-from kmemexp.sweep.execute import Outcome
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -18,12 +17,15 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     return run(plans, lambda plan, _: tables.finish(plan))
 
 
-def run(plans: Sequence[Plan], finish: Callable[[Plan, Outcome], object]) -> int:
-    """Run one sweep after the other and `finish` each; Ctrl-C ends them all. Returns the worst exit code."""
+def run(plans: Sequence[Plan], finish: Callable[[Plan, int], object]) -> int:
+    """Run one sweep after the other and `finish` each, given its failed rows; Ctrl-C ends them all.
+
+    Returns the worst exit code.
+    """
     worst = COMPLETE
     for plan, outcome in in_turn.run(plans):
         if outcome.interrupted:
             return INTERRUPTED
-        finish(plan, outcome)
+        finish(plan, outcome.failed)
         worst = max(worst, FAILED if outcome.failed else COMPLETE)
     return worst

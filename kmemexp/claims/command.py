@@ -14,7 +14,6 @@ from kmemexp.claims.analysis import analysed, complain
 from kmemexp.errors import ConfigError
 from kmemexp.plan.plan import Plan, open_loader, plan_from
 from kmemexp.report import tables, terminal
-from kmemexp.sweep.execute import Outcome
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -40,10 +39,10 @@ def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> i
     return max(code, _report(mine, writing.home(every[0].root), asked.publish))
 
 
-def _finish(plan: Plan, outcome: Outcome) -> None:
+def _finish(plan: Plan, failed: int) -> None:
     """Write a sweep's tables without showing them, and say if something failed."""
     tables.finish(plan, Console(quiet=True))
-    if outcome.failed:
+    if failed:
         complain(f"sweep {plan.name}: has failed cells; the rest is reported without them ({plan.root})")
 
 

@@ -25,7 +25,7 @@ def test_every_action_is_a_file_and_every_file_an_action():
 
 def test_an_unknown_action_lists_what_there_is():
     with pytest.raises(ConfigError, match=r"action=runn: unknown .did you mean run.*validate"):
-        finding.find("runn")
+        plan_from(["action=runn"])
 
 
 SMALL = ["design=freebsd4,dragonfly_slab", "sweep.name=small", "sweep.reps.max=2"]
