@@ -102,15 +102,15 @@ def _compared(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 def _table(at: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per load, allocator and step, in percent; the deviation in points."""
-    parts = []
+    tables = []
     for step, metrics in at.items():
         rows = _compared(metrics, SLAB).assign(step=step, allocator=lambda t: t["objects"].astype(str))
         rows["published"] = [_published(name, step) for name in rows["allocator"]]
         for name in ("mean", "low", "high"):
             rows[name] *= 100
-        parts.append(rows.assign(deviation=rows["mean"] - rows["published"]))
+        tables.append(rows.assign(deviation=rows["mean"] - rows["published"]))
     columns = ["workload", "allocator", "step", "n", "published", "mean", "low", "high", "deviation"]
-    table = pd.concat(parts, ignore_index=True)[columns].astype({"workload": str})
+    table = pd.concat(tables, ignore_index=True)[columns].astype({"workload": str})
     place = table["allocator"].map({name: i for i, name in enumerate(TITLES)})
     return table.assign(place=place).sort_values(["workload", "place"], kind="stable").drop(columns="place")
 

@@ -68,7 +68,7 @@ def _safety(metrics: pd.DataFrame) -> Verdict:
 
 
 def _scenarios(metrics: pd.DataFrame) -> list[Verdict]:
-    """Judge the troubles of the unified map that threads are said to have mended."""
+    """Judge the troubles of the unified map that threads are said to have cured."""
     rows = metrics[metrics["status"] == "done"].set_index("scenario")
     return [
         Verdict(

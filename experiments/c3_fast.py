@@ -3,10 +3,10 @@
 Question: are fast interrupts safe while they do not allocate, and what if one does, or frees?
 
 Method: the sweep `deadlock` with the clock's handler as it is and with one that allocates, at the same rate and load,
-by design and CPUs. A replica is unsafe in which a fast interrupt or a message wanted a lock that may sleep, or in
-which there was a forbidden sleep, a deadlock or a panic; the figure is their share, with Wilson's interval. The
+by design and CPUs. A replica is unsafe if a fast interrupt or a message wanted a lock that may sleep in it, or if
+there was a forbidden sleep, a deadlock or a panic; the figure is their share, with Wilson's interval. The
 scenarios `oversize_fast` and `free_unmaps` show a fast interrupt and a message that free, as DragonFly had them until
-October and September 2003, and as they were mended. `freebsd4_unified` is left out: it deadlocks without the clock's
+October and September 2003, and as they were fixed. `freebsd4_unified` is left out: it deadlocks without the clock's
 help (C1).
 """
 

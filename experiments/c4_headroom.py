@@ -44,10 +44,10 @@ def analyse(results: Mapping[str, Results]) -> Report:
             # A pair of its own, so that Holm's family is its conditions.
             rows = metrics[metrics["design"].astype(str).isin([unified, split])]
             table = compare(rows, {"design": split}, [FAILURES, ROOM, RUN, *CAUSES])
-            for where, part in conditions(table):
-                tables.append(part.assign(against=split, condition=where))
-                if len(set(part["design"])) == len({unified, split}):
-                    verdicts.append(_verdict(part, unified, split, f"{where}, {words}"))
+            for where, found in conditions(table):
+                tables.append(found.assign(against=split, condition=where))
+                if len(set(found["design"])) == len({unified, split}):
+                    verdicts.append(_verdict(found, unified, split, f"{where}, {words}"))
     if not verdicts:
         raise LookupError(f"none of the pairs {', '.join(f'{b}/{a}' for a, (b, _) in PAIRS.items())} is in the sweep")
     table = pd.concat(tables, ignore_index=True)

@@ -114,7 +114,7 @@ def _objects(judged: pd.DataFrame) -> Iterator[Verdict]:
 
 def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) -> Verdict:
     """Put rows under several conditions into one verdict that lists them."""
-    parts = [
+    texts = [
         f"{f'{r.workload} ' if load else ''}{r.kva_bytes / MIB:.0f} MiB {spread(r.diff, r.low, r.high)} "
         f"({SHORT[r.word]}{r.note})"
         for r in rows.itertuples()
@@ -125,7 +125,7 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) 
         found = "fails"
     middle = rows.iloc[len(rows) // 2]
     return Verdict(
-        CLAIM, found, where, f"{what}: {'; '.join(parts)} (paired, 95 %)", middle["diff"], middle["low"],
+        CLAIM, found, where, f"{what}: {'; '.join(texts)} (paired, 95 %)", middle["diff"], middle["low"],
         middle["high"], "points",
     )  # fmt: skip
 
@@ -197,12 +197,12 @@ def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def _summary(judged: pd.DataFrame) -> str:
-    parts = []
+    texts = []
     for (pair, what), rows in judged.groupby(["pair", "what"], sort=False):
         fair = rows[rows["word"] != "observed"]
         less, more = int((fair["word"] == "holds").sum()), int((fair["word"] == "fails").sum())
-        parts.append(f"{pair}: {what} fragmentation less in {less}, more in {more} of {len(fair)} conditions judged")
-    return f"{'; '.join(parts)} ({len(judged) // 2 // len(PAIRS)} conditions each; the others refuse requests)."
+        texts.append(f"{pair}: {what} fragmentation less in {less}, more in {more} of {len(fair)} conditions judged")
+    return f"{'; '.join(texts)} ({len(judged) // 2 // len(PAIRS)} conditions each; the others refuse requests)."
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def _word(row: Mapping) -> str:
 
 def _verdict(row: Mapping) -> Verdict:
     def points(name: str) -> str:
-        return spread(*(row[f"{name}.{part}"] for part in ("diff", "diff_low", "diff_high")), "points", 0.01)
+        return spread(*(row[f"{name}.{key}"] for key in ("diff", "diff_low", "diff_high")), "points", 0.01)
 
     more = (row["cpu_ns.ratio"] - 1) * 100
     half = (row["cpu_ns.high"] - row["cpu_ns.low"]) / 2 * 100
@@ -150,25 +150,23 @@ def _elsewhere(metrics: pd.DataFrame) -> Iterator[Verdict]:
     """Compare design=proactive with dragonfly_slab on other loads, one verdict for each and its sizes of machine."""
     found = compare(metrics.astype({"design": str}), {"design": BASE}, [EXTERNAL, SMALL, REFUSED])
     for workload, rows in found[found["design"].astype(str) == CHOSEN].groupby("workload", observed=True):
-        parts, words = [], []
+        texts, words = [], []
         for (cpus, kva), group in rows.groupby(["machine.cpus", "machine.kva_bytes"]):
             by = group.set_index("metric")
             if by.index.has_duplicates:
                 raise LookupError("the sweep proactive_elsewhere has other axes than design, workload, CPUs and KVA")
             words.append(
-                _word(
-                    {f"{name}.{part}": by.loc[name, part] for name in (EXTERNAL, SMALL) for part in ("verdict", "diff")}
-                )
+                _word({f"{name}.{key}": by.loc[name, key] for name in (EXTERNAL, SMALL) for key in ("verdict", "diff")})
             )
-            diff = [float(by.loc[EXTERNAL, part]) * 100 for part in ("diff", "diff_low", "diff_high")]
-            small = [float(by.loc[SMALL, part]) * 100 for part in ("diff", "diff_low", "diff_high")]
-            parts.append(
+            diff = [float(by.loc[EXTERNAL, key]) * 100 for key in ("diff", "diff_low", "diff_high")]
+            small = [float(by.loc[SMALL, key]) * 100 for key in ("diff", "diff_low", "diff_high")]
+            texts.append(
                 f"{cpus_text(cpus)}, {kva / MIB:.0f} MiB: external {spread(*diff)}, below 1 MiB {spread(*small)}, "
                 f"refused {by.loc[REFUSED, 'diff']:+,.0f} ({words[-1]})"
             )
         yield Verdict(
             CLAIM, words[0] if len(set(words)) == 1 else "holds in part" if "holds" in words else "fails",
-            f"design={CHOSEN} against {BASE}; {workload}", f"points, paired: {'; '.join(parts)}",
+            f"design={CHOSEN} against {BASE}; {workload}", f"points, paired: {'; '.join(texts)}",
         )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ SPEED = ("throughput_hz", "lock_wait_ratio", "alloc_main_p50_ns", "alloc_main_p9
 
 def analyse(results: Mapping[str, Results]) -> Report:
     """Compare memory by load and KVA, and speed by CPUs."""
-    parts = [part.assign(condition=where) for where, part in conditions(_compared(results["fragmentation"], MEMORY))]
-    both = [part for part in parts if set(part["design"].astype(str)) == {BEFORE, SLAB}]
+    apart = [rows.assign(condition=where) for where, rows in conditions(_compared(results["fragmentation"], MEMORY))]
+    both = [rows for rows in apart if set(rows["design"].astype(str)) == {BEFORE, SLAB}]
     memory = pd.concat(both, ignore_index=True)
     names = {"machine.cpus": "cpus", "interrupts.big_lock": "big_lock"}
     speed = _compared(results["scaling"], (*SPEED, "contended_ratio", "held_peak_bytes")).rename(columns=names)
@@ -129,12 +129,12 @@ def _text(row: pd.Series, metric: str) -> str:
 
 def _summary(verdicts: list[Verdict]) -> str:
     """Count the verdicts measure by measure."""
-    parts = []
+    texts = []
     for measure in dict.fromkeys(v.where.partition(":")[0] for v in verdicts):
         words = [v.verdict for v in verdicts if v.where.startswith(f"{measure}:")]
         counts = ", ".join(f"{word} under {words.count(word)}" for word in dict.fromkeys(words))
-        parts.append(f"{measure}: {counts} of {len(words)} conditions")
-    return f"Slabs in place of buckets and zones. {'; '.join(parts)}."
+        texts.append(f"{measure}: {counts} of {len(words)} conditions")
+    return f"Slabs in place of buckets and zones. {'; '.join(texts)}."
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """C8: type stability is needed in only a few places (proc, the net PCBs), and per-CPU freelists can serve those.
 
-Question: whose memory hits another type when somebody still reads a freed object, and what do protections cost?
+Question: whose memory hits another type when a reader still reads a freed object, and what do protections cost?
 
 Method: every kind of object with readers that hold no reference (conf/stability/readers: that they exist is sourced,
 how often and how long is assumed), on the slab allocator, under no protection, a zone (zalloc), per-CPU freelists, a

@@ -14,29 +14,28 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.version import setbase
 from omegaconf import DictConfig
 
-from kmemexp.config import files
-from kmemexp.config import schema as config
-from kmemexp.errors import ConfigError, InputError
+from kmemexp.config import files, schema
+from kmemexp.errors import ConfigError, InputError, wants_traceback
 
 STOCK = ("run", "cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
 """Flags that are left to Hydra as it is."""
 
 
 class Explaining(Hydra):
-    """Hydra whose complaints about a configuration are ConfigErrors."""
+    """Hydra, but what is wrong with a configuration is a ConfigError."""
 
     def compose_config(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose as Hydra does."""
         try:
             return super().compose_config(*args, **kwargs)
-        except config.COMPOSE_ERRORS as error:
-            raise ConfigError(config.explanation(error)) from error
+        except schema.COMPOSE_ERRORS as error:
+            raise ConfigError(schema.explanation(error)) from error
 
 
 def main() -> None:
     """Parse Hydra's flags and run; ends the process with an exit code unless that is 0."""
     setbase("1.3")
-    config.register()
+    schema.register()
     parser = get_args_parser()
     args = parser.parse_args()
     try:
@@ -46,7 +45,7 @@ def main() -> None:
         else:
             _multirun(args)
     except InputError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if wants_traceback():
             raise
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

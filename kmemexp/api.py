@@ -38,17 +38,19 @@ def designs(config_dir: str | None = None) -> "pd.DataFrame":
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[Outcome]":
-    """Plan and run; rows that are in the results folder already are not simulated again. Raises InputError."""
-    from kmemexp.sweep.execute import execute  # noqa: PLC0415
+    """Plan and run, one sweep after the other; rows that are in the results folder are not simulated again.
 
-    plans = plan(overrides, config_dir)
-    return [execute(p, elsewhere=[q.root for q in plans[:i]]) for i, p in enumerate(plans)]
+    Ctrl-C ends them all; the last outcome says so then. Raises InputError.
+    """
+    from kmemexp.sweep import in_turn  # noqa: PLC0415
+
+    return [outcome for _, outcome in in_turn.run(plan(overrides, config_dir))]
 
 
 def simulate(overrides: Sequence[str] = (), config_dir: str | None = None) -> Results:
     """Simulate a few cells in this process and keep the results in memory: `simulate(["design=freebsd4"])`.
 
-    Raises ConfigError, or whatever a cell raises.
+    Raises ConfigError, or what a cell raises.
     """
     from kmemexp.sweep.worker import simulate_plan  # noqa: PLC0415
 

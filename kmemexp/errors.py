@@ -1,4 +1,6 @@
-"""Errors that a user can mend: printed as one message without a traceback, exit code 1."""
+"""Errors that a user can fix: printed as one message without a traceback, exit code 1."""
+
+import os
 
 
 class InputError(ValueError):
@@ -15,3 +17,8 @@ class TraceError(InputError):
 
 class StoreError(InputError):
     """A results folder cannot be used."""
+
+
+def wants_traceback() -> bool:
+    """Whether the user asks for tracebacks in place of messages, as of Hydra itself: HYDRA_FULL_ERROR=1."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -37,8 +37,8 @@ METRICS = (
             f"map_frag_index_{size}_ratio",
             "less",
             "map",
-            f"fragmentation index of a request of {text} at the end: -1 it fits, towards 0 for want of KVA, towards 1 "
-            "for want of a run (Linux mm/vmstat.c)",
+            f"fragmentation index of a request of {text} at the end: -1 it fits, towards 0 for lack of KVA, towards 1 "
+            "for lack of a run (Linux mm/vmstat.c)",
         )
         for size, text in (("16k", "16 KiB"), ("128k", "128 KiB"), ("1m", "1 MiB"), ("4m", "4 MiB"))
     ),
@@ -62,7 +62,7 @@ METRICS = (
         "map",
         "requests to a map that failed although it had enough free KVA in total",
     ),
-    Metric("failed_exhausted_count", "less", "map", "requests to a map that failed for want of free KVA"),
+    Metric("failed_exhausted_count", "less", "map", "requests to a map that failed for lack of free KVA"),
     Metric("alloc_failures_count", "less", "safety", "operations that got no memory"),
     Metric("nowait_failures_count", "less", "safety", "those among them that could not have slept"),
     Metric("panics_count", "less", "safety", "failures at which the historic kernel panicked (which: column panic)"),
@@ -126,7 +126,7 @@ TIMED = (
     Metric(
         "blockable_locks_count", "less", "safety", "locks that may sleep, requested in a fast interrupt or a message"
     ),
-    Metric("page_failures_count", "less", "safety", "requests refused for want of physical pages"),
+    Metric("page_failures_count", "less", "safety", "requests refused for lack of physical pages"),
     Metric("lost_interrupts_count", "less", "safety", "interrupts that found too many waiting for their handler"),
     Metric("simulated_ns", "", "cost", "simulated time until the last operation was over"),
     Metric("throughput_hz", "more", "cost", "operations per simulated second"),
@@ -155,7 +155,7 @@ TIMED = (
 
 STALE = (
     Metric("references_count", "", "stability", "references that readers took to objects of the watched kind"),
-    Metric("stale_reads_count", "less", "stability", "those through which somebody read after the object was freed"),
+    Metric("stale_reads_count", "less", "stability", "those through which a reader read after the free"),
     Metric("stale_same_object_count", "", "stability", "stale reads that found the object as it was"),
     Metric("stale_same_type_count", "", "stability", "stale reads that found another object of the same kind"),
     Metric(
@@ -170,7 +170,7 @@ STALE = (
         "stale reads that found a wrong object, another kind or no page, per million references",
     ),
 )
-"""What readers of freed objects found (conf/stability/), without a clock; NaN where nobody is looked at."""
+"""What readers of freed objects found (conf/stability/), without a clock; NaN where no kind is watched."""
 
 METRICS = (*METRICS, *STALE, *TIMED)
 NAMES = tuple(m.name for m in METRICS)

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.parts import contract
-from kmemexp.parts import outside as plugins
+from kmemexp.parts import contract, outside
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 
@@ -24,7 +23,8 @@ ITEMS = (Item(180, 1, 400), Item(168, 5, 0), Item(1024, 2, 0), Item(48, 1, 0), I
 SIZES = (1, 8, 16, 24, 60, 64, 100, 128, 192, 256, 500, 512, 800, 1024, 2048, 4000, 4096, 5000, 8192, 12288, 20000)
 MBUFS = (256, 256, 2048, 5000)
 MCLBYTES = 2048
-SPARE = 1.5  # how many times the pages of one round may be held after another like it, less than
+SPARE = 1.5  # at most so many times the pages of one round may be held after another like it
+Operation = tuple[str, int, int, int, int, int]  # verb, size, item, flags, CPU, which of the live objects
 UNIT = 8  # alignment that every chunk has, unless the allocator says otherwise (MIN_ALIGN)
 
 
@@ -85,7 +85,7 @@ class Task(NamedTuple):
 class Bench:
     """One allocator by itself: its state, the map it grows in, what is alive."""
 
-    def __init__(self, module: ModuleType, *, cpus: int, kva_bytes: int, params: dict, rows: int = 1) -> None:
+    def __init__(self, module: ModuleType, *, cpus: int, kva_bytes: int, params: dict[str, int], rows: int = 1) -> None:
         self.module, self.cpus = module, cpus
         self.map, self.reserved = Map(kva_bytes), 0
         zones = ITEMS if s.C_ZONE in module.SERVES else ()
@@ -145,7 +145,7 @@ class Bench:
         return False
 
     def check(self) -> None:
-        """Pages that the allocator says it holds are those it took from the map, and none else."""
+        """The allocator must say that it holds the pages that it took from the map, no more and no fewer."""
         held, taken = self.module.census(self.state)["pages"], self.map.pages - self.reserved + self.wired
         assert held == taken, f"census: {held} pages, but {taken} were taken from the map"
 
@@ -237,7 +237,7 @@ def _module(allocator: str | Path | ModuleType) -> ModuleType:
         return allocator
     path = Path(allocator)
     if path.suffix == ".py":
-        return plugins.load("allocators", plugins.add("allocators", path.absolute()))
+        return outside.load("allocators", outside.add("allocators", path.absolute()))
     return importlib.import_module(f"kmemexp.sim.allocators.{allocator}")
 
 
@@ -253,9 +253,10 @@ def _request(module: ModuleType, rng: np.random.Generator) -> tuple[int, int]:
     return size, s.ITEM_MALLOC
 
 
-def _program(module: ModuleType, operations: int, rng: np.random.Generator) -> list[tuple]:
-    """Random operations that grow, shrink and end with nothing alive: (verb, size, item, flags, cpu, which)."""
-    program, alive = [], 0
+def _program(module: ModuleType, operations: int, rng: np.random.Generator) -> list[Operation]:
+    """Random operations that grow, shrink and end with nothing alive."""
+    program: list[Operation] = []
+    alive = 0
     for k in range(operations):
         grows = 0.7 if (k // (operations // 4 + 1)) % 2 == 0 else 0.3
         cpu, flags = int(rng.integers(1 << 20)), int(rng.choice([0, 0, s.F_NOWAIT, s.F_SOFT | s.F_NOWAIT]))
@@ -271,7 +272,9 @@ def _program(module: ModuleType, operations: int, rng: np.random.Generator) -> l
     return program
 
 
-def _whole(module: ModuleType, setup: dict, operations: int, seed: int, naive: Callable[..., Any] | None) -> list[int]:
+def _whole(
+    module: ModuleType, setup: dict[str, Any], operations: int, seed: int, naive: Callable[..., Any] | None
+) -> list[int]:
     """Play a program twice, each operation to its end. Returns the addresses of all chunks."""
     bench = Bench(module, **setup)
     twin = _Twin(naive, bench) if naive else None
@@ -305,7 +308,7 @@ def _whole(module: ModuleType, setup: dict, operations: int, seed: int, naive: C
     return bench.placed
 
 
-def _interleaved(module: ModuleType, setup: dict, operations: int, seed: int) -> None:
+def _interleaved(module: ModuleType, setup: dict[str, Any], operations: int, seed: int) -> None:
     """Play a program with several operations under way at once, a step of one at a time, in random order.
 
     Where an allocator keeps its section through map steps, a CPU has one operation under way, else two.
@@ -331,7 +334,7 @@ def _interleaved(module: ModuleType, setup: dict, operations: int, seed: int) ->
     _drained(bench)
 
 
-def _start(bench: Bench, busy: dict[int, Task], lane: int, operation: tuple) -> None:
+def _start(bench: Bench, busy: dict[int, Task], lane: int, operation: Operation) -> None:
     verb, size, item, flags, _, which = operation
     if (verb == "free" and not bench.live) or (verb == "tend" and any(t.verb == "tend" for t in busy.values())):
         return
@@ -375,12 +378,12 @@ class _Twin:
         items = ITEMS if s.C_ZONE in bench.module.SERVES else ()
         self.model = make(take=self.map.take, give=self.map.give, cpus=bench.cpus, items=items)
 
-    def follow(self, task: Task, size: int, item: int, flags: int, before: tuple | None) -> None:
+    def follow(self, task: Task, size: int, item: int, flags: int, before: tuple[int, int, int, int] | None) -> None:
         """Play the operation that the bench has played, and compare."""
         if task.verb == "alloc":
             want = self.model.alloc(size, item, task.cpu, flags)
             have = self.bench.live.get(task.obj, (-1,))[0]
             assert have == want, f"placed at {have:#x}, the reference model at {want:#x}"
-        elif task.verb == "free":
+        elif task.verb == "free" and before is not None:
             self.model.free(before[0], before[2], task.cpu, flags)
         assert self.map.used == self.bench.map.used, "the reference model holds other ranges of the map"

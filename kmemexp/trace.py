@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -39,7 +40,7 @@ examples:
   python -m kmemexp.trace stats t.parquet --json | jq .peak"""
 RECORD_HELP = """\
 Records allocations, frees, KVA operations and interrupts of the running kernel through tracefs, in a tracing instance
-of its own that is removed whatever happens. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
+of its own, which is always removed afterwards. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
 
 examples:
   sudo python -m kmemexp.trace record --seconds 10 -o load.txt.zst
@@ -144,7 +145,7 @@ def _check_folder(out: Path) -> None:
         raise TraceError(f"{out}: the folder {out.resolve().parent} does not exist")
 
 
-def _tell(report: dict) -> None:
+def _tell(report: dict[str, Any]) -> None:
     """Report damage on stderr."""
     from kmemexp.workload.traces import show  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import kmemexp
+from kmemexp.config import checks
 from kmemexp.plan import plan as planning
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,7 +164,7 @@ def test_a_command_plans(words: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     for word in words:
         assert not word.startswith("-"), f"{word}: a flag that this test does not know"
     for action in ACTION.findall(" ".join(words)):
-        assert set(action.split(",")) <= set(planning.ACTIONS)
+        assert set(action.split(",")) <= set(checks.ACTIONS)
     if any(word.lstrip("+~").startswith(("experiment=", "experiment.")) for word in words):
         experiments(words)
         return

@@ -15,12 +15,13 @@ class KmemexpSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what `sweep` needs."""
         self.hydra_context, self.config = hydra_context, config
+        self.loader, self.settings = hydra_context.config_loader, list(config.hydra.overrides.hydra)
 
     def sweep(self, arguments: list[str]) -> None:
         """Do what the overrides ask for; ends the process with the exit code unless that is 0."""
         from kmemexp.cli import main  # noqa: PLC0415 (Hydra imports every plugin, whatever runs)
 
-        if code := main([*self.config.hydra.overrides.hydra, *arguments], loader=self.hydra_context.config_loader):
+        if code := main([*self.settings, *arguments], loader=self.loader):
             sys.exit(code)
 
 

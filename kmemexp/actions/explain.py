@@ -1,54 +1,55 @@
 """`action=explain`: one lane again, with a log of its events; the circle of its deadlock and what led there."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from kmemexp.boot import timed
+from kmemexp.actions.exit_codes import COMPLETE
+from kmemexp.boot.timed import Timed, is_timed
 from kmemexp.errors import ConfigError, StoreError
-from kmemexp.lane import timed as timed_lane
-from kmemexp.lane import witness
-from kmemexp.metrics import PANICS
-from kmemexp.sim import probes as a
+from kmemexp.lane import timed, witness
+from kmemexp.lane.replica import prepare
+from kmemexp.plan.plan import Plan
+from kmemexp.report.results import load
 from kmemexp.sim.engine import machine as mc
-from kmemexp.workload import stability
-from kmemexp.workload.build import build
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from hydra.core.config_loader import ConfigLoader
 
 LOG_ROWS = 4096  # events kept
 SHOWN = 60
 
 
-def explain_lane(plan: "Plan", console: Console) -> None:
+def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
+    """Simulate one lane of each plan again, with a log, and say how its deadlock came about."""
+    for plan in plans:
+        explain_lane(plan, Console())
+    return COMPLETE
+
+
+def explain_lane(plan: Plan, console: Console) -> None:
     """Print the deadlock of one lane of a plan, or the end of its run. Raises ConfigError."""
     stored = _stored(plan)
     cell = _cell(plan, stored)
-    replica = plan.replica if plan.replica is not None else _replica(cell["cell_key"], stored)
+    number = plan.replica if plan.replica is not None else _replica(cell["cell_key"], stored)
     config = json.loads(cell["config"])
-    if not timed.is_timed(config):
+    if not is_timed(config):
         raise ConfigError(
             "action=explain: this cell runs without a clock (cost=none), so nothing waits and deadlocks in it"
         )
-    config = stability.routed(config)
-    load = build(config["workload"], cpus=config["machine"]["cpus"], seed=config["seed"], replicas=(replica,))
-    load = stability.protect(load, config, (replica,), reads=False)
-    handlers = load.handlers[0] if load.handlers else None
-    t = timed.boot(config, load.kinds, load.streams[0], replica, handlers=handlers, log_rows=LOG_ROWS)
-    t = timed_lane.advance(t, timed_lane.limit_ns(config, load.streams[0]))
-    show(t, console, f"cell {cell['cell_key'][:8]}, replica {replica}: {_axes(cell)}")
+    (replica,) = prepare(config, (number,))
+    t = timed.run_out(timed.booted(replica, log_rows=LOG_ROWS), replica)
+    show(t, console, f"cell {cell['cell_key'][:8]}, replica {number}: {_axes(cell)}")
 
 
-def show(t: timed.Timed, console: Console, title: str) -> None:
+def show(t: Timed, console: Console, title: str) -> None:
     """Print what happened to a lane that has ended."""
-    m = t.wired.m
     console.print(Text(title, style="bold"))
-    panic = PANICS[t.world.counters[a.A_PANIC] or m[mc.N_PANIC]]
-    if panic:
+    if panic := timed.panic(t):
         console.print(Text(f'the historic kernel would have panicked: "{panic}"'), highlight=False)
     members = witness.members(t.wired)
     if members:
@@ -58,7 +59,7 @@ def show(t: timed.Timed, console: Console, title: str) -> None:
         for line in _circle(members):
             console.print(Text(line), highlight=False, soft_wrap=True)
     else:
-        console.print(f"no deadlock; the run ended at {int(m[mc.G_NOW]):,} ns", highlight=False)
+        console.print(f"no deadlock; the run ended at {int(t.wired.m[mc.G_NOW]):,} ns", highlight=False)
     console.print(f"the last {SHOWN} events:", highlight=False)
     for line in witness.timeline(t.wired, SHOWN):
         console.print(Text(line), highlight=False, soft_wrap=True)
@@ -75,10 +76,8 @@ def _circle(members: list[dict[str, object]]) -> list[str]:
     ]
 
 
-def _stored(plan: "Plan") -> pd.DataFrame:
+def _stored(plan: Plan) -> pd.DataFrame:
     """Rows of the results folder with a deadlock; none where there is no folder yet."""
-    from kmemexp.report.results import load  # noqa: PLC0415 - only where there are results
-
     try:
         metrics = load(plan.root).metrics
     except StoreError:
@@ -86,7 +85,7 @@ def _stored(plan: "Plan") -> pd.DataFrame:
     return metrics[metrics["deadlock"] != ""]
 
 
-def _cell(plan: "Plan", stored: pd.DataFrame) -> pd.Series:
+def _cell(plan: Plan, stored: pd.DataFrame) -> pd.Series:
     """The cell asked for; else the first one that had a deadlock, else the only one."""
     cells = plan.cells
     if plan.cell:

@@ -65,7 +65,7 @@ def together(*found: str) -> str:
     return "holds" if "better" in found else "no difference shown"
 
 
-def cpus_text(count: int) -> str:
+def cpus_text(count: object) -> str:
     """Write a number of CPUs."""
     return f"{count} CPU" if count == 1 else f"{count} CPUs"
 
@@ -82,7 +82,7 @@ def pick(table: pd.DataFrame, metric: str, **axes: object) -> pd.Series:
 
 
 def without_gaps(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Write "none" where the axis `cost` does not exist: without a clock, as is the default, whatever a sweep says."""
+    """Write "none" where the axis `cost` does not exist: without a clock, as is the default."""
     return metrics.assign(cost=metrics["cost"].astype(object).fillna("none")) if "cost" in metrics else metrics
 
 

@@ -11,7 +11,7 @@ NODES = (
     "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "sample", "seed", "stability",
     "workload",
 )  # fmt: skip
-"""The parts of a configuration that make a cell, sorted; how and where it runs is not among them."""
+"""The nodes of a configuration that make a cell, sorted; how and where it runs is not among them."""
 
 
 def canonical(config: Mapping[str, Any]) -> str:

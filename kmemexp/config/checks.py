@@ -5,7 +5,7 @@ that does not change the simulation); ConfigError names the key, the value and w
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmemexp import metrics
@@ -13,12 +13,14 @@ from kmemexp.boot import sources
 from kmemexp.config.design import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
+from kmemexp.sim.slots import PAGE
 from kmemexp.values import at_least, byte_count, one_of, sizes
 from kmemexp.workload import stability
 from kmemexp.workload.check import check
+from kmemexp.workload.stream import MAX_CPUS
 
-PAGE = 4096
-MAX_CPUS = 32767  # a stream keeps CPU numbers as int16
+ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
+"""The verbs that `action=` names, each a file in kmemexp/actions/."""
 MODELS = ("spl", "ithread")
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
@@ -29,10 +31,10 @@ def check_node(node: str, value: Any) -> Any:
     return CHECKS[node](value)
 
 
-def check_run(settings: Mapping[str, Any], actions: Iterable[str]) -> None:
+def check_run(settings: Mapping[str, Any]) -> None:
     """Check what belongs to the run and not to a cell: sweep, cluster, store, action. Raises ConfigError."""
     sweep, cluster = settings["sweep"], settings["cluster"]
-    one_of("action", settings["action"], sorted(actions))
+    one_of("action", settings["action"], sorted(ACTIONS))
     one_of("on_error", settings["on_error"], ON_ERROR)
     one_of("cluster.runner", cluster["runner"], RUNNERS)
     if not re.fullmatch(r"local|auto|ray://.+|[\w.-]+:\d+", str(cluster["address"])):
@@ -120,8 +122,8 @@ def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
         # A cell is known by what its trace holds: another recording under the same name is another cell.
         name = workload["trace"]
         place = name if name in library.names() else str(library.path_of(name).resolve())
-        workload = {**workload, "trace": place, "digest": library.digest(name)}
-    return workload
+        return {**workload, "trace": place, "digest": library.digest(name)}
+    return dict(workload)
 
 
 def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""The configuration: its schema for Hydra's ConfigStore, where its files are, and what makes a value impossible.
+"""The configuration's schema for Hydra: a dataclass for each node, with the type and the default of every key.
 
-Each check takes one node of a cell as a plain dict and returns it in normal form (sizes as integers, nothing in it
-that does not change the simulation); ConfigError names the key, the value and what would do.
+What makes a value impossible is in kmemexp/config/checks.py.
 """
 
 from collections.abc import Sequence
@@ -69,7 +68,7 @@ class Objects:
 
 @dataclass
 class Interrupts:
-    """What interrupts do to whatever they interrupt, and which there are (conf/interrupts/)."""
+    """What interrupts do to what they interrupt, and which there are (conf/interrupts/)."""
 
     model: str = MISSING  # spl | ithread
     nested: bool = True  # an interrupt thread may preempt another one
@@ -127,12 +126,12 @@ class Memory:
 
 @dataclass
 class Policy:
-    """Pro-active action (conf/policy/): what the driver does of itself. What parts do is in objects.params and maps."""
+    """Pro-active action (conf/policy/): what the driver does by itself; what parts do is in objects.params and maps."""
 
     name: str = "none"
     parts: list[str] = field(default_factory=list)  # a design needs one of these for the policy to mean anything
     trim_s: float = 0.0  # the allocators give back what they can spare every so many seconds; 0: never
-    watch_s: float = 0.0  # how often somebody looks at kernel_map's largest run; 0: never
+    watch_s: float = 0.0  # how often kernel_map's largest run is looked at; 0: never
     floor_bytes: Any = 0  # the largest run below which the allocators then give back what they can spare
 
 
@@ -275,7 +274,7 @@ def explanation(error: Exception) -> str:
     return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
 
 
-def type_checked(key: str, values: Sequence[Any]) -> list:
+def type_checked(key: str, values: Sequence[Any]) -> list[Any]:
     """Check values of one key against the schema: sizes and whole floats become integers. Raises ConfigError."""
     root = key.partition(".")[0]
     if root not in NODES:

@@ -1,4 +1,4 @@
-"""Simulating a replica: the two ways to run it, sampling, latency, witness.
+"""Simulating a replica: the two ways to run it, sampling, what it measures, witness.
 
 May import boot, parts, workload, sim.
 """

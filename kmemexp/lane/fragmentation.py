@@ -48,7 +48,7 @@ def excess(heap: float, live: float) -> float:
 
 
 def fragmentation_index(nbytes: int, free: float, holes: float, largest: float) -> float:
-    """Why a request of `nbytes` fails: towards 0 for want of memory, towards 1 for want of a run; FITS if it does not.
+    """Why a request of `nbytes` fails: towards 0 for lack of memory, towards 1 for lack of a run; FITS if it does not.
 
     `free`, `largest`: bytes in all `holes` together and in the largest. 0 where nothing is free.
     """
@@ -62,11 +62,12 @@ def fragmentation_index(nbytes: int, free: float, holes: float, largest: float) 
 def unusable_ratio(nbytes: int, totals: np.ndarray) -> np.ndarray:
     """Share of the free bytes in holes too small for `nbytes`, a power-of-two number of pages: float64[...].
 
-    `totals`: int64[..., M_COUNT], as `map_measure` writes them, summed over maps perhaps. 0 where nothing is free.
+    `totals`: int64[..., M_COUNT], as `map_measure` writes them, perhaps summed over maps. 0 where nothing is free.
     """
     small = totals[..., M_HIST : M_HIST + _class(nbytes)].sum(axis=-1)
     free = totals[..., M_FREE]
-    return np.divide(small, free, out=np.zeros(free.shape), where=free > 0)
+    shares: np.ndarray = np.divide(small, free, out=np.zeros(free.shape), where=free > 0)
+    return shares
 
 
 def index_of(nbytes: int, totals: np.ndarray) -> float:

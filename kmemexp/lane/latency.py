@@ -1,18 +1,41 @@
 """What only a clock can tell: latencies, waits, and the counters of the machine."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from kmemexp.boot import layout, timed
+from kmemexp.boot import layout
+from kmemexp.boot.timed import Timed
 from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, QUANTILES
 from kmemexp.sim import probes as a
 from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.interrupts import S_FIRST
 
 LOWER, UPPER = a.bucket_bounds()
 MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
+
+COUNTERS = {
+    "deadlocks_count": mc.N_DEADLOCKS,
+    "would_sleep_count": mc.N_WOULD_SLEEP,
+    "self_locks_count": mc.N_SELF,
+    "lock_reversals_count": mc.N_REVERSALS,
+    "blockable_locks_count": mc.N_BLOCKABLE,
+    "page_failures_count": mc.N_PAGE_FAILURES,
+    "lost_interrupts_count": mc.N_LOST,
+    "simulated_ns": mc.N_ENDED_AT,
+    "locks_count": mc.N_LOCKS,
+    "interrupts_count": mc.N_INTERRUPTS,
+    "preemptions_count": mc.N_PREEMPTIONS,
+    "shootdowns_count": mc.N_SHOOTDOWNS,
+    "forwarded_count": mc.N_FORWARDED,
+    "memory_waits_count": mc.N_SLEPT,
+    "paged_out_count": mc.N_DAEMON_PAGES,
+    "handed_frees_count": mc.N_HANDED,
+    "unfinished_count": mc.G_LEFT,
+}
+"""Metrics that a counter of the machine with a clock holds at the end."""
 
 
 def quantile(hist: np.ndarray, q: float, least: int) -> float:
@@ -37,7 +60,7 @@ def histograms(wired: layout.Wired) -> dict[str, np.ndarray]:
     return found
 
 
-def latency_rows(wired: layout.Wired) -> tuple[tuple, ...]:
+def latency_rows(wired: layout.Wired) -> tuple[tuple[Any, ...], ...]:
     """Rows of the table of latencies: what, count, mean, quantiles (NaN where the samples do not carry them)."""
     rows = []
     for name, hist in histograms(wired).items():
@@ -47,44 +70,37 @@ def latency_rows(wired: layout.Wired) -> tuple[tuple, ...]:
     return tuple(rows)
 
 
-def metrics(t: timed.Timed) -> dict[str, float]:
-    """What only a clock can tell, by the names of kmemexp.metrics.TIMED."""
-    m, wired = t.wired.m, t.wired
-    ended = int(m[mc.N_ENDED_AT])
-    spent = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT].sum(axis=0)
-    total = max(int(spent.sum()), 1)
-    done = int(t.world.counters[a.A_OPS])
-    values: dict[str, float] = {
-        "deadlocks_count": m[mc.N_DEADLOCKS],
-        "would_sleep_count": m[mc.N_WOULD_SLEEP],
-        "self_locks_count": m[mc.N_SELF],
-        "lock_reversals_count": m[mc.N_REVERSALS],
-        "blockable_locks_count": m[mc.N_BLOCKABLE],
-        "page_failures_count": m[mc.N_PAGE_FAILURES],
-        "lost_interrupts_count": m[mc.N_LOST],
-        "simulated_ns": ended,
-        "throughput_hz": done / ended * 1e9 if ended else math.nan,
+def metrics(t: Timed) -> dict[str, float]:
+    """What only a clock can tell, by the names of kmemexp.metrics.TIMED, and the panics of the machine with a clock."""
+    m, world = t.wired.m, t.world
+    values: dict[str, float] = {name: m[counter] for name, counter in COUNTERS.items()}
+    values |= _shares(t)
+    values["free_pages_min_count"] = m[mc.G_LEAST_FREE] if m[mc.G_LIMITED] else math.nan
+    values["panics_count"] = world.counters[a.A_PANICS] + m[mc.N_PANICS]
+    for name, hist in _latencies(t.wired).items():
+        for q, v in QUANTILES.items():
+            values[f"{name}_{q}_ns"] = quantile(hist, v, LEAST_SAMPLES[q])
+    return values
+
+
+def spent_ns(wired: layout.Wired) -> np.ndarray:
+    """What the CPUs together spent their time on, ns: int64[6], by T_IDLE … T_SPIN."""
+    spent: np.ndarray = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_SPIN + 1].sum(axis=0)
+    return spent
+
+
+def _shares(t: Timed) -> dict[str, float]:
+    """Throughput, and shares of the CPU time and of the locks taken."""
+    m, spent = t.wired.m, spent_ns(t.wired)
+    ended, total = int(m[mc.N_ENDED_AT]), max(int(spent.sum()), 1)
+    return {
+        "throughput_hz": int(t.world.counters[a.A_OPS]) / ended * 1e9 if ended else math.nan,
         "main_ratio": spent[cx.T_MAIN] / total,
         "interrupt_ratio": spent[[cx.T_SOFT, cx.T_THREAD, cx.T_FAST]].sum() / total,
         "spin_ratio": spent[cx.T_SPIN] / total,
         "lock_wait_ratio": m[mc.N_WAIT_NS] / total,
         "contended_ratio": m[mc.N_CONTENDED] / max(int(m[mc.N_LOCKS]), 1),
-        "locks_count": m[mc.N_LOCKS],
-        "interrupts_count": m[mc.N_INTERRUPTS],
-        "preemptions_count": m[mc.N_PREEMPTIONS],
-        "shootdowns_count": m[mc.N_SHOOTDOWNS],
-        "forwarded_count": m[mc.N_FORWARDED],
-        "memory_waits_count": m[mc.N_SLEPT],
-        "paged_out_count": m[mc.N_DAEMON_PAGES],
-        "free_pages_min_count": m[mc.G_LEAST_FREE] if m[mc.G_LIMITED] else math.nan,
-        "handed_frees_count": m[mc.N_HANDED],
-        "unfinished_count": m[mc.G_LEFT],
     }
-    values["panics_count"] = t.world.counters[a.A_PANICS] + m[mc.N_PANICS]
-    for name, hist in _latencies(wired).items():
-        for q, v in QUANTILES.items():
-            values[f"{name}_{q}_ns"] = quantile(hist, v, LEAST_SAMPLES[q])
-    return values
 
 
 def _latencies(wired: layout.Wired) -> dict[str, np.ndarray]:
@@ -96,7 +112,7 @@ def _latencies(wired: layout.Wired) -> dict[str, np.ndarray]:
         found[f"{verb}_irq"] += hist[row + 1 : row + 4].sum(axis=0)
     found["lock_wait"] += hist[a.H_WAIT : a.H_WAIT + len(names.lock_classes)].sum(axis=0)
     base = a.H_WAIT + len(names.lock_classes)
-    first = wired.table("sources")[:, S_FIRST]
+    first = wired.table("sources")[:, ir.S_FIRST]
     for i, name in enumerate(names.sources):
         mode = {mc.SOFT: "soft", mc.THREAD: "device", mc.FAST: "fast"}.get(int(wired.m[first[i] + cx.X_KIND]))
         if name == "ipi":

@@ -1,8 +1,10 @@
 """What one replica of a cell gives, and how often it is looked at."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from kmemexp.metrics import INDEX, METRICS
 
 
 class Lane(NamedTuple):
@@ -13,7 +15,7 @@ class Lane(NamedTuple):
     panic: str  # what the historic kernel would have printed first, or ""
     series: np.ndarray  # int64[points, len(SERIES)]
     snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map, uint8[bins] occupied share
-    latency: tuple[tuple, ...] = ()  # rows of the table of latencies, with a clock
+    latency: tuple[tuple[Any, ...], ...] = ()  # rows of the table of latencies, with a clock
     deadlock: str = ""  # the members of the first deadlock, in words
 
 
@@ -23,3 +25,11 @@ class Sampling(NamedTuple):
     points: int
     snapshots: int
     bins: int
+
+
+def metrics_row(values: dict[str, float]) -> np.ndarray:
+    """Put metrics in their order, float64[len(METRICS)]; a metric without a value is NaN."""
+    row = np.full(len(METRICS), np.nan)
+    for name, value in values.items():
+        row[INDEX[name]] = value
+    return row

@@ -1,12 +1,15 @@
 """Run a lane without a clock: play its stream in chunks between samples, with the duties that fall among them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from kmemexp.boot.machine import Machine
-from kmemexp.lane.model import Lane, Sampling
-from kmemexp.lane.sampling import memory_metrics, metrics_row, sampled
+from kmemexp.boot.machine import Machine, boot
+from kmemexp.lane import memory
+from kmemexp.lane.model import Lane, Sampling, metrics_row
+from kmemexp.lane.replica import Replica
+from kmemexp.lane.sampling import sampled
 from kmemexp.lane.upkeep import Duties, reap
 from kmemexp.metrics import PANICS
 from kmemexp.sim import probes as a
@@ -17,28 +20,33 @@ from kmemexp.workload.stream import Stream, Watched, columns
 CHUNK = 100_000  # operations between two returns to Python
 
 
-def run(machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping | None = None) -> Lane:
+def run(replica: Replica) -> Lane:
+    """Boot a machine without a clock and play a replica's whole stream on it. Raises ConfigError."""
+    config, stream = replica.config, replica.stream
+    machine = boot(config, replica.kinds, stream.slots)
+    machine = watching(machine, replica.watched, config["machine"]["kva_bytes"])
+    return play(machine, stream, replica.sampling, replica.number, config["policy"])
+
+
+def play(
+    machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping[str, Any] | None = None
+) -> Lane:
     """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
     at, upkeep = 0, Duties(machine, stream, policy)
 
     def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal at
         end = stream.length if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
-        at = _play(machine, stream, at, end, time_ns, upkeep)
+        at = _play_until(machine, stream, at, end, time_ns, upkeep)
         return machine
 
-    span = int(stream.time_ns[-1]) if stream.length else 0
-    seen = sampled(machine, span, sampling, advance)
-    return Lane(
-        replica,
-        metrics_row(memory_metrics(machine, seen.series, seen.measured)),
-        PANICS[machine.world.counters[a.A_PANIC]],
-        seen.series,
-        seen.snapshots,
-    )
+    span_ns = int(stream.time_ns[-1]) if stream.length else 0
+    seen = sampled(machine, span_ns, sampling, advance)
+    panic = PANICS[machine.world.counters[a.A_PANIC]]
+    return Lane(replica, metrics_row(memory.metrics(seen)), panic, seen.series, seen.snapshots)
 
 
-def _play(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:
+def _play_until(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:
     """Play operations `at` … end-1, which end by `until_ns`, with the duties that fall among them. Returns `end`."""
     while True:
         stop, due = upkeep.next(end, until_ns)

@@ -1,6 +1,7 @@
 """What happens by the clock in a lane beside its operations: the allocators' own upkeep, and a policy's."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from kmemexp.workload.stream import Stream
 class Duties:
     """When duties are due in a stream, which has times only where no load is closed."""
 
-    def __init__(self, machine: Machine, stream: Stream, policy: Mapping | None = None) -> None:
+    def __init__(self, machine: Machine, stream: Stream, policy: Mapping[str, Any] | None = None) -> None:
         timed = stream.length > 0 and bool((np.diff(stream.time_ns) >= 0).all())
         listed = duties(machine.ticks, policy or {}) if timed else []
         self._due = {duty: duty.every_ns for duty in listed}

@@ -37,6 +37,8 @@ EVENTS = {
     mc.LOG_DEADLOCK: "closes the circle: DEADLOCK", mc.LOG_WOULD_SLEEP: "would sleep, which it must not",
     mc.LOG_SELF: "asks for {lock}, which it holds itself",
 }  # fmt: skip
+STATES = ("idle", "running", "preempted", "ready", "blocked", "spinning")
+WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work"}
 
 
 def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
@@ -46,7 +48,7 @@ def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
         {
             "context": who(wired, row[W_CONTEXT]),
             "cpu": _cpu(wired, row[W_CPU]),
-            "state": ("idle", "running", "preempted", "ready", "blocked", "spinning")[row[W_STATE]],
+            "state": STATES[row[W_STATE]],
             "waits_for": _wait(wired, row),
             "since_ns": row[W_SINCE] if row[W_STATE] in (cx.BLOCKED, cx.SPINNING) else None,
             "holds": _lock(wired, row[W_HELD]) if row[W_HELD] >= 0 else None,
@@ -61,11 +63,11 @@ def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
 
 def summary(wired: layout.Wired) -> str:
     """The first deadlock in one line; empty if there was none."""
-    parts = []
+    told = []
     for m in members(wired):
         holds = f" holding {m['holds']}" if m["holds"] else ""
-        parts.append(f"{m['context']} on CPU {m['cpu']}{holds} waits for {m['waits_for']}")
-    return "; ".join(parts)
+        told.append(f"{m['context']} on CPU {m['cpu']}{holds} waits for {m['waits_for']}")
+    return "; ".join(told)
 
 
 def timeline(wired: layout.Wired, last: int = 40) -> Iterator[str]:
@@ -117,6 +119,4 @@ def _wait(wired: layout.Wired, row: list[int]) -> str:
     wait = row[W_WAIT]
     if wait >= 0:
         return _lock(wired, wait) + other
-    return {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work"}.get(
-        wait, "nothing"
-    ) + other
+    return WAITS.get(wait, "nothing") + other

@@ -24,7 +24,6 @@ from kmemexp.plan.axes import CommandLine, Grid
 from kmemexp.plan.predicates import Mask, Predicate
 from kmemexp.values import one_of
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 ADHOC = "adhoc"
 SIMULATE = "kmemexp.lane:simulate_lanes"
 """Simulates the lanes of every real plan. Runs of several versions may work on one folder: keep the name valid."""
@@ -87,7 +86,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     base = composer.compose(fixed)
     outside.discover(_folders(base))
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
-    checks.check_run(settings, ACTIONS)
+    checks.check_run(settings)
     wanted = settings["sweep"]
     blocks = axes.read_file(wanted, composer.options)
     keys = [*(key for block in blocks for key in block), *line.swept]

@@ -19,6 +19,7 @@ EXEC = 5  # exec_map
 BUFFER = 6  # buffer_map
 PAGER = 7  # pager_map
 CLASS_NAMES = (*SERVED, "kva", "kva_wired", "exec", "buffer", "pager")
+MAX_CPUS = 32767  # what the column `cpu` of a stream holds
 
 
 class Kinds(NamedTuple):

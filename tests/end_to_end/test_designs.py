@@ -7,8 +7,7 @@ import pytest
 
 from kmemexp.boot import timed
 from kmemexp.config import files
-from kmemexp.lane import latency
-from kmemexp.lane import simulate as lane
+from kmemexp.lane import latency, simulate_lanes
 from kmemexp.lane.timed import advance, limit_ns
 from kmemexp.metrics import INDEX
 from kmemexp.plan.plan import plan_from
@@ -37,7 +36,7 @@ def cell(*overrides: str) -> dict:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_design_serves_a_small_server_without_a_clock(design):
-    first, second = (lane.simulate_lanes(cell(f"design={design}"), [0])[0] for _ in range(2))
+    first, second = (simulate_lanes(cell(f"design={design}"), [0])[0] for _ in range(2))
     value = {name: first.metrics[i] for name, i in INDEX.items()}
     assert np.array_equal(first.metrics, second.metrics, equal_nan=True)
     assert (value["alloc_failures_count"], value["panics_count"]) == (0, 0)
@@ -52,7 +51,7 @@ def test_a_design_serves_a_small_server_without_a_clock(design):
 def test_where_nothing_costs_anything_the_clock_changes_nothing(design):
     """Steps, addresses' high water, memory and map are those of the driver without a clock."""
     overrides = [f"design={design}", "machine.threads=1", "interrupts/sources=none"]
-    plain, clocked = (lane.simulate_lanes(cell(*overrides, f"cost={c}"), [0])[0].metrics for c in ("none", "zero"))
+    plain, clocked = (simulate_lanes(cell(*overrides, f"cost={c}"), [0])[0].metrics for c in ("none", "zero"))
     for name in SAME:
         assert plain[INDEX[name]] == clocked[INDEX[name]], name
 

@@ -34,7 +34,7 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, Machine]:
         "machine": ROOMY,
     }
     machine = boot(config, trace.kinds, trace.stream.slots)
-    return replayed.run(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
+    return replayed.play(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 
 def figures(folder: Path, name: str, allocator: str) -> tuple[dict[str, float], Machine, dict[str, Any]]:

@@ -12,7 +12,7 @@ from small_cell import LOAD, cell
 
 import kmemexp
 from kmemexp.boot.machine import boot
-from kmemexp.lane import simulate as lane
+from kmemexp.lane import simulate_lanes
 from kmemexp.metrics import INDEX
 from kmemexp.sim import ops, stale
 from kmemexp.sim import slots as s
@@ -188,7 +188,7 @@ def watched_cell(kind: str, protection: str, *, objects: str = "slab", **reader:
 
 
 def outcome(config: dict) -> dict[str, float]:
-    values = lane.simulate_lanes(config, [0])[0].metrics
+    values = simulate_lanes(config, [0])[0].metrics
     names = ("references_count", "stale_reads_count", "stale_same_object_count", "stale_same_type_count",
              "stale_wrong_object_count", "stale_other_type_count", "stale_unmapped_count", "violations_per_million",
              "operations_count", "requested_total_bytes")  # fmt: skip
@@ -238,7 +238,7 @@ def test_memory_that_a_map_serves_itself_is_gone_with_its_free() -> None:
 
 def test_looking_does_not_change_what_is_looked_at() -> None:
     off = watched_cell("vnode", "none") | {"stability": {"kind": ""}}
-    a, b = (lane.simulate_lanes(c, [1])[0] for c in (off, watched_cell("vnode", "none")))
+    a, b = (simulate_lanes(c, [1])[0] for c in (off, watched_cell("vnode", "none")))
     memory = [INDEX[n] for n in ("held_mean_bytes", "map_holes_count", "operations_count", "map_operations_count")]
     np.testing.assert_array_equal(a.metrics[memory], b.metrics[memory])
     assert np.isnan(a.metrics[INDEX["references_count"]])
@@ -257,7 +257,7 @@ def test_with_a_clock_frees_are_delayed_and_nobody_reads() -> None:
     small = ("workload=server2003", "workload.scale=0.02", "machine=i386_512m", "design=freebsd4",
              "stability.kind=proc", "cost=opteron2003", "sample.points=2", "sample.snapshots=0")  # fmt: skip
     (plan,) = kmemexp.plan([*small, "stability=none,grace"])
-    none, grace = (lane.simulate_lanes(json.loads(text), [0])[0].metrics for text in plan.cells["config"])
+    none, grace = (simulate_lanes(json.loads(text), [0])[0].metrics for text in plan.cells["config"])
     assert np.isnan(grace[INDEX["references_count"]])
     assert none[INDEX["unfinished_count"]] == grace[INDEX["unfinished_count"]] == 0
     assert grace[INDEX["operations_count"]] <= none[INDEX["operations_count"]]

@@ -3,23 +3,18 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-import kmemexp
-from kmemexp.boot import duties
+from kmemexp import api
 from kmemexp.boot.design import allocator_names, reapers
 from kmemexp.boot.tasks import with_upkeep
 from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
-from kmemexp.lane import simulate as lane
-from kmemexp.lane import upkeep
+from kmemexp.lane import simulate_lanes
 from kmemexp.metrics import INDEX
 from kmemexp.sim import slots as s
-from kmemexp.workload import stream
 
 FILES = {path.stem: OmegaConf.load(path) for path in sorted(Path(conf_dir() / "policy").glob("*.yaml"))}
 DESIGNS = ("dragonfly_slab", "illumos")
@@ -30,7 +25,7 @@ SMALL = (
 
 @cache
 def cell(*overrides: str) -> dict:
-    (plan,) = kmemexp.plan([*SMALL, *overrides])
+    (plan,) = api.plan([*SMALL, *overrides])
     return json.loads(plan.cells["config"].iloc[0])
 
 
@@ -77,27 +72,10 @@ def test_a_floor_needs_a_watch_and_a_watch_a_floor():
             cell("design=dragonfly_slab", lonely)
 
 
-class Clockwork(NamedTuple):
-    """Just what `Duties` looks at."""
-
-    ticks: tuple[int, ...]
-
-
-def test_duties_come_by_their_own_clocks():
-    none = np.zeros(2, np.int32)
-    ops = stream.Stream(np.array([0, 100], np.int64), *[none] * 6, slots=1)
-    policy = {"trim_s": 30e-9, "watch_s": 50e-9, "floor_bytes": 1}
-    due_times, told = upkeep.Duties(Clockwork((40,)), ops, policy), []
-    while due := due_times.next(2, 100)[1]:
-        told.append([duty.what for duty in due])
-    tick, trim, watch = [duties.TICK], [duties.TRIM], [duties.WATCH]
-    assert told == [trim, tick, watch, trim, tick, trim, watch]
-
-
 def map_operations(*policy: str, cost: str = "none") -> float:
     """Map operations of UMA: what it gives back because it was asked to, it must take again."""
     config = cell("design=freebsd5_uma_unified", f"cost={cost}", "workload.duration_s=100", *policy)
-    return float(lane.simulate_lanes(config, [0])[0].metrics[INDEX["map_operations_count"]])
+    return float(simulate_lanes(config, [0])[0].metrics[INDEX["map_operations_count"]])
 
 
 @pytest.mark.parametrize("cost", ["none", "opteron2003"])

@@ -1,7 +1,6 @@
 """Whole lanes: what a machine looks like after boot, what must balance after a run, and that nothing depends on how."""
 
 import json
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import model, replayed, upkeep
-from kmemexp.lane import simulate as lane
+from kmemexp.lane import model, replayed, simulate_lanes
 from kmemexp.metrics import INDEX, NAMES, SERIES, STALE, TIMED
 from kmemexp.sim import maps, probes, sizing
 from kmemexp.sim.arenas import vm_map
@@ -47,7 +45,7 @@ def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) ->
     arena = machine.world.arena
     used = [vm_map.used(arena, m) for m in range(len(maps.MAP_NAMES))]
     grown = vm_map.census(arena)["zone_pages"] if parts[2] == "reservation" else 0
-    replayed.run(machine, load.streams[0], model.Sampling(5, 1, 8), 0)
+    replayed.play(machine, load.streams[0], model.Sampling(5, 1, 8), 0)
     counters = machine.world.counters
     after = sum(vm_map.used(arena, m) for m in range(len(maps.MAP_NAMES))) - sum(used)
     entry_pages = vm_map.census(arena)["zone_pages"] - grown if parts[2] == "reservation" else 0
@@ -76,22 +74,22 @@ def test_live_chunks_are_disjoint_and_those_of_one_kind_are_what_was_asked_for(p
 
 def test_a_lane_does_not_depend_on_its_batch_and_a_seed_changes_it() -> None:
     config = cell(*DESIGNS[2])
-    alone = lane.simulate_lanes(config, [3])[0]
-    among = lane.simulate_lanes(config, [1, 3, 0])[1]
+    alone = simulate_lanes(config, [3])[0]
+    among = simulate_lanes(config, [1, 3, 0])[1]
     assert alone.replica == among.replica == 3
     np.testing.assert_array_equal(alone.metrics, among.metrics)
     np.testing.assert_array_equal(alone.series, among.series)
-    assert (lane.simulate_lanes(config | {"seed": 8}, [3])[0].metrics != alone.metrics).any()
+    assert (simulate_lanes(config | {"seed": 8}, [3])[0].metrics != alone.metrics).any()
 
 
 def test_every_design_sees_the_same_requests() -> None:
-    lanes = [lane.simulate_lanes(cell(*parts), [0])[0] for parts in DESIGNS]
+    lanes = [simulate_lanes(cell(*parts), [0])[0] for parts in DESIGNS]
     for name in ("requested_total_bytes", "operations_count"):
         assert len({result.metrics[INDEX[name]] for result in lanes}) == 1
 
 
 def test_metrics_agree_with_the_series() -> None:
-    result = lane.simulate_lanes(cell(*DESIGNS[0]), [0])[0]
+    result = simulate_lanes(cell(*DESIGNS[0]), [0])[0]
     value = dict(zip(NAMES, result.metrics.tolist(), strict=True))
     series = dict(zip(SERIES, result.series.T, strict=True))
     assert np.isfinite(result.metrics[: -len(STALE + TIMED)]).all()
@@ -105,8 +103,8 @@ def test_metrics_agree_with_the_series() -> None:
 
 
 def test_a_kmem_map_that_is_too_small_panics_by_its_historic_name_while_the_unified_map_goes_on() -> None:
-    split = lane.simulate_lanes(cell(*DESIGNS[0]) | {"workload": _burst()}, [0])[0]
-    unified = lane.simulate_lanes(cell(*DESIGNS[1]) | {"workload": _burst()}, [0])[0]
+    split = simulate_lanes(cell(*DESIGNS[0]) | {"workload": _burst()}, [0])[0]
+    unified = simulate_lanes(cell(*DESIGNS[1]) | {"workload": _burst()}, [0])[0]
     assert split.panic == "kmem_map too small"
     assert split.metrics[INDEX["panics_count"]] > 0
     assert split.metrics[INDEX["failed_exhausted_count"]] > 0
@@ -121,16 +119,16 @@ def test_a_kva_without_room_for_its_submaps_is_refused_by_name() -> None:
 
 def test_unknown_parts_and_parameters_are_refused_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match=r"'bucket'.*buckets, "):
-        lane.simulate_lanes(cell(*DESIGNS[0]) | {"objects": OBJECTS["buckets"] | {"malloc": "bucket"}}, [0])
+        simulate_lanes(cell(*DESIGNS[0]) | {"objects": OBJECTS["buckets"] | {"malloc": "bucket"}}, [0])
     with pytest.raises(ConfigError, match=r"dfly_slab has no parameter 'slid'.*slide"):
-        lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"slid": 3}), [0])
+        simulate_lanes(cell(*DESIGNS[2], dfly_slab={"slid": 3}), [0])
     with pytest.raises(ConfigError, match=r"objects\.params\.dfly_slab: zone_bytes"):
-        lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 100}), [0])
+        simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 100}), [0])
 
 
 def test_parameters_of_an_allocator_reach_it() -> None:
-    small = lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 32768}), [0])[0]
-    large = lane.simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 131072}), [0])[0]
+    small = simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 32768}), [0])[0]
+    large = simulate_lanes(cell(*DESIGNS[2], dfly_slab={"zone_bytes": 131072}), [0])[0]
     assert small.metrics[INDEX["held_peak_bytes"]] < large.metrics[INDEX["held_peak_bytes"]]
 
 
@@ -139,27 +137,6 @@ def _burst() -> dict:
     kinds = {"block": KINDS["small"] | {"size": {"law": "fixed", "bytes": 32768}, "rate_hz": 150.0,
                                         "lifetime": {"law": "permanent"}}}  # fmt: skip
     return json.loads(json.dumps(LOAD)) | {"kinds": kinds}
-
-
-class Clockwork(NamedTuple):
-    """Just what `Duties` looks at."""
-
-    ticks: tuple[int, ...]
-
-
-def test_upkeep_comes_at_its_times_among_the_operations_and_after_the_last_one() -> None:
-    none = np.zeros(4, np.int32)
-    ops = stream.Stream(np.array([5, 10, 10, 42], np.int64), *[none] * 6, slots=1)
-    due_times = upkeep.Duties(Clockwork((10, 0, 20)), ops)
-    told = []
-    for end, until_ns in ((3, 15), (4, 45), (4, 60)):
-        while True:
-            stop, due = due_times.next(end, until_ns)
-            places = [duty.place for duty in due]
-            told.append((stop, places))
-            if not places:
-                break
-    assert told == [(1, [0]), (3, []), (3, [0, 2]), (3, [0]), (3, [0, 2]), (4, []), (4, [0]), (4, [0, 2]), (4, [])]
 
 
 @pytest.mark.parametrize(("reclaims", "failures"), [(True, 0), (False, 1)])
@@ -176,7 +153,7 @@ def test_a_map_without_room_makes_allocators_give_back_what_they_can_spare(recla
     ops = stream.Stream(np.arange(len(op)), op, zeros, slot, size, zeros, zeros.astype(np.uint8), slots=n)
     kinds = stream.Kinds(("it",), *(np.zeros(1, np.int32) for _ in range(4)))
     machine = boot(config, kinds, n)
-    played = replayed.run(machine, ops, model.Sampling(points=2, snapshots=0, bins=1), 0)
+    played = replayed.play(machine, ops, model.Sampling(points=2, snapshots=0, bins=1), 0)
     assert played.metrics[INDEX["alloc_failures_count"]] == failures
     refused = played.metrics[INDEX["failed_fragmented_count"]] + played.metrics[INDEX["failed_exhausted_count"]]
     assert refused == failures

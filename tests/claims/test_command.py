@@ -7,16 +7,14 @@ import pandas as pd
 import pytest
 
 import kmemexp
-from kmemexp.claims import command as experiment
-from kmemexp.claims import writing as verdicts
 from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
 
-sys.path.append(str(Path(__file__).parent / "report"))
+sys.path.append(str(Path(__file__).parents[1] / "report"))
 import report_fakes as fakes
 
 from kmemexp import cli
-from kmemexp.claims import finding, judging
+from kmemexp.claims import finding, request, writing
 from kmemexp.config import files
 from kmemexp.report import results
 
@@ -91,8 +89,8 @@ def test_every_experiment_in_the_checkout_is_sound():
     for name in finding.names():
         module = finding.load(name)
         assert finding.title(module).startswith(f"{module.CLAIM}:") or not module.CLAIM.startswith("C")
-        for size in experiment.SIZES:
-            assert experiment._sweeps(module, size)
+        for size in request.SIZES:
+            assert finding.sweeps(module, size)
 
 
 def test_unknown_names_are_one_message_that_lists_what_there_is(runs, capsys):
@@ -224,24 +222,7 @@ def test_an_analysis_sees_only_what_its_plan_has(tmp_path):
 
 
 def test_reports_of_results_at_a_uri_are_local(here):
-    assert verdicts.home("s3://bucket/run/smoke") == here / "results" / "_experiments"
-
-
-def test_figures_in_words():
-    row = pd.Series({"diff": -6.0 * 2**20, "diff_low": -8.0 * 2**20, "diff_high": -4.0 * 2**20, "occurs": 0.5, "n": 6})
-    assert judging.change(row, "MiB", 2**20) == "-6.0 ± 2.0 MiB"
-    assert judging.spread(3, float("nan"), float("nan"), sign=False) == "3"
-    assert judging.in_replicas(row) == "3 of 6"
-    assert [judging.cpus_text(n) for n in (1, 2)] == ["1 CPU", "2 CPUs"]
-
-
-def test_a_row_that_is_not_there_once_is_an_error():
-    table = pd.DataFrame({"metric": ["a", "a"], "machine.cpus": [1, 2]})
-    assert judging.pick(table, "a", machine__cpus=2)["machine.cpus"] == 2
-    with pytest.raises(LookupError, match=r"no row for a with machine\.cpus=3"):
-        judging.pick(table, "a", machine__cpus=3)
-    with pytest.raises(LookupError, match="more than one"):
-        judging.pick(table, "a")
+    assert writing.home("s3://bucket/run/smoke") == here / "results" / "_experiments"
 
 
 def test_a_verdict_that_there_is_not_is_refused(runs, only_small, here, capsys):
@@ -258,23 +239,3 @@ def test_on_a_real_sweep(only_small, here, capsys):
     assert (here / "results" / "_experiments" / "verdicts.csv").read_text() == first
     found = finding.load("small").analyse({"smoke": kmemexp.load("results/smoke")})
     assert found.verdicts[0].claim == "C9"
-
-
-def test_conditions_in_words():
-    """A gap in `cost` is a run without a clock; what follows from another axis is not said."""
-    cells = [
-        {"design": d, "workload": "filetree", "machine.cpus": n, "workload.copies": n, "machine.kva_bytes": 192 << 20}
-        for n in (1, 8)
-        for d in ("freebsd4", "dragonfly_slab")
-    ]
-    cells[0]["cost"] = "none"
-    clocks = [cells[2] | {"cost": "opteron2003"}, cells[3] | {"cost": "opteron2003"}]
-    metrics = results.Results.from_tables(fakes.metrics_table([*cells, *clocks], 2)).metrics
-    table = kmemexp.compare(judging.without_gaps(metrics), "freebsd4", ["held_peak_bytes"])
-    found = {where: rows["design"].tolist() for where, rows in judging.conditions(table)}
-    both = ["freebsd4", "dragonfly_slab"]
-    assert found == {
-        "filetree, 1 CPU, without a clock": both,
-        "filetree, 8 CPUs, without a clock": both,
-        "filetree, 8 CPUs, with a clock (opteron2003)": both,
-    }

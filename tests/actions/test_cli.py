@@ -1,64 +1,20 @@
-"""The command line: the commands that a Hydra user expects, actions, exit codes, and silence on disk."""
+"""The command line: the commands that a Hydra user expects, exit codes, mistakes, and silence on disk."""
 
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
+from in_process import call
 
-import kmemexp.__main__ as program
+import kmemexp
 from kmemexp import cli
-from kmemexp.errors import StoreError
-from kmemexp.plan.plan import plan_from
 from kmemexp.sweep import execute
 from kmemexp.sweep.execute import Outcome
 
-ROOT = Path(program.__file__).parents[1]
+ROOT = Path(kmemexp.__file__).parents[1]
 PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def runs(here, monkeypatch) -> list:
-    """Plans that were run, in place of running them; set `runs.outcome` for another ending."""
-
-    class Runs(list):
-        outcome = Outcome(1, 0, 0, False, 0.1, "")
-        reported: tuple = ()
-
-    seen = Runs()
-
-    def fake(plan, *, progress=None, elsewhere=()):
-        seen.append(plan)
-        return seen.outcome
-
-    tables = types.ModuleType("kmemexp.report.tables")
-    tables.finish = lambda plan: setattr(seen, "reported", (*seen.reported, plan.name))
-    monkeypatch.setattr(execute, "execute", fake)
-    monkeypatch.setitem(sys.modules, "kmemexp.report.tables", tables)
-    monkeypatch.setattr("kmemexp.report.tables", tables, raising=False)
-    return seen
-
-
-def call(monkeypatch, *words) -> int:
-    """Run the program in this process. Returns the exit code."""
-    monkeypatch.setattr(sys, "argv", ["kmemexp", *words])
-    try:
-        program.main()
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            sys.stderr.write(end.code)
-            return 1
-        return end.code or 0
-    return 0
 
 
 @pytest.mark.parametrize(
@@ -164,77 +120,6 @@ def test_full_error_on_request(runs, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"machine\.cpus=0"):
         cli.main(["machine.cpus=0"])
-
-
-# Actions.
-
-
-SMALL = ["design=freebsd4,dragonfly_slab", "sweep.name=small", "sweep.reps.max=2"]
-
-
-class FakeStore:
-    """Results of a plan of which two rows are done and one failed, with one row of another plan."""
-
-    rows: tuple = ()
-
-    def __init__(self, root, *, write=False):
-        if not self.rows:
-            raise StoreError(f"no results in {root}")
-
-    def done(self):
-        return dict(self.rows) | {("another", 0): "done"}
-
-    def compact(self):
-        return 7
-
-    def export(self, folder):
-        return ["metrics.csv"]
-
-
-@pytest.fixture
-def store(runs, here, monkeypatch):
-    (plan,) = plan_from(SMALL)
-    keys = plan.cells["cell_key"].tolist()
-    FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
-    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
-    (here / "results" / "small").mkdir(parents=True)
-    yield
-    FakeStore.rows = ()
-
-
-def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
-    assert call(monkeypatch, *SMALL, "action=plan") == 0
-    out = capsys.readouterr().out
-    assert "2 done, 1 failed, 1 missing" in out
-    assert "baseline" in out
-    assert runs == []
-
-
-def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
-    (here / "results" / "small").mkdir(parents=True)
-    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
-    assert call(monkeypatch, *SMALL, "action=plan") == 0
-    out = capsys.readouterr().out
-    assert "0 done, 0 failed, 4 missing" in out
-    assert "no results in" in out
-
-
-def test_status(store, monkeypatch, capsys):
-    assert call(monkeypatch, *SMALL, "action=status") == 2
-    assert "missing" in capsys.readouterr().out
-
-
-def test_validate(runs, here, monkeypatch, capsys):
-    assert call(monkeypatch, *SMALL, "action=validate") == 0
-    assert "2 cells x 2 replicas" in capsys.readouterr().out
-    assert runs == []
-    assert list(here.iterdir()) == []
-
-
-def test_report_compact_export(store, runs, monkeypatch, capsys):
-    assert [call(monkeypatch, *SMALL, f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
-    assert runs.reported == ("small",)
-    assert "7 parts" in capsys.readouterr().out
 
 
 # The real process.

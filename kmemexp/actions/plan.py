@@ -1,0 +1,93 @@
+"""`action=plan`: what a run would do and cost; starts nothing and writes nothing."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from kmemexp.actions.exit_codes import COMPLETE
+from kmemexp.actions.standing import show_facts, standing
+from kmemexp.metrics import NAMES, SERIES
+from kmemexp.plan.plan import Plan
+from kmemexp.sweep.batches import RATE_OPS, work
+from kmemexp.values import size_text
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+ROWS_SHOWN = 10
+ROW_BYTES = 600  # a row of metrics in Parquet, without the numbers
+MAPS = 4  # maps with snapshots, about
+SHRUNK = 0.4  # size of series and snapshots in Parquet against plain arrays, about
+
+
+def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
+    """Say of each plan what a run would do and cost."""
+    for plan in plans:
+        console = Console()
+        counts, note = standing(plan)
+        show_facts(console, plan, _facts(plan, counts), note)
+        console.print(_first_rows(plan))
+    return COMPLETE
+
+
+def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
+    """What a run would do and cost. `counts`: rows by status."""
+    lanes = len(plan.cells) * plan.replicas
+    todo = counts["missing"] + (counts["failed"] if plan.retry_failed else 0)
+    pairs = zip(plan.cells["est_ops"].tolist(), plan.cells["timed"].tolist(), strict=True)
+    cpu_s = float(sum(work(ops, timed=timed) for ops, timed in pairs)) * plan.replicas / RATE_OPS
+    cpus = _cpus(plan)
+    left_s = cpu_s * todo / lanes
+    return {
+        "cells": f"{len(plan.cells)} ({plan.excluded} excluded, {plan.collapsed} equal to another)",
+        "replicas": f"{plan.replicas} each, {lanes} in all",
+        "standing": ", ".join(f"{count} {status}" for status, count in counts.items()),
+        "operations": f"{plan.cells['est_ops'].sum() * plan.replicas:.3g} estimated",
+        "CPU time": f"{_duration(cpu_s)}, of which {_duration(left_s)} to do (at {RATE_OPS:.0e} operations/s, "
+        f"a sixth of that with a clock)",
+        "wall time": f"{_duration(left_s / cpus)} on {cpus} CPUs ({plan.cluster['runner']}, {plan.cluster['address']})",
+        "results": f"about {size_text(_result_bytes(plan))} in {plan.root}",
+        "baseline": ", ".join(f"{k}={v}" for k, v in plan.baseline.items()) or "none",
+        "metrics": ", ".join(plan.metrics),
+    }
+
+
+def _first_rows(plan: Plan) -> Table:
+    """Show the first cells by their axis values."""
+    rows = plan.cells.head(ROWS_SHOWN)
+    values = [json.loads(text) for text in rows["axes"]]
+    axes = list(dict.fromkeys(key for row in values for key in row))
+    title = f"first {len(rows)} of {len(plan.cells)} cells"
+    table = Table("cell_key", *axes, "est_ops", title=title, title_justify="left")
+    for key, row, operations in zip(rows["cell_key"], values, rows["est_ops"], strict=True):
+        shown = [
+            size_text(row[axis]) if axis.endswith("_bytes") and axis in row else row.get(axis, "") for axis in axes
+        ]
+        table.add_row(key[:8], *map(str, shown), str(operations))
+    return table
+
+
+def _cpus(plan: Plan) -> int:
+    """CPUs that a run would use, as far as can be known without a cluster."""
+    if plan.cluster["runner"] == "serial":
+        return 1
+    return plan.cluster["num_cpus"] or os.cpu_count() or 1
+
+
+def _result_bytes(plan: Plan) -> int:
+    """Rough size of all results of the plan."""
+    sample = json.loads(plan.cells["config"].iloc[0])["sample"]
+    row = ROW_BYTES + 8 * len(NAMES)
+    series = sample["points"] * len(SERIES) * 8 * SHRUNK
+    pictures = sample["snapshots"] * MAPS * sample["bins"] * SHRUNK
+    return int(len(plan.cells) * plan.replicas * (row + series + pictures))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,20 @@
+"""`action=report`: draw the tables again from what is stored."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kmemexp.actions.exit_codes import COMPLETE
+from kmemexp.plan.plan import Plan
+from kmemexp.report import tables
+from kmemexp.store import store
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+
+def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
+    """Print and write the comparison of each plan's results. Raises StoreError where there are none."""
+    for plan in plans:
+        store.Store(plan.root)
+        tables.finish(plan)
+    return COMPLETE

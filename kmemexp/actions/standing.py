@@ -1,0 +1,37 @@
+"""How much of a plan is done, and how facts about a plan are shown: shared by `plan` and `status`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kmemexp.errors import StoreError
+from kmemexp.plan.plan import Plan
+
+
+def standing(plan: Plan) -> tuple[dict[str, int], str]:
+    """Rows of the plan by status, and what is wrong with the results folder where it cannot be read."""
+    lanes = len(plan.cells) * plan.replicas
+    counts, note = {"done": 0, "failed": 0}, ""
+    if "://" in plan.root or Path(plan.root).exists():
+        from kmemexp.store import store  # noqa: PLC0415 - slow to import, and most plans have no results yet
+
+        try:
+            rows = store.Store(plan.root).done()
+        except StoreError as error:
+            rows, note = {}, str(error)
+        keys = set(plan.cells["cell_key"])
+        for (key, replica), row_status in rows.items():
+            if key in keys and replica < plan.replicas:
+                counts[row_status] += 1
+    return counts | {"missing": lanes - sum(counts.values())}, note
+
+
+def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:
+    """Print a plan's name and description, and the facts in two columns, the note last."""
+    console.print(f"[bold]{plan.name}[/]  {plan.description}", highlight=False)
+    grid = Table.grid(padding=(0, 2))
+    for name, text in {**facts, **({"note": note} if note else {})}.items():
+        grid.add_row(name, text)
+    console.print(grid)

@@ -1,0 +1,97 @@
+"""Metrics of the memory itself, which every lane has: from its samples and the counters of its machine."""
+
+import numpy as np
+
+from kmemexp.lane import fragmentation as frag
+from kmemexp.lane.sampling import Samples, look
+from kmemexp.metrics import SERIES
+from kmemexp.sim import probes as a
+from kmemexp.sim import slots as s
+from kmemexp.sim import stale
+
+REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
+COUNTERS = {
+    "failed_fragmented_count": a.A_FRAGMENTED,
+    "failed_exhausted_count": a.A_EXHAUSTED,
+    "alloc_failures_count": a.A_FAILURES,
+    "nowait_failures_count": a.A_NOWAIT_FAILURES,
+    "panics_count": a.A_PANICS,
+    "held_peak_bytes": a.A_HELD_PEAK,
+    "held_end_bytes": a.A_HELD,
+    "requested_peak_bytes": a.A_REQUESTED_PEAK,
+    "granted_total_bytes": a.A_GRANTED_TOTAL,
+    "requested_total_bytes": a.A_REQUESTED_TOTAL,
+    "map_operations_count": a.A_MAP_OPS,
+    "steps_count": a.A_STEPS,
+    "ipis_count": a.A_IPIS,
+    "moves_count": a.A_MOVES,
+    "moved_bytes": a.A_MOVED,
+    "operations_count": a.A_OPS,
+}
+"""Metrics that a counter of the machine holds at the end."""
+
+
+def metrics(seen: Samples) -> dict[str, float]:
+    """Metrics of a lane that has ended, by name; those of kmemexp.metrics.STALE only where a kind was watched."""
+    column = {name: seen.series[:, i].astype(float) for i, name in enumerate(SERIES)}
+    final, _ = look(seen.machine)
+    world = seen.machine.world
+    values = {name: world.counters[counter] for name, counter in COUNTERS.items()}
+    values |= _of_maps(column, seen.measured, final)
+    values |= _of_holes(seen.measured[:, seen.machine.shared], final[seen.machine.shared])
+    values |= _of_objects(column, world.counters)
+    if len(world.watch):
+        values |= stale.census(world.watch)
+    return values
+
+
+def _of_maps(column: dict[str, np.ndarray], measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
+    """What became of the KVA. `measured`: int64[points, maps, M_COUNT]; `final`: the same at the end."""
+    free, largest = column["map_free_bytes"], column["map_largest_run_bytes"]
+    return {
+        "map_external_frag_ratio": 1 - _ratio(largest[-1], free[-1]),
+        "map_external_frag_mean_ratio": np.mean([1 - _ratio(x, y) for x, y in zip(largest, free, strict=True)]),
+        "map_free_bytes": free[-1],
+        "map_largest_run_bytes": largest[-1],
+        "map_largest_run_min_bytes": largest.min(),
+        "map_holes_count": column["map_holes_count"][-1],
+        "map_holes_max_count": column["map_holes_count"].max(),
+        "map_entries_max_count": measured[:, :, s.M_ENTRIES].sum(axis=1).max(),
+        "map_superpages_min_count": column["map_superpages_count"].min(),
+        "map_superpages_mean_count": column["map_superpages_count"].mean(),
+        "map_high_water_bytes": final[:, s.M_HIGH].sum(),
+        "map_walked_count": final[:, s.M_WALKED].sum(),
+        "malloc_headroom_min_bytes": column["malloc_free_bytes"].min(),
+        "malloc_largest_run_min_bytes": column["malloc_largest_run_bytes"].min(),
+    }
+
+
+def _of_holes(measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
+    """Which requests the holes of the shared maps are too small for, at the end; for 1 MiB over the samples too."""
+    values: dict[str, float] = {}
+    for name, nbytes in REQUESTS.items():
+        values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final.sum(axis=0)))
+        values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final)
+    values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured.sum(axis=1)).mean()
+    return values
+
+
+def _of_objects(column: dict[str, np.ndarray], c: np.ndarray) -> dict[str, float]:
+    """What the object allocators hold over what is asked of them."""
+    requested, granted, held = column["requested_bytes"], column["granted_bytes"], column["held_bytes"]
+    return {
+        "internal_frag_ratio": 1 - _ratio(requested.sum(), granted.sum()),
+        "total_frag_ratio": 1 - _ratio(requested[-1], held[-1]),
+        "total_frag_mean_ratio": 1 - _ratio(requested.sum(), held.sum()),
+        "total_frag_peak_ratio": 1 - _ratio(c[a.A_REQUESTED_PEAK], c[a.A_HELD_PEAK]),
+        "heap_mean_excess_ratio": frag.johnstone_wilson(requested, held).mean,
+        "heap_live_peak_excess_ratio": frag.excess(c[a.A_HELD_AT_PEAK], c[a.A_REQUESTED_PEAK]),
+        "heap_heap_peak_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_AT_PEAK]),
+        "heap_peaks_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_PEAK]),
+        "held_mean_bytes": held.mean(),
+        "held_after_peak_bytes": held[held.argmax() :].min(),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else 0.0

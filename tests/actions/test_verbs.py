@@ -1,0 +1,96 @@
+"""Actions: each is a file that says what it does, reads what stands, and writes only what it is for."""
+
+import inspect
+import pkgutil
+
+import pytest
+from in_process import call
+
+from kmemexp import actions
+from kmemexp.actions import finding
+from kmemexp.config.checks import ACTIONS
+from kmemexp.errors import ConfigError, StoreError
+from kmemexp.plan.plan import plan_from
+
+SHARED = {"exit_codes", "finding", "standing"}
+
+
+def test_every_action_is_a_file_and_every_file_an_action():
+    assert {m.name for m in pkgutil.iter_modules(actions.__path__)} - SHARED == set(ACTIONS)
+    for name in ACTIONS:
+        act = finding.find(name)
+        assert inspect.getdoc(act)
+        assert list(inspect.signature(act).parameters) == ["plans", "loader"]
+
+
+def test_an_unknown_action_lists_what_there_is():
+    with pytest.raises(ConfigError, match=r"action=runn: unknown .did you mean run.*validate"):
+        plan_from(["action=runn"])
+
+
+SMALL = ["design=freebsd4,dragonfly_slab", "sweep.name=small", "sweep.reps.max=2"]
+
+
+class FakeStore:
+    """Results of a plan of which two rows are done and one failed, with one row of another plan."""
+
+    rows: tuple = ()
+
+    def __init__(self, root, *, write=False):
+        if not self.rows:
+            raise StoreError(f"no results in {root}")
+
+    def done(self):
+        return dict(self.rows) | {("another", 0): "done"}
+
+    def compact(self):
+        return 7
+
+    def export(self, folder):
+        return ["metrics.csv"]
+
+
+@pytest.fixture
+def store(runs, here, monkeypatch):
+    (plan,) = plan_from(SMALL)
+    keys = plan.cells["cell_key"].tolist()
+    FakeStore.rows = (((keys[0], 0), "done"), ((keys[0], 1), "done"), ((keys[1], 0), "failed"), ((keys[1], 99), "done"))
+    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
+    (here / "results" / "small").mkdir(parents=True)
+    yield
+    FakeStore.rows = ()
+
+
+def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
+    assert call(monkeypatch, *SMALL, "action=plan") == 0
+    out = capsys.readouterr().out
+    assert "2 done, 1 failed, 1 missing" in out
+    assert "baseline" in out
+    assert runs == []
+
+
+def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
+    (here / "results" / "small").mkdir(parents=True)
+    monkeypatch.setattr("kmemexp.store.store.Store", FakeStore)
+    assert call(monkeypatch, *SMALL, "action=plan") == 0
+    out = capsys.readouterr().out
+    assert "0 done, 0 failed, 4 missing" in out
+    assert "no results in" in out
+
+
+def test_status(store, monkeypatch, capsys):
+    assert call(monkeypatch, *SMALL, "action=status") == 2
+    assert "missing" in capsys.readouterr().out
+
+
+def test_validate(runs, here, monkeypatch, capsys):
+    assert call(monkeypatch, *SMALL, "action=validate") == 0
+    assert "2 cells x 2 replicas" in capsys.readouterr().out
+    assert runs == []
+    assert list(here.iterdir()) == []
+
+
+def test_report_compact_export(store, runs, monkeypatch, capsys):
+    assert [call(monkeypatch, *SMALL, f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
+    assert runs.reported == ("small",)
+    assert "7 files" in capsys.readouterr().out

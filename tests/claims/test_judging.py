@@ -1,0 +1,74 @@
+"""What analyses use to judge: figures and conditions in words, the row of a comparison, several verdicts in one."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import kmemexp
+from kmemexp.claims import judging
+from kmemexp.report import results
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))
+import report_fakes as fakes
+
+
+def test_figures_in_words():
+    row = pd.Series({"diff": -6.0 * 2**20, "diff_low": -8.0 * 2**20, "diff_high": -4.0 * 2**20, "occurs": 0.5, "n": 6})
+    assert judging.change(row, "MiB", 2**20) == "-6.0 ± 2.0 MiB"
+    assert judging.spread(3, float("nan"), float("nan"), sign=False) == "3"
+    assert judging.in_replicas(row) == "3 of 6"
+    assert [judging.cpus_text(n) for n in (1, 2)] == ["1 CPU", "2 CPUs"]
+
+
+def test_a_row_that_is_not_there_once_is_an_error():
+    table = pd.DataFrame({"metric": ["a", "a"], "machine.cpus": [1, 2]})
+    assert judging.pick(table, "a", machine__cpus=2)["machine.cpus"] == 2
+    with pytest.raises(LookupError, match=r"no row for a with machine\.cpus=3"):
+        judging.pick(table, "a", machine__cpus=3)
+    with pytest.raises(LookupError, match="more than one"):
+        judging.pick(table, "a")
+
+
+def test_conditions_in_words():
+    """A gap in `cost` is a run without a clock; what follows from another axis is not said."""
+    cells = [
+        {"design": d, "workload": "filetree", "machine.cpus": n, "workload.copies": n, "machine.kva_bytes": 192 << 20}
+        for n in (1, 8)
+        for d in ("freebsd4", "dragonfly_slab")
+    ]
+    cells[0]["cost"] = "none"
+    clocks = [cells[2] | {"cost": "opteron2003"}, cells[3] | {"cost": "opteron2003"}]
+    metrics = results.Results.from_tables(fakes.metrics_table([*cells, *clocks], 2)).metrics
+    table = kmemexp.compare(judging.without_gaps(metrics), "freebsd4", ["held_peak_bytes"])
+    found = {where: rows["design"].tolist() for where, rows in judging.conditions(table)}
+    both = ["freebsd4", "dragonfly_slab"]
+    assert found == {
+        "filetree, 1 CPU, without a clock": both,
+        "filetree, 8 CPUs, without a clock": both,
+        "filetree, 8 CPUs, with a clock (opteron2003)": both,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (("better", "no difference shown"), "holds"),
+        (("better", "worse"), "holds in part"),
+        (("worse", "no difference shown"), "fails"),
+        (("no difference shown",), "no difference shown"),
+        ((), "no difference shown"),
+    ],
+)
+def test_several_measures_make_one_verdict(found, word):
+    assert judging.together(*found) == word
+    assert word in judging.VERDICTS
+
+
+def test_a_gap_in_the_costs_is_a_run_without_a_clock():
+    assert judging.without_gaps(pd.DataFrame({"cost": [None, "haswell2015"]}))["cost"].tolist() == [
+        "none",
+        "haswell2015",
+    ]
+    assert list(judging.without_gaps(pd.DataFrame({"x": [1]}))) == ["x"]

@@ -1,0 +1,61 @@
+"""The checks of single nodes, and the normal form that they return."""
+
+import pytest
+from plain_cell import CELL
+
+from kmemexp.config import cell, checks
+from kmemexp.config.design import check_space
+from kmemexp.errors import ConfigError
+
+
+@pytest.mark.parametrize("node", cell.NODES)
+def test_normal_form_is_left_alone(node):
+    once = checks.check_node(node, CELL[node])
+    assert checks.check_node(node, once) == once
+    assert once == CELL[node] if node != "workload" else once == CELL[node] | {"digest": once["digest"]}
+
+
+def test_every_node_has_a_check():
+    assert set(checks.CHECKS) == set(cell.NODES)
+
+
+def test_what_does_not_change_the_simulation_is_dropped():
+    assert checks.check_node("design", {"name": "a", "title": "A design"}) == {"name": "a"}
+    objects = CELL["objects"] | {"params": {"dfly_slab": {"slide": 4}, "buckets": {}}}
+    assert checks.check_node("objects", objects) == CELL["objects"]
+
+
+@pytest.mark.parametrize(
+    ("node", "change", "message"),
+    [
+        ("maps", {"layout": "both"}, "maps.layout=both"),
+        ("maps", {"entries": "none"}, "maps.entries=none"),
+        ("maps", {"image_bytes": "-1"}, "maps.image_bytes"),
+        ("machine", {"cpus": True}, "machine.cpus=True"),
+        ("machine", {"ram_bytes": None}, "machine.ram_bytes=None"),
+        ("objects", {"zone": "absent"}, "objects.zone=absent"),
+        ("sample", {"bins": 0}, "sample.bins=0"),
+        ("workload", {"source": "dice"}, "workload.source"),
+    ],
+)
+def test_impossible_value(node, change, message):
+    with pytest.raises(ConfigError, match=message):
+        checks.check_node(node, CELL[node] | change)
+
+
+def test_kva_must_hold_what_boot_carves_out_of_it():
+    maps, objects, machine = CELL["maps"], CELL["objects"], CELL["machine"]
+    check_space(maps, objects, machine, ())
+    small = machine | {"kva_bytes": 128 << 20}
+    with pytest.raises(ConfigError, match=r"machine\.kva_bytes=128MiB.*kmem_map.*machine\.ram_bytes=128MiB"):
+        check_space(maps, objects, small, ())
+    unified = maps | {"layout": "unified", "entries": "reservation"}
+    check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("malloc", "zalloc"), ("malloc", "mbuf"), ("zone", "mbuf"), ("mbuf", "zalloc")]
+)
+def test_an_allocator_is_refused_what_it_cannot_serve(place, name):
+    with pytest.raises(ConfigError, match=f"objects.{place}={name}: {name} serves"):
+        checks.check_node("objects", CELL["objects"] | {place: name})

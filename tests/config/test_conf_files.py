@@ -1,0 +1,54 @@
+"""The configuration files: what each holds, and where they are found."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import kmemexp
+from kmemexp import metrics, values
+from kmemexp.config import checks, files
+
+
+@pytest.fixture
+def conf() -> Path:
+    return files.conf_dir()
+
+
+def test_every_file_says_what_it_is(conf):
+    for path in sorted(conf.rglob("*.yaml")):
+        comment = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+        assert comment, f"{path} has no comment"
+
+
+def test_every_metric_of_a_sweep_exists(conf):
+    for path in sorted((conf / "sweep").glob("*.yaml")):
+        for name in yaml.safe_load(path.read_text())["sweep"].get("metrics", ()):
+            values.one_of(path.name, name, metrics.NAMES)
+
+
+def test_conf_is_found_in_an_installed_package(tmp_path):
+    """In a wheel conf/ lies inside the package; the same files, from any current directory."""
+    root = Path(kmemexp.__file__).parents[1]
+    ignore = shutil.ignore_patterns("__pycache__", "data")
+    shutil.copytree(root / "kmemexp", tmp_path / "site" / "kmemexp", ignore=ignore)
+    shutil.copytree(files.conf_dir(), tmp_path / "site" / "kmemexp" / "conf")
+    code = "from kmemexp.config import files; print(files.conf_dir())"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert Path(run.stdout.strip()) == (tmp_path / "site" / "kmemexp" / "conf").resolve()
+
+
+def test_the_actions_are_told_of_in_the_configuration_and_in_the_help(conf):
+    (said,) = re.findall(r"^action: run # (.*)$", (conf / "config.yaml").read_text(), re.MULTILINE)
+    assert said.split(" | ") == list(checks.ACTIONS)
+    help_text = (conf / "hydra" / "help" / "kmemexp.yaml").read_text()
+    listed = help_text[help_text.index("== Actions") : help_text.index("== Groups")]
+    for name in checks.ACTIONS:
+        assert re.search(rf"(^|  ){name}  ", listed, re.MULTILINE), name
