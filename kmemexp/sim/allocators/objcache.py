@@ -27,11 +27,14 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators import dfly_slab
+from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
+from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
+from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.allocators.dfly_slab import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
+from kmemexp.sim.asking import go_on, hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    AGAIN,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
@@ -44,9 +47,7 @@ from kmemexp.sim.slots import (
     R_ADDR,
     R_CPU,
     R_FLAGS,
-    R_GRANTED,
     R_ITEM,
-    R_LOCK,
     R_PHASE,
     R_SIZE,
 )
@@ -196,7 +197,7 @@ def chunk_bytes(back: dfly_slab.State, size: int) -> int:
     """Bytes that the slab allocator gives for a request."""
     if size >= back.zone_limit or size % PAGE == 0:
         return -(-size // PAGE) * PAGE
-    return int(back.klass[back.class_of[-(-size // dfly_slab.MIN_CHUNK_SIZE)], dfly_slab.CHUNK])
+    return int(back.klass[back.class_of[-(-size // MIN_CHUNK_SIZE)], CLASS_CHUNK])
 
 
 def lock_count(st: State, klass: int) -> int:
@@ -255,9 +256,8 @@ def _get(st, reg, i, z):
     """Hand out the top round of the loaded magazine, which has one."""
     m = np.int64(st.pair[z, reg[i, R_CPU], LOADED])
     st.magazine[m, ROUNDS] -= 1
-    reg[i, R_ADDR] = np.int64(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
-    reg[i, R_GRANTED] = st.depot[z, CHUNK]
-    return DONE
+    addr = np.int64(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
+    return hand_out(reg, i, addr, st.depot[z, CHUNK])
 
 
 @kernel
@@ -274,7 +274,7 @@ def _alloc_missed(st, reg, i, z):
     """Go on with an allocation that found the CPU's magazines empty."""
     phase = reg[i, R_PHASE]
     if phase == 0:
-        return _lock(reg, i, DEPOT, DEPOT_LOCK | z)
+        return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
         cpu = reg[i, R_CPU]
         if _filled(st, z, cpu) or _exchange(st, z, cpu, FULL, EMPTY):
@@ -282,7 +282,7 @@ def _alloc_missed(st, reg, i, z):
         if not _may_make(st, reg, i, z):
             return FAILED
         st.depot[z, UNALLOCATED] -= 1
-        return _lock(reg, i, BEGIN_SLAB, 0)
+        return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == RESTORE:
         st.depot[z, UNALLOCATED] += 1
         return FAILED
@@ -292,7 +292,7 @@ def _alloc_missed(st, reg, i, z):
     reg[i, R_SIZE] = st.depot[z, SIZE]
     answer = slab_alloc(st.back, reg, i)
     reg[i, R_SIZE] = size
-    return _lock(reg, i, RESTORE, DEPOT_LOCK | z) if answer == FAILED else answer
+    return go_on(reg, i, RESTORE, DEPOT_LOCK | z) if answer == FAILED else answer
 
 
 @outlined
@@ -300,27 +300,19 @@ def _free_missed(st, reg, i, z):
     """Go on with a free that found the CPU's magazines full."""
     phase = reg[i, R_PHASE]
     if phase == 0:
-        return _lock(reg, i, DEPOT, DEPOT_LOCK | z)
+        return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
         cpu = reg[i, R_CPU]
         if _has_room(st, z, cpu) or (_make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL)):
             return _put(st, reg, i, z)
         st.depot[z, UNALLOCATED] += 1
-        return _lock(reg, i, BEGIN_SLAB, 0)
+        return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == BEGIN_SLAB:
         reg[i, R_PHASE] = 0
     answer = slab_free(st.back, reg, i)
     if answer == IPI:
         reg[i, R_PHASE] = BEGIN_SLAB
     return answer
-
-
-@kernel
-def _lock(reg, i, phase, lock):
-    """Go on in `phase` under a lock."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = lock
-    return AGAIN
 
 
 @kernel
@@ -371,26 +363,17 @@ def census(st: State) -> dict[str, int]:
     counts, objects in magazines as live ones, with `back_` before its name.
     """
     back = dfly_slab.census(st.back)
-    full = [_members(st, head) for head in st.depot[:, FULL].tolist()]
-    empty = sum(len(_members(st, head)) for head in st.depot[:, EMPTY].tolist())
+    after = st.magazine[:, NEXT]
+    full = [members(st.depot[z : z + 1, FULL], after) for z in range(len(st.depot))]
     loaded = np.where(st.pair >= 0, st.magazine[st.pair, ROUNDS], 0).sum(axis=(1, 2)) if st.made[0] else 0
     cached = loaded + np.array([st.magazine[m, ROUNDS].sum() for m in full], np.int64)
     counts = {
         "magazines": st.made[0],
         "full_magazines": sum(map(len, full)),
-        "empty_magazines": empty,
+        "empty_magazines": len(members(st.depot[:, EMPTY], after)),
         "cached_objects": cached.sum(),
         "cached_bytes": (cached * st.depot[:, CHUNK]).sum(),
         "live_bytes": back["live_bytes"] - (cached * st.depot[:, CHUNK]).sum(),
         "pages": back["pages"],
     }
     return {name: int(count) for name, count in counts.items()} | {f"back_{name}": n for name, n in back.items()}
-
-
-def _members(st: State, head: int) -> np.ndarray:
-    """List the magazines from `head` on."""
-    members = []
-    while head != NIL:
-        members.append(head)
-        head = int(st.magazine[head, NEXT])
-    return np.array(members, np.int64)
