@@ -1,6 +1,6 @@
 """What an allocator's step says to the driver, spelled out once; what an arena says that has nothing special to say.
 
-What a kernel here returns is the answer that the step gives.
+What a kernel here returns is the answer that the step gives, unless its docstring says otherwise.
 """
 
 from kmemexp.jit import kernel
@@ -50,15 +50,19 @@ def go_on(reg, i, phase, lock):
 
 @kernel
 def refused(reg, i, panic):
-    """Fail because a map has refused: a kernel out of map entries dies.
-
-    Without space it dies of `panic`, if the request may wait.
-    """
-    if reg[i, R_BASE] == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
-    elif reg[i, R_BASE] == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
+    """Fail because a map has refused: without space the kernel dies of `panic`, if the request may wait."""
+    if not out_of_entries(reg, i) and reg[i, R_BASE] == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
         reg[i, R_PANIC] = panic
     return FAILED
+
+
+@kernel
+def out_of_entries(reg, i):
+    """Return whether the map had no entry left. If so, note the panic: any kernel dies of it."""
+    if reg[i, R_BASE] != NO_ENTRY:
+        return False
+    reg[i, R_PANIC] = P_ENTRIES
+    return True
 
 
 @kernel

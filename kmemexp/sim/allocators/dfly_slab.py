@@ -56,6 +56,7 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     chunk_at,
     class_of,
     count,
+    due,
     fields,
     fresh_chunk,
     lay_out,
@@ -74,7 +75,6 @@ from kmemexp.sim.slots import (
     C_ZONE,
     DONE,
     F_HARD,
-    F_NOWAIT,
     F_SOFT,
     IPI,
     P_KERNEL_MAP,
@@ -179,18 +179,17 @@ def init(
 @kernel
 def alloc(st, reg, i):
     """Play one step of a malloc."""
-    phase = reg[i, R_PHASE]
-    if phase >= NEW_ZONE:
+    if reg[i, R_PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, R_CPU]
     size = reg[i, R_SIZE]
     if size == 0:
         return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
-    if reg[i, R_FLAGS] & F_NOWAIT == 0:
-        if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i, RELEASING)
-        if st.cpu[cpu, FREE_OVER] != NIL:
-            return release_oversize(st, reg, i)
+    first = due(st, reg, i)
+    if first == RELEASING:
+        return _release_zone(st, reg, i, RELEASING)
+    if first == DRAINING:
+        return release_oversize(st, reg, i)
     if size >= st.zone_limit or size & (PAGE - 1) == 0:
         return ask_oversize(st, reg, i)
     klass = class_of(st, size)

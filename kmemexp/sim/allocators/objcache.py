@@ -51,6 +51,7 @@ from kmemexp.sim.slots import (
     R_PHASE,
     R_SIZE,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
@@ -228,42 +229,42 @@ def free(st, reg, i):
 
 
 @kernel
-def _filled(st, z, cpu):
-    """Whether the loaded magazine has an object. If only the previous one has, the two change places."""
+def _other_than(st, z, cpu, rounds):
+    """Whether the loaded magazine has other than `rounds`. If only the previous one has, the two change places."""
     loaded, previous = st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS]
-    if st.magazine[loaded, ROUNDS] > 0:
+    if st.magazine[loaded, ROUNDS] != rounds:
         return True
-    if st.magazine[previous, ROUNDS] == 0:
+    if st.magazine[previous, ROUNDS] == rounds:
         return False
     st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS] = previous, loaded
     return True
 
 
 @kernel
+def _filled(st, z, cpu):
+    """Whether the loaded magazine has an object, now or once it has changed places with the previous one."""
+    return _other_than(st, z, cpu, 0)
+
+
+@kernel
 def _has_room(st, z, cpu):
-    """Whether the loaded magazine has room. If only the previous one has, the two change places."""
-    loaded, previous = st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS]
-    if st.magazine[loaded, ROUNDS] < st.depot[z, CAPACITY]:
-        return True
-    if st.magazine[previous, ROUNDS] == st.depot[z, CAPACITY]:
-        return False
-    st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS] = previous, loaded
-    return True
+    """Whether the loaded magazine has room, likewise."""
+    return _other_than(st, z, cpu, st.depot[z, CAPACITY])
 
 
 @kernel
 def _get(st, reg, i, z):
     """Hand out the top round of the loaded magazine, which has one."""
-    m = np.int64(st.pair[z, reg[i, R_CPU], LOADED])
+    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
     st.magazine[m, ROUNDS] -= 1
-    addr = np.int64(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
+    addr = wide(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
     return hand_out(reg, i, addr, st.depot[z, CHUNK])
 
 
 @kernel
 def _put(st, reg, i, z):
     """Put the object on the loaded magazine, which has room."""
-    m = np.int64(st.pair[z, reg[i, R_CPU], LOADED])
+    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
     st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]] = reg[i, R_ADDR] >> UNIT_SHIFT
     st.magazine[m, ROUNDS] += 1
     return DONE
@@ -321,7 +322,7 @@ def _exchange(st, z, cpu, wanted, given):
     m = st.depot[z, wanted]
     if m == NIL:
         return False
-    previous = np.int64(st.pair[z, cpu, PREVIOUS])
+    previous = wide(st.pair[z, cpu, PREVIOUS])
     st.depot[z, wanted] = st.magazine[m, NEXT]
     st.magazine[previous, NEXT] = st.depot[z, given]
     st.depot[z, given] = previous

@@ -1,7 +1,7 @@
 """Zones and oversize blocks of DragonFly's slab allocator: what the versions of 2003 and of 2020 have in common.
 
-A State has the fields that `fields` makes, `p` with `zone_bytes` and `slide`, `map_number`, and `cpu`. Zones are
-numbered by address: zone z lies at z * zone_bytes. Columns beyond those named here are the version's own.
+A State has the fields that `fields` makes, `p` with `zone_bytes`, `release_threshold` and `slide`, `map_number`, and
+`cpu`. Zones are numbered by address: zone z lies at z * zone_bytes. Columns beyond those named here are the version's.
 """
 
 from typing import Any
@@ -22,11 +22,14 @@ from kmemexp.sim.allocators._shared.dfly_slab_layout import (
 from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.asking import ask_unmap, ask_wired, hand_out
 from kmemexp.sim.slots import (
+    F_NOWAIT,
     PAGE,
     PAGE_SHIFT,
     R_BASE,
     R_BYTES,
     R_CPU,
+    R_FLAGS,
+    R_PHASE,
     R_SIZE,
 )
 from kmemexp.sim.widths import wide
@@ -110,6 +113,17 @@ def fresh_chunk(st, zone, klass):
         index = 0
     st.zone[zone, U_INDEX] = index
     return chunk_at(st, zone, klass, index)
+
+
+@kernel
+def due(st, reg, i):
+    """What a malloc() that may sleep gives back to the map first: RELEASING a zone, DRAINING a block, 0: nothing."""
+    if reg[i, R_FLAGS] & F_NOWAIT:
+        return 0
+    cpu = reg[i, R_CPU]
+    if reg[i, R_PHASE] != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+        return RELEASING
+    return DRAINING if st.cpu[cpu, FREE_OVER] != NIL else 0
 
 
 @kernel

@@ -52,6 +52,7 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     ask_oversize,
     class_of,
     count,
+    due,
     fields,
     oversize_mapped,
     release_oversize,
@@ -82,7 +83,6 @@ from kmemexp.sim.slots import (
     C_ZONE,
     DONE,
     F_HARD,
-    F_NOWAIT,
     F_SOFT,
     IPI,
     P_KERNEL_MAP,
@@ -110,7 +110,7 @@ ZONE_RELS_THRESH = 32
 MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of them doubles the threshold
 FEW_CPUS = 32  # with more, each CPU keeps less
 
-# Further R_PHASEs. `kmalloc_obj.py` begins its own at 16.
+# Further R_PHASEs. `kmalloc_obj` begins its own at 16.
 SIGNALLED = OVERSIZE + 1  # the IPI of a free
 SWEEPING = OVERSIZE + 2  # slab_cleanup() of CPU R_CPU
 REAPING = OVERSIZE + 3  # its FreeZones are given back
@@ -183,18 +183,17 @@ def init(
 @kernel
 def alloc(st, reg, i):
     """Play one step of a kmalloc."""
-    phase = reg[i, R_PHASE]
-    if phase >= NEW_ZONE:
+    if reg[i, R_PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, R_CPU]
     size = reg[i, R_SIZE]
     if size == 0:
         return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
-    if reg[i, R_FLAGS] & F_NOWAIT == 0:
-        if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i, RELEASING)
-        if st.cpu[cpu, FREE_OVER] != NIL:
-            return release_oversize(st, reg, i)
+    first = due(st, reg, i)
+    if first == RELEASING:
+        return _release_zone(st, reg, i, RELEASING)
+    if first == DRAINING:
+        return release_oversize(st, reg, i)
     if size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE):
         return ask_oversize(st, reg, i)
     klass = class_of(st, size)

@@ -1,7 +1,7 @@
-"""Zones of DragonFly's slab allocator of 2020, and the lists they are on. See allocators/dfly_slab_2020.py."""
+"""Zones of DragonFly's slab allocator of 2020, and the lists they are on. See `allocators/dfly_slab_2020`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators._shared import dfly_zones as common
+from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK, MIN_CHUNK_SHIFT, N_MAX, NZONES
 from kmemexp.sim.allocators._shared.dfly_zones import (
     FREE_ZONES,
@@ -21,7 +21,7 @@ from kmemexp.sim.slots import DONE, R_CPU, R_WORK
 from kmemexp.sim.widths import wide
 
 # Further columns of State.zone. Chunks are named by the place where they begin in their zone, in units of 8 bytes.
-LOCAL_HEAD = common.ZONE_COLUMNS  # freed chunks (z_LChunks)
+LOCAL_HEAD = dfly_zones.ZONE_COLUMNS  # freed chunks (z_LChunks)
 LOCAL_TAIL = LOCAL_HEAD + 1
 REMOTE_HEAD = LOCAL_HEAD + 2  # chunks freed on other CPUs (z_RChunks)
 REMOTE_TAIL = LOCAL_HEAD + 3
@@ -33,7 +33,7 @@ LINKS = (NEXT, PREV)
 LISTED = (PREV, NEXT, N_FREE)  # what a sorted list goes by: zones are taken from the tail
 
 # Further columns of State.cpu. FREE_ZONES is the newest of the wholly free zones.
-FREE_ZONES_LAST = common.CPU_COLUMNS  # the oldest
+FREE_ZONES_LAST = dfly_zones.CPU_COLUMNS  # the oldest
 FREE_OVER_LAST = FREE_ZONES_LAST + 1  # of FreeOvZones
 CPU_COLUMNS = FREE_ZONES_LAST + 2
 
