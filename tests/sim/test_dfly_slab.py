@@ -12,6 +12,7 @@ from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
+from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import zone_index
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 
@@ -230,9 +231,9 @@ def test_the_first_index_slides_by_20_with_each_zone():
 
 def test_the_first_index_slides_for_each_cpu_by_itself_and_wraps_at_128k():
     h = hand(cpus=2)
-    h.state.cpu[0, slab.JUNK_INDEX] = 131060
+    h.state.cpu[0, dfly_zones.JUNK_INDEX] = 131060
     h.alloc(16383, cpu=0)
-    assert h.state.cpu[:, slab.JUNK_INDEX].tolist() == [8, 0]
+    assert h.state.cpu[:, dfly_zones.JUNK_INDEX].tolist() == [8, 0]
 
 
 def test_idle_zones_beyond_two_leave_with_the_next_malloc_that_may_sleep():
@@ -421,7 +422,7 @@ def test_a_zone_emptied_by_others_is_idle_at_its_owner():
     h = hand(cpus=2)
     for addr in chunks(h, 16383, 28, cpu=0):
         h.free(addr, cpu=1)
-    assert h.state.cpu[:, slab.FREE_ZONES_COUNT].tolist() == [3, 0]
+    assert h.state.cpu[:, dfly_zones.FREE_ZONES_COUNT].tolist() == [3, 0]
     h.alloc(100, cpu=1)
     assert slab.census(h.state)["idle_zones"] == 3
 

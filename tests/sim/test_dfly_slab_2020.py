@@ -15,8 +15,8 @@ from naive_space import UpwardMap
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
 from kmemexp.sim.allocators._shared import dfly_slab_layout
+from kmemexp.sim.allocators._shared.dfly_zones import FREE_ZONES_COUNT
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
-from kmemexp.sim.allocators.dfly_slab_2020.zones import FREE_ZONES_COUNT
 
 GIB = 1 << 30
 BIG = 16383  # seven to a zone
@@ -94,7 +94,7 @@ PER_ZONE = {8: 16370, 16: 8185, 24: 5456, 32: 4092, 64: 2046, 96: 1364, 128: 102
 @pytest.mark.parametrize(("chunk", "count"), PER_ZONE.items())
 def test_chunks_in_a_zone_behind_a_header_of_112_bytes(chunk, count):
     rows = slab.layout(ZONE)
-    assert rows[rows[:, slab.CHUNK] == chunk, slab.N_MAX].tolist() == [count]
+    assert rows[rows[:, dfly_slab_layout.CHUNK] == chunk, dfly_slab_layout.N_MAX].tolist() == [count]
 
 
 @pytest.mark.parametrize(("below", "step"), STEPS)

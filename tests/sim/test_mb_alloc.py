@@ -12,6 +12,8 @@ from naive_magazines import CLUSTER, MBUF, NaiveMbAlloc
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc
+from kmemexp.sim.allocators._shared import mbufs
+from kmemexp.sim.allocators.mb_alloc import containers
 
 KVA = 1 << 22
 NOWAIT = s.F_NOWAIT
@@ -47,15 +49,15 @@ def take(m: Hand, count: int, size: int = 256, **how: int) -> list[int]:
 
 def buckets(state: mb_alloc.State, c: int, k: int) -> list[tuple[int, list[int]]]:
     """A container's buckets in order: address and free buffers, the next one first."""
-    found, b = [], int(state.box[c, k, mb_alloc.HEAD])
-    while b != mb_alloc.NIL:
-        free, piece = [], int(state.bucket[b, mb_alloc.TOP])
-        for _ in range(int(state.bucket[b, mb_alloc.FREE])):
+    found, b = [], int(state.box[c, k, containers.HEAD])
+    while b != mbufs.NIL:
+        free, piece = [], int(state.bucket[b, containers.TOP])
+        for _ in range(int(state.bucket[b, containers.FREE])):
             free.append(piece * 256)
             piece = int(state.link[piece])
-        assert state.bucket[b, mb_alloc.OWNER] == c
+        assert state.bucket[b, containers.OWNER] == c
         found.append((b * s.PAGE, free))
-        b = int(state.bucket[b, mb_alloc.NEXT])
+        b = int(state.bucket[b, containers.NEXT])
     return found
 
 
@@ -99,7 +101,7 @@ def test_buffers_of_a_bucket_highest_first(version, size, each):
 def test_a_free_beyond_the_high_mark_makes_a_bucket_general(version, size, high):
     m = bare(version=version)
     each = {(0, 256): 16, (0, 2048): 2, (1, 256): 32, (1, 2048): 8}[version, size]
-    k = mb_alloc.MBUF if size == 256 else mb_alloc.CLUSTER
+    k = mbufs.MBUF if size == 256 else mbufs.CLUSTER
     live = take(m, high + each, size)
     for addr in live[:high]:
         m.free(addr)
@@ -107,8 +109,8 @@ def test_a_free_beyond_the_high_mark_makes_a_bucket_general(version, size, high)
     m.free(live[high])  # of a bucket without a free buffer: it goes by itself
     assert m.answers == [s.AGAIN, s.DONE]
     assert m.reg[0, s.R_LOCK] == GENERAL_LOCK
-    assert m.state.box[0, k, mb_alloc.COUNT] == high
-    assert m.state.box[1, k, mb_alloc.COUNT] == 1
+    assert m.state.box[0, k, containers.COUNT] == high
+    assert m.state.box[1, k, containers.COUNT] == 1
 
 
 def test_513th_free_mbuf_moves_a_whole_bucket():
@@ -118,13 +120,13 @@ def test_513th_free_mbuf_moves_a_whole_bucket():
     m.free(first)  # the last bucket has a free buffer, so the head of the container goes
     for addr in live[:511]:
         m.free(addr)
-    assert m.state.box[0, mb_alloc.MBUF, mb_alloc.COUNT] == 512
-    head = buckets(m.state, 0, mb_alloc.MBUF)[0]
+    assert m.state.box[0, mbufs.MBUF, containers.COUNT] == 512
+    head = buckets(m.state, 0, mbufs.MBUF)[0]
     assert len(head[1]) == 31
     m.free(live[511])  # the same bucket's last buffer
     assert counted(m, "general_mbufs", "free_mbufs") == [32, 513]
-    assert m.state.box[0, mb_alloc.MBUF, mb_alloc.COUNT] == 513 - 32
-    assert [b for b, _ in buckets(m.state, 1, mb_alloc.MBUF)] == [head[0]]
+    assert m.state.box[0, mbufs.MBUF, containers.COUNT] == 513 - 32
+    assert [b for b, _ in buckets(m.state, 1, mbufs.MBUF)] == [head[0]]
 
 
 @pytest.mark.parametrize(
@@ -166,12 +168,12 @@ def test_an_empty_cpu_gets_the_first_general_bucket_whole():
     live = take(m, 17 * 32)
     for addr in live:
         m.free(addr)
-    general = buckets(m.state, 2, mb_alloc.MBUF)
+    general = buckets(m.state, 2, mbufs.MBUF)
     assert sum(len(free) for _, free in general) == 32
     assert m.alloc(1, cpu=1) == general[0][1][0]
     assert m.answers == [s.AGAIN, s.DONE]
-    assert buckets(m.state, 1, mb_alloc.MBUF) == [(general[0][0], general[0][1][1:])]
-    assert buckets(m.state, 2, mb_alloc.MBUF) == general[1:]
+    assert buckets(m.state, 1, mbufs.MBUF) == [(general[0][0], general[0][1][1:])]
+    assert buckets(m.state, 2, mbufs.MBUF) == general[1:]
 
 
 def test_the_sorts_have_buckets_of_their_own():
@@ -197,7 +199,7 @@ def test_a_nowait_request_fails_when_nothing_is_left_and_does_not_call_the_map_f
     assert m.answers == [s.AGAIN, s.FAILED]
     assert counted(m, "mbufs_full") == [0]
     assert m.reg[0, s.R_PANIC] == s.P_NONE
-    assert not m.state.box[:, :, mb_alloc.STARVED].any()
+    assert not m.state.box[:, :, containers.STARVED].any()
 
 
 def test_a_request_that_may_wait_calls_the_map_full_for_ever():
@@ -225,10 +227,10 @@ def test_a_waiting_request_steals_a_buffer_whose_bucket_stays():
     m.free(m.alloc(1, cpu=1), cpu=1)
     stolen = m.alloc(1, cpu=0)
     assert stolen >= 0
-    assert m.state.bucket[0, mb_alloc.OWNER] == 1
+    assert m.state.bucket[0, containers.OWNER] == 1
     # General lock, then CPU 0's own container, which is marked, then CPU 1's.
     assert m.answers == [s.AGAIN] * 3 + [s.DONE]
-    assert m.state.box[:, mb_alloc.MBUF, mb_alloc.STARVED].tolist() == [1, 0, 0, 0]
+    assert m.state.box[:, mbufs.MBUF, containers.STARVED].tolist() == [1, 0, 0, 0]
     m.free(stolen, cpu=0)
     assert counted(m, "free_mbufs", "general_mbufs") == [32, 0]
 
@@ -237,10 +239,10 @@ def test_a_free_to_a_starved_cpu_makes_its_bucket_general():
     m = bare(cpus=2, nmbufs=32)
     live = take(m, 32)
     assert m.alloc(1, cpu=1) == -1
-    assert m.state.box[:2, mb_alloc.MBUF, mb_alloc.STARVED].tolist() == [1, 1]
+    assert m.state.box[:2, mbufs.MBUF, containers.STARVED].tolist() == [1, 1]
     m.free(live[0])
     assert counted(m, "general_mbufs") == [1]
-    assert m.state.box[:2, mb_alloc.MBUF, mb_alloc.STARVED].tolist() == [0, 1]
+    assert m.state.box[:2, mbufs.MBUF, containers.STARVED].tolist() == [0, 1]
     m.free(live[1])  # of a bucket that is general now
     assert m.answers == [s.AGAIN, s.DONE]
     assert counted(m, "general_mbufs") == [2]
@@ -256,7 +258,7 @@ def test_a_general_bucket_that_was_robbed_empty_comes_back():
     reg[0, s.R_PHASE] = mb_alloc.LAST_CHANCE
     assert mb_alloc.alloc(state, reg, 0) == s.DONE
     assert reg[0, s.R_ADDR] == live[0]
-    assert state.bucket[live[0] // s.PAGE & ~1, mb_alloc.OWNER] == 1
+    assert state.bucket[live[0] // s.PAGE & ~1, containers.OWNER] == 1
     for addr in live:
         m.free(addr)
     assert counted(m, "free_mbufs", "general_mbufs") == [32, 32]
@@ -314,14 +316,14 @@ def test_an_owner_that_changes_before_the_lock_is_had_is_looked_up_again():
     reg = np.zeros((1, s.R_COUNT), np.int64)
     reg[0, s.R_ADDR] = addr
     assert mb_alloc.free(m.state, reg, 0) == s.AGAIN
-    first = int(m.state.bucket[addr // s.PAGE, mb_alloc.FIRST])
-    m.state.box[2, mb_alloc.MBUF, mb_alloc.HEAD] = m.state.bucket[first, mb_alloc.NEXT]
-    m.state.bucket[first, [mb_alloc.OWNER, mb_alloc.NEXT]] = 1, m.state.box[1, mb_alloc.MBUF, mb_alloc.HEAD]
-    m.state.box[1, mb_alloc.MBUF, mb_alloc.HEAD] = first
+    first = int(m.state.bucket[addr // s.PAGE, containers.FIRST])
+    m.state.box[2, mbufs.MBUF, containers.HEAD] = m.state.bucket[first, containers.NEXT]
+    m.state.bucket[first, [containers.OWNER, containers.NEXT]] = 1, m.state.box[1, mbufs.MBUF, containers.HEAD]
+    m.state.box[1, mbufs.MBUF, containers.HEAD] = first
     assert mb_alloc.free(m.state, reg, 0) == s.AGAIN
     assert reg[0, s.R_LOCK] == 1
     assert mb_alloc.free(m.state, reg, 0) == s.DONE
-    assert buckets(m.state, 1, mb_alloc.MBUF)[0][1][0] == addr
+    assert buckets(m.state, 1, mbufs.MBUF)[0][1][0] == addr
 
 
 def test_pages_are_never_given_back():
@@ -400,7 +402,7 @@ class Pair:
             for c in range(self.cpus + 1):
                 want = [(b.pages[0] * s.PAGE, b.free[::-1]) for b in naive.box[c][size][::-1]]
                 assert buckets(state, c, k) == want
-                assert state.box[c, k, mb_alloc.COUNT] == naive.count(c, size)
+                assert state.box[c, k, containers.COUNT] == naive.count(c, size)
         counts = mb_alloc.census(state)
         assert counts["pages"] * s.PAGE == self.hand.next == naive.map.next
         assert [counts["mbufs_full"], counts["clusters_full"]] == list(naive.full.values())

@@ -30,7 +30,7 @@ def hand(limit: int = KVA, **params: int) -> Hand:
 
 def free_list(state: mbuf.State, sort: int) -> list[int]:
     found, piece = [], int(state.pool[sort, mbuf.HEAD])
-    while piece != mbuf.END:
+    while piece != mbuf.NIL:
         found.append(piece * 256)
         piece = int(state.link[piece])
     return found

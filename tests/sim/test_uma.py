@@ -15,9 +15,10 @@ from uma_programs import KVA, balance
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma
+from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.uma import layout as lay
-from kmemexp.sim.allocators.uma import moves
+from kmemexp.sim.allocators.uma import moves, phases
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
@@ -155,14 +156,14 @@ class Watched(Hand):
         def step(state: uma.State, reg: np.ndarray, i: int) -> int:
             reg[i, s.R_LOCK], reg[i, s.R_WORK] = -1, 0
             answer = int(verb(state, reg, i))
-            self.steps.append((answer, int(reg[i, s.R_LOCK]), int(reg[i, s.R_PHASE]) & moves.PHASE_MASK))
+            self.steps.append((answer, int(reg[i, s.R_LOCK]), int(reg[i, s.R_PHASE]) & PHASE_MASK))
             return answer
 
         return step
 
     def trips(self) -> int:
         """How often the zone's lock was taken because a CPU's buckets did not do."""
-        return sum(answer == s.AGAIN and phase in (moves.MISS, moves.FREE_MISS) for answer, _, phase in self.steps)
+        return sum(answer == s.AGAIN and phase in (phases.MISS, phases.FREE_MISS) for answer, _, phase in self.steps)
 
 
 def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Watched:
@@ -270,7 +271,7 @@ def test_before_late_2003_a_fill_of_an_old_bucket_takes_the_zones_lock_anew():
         m.steps.clear()
         m.alloc(4096)
         assert m.state.zone[u.FIRST_ITEM, u.Z_READY] == u.NIL
-        own = [lock for answer, lock, phase in m.steps if lock == zone_lock(u.FIRST_ITEM) and phase != moves.SLAB]
+        own = [lock for answer, lock, phase in m.steps if lock == zone_lock(u.FIRST_ITEM) and phase != phases.SLAB]
         assert len(own) == times
 
 
@@ -593,8 +594,8 @@ def test_at_most_as_many_fills_as_cpus_at_once():
                 log.append(PAGE * len(log))
                 reg[i, s.R_BASE] = log[-1]
     assert state.zone[u.FIRST_ITEM, u.Z_FILLS] == 1
-    back = (reg[:, s.R_PHASE] >> moves.BACK_SHIFT) & moves.PHASE_MASK
-    assert back.tolist() == [moves.FILL, moves.SINGLE]
+    back = (reg[:, s.R_PHASE] >> phases.BACK_SHIFT) & PHASE_MASK
+    assert back.tolist() == [phases.FILL, phases.SINGLE]
 
 
 @programs.ORDERS

@@ -16,29 +16,19 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_kept, ask_wired
+from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
     C_ZONE,
     DONE,
-    F_NOWAIT,
-    FAILED,
-    MAP_FREE,
-    NO_ENTRY,
-    NO_SPACE,
-    P_ENTRIES,
     P_KMEM_MAP,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
     R_BYTES,
-    R_FLAGS,
-    R_GRANTED,
-    R_MAP,
-    R_PANIC,
     R_PHASE,
     R_SIZE,
     R_WORK,
@@ -113,7 +103,7 @@ def alloc(st, reg, i):
     b = st.index_of[(size + 15) >> MINBUCKET]
     if reg[i, R_PHASE] == MAPPED:
         if reg[i, R_BASE] < 0:
-            return _refused(reg, i)
+            return refused(reg, i, P_KMEM_MAP)
         _carve(st, b, reg[i, R_BASE])
         reg[i, R_WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
@@ -124,9 +114,7 @@ def alloc(st, reg, i):
     st.bucket[b, CALLS] += 1
     addr = chunk << MINBUCKET
     st.usage[addr >> PAGE_SHIFT] -= 1
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] = 1 << b
-    return DONE
+    return hand_out(reg, i, addr, 1 << b)
 
 
 @kernel
@@ -161,7 +149,7 @@ def _alloc_large(st, reg, i):
     if reg[i, R_PHASE] == BEGIN:
         return ask_wired(reg, i, MAPPED, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
     if reg[i, R_BASE] < 0:
-        return _refused(reg, i)
+        return refused(reg, i, P_KMEM_MAP)
     b = MINBUCKET
     while b < BUCKETS - 1 and reg[i, R_SIZE] > 1 << b:
         b += 1
@@ -170,9 +158,7 @@ def _alloc_large(st, reg, i):
     st.bucket[b, TOTAL] += 1
     st.bucket[b, CALLS] += 1
     st.bucket[b, PAGES] += pages
-    reg[i, R_ADDR] = reg[i, R_BASE]
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
-    return DONE
+    return hand_out(reg, i, reg[i, R_BASE], reg[i, R_BYTES])
 
 
 @kernel
@@ -180,21 +166,7 @@ def _free_large(st, reg, i, b, pages):
     st.usage[reg[i, R_ADDR] >> PAGE_SHIFT] = 0
     st.bucket[b, TOTAL] -= 1
     st.bucket[b, PAGES] -= pages
-    reg[i, R_PHASE] = MAPPED
-    reg[i, R_MAP] = st.map
-    reg[i, R_BASE] = reg[i, R_ADDR]
-    reg[i, R_BYTES] = pages << PAGE_SHIFT
-    return MAP_FREE
-
-
-@kernel
-def _refused(reg, i):
-    """Fail as kmem_malloc() does without space: NULL for M_NOWAIT, else a panic; without map entries always a panic."""
-    if reg[i, R_BASE] == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
-    elif reg[i, R_BASE] == NO_SPACE and not reg[i, R_FLAGS] & F_NOWAIT:
-        reg[i, R_PANIC] = P_KMEM_MAP
-    return FAILED
+    return ask_unmap(reg, i, MAPPED, st.map, reg[i, R_ADDR], pages << PAGE_SHIFT)
 
 
 @kernel

@@ -25,90 +25,92 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     CHUNK,
-    MIN_CHUNK_SHIFT,
     MIN_CHUNK_SIZE,
     N_MAX,
     NZONES,
     OFFSET,
-    RECIPROCAL,
-    RECIPROCAL_SHIFT,
     ZALLOC_MAX_ZONE_SIZE,
-    ZALLOC_MIN_ZONE_SIZE,
-    ZALLOC_ZONE_LIMIT,
-    ZONE_HEADER,
-    layout,
-    zone_size,
+    chosen_zone_size,
+    class_sizes,
+    class_table,
 )
-from kmemexp.sim.allocators._shared.slab_order import FULLEST, check_order, insert
-from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.allocators._shared.dfly_zones import (
+    CPU_COLUMNS,
+    DRAINING,
+    FREE_OVER,
+    FREE_ZONES,
+    FREE_ZONES_COUNT,
+    KLASS,
+    N_FREE,
+    NEW_ZONE,
+    NEXT,
+    NIL,
+    OVER_NEXT,
+    OVERSIZE,
+    OWNER,
+    PREV,
+    RELEASING,
+    ZERO_LENGTH_PTR,
+    ZONE_COLUMNS,
+    ask_oversize,
+    chunk_at,
+    class_of,
+    count,
+    due,
+    fields,
+    fresh_chunk,
+    lay_out,
+    oversize_mapped,
+    release_oversize,
+    unmap_oversize,
+    unmap_zone,
+)
+from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave
+from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    AGAIN,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
     DONE,
     F_HARD,
-    F_NOWAIT,
     F_SOFT,
-    FAILED,
     IPI,
-    NO_ENTRY,
-    NO_SPACE,
-    P_ENTRIES,
     P_KERNEL_MAP,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
-    R_BYTES,
     R_CPU,
     R_FLAGS,
-    R_GRANTED,
     R_LOCK,
     R_LOCKED,
-    R_PANIC,
     R_PHASE,
     R_SIZE,
     R_TARGET,
     T_REAP,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
 LOCKS = ("critical",)
 KEEPS = True  # kernel_map is locked inside the critical section
 TENDS_IF = "reap"  # parameter without which `tend` does nothing
 
+ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
 PAGE_ARY = ZALLOC_MAX_ZONE_SIZE // PAGE  # free lists in a zone's header, whatever the zone's size
-ZERO_LENGTH_PTR = -8  # what malloc(0) returns
-NIL = -1  # end of a list
-# Columns of State.zone.
-OWNER = 0  # CPU; NIL: no zone at this address
-KLASS = 1
-N_FREE = 2
-NEXT = 3  # on ZoneAry or FreeZones
-PREV = 4  # on ZoneAry
-FIRST_FREE_PAGE = 5  # no lower page has a freed chunk
-U_INDEX = 6  # chunk last taken from the never used area
-U_END = 7  # chunk at which that area ends
-LISTED = (NEXT, PREV, N_FREE)  # what a sorted list goes by
 
-# Columns of State.cpu.
-FREE_ZONES = 0  # first of the wholly free zones
-FREE_ZONES_COUNT = 1
-JUNK_INDEX = 2  # where the next zone's never used area begins
-FREE_OVER = 3  # first page of the first oversize block that waits to be unmapped (FreeOvZones)
+# A further column of State.klass.
+RECIPROCAL = 3  # of the chunk's size: spares free() a division
+RECIPROCAL_SHIFT = 32  # exact for every offset in a zone
 
-# Columns of State.over, in the row of a block's first page.
-OVER_PAGES = 0  # pages of the block (kmemusage)
-OVER_NEXT = 1  # on FreeOvZones
+# A further column of State.zone. FreeZones are linked by NEXT alone.
+FIRST_FREE_PAGE = ZONE_COLUMNS  # no lower page has a freed chunk
+LISTED = (NEXT, PREV, N_FREE)  # what a list goes by
 
-# R_PHASE: which map step an operation waits for.
-RELEASING = 1  # a zone beyond the threshold is being unmapped
-DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
-NEW_ZONE = 3
-OVERSIZE = 4
-REAPING = 5  # FreeZones of CPU R_CPU are given back
+# A further R_PHASE.
+REAPING = OVERSIZE + 1  # FreeZones of CPU R_CPU are given back
 
 
 class Params(NamedTuple):
@@ -145,64 +147,58 @@ class State(NamedTuple):
     over: np.ndarray  # int32[kva / 4096, 2]
 
 
+def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
+    """Build the table of classes, int64[72, 4].
+
+    Chunks of a power of two are aligned to their size, others to 8 bytes.
+    """
+    chunk, _ = class_sizes()
+    table = class_table(zone_bytes, header_bytes, chunk, MIN_CHUNK_SIZE)
+    return np.column_stack([table, (1 << RECIPROCAL_SHIFT) // chunk + 1])
+
+
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
     """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
     check_order(params.slab_order)
-    zone_bytes = params.zone_bytes or zone_size(min(params.ram_bytes or kva_bytes, kva_bytes))
-    if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
-        raise ValueError(f"zone_bytes is {zone_bytes}; it must be 0 or a power of two from 32768 to 131072")
-    klass = layout(zone_bytes, params.header_bytes)
-    units = np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE
-    zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
+    zone_bytes = chosen_zone_size(params.zone_bytes, min(params.ram_bytes or kva_bytes, kva_bytes))
+    shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), ZONE_COLUMNS + 1)
+    cpu = np.zeros((cpus, CPU_COLUMNS), np.int64)
+    cpu[:, [FREE_ZONES, FREE_OVER]] = NIL
     return State(
         p=params._replace(zone_bytes=zone_bytes),
         map_number=map_number,
-        zone_shift=zone_bytes.bit_length() - 1,
-        zone_limit=min(zone_bytes // 4, ZALLOC_ZONE_LIMIT),
-        class_of=np.searchsorted(klass[:, CHUNK], units).astype(np.uint8),
-        klass=klass,
-        zone=np.full((zones, 8), NIL, np.int32),
-        page_head=np.full((zones, PAGE_ARY), NIL, np.int16),
-        link=np.zeros((zones, zone_bytes // MIN_CHUNK_SIZE), np.int16),
+        page_head=np.full((len(shared["zone"]), PAGE_ARY), NIL, np.int16),
         zone_ary=np.full((cpus, NZONES), NIL, np.int32),
-        cpu=np.tile(np.array([NIL, 0, 0, NIL], np.int64), (cpus, 1)),
-        over=np.tile(np.array([0, NIL], np.int32), (pages, 1)),
+        cpu=cpu,
+        **shared,
     )
 
 
 @kernel
 def alloc(st, reg, i):
     """Play one step of a malloc."""
-    phase = reg[i, R_PHASE]
-    if phase >= NEW_ZONE:
+    if reg[i, R_PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, R_CPU]
     size = reg[i, R_SIZE]
     if size == 0:
-        reg[i, R_ADDR] = ZERO_LENGTH_PTR
-        reg[i, R_GRANTED] = 0
-        return DONE
-    if reg[i, R_FLAGS] & F_NOWAIT == 0:
-        if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i, RELEASING)
-        if st.cpu[cpu, FREE_OVER] != NIL:
-            return _release_oversize(st, reg, i)
+        return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
+    first = due(st, reg, i)
+    if first == RELEASING:
+        return _release_zone(st, reg, i, RELEASING)
+    if first == DRAINING:
+        return release_oversize(st, reg, i)
     if size >= st.zone_limit or size & (PAGE - 1) == 0:
-        return ask_wired(reg, i, OVERSIZE, st.map_number, (size + PAGE - 1) & ~(PAGE - 1), PAGE)
-    klass = np.int64(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
-    zone = np.int64(st.zone_ary[cpu, klass])
+        return ask_oversize(st, reg, i)
+    klass = class_of(st, size)
+    zone = wide(st.zone_ary[cpu, klass])
     if zone != NIL:
-        reg[i, R_ADDR] = _take(st, zone, cpu, klass)
-        reg[i, R_GRANTED] = st.klass[klass, CHUNK]
-        return DONE
-    zone = np.int64(st.cpu[cpu, FREE_ZONES])
-    if zone == NIL:
+        return hand_out(reg, i, _take(st, zone, cpu, klass), st.klass[klass, CHUNK])
+    if st.cpu[cpu, FREE_ZONES] == NIL:
         return ask_wired(reg, i, NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
-    st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
-    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
-    return _begin_zone(st, reg, i, zone, klass)
+    return _begin_zone(st, reg, i, _pop_free_zone(st, cpu), klass)
 
 
 @kernel
@@ -215,7 +211,7 @@ def free(st, reg, i):
         return DONE
     cpu = reg[i, R_CPU]
     zone = addr >> st.zone_shift
-    owner = np.int64(st.zone[zone, OWNER])
+    owner = wide(st.zone[zone, OWNER])
     if owner == cpu:
         _put(st, reg, i, zone, cpu, addr)
         if st.p.free_unmaps and not reg[i, R_LOCKED] and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
@@ -234,7 +230,6 @@ def tend(st, reg, i):
     if reg[i, R_PHASE] == 0:
         if reg[i, R_SIZE] != T_REAP or not st.p.reap:
             return DONE
-        reg[i, R_PHASE] = REAPING
         reg[i, R_CPU] = 0
     elif st.cpu[reg[i, R_CPU], FREE_ZONES] != NIL:
         reg[i, R_LOCK] = 0
@@ -243,8 +238,7 @@ def tend(st, reg, i):
         return DONE
     else:
         reg[i, R_CPU] += 1
-    reg[i, R_LOCK] = 0
-    return AGAIN
+    return go_on(reg, i, REAPING, 0)
 
 
 @kernel
@@ -253,28 +247,23 @@ def _take(st, zone, cpu, klass):
     st.zone[zone, N_FREE] -= 1
     if st.zone[zone, N_FREE] == 0:  # full zones are on no list
         _unlink(st, zone, cpu, klass)
-    base = zone << st.zone_shift
     pages = st.p.zone_bytes >> PAGE_SHIFT
-    page = np.int64(st.zone[zone, FIRST_FREE_PAGE])
+    page = wide(st.zone[zone, FIRST_FREE_PAGE])
     while page < pages:
-        index = np.int64(st.page_head[zone, page])
+        index = wide(st.page_head[zone, page])
         if index != NIL:
             st.page_head[zone, page] = st.link[zone, index]
             st.zone[zone, FIRST_FREE_PAGE] = page
-            return base + st.klass[klass, OFFSET] + index * st.klass[klass, CHUNK]
+            return chunk_at(st, zone, klass, index)
         page += 1
     st.zone[zone, FIRST_FREE_PAGE] = pages
-    index = np.int64(st.zone[zone, U_INDEX]) + 1
-    if index == st.klass[klass, N_MAX]:
-        index = 0
-    st.zone[zone, U_INDEX] = index
-    return base + st.klass[klass, OFFSET] + index * st.klass[klass, CHUNK]
+    return fresh_chunk(st, zone, klass)
 
 
 @kernel
 def _put(st, reg, i, zone, cpu, addr):
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    klass = np.int64(st.zone[zone, KLASS])
+    klass = wide(st.zone[zone, KLASS])
     inside = addr & (st.p.zone_bytes - 1)
     page = inside >> PAGE_SHIFT
     index = ((inside - st.klass[klass, OFFSET]) * st.klass[klass, RECIPROCAL]) >> RECIPROCAL_SHIFT
@@ -283,11 +272,10 @@ def _put(st, reg, i, zone, cpu, addr):
     st.zone[zone, FIRST_FREE_PAGE] = min(st.zone[zone, FIRST_FREE_PAGE], page)
     st.zone[zone, N_FREE] += 1
     if st.zone[zone, N_FREE] == 1:
-        _push(st, reg, i, zone, cpu, klass)
-    elif st.p.slab_order == FULLEST:
-        before, after = np.int64(st.zone[zone, PREV]), np.int64(st.zone[zone, NEXT])
-        _unlink(st, zone, cpu, klass)
-        _insert(st, reg, i, zone, before, after)
+        _enter(st, reg, i, zone, cpu, klass)
+    else:
+        first = wide(st.zone_ary[cpu, klass])
+        st.zone_ary[cpu, klass] = gained(st.zone, LISTED, st.p.slab_order, zone, first, reg, i)
     if st.zone[zone, N_FREE] == st.klass[klass, N_MAX] and (
         st.zone[zone, NEXT] != NIL or st.zone_ary[cpu, klass] != zone
     ):
@@ -298,56 +286,26 @@ def _put(st, reg, i, zone, cpu, addr):
 
 
 @kernel
-def _push(st, reg, i, zone, cpu, klass):
+def _enter(st, reg, i, zone, cpu, klass):
     """Put a zone at the head of a class's list, or where a sorted list wants it."""
-    after = np.int64(st.zone_ary[cpu, klass])
-    if st.p.slab_order:
-        _insert(st, reg, i, zone, NIL, after)
-        return
-    st.zone[zone, NEXT] = after
-    st.zone[zone, PREV] = NIL
-    if after != NIL:
-        st.zone[after, PREV] = zone
-    st.zone_ary[cpu, klass] = zone
-
-
-@kernel
-def _insert(st, reg, i, zone, before, after):
-    """Put a zone into its class's sorted list, from between two neighbours on."""
-    if insert(st.zone, LISTED, st.p.slab_order, zone, before, after, reg, i) == NIL:
-        st.zone_ary[np.int64(st.zone[zone, OWNER]), np.int64(st.zone[zone, KLASS])] = zone
+    first = wide(st.zone_ary[cpu, klass])
+    st.zone_ary[cpu, klass] = enter(st.zone, LISTED, st.p.slab_order, zone, first, reg, i)
 
 
 @kernel
 def _unlink(st, zone, cpu, klass):
     """Take a zone off a class's list. The kernel walks the list to find it; the order that remains is the same."""
-    before = st.zone[zone, PREV]
-    after = st.zone[zone, NEXT]
-    if before == NIL:
-        st.zone_ary[cpu, klass] = after
-    else:
-        st.zone[before, NEXT] = after
-    if after != NIL:
-        st.zone[after, PREV] = before
+    st.zone_ary[cpu, klass] = leave(st.zone, LISTED, zone, wide(st.zone_ary[cpu, klass]))
 
 
 @kernel
 def _begin_zone(st, reg, i, zone, klass):
-    """Lay out a new or reused zone for a class, put it on the list and serve the request from it."""
-    cpu = reg[i, R_CPU]
-    first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, N_MAX]
-    st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (ZALLOC_MAX_ZONE_SIZE - 1)
-    st.zone[zone, OWNER] = cpu
-    st.zone[zone, KLASS] = klass
-    st.zone[zone, N_FREE] = st.klass[klass, N_MAX] - 1
+    """Serve a request from a new or reused zone, and put that on the list."""
+    answer = lay_out(st, reg, i, zone, klass)
     st.zone[zone, FIRST_FREE_PAGE] = st.p.zone_bytes >> PAGE_SHIFT
-    st.zone[zone, U_INDEX] = first
-    st.zone[zone, U_END] = first
     st.page_head[zone] = NIL
-    _push(st, reg, i, zone, cpu, klass)
-    reg[i, R_ADDR] = (zone << st.zone_shift) + st.klass[klass, OFFSET] + first * st.klass[klass, CHUNK]
-    reg[i, R_GRANTED] = st.klass[klass, CHUNK]
-    return DONE
+    _enter(st, reg, i, zone, reg[i, R_CPU], klass)
+    return answer
 
 
 @kernel
@@ -355,30 +313,25 @@ def _mapped(st, reg, i):
     """Go on with what the map has answered to ask_wired."""
     base = reg[i, R_BASE]
     if base < 0:
-        if base == NO_ENTRY:
-            reg[i, R_PANIC] = P_ENTRIES
-        elif base == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
-            reg[i, R_PANIC] = P_KERNEL_MAP
-        return FAILED
-    size = reg[i, R_SIZE]
+        return refused(reg, i, P_KERNEL_MAP)
     if reg[i, R_PHASE] == NEW_ZONE:
-        klass = np.int64(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
-        return _begin_zone(st, reg, i, base >> st.zone_shift, klass)
-    st.over[base >> PAGE_SHIFT, OVER_PAGES] = reg[i, R_BYTES] >> PAGE_SHIFT
-    reg[i, R_ADDR] = base
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
-    return DONE
+        return _begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, R_SIZE]))
+    return oversize_mapped(st, reg, i)
+
+
+@kernel
+def _pop_free_zone(st, cpu):
+    """Take the head of FreeZones, which there is."""
+    zone = st.cpu[cpu, FREE_ZONES]
+    st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
+    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
+    return zone
 
 
 @kernel
 def _release_zone(st, reg, i, phase):
     """Unmap the head of FreeZones."""
-    cpu = reg[i, R_CPU]
-    zone = np.int64(st.cpu[cpu, FREE_ZONES])
-    st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
-    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
-    st.zone[zone, OWNER] = NIL
-    return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+    return unmap_zone(st, reg, i, phase, _pop_free_zone(st, reg[i, R_CPU]))
 
 
 @kernel
@@ -388,14 +341,13 @@ def _release_older(st, reg, i):
     The head itself where no zone may be kept.
     """
     cpu = reg[i, R_CPU]
-    head = np.int64(st.cpu[cpu, FREE_ZONES])
-    zone = np.int64(st.zone[head, NEXT])
+    head = st.cpu[cpu, FREE_ZONES]
+    zone = wide(st.zone[head, NEXT])
     if zone == NIL:
         return _release_zone(st, reg, i, RELEASING)
     st.zone[head, NEXT] = st.zone[zone, NEXT]
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
-    st.zone[zone, OWNER] = NIL
-    return ask_unmap(reg, i, RELEASING, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+    return unmap_zone(st, reg, i, RELEASING, zone)
 
 
 @kernel
@@ -411,23 +363,6 @@ def _free_oversize(st, reg, i):
     return DONE
 
 
-@kernel
-def _release_oversize(st, reg, i):
-    """Unmap the head of FreeOvZones."""
-    cpu = reg[i, R_CPU]
-    page = st.cpu[cpu, FREE_OVER]
-    st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
-    return unmap_oversize(st, reg, i, DRAINING, page)
-
-
-@kernel
-def unmap_oversize(st, reg, i, phase, page):
-    """Unmap an oversize block and forget its page count."""
-    nbytes = np.int64(st.over[page, OVER_PAGES]) << PAGE_SHIFT
-    st.over[page, OVER_PAGES] = 0
-    return ask_unmap(reg, i, phase, st.map_number, page << PAGE_SHIFT, nbytes)
-
-
 def census(st: State) -> dict[str, int]:
     """Count what the allocator holds.
 
@@ -435,31 +370,4 @@ def census(st: State) -> dict[str, int]:
     never used; `live_bytes`: chunks and blocks handed out; `oversize_pages`: mapped, among them `queued_pages` on
     FreeOvZones; `pages`: all that is mapped.
     """
-    idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
-    mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
-    used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
-    klass = st.klass[used[:, KLASS]]
-    oversize = st.over[:, OVER_PAGES].sum()
-    queued = st.over[members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
-    counts = {
-        "zones": len(mapped),
-        "idle_zones": len(idle),
-        "free_chunks": used[:, N_FREE].sum(),
-        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, N_MAX]).sum(),
-        "live_bytes": ((klass[:, N_MAX] - used[:, N_FREE]) * klass[:, CHUNK]).sum() + (oversize - queued) * PAGE,
-        "oversize_pages": oversize,
-        "queued_pages": queued,
-        "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,
-    }
-    return {name: int(count) for name, count in counts.items()}
-
-
-def members(heads: np.ndarray, following: np.ndarray) -> list[int]:
-    """List the members of all lists that begin at `heads`."""
-    members = []
-    for head in heads.tolist():
-        at = head
-        while at != NIL:
-            members.append(at)
-            at = int(following[at])
-    return members
+    return count(st)

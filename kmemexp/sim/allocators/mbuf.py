@@ -18,45 +18,34 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_kept
+from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
+from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import (
     C_MBUF,
     DONE,
     FAILED,
-    NO_ENTRY,
-    P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
     R_GRANTED,
-    R_PANIC,
     R_PHASE,
-    R_SIZE,
     R_WORK,
-    R_X,
 )
 
 SERVES = (C_MBUF,)
 LOCKS = ("splimp",)
 KEEPS = True  # through kmem_malloc()
 
-MSIZE = 256
-MSHIFT = 8
-MCLBYTES = 2048
-
-# Rows of State.pool.
-MBUF = 0
-CLUSTER = 1
-# Columns of State.pool.
-HEAD = 0  # first free piece (mmbfree, mclfree), in units of 256 bytes; END: none
+# Columns of State.pool, whose rows are MBUF and CLUSTER.
+HEAD = 0  # first free piece (mmbfree, mclfree), in units of 256 bytes; NIL: none
 FREE = 1  # pieces on the list
 TOTAL = 2  # pieces made (m_mbufs, m_clusters)
 SIZE = 3  # bytes of a piece
 LIMIT = 4  # pieces from which on no page is asked for (nmbufs, nmbclusters)
 
-END = -1
 BEGIN = 0  # phases of an allocation
 MAPPED = 1
 
@@ -86,7 +75,7 @@ def init(
     if kva_bytes >> MSHIFT > 1 << 31:
         raise ValueError(f"kva_bytes = {kva_bytes}: mbufs are counted in 31 bits (512 GiB)")
     pool = np.zeros((2, 5), np.int64)
-    pool[:, HEAD] = END
+    pool[:, HEAD] = NIL
     pool[:, SIZE] = MSIZE, MCLBYTES
     pool[:, LIMIT] = params.nmbufs or kva_bytes, params.nmbclusters or kva_bytes
     sort = np.zeros(kva_bytes >> PAGE_SHIFT, np.int8)
@@ -97,8 +86,7 @@ def init(
 @kernel
 def alloc(st, reg, i):
     """Take an mbuf, a cluster or a chain. R_GRANTED counts what the chain holds so far, R_X is its last piece."""
-    size = reg[i, R_SIZE]
-    k = MBUF if size <= MSIZE else CLUSTER
+    k = sort_of(reg, i)
     if reg[i, R_PHASE] == BEGIN:
         reg[i, R_GRANTED] = 0
     elif reg[i, R_BASE] >= 0:
@@ -108,18 +96,11 @@ def alloc(st, reg, i):
         return _refused(st, reg, i)
     while True:
         piece = st.pool[k, HEAD]
-        if piece == END:
+        if piece == NIL:
             return _ask_map(st, reg, i, k)
         st.pool[k, HEAD] = st.link[piece]
         st.pool[k, FREE] -= 1
-        st.link[piece] = END
-        if reg[i, R_GRANTED] == 0:
-            reg[i, R_ADDR] = piece << MSHIFT
-        else:
-            st.link[reg[i, R_X]] = piece
-        reg[i, R_X] = piece
-        reg[i, R_GRANTED] += st.pool[k, SIZE]
-        if reg[i, R_GRANTED] >= size:
+        if add_piece(st.link, reg, i, piece, st.pool[k, SIZE]):
             return DONE
 
 
@@ -134,7 +115,7 @@ def free(st, reg, i):
 def _free_chain(st, addr):
     k = st.sort[addr >> PAGE_SHIFT]
     piece = addr >> MSHIFT
-    while piece != END:
+    while piece != NIL:
         after = st.link[piece]
         st.link[piece] = st.pool[k, HEAD]
         st.pool[k, HEAD] = piece
@@ -151,9 +132,7 @@ def _ask_map(st, reg, i, k):
 
 @kernel
 def _refused(st, reg, i):
-    if reg[i, R_BASE] == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
-    else:
+    if not out_of_entries(reg, i):
         st.full[0] = 1
     return _give_up(st, reg, i)
 

@@ -27,11 +27,14 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators import dfly_slab
+from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
+from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
+from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.allocators.dfly_slab import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
+from kmemexp.sim.asking import go_on, hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    AGAIN,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
@@ -44,12 +47,11 @@ from kmemexp.sim.slots import (
     R_ADDR,
     R_CPU,
     R_FLAGS,
-    R_GRANTED,
     R_ITEM,
-    R_LOCK,
     R_PHASE,
     R_SIZE,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
@@ -196,7 +198,7 @@ def chunk_bytes(back: dfly_slab.State, size: int) -> int:
     """Bytes that the slab allocator gives for a request."""
     if size >= back.zone_limit or size % PAGE == 0:
         return -(-size // PAGE) * PAGE
-    return int(back.klass[back.class_of[-(-size // dfly_slab.MIN_CHUNK_SIZE)], dfly_slab.CHUNK])
+    return int(back.klass[back.class_of[-(-size // MIN_CHUNK_SIZE)], CLASS_CHUNK])
 
 
 def lock_count(st: State, klass: int) -> int:
@@ -227,43 +229,42 @@ def free(st, reg, i):
 
 
 @kernel
-def _filled(st, z, cpu):
-    """Whether the loaded magazine has an object. If only the previous one has, the two change places."""
+def _other_than(st, z, cpu, rounds):
+    """Whether the loaded magazine has other than `rounds`. If only the previous one has, the two change places."""
     loaded, previous = st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS]
-    if st.magazine[loaded, ROUNDS] > 0:
+    if st.magazine[loaded, ROUNDS] != rounds:
         return True
-    if st.magazine[previous, ROUNDS] == 0:
+    if st.magazine[previous, ROUNDS] == rounds:
         return False
     st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS] = previous, loaded
     return True
 
 
 @kernel
+def _filled(st, z, cpu):
+    """Whether the loaded magazine has an object, now or once it has changed places with the previous one."""
+    return _other_than(st, z, cpu, 0)
+
+
+@kernel
 def _has_room(st, z, cpu):
-    """Whether the loaded magazine has room. If only the previous one has, the two change places."""
-    loaded, previous = st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS]
-    if st.magazine[loaded, ROUNDS] < st.depot[z, CAPACITY]:
-        return True
-    if st.magazine[previous, ROUNDS] == st.depot[z, CAPACITY]:
-        return False
-    st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS] = previous, loaded
-    return True
+    """Whether the loaded magazine has room, likewise."""
+    return _other_than(st, z, cpu, st.depot[z, CAPACITY])
 
 
 @kernel
 def _get(st, reg, i, z):
     """Hand out the top round of the loaded magazine, which has one."""
-    m = np.int64(st.pair[z, reg[i, R_CPU], LOADED])
+    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
     st.magazine[m, ROUNDS] -= 1
-    reg[i, R_ADDR] = np.int64(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
-    reg[i, R_GRANTED] = st.depot[z, CHUNK]
-    return DONE
+    addr = wide(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
+    return hand_out(reg, i, addr, st.depot[z, CHUNK])
 
 
 @kernel
 def _put(st, reg, i, z):
     """Put the object on the loaded magazine, which has room."""
-    m = np.int64(st.pair[z, reg[i, R_CPU], LOADED])
+    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
     st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]] = reg[i, R_ADDR] >> UNIT_SHIFT
     st.magazine[m, ROUNDS] += 1
     return DONE
@@ -274,7 +275,7 @@ def _alloc_missed(st, reg, i, z):
     """Go on with an allocation that found the CPU's magazines empty."""
     phase = reg[i, R_PHASE]
     if phase == 0:
-        return _lock(reg, i, DEPOT, DEPOT_LOCK | z)
+        return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
         cpu = reg[i, R_CPU]
         if _filled(st, z, cpu) or _exchange(st, z, cpu, FULL, EMPTY):
@@ -282,7 +283,7 @@ def _alloc_missed(st, reg, i, z):
         if not _may_make(st, reg, i, z):
             return FAILED
         st.depot[z, UNALLOCATED] -= 1
-        return _lock(reg, i, BEGIN_SLAB, 0)
+        return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == RESTORE:
         st.depot[z, UNALLOCATED] += 1
         return FAILED
@@ -292,7 +293,7 @@ def _alloc_missed(st, reg, i, z):
     reg[i, R_SIZE] = st.depot[z, SIZE]
     answer = slab_alloc(st.back, reg, i)
     reg[i, R_SIZE] = size
-    return _lock(reg, i, RESTORE, DEPOT_LOCK | z) if answer == FAILED else answer
+    return go_on(reg, i, RESTORE, DEPOT_LOCK | z) if answer == FAILED else answer
 
 
 @outlined
@@ -300,13 +301,13 @@ def _free_missed(st, reg, i, z):
     """Go on with a free that found the CPU's magazines full."""
     phase = reg[i, R_PHASE]
     if phase == 0:
-        return _lock(reg, i, DEPOT, DEPOT_LOCK | z)
+        return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
         cpu = reg[i, R_CPU]
         if _has_room(st, z, cpu) or (_make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL)):
             return _put(st, reg, i, z)
         st.depot[z, UNALLOCATED] += 1
-        return _lock(reg, i, BEGIN_SLAB, 0)
+        return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == BEGIN_SLAB:
         reg[i, R_PHASE] = 0
     answer = slab_free(st.back, reg, i)
@@ -316,20 +317,12 @@ def _free_missed(st, reg, i, z):
 
 
 @kernel
-def _lock(reg, i, phase, lock):
-    """Go on in `phase` under a lock."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = lock
-    return AGAIN
-
-
-@kernel
 def _exchange(st, z, cpu, wanted, given):
     """Get a magazine of one of the depot's lists for the previous one. False: there is none."""
     m = st.depot[z, wanted]
     if m == NIL:
         return False
-    previous = np.int64(st.pair[z, cpu, PREVIOUS])
+    previous = wide(st.pair[z, cpu, PREVIOUS])
     st.depot[z, wanted] = st.magazine[m, NEXT]
     st.magazine[previous, NEXT] = st.depot[z, given]
     st.depot[z, given] = previous
@@ -371,26 +364,17 @@ def census(st: State) -> dict[str, int]:
     counts, objects in magazines as live ones, with `back_` before its name.
     """
     back = dfly_slab.census(st.back)
-    full = [_members(st, head) for head in st.depot[:, FULL].tolist()]
-    empty = sum(len(_members(st, head)) for head in st.depot[:, EMPTY].tolist())
+    after = st.magazine[:, NEXT]
+    full = [members(st.depot[z : z + 1, FULL], after) for z in range(len(st.depot))]
     loaded = np.where(st.pair >= 0, st.magazine[st.pair, ROUNDS], 0).sum(axis=(1, 2)) if st.made[0] else 0
     cached = loaded + np.array([st.magazine[m, ROUNDS].sum() for m in full], np.int64)
     counts = {
         "magazines": st.made[0],
         "full_magazines": sum(map(len, full)),
-        "empty_magazines": empty,
+        "empty_magazines": len(members(st.depot[:, EMPTY], after)),
         "cached_objects": cached.sum(),
         "cached_bytes": (cached * st.depot[:, CHUNK]).sum(),
         "live_bytes": back["live_bytes"] - (cached * st.depot[:, CHUNK]).sum(),
         "pages": back["pages"],
     }
     return {name: int(count) for name, count in counts.items()} | {f"back_{name}": n for name, n in back.items()}
-
-
-def _members(st: State, head: int) -> np.ndarray:
-    """List the magazines from `head` on."""
-    members = []
-    while head != NIL:
-        members.append(head)
-        head = int(st.magazine[head, NEXT])
-    return np.array(members, np.int64)

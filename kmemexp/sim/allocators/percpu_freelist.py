@@ -20,28 +20,23 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_kept
+from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    AGAIN,
     C_ZONE,
     DONE,
     FAILED,
     LOCK_SHIFT,
-    NO_ENTRY,
-    P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
     R_CPU,
-    R_GRANTED,
     R_ITEM,
-    R_LOCK,
-    R_PANIC,
     R_PHASE,
     R_WORK,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_ZONE,)
 LOCKS = ("critical", "critical+spin/item")  # a CPU's list; the shared one
@@ -152,17 +147,13 @@ def _pop(st, reg, i, z, cpu):
     item = st.list[z, cpu, HEAD]
     st.list[z, cpu, HEAD] = st.link[item]
     st.list[z, cpu, COUNT] -= 1
-    reg[i, R_ADDR] = item << ROUNDING_SHIFT
-    reg[i, R_GRANTED] = st.zone[z, SIZE]
-    return DONE
+    return hand_out(reg, i, item << ROUNDING_SHIFT, st.zone[z, SIZE])
 
 
 @kernel
 def _lock(reg, i, phase, z):
     """Go on in `phase` under the lock of item `z`."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = SHARED_LOCK | z
-    return AGAIN
+    return go_on(reg, i, phase, SHARED_LOCK | z)
 
 
 @outlined
@@ -171,7 +162,7 @@ def _move(st, z, source, target, count):
     first = st.list[z, source, HEAD]
     last = first
     for _ in range(count - 1):
-        last = np.int64(st.link[last])
+        last = wide(st.link[last])
     st.list[z, source, HEAD] = st.link[last]
     st.list[z, source, COUNT] -= count
     st.link[last] = st.list[z, target, HEAD]
@@ -183,11 +174,9 @@ def _move(st, z, source, target, count):
 def _mapped(st, reg, i, z, cpu):
     """Cut new pages up. Without any, what has been freed meanwhile will do."""
     base = reg[i, R_BASE]
-    if base == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
-        return FAILED
     if base < 0:
-        return FAILED if st.list[z, cpu, HEAD] == END else _pop(st, reg, i, z, cpu)
+        nothing = out_of_entries(reg, i) or st.list[z, cpu, HEAD] == END
+        return FAILED if nothing else _pop(st, reg, i, z, cpu)
     size = st.zone[z, SIZE]
     items = (st.zone[z, GROWTH] << PAGE_SHIFT) // size
     for k in range(items):

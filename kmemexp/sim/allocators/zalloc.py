@@ -19,23 +19,19 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.asking import ask_kept
+from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     C_ZONE,
     DONE,
     FAILED,
-    NO_ENTRY,
-    P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
     R_BYTES,
-    R_GRANTED,
     R_ITEM,
     R_LOCKED,
-    R_PANIC,
     R_PHASE,
     R_WORK,
     R_X,
@@ -139,9 +135,7 @@ def _pop(st, reg, i, z):
     item = st.zone[z, HEAD]
     st.zone[z, HEAD] = st.link[item]
     st.zone[z, FREE] -= 1
-    reg[i, R_ADDR] = item << ROUNDING_SHIFT
-    reg[i, R_GRANTED] = st.zone[z, SIZE]
-    return DONE
+    return hand_out(reg, i, item << ROUNDING_SHIFT, st.zone[z, SIZE])
 
 
 @kernel
@@ -151,8 +145,7 @@ def _grow_in_map(st, reg, i, z):
     if reg[i, R_PHASE] == BEGIN:
         home = st.p.kmem_map if st.p.kmem_map and reg[i, R_LOCKED] else st.map
         return ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
-    if reg[i, R_BASE] == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
+    if out_of_entries(reg, i):
         return FAILED
     if reg[i, R_BASE] < 0:
         return _take(st, reg, i, z, 0, 0)
@@ -197,9 +190,7 @@ def _take(st, reg, i, z, addr, items):
     reg[i, R_WORK] = items - 1
     st.zone[z, FREE] += items - 1
     st.zone[z, TOTAL] += items
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] = size
-    return DONE
+    return hand_out(reg, i, addr, size)
 
 
 def census(st: State) -> dict[str, int]:

@@ -11,14 +11,11 @@ ZALLOC_MAX_ZONE_SIZE = 131072
 NZONES = 72  # chunk classes
 MIN_CHUNK_SIZE = 8
 MIN_CHUNK_SHIFT = 3
-ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
-RECIPROCAL_SHIFT = 32  # exact for every offset in a zone
 
-# Columns of State.klass: the table of zoneindex().
+# Columns of the table of classes: zoneindex().
 CHUNK = 0  # bytes of a chunk
 OFFSET = 1  # where the first chunk begins in the zone
 N_MAX = 2  # chunks in a zone
-RECIPROCAL = 3  # of the chunk's size: spares free() a division
 
 
 def zone_size(bytes_limit: int) -> int:
@@ -41,15 +38,33 @@ def zone_index(nbytes: int) -> tuple[int, int]:
     return chunk // step - first, chunk
 
 
-def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
-    """Build the table of classes, int64[72, 4].
+def chosen_zone_size(zone_bytes: int, bytes_limit: int) -> int:
+    """Bytes of a zone: `zone_bytes`, or by the rule where that is 0. ValueError: no size that a zone may have."""
+    chosen = zone_bytes or zone_size(bytes_limit)
+    if chosen & (chosen - 1) or not ZALLOC_MIN_ZONE_SIZE <= chosen <= ZALLOC_MAX_ZONE_SIZE:
+        raise ValueError(f"zone_bytes is {chosen}; it must be 0 or a power of two from 32768 to 131072")
+    return chosen
 
-    Chunks of a power of two are aligned to their size, others to 8 bytes.
-    """
-    chunk = np.zeros(NZONES, np.int64)
+
+def class_sizes() -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a chunk of each class, int64[72], and the step in which sizes grow there."""
+    chunk, step = np.zeros(NZONES, np.int64), np.zeros(NZONES, np.int64)
     for nbytes in range(1, ZALLOC_ZONE_LIMIT, MIN_CHUNK_SIZE):
         klass, size = zone_index(nbytes)
-        chunk[klass] = size
-    align = np.where(chunk & (chunk - 1), MIN_CHUNK_SIZE, chunk)
-    offset = -(-header_bytes // align) * align
-    return np.stack([chunk, offset, (zone_bytes - offset) // chunk, (1 << RECIPROCAL_SHIFT) // chunk + 1], axis=1)
+        chunk[klass], step[klass] = size, max((1 << nbytes.bit_length()) // 16, MIN_CHUNK_SIZE)
+    return chunk, step
+
+
+def class_table(zone_bytes: int, header_bytes: int, chunk: np.ndarray, align: np.ndarray | int) -> np.ndarray:
+    """Build the table of classes, int64[72, 3]: chunks of a power of two are aligned to their size, others to `align`.
+
+    `header_bytes`: of a zone (sizeof(SLZone)).
+    """
+    to = np.where(chunk & (chunk - 1), align, chunk)
+    offset = -(-header_bytes // to) * to
+    return np.stack([chunk, offset, (zone_bytes - offset) // chunk], axis=1)
+
+
+def class_by_units(chunk: np.ndarray) -> np.ndarray:
+    """Class by request size in units of 8 bytes, rounded up: uint8[2049]."""
+    return np.searchsorted(chunk, np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE).astype(np.uint8)

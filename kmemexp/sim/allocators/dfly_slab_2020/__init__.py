@@ -31,31 +31,40 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     MIN_CHUNK_SHIFT,
-    MIN_CHUNK_SIZE,
     NZONES,
-    ZALLOC_MAX_ZONE_SIZE,
-    ZALLOC_MIN_ZONE_SIZE,
-    ZALLOC_ZONE_LIMIT,
-    zone_index,
-    zone_size,
+    chosen_zone_size,
+    class_sizes,
+    class_table,
 )
-from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators.dfly_slab import NIL, OVER_PAGES, ZERO_LENGTH_PTR, members, unmap_oversize
-from kmemexp.sim.allocators.dfly_slab_2020.zones import (
-    CHUNK,
+from kmemexp.sim.allocators._shared.dfly_zones import (
+    DRAINING,
     FREE_OVER,
-    FREE_OVER_LAST,
     FREE_ZONES,
     FREE_ZONES_COUNT,
-    FREE_ZONES_LAST,
-    KLASS,
-    N_FREE,
-    N_MAX,
-    NEXT,
+    JUNK_INDEX,
+    NEW_ZONE,
+    NIL,
+    OVER_NEXT,
+    OVERSIZE,
     OWNER,
+    RELEASING,
+    ZERO_LENGTH_PTR,
+    ask_oversize,
+    class_of,
+    count,
+    due,
+    fields,
+    oversize_mapped,
+    release_oversize,
+    unmap_oversize,
+    unmap_zone,
+)
+from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators.dfly_slab_2020.zones import (
+    CPU_COLUMNS,
+    FREE_OVER_LAST,
+    FREE_ZONES_LAST,
     REMOTE,
-    U_END,
-    U_INDEX,
     ZONE_COLUMNS,
     begin_zone,
     off_free_zones,
@@ -65,7 +74,7 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     sweep,
     take,
 )
-from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.asking import ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
     AGAIN,
@@ -74,29 +83,22 @@ from kmemexp.sim.slots import (
     C_ZONE,
     DONE,
     F_HARD,
-    F_NOWAIT,
     F_SOFT,
-    FAILED,
     IPI,
-    NO_ENTRY,
-    NO_SPACE,
-    P_ENTRIES,
     P_KERNEL_MAP,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_BASE,
-    R_BYTES,
     R_CPU,
     R_FLAGS,
-    R_GRANTED,
     R_LOCK,
-    R_PANIC,
     R_PHASE,
     R_SIZE,
     R_TARGET,
     T_TICK,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
 LOCKS = ("critical",)
@@ -108,17 +110,10 @@ ZONE_RELS_THRESH = 32
 MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of them doubles the threshold
 FEW_CPUS = 32  # with more, each CPU keeps less
 
-# Columns of State.over, in the row of a block's first page.
-OVER_NEXT = 1  # next newer block on FreeOvZones
-
-# R_PHASE: what an operation waits for. `kmalloc_obj.py` begins its own at 16.
-RELEASING = 1  # a zone beyond the threshold is being unmapped
-DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
-NEW_ZONE = 3
-OVERSIZE = 4
-SIGNALLED = 5  # the IPI of a free
-SWEEPING = 6  # slab_cleanup() of CPU R_CPU
-REAPING = 7  # its FreeZones are given back
+# Further R_PHASEs. `kmalloc_obj` begins its own at 16.
+SIGNALLED = OVERSIZE + 1  # the IPI of a free
+SWEEPING = OVERSIZE + 2  # slab_cleanup() of CPU R_CPU
+REAPING = OVERSIZE + 3  # its FreeZones are given back
 
 
 class Params(NamedTuple):
@@ -162,13 +157,7 @@ def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
 
     Chunks of a power of two are aligned to their size, others to the step in which their class grows.
     """
-    chunk, step = np.zeros(NZONES, np.int64), np.zeros(NZONES, np.int64)
-    for nbytes in range(1, ZALLOC_ZONE_LIMIT, MIN_CHUNK_SIZE):
-        klass, size = zone_index(nbytes)
-        chunk[klass], step[klass] = size, max((1 << nbytes.bit_length()) // 16, MIN_CHUNK_SIZE)
-    align = np.where(chunk & (chunk - 1), step, chunk)
-    offset = -(-header_bytes // align) * align
-    return np.stack([chunk, offset, (zone_bytes - offset) // chunk], axis=1)
+    return class_table(zone_bytes, header_bytes, *class_sizes())
 
 
 def init(
@@ -177,50 +166,38 @@ def init(
     """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
     check_order(params.slab_order)
     limit = min(params.ram_bytes or kva_bytes, kva_bytes)
-    zone_bytes = params.zone_bytes or zone_size(limit)
-    if zone_bytes & (zone_bytes - 1) or not ZALLOC_MIN_ZONE_SIZE <= zone_bytes <= ZALLOC_MAX_ZONE_SIZE:
-        raise ValueError(f"zone_bytes is {zone_bytes}; it must be 0 or a power of two from 32768 to 131072")
+    zone_bytes = chosen_zone_size(params.zone_bytes, limit)
     threshold = params.release_threshold if params.release_threshold >= 0 else release_threshold(limit, cpus)
-    klass = layout(zone_bytes, params.header_bytes)
-    units = np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE
-    zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
+    cpu = np.full((cpus, CPU_COLUMNS), NIL, np.int64)
+    cpu[:, [FREE_ZONES_COUNT, JUNK_INDEX]] = 0
     return State(
         p=params._replace(zone_bytes=zone_bytes, release_threshold=threshold),
         map_number=map_number,
-        zone_shift=zone_bytes.bit_length() - 1,
-        zone_limit=min(zone_bytes // 4, ZALLOC_ZONE_LIMIT),
-        class_of=np.searchsorted(klass[:, CHUNK], units).astype(np.uint8),
-        klass=klass,
-        zone=np.full((zones, ZONE_COLUMNS), NIL, np.int32),
-        link=np.empty((zones, zone_bytes // MIN_CHUNK_SIZE), np.int16),  # a link is written before it is read
         zone_first=np.full((cpus, NZONES), NIL, np.int32),
         zone_last=np.full((cpus, NZONES), NIL, np.int32),
-        cpu=np.tile(np.array([NIL, NIL, 0, 0, NIL, NIL], np.int64), (cpus, 1)),
-        over=np.tile(np.array([0, NIL], np.int32), (pages, 1)),
+        cpu=cpu,
+        **fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), ZONE_COLUMNS),
     )
 
 
 @kernel
 def alloc(st, reg, i):
     """Play one step of a kmalloc."""
-    phase = reg[i, R_PHASE]
-    if phase >= NEW_ZONE:
+    if reg[i, R_PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, R_CPU]
     size = reg[i, R_SIZE]
     if size == 0:
-        reg[i, R_ADDR] = ZERO_LENGTH_PTR
-        reg[i, R_GRANTED] = 0
-        return DONE
-    if reg[i, R_FLAGS] & F_NOWAIT == 0:
-        if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
-            return _release_zone(st, reg, i, RELEASING)
-        if st.cpu[cpu, FREE_OVER] != NIL:
-            return _release_oversize(st, reg, i)
+        return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
+    first = due(st, reg, i)
+    if first == RELEASING:
+        return _release_zone(st, reg, i, RELEASING)
+    if first == DRAINING:
+        return release_oversize(st, reg, i)
     if size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE):
-        return ask_wired(reg, i, OVERSIZE, st.map_number, (size + PAGE - 1) & ~(PAGE - 1), PAGE)
-    klass = np.int64(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
-    zone = np.int64(st.zone_last[cpu, klass])
+        return ask_oversize(st, reg, i)
+    klass = class_of(st, size)
+    zone = wide(st.zone_last[cpu, klass])
     if zone != NIL:
         return take(st, reg, i, zone, klass)
     if st.cpu[cpu, FREE_ZONES] == NIL:
@@ -242,7 +219,7 @@ def free(st, reg, i):
     cpu = reg[i, R_CPU]
     zone = addr >> st.zone_shift
     unit = (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
-    owner = np.int64(st.zone[zone, OWNER])
+    owner = wide(st.zone[zone, OWNER])
     if owner == cpu:
         put(st, reg, i, zone, unit)
         return DONE
@@ -281,18 +258,10 @@ def _mapped(st, reg, i):
     """Go on with what the map has answered to ask_wired."""
     base = reg[i, R_BASE]
     if base < 0:
-        if base == NO_ENTRY:
-            reg[i, R_PANIC] = P_ENTRIES
-        elif base == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
-            reg[i, R_PANIC] = P_KERNEL_MAP
-        return FAILED
+        return refused(reg, i, P_KERNEL_MAP)
     if reg[i, R_PHASE] == NEW_ZONE:
-        klass = np.int64(st.class_of[(reg[i, R_SIZE] + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
-        return begin_zone(st, reg, i, base >> st.zone_shift, klass)
-    st.over[base >> PAGE_SHIFT, OVER_PAGES] = reg[i, R_BYTES] >> PAGE_SHIFT
-    reg[i, R_ADDR] = base
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
-    return DONE
+        return begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, R_SIZE]))
+    return oversize_mapped(st, reg, i)
 
 
 @kernel
@@ -300,8 +269,7 @@ def _release_zone(st, reg, i, phase):
     """Unmap the oldest of FreeZones."""
     zone = st.cpu[reg[i, R_CPU], FREE_ZONES_LAST]
     off_free_zones(st, reg[i, R_CPU], zone)
-    st.zone[zone, OWNER] = NIL
-    return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+    return unmap_zone(st, reg, i, phase, zone)
 
 
 @kernel
@@ -320,15 +288,6 @@ def _free_oversize(st, reg, i):
     return DONE
 
 
-@kernel
-def _release_oversize(st, reg, i):
-    """Unmap the oldest of FreeOvZones."""
-    cpu = reg[i, R_CPU]
-    page = st.cpu[cpu, FREE_OVER]
-    st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
-    return unmap_oversize(st, reg, i, DRAINING, page)
-
-
 def census(st: State) -> dict[str, int]:
     """Count what the allocator holds.
 
@@ -336,22 +295,4 @@ def census(st: State) -> dict[str, int]:
     never used; `remote_chunks`: besides, freed on other CPUs and not yet taken over; `live_bytes`: chunks and blocks
     handed out; `oversize_pages`: mapped, among them `queued_pages` on FreeOvZones; `pages`: all that is mapped.
     """
-    idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
-    mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
-    used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
-    klass = st.klass[used[:, KLASS]]
-    unused = used[:, N_FREE] + used[:, REMOTE]
-    oversize = st.over[:, OVER_PAGES].sum()
-    queued = st.over[members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
-    counts = {
-        "zones": len(mapped),
-        "idle_zones": len(idle),
-        "free_chunks": used[:, N_FREE].sum(),
-        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, N_MAX]).sum(),
-        "remote_chunks": used[:, REMOTE].sum(),
-        "live_bytes": ((klass[:, N_MAX] - unused) * klass[:, CHUNK]).sum() + (oversize - queued) * PAGE,
-        "oversize_pages": oversize,
-        "queued_pages": queued,
-        "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,
-    }
-    return {name: int(count) for name, count in counts.items()}
+    return count(st, REMOTE)

@@ -1,43 +1,41 @@
-"""Zones of DragonFly's slab allocator of 2020, and the lists they are on. See allocators/dfly_slab_2020.py."""
-
-import numpy as np
+"""Zones of DragonFly's slab allocator of 2020, and the lists they are on. See `allocators/dfly_slab_2020`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SHIFT, NZONES, ZALLOC_MAX_ZONE_SIZE
+from kmemexp.sim.allocators._shared import dfly_zones
+from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK, MIN_CHUNK_SHIFT, N_MAX, NZONES
+from kmemexp.sim.allocators._shared.dfly_zones import (
+    FREE_ZONES,
+    FREE_ZONES_COUNT,
+    KLASS,
+    N_FREE,
+    NEXT,
+    NIL,
+    PREV,
+    fresh_chunk,
+    lay_out,
+)
+from kmemexp.sim.allocators._shared.slab_lists import push, unlink
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
-from kmemexp.sim.allocators.dfly_slab import NIL
-from kmemexp.sim.slots import DONE, R_ADDR, R_CPU, R_GRANTED, R_WORK
+from kmemexp.sim.asking import hand_out
+from kmemexp.sim.slots import DONE, R_CPU, R_WORK
+from kmemexp.sim.widths import wide
 
-# Columns of State.klass: the table of zoneindex().
-CHUNK = 0  # bytes of a chunk
-OFFSET = 1  # where the first chunk begins in the zone
-N_MAX = 2  # chunks in a zone
-
-# Columns of State.zone. Chunks are named by the place where they begin in their zone, in units of 8 bytes.
-OWNER = 0  # CPU; NIL: no zone at this address
-KLASS = 1
-N_FREE = 2  # without those freed elsewhere
-NEXT = 3  # on ZoneAry or FreeZones
-PREV = 4
-LOCAL_HEAD = 5  # freed chunks (z_LChunks)
-LOCAL_TAIL = 6
-REMOTE_HEAD = 7  # chunks freed on other CPUs (z_RChunks)
-REMOTE_TAIL = 8
-REMOTE = 9  # how many they are
-SIGNAL = 10  # 1: whoever frees the first of them must send an IPI (z_RSignal)
-IN_FLIGHT = 11  # such IPIs under way (z_RCount)
-U_INDEX = 12  # chunk last taken from the never used area
-U_END = 13  # chunk at which that area ends
-ZONE_COLUMNS = 14
+# Further columns of State.zone. Chunks are named by the place where they begin in their zone, in units of 8 bytes.
+LOCAL_HEAD = dfly_zones.ZONE_COLUMNS  # freed chunks (z_LChunks)
+LOCAL_TAIL = LOCAL_HEAD + 1
+REMOTE_HEAD = LOCAL_HEAD + 2  # chunks freed on other CPUs (z_RChunks)
+REMOTE_TAIL = LOCAL_HEAD + 3
+REMOTE = LOCAL_HEAD + 4  # how many they are
+SIGNAL = LOCAL_HEAD + 5  # 1: whoever frees the first of them must send an IPI (z_RSignal)
+IN_FLIGHT = LOCAL_HEAD + 6  # such IPIs under way (z_RCount)
+ZONE_COLUMNS = LOCAL_HEAD + 7
+LINKS = (NEXT, PREV)
 LISTED = (PREV, NEXT, N_FREE)  # what a sorted list goes by: zones are taken from the tail
 
-# Columns of State.cpu.
-FREE_ZONES = 0  # newest of the wholly free zones
-FREE_ZONES_LAST = 1  # the oldest
-FREE_ZONES_COUNT = 2
-JUNK_INDEX = 3  # where the next zone's never used area begins
-FREE_OVER = 4  # first page of the oldest oversize block that waits to be unmapped (FreeOvZones)
-FREE_OVER_LAST = 5  # of the newest
+# Further columns of State.cpu. FREE_ZONES is the newest of the wholly free zones.
+FREE_ZONES_LAST = dfly_zones.CPU_COLUMNS  # the oldest
+FREE_OVER_LAST = FREE_ZONES_LAST + 1  # of FreeOvZones
+CPU_COLUMNS = FREE_ZONES_LAST + 2
 
 
 @kernel
@@ -52,25 +50,17 @@ def take(st, reg, i, zone, klass):
         else:
             st.zone[zone, SIGNAL] = 1
             _unlink(st, zone, reg[i, R_CPU], klass)
-    base = zone << st.zone_shift
-    reg[i, R_GRANTED] = st.klass[klass, CHUNK]
-    unit = np.int64(st.zone[zone, LOCAL_HEAD])
-    if unit != NIL:
-        st.zone[zone, LOCAL_HEAD] = st.link[zone, unit]
-        reg[i, R_ADDR] = base + (unit << MIN_CHUNK_SHIFT)
-        return DONE
-    index = np.int64(st.zone[zone, U_INDEX]) + 1
-    if index == st.klass[klass, N_MAX]:
-        index = 0
-    st.zone[zone, U_INDEX] = index
-    reg[i, R_ADDR] = base + st.klass[klass, OFFSET] + index * st.klass[klass, CHUNK]
-    return DONE
+    unit = wide(st.zone[zone, LOCAL_HEAD])
+    if unit == NIL:
+        return hand_out(reg, i, fresh_chunk(st, zone, klass), st.klass[klass, CHUNK])
+    st.zone[zone, LOCAL_HEAD] = st.link[zone, unit]
+    return hand_out(reg, i, (zone << st.zone_shift) + (unit << MIN_CHUNK_SHIFT), st.klass[klass, CHUNK])
 
 
 @kernel
 def put(st, reg, i, zone, unit):
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    cpu, klass = reg[i, R_CPU], np.int64(st.zone[zone, KLASS])
+    cpu, klass = reg[i, R_CPU], wide(st.zone[zone, KLASS])
     if st.zone[zone, LOCAL_HEAD] == NIL:
         st.zone[zone, LOCAL_TAIL] = unit
     st.link[zone, unit] = st.zone[zone, LOCAL_HEAD]
@@ -102,7 +92,7 @@ def put_remote(st, zone, unit):
 def signalled(st, reg, i, zone):
     """Take over what others have freed, on the owner's CPU: kfree_remote()."""
     cpu = reg[i, R_CPU]
-    klass = np.int64(st.zone[zone, KLASS])
+    klass = wide(st.zone[zone, KLASS])
     st.zone[zone, IN_FLIGHT] -= 1
     if st.zone[zone, REMOTE] > 0:
         st.zone[zone, SIGNAL] = 0
@@ -123,9 +113,9 @@ def _gather(st, zone):
     if st.zone[zone, LOCAL_HEAD] == NIL:
         st.zone[zone, LOCAL_HEAD] = head
     else:
-        st.link[zone, np.int64(st.zone[zone, LOCAL_TAIL])] = head
+        st.link[zone, wide(st.zone[zone, LOCAL_TAIL])] = head
     st.zone[zone, LOCAL_TAIL] = st.zone[zone, REMOTE_TAIL]
-    chunks = np.int64(st.zone[zone, REMOTE])
+    chunks = wide(st.zone[zone, REMOTE])
     st.zone[zone, N_FREE] += chunks
     st.zone[zone, REMOTE_HEAD] = NIL
     st.zone[zone, REMOTE] = 0
@@ -137,9 +127,9 @@ def sweep(st, reg, i):
     """Go through the zones of a CPU: slab_cleanup(). The zones and chunks looked at are work."""
     cpu = reg[i, R_CPU]
     for klass in range(NZONES):
-        zone = np.int64(st.zone_first[cpu, klass])
+        zone = wide(st.zone_first[cpu, klass])
         while zone != NIL:
-            after = np.int64(st.zone[zone, NEXT])
+            after = wide(st.zone[zone, NEXT])
             reg[i, R_WORK] += 1
             if st.zone[zone, REMOTE] > 0:
                 reg[i, R_WORK] += _gather(st, zone)
@@ -157,12 +147,9 @@ def _retire(st, zone, cpu, klass):
         return
     _unlink(st, zone, cpu, klass)
     newest = st.cpu[cpu, FREE_ZONES]
-    st.zone[zone, NEXT] = newest
-    st.zone[zone, PREV] = NIL
+    push(st.zone, LINKS, zone, newest)
     if newest == NIL:
         st.cpu[cpu, FREE_ZONES_LAST] = zone
-    else:
-        st.zone[newest, PREV] = zone
     st.cpu[cpu, FREE_ZONES] = zone
     st.cpu[cpu, FREE_ZONES_COUNT] += 1
 
@@ -170,15 +157,11 @@ def _retire(st, zone, cpu, klass):
 @kernel
 def off_free_zones(st, cpu, zone):
     """Take the newest or the oldest zone off FreeZones."""
-    before, after = np.int64(st.zone[zone, PREV]), np.int64(st.zone[zone, NEXT])
+    before, after = unlink(st.zone, LINKS, zone)
     if before == NIL:
         st.cpu[cpu, FREE_ZONES] = after
-    else:
-        st.zone[before, NEXT] = after
     if after == NIL:
         st.cpu[cpu, FREE_ZONES_LAST] = before
-    else:
-        st.zone[after, PREV] = before
     st.cpu[cpu, FREE_ZONES_COUNT] -= 1
 
 
@@ -187,15 +170,12 @@ def _push(st, reg, i, zone, klass):
     """Put a zone at the head of a class's list, or where a sorted one wants it."""
     cpu = reg[i, R_CPU]
     if st.p.slab_order:
-        _insert(st, reg, i, zone, klass, NIL, np.int64(st.zone_last[cpu, klass]))
+        _insert(st, reg, i, zone, klass, NIL, wide(st.zone_last[cpu, klass]))
         return
-    after = np.int64(st.zone_first[cpu, klass])
-    st.zone[zone, NEXT] = after
-    st.zone[zone, PREV] = NIL
+    after = wide(st.zone_first[cpu, klass])
+    push(st.zone, LINKS, zone, after)
     if after == NIL:
         st.zone_last[cpu, klass] = zone
-    else:
-        st.zone[after, PREV] = zone
     st.zone_first[cpu, klass] = zone
 
 
@@ -203,9 +183,8 @@ def _push(st, reg, i, zone, klass):
 def _gained(st, reg, i, zone, klass):
     """Move a listed zone, which has more free chunks than before, if its list is sorted by that."""
     if st.p.slab_order == FULLEST:
-        before, after = np.int64(st.zone[zone, NEXT]), np.int64(st.zone[zone, PREV])
-        _unlink(st, zone, reg[i, R_CPU], klass)
-        _insert(st, reg, i, zone, klass, before, after)
+        before, after = _unlink(st, zone, reg[i, R_CPU], klass)
+        _insert(st, reg, i, zone, klass, after, before)
 
 
 @kernel
@@ -219,34 +198,22 @@ def _insert(st, reg, i, zone, klass, before, after):
 
 @kernel
 def _unlink(st, zone, cpu, klass):
-    """Take a zone off a class's list."""
-    before, after = np.int64(st.zone[zone, PREV]), np.int64(st.zone[zone, NEXT])
+    """Take a zone off a class's list. Returns its neighbours."""
+    before, after = unlink(st.zone, LINKS, zone)
     if before == NIL:
         st.zone_first[cpu, klass] = after
-    else:
-        st.zone[before, NEXT] = after
     if after == NIL:
         st.zone_last[cpu, klass] = before
-    else:
-        st.zone[after, PREV] = before
+    return before, after
 
 
 @kernel
 def begin_zone(st, reg, i, zone, klass):
-    """Lay out a new or reused zone for a class, put it on the list and serve the request from it."""
-    cpu = reg[i, R_CPU]
-    first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, N_MAX]
-    st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (ZALLOC_MAX_ZONE_SIZE - 1)
+    """Serve a request from a new or reused zone, and put that on the list."""
     st.zone[zone] = NIL
-    st.zone[zone, OWNER] = cpu
-    st.zone[zone, KLASS] = klass
-    st.zone[zone, N_FREE] = st.klass[klass, N_MAX] - 1
+    answer = lay_out(st, reg, i, zone, klass)
     st.zone[zone, REMOTE] = 0
     st.zone[zone, SIGNAL] = 0
     st.zone[zone, IN_FLIGHT] = 0
-    st.zone[zone, U_INDEX] = first
-    st.zone[zone, U_END] = first
     _push(st, reg, i, zone, klass)
-    reg[i, R_ADDR] = (zone << st.zone_shift) + st.klass[klass, OFFSET] + first * st.klass[klass, CHUNK]
-    reg[i, R_GRANTED] = st.klass[klass, CHUNK]
-    return DONE
+    return answer

@@ -14,7 +14,7 @@ the list. That a partial slab has become full goes unnoticed. Retired slabs go t
 out, up to 128, beyond that back to the map.
 
 Objects are multiples of 64 bytes. What names no such type (malloc, mbufs), and objects too large for a slab, are served
-by `dfly_slab_2020.py`, whose upkeep is part of every tenth tick.
+by `dfly_slab_2020`, whose upkeep is part of every tenth tick.
 
 Left out: limits of types; M_ZERO; the instants between the two additions of a free; the bitmap that finds double frees;
 the memory of the per-CPU tables; destroying a type; types without slabs of their own, for each of which the poller
@@ -57,29 +57,22 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     rotate_in,
     take,
 )
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_unmap, ask_wired, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
-    AGAIN,
     C_MALLOC,
     C_MBUF,
     C_ZONE,
     DONE,
     FAILED,
     LOCK_SHIFT,
-    MAP_FREE,
-    NO_ENTRY,
     NO_SPACE,
-    P_ENTRIES,
     P_KERNEL_MAP,
     PAGE,
     R_ADDR,
     R_BASE,
-    R_BYTES,
     R_CPU,
     R_ITEM,
-    R_LOCK,
-    R_MAP,
     R_PANIC,
     R_PHASE,
     R_SIZE,
@@ -88,6 +81,7 @@ from kmemexp.sim.slots import (
     R_Y,
     T_TICK,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # an operation on slabs at hand; a type's lists
@@ -184,9 +178,9 @@ def alloc(st, reg, i):
     if reg[i, R_PHASE] != 0:
         return _refill(st, reg, i, z)
     cpu = reg[i, R_CPU]
-    slab = np.int64(st.pair[cpu, z, ACTIVE])
+    slab = wide(st.pair[cpu, z, ACTIVE])
     if slab == NIL or st.slab[slab, FREE] == 0:
-        other = np.int64(st.pair[cpu, z, ALTERNATE])
+        other = wide(st.pair[cpu, z, ALTERNATE])
         if other == NIL or st.slab[other, FREE] == 0:
             return _go_on_locked(reg, i, ROTATE, z)
         st.pair[cpu, z, ALTERNATE] = slab
@@ -229,10 +223,8 @@ def _refill(st, reg, i, z):
     phase, cpu = reg[i, R_PHASE], reg[i, R_CPU]
     if phase == ROTATE:
         if rotate(st, reg, i, z):
-            return take(st, reg, i, z, np.int64(st.pair[cpu, z, ACTIVE]))
-        reg[i, R_PHASE] = NEW_SLAB
-        reg[i, R_LOCK] = 0
-        return AGAIN
+            return take(st, reg, i, z, wide(st.pair[cpu, z, ACTIVE]))
+        return go_on(reg, i, NEW_SLAB, 0)
     if phase == ROTATE_IN:
         rotate_in(st, cpu, z, reg[i, R_X])
         return take(st, reg, i, z, reg[i, R_X])
@@ -254,10 +246,8 @@ def _refill(st, reg, i, z):
 
 @kernel
 def _refused(reg, i, base):
-    """Fail for want of KVA or map entries."""
-    if base == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
-    elif base == NO_SPACE:
+    """Fail without KVA or map entries."""
+    if not out_of_entries(reg, i) and base == NO_SPACE:
         reg[i, R_PANIC] = P_KERNEL_MAP
     return FAILED
 
@@ -265,9 +255,7 @@ def _refused(reg, i, base):
 @kernel
 def _go_on_locked(reg, i, phase, z):
     """Go on in `phase` under the lock of type `z`."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = TYPE_LOCK | z
-    return AGAIN
+    return go_on(reg, i, phase, TYPE_LOCK | z)
 
 
 @kernel
@@ -290,11 +278,7 @@ def _unmap_next(st, reg, i):
         return _next_poll(st, reg, i)
     reg[i, R_X] = st.slab[slab, NEXT]
     st.poller[HELD] -= 1
-    reg[i, R_PHASE] = UNMAP
-    reg[i, R_MAP] = st.map_number
-    reg[i, R_BASE] = slab << SLAB_SHIFT
-    reg[i, R_BYTES] = SLAB_SIZE
-    return MAP_FREE
+    return ask_unmap(reg, i, UNMAP, st.map_number, slab << SLAB_SHIFT, SLAB_SIZE)
 
 
 def census(st: State) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""Slabs of DragonFly's kmalloc_obj, the lists of a type and the caches of the CPUs. See allocators/kmalloc_obj.py."""
-
-import numpy as np
+"""Slabs of DragonFly's kmalloc_obj, the lists of a type and the caches of the CPUs. See `allocators/kmalloc_obj`."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import DONE, R_ADDR, R_CPU, R_GRANTED, R_WORK
+from kmemexp.sim.asking import hand_out
+from kmemexp.sim.slots import R_CPU, R_WORK
+from kmemexp.sim.widths import wide
 
 SLAB_SHIFT = 17
 SLAB_SIZE = 1 << SLAB_SHIFT  # KMALLOC_SLAB_SIZE
@@ -50,21 +50,20 @@ HELD = 2  # slabs that are mapped
 @kernel
 def take(st, reg, i, z, slab):
     """Hand out the object that has been free for longest, of a slab that has one."""
-    at = np.int64(st.slab[slab, FIRST])
-    reg[i, R_ADDR] = (slab << SLAB_SHIFT) + (np.int64(st.ring[slab, at]) << UNIT_SHIFT)
-    reg[i, R_GRANTED] = st.type[z, SIZE]
+    at = wide(st.slab[slab, FIRST])
+    addr = (slab << SLAB_SHIFT) + (wide(st.ring[slab, at]) << UNIT_SHIFT)
     at += 1
     st.slab[slab, FIRST] = 0 if at == st.type[z, COUNT] else at
     st.slab[slab, FREE] -= 1
-    return DONE
+    return hand_out(reg, i, addr, st.type[z, SIZE])
 
 
 @kernel
 def put(st, addr):
     """Put an object at the end of its slab's ring."""
     slab = addr >> SLAB_SHIFT
-    count = st.type[np.int64(st.slab[slab, TYPE]), COUNT]
-    at = np.int64(st.slab[slab, FIRST]) + np.int64(st.slab[slab, FREE])
+    count = st.type[wide(st.slab[slab, TYPE]), COUNT]
+    at = wide(st.slab[slab, FIRST]) + wide(st.slab[slab, FREE])
     if at >= count:
         at -= count
     st.ring[slab, at] = (addr & (SLAB_SIZE - 1)) >> UNIT_SHIFT
@@ -105,7 +104,7 @@ def rotate(st, reg, i, z):
 @kernel
 def rotate_in(st, cpu, z, slab):
     """Make a slab the active one; the active one becomes the alternate one, and that goes to the empty ones."""
-    out = np.int64(st.pair[cpu, z, ALTERNATE])
+    out = wide(st.pair[cpu, z, ALTERNATE])
     st.pair[cpu, z, ALTERNATE] = st.pair[cpu, z, ACTIVE]
     st.pair[cpu, z, ACTIVE] = slab
     st.slab[slab, NEXT] = NIL
@@ -163,7 +162,7 @@ def poll(st, reg, i, z):
     slab = st.type[z, FULL]
     goes_on = looks <= 0
     while looks > 0 and slab != NIL and retired < st.p.retired_slabs:
-        after = np.int64(st.slab[slab, NEXT])
+        after = wide(st.slab[slab, NEXT])
         if st.slab[slab, SINCE] == st.poller[TICKS]:
             before = slab
         else:
@@ -199,9 +198,9 @@ def _into_caches(st, slab):
     """
     rest, rest_last = NIL, NIL
     while slab != NIL:
-        cpu = np.int64(st.slab[slab, ORIGIN])
+        cpu = wide(st.slab[slab, ORIGIN])
         last = slab
-        after = np.int64(st.slab[slab, NEXT])
+        after = wide(st.slab[slab, NEXT])
         st.slab[slab, TYPE] = NIL
         if st.cache[cpu, FREE_COUNT] >= st.p.cached_slabs:
             rest, rest_last = _chained(st, rest, rest_last, slab)
@@ -211,7 +210,7 @@ def _into_caches(st, slab):
                 st.cache[cpu, FREE_COUNT] += 1
                 st.slab[after, TYPE] = NIL
                 last = after
-                after = np.int64(st.slab[last, NEXT])
+                after = wide(st.slab[last, NEXT])
             st.slab[last, NEXT] = st.cache[cpu, RETURNED]
             st.cache[cpu, RETURNED] = slab
         slab = after

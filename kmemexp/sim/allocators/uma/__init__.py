@@ -43,13 +43,27 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators._shared.uma_requests import (
+    CLUSTER_SHIFT,
+    MALLOC_UNIT,
+    NIL,
+    S_ZONE,
+    zone_of,
+)
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
-from kmemexp.sim.allocators.uma.moves import BEGIN, CLUSTER_SHIFT, MALLOC_UNIT, MCLBYTES, MSIZE, wanted
-from kmemexp.sim.allocators.uma.slabs import CLUSTER, NIL, Z_FULL, Z_SIZE, cache_pop, cache_push, zone_of
+from kmemexp.sim.allocators.uma.moves import (
+    wanted,
+)
+from kmemexp.sim.allocators.uma.phases import (
+    BEGIN,
+)
+from kmemexp.sim.allocators.uma.slabs import CLUSTER, Z_FULL, Z_SIZE, cache_pop, cache_push
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
+from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
+from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
@@ -59,7 +73,6 @@ from kmemexp.sim.slots import (
     PAGE_SHIFT,
     R_ADDR,
     R_CPU,
-    R_GRANTED,
     R_PHASE,
     R_SIZE,
 )
@@ -183,9 +196,7 @@ def alloc(st, reg, i):
         if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):
             addr = cache_pop(st, z, reg[i, R_CPU])
             if addr != NIL:
-                reg[i, R_ADDR] = addr
-                reg[i, R_GRANTED] = st.zone[z, Z_SIZE]
-                return DONE
+                return hand_out(reg, i, addr, st.zone[z, Z_SIZE])
     return go(st, reg, i, False)
 
 
@@ -221,7 +232,7 @@ def census(st: State) -> dict[str, int]:
     zones = slice(u.FIRST_CACHED, None)
     held = st.zone[:, u.Z_HELD]
     cached = [b for b in st.cache[zones, :, [u.ALLOC, u.FREE]].ravel().tolist() if b != NIL]
-    used = st.slab[st.slab[:, u.S_ZONE] > 0]
+    used = st.slab[st.slab[:, S_ZONE] > 0]
     counts = {
         "pages": held.sum() + st.large[0],
         "large_pages": st.large[0],
@@ -230,7 +241,7 @@ def census(st: State) -> dict[str, int]:
         "slab_items": st.zone[zones, u.Z_FREE].sum(),
         "cached_items": st.word[np.array(cached, np.int64) + u.B_COUNT].sum(),
         "listed_items": st.word[np.array(_listed(st), np.int64) + u.B_COUNT].sum(),
-        "idle_slabs": (used[:, u.S_COUNT] == st.zone[used[:, u.S_ZONE] - 1, u.Z_ITEMS]).sum(),
+        "idle_slabs": (used[:, u.S_COUNT] == st.zone[used[:, S_ZONE] - 1, u.Z_ITEMS]).sum(),
     }
     return {name: int(count) for name, count in counts.items()}
 

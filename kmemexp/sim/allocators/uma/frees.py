@@ -1,9 +1,15 @@
-"""Frees of `allocators/uma` beyond the fast path. The registers are described in `moves`."""
+"""Frees of `allocators/uma` beyond the fast path. The registers are described in `phases`."""
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
 from kmemexp.sim.allocators.uma.moves import (
+    bucket_zone,
+    to_cpu,
+    to_internal,
+    to_zone,
+)
+from kmemexp.sim.allocators.uma.phases import (
     ADD_BUCKET,
-    CLUSTER_SHIFT,
     DROP_HEADER,
     DROPPED,
     FREE_ITEM,
@@ -11,16 +17,11 @@ from kmemexp.sim.allocators.uma.moves import (
     FREE_RETRY,
     GIVING_UP,
     LARGE_UNHEADER,
-    bucket_zone,
-    to_cpu,
-    to_internal,
-    to_zone,
 )
 from kmemexp.sim.allocators.uma.slabs import (
     CLUSTER,
     FIRST_ITEM,
     FREE,
-    NIL,
     S_COUNT,
     S_HEADER,
     S_MAP,
@@ -37,9 +38,8 @@ from kmemexp.sim.allocators.uma.slabs import (
     list_pop,
     list_push,
     slab_give,
-    wide,
-    zone_of,
 )
+from kmemexp.sim.asking import ask_unmap
 from kmemexp.sim.slots import (
     DONE,
     FAILED,
@@ -49,18 +49,18 @@ from kmemexp.sim.slots import (
     R_BASE,
     R_BYTES,
     R_CPU,
-    R_GRANTED,
     R_MAP,
     R_PHASE,
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 
 @kernel
 def begin_free(st, reg, i):
     if zone_of(st, reg[i, R_ADDR]) != NIL:
-        note_next(st, reg, i)
+        note_next(st, reg, i, CLUSTER)
         return free_pieces(st, reg, i)
     page = reg[i, R_ADDR] >> PAGE_SHIFT
     pages = wide(st.slab[page, S_COUNT])
@@ -68,30 +68,7 @@ def begin_free(st, reg, i):
     st.large[0] -= pages
     reg[i, R_Y] = wide(st.slab[page, S_HEADER]) << st.shift
     to_zone(reg, i, LARGE_UNHEADER, SLABS)
-    reg[i, R_MAP] = st.slab[page, S_MAP]
-    reg[i, R_BASE] = reg[i, R_ADDR]
-    reg[i, R_BYTES] = pages << PAGE_SHIFT
-    return MAP_FREE
-
-
-@kernel
-def note_next(st, reg, i):
-    """Remember the cluster after the one at R_ADDR, which leaves its chain."""
-    reg[i, R_GRANTED] = 0
-    if zone_of(st, reg[i, R_ADDR]) == CLUSTER:
-        piece = reg[i, R_ADDR] >> CLUSTER_SHIFT
-        reg[i, R_GRANTED] = st.chain[piece]
-        st.chain[piece] = 0
-
-
-@kernel
-def _freed(st, reg, i):
-    """Go on to the next cluster of the chain. True: that was the last one."""
-    if reg[i, R_GRANTED] == 0:
-        return True
-    reg[i, R_ADDR] = (reg[i, R_GRANTED] - 1) << CLUSTER_SHIFT
-    note_next(st, reg, i)
-    return False
+    return ask_unmap(reg, i, reg[i, R_PHASE], st.slab[page, S_MAP], reg[i, R_ADDR], pages << PAGE_SHIFT)
 
 
 @kernel
@@ -108,7 +85,7 @@ def free_pieces(st, reg, i):
             return to_zone(reg, i, FREE_ITEM, z)
         if not cache_push(st, z, reg[i, R_CPU], reg[i, R_ADDR]):
             return to_zone(reg, i, FREE_MISS, z)
-        if _freed(st, reg, i):
+        if not next_piece(st, reg, i, CLUSTER):
             return _end(reg, i)
 
 
@@ -129,7 +106,7 @@ def free_step(st, reg, i, z, phase):
         slab_give(st, reg, i, reg[i, R_ADDR])
         if st.p.eager_release and _may_go(st, z, reg[i, R_ADDR] >> PAGE_SHIFT):
             return _drop(st, reg, i, z)
-    return _end(reg, i) if _freed(st, reg, i) else to_cpu(reg, i, FREE_RETRY)
+    return to_cpu(reg, i, FREE_RETRY) if next_piece(st, reg, i, CLUSTER) else _end(reg, i)
 
 
 @kernel
@@ -168,7 +145,7 @@ def _free_miss(st, reg, i, z):
         st.cache[z, cpu, FREE] = list_pop(st, z, Z_EMPTY)
         done = cache_push(st, z, cpu, addr)
     if done:
-        return _end(reg, i) if _freed(st, reg, i) else to_cpu(reg, i, FREE_RETRY)
+        return to_cpu(reg, i, FREE_RETRY) if next_piece(st, reg, i, CLUSTER) else _end(reg, i)
     if st.low[0]:
         return to_zone(reg, i, FREE_ITEM, z)
     return to_internal(reg, i, bucket_zone(st, st.zone[z, Z_COUNT]), ADD_BUCKET)

@@ -1,22 +1,33 @@
-"""What the operations of `allocators/uma` have in common: phases and locks, new slabs, UMA's own zones.
+"""What the operations of `allocators/uma` have in common: locks, new slabs, UMA's own zones.
 
-R_PHASE holds the phase and, above it, which of UMA's own zones an item is wanted of (OWN) and in which phase (FOR),
-where to go on when a slab has been made or a bucket given back (BACK), and flags. R_X: the bucket in hand, R_Y: the
-off-page header in hand; NIL: none. While a chain of clusters grows, R_ADDR is its last one; R_GRANTED of a free: the
-next cluster of the chain + 1.
+`phases` says what the registers hold, and which phase follows which.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field
+from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
 from kmemexp.sim.allocators.uma.layout import BUCKET_STEP, UMA_02, UMA_03
+from kmemexp.sim.allocators.uma.phases import (
+    BACK_SHIFT,
+    FILL,
+    FOR_SHIFT,
+    FREE_BUCKET,
+    FREE_ITEM,
+    INTERNAL,
+    INTERNAL_PAGE,
+    LARGE,
+    OWN_SHIFT,
+    REFUSED,
+    SINGLE,
+    SLAB,
+)
 from kmemexp.sim.allocators.uma.slabs import (
     B_COUNT,
     B_ENTRIES,
     B_NEXT,
-    CLUSTER,
     FIRST_BUCKET,
     FIRST_ITEM,
     MBUF,
-    NIL,
     Z_ALLOCS,
     Z_COUNT,
     Z_FULL,
@@ -29,15 +40,11 @@ from kmemexp.sim.allocators.uma.slabs import (
     slab_add,
     slab_give,
     slab_take,
-    wide,
-    zone_of,
 )
 from kmemexp.sim.asking import ask_kept, ask_wired
 from kmemexp.sim.slots import (
-    AGAIN,
     F_NOWAIT,
     FAILED,
-    ITEM_MALLOC,
     LOCK_SHIFT,
     NO_ENTRY,
     NO_SPACE,
@@ -47,8 +54,6 @@ from kmemexp.sim.slots import (
     PAGE_SHIFT,
     R_BASE,
     R_FLAGS,
-    R_ITEM,
-    R_LOCK,
     R_LOCKED,
     R_MAP,
     R_PANIC,
@@ -58,76 +63,27 @@ from kmemexp.sim.slots import (
     R_Y,
 )
 
-MSIZE = 256
-MCLBYTES = 2048
-CLUSTER_SHIFT = 11
 KERNEL_MAP = 0
-MALLOC_UNIT = 16
 ZONE_LOCK = 1  # class of the zones' locks
-
-# Phases, with the lock that each runs under: c the CPU's, z the zone's, o that of UMA's own zone.
-BEGIN = 0  # c
-RETRY = 1  # c: take what is asked for from the CPU's buckets
-MISS = 2  # z: these are empty
-FILL = 3  # z: fill a bucket
-SINGLE = 4  # z: no bucket is to be had: one item from a slab
-INTERNAL = 5  # o: take a bucket or a header
-INTERNAL_PAGE = 6  # o: the map has answered for a page of them
-SLAB = 7  # z: the map has answered for a slab
-UNHEADER = 8  # o: it has refused: give the header back
-FREE_BUCKET = 9  # o: give a bucket back
-FREE_RETRY = 10  # c: put what is freed into the CPU's buckets
-FREE_MISS = 11  # z: they are full
-ADD_BUCKET = 12  # z: put a new bucket on the zone's list
-FREE_ITEM = 13  # z: no bucket is to be had: give the item to its slab
-DROP_HEADER = 14  # o: eager release: give the header of the slab that has become free back
-DROPPED = 15  # c: its pages are gone
-LARGE = 16  # c: the map has answered for a large malloc
-LARGE_UNHEADER = 17  # o: give its header back
-PHASE_MASK = 63
-FOR_SHIFT = 6
-BACK_SHIFT = 12
-OWN_SHIFT = 18
-REFUSED = 1 << 24  # no new slab is asked for (M_NOVM)
-FILLING = 1 << 25  # counted in Z_FILLS
-GIVING_UP = 1 << 26  # an incomplete chain is freed
 
 
 @kernel
 def to_cpu(reg, i, phase):
     """Go on under the CPU's lock, that of a first step."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK | REFUSED)) | phase
-    reg[i, R_LOCK] = -1
-    return AGAIN
+    reg[i, R_PHASE] &= ~REFUSED
+    return go_to(reg, i, phase, -1)
 
 
 @kernel
 def to_zone(reg, i, phase, z):
     """Go on under a zone's lock."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = (ZONE_LOCK << LOCK_SHIFT) | z
-    return AGAIN
-
-
-@kernel
-def field(reg, i, shift):
-    return (reg[i, R_PHASE] >> shift) & PHASE_MASK
-
-
-@kernel
-def _set_field(reg, i, shift, n):
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << shift)) | (n << shift)
+    return go_to(reg, i, phase, (ZONE_LOCK << LOCK_SHIFT) | z)
 
 
 @kernel
 def wanted(st, reg, i):
     """Zone that an allocation is served from; NIL: large malloc."""
-    item, size = reg[i, R_ITEM], reg[i, R_SIZE]
-    if item >= 0:
-        return FIRST_ITEM + item
-    if item == ITEM_MALLOC:
-        return wide(st.size_zone[(size + MALLOC_UNIT - 1) // MALLOC_UNIT]) if size <= PAGE else NIL
-    return MBUF if size <= MSIZE else CLUSTER
+    return zone_for(st, reg, i, MBUF, PAGE)
 
 
 @kernel
@@ -168,7 +124,7 @@ def may_grow(st, reg, i, z):
 @outlined
 def grow(st, reg, i, z, back):
     """Begin to make a slab, its off-page header first: slab_zalloc(). Goes on in `back`, under the zone's lock."""
-    _set_field(reg, i, BACK_SHIFT, back)
+    set_field(reg, i, BACK_SHIFT, back)
     if st.zone[z, Z_HEADER] != NIL:
         return to_internal(reg, i, st.zone[z, Z_HEADER], SLAB)
     return _ask_slab(st, reg, i, z)
@@ -211,8 +167,8 @@ def note_refusal(st, reg, i, freeing):
 @kernel
 def to_internal(reg, i, own, purpose):
     """Take an item of one of UMA's own zones, for the phase `purpose`."""
-    _set_field(reg, i, FOR_SHIFT, purpose)
-    _set_field(reg, i, OWN_SHIFT, own)
+    set_field(reg, i, FOR_SHIFT, purpose)
+    set_field(reg, i, OWN_SHIFT, own)
     return to_zone(reg, i, INTERNAL, own)
 
 
@@ -276,7 +232,7 @@ def _have_header(st, reg, i, z, addr, purpose):
 @kernel
 def to_free_bucket(st, reg, i, back):
     """Give the bucket in hand back, then go on in `back` under the zone's lock: bucket_free()."""
-    _set_field(reg, i, BACK_SHIFT, back)
+    set_field(reg, i, BACK_SHIFT, back)
     reg[i, R_PHASE] &= ~REFUSED
     return to_zone(reg, i, FREE_BUCKET, zone_of(st, reg[i, R_X] << st.shift))
 

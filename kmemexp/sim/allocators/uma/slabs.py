@@ -4,14 +4,12 @@ A bucket is named by its address in pointers, and lies in `word` where it would 
 of a list + 1, word b + 1 its count, word b + 2 its entries, words b + 3 … its items' addresses in pointers.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
+from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
+from kmemexp.sim.allocators._shared.uma_requests import NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT, R_WORK
-
-NIL = -1
+from kmemexp.sim.widths import wide
 
 # Zones.
 SLABS = 0  # off-page headers
@@ -50,8 +48,7 @@ FREE = 1  # bucket that items are put into
 ALLOCS = 2
 C_COLUMNS = 3
 
-# Columns of State.slab, in the row of a slab's first page.
-S_ZONE = 0  # zone + 1; 0: no slab
+# Columns of State.slab beside S_ZONE, in the row of a slab's first page.
 S_COUNT = 1  # free items; of a large malloc: pages
 S_FIRST = 2  # number of the first free item
 S_NEXT = 3  # on the zone's list
@@ -68,18 +65,6 @@ B_ENTRIES = 2
 
 
 @kernel
-def wide(n):
-    """Widen a number that was read from an array of 32-bit or smaller ones."""
-    return np.int64(n)
-
-
-@kernel
-def zone_of(st, addr):
-    """Zone of the item at an address; NIL: a large malloc."""
-    return wide(st.slab[addr >> PAGE_SHIFT, S_ZONE]) - 1
-
-
-@kernel
 def slab_take(st, z):
     """Take an item of the first partly free slab, else of the first free one. Returns the address or NIL."""
     page = st.zone[z, Z_PART]
@@ -88,13 +73,13 @@ def slab_take(st, z):
         if page == NIL:
             return NIL
         st.zone[z, Z_IDLE] = st.slab[page, S_NEXT]
-        _push(st, z, Z_PART, page)
+        _put_first(st, z, Z_PART, page)
     k = wide(st.slab[page, S_FIRST])
     st.slab[page, S_FIRST] = st.index[page, k]
     st.slab[page, S_COUNT] -= 1
     st.zone[z, Z_FREE] -= 1
     if st.slab[page, S_COUNT] == 0:
-        _unlink(st, z, Z_PART, page)
+        st.zone[z, Z_PART] = leave(st.slab, LISTED, page, st.zone[z, Z_PART])
     return (page << PAGE_SHIFT) + k * st.zone[z, Z_SIZE]
 
 
@@ -107,14 +92,12 @@ def slab_give(st, reg, i, addr):
     st.slab[page, S_COUNT] = count
     if count == st.zone[z, Z_ITEMS]:
         if count > 1:
-            _unlink(st, z, Z_PART, page)
-        _push(st, z, Z_IDLE, page)
+            st.zone[z, Z_PART] = leave(st.slab, LISTED, page, st.zone[z, Z_PART])
+        _put_first(st, z, Z_IDLE, page)
     elif count == 1:
-        _enter(st, reg, i, z, page)
-    elif st.p.slab_order == FULLEST:
-        before, after = wide(st.slab[page, S_PREV]), wide(st.slab[page, S_NEXT])
-        _unlink(st, z, Z_PART, page)
-        _insert(st, reg, i, z, page, before, after)
+        st.zone[z, Z_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
+    else:
+        st.zone[z, Z_PART] = gained(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
     k = (addr & (PAGE - 1)) // st.zone[z, Z_SIZE]
     st.index[page, k] = st.slab[page, S_FIRST]
     st.slab[page, S_FIRST] = k
@@ -138,7 +121,14 @@ def slab_add(st, reg, i, z, base, header, m):
     st.slab[page, S_MAP] = m
     st.zone[z, Z_HELD] += st.zone[z, Z_PAGES]
     st.zone[z, Z_FREE] += items
-    _enter(st, reg, i, z, page)
+    st.zone[z, Z_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
+
+
+@kernel
+def _put_first(st, z, column, page):
+    """Put a slab at the head of a list."""
+    push(st.slab, LISTED, page, st.zone[z, column])
+    st.zone[z, column] = page
 
 
 @kernel
@@ -163,46 +153,6 @@ def idle_take(st, z, most, reverse):
     if last != NIL and not reverse:
         st.slab[last, S_NEXT] = NIL
     return first
-
-
-@kernel
-def _enter(st, reg, i, z, page):
-    """Put a slab at the head of the list of partly free ones, or where a sorted one wants it."""
-    if st.p.slab_order:
-        _insert(st, reg, i, z, page, NIL, st.zone[z, Z_PART])
-    else:
-        _push(st, z, Z_PART, page)
-
-
-@kernel
-def _insert(st, reg, i, z, page, before, after):
-    """Put a slab into the sorted list of partly free ones, from between two neighbours on."""
-    if insert(st.slab, LISTED, st.p.slab_order, page, before, after, reg, i) == NIL:
-        st.zone[z, Z_PART] = page
-
-
-@kernel
-def _push(st, z, column, page):
-    """Put a slab at the head of a list."""
-    after = st.zone[z, column]
-    st.slab[page, S_NEXT] = after
-    st.slab[page, S_PREV] = NIL
-    if after != NIL:
-        st.slab[after, S_PREV] = page
-    st.zone[z, column] = page
-
-
-@kernel
-def _unlink(st, z, column, page):
-    """Take a slab off a list."""
-    before = wide(st.slab[page, S_PREV])
-    after = wide(st.slab[page, S_NEXT])
-    if before == NIL:
-        st.zone[z, column] = after
-    else:
-        st.slab[before, S_NEXT] = after
-    if after != NIL:
-        st.slab[after, S_PREV] = before
 
 
 @kernel

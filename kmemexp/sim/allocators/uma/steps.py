@@ -1,34 +1,16 @@
 """Allocations of `allocators/uma` beyond the fast path, and what comes in which phase.
 
-The registers are described in `moves`.
+The registers are described in `phases`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.uma.frees import begin_free, free_step, note_next
+from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK, field
+from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain, zone_of
+from kmemexp.sim.allocators.uma.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma.layout import BUCKET_MAX, BUCKET_SIZE, UMA_03
 from kmemexp.sim.allocators.uma.moves import (
-    BACK_SHIFT,
-    BEGIN,
-    CLUSTER_SHIFT,
-    FILL,
-    FILLING,
-    FREE_BUCKET,
-    FREE_RETRY,
-    GIVING_UP,
-    INTERNAL,
-    INTERNAL_PAGE,
-    LARGE,
-    LARGE_UNHEADER,
-    MCLBYTES,
-    MISS,
-    PHASE_MASK,
-    RETRY,
-    SINGLE,
-    SLAB,
-    UNHEADER,
     bucket_put_back,
     bucket_zone,
-    field,
     grow,
     internal,
     may_grow,
@@ -41,11 +23,28 @@ from kmemexp.sim.allocators.uma.moves import (
     to_zone,
     wanted,
 )
+from kmemexp.sim.allocators.uma.phases import (
+    BACK_SHIFT,
+    BEGIN,
+    FILL,
+    FILLING,
+    FREE_BUCKET,
+    FREE_RETRY,
+    GIVING_UP,
+    INTERNAL,
+    INTERNAL_PAGE,
+    LARGE,
+    LARGE_UNHEADER,
+    MISS,
+    RETRY,
+    SINGLE,
+    SLAB,
+    UNHEADER,
+)
 from kmemexp.sim.allocators.uma.slabs import (
     ALLOC,
     B_ENTRIES,
     CLUSTER,
-    NIL,
     S_COUNT,
     S_HEADER,
     S_MAP,
@@ -65,9 +64,9 @@ from kmemexp.sim.allocators.uma.slabs import (
     list_push,
     slab_give,
     slab_take,
-    wide,
-    zone_of,
 )
+from kmemexp.sim.asking import hand_out
+from kmemexp.sim.sizing import MCLBYTES
 from kmemexp.sim.slots import (
     DONE,
     FAILED,
@@ -86,6 +85,7 @@ from kmemexp.sim.slots import (
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 
 @outlined
@@ -146,32 +146,13 @@ def _pieces(st, reg, i, z):
 
 @kernel
 def _got(st, reg, i, z, addr):
-    """Hand an item out, or add it to the chain, a ring from its last cluster on. True: that was all."""
-    if z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES:
-        reg[i, R_ADDR] = addr
-        reg[i, R_GRANTED] = st.zone[z, Z_SIZE]
-        return True
-    piece, last = addr >> CLUSTER_SHIFT, reg[i, R_ADDR] >> CLUSTER_SHIFT
-    if reg[i, R_GRANTED] == 0:
-        st.chain[piece] = piece + 1
-    else:
-        st.chain[piece] = st.chain[last]
-        st.chain[last] = piece + 1
-        reg[i, R_WORK] += 1
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] += MCLBYTES
-    if reg[i, R_GRANTED] < reg[i, R_SIZE]:
-        return False
-    _open_chain(st, reg, i)
+    """Hand an item out, or add it to the chain. True: that was all."""
+    if z == CLUSTER and reg[i, R_SIZE] > MCLBYTES:
+        if reg[i, R_GRANTED] > 0:
+            reg[i, R_WORK] += 1
+        return add_cluster(st, reg, i, addr)
+    hand_out(reg, i, addr, st.zone[z, Z_SIZE])
     return True
-
-
-@kernel
-def _open_chain(st, reg, i):
-    """Make the ring a chain: R_ADDR becomes its first cluster."""
-    last = reg[i, R_ADDR] >> CLUSTER_SHIFT
-    reg[i, R_ADDR] = (wide(st.chain[last]) - 1) << CLUSTER_SHIFT
-    st.chain[last] = 0
 
 
 @outlined
@@ -252,9 +233,7 @@ def _large_mapped(st, reg, i):
     st.slab[page, S_HEADER] = reg[i, R_Y] >> st.shift
     st.slab[page, S_MAP] = reg[i, R_MAP]
     st.large[0] += pages
-    reg[i, R_ADDR] = base
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
-    return DONE
+    return hand_out(reg, i, base, reg[i, R_BYTES])
 
 
 @kernel
@@ -269,7 +248,7 @@ def _give_up(st, reg, i):
     """Fail, and free what a chain has got already."""
     if reg[i, R_GRANTED] == 0:
         return FAILED
-    _open_chain(st, reg, i)
+    open_chain(st, reg, i)
     reg[i, R_PHASE] |= GIVING_UP
-    note_next(st, reg, i)
+    note_next(st, reg, i, CLUSTER)
     return to_cpu(reg, i, FREE_RETRY)

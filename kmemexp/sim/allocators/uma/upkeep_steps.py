@@ -5,14 +5,29 @@ first page of the slab to unmap next.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
+from kmemexp.sim.allocators._shared.uma_requests import NIL
 from kmemexp.sim.allocators.uma.layout import UMA_03, UMA_06
-from kmemexp.sim.allocators.uma.moves import BEGIN, FREE_BUCKET, PHASE_MASK, bucket_put_back, to_free_bucket, to_zone
+from kmemexp.sim.allocators.uma.moves import (
+    bucket_put_back,
+    to_free_bucket,
+    to_zone,
+)
+from kmemexp.sim.allocators.uma.phases import (
+    BEGIN,
+    CPU_BUCKETS,
+    DRAIN,
+    FREE_BUCKET,
+    HEADER,
+    LISTS,
+    TICK,
+    UNMAP,
+)
 from kmemexp.sim.allocators.uma.slabs import (
     ALLOC,
     FIRST_CACHED,
     FIRST_ITEM,
     FREE,
-    NIL,
     S_HEADER,
     S_MAP,
     S_NEXT,
@@ -30,33 +45,21 @@ from kmemexp.sim.allocators.uma.slabs import (
     idle_take,
     list_pop,
     slab_give,
-    wide,
 )
+from kmemexp.sim.asking import ask_unmap, go_on
 from kmemexp.sim.slots import (
-    AGAIN,
     DONE,
-    MAP_FREE,
     PAGE_SHIFT,
-    R_BASE,
-    R_BYTES,
     R_GRANTED,
     R_ITEM,
     R_LOCK,
-    R_MAP,
     R_PHASE,
     R_SIZE,
     R_X,
     R_Y,
     T_REAP,
 )
-
-# Phases beyond those of allocations and frees, with their locks: c a CPU's, z the zone's, o that of the headers' zone.
-TICK = 32  # z
-CPU_BUCKETS = 33  # c: empty a CPU's buckets
-LISTS = 34  # z: empty the lists of buckets
-DRAIN = 35  # z: take out the free slabs
-HEADER = 36  # o: give the next one's header back
-UNMAP = 37  # then its pages
+from kmemexp.sim.widths import wide
 
 ALL = 1 << 40
 
@@ -126,9 +129,7 @@ def _zone(st, reg, i):
 @kernel
 def _to_cpu(reg, i, cpu):
     reg[i, R_Y] = cpu
-    reg[i, R_PHASE] = CPU_BUCKETS
-    reg[i, R_LOCK] = cpu  # of class 0
-    return AGAIN
+    return go_on(reg, i, CPU_BUCKETS, cpu)  # a lock of class 0
 
 
 @kernel
@@ -196,9 +197,5 @@ def _next_slab(st, reg, i, z):
 def _unmap(st, reg, i, z):
     page = reg[i, R_Y]
     reg[i, R_Y] = wide(st.slab[page, S_NEXT])
-    reg[i, R_PHASE] = UNMAP
     reg[i, R_LOCK] = -1
-    reg[i, R_MAP] = st.slab[page, S_MAP]
-    reg[i, R_BASE] = page << PAGE_SHIFT
-    reg[i, R_BYTES] = st.zone[z, Z_PAGES] << PAGE_SHIFT
-    return MAP_FREE
+    return ask_unmap(reg, i, UNMAP, st.slab[page, S_MAP], page << PAGE_SHIFT, st.zone[z, Z_PAGES] << PAGE_SHIFT)

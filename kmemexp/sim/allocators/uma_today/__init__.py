@@ -33,34 +33,40 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators._shared.uma_requests import (
+    CLUSTER_SHIFT,
+    MALLOC_UNIT_SHIFT,
+    NIL,
+    S_ZONE,
+    zone_of,
+)
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import (
-    BEGIN,
     CLUSTER,
-    CLUSTER_SHIFT,
-    FIRST_ITEM,
     FIRST_MALLOC,
     MBUF,
-    MCLBYTES,
-    MSIZE,
+    domain_at,
+    wanted,
 )
-from kmemexp.sim.allocators.uma_today.slabs import NIL, S_DOMAIN, S_ZONE, Z_SIZE, cache_pop, cache_push, wide
+from kmemexp.sim.allocators.uma_today.phases import (
+    BEGIN,
+)
+from kmemexp.sim.allocators.uma_today.slabs import Z_SIZE, cache_pop, cache_push
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
+from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
+from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import (
     C_MALLOC,
     C_MBUF,
     C_ZONE,
     DONE,
-    ITEM_MALLOC,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
     R_CPU,
-    R_GRANTED,
-    R_ITEM,
     R_PHASE,
     R_SIZE,
 )
@@ -72,7 +78,6 @@ KEEPS = False
 TICK_NS = 20_000_000_000  # UMA_TIMEOUT
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
-MALLOC_UNIT_SHIFT = 4
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
 MAX_KVA = 1 << 35  # words name addresses / 8 in 32 bits
 NO_LIMIT = 1 << 62
@@ -191,21 +196,11 @@ def lock_count(st: State, klass: int) -> int:
 def alloc(st, reg, i):
     """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in `steps`."""
     if reg[i, R_PHASE] == BEGIN:
-        item, size = reg[i, R_ITEM], reg[i, R_SIZE]
-        z = NIL
-        if item >= 0:
-            z = FIRST_ITEM + item
-        elif item == ITEM_MALLOC:
-            if size <= st.malloc_max:
-                z = wide(st.size_zone[(size + (1 << MALLOC_UNIT_SHIFT) - 1) >> MALLOC_UNIT_SHIFT])
-        elif size <= MCLBYTES:
-            z = MBUF if size <= MSIZE else CLUSTER
-        if z != NIL:
+        z = wanted(st, reg, i)
+        if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):
             addr = cache_pop(st, z, reg[i, R_CPU])
             if addr != NIL:
-                reg[i, R_ADDR] = addr
-                reg[i, R_GRANTED] = st.zone[z, Z_SIZE]
-                return DONE
+                return hand_out(reg, i, addr, st.zone[z, Z_SIZE])
     return go(st, reg, i, False)
 
 
@@ -214,10 +209,9 @@ def free(st, reg, i):
     """Push into the CPU's alloc, free or cross bucket: uma_zfree_arg()."""
     if reg[i, R_PHASE] == BEGIN:
         addr, cpu = reg[i, R_ADDR], reg[i, R_CPU]
-        page = addr >> PAGE_SHIFT
-        z = wide(st.slab[page, S_ZONE]) - 1
+        z = zone_of(st, addr)
         if z != NIL and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0):
-            cross = st.domains > 1 and st.slab[page, S_DOMAIN] != st.domain_of[cpu]
+            cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
             if cache_push(st, z, cpu, addr, cross):
                 return DONE
     return go(st, reg, i, True)

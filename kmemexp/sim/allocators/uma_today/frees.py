@@ -1,12 +1,24 @@
 """Frees of `allocators/uma_today` beyond the fast path: one function for each phase.
 
-The registers are described in `moves`.
+The registers are described in `phases`.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.oversize import give_large
+from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
 from kmemexp.sim.allocators.uma_today.moves import (
     CLUSTER,
-    CLUSTER_SHIFT,
+    bucket_zone,
+    domain_at,
+    empty_bucket,
+    enter_list,
+    to_cross,
+    to_keg,
+    to_list,
+    to_refill,
+    to_section,
+)
+from kmemexp.sim.allocators.uma_today.phases import (
     FREE_ITEM,
     FREE_PIECES,
     GIVING_UP,
@@ -17,27 +29,13 @@ from kmemexp.sim.allocators.uma_today.moves import (
     RELOAD,
     SORT,
     SORTED,
-    bucket_zone,
-    domain_at,
-    empty_bucket,
-    enter_list,
-    to_cross,
-    to_keg,
-    to_list,
-    to_refill,
-    to_section,
-    zone_of,
 )
 from kmemexp.sim.allocators.uma_today.slabs import (
     CROSS,
     D_CROSS,
-    ENTRIES_SHIFT,
     FREE,
-    NIL,
     S_COUNT,
     Z_BUCKET,
-    Z_BUCKET_MAX,
-    Z_ENTRIES,
     Z_USED,
     bucket_add,
     bucket_count,
@@ -47,26 +45,21 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     cache_unload,
     item_at,
     list_put,
+    new_bucket,
     slab_give,
     stack_pop,
-    wide,
 )
 from kmemexp.sim.slots import (
     DONE,
     FAILED,
-    MAP_FREE,
-    PAGE_SHIFT,
     R_ADDR,
-    R_BASE,
-    R_BYTES,
     R_CPU,
-    R_GRANTED,
-    R_MAP,
     R_PHASE,
     R_WORK,
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 
 @kernel
@@ -89,35 +82,9 @@ def free_step(st, reg, i, phase):
 @kernel
 def begin_free(st, reg, i):
     if zone_of(st, reg[i, R_ADDR]) == NIL:
-        page = reg[i, R_ADDR] >> PAGE_SHIFT
-        st.large[0] -= st.slab[page, S_COUNT]
-        reg[i, R_PHASE] = LARGE
-        reg[i, R_MAP] = st.map
-        reg[i, R_BASE] = reg[i, R_ADDR]
-        reg[i, R_BYTES] = wide(st.slab[page, S_COUNT]) << PAGE_SHIFT
-        return MAP_FREE
-    note_next(st, reg, i)
+        return give_large(st, reg, i, LARGE, S_COUNT)
+    note_next(st, reg, i, CLUSTER)
     return _free_pieces(st, reg, i, False)
-
-
-@kernel
-def note_next(st, reg, i):
-    """Remember the cluster after the one at R_ADDR, which leaves its chain."""
-    reg[i, R_GRANTED] = 0
-    if zone_of(st, reg[i, R_ADDR]) == CLUSTER:
-        piece = reg[i, R_ADDR] >> CLUSTER_SHIFT
-        reg[i, R_GRANTED] = st.chain[piece]
-        st.chain[piece] = 0
-
-
-@kernel
-def _next_piece(st, reg, i):
-    """Go on to the next cluster of the chain. False: there is none."""
-    if reg[i, R_GRANTED] == 0:
-        return False
-    reg[i, R_ADDR] = (reg[i, R_GRANTED] - 1) << CLUSTER_SHIFT
-    note_next(st, reg, i)
-    return True
 
 
 @kernel
@@ -141,7 +108,7 @@ def _free_pieces(st, reg, i, reload):
             return to_keg(st, reg, i, FREE_ITEM, z, d)
         reload = False
         if cache_push(st, z, cpu, addr, cross):
-            if not _next_piece(st, reg, i):
+            if not next_piece(st, reg, i, CLUSTER):
                 return _freed(reg, i)
             continue
         if st.zone[z, Z_BUCKET] == 0:
@@ -168,7 +135,7 @@ def _reload(st, reg, i, z, cross):
     if b == NIL:
         return False
     reg[i, R_X] = NIL
-    st.word[b + 1] = min(st.zone[k, Z_ENTRIES], st.zone[z, Z_BUCKET_MAX]) << ENTRIES_SHIFT
+    new_bucket(st, z, k, b)
     cache_load(st, z, cpu, at, b)
     return True
 
@@ -188,7 +155,7 @@ def _free_item(st, reg, i):
     """Give a single item back to its slab: zone_free_item()."""
     st.zone[zone_of(st, reg[i, R_ADDR]), Z_USED] -= 1
     slab_give(st, reg, i, reg[i, R_ADDR])
-    return to_section(reg, i, FREE_PIECES) if _next_piece(st, reg, i) else _freed(reg, i)
+    return to_section(reg, i, FREE_PIECES) if next_piece(st, reg, i, CLUSTER) else _freed(reg, i)
 
 
 @kernel
@@ -207,7 +174,7 @@ def _sort(st, reg, i):
                 if reg[i, R_X] != REFUSED:
                     return to_refill(st, reg, i, k, st.domain_of[cpu], SORT)
                 break
-            st.word[to + 1] = min(st.zone[k, Z_ENTRIES], st.zone[z, Z_BUCKET_MAX]) << ENTRIES_SHIFT
+            new_bucket(st, z, k, to)
             st.dom[z, d, D_CROSS] = to
         count -= 1
         st.word[b + 1] = wide(st.word[b + 1]) - 1

@@ -1,21 +1,32 @@
-"""What the operations of `allocators/uma_today` have in common: phases and locks, new slabs, buckets put away.
+"""What the operations of `allocators/uma_today` have in common: locks, new slabs, buckets put away.
 
-R_PHASE holds the phase, and above it where to go on when a slab has been made (RETURN), when a bucket has been put away
-or a stack filled (THEN), which bucket zone that is (STACK), and GIVING_UP while a chain that could not be completed is
-freed. R_X: an off-page header on its way to its slab, NIL, or REFUSED after the map has refused a slab. R_Y: the bucket
-being filled or put away. R_BASE: the bucket being emptied. R_TARGET: how often the zone-domain lock had been taken when
-it was asked for. R_GRANTED of a free: the next cluster of the chain + 1.
+`phases` says what the registers hold, and which phase follows which.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field, set_phase
+from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
+from kmemexp.sim.allocators.uma_today.phases import (
+    DISPOSE,
+    FLUSH,
+    HEADER,
+    HEADER_PAGE,
+    REFILL,
+    REFUSED,
+    RELEASE,
+    RETURN_SHIFT,
+    SLAB,
+    SORT,
+    STACK_SHIFT,
+    THEN_SHIFT,
+    UNHEADER,
+)
 from kmemexp.sim.allocators.uma_today.slabs import (
     COUNT,
     D_TAKES,
     ENTRIES_SHIFT,
     HALF,
-    NIL,
     S_DOMAIN,
-    S_ZONE,
     TOP,
     WORD_SHIFT,
     Z_BUCKET,
@@ -33,27 +44,22 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     slab_take,
     stack_pop,
     stack_push,
-    wide,
 )
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.slots import (
-    AGAIN,
     DONE,
-    ITEM_MALLOC,
     LOCK_SHIFT,
     PAGE,
     PAGE_SHIFT,
     R_BASE,
     R_CPU,
-    R_ITEM,
-    R_LOCK,
     R_PHASE,
-    R_SIZE,
     R_TARGET,
     R_WORK,
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 # Zones.
 FIRST_BUCKET = 2
@@ -62,103 +68,50 @@ MBUF = 24
 CLUSTER = 25
 FIRST_ITEM = 26
 
-MSIZE = 256
-MCLBYTES = 2048
-CLUSTER_SHIFT = 11
-
-REFUSED = -2
-
 # Classes of locks.
 LIST_LOCK = 1
 KEG_LOCK = 2
 CROSS_LOCK = 3
 
-# Phases, with the lock that each runs under: c the critical section, l zone-domain, k keg-domain, x cross.
-BEGIN = 0  # c
-PIECES = 1  # c: take what is asked for from the CPU's buckets
-MISS = 2  # c: these are empty
-FETCH = 3  # l: take a full bucket
-TAKE = 4  # c: take an empty one, to fill it
-IMPORT = 5  # k: fill it
-SINGLE = 6  # k: no bucket is to be had: one item from a slab
-ONE = 7  # c: the way there
-LOAD = 8  # c: give the bucket to the CPU
-PUT_BACK = 9  # l: it has got one meanwhile
-REFILL = 10  # k of a bucket zone: fill a CPU's stack of empty buckets
-HEADER = 11  # k of a header zone: take an off-page header
-HEADER_PAGE = 12  # the same after the map has given a page for it
-SLAB = 13  # k: the map has given a slab
-UNHEADER = 14  # k of a header zone: the map has not
-RELEASE = 15  # k: give a bucket's items to their slabs
-DISPOSE = 16  # c: put the empty bucket on the CPU's stack
-FLUSH = 17  # k of a bucket zone: the stack is too high
-FREE_PIECES = 18  # c: put what is freed into the CPU's buckets
-PUT = 19  # l: put a full bucket on the list
-RELOAD = 20  # c: give the CPU an empty bucket
-FREE_ITEM = 21  # k: no bucket is to be had
-SORT = 22  # x: sort a cross bucket by domain
-SORTED = 23  # c
-PUT_SORTED = 24  # l: put what has become full on the list
-LARGE = 25  # the map has answered for a large malloc
-PHASE_MASK = 63
-RETURN_SHIFT = 6
-THEN_SHIFT = 12
-STACK_SHIFT = 18
-GIVING_UP = 1 << 24
-
 
 @kernel
 def to_section(reg, i, phase):
     """Go on in the critical section."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = 0
-    return AGAIN
+    return go_to(reg, i, phase, 0)
 
 
 @kernel
 def to_list(st, reg, i, phase, z, d):
     """Go on under a zone-domain lock."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
     reg[i, R_TARGET] = st.dom[z, d, D_TAKES]
-    reg[i, R_LOCK] = (LIST_LOCK << LOCK_SHIFT) | (z * st.domains + d)
-    return AGAIN
+    return go_to(reg, i, phase, (LIST_LOCK << LOCK_SHIFT) | (z * st.domains + d))
 
 
 @kernel
 def to_keg(st, reg, i, phase, z, d):
     """Go on under a keg-domain lock."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = (KEG_LOCK << LOCK_SHIFT) | (z * st.domains + d)
-    return AGAIN
+    return go_to(reg, i, phase, (KEG_LOCK << LOCK_SHIFT) | (z * st.domains + d))
 
 
 @kernel
 def to_cross(reg, i, phase, z):
     """Go on under a zone's lock for sorting."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = (CROSS_LOCK << LOCK_SHIFT) | z
-    return AGAIN
+    return go_to(reg, i, phase, (CROSS_LOCK << LOCK_SHIFT) | z)
 
 
 @kernel
 def then(reg, i, phase):
     """Say where to go on after a detour: a phase of the critical section, or SORT."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << THEN_SHIFT)) | (phase << THEN_SHIFT)
+    set_field(reg, i, THEN_SHIFT, phase)
 
 
 @kernel
 def resume(st, reg, i):
     """Go on after the detour."""
-    phase = (reg[i, R_PHASE] >> THEN_SHIFT) & PHASE_MASK
+    phase = field(reg, i, THEN_SHIFT)
     if phase == SORT:
         return to_cross(reg, i, SORT, zone_of(st, item_at(st, reg[i, R_Y], 0)))
     return to_section(reg, i, phase)
-
-
-@kernel
-def zone_of(st, addr):
-    """Zone of the item at an address; NIL: it is none."""
-    return wide(st.slab[addr >> PAGE_SHIFT, S_ZONE]) - 1
 
 
 @kernel
@@ -188,12 +141,7 @@ def bucket_zone(st, entries):
 @kernel
 def wanted(st, reg, i):
     """Zone that an allocation is served from; NIL: large malloc."""
-    item, size = reg[i, R_ITEM], reg[i, R_SIZE]
-    if item >= 0:
-        return FIRST_ITEM + item
-    if item == ITEM_MALLOC:
-        return wide(st.size_zone[(size + 15) >> 4]) if size <= st.malloc_max else NIL
-    return MBUF if size <= MSIZE else CLUSTER
+    return zone_for(st, reg, i, MBUF, st.malloc_max)
 
 
 @kernel
@@ -204,7 +152,7 @@ def own_domain(st, reg, i):
 @outlined
 def grow(st, reg, i, z, d, phase):
     """Begin to make a slab: keg_alloc_slab(). Goes on in `phase`, under the same lock."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << RETURN_SHIFT)) | (phase << RETURN_SHIFT)
+    set_field(reg, i, RETURN_SHIFT, phase)
     if st.zone[z, Z_HEADER] != NIL:
         return to_keg(st, reg, i, HEADER, st.zone[z, Z_HEADER], d)
     return _ask_slab(st, reg, i, SLAB, z, d)
@@ -220,8 +168,8 @@ def _ask_slab(st, reg, i, phase, z, d):
 def grow_further(st, reg, i, phase):
     """Go on making a slab. DONE: it is made, or nothing of it is left; R_PHASE says where to go on."""
     d = own_domain(st, reg, i)
-    back = (reg[i, R_PHASE] >> RETURN_SHIFT) & PHASE_MASK
-    z = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK if back == REFILL else wanted(st, reg, i)
+    back = field(reg, i, RETURN_SHIFT)
+    z = field(reg, i, STACK_SHIFT) if back == REFILL else wanted(st, reg, i)
     if phase == SLAB:
         return _new_slab(st, reg, i, z, d, back)
     h = st.zone[z, Z_HEADER]
@@ -249,13 +197,13 @@ def _new_slab(st, reg, i, z, d, back):
     else:
         slab_add(st, reg, i, z, d, reg[i, R_BASE], max(reg[i, R_X], 0))
         reg[i, R_X] = NIL
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | back
+    set_phase(reg, i, back)
     return DONE
 
 
 @kernel
 def to_refill(st, reg, i, k, d, phase):
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << STACK_SHIFT)) | (k << STACK_SHIFT)
+    set_field(reg, i, STACK_SHIFT, k)
     then(reg, i, phase)
     return to_keg(st, reg, i, REFILL, k, d)
 
@@ -263,7 +211,7 @@ def to_refill(st, reg, i, k, d, phase):
 @kernel
 def refill(st, reg, i):
     """Fill the CPU's stack of a bucket zone. R_X stays REFUSED where nothing could be got."""
-    k, cpu, d = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK, reg[i, R_CPU], own_domain(st, reg, i)
+    k, cpu, d = field(reg, i, STACK_SHIFT), reg[i, R_CPU], own_domain(st, reg, i)
     while st.cache[k, cpu, COUNT] < st.cache[k, cpu, HALF]:
         addr = slab_take(st, k, d)
         if addr == NIL:
@@ -322,7 +270,7 @@ def _release(st, reg, i):
 
 @kernel
 def to_flush(st, reg, i, k):
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << STACK_SHIFT)) | (k << STACK_SHIFT)
+    set_field(reg, i, STACK_SHIFT, k)
     addr = st.cache[k, reg[i, R_CPU], TOP] << WORD_SHIFT
     return to_keg(st, reg, i, FLUSH, k, domain_at(st, addr))
 
@@ -330,7 +278,7 @@ def to_flush(st, reg, i, k):
 @kernel
 def _flush(st, reg, i):
     """Give buckets of the CPU's stack to their slabs, down to what a refill would get."""
-    k, cpu = (reg[i, R_PHASE] >> STACK_SHIFT) & PHASE_MASK, reg[i, R_CPU]
+    k, cpu = field(reg, i, STACK_SHIFT), reg[i, R_CPU]
     if flush_stack(st, reg, i, k, cpu, st.cache[k, cpu, HALF]):
         return resume(st, reg, i)
     return to_flush(st, reg, i, k)

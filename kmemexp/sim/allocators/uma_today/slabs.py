@@ -5,13 +5,11 @@ and its items lie in `word` where they would lie in memory: word b is the next b
 holds it), word b + 1 its count and its entries << 16, words b + 2 … its items' addresses / 8.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
+from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
+from kmemexp.sim.allocators._shared.uma_requests import NIL, S_ZONE
 from kmemexp.sim.slots import PAGE_SHIFT
-
-NIL = -1
+from kmemexp.sim.widths import wide
 
 # Columns of State.zone.
 Z_SIZE = 0  # bytes of an item
@@ -55,8 +53,7 @@ D_FREE_SLABS = 12
 D_PAGES = 13
 D_COLUMNS = 14
 
-# Columns of State.slab: for each page the first two and S_FIRST, for the first page of a slab the rest.
-S_ZONE = 0  # zone + 1; 0: no slab
+# Columns of State.slab beside S_ZONE: for each page that, S_DOMAIN and S_FIRST, for the first page of a slab the rest.
 S_DOMAIN = 1
 S_FIRST = 2  # first page of the slab
 S_COUNT = 3  # free items; of a large malloc: pages
@@ -83,7 +80,8 @@ def slab_take(st, z, d):
             return NIL
         st.dom[z, d, D_FREE] = st.slab[page, S_NEXT]
         st.dom[z, d, D_FREE_SLABS] -= 1
-        _part(st, z, d, page)
+        push(st.slab, LISTED, page, NIL)
+        st.dom[z, d, D_PART] = page
     k = 0
     while st.bits[page, k] == 0:
         k += 1
@@ -92,7 +90,7 @@ def slab_take(st, z, d):
     st.bits[page, k] = bits ^ low
     st.slab[page, S_COUNT] -= 1
     if st.slab[page, S_COUNT] == 0:
-        _unlink(st, z, d, page)
+        st.dom[z, d, D_PART] = leave(st.slab, LISTED, page, st.dom[z, d, D_PART])
     return (page << PAGE_SHIFT) + (32 * k + _bit_number(low)) * st.zone[z, Z_SIZE]
 
 
@@ -106,16 +104,14 @@ def slab_give(st, reg, i, addr):
     st.slab[page, S_COUNT] = count
     if count == st.zone[z, Z_ITEMS]:
         if count > 1:
-            _unlink(st, z, d, page)
+            st.dom[z, d, D_PART] = leave(st.slab, LISTED, page, st.dom[z, d, D_PART])
         st.slab[page, S_NEXT] = st.dom[z, d, D_FREE]
         st.dom[z, d, D_FREE] = page
         st.dom[z, d, D_FREE_SLABS] += 1
     elif count == 1:
-        _enter(st, reg, i, z, d, page)
-    elif st.p.slab_order == FULLEST:
-        before, after = wide(st.slab[page, S_PREV]), wide(st.slab[page, S_NEXT])
-        _unlink(st, z, d, page)
-        _insert(st, reg, i, z, d, page, before, after)
+        st.dom[z, d, D_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
+    else:
+        st.dom[z, d, D_PART] = gained(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
     index = (addr - (page << PAGE_SHIFT)) // st.zone[z, Z_SIZE]
     st.bits[page, index >> 5] = wide(st.bits[page, index >> 5]) | (1 << (index & 31))
 
@@ -135,7 +131,7 @@ def slab_add(st, reg, i, z, d, base, header):
     st.slab[page, S_COUNT] = items
     st.slab[page, S_HEADER] = header >> HEADER_SHIFT
     st.dom[z, d, D_PAGES] += st.zone[z, Z_PAGES]
-    _enter(st, reg, i, z, d, page)
+    st.dom[z, d, D_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
 
 
 @kernel
@@ -146,12 +142,6 @@ def slab_forget(st, z, page):
 
 
 @kernel
-def wide(n):
-    """Widen a number that was read from an array of 32-bit ones."""
-    return np.int64(n)
-
-
-@kernel
 def _bit_number(low):
     """Return the number of the only bit that is set in a word of 32."""
     n = 16 if low & 0xFFFF0000 else 0
@@ -159,46 +149,6 @@ def _bit_number(low):
     n += 4 if low & 0xF0F0F0F0 else 0
     n += 2 if low & 0xCCCCCCCC else 0
     return n + (1 if low & 0xAAAAAAAA else 0)
-
-
-@kernel
-def _enter(st, reg, i, z, d, page):
-    """Put a slab at the head of the partly free ones, or where a sorted list wants it."""
-    if st.p.slab_order:
-        _insert(st, reg, i, z, d, page, NIL, st.dom[z, d, D_PART])
-    else:
-        _part(st, z, d, page)
-
-
-@kernel
-def _insert(st, reg, i, z, d, page, before, after):
-    """Put a slab into the sorted list of partly free ones, from between two neighbours on."""
-    if insert(st.slab, LISTED, st.p.slab_order, page, before, after, reg, i) == NIL:
-        st.dom[z, d, D_PART] = page
-
-
-@kernel
-def _part(st, z, d, page):
-    """Put a slab at the head of the partly free ones."""
-    after = st.dom[z, d, D_PART]
-    st.slab[page, S_NEXT] = after
-    st.slab[page, S_PREV] = NIL
-    if after != NIL:
-        st.slab[after, S_PREV] = page
-    st.dom[z, d, D_PART] = page
-
-
-@kernel
-def _unlink(st, z, d, page):
-    """Take a slab off the list of partly free ones."""
-    before = wide(st.slab[page, S_PREV])
-    after = wide(st.slab[page, S_NEXT])
-    if before == NIL:
-        st.dom[z, d, D_PART] = after
-    else:
-        st.slab[before, S_NEXT] = after
-    if after != NIL:
-        st.slab[after, S_PREV] = before
 
 
 @kernel
@@ -217,6 +167,12 @@ def bucket_count(st, b):
 def bucket_entries(st, b):
     """Items that a bucket has room for."""
     return wide(st.word[b + 1]) >> ENTRIES_SHIFT
+
+
+@kernel
+def new_bucket(st, z, k, b):
+    """Make a bucket of bucket zone `k` one for zone `z`, without items."""
+    st.word[b + 1] = min(st.zone[k, Z_ENTRIES], st.zone[z, Z_BUCKET_MAX]) << ENTRIES_SHIFT
 
 
 @kernel

@@ -1,37 +1,15 @@
 """Allocations of `allocators/uma_today` beyond the fast path: one function for each phase.
 
-The registers are described in `moves`.
+The registers are described in `phases`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step, note_next
+from kmemexp.sim.allocators._shared.oversize import enter_large
+from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
+from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain
+from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma_today.moves import (
-    BEGIN,
     CLUSTER,
-    CLUSTER_SHIFT,
-    DISPOSE,
-    FETCH,
-    FLUSH,
-    FREE_PIECES,
-    GIVING_UP,
-    HEADER,
-    HEADER_PAGE,
-    IMPORT,
-    LARGE,
-    LOAD,
-    MCLBYTES,
-    MISS,
-    ONE,
-    PHASE_MASK,
-    PIECES,
-    PUT_BACK,
-    REFILL,
-    REFUSED,
-    RELEASE,
-    SINGLE,
-    SLAB,
-    TAKE,
-    UNHEADER,
     bucket_zone,
     empty_bucket,
     enter_list,
@@ -48,16 +26,36 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_section,
     wanted,
 )
+from kmemexp.sim.allocators.uma_today.phases import (
+    BEGIN,
+    DISPOSE,
+    FETCH,
+    FLUSH,
+    FREE_PIECES,
+    GIVING_UP,
+    HEADER,
+    HEADER_PAGE,
+    IMPORT,
+    LARGE,
+    LOAD,
+    MISS,
+    ONE,
+    PIECES,
+    PUT_BACK,
+    REFILL,
+    REFUSED,
+    RELEASE,
+    SINGLE,
+    SLAB,
+    TAKE,
+    UNHEADER,
+)
 from kmemexp.sim.allocators.uma_today.slabs import (
     ALLOC,
     D_COUNT,
     D_IMAX,
-    ENTRIES_SHIFT,
-    NIL,
     S_COUNT,
     Z_BUCKET,
-    Z_BUCKET_MAX,
-    Z_ENTRIES,
     Z_MAX,
     Z_SIZE,
     Z_USED,
@@ -69,21 +67,19 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     cache_unload,
     list_fetch,
     list_put,
+    new_bucket,
     slab_take,
     stack_pop,
     stack_push,
-    wide,
 )
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_wired, hand_out
+from kmemexp.sim.sizing import MCLBYTES
 from kmemexp.sim.slots import (
     DONE,
     FAILED,
     ITEM_MALLOC,
     PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
     R_BASE,
-    R_BYTES,
     R_CPU,
     R_GRANTED,
     R_ITEM,
@@ -93,6 +89,7 @@ from kmemexp.sim.slots import (
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 
 @outlined
@@ -109,7 +106,7 @@ def go(st, reg, i, freeing):
     if phase == REFILL:
         return refill(st, reg, i)
     if phase == LARGE:
-        return DONE if freeing else _large(st, reg, i)
+        return DONE if freeing else enter_large(st, reg, i, S_COUNT)
     if phase == BEGIN:
         reg[i, R_X] = NIL
         return begin_free(st, reg, i) if freeing else _begin_alloc(st, reg, i)
@@ -143,22 +140,8 @@ def _alloc_step(st, reg, i, phase):
 def _begin_alloc(st, reg, i):
     reg[i, R_GRANTED] = 0
     if wanted(st, reg, i) == NIL:
-        reg[i, R_PHASE] = LARGE
         return ask_wired(reg, i, LARGE, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
     return _pieces(st, reg, i)
-
-
-@kernel
-def _large(st, reg, i):
-    """Note the pages of a large malloc: malloc_large()."""
-    base, nbytes = reg[i, R_BASE], reg[i, R_BYTES]
-    if base < 0:
-        return FAILED
-    st.slab[base >> PAGE_SHIFT, S_COUNT] = nbytes >> PAGE_SHIFT
-    st.large[0] += nbytes >> PAGE_SHIFT
-    reg[i, R_ADDR] = base
-    reg[i, R_GRANTED] = nbytes
-    return DONE
 
 
 @outlined
@@ -181,34 +164,11 @@ def _pieces(st, reg, i):
 
 @kernel
 def _got(st, reg, i, z, addr):
-    """Hand an item out, or add it to the chain, which is a ring from its last cluster on. True: that was all."""
-    size = st.zone[z, Z_SIZE]
-    if z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES:
-        reg[i, R_ADDR] = addr
-        reg[i, R_GRANTED] = size
-        return True
-    piece = addr >> CLUSTER_SHIFT
-    last = reg[i, R_ADDR] >> CLUSTER_SHIFT
-    if reg[i, R_GRANTED] == 0:
-        last = piece
-        st.chain[piece] = piece + 1
-    else:
-        st.chain[piece] = st.chain[last]
-        st.chain[last] = piece + 1
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] += size
-    if reg[i, R_GRANTED] < reg[i, R_SIZE]:
-        return False
-    _open_chain(st, reg, i)
+    """Hand an item out, or add it to the chain. True: that was all."""
+    if z == CLUSTER and reg[i, R_SIZE] > MCLBYTES:
+        return add_cluster(st, reg, i, addr)
+    hand_out(reg, i, addr, st.zone[z, Z_SIZE])
     return True
-
-
-@kernel
-def _open_chain(st, reg, i):
-    """Make the ring a chain: R_ADDR becomes its first cluster."""
-    last = reg[i, R_ADDR] >> CLUSTER_SHIFT
-    reg[i, R_ADDR] = (wide(st.chain[last]) - 1) << CLUSTER_SHIFT
-    st.chain[last] = 0
 
 
 @kernel
@@ -246,7 +206,7 @@ def _take(st, reg, i):
         if b != NIL:
             st.zone[z, Z_USED] += n
             st.word[b] = n
-            st.word[b + 1] = min(st.zone[k, Z_ENTRIES], st.zone[z, Z_BUCKET_MAX]) << ENTRIES_SHIFT
+            new_bucket(st, z, k, b)
             reg[i, R_Y] = b
             return to_keg(st, reg, i, IMPORT, z, d)
     return _one(st, reg, i)
@@ -327,7 +287,7 @@ def _give_up(st, reg, i):
     """Fail, and free what a chain has got already."""
     if reg[i, R_ITEM] >= 0 or reg[i, R_ITEM] == ITEM_MALLOC or reg[i, R_GRANTED] == 0:
         return FAILED
-    _open_chain(st, reg, i)
+    open_chain(st, reg, i)
     reg[i, R_PHASE] = GIVING_UP
-    note_next(st, reg, i)
+    note_next(st, reg, i, CLUSTER)
     return to_section(reg, i, FREE_PIECES)

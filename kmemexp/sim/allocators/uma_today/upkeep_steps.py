@@ -5,13 +5,11 @@ CPU; R_Y: whether the list gave anything.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
+from kmemexp.sim.allocators._shared.uma_requests import NIL
 from kmemexp.sim.allocators.uma_today.moves import (
-    BEGIN,
     FIRST_BUCKET,
     FIRST_MALLOC,
-    FLUSH,
-    PHASE_MASK,
-    RELEASE,
     domain_at,
     empty_bucket,
     flush_stack,
@@ -20,6 +18,21 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_keg,
     to_list,
     to_section,
+)
+from kmemexp.sim.allocators.uma_today.phases import (
+    BEGIN,
+    CPUS,
+    CROSS_BUCKET,
+    FLUSH,
+    FREE_HEADER,
+    KEG,
+    MORE,
+    NEXT_BUCKET,
+    RELEASE,
+    STACKS,
+    TRIM,
+    UNMAP,
+    ZONE,
 )
 from kmemexp.sim.allocators.uma_today.slabs import (
     ALLOC,
@@ -36,8 +49,6 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     D_WSS,
     FREE,
     HEADER_SHIFT,
-    NIL,
-    S_DOMAIN,
     S_HEADER,
     S_NEXT,
     TOP,
@@ -53,41 +64,26 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     slab_forget,
     slab_give,
     update_working_set,
-    wide,
 )
+from kmemexp.sim.asking import ask_unmap
 from kmemexp.sim.slots import (
     DONE,
-    MAP_FREE,
     PAGE_SHIFT,
     R_ADDR,
-    R_BASE,
-    R_BYTES,
     R_GRANTED,
     R_ITEM,
     R_LOCK,
-    R_MAP,
     R_PHASE,
     R_SIZE,
     R_X,
     R_Y,
     T_REAP,
 )
+from kmemexp.sim.widths import wide
 
 # What may be asked for (Params.reap).
 DRAIN = 1
 DRAIN_CPU = 2
-
-# Phases, beyond those of allocations and frees.
-ZONE = 32  # begin with the next zone and domain
-CROSS_BUCKET = 33  # x: empty the bucket that cross-domain frees are sorted into
-TRIM = 34  # l: update the estimate, say what the list may keep
-MORE = 35  # c
-NEXT_BUCKET = 36  # l: take a bucket from the list
-KEG = 37  # k: take the free slabs
-UNMAP = 38  # give the next one's pages back
-FREE_HEADER = 39  # k of a header zone: give its header back first
-CPUS = 40  # c: empty the CPUs' buckets
-STACKS = 41  # k of a bucket zone: empty the CPUs' stacks
 
 
 @outlined
@@ -226,12 +222,8 @@ def _unmap_slab(st, reg, i):
     z, page = reg[i, R_ITEM], reg[i, R_X]
     reg[i, R_X] = wide(st.slab[page, S_NEXT])
     slab_forget(st, z, page)
-    reg[i, R_PHASE] = UNMAP
     reg[i, R_LOCK] = 0
-    reg[i, R_MAP] = st.zone[z, Z_MAP]
-    reg[i, R_BASE] = page << PAGE_SHIFT
-    reg[i, R_BYTES] = st.zone[z, Z_PAGES] << PAGE_SHIFT
-    return MAP_FREE
+    return ask_unmap(reg, i, UNMAP, st.zone[z, Z_MAP], page << PAGE_SHIFT, st.zone[z, Z_PAGES] << PAGE_SHIFT)
 
 
 @kernel
@@ -263,7 +255,7 @@ def _empty_stacks(st, reg, i):
             k = reg[i, R_ITEM]
             if st.cache[k, reg[i, R_X], COUNT] > 0:
                 top = st.cache[k, reg[i, R_X], TOP] << WORD_SHIFT
-                return to_keg(st, reg, i, STACKS, k, wide(st.slab[top >> PAGE_SHIFT, S_DOMAIN]))
+                return to_keg(st, reg, i, STACKS, k, domain_at(st, top))
             reg[i, R_ITEM] += 1
         reg[i, R_X] += 1
         reg[i, R_ITEM] = FIRST_BUCKET

@@ -26,8 +26,36 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.asking import ask_kept
+from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
+from kmemexp.sim.allocators.mb_alloc.containers import (
+    ASKED,
+    BOOT,
+    BOX_COLUMNS,
+    BUCKET_COLUMNS,
+    COUNT,
+    EACH,
+    FIRST,
+    FULL,
+    HEAD,
+    HIGH,
+    LIMIT,
+    OWNER,
+    PAGE_PIECES_SHIFT,
+    PAGES,
+    SIZE,
+    SORT,
+    SORT_COLUMNS,
+    STARVED,
+    TOTAL,
+    enter,
+    leave,
+    new_bucket,
+    pop,
+    put,
+)
+from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import (
     AGAIN,
     C_MBUF,
@@ -35,8 +63,6 @@ from kmemexp.sim.slots import (
     F_NOWAIT,
     FAILED,
     LOCK_SHIFT,
-    NO_ENTRY,
-    P_ENTRIES,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
@@ -44,57 +70,19 @@ from kmemexp.sim.slots import (
     R_CPU,
     R_FLAGS,
     R_GRANTED,
-    R_LOCK,
-    R_PANIC,
     R_PHASE,
-    R_SIZE,
-    R_WORK,
     R_X,
     R_Y,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MBUF,)
 LOCKS = ("adaptive/cpu", "adaptive")  # mbuf_pcpu, for both sorts; mbuf_gen
 KEEPS = False  # no lock is held while the map works
 GENERAL_LOCK = 1 << LOCK_SHIFT
 
-MSIZE = 256
-MSHIFT = 8
-MCLBYTES = 2048
-PAGE_PIECES_SHIFT = PAGE_SHIFT - MSHIFT
-NIL = -1
-
-MBUF = 0  # the sorts
-CLUSTER = 1
 BUCKET_PAGES = ((1, 1), (2, 4))  # by version and sort
 BOOT_BUCKETS = ((4, 16), (2, 8))  # NMB_MBUF_INIT, NMB_CLUST_INIT
-
-# Columns of State.sort.
-SIZE = 0  # bytes of a buffer
-PAGES = 1  # of a bucket
-EACH = 2  # buffers of a bucket
-LIMIT = 3  # buffers that the submap has room for
-HIGH = 4  # free ones that a CPU may have
-BOOT = 5  # buckets that a CPU begins with
-ASKED = 6  # buffers made, or being asked for
-TOTAL = 7  # made
-FULL = 8  # ml_mapfull
-SORT_COLUMNS = 9
-
-# Columns of State.box, a container.
-HEAD = 0  # first bucket
-COUNT = 1  # free buffers in it
-STARVED = 2
-BOX_COLUMNS = 3
-
-# Columns of State.bucket. A bucket is named by its first page; FIRST is that of any of its pages.
-FIRST = 0
-SORT = 1
-OWNER = 2  # CPU, or the number of CPUs: general
-FREE = 3  # free buffers; without any it is on no list
-TOP = 4  # the one to hand out next, in units of 256 bytes
-NEXT = 5  # on the container's list
-BUCKET_COLUMNS = 6
 
 # R_PHASE.
 TAKE = 1  # under the CPU's lock: go on with a chain
@@ -186,76 +174,19 @@ def free(st, reg, i):
 @kernel
 def _take(st, reg, i):
     """Take buffers of the CPU's container, under its lock."""
-    k = _sort_of(reg, i)
+    k = sort_of(reg, i)
     cpu = reg[i, R_CPU]
     while st.box[cpu, k, HEAD] != NIL:
-        if _hand_out(st, reg, i, k, _pop(st, cpu, k)):
+        if add_piece(st.link, reg, i, pop(st, cpu, k), st.sort[k, SIZE]):
             return DONE
-    return _lock(reg, i, REFILL, GENERAL_LOCK)
-
-
-@kernel
-def _sort_of(reg, i):
-    return MBUF if reg[i, R_SIZE] <= MSIZE else CLUSTER
-
-
-@kernel
-def _lock(reg, i, phase, lock):
-    """Go on in `phase` under a lock."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = lock
-    return AGAIN
-
-
-@kernel
-def _pop(st, c, k):
-    """Take a buffer of the first bucket of container `c`, which has one."""
-    b = st.box[c, k, HEAD]
-    piece = np.int64(st.bucket[b, TOP])
-    st.bucket[b, TOP] = st.link[piece]
-    st.bucket[b, FREE] -= 1
-    st.box[c, k, COUNT] -= 1
-    if st.bucket[b, FREE] == 0:
-        st.box[c, k, HEAD] = st.bucket[b, NEXT]
-    return piece
-
-
-@kernel
-def _hand_out(st, reg, i, k, piece):
-    """Put a buffer at the end of the chain. True: it is long enough."""
-    st.link[piece] = NIL
-    if reg[i, R_GRANTED] == 0:
-        reg[i, R_ADDR] = piece << MSHIFT
-    else:
-        st.link[reg[i, R_X]] = piece
-    reg[i, R_X] = piece
-    reg[i, R_GRANTED] += st.sort[k, SIZE]
-    return reg[i, R_GRANTED] >= reg[i, R_SIZE]
-
-
-@kernel
-def _enter(st, c, k, b):
-    """Make a bucket that is on no list, with what is free in it, container `c`'s, the first."""
-    st.bucket[b, OWNER] = c
-    st.bucket[b, NEXT] = st.box[c, k, HEAD]
-    st.box[c, k, HEAD] = b
-    st.box[c, k, COUNT] += st.bucket[b, FREE]
-
-
-@kernel
-def _leave(st, c, k):
-    """Take the first bucket, with what is free in it, out of container `c`."""
-    b = st.box[c, k, HEAD]
-    st.box[c, k, HEAD] = st.bucket[b, NEXT]
-    st.box[c, k, COUNT] -= st.bucket[b, FREE]
-    return b
+    return go_on(reg, i, REFILL, GENERAL_LOCK)
 
 
 @outlined
 def _go_on(st, reg, i):
     """Play a step of an allocation that its CPU's container could not serve."""
     phase, cpu = reg[i, R_PHASE], reg[i, R_CPU]
-    k = _sort_of(reg, i)
+    k = sort_of(reg, i)
     if phase == BOOTED:
         return _booted(st, reg, i)
     if phase == STEAL:
@@ -266,24 +197,25 @@ def _go_on(st, reg, i):
         if reg[i, R_BASE] < 0:
             st.sort[k, ASKED] -= st.sort[k, EACH]
             return _refused(st, reg, i, k)
-        _new_bucket(st, reg, i, k)
+        new_bucket(st, reg, i, k)
         return _take(st, reg, i)
     if phase == LAST_CHANCE:
         if st.box[st.general, k, HEAD] == NIL:
             return _give_up(st, reg, i)
-        return _got(st, reg, i, k, _pop(st, st.general, k))
+        return _got(st, reg, i, k, pop(st, st.general, k))
     if st.box[cpu, k, HEAD] != NIL:  # freed meanwhile
-        return _lock(reg, i, TAKE, cpu)
+        return go_on(reg, i, TAKE, cpu)
     if st.box[st.general, k, HEAD] == NIL:
         return _ask_map(st, reg, i, k)
-    _enter(st, cpu, k, _leave(st, st.general, k))
-    return _got(st, reg, i, k, _pop(st, cpu, k))
+    enter(st, cpu, k, leave(st, st.general, k))
+    return _got(st, reg, i, k, pop(st, cpu, k))
 
 
 @kernel
 def _got(st, reg, i, k, piece):
     """Go on with a chain, if that is what the buffer is for, under the CPU's own lock again."""
-    return DONE if _hand_out(st, reg, i, k, piece) else _lock(reg, i, TAKE, reg[i, R_CPU])
+    whole = add_piece(st.link, reg, i, piece, st.sort[k, SIZE])
+    return DONE if whole else go_on(reg, i, TAKE, reg[i, R_CPU])
 
 
 @kernel
@@ -299,8 +231,7 @@ def _ask_map(st, reg, i, k):
 @kernel
 def _refused(st, reg, i, k):
     """There is no room for another bucket."""
-    if reg[i, R_PHASE] == MAPPED and reg[i, R_BASE] == NO_ENTRY:
-        reg[i, R_PANIC] = P_ENTRIES
+    if reg[i, R_PHASE] == MAPPED and out_of_entries(reg, i):
         return _give_up(st, reg, i)
     if reg[i, R_FLAGS] & F_NOWAIT == 0:
         st.sort[k, FULL] = 1
@@ -313,7 +244,7 @@ def _starve(st, reg, i):
     if reg[i, R_FLAGS] & F_NOWAIT:
         return _give_up(st, reg, i)
     reg[i, R_Y] = 0
-    return _lock(reg, i, STEAL, 0)
+    return go_on(reg, i, STEAL, 0)
 
 
 @kernel
@@ -321,12 +252,12 @@ def _steal(st, reg, i, k):
     """Take a buffer of CPU R_Y's container; its bucket stays there."""
     c = reg[i, R_Y]
     if st.box[c, k, HEAD] != NIL:
-        return _got(st, reg, i, k, _pop(st, c, k))
+        return _got(st, reg, i, k, pop(st, c, k))
     st.box[c, k, STARVED] += 1
     reg[i, R_Y] = c + 1
     if c + 1 < st.general:
-        return _lock(reg, i, STEAL, c + 1)
-    return _lock(reg, i, LAST_CHANCE, GENERAL_LOCK)
+        return go_on(reg, i, STEAL, c + 1)
+    return go_on(reg, i, LAST_CHANCE, GENERAL_LOCK)
 
 
 @kernel
@@ -335,14 +266,14 @@ def _give_up(st, reg, i):
     if reg[i, R_GRANTED] == 0:
         return FAILED
     reg[i, R_X] = reg[i, R_ADDR] >> MSHIFT
-    return _hold(st, reg, i, np.int64(st.bucket[st.bucket[reg[i, R_X] >> PAGE_PIECES_SHIFT, FIRST], OWNER]))
+    return _hold(st, reg, i, wide(st.bucket[st.bucket[reg[i, R_X] >> PAGE_PIECES_SHIFT, FIRST], OWNER]))
 
 
 @kernel
 def _hold(st, reg, i, c):
     """Go on freeing under the lock of container `c`."""
     reg[i, R_Y] = c
-    return _lock(reg, i, FREEING, GENERAL_LOCK if c == st.general else c)
+    return go_on(reg, i, FREEING, GENERAL_LOCK if c == st.general else c)
 
 
 @kernel
@@ -364,7 +295,7 @@ def _booted(st, reg, i):
     if reg[i, R_BASE] < 0:  # the kernel would not have come up
         st.sort[k, ASKED] -= st.sort[k, EACH]
         return _booted_all(st, reg, i)
-    _new_bucket(st, reg, i, k)
+    new_bucket(st, reg, i, k)
     if st.booted[reg[i, R_CPU]] < st.sort[MBUF, BOOT] + st.sort[CLUSTER, BOOT]:
         return _boot(st, reg, i)
     return _take(st, reg, i)
@@ -377,56 +308,20 @@ def _booted_all(st, reg, i):
 
 
 @kernel
-def _new_bucket(st, reg, i, k):
-    """Fill a bucket in new pages and put it into the CPU's container: mb_pop_cont()."""
-    base, size = reg[i, R_BASE], st.sort[k, SIZE]
-    b = base >> PAGE_SHIFT
-    top = NIL
-    for n in range(st.sort[k, EACH]):
-        piece = (base + n * size) >> MSHIFT
-        st.link[piece] = top
-        top = piece
-    for page in range(b, b + st.sort[k, PAGES]):
-        st.bucket[page, FIRST] = b
-    st.bucket[b, SORT] = k
-    st.bucket[b, FREE] = st.sort[k, EACH]
-    st.bucket[b, TOP] = top
-    st.sort[k, TOTAL] += st.sort[k, EACH]
-    _enter(st, reg[i, R_CPU], k, b)
-    reg[i, R_WORK] = st.sort[k, EACH] - 1
-
-
-@kernel
 def _free_chain(st, reg, i):
     """Free buffers as far as the lock that is held allows: mb_free()."""
     held = reg[i, R_Y]
     while reg[i, R_X] != NIL:
         piece = reg[i, R_X]
-        b = np.int64(st.bucket[piece >> PAGE_PIECES_SHIFT, FIRST])
-        k, owner = np.int64(st.bucket[b, SORT]), np.int64(st.bucket[b, OWNER])
+        b = wide(st.bucket[piece >> PAGE_PIECES_SHIFT, FIRST])
+        k, owner = wide(st.bucket[b, SORT]), wide(st.bucket[b, OWNER])
         crowded = owner != st.general and (st.box[owner, k, COUNT] >= st.sort[k, HIGH] or st.box[owner, k, STARVED] > 0)
         needed = st.general if crowded else owner
         if needed != held:
             return _hold(st, reg, i, needed)
         reg[i, R_X] = st.link[piece]
-        _put(st, owner, k, b, piece, crowded)
+        put(st, owner, k, b, piece, crowded)
     return DONE
-
-
-@kernel
-def _put(st, c, k, b, piece, crowded):
-    """Push a buffer on its bucket in container `c`; if that is crowded, make a bucket general."""
-    listed = st.bucket[b, FREE] > 0
-    st.link[piece] = st.bucket[b, TOP]
-    st.bucket[b, TOP] = piece
-    st.bucket[b, FREE] += 1
-    if listed:
-        st.box[c, k, COUNT] += 1
-    if crowded:
-        st.box[c, k, STARVED] = 0  # nobody sleeps for a buffer
-        _enter(st, st.general, k, _leave(st, c, k) if listed else b)
-    elif not listed:
-        _enter(st, c, k, b)
 
 
 def census(st: State) -> dict[str, int]:

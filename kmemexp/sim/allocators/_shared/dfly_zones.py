@@ -1,0 +1,190 @@
+"""Zones and oversize blocks of DragonFly's slab allocator: what the versions of 2003 and of 2020 have in common.
+
+A State has the fields that `fields` makes, `p` with `zone_bytes`, `release_threshold` and `slide`, `map_number`, and
+`cpu`. Zones are numbered by address: zone z lies at z * zone_bytes. Columns beyond those named here are the version's.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from kmemexp.jit import kernel
+from kmemexp.sim.allocators._shared.dfly_slab_layout import (
+    CHUNK,
+    MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
+    N_MAX,
+    OFFSET,
+    ZALLOC_MAX_ZONE_SIZE,
+    ZALLOC_ZONE_LIMIT,
+    class_by_units,
+)
+from kmemexp.sim.allocators._shared.slab_lists import members
+from kmemexp.sim.asking import ask_unmap, ask_wired, hand_out
+from kmemexp.sim.slots import (
+    F_NOWAIT,
+    PAGE,
+    PAGE_SHIFT,
+    R_BASE,
+    R_BYTES,
+    R_CPU,
+    R_FLAGS,
+    R_PHASE,
+    R_SIZE,
+)
+from kmemexp.sim.widths import wide
+
+ZERO_LENGTH_PTR = -8  # what malloc(0) returns
+NIL = -1  # end of a list
+
+# Columns of State.zone.
+OWNER = 0  # CPU; NIL: no zone at this address
+KLASS = 1
+N_FREE = 2  # chunks, without those freed on other CPUs that the owner has not taken over
+NEXT = 3  # on ZoneAry or FreeZones
+PREV = 4
+U_INDEX = 5  # chunk last taken from the never used area
+U_END = 6  # chunk at which that area ends
+ZONE_COLUMNS = 7
+
+# Columns of State.cpu.
+FREE_ZONES = 0  # the wholly free zone that is used next
+FREE_ZONES_COUNT = 1
+JUNK_INDEX = 2  # where the next zone's never used area begins
+FREE_OVER = 3  # first page of the first oversize block that waits to be unmapped (FreeOvZones)
+CPU_COLUMNS = 4
+
+# Columns of State.over, in the row of a block's first page.
+OVER_PAGES = 0  # pages of the block (kmemusage)
+OVER_NEXT = 1  # on FreeOvZones
+
+# R_PHASE: which map step an operation waits for. Higher ones are the version's own.
+RELEASING = 1  # a zone beyond the threshold is being unmapped
+DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
+NEW_ZONE = 3
+OVERSIZE = 4
+
+
+def fields(zone_bytes: int, kva_bytes: int, klass: np.ndarray, zone_columns: int) -> dict[str, Any]:
+    """Make the fields of a State without any zone that follow from the size of zones and the table of classes."""
+    zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
+    return {
+        "zone_shift": zone_bytes.bit_length() - 1,
+        "zone_limit": min(zone_bytes // 4, ZALLOC_ZONE_LIMIT),
+        "class_of": class_by_units(klass[:, CHUNK]),
+        "klass": klass,
+        "zone": np.full((zones, zone_columns), NIL, np.int32),
+        "link": np.zeros((zones, zone_bytes // MIN_CHUNK_SIZE), np.int16),
+        "over": np.tile(np.array([0, NIL], np.int32), (pages, 1)),
+    }
+
+
+@kernel
+def class_of(st, size):
+    """Class of the chunks for a request of `size` bytes, less than ZoneLimit."""
+    return wide(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
+
+
+@kernel
+def lay_out(st, reg, i, zone, klass):
+    """Lay out a new or reused zone for a class, and hand out its first chunk. The never used area begins behind it."""
+    cpu = reg[i, R_CPU]
+    first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, N_MAX]
+    st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (ZALLOC_MAX_ZONE_SIZE - 1)
+    st.zone[zone, OWNER] = cpu
+    st.zone[zone, KLASS] = klass
+    st.zone[zone, N_FREE] = st.klass[klass, N_MAX] - 1
+    st.zone[zone, U_INDEX] = first
+    st.zone[zone, U_END] = first
+    return hand_out(reg, i, chunk_at(st, zone, klass, first), st.klass[klass, CHUNK])
+
+
+@kernel
+def chunk_at(st, zone, klass, index):
+    """Address of a chunk."""
+    return (zone << st.zone_shift) + st.klass[klass, OFFSET] + index * st.klass[klass, CHUNK]
+
+
+@kernel
+def fresh_chunk(st, zone, klass):
+    """Take a chunk of the never used area of a zone that has one. Returns its address."""
+    index = wide(st.zone[zone, U_INDEX]) + 1
+    if index == st.klass[klass, N_MAX]:
+        index = 0
+    st.zone[zone, U_INDEX] = index
+    return chunk_at(st, zone, klass, index)
+
+
+@kernel
+def due(st, reg, i):
+    """What a malloc() that may sleep gives back to the map first: RELEASING a zone, DRAINING a block, 0: nothing."""
+    if reg[i, R_FLAGS] & F_NOWAIT:
+        return 0
+    cpu = reg[i, R_CPU]
+    if reg[i, R_PHASE] != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+        return RELEASING
+    return DRAINING if st.cpu[cpu, FREE_OVER] != NIL else 0
+
+
+@kernel
+def unmap_zone(st, reg, i, phase, zone):
+    """Unmap a zone that is on no list any more."""
+    st.zone[zone, OWNER] = NIL
+    return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
+
+
+@kernel
+def ask_oversize(st, reg, i):
+    """Ask the map for a block of whole pages."""
+    return ask_wired(reg, i, OVERSIZE, st.map_number, (reg[i, R_SIZE] + PAGE - 1) & ~(PAGE - 1), PAGE)
+
+
+@kernel
+def oversize_mapped(st, reg, i):
+    """Hand out the block that the map has given."""
+    st.over[reg[i, R_BASE] >> PAGE_SHIFT, OVER_PAGES] = reg[i, R_BYTES] >> PAGE_SHIFT
+    return hand_out(reg, i, reg[i, R_BASE], reg[i, R_BYTES])
+
+
+@kernel
+def unmap_oversize(st, reg, i, phase, page):
+    """Unmap an oversize block and forget its page count."""
+    nbytes = wide(st.over[page, OVER_PAGES]) << PAGE_SHIFT
+    st.over[page, OVER_PAGES] = 0
+    return ask_unmap(reg, i, phase, st.map_number, page << PAGE_SHIFT, nbytes)
+
+
+@kernel
+def release_oversize(st, reg, i):
+    """Unmap the first of FreeOvZones."""
+    cpu = reg[i, R_CPU]
+    page = st.cpu[cpu, FREE_OVER]
+    st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
+    return unmap_oversize(st, reg, i, DRAINING, page)
+
+
+def count(st: Any, remote: int | None = None) -> dict[str, int]:
+    """Count what a State holds: what `census` of both versions says.
+
+    `remote`: column of State.zone that counts chunks freed on other CPUs and not yet taken over.
+    """
+    idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
+    mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
+    used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
+    klass = st.klass[used[:, KLASS]]
+    elsewhere = {} if remote is None else {"remote_chunks": used[:, remote].sum()}
+    unused = used[:, N_FREE] + (0 if remote is None else used[:, remote])
+    oversize = st.over[:, OVER_PAGES].sum()
+    queued = st.over[members(st.cpu[:, FREE_OVER], st.over[:, OVER_NEXT]), OVER_PAGES].sum()
+    counts = {
+        "zones": len(mapped),
+        "idle_zones": len(idle),
+        "free_chunks": used[:, N_FREE].sum(),
+        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, N_MAX]).sum(),
+        **elsewhere,
+        "live_bytes": ((klass[:, N_MAX] - unused) * klass[:, CHUNK]).sum() + (oversize - queued) * PAGE,
+        "oversize_pages": oversize,
+        "queued_pages": queued,
+        "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,
+    }
+    return {name: int(count) for name, count in counts.items()}

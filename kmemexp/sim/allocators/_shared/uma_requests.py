@@ -1,0 +1,83 @@
+"""Requests to UMA, that of 2003 and that of today: which zone serves one, and chains of clusters.
+
+Zones are numbered in this order: UMA's own, those of malloc(9), that of mbufs, that of clusters, those of the items.
+mbufs: up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters. State.chain has a word for each 2 KiB
+of KVA: of a cluster in a chain the number of the next one + 1. While a chain grows, R_ADDR is its last cluster, and the
+chain a ring, so that this one leads to the first. R_GRANTED of a free is the next cluster of the chain + 1.
+"""
+
+from kmemexp.jit import kernel
+from kmemexp.sim.sizing import MCLBYTES, MSIZE
+from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT, R_ADDR, R_GRANTED, R_ITEM, R_SIZE
+from kmemexp.sim.widths import wide
+
+NIL = -1
+
+CLUSTER_SHIFT = 11
+MALLOC_UNIT_SHIFT = 4
+MALLOC_UNIT = 1 << MALLOC_UNIT_SHIFT  # of State.size_zone
+
+S_ZONE = 0  # column of State.slab, in the row of a slab's page: zone + 1; 0: no slab
+
+
+@kernel
+def zone_of(st, addr):
+    """Zone of the item at an address; NIL: a large malloc."""
+    return wide(st.slab[addr >> PAGE_SHIFT, S_ZONE]) - 1
+
+
+@kernel
+def zone_for(st, reg, i, mbuf, largest):
+    """Zone that a request is served from; NIL: a malloc larger than `largest`. `mbuf`: the zone of mbufs."""
+    item, size = reg[i, R_ITEM], reg[i, R_SIZE]
+    if item >= 0:
+        return mbuf + 2 + item
+    if item == ITEM_MALLOC:
+        return wide(st.size_zone[(size + MALLOC_UNIT - 1) >> MALLOC_UNIT_SHIFT]) if size <= largest else NIL
+    return mbuf if size <= MSIZE else mbuf + 1
+
+
+@kernel
+def add_cluster(st, reg, i, addr):
+    """Add a cluster to the chain that a request of more than one asks for. True: it is long enough."""
+    piece = addr >> CLUSTER_SHIFT
+    if reg[i, R_GRANTED] == 0:
+        st.chain[piece] = piece + 1
+    else:
+        last = reg[i, R_ADDR] >> CLUSTER_SHIFT
+        st.chain[piece] = st.chain[last]
+        st.chain[last] = piece + 1
+    reg[i, R_ADDR] = addr
+    reg[i, R_GRANTED] += MCLBYTES
+    if reg[i, R_GRANTED] < reg[i, R_SIZE]:
+        return False
+    open_chain(st, reg, i)
+    return True
+
+
+@kernel
+def open_chain(st, reg, i):
+    """Make the ring a chain: R_ADDR becomes its first cluster."""
+    last = reg[i, R_ADDR] >> CLUSTER_SHIFT
+    reg[i, R_ADDR] = (wide(st.chain[last]) - 1) << CLUSTER_SHIFT
+    st.chain[last] = 0
+
+
+@kernel
+def note_next(st, reg, i, cluster):
+    """Remember the cluster after the item at R_ADDR, if that is one: it leaves its chain. `cluster`: their zone."""
+    reg[i, R_GRANTED] = 0
+    if zone_of(st, reg[i, R_ADDR]) == cluster:
+        piece = reg[i, R_ADDR] >> CLUSTER_SHIFT
+        reg[i, R_GRANTED] = st.chain[piece]
+        st.chain[piece] = 0
+
+
+@kernel
+def next_piece(st, reg, i, cluster):
+    """Go on to the next cluster of the chain. False: there is none."""
+    if reg[i, R_GRANTED] == 0:
+        return False
+    reg[i, R_ADDR] = (reg[i, R_GRANTED] - 1) << CLUSTER_SHIFT
+    note_next(st, reg, i, cluster)
+    return True

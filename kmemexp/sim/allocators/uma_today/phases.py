@@ -1,0 +1,107 @@
+"""R_PHASE of `allocators/uma_today`: which bits hold what, which phases there are, and which follows which.
+
+    R_PHASE     bits 0-5    phase
+                bits 6-11   RETURN: phase to go on in when a slab has been made
+                bits 12-17  THEN: phase to go on in when a bucket has been put away, or a stack filled
+                bits 18-23  STACK: bucket zone of the stack that is filled or flushed
+                bit 24      GIVING_UP: an allocation frees the chain that it could not complete
+    R_X         off-page header on its way to its slab; NIL: none; REFUSED: the map has refused a slab
+    R_Y         bucket that is filled or put away
+    R_BASE      bucket that is emptied
+    R_TARGET    how often the zone-domain lock had been taken when it was asked for
+    R_GRANTED   of a free: the next cluster of the chain + 1
+
+What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is HEADER or, without an off-page
+header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the operation ends.
+
+    BEGIN         alloc: as PIECES, or LARGE. free: as FREE_PIECES, or LARGE
+    PIECES        end; FLUSH > MISS; as MISS
+    MISS          FETCH; as TAKE
+    FETCH         LOAD; TAKE
+    TAKE          IMPORT; REFILL > TAKE; as ONE
+    IMPORT        grow > IMPORT; LOAD; DISPOSE > ONE
+    ONE           SINGLE; end; FREE_PIECES (giving up)
+    SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up)
+    LOAD          PUT_BACK; as PIECES
+    PUT_BACK      PIECES; empty > PIECES
+    REFILL        grow > REFILL; what THEN says
+    HEADER        HEADER_PAGE; SLAB
+    HEADER_PAGE   SLAB; refused: RETURN
+    SLAB          RETURN, in the same step; refused, with a header in hand: UNHEADER
+    UNHEADER      RETURN
+    RELEASE       RELEASE of another domain's items; DISPOSE
+    DISPOSE       what THEN says; FLUSH
+    FLUSH         FLUSH of another domain's buckets; what THEN says
+    FREE_PIECES   end; PUT; SORT; FREE_ITEM; REFILL > RELOAD
+    PUT           RELOAD; empty > RELOAD
+    RELOAD        as FREE_PIECES
+    FREE_ITEM     end; FREE_PIECES
+    SORT          REFILL > SORT; SORTED
+    SORTED        PUT_SORTED; empty > RELOAD
+    PUT_SORTED    SORTED; empty > SORTED
+    LARGE         end
+
+Those of the upkeep:
+
+    BEGIN         as ZONE
+    ZONE          TRIM; CROSS_BUCKET; KEG; after the last zone CPUS or end
+    CROSS_BUCKET  ZONE; empty > ZONE
+    TRIM          empty > MORE; KEG; as ZONE, for the next one
+    MORE          NEXT_BUCKET
+    NEXT_BUCKET   as TRIM
+    KEG           FREE_HEADER; UNMAP; as ZONE, for the next one
+    FREE_HEADER   UNMAP
+    UNMAP         as KEG
+    CPUS          empty > CPUS; as STACKS
+    STACKS        STACKS of the next CPU or zone; as ZONE, for a second pass
+"""
+
+from kmemexp.sim.allocators._shared.packed_phase import FIELD_BITS
+
+# Phases of allocations and frees, with their locks: c the critical section, l zone-domain, k keg-domain, x cross.
+BEGIN = 0  # c
+PIECES = 1  # c: take what is asked for from the CPU's buckets
+MISS = 2  # c: these are empty
+FETCH = 3  # l: take a full bucket
+TAKE = 4  # c: take an empty one, to fill it
+IMPORT = 5  # k: fill it
+SINGLE = 6  # k: no bucket is to be had: one item from a slab
+ONE = 7  # c: the way there
+LOAD = 8  # c: give the bucket to the CPU
+PUT_BACK = 9  # l: it has got one meanwhile
+REFILL = 10  # k of a bucket zone: fill a CPU's stack of empty buckets
+HEADER = 11  # k of a header zone: take an off-page header
+HEADER_PAGE = 12  # the same after the map has given a page for it
+SLAB = 13  # k: the map has given a slab
+UNHEADER = 14  # k of a header zone: the map has not
+RELEASE = 15  # k: give a bucket's items to their slabs
+DISPOSE = 16  # c: put the empty bucket on the CPU's stack
+FLUSH = 17  # k of a bucket zone: the stack is too high
+FREE_PIECES = 18  # c: put what is freed into the CPU's buckets
+PUT = 19  # l: put a full bucket on the list
+RELOAD = 20  # c: give the CPU an empty bucket
+FREE_ITEM = 21  # k: no bucket is to be had
+SORT = 22  # x: sort a cross bucket by domain
+SORTED = 23  # c
+PUT_SORTED = 24  # l: put what has become full on the list
+LARGE = 25  # the map has answered for a large malloc
+
+# Phases of the upkeep, with their locks.
+ZONE = 32  # begin with the next zone and domain
+CROSS_BUCKET = 33  # x: empty the bucket that cross-domain frees are sorted into
+TRIM = 34  # l: update the estimate, say what the list may keep
+MORE = 35  # c
+NEXT_BUCKET = 36  # l: take a bucket from the list
+KEG = 37  # k: take the free slabs
+UNMAP = 38  # give the next one's pages back
+FREE_HEADER = 39  # k of a header zone: give its header back first
+CPUS = 40  # c: empty the CPUs' buckets
+STACKS = 41  # k of a bucket zone: empty the CPUs' stacks
+
+# Fields of R_PHASE above the phase, and a flag.
+RETURN_SHIFT = FIELD_BITS
+THEN_SHIFT = 2 * FIELD_BITS
+STACK_SHIFT = 3 * FIELD_BITS
+GIVING_UP = 1 << 24
+
+REFUSED = -2  # in R_X
