@@ -1,7 +1,8 @@
 """Copies of a small sequential-fit arena, for `exhaustive`."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim.arenas.sequential import FIRST_FIT, FREE_ROW, FRESH_ROW, HOLE_COLUMNS, MAP_COLUMNS, NEXT_FIT, ROVER
+from kmemexp.sim.arenas._shared.hole_list import FREE_ROW, FRESH_ROW, HOLE_COLUMNS, MAP_COLUMNS, ROVER
+from kmemexp.sim.arenas.sequential import FIRST_FIT, NEXT_FIT
 from kmemexp.sim.slots import PAGE
 
 WIDTH = 72

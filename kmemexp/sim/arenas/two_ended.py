@@ -12,41 +12,38 @@ Neither sort cuts up the other's room. What comes from the top, by `apart`:
 Submaps, and what boot sets aside, come from the bottom. At the bottom a request takes the low end of the lowest hole
 where it fits, at the top the high end of the highest; with `fit` 1 the smallest hole where it fits, of equal ones the
 first from its end. Two ends for two sizes or lifetimes are an old idea for heaps: Knuth, The Art of Computer
-Programming 1, 2.5. The list of holes is that of `arenas/sequential`; any range that is allocated may be freed.
+Programming 1, 2.5. The list of holes is `_shared.hole_list`, as in `arenas/sequential`; any range that is allocated may
+be freed.
 
 Left out: the table of holes takes no memory; sleeping for a hole.
 """
 
 from typing import NamedTuple
 
-import numpy as np
-
 from kmemexp.jit import kernel
-from kmemexp.sim.arenas import sequential
-from kmemexp.sim.arenas.sequential import (
+from kmemexp.sim.arenas._shared.hole_list import (
     END,
-    FREE,
-    HIGH,
     NEXT,
     PREV,
     START,
     WALKED,
+    State,
     add_map,
     census,
     check,
-    drop,
+    cut,
     holes,
-    insert,
     map_free,
     map_free_bytes,
     map_measure,
     map_paint,
     map_walked,
+    one_hole,
     used,
 )
 from kmemexp.sim.slots import ATTR_NOFREE, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_SORT, NO_SPACE, PAGE
 
-__all__ = ["add_map", "census", "check", "holes", "map_free", "map_free_bytes", "map_measure", "map_paint",
+__all__ = ["State", "add_map", "census", "check", "holes", "map_free", "map_free_bytes", "map_measure", "map_paint",
            "map_walked", "used"]  # fmt: skip
 
 TOGETHER, BY_ALIGNMENT, BY_USE = range(3)
@@ -60,22 +57,13 @@ class Params(NamedTuple):
     fit: int = FIRST_FIT
 
 
-class State(NamedTuple):
-    """Maps and their holes, as in `arenas/sequential`."""
-
-    p: Params
-    hole: np.ndarray  # int64[rows, HOLE_COLUMNS]
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    supply: np.ndarray  # int64[2]
-
-
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     """Map 0 = [0, kva_bytes), one hole; the others empty until `add_map`. ValueError: unknown parameter."""
     if params.apart not in range(3):
         raise ValueError(f"apart is {params.apart}; it must be 0 (nothing), 1 (by alignment) or 2 (by use)")
     if params.fit not in range(2):
         raise ValueError(f"fit is {params.fit}; it must be 0 (first) or 1 (best fit)")
-    return State(params, *sequential.init(sequential.Params(), kva_bytes=kva_bytes, cpus=cpus, maps=maps)[1:])
+    return one_hole(params, kva_bytes, maps)
 
 
 @kernel
@@ -128,20 +116,3 @@ def placed(st, h, nbytes, align, top):
         return addr if addr >= start else -1
     addr = (start + align - 1) // align * align
     return addr if addr + nbytes <= end else -1
-
-
-@kernel
-def cut(st, m, h, addr, nbytes):
-    """Take [addr, addr + nbytes) out of hole `h`."""
-    start, end, stop = st.hole[h, START], st.hole[h, END], addr + nbytes
-    if addr == start and stop == end:
-        drop(st, m, h)
-    elif addr == start:
-        st.hole[h, START] = stop
-    else:
-        st.hole[h, END] = addr
-        if stop < end:
-            insert(st, m, h, stop, end)
-            st.maps[m, FREE] -= end - stop  # insert() has counted what was free before
-    st.maps[m, FREE] -= nbytes
-    st.maps[m, HIGH] = max(st.maps[m, HIGH], stop)

@@ -56,7 +56,8 @@ from kmemexp.sim.arenas._shared.map_entries import (
     enter,
     remove,
 )
-from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, PAGE, PAGE_SHIFT
+from kmemexp.sim.arenas._shared.measuring import count_hole, paint
+from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, PAGE
 
 MAX_KMAPENT = 128  # entries in the kernel image, kmapentzone
 MAX_MAPENT = 256  # the same, mapentzone, from 27 Aug 2003
@@ -155,11 +156,7 @@ def map_measure(st, m, out):
     while True:
         node = st.node[node, NEXT]
         hole = (st.node[m, END] if node == m else st.node[node, START]) - below
-        if hole > 0:
-            out[slots.M_FREE] += hole
-            out[slots.M_LARGEST] = max(out[slots.M_LARGEST], hole)
-            out[slots.M_HOLES] += 1
-            out[slots.M_HIST + size_class(hole)] += hole
+        count_hole(out, hole)
         if node == m:
             break
         below = st.node[node, END]
@@ -174,16 +171,10 @@ def map_measure(st, m, out):
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
     bins[:] = 0.0
-    base = st.node[m, START]
-    if st.node[m, END] == base:
-        return
-    scale = len(bins) / (st.node[m, END] - base)
+    base, top = st.node[m, START], st.node[m, END]
     node = st.node[m, NEXT]
     while node != m:
-        low, high = (st.node[node, START] - base) * scale, (st.node[node, END] - base) * scale
-        first, last = int(low), min(int(high), len(bins) - 1)
-        for b in range(first, last + 1):
-            bins[b] = min(1.0, bins[b] + min(high, b + 1.0) - max(low, float(b)))
+        paint(bins, base, top, st.node[node, START], st.node[node, END])
         node = st.node[node, NEXT]
 
 
@@ -197,17 +188,6 @@ def map_walked(st, m):
 def map_free_bytes(st, m):
     """Free bytes of map `m`, without a walk."""
     return st.maps[m, FREE]
-
-
-@kernel
-def size_class(nbytes):
-    """Class k holds 2**k … 2**(k+1)-1 pages; the last class all above."""
-    pages = nbytes >> PAGE_SHIFT
-    k = 0
-    while pages > 1 and k < slots.M_CLASSES - 1:
-        pages >>= 1
-        k += 1
-    return k
 
 
 @kernel

@@ -34,11 +34,12 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
-from kmemexp.sim.allocators.illumos_kmem.calls import BEGIN, hand_out
-from kmemexp.sim.allocators.illumos_kmem.consolidator import T_COLUMNS
+from kmemexp.sim.allocators.illumos_kmem.calls import hand_out
 from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push
+from kmemexp.sim.allocators.illumos_kmem.phases import BEGIN
 from kmemexp.sim.allocators.illumos_kmem.slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
 from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
+from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, R_ADDR, R_CPU, R_PHASE

@@ -1,15 +1,25 @@
-"""What the operations of `allocators/illumos_kmem` have in common: phases, locks, and calls of kmem by kmem.
+"""What the operations of `allocators/illumos_kmem` have in common: locks, and calls of kmem by kmem.
 
 A hashed slab needs a kmem_slab_t and a bufctl for each buffer, a free may need a magazine, and these are buffers of
 caches as well. So an operation has a stack of calls. A call is a frame in a register: the cache, where its caller goes
 on, and the buffer to be freed or, while a slab is being made, its colour (+ 1). Three frames are enough, as neither
-magazines nor slab headers nor bufctls come from hashed caches. R_PHASE: the phase, and above it the number of frames.
-R_BASE: result of the last call, or the magazine on its way to the depot, or how often the depot's lock had been taken
-when it was asked for. R_GRANTED: page of the hashed slab that is being made or destroyed.
+magazines nor slab headers nor bufctls come from hashed caches. `phases` says which bits hold what.
 """
 
 from kmemexp.jit import kernel
+from kmemexp.sim.allocators.illumos_kmem.phases import (
+    BUFFER_SHIFT,
+    CACHE_MASK,
+    CACHE_SHIFT,
+    DEPTH_SHIFT,
+    FIRST_TASK,
+    FREED,
+    HANDED_OUT,
+    PHASE_MASK,
+    RETURN_MASK,
+)
 from kmemexp.sim.allocators.illumos_kmem.slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT
+from kmemexp.sim.allocators.illumos_kmem.task import T_LOCK
 from kmemexp.sim.slots import (
     AGAIN,
     DONE,
@@ -31,35 +41,6 @@ from kmemexp.sim.slots import (
 CPU_LOCK = 0
 DEPOT_LOCK = 1
 CACHE_LOCK = 2
-
-# Phases, with the lock that each runs under: c cc_lock, d depot_lock, k cache_lock. A: of kmem_cache_alloc(),
-# F: of kmem_cache_free(), D: of kmem_slab_destroy().
-BEGIN = 0
-LARGE = 1  # the map has answered for an oversize block
-A_CPU = 2  # c
-A_DEPOT = 3  # d: take a full magazine
-A_SLAB = 4  # k
-A_MAPPED = 5  # k, of a hashed cache c: the map has given a slab
-A_HEADER = 6  # c: and here is its kmem_slab_t
-A_BUFCTL = 7  # c: here is a bufctl
-A_ENTER = 8  # k: the new slab has all
-F_CPU = 9  # c
-F_DEPOT = 10  # d: take an empty magazine
-F_MAGAZINE = 11  # c: here is a new one
-F_GIVE = 12  # d: put it into the depot and try again
-F_SLAB = 13  # k
-D_BUFCTL = 14  # c: free the bufctls
-D_SLAB = 15  # c: the kmem_slab_t is freed
-D_MAPPED = 16  # the pages are back
-HANDED_OUT = 17  # where the caller of kmem_alloc() goes on
-FREED = 18
-FIRST_TASK = 24  # from here on: phases of `upkeep_steps`
-PHASE_MASK = 63
-DEPTH_SHIFT = 6
-RETURN_MASK = 0xFF
-CACHE_SHIFT = 8
-CACHE_MASK = 0xFFFF
-BUFFER_SHIFT = 24
 
 
 @kernel
@@ -161,5 +142,5 @@ def finish(st, reg, i, b):
     reg[i, R_BASE] = b
     to_cpu(reg, i, back)
     if back >= FIRST_TASK:
-        reg[i, R_LOCK] = st.task[0]
+        reg[i, R_LOCK] = st.task[T_LOCK]
     return AGAIN

@@ -7,17 +7,23 @@ buffer in a magazine, which has no owner, DONT_KNOW.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.illumos_kmem.calls import (
-    A_CPU,
-    F_CPU,
-    FIRST_TASK,
-    cache_lock,
-    call,
-    to_cache,
-    to_cpu,
-    to_depot,
-)
+from kmemexp.sim.allocators.illumos_kmem.calls import cache_lock, call, to_cache, to_cpu, to_depot
 from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable
+from kmemexp.sim.allocators.illumos_kmem.phases import (
+    A_CPU,
+    ABORT,
+    CHECK,
+    DEAD,
+    DEFRAG,
+    F_CPU,
+    MOVED,
+    MOVES,
+    NEXT,
+    QUEUE,
+    REAP,
+    SCAN,
+)
+from kmemexp.sim.allocators.illumos_kmem.slab_steps import destroy
 from kmemexp.sim.allocators.illumos_kmem.slabs import (
     K_BUFSLAB,
     K_BUFTOTAL,
@@ -58,69 +64,34 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
     slab_give,
     slab_partial,
     slab_take,
-    wide,
 )
-from kmemexp.sim.allocators.illumos_kmem.steps import destroy
+from kmemexp.sim.allocators.illumos_kmem.task import (
+    T_AFTER,
+    T_DESPERATE,
+    T_FAILED,
+    T_HEAD,
+    T_INDEX,
+    T_K,
+    T_LOCK,
+    T_MOVE,
+    T_NOMOVE,
+    T_REFCNT,
+    T_SCANNED,
+    T_SEEN,
+    T_SLAB,
+    T_SLABS,
+    T_TAIL,
+)
 from kmemexp.sim.slots import AGAIN, MOVE, R_ADDR, R_BASE, R_LOCK, R_OBJECT, R_PHASE
+from kmemexp.sim.widths import wide
 
 KMEM_VOID_FRACTION = 8
-
-# Places of State.task.
-T_LOCK = 0  # lock under which to go on after a call
-T_WANTED = 1  # T_WANTED + T_TICK, T_WANTED + T_REAP: that is to be done
-T_BUSY = 3
-T_WAIT = 4  # ticks until another reap is allowed
-T_KIND = 5
-T_K = 6  # cache
-T_CPU = 7
-T_MAG = 8  # magazine that is being destroyed, and its rounds
-T_ROUNDS = 9
-T_AT = 10  # rounds that have been freed
-T_MAG2 = 11  # the CPU's previous one
-T_ROUNDS2 = 12
-T_THEN = 13  # phase after that magazine
-T_LEFT = 14  # magazines that are still to be reaped
-T_AFTER = 15  # phase after the reap
-T_DESPERATE = 16
-T_SLAB = 17  # slab that is being scanned
-T_SCANNED = 18
-T_SLABS = 19  # reclaimable ones among them
-T_INDEX = 20  # next buffer of the slab
-T_SEEN = 21  # allocated ones before it
-T_REFCNT = 22  # of the slab when its lock was given up
-T_NOMOVE = 23
-T_FAILED = 24
-T_HEAD = 25  # first and last kmem_move_t of the pending moves
-T_TAIL = 26
-T_MOVE = 27  # the one that ends
-T_COLUMNS = 28
 
 # What lies in a kmem_move_t.
 M_NEXT = 0
 M_FROM = 1
 M_TO = 2
 M_SLAB = 3
-
-# Phases, with the lock that each runs under: c of a CPU, d of a depot, k of a cache, n none.
-NEXT = FIRST_TASK + 0  # n: go on with the next cache
-UPDATE = FIRST_TASK + 1  # d
-PURGE = FIRST_TASK + 2  # c: take a CPU's magazines
-PURGE_PREVIOUS = FIRST_TASK + 3  # c: destroy the second one
-PURGE_NEXT = FIRST_TASK + 4  # c
-RESIZE = FIRST_TASK + 5  # d
-ENABLE = FIRST_TASK + 6  # c: allow a CPU to have magazines again
-REAP = FIRST_TASK + 7  # d
-REAP_FULL = FIRST_TASK + 8  # d
-REAP_EMPTY = FIRST_TASK + 9  # d
-UNLOAD = FIRST_TASK + 10  # k: free a magazine's rounds
-SCAN = FIRST_TASK + 11  # k
-DEFRAG = FIRST_TASK + 12  # k
-QUEUE = FIRST_TASK + 13  # k: queue its move
-CHECK = FIRST_TASK + 14  # k: has the slab changed?
-ABORT = FIRST_TASK + 15  # k: it is destroyed
-MOVES = FIRST_TASK + 16  # k: carry out the next move
-MOVED = FIRST_TASK + 17  # k: the owner has answered
-DEAD = FIRST_TASK + 18  # k: destroy a slab that waited for the last move
 
 
 @kernel

@@ -13,8 +13,8 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
     PROUNDS,
     ROUNDS,
     TOTAL,
-    wide,
 )
+from kmemexp.sim.widths import wide
 
 
 @kernel

@@ -9,11 +9,10 @@ AVL tree; here it is a treap, whose priorities are a hash of the page, which yie
 links: slots 2p and 2p + 1 for the lower and the higher subtree of the slab at page p, then a root for each cache.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators.illumos_kmem.layout import SLAB_BYTES
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
+from kmemexp.sim.widths import wide
 
 NIL = -1
 WORD_SHIFT = 3
@@ -94,12 +93,6 @@ PLOADED = 2
 PROUNDS = 3
 MAGSIZE = 4
 C_COLUMNS = 5
-
-
-@kernel
-def wide(n):
-    """Widen a number that was read from an array of smaller ones."""
-    return np.int64(n)
 
 
 @kernel

@@ -4,19 +4,17 @@ What comes while kmem_taskq works waits for its turn; a reap that comes during a
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.illumos_kmem.calls import (
+from kmemexp.sim.allocators.illumos_kmem.calls import cpu_lock, depot_lock, to_cache, to_depot
+from kmemexp.sim.allocators.illumos_kmem.consolidator import consolidate, destroy_then, free_then, go_next
+from kmemexp.sim.allocators.illumos_kmem.layout import KMEM_HASH_INITIAL
+from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable, depot_take, depot_update, depot_zero
+from kmemexp.sim.allocators.illumos_kmem.phases import (
     BEGIN,
-    FIRST_TASK,
-    PHASE_MASK,
-    cpu_lock,
-    depot_lock,
-    to_cache,
-    to_depot,
-)
-from kmemexp.sim.allocators.illumos_kmem.consolidator import (
     DEFRAG,
     ENABLE,
+    FIRST_TASK,
     NEXT,
+    PHASE_MASK,
     PURGE,
     PURGE_NEXT,
     PURGE_PREVIOUS,
@@ -25,30 +23,9 @@ from kmemexp.sim.allocators.illumos_kmem.consolidator import (
     REAP_FULL,
     RESIZE,
     SCAN,
-    T_AFTER,
-    T_AT,
-    T_BUSY,
-    T_CPU,
-    T_K,
-    T_KIND,
-    T_LEFT,
-    T_LOCK,
-    T_MAG,
-    T_MAG2,
-    T_ROUNDS,
-    T_ROUNDS2,
-    T_THEN,
-    T_WAIT,
-    T_WANTED,
     UNLOAD,
     UPDATE,
-    consolidate,
-    destroy_then,
-    free_then,
-    go_next,
 )
-from kmemexp.sim.allocators.illumos_kmem.layout import KMEM_HASH_INITIAL
-from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable, depot_take, depot_update, depot_zero
 from kmemexp.sim.allocators.illumos_kmem.slabs import (
     K_BUFTOTAL,
     K_CHUNK,
@@ -70,10 +47,27 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
     ROUNDS,
     cache_of,
     slab_give,
-    wide,
 )
 from kmemexp.sim.allocators.illumos_kmem.steps import go_on
+from kmemexp.sim.allocators.illumos_kmem.task import (
+    T_AFTER,
+    T_AT,
+    T_BUSY,
+    T_CPU,
+    T_K,
+    T_KIND,
+    T_LEFT,
+    T_LOCK,
+    T_MAG,
+    T_MAG2,
+    T_ROUNDS,
+    T_ROUNDS2,
+    T_THEN,
+    T_WAIT,
+    T_WANTED,
+)
 from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, R_FLAGS, R_LOCK, R_PHASE, R_SIZE, R_WORK, T_REAP, T_TICK
+from kmemexp.sim.widths import wide
 
 INT_MAX = 0x7FFFFFFF
 

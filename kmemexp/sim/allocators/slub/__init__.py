@@ -38,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
@@ -56,7 +57,6 @@ from kmemexp.sim.allocators.slub.slabs import (
     cpu_pop,
     cpu_push,
     slab_push,
-    wide,
 )
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
@@ -67,20 +67,17 @@ from kmemexp.sim.slots import (
     C_ZONE,
     DONE,
     FAILED,
-    MAP_FREE,
     PAGE,
     PAGE_SHIFT,
     R_ADDR,
-    R_BASE,
-    R_BYTES,
     R_CPU,
     R_GRANTED,
     R_ITEM,
-    R_MAP,
     R_PHASE,
     R_SIZE,
     T_REAP,
 )
+from kmemexp.sim.widths import wide
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 LOCKS = ("none", "splhigh+spin/own", "splhigh+spin/own")  # list_lock and the barn's lock: per cache and node
@@ -291,14 +288,10 @@ def _large(st, reg, i):
         if size > KMALLOC_MAX:
             return FAILED
         return ask_wired(reg, i, LARGE_ASKED, st.map, PAGE << order, PAGE << order)
-    if reg[i, R_BASE] < 0:
-        return FAILED
-    st.slab[reg[i, R_BASE] >> PAGE_SHIFT, S_CACHE] = LARGE
-    st.slab[reg[i, R_BASE] >> PAGE_SHIFT, S_ORDER] = reg[i, R_BYTES] >> PAGE_SHIFT
-    st.large[0] += reg[i, R_BYTES] >> PAGE_SHIFT
-    reg[i, R_ADDR] = reg[i, R_BASE]
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
-    return DONE
+    answer = enter_large(st, reg, i, S_ORDER)
+    if answer == DONE:
+        st.slab[reg[i, R_ADDR] >> PAGE_SHIFT, S_CACHE] = LARGE
+    return answer
 
 
 @outlined
@@ -310,25 +303,13 @@ def _free_slowly(st, reg, i):
     k = wide(st.slab[page, S_CACHE]) - 1
     if reg[i, R_PHASE] == BEGIN:
         if k < 0:
-            return _free_large(st, reg, i, page)
+            st.slab[page, S_CACHE] = 0
+            return give_large(st, reg, i, LARGE_ASKED, S_ORDER)
         if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), S_NODE] != st.node_of[reg[i, R_CPU]]:
             about(reg, i, SLAB)
     if reg[i, R_PHASE] >> STAND_BITS == SLAB:
         return to_slab(st, reg, i)
     return sheaf_free(st, reg, i, k)
-
-
-@kernel
-def _free_large(st, reg, i, page):
-    """Give a block of pages back."""
-    pages = wide(st.slab[page, S_ORDER])
-    st.slab[page, S_CACHE] = 0
-    st.large[0] -= pages
-    reg[i, R_PHASE] = LARGE_ASKED
-    reg[i, R_MAP] = st.map
-    reg[i, R_BASE] = page << PAGE_SHIFT
-    reg[i, R_BYTES] = pages << PAGE_SHIFT
-    return MAP_FREE
 
 
 def census(st: State) -> dict[str, int]:

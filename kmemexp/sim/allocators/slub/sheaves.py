@@ -22,7 +22,6 @@ from kmemexp.sim.allocators.slub.slabs import (
     WORD_SHIFT,
     cpu_pop,
     lock,
-    wide,
 )
 from kmemexp.sim.allocators.slub.steps import (
     BEGIN,
@@ -38,6 +37,7 @@ from kmemexp.sim.allocators.slub.steps import (
     stand,
 )
 from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, FAILED, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE, R_WORK
+from kmemexp.sim.widths import wide
 
 MAX_FULL_SHEAVES = 10
 BATCH_MAX = 32  # objects of the main sheaf that are flushed at once
@@ -262,12 +262,16 @@ def _look(st, reg, i, k, locked):
 def _first_main(st, reg, i, k):
     """Get the CPU its main sheaf. The kernel does that when it makes the cache."""
     word = sheaf_memory(st, reg, i, k)
-    if word == NIL:
-        about(reg, i, SLAB)
-        return _from_slab(st, reg, i, k)
+    return _without_sheaf(st, reg, i, k, word) if word <= NIL else install_first(st, reg, i, k, word)
+
+
+@kernel
+def _without_sheaf(st, reg, i, k, word):
+    """There is no memory for a sheaf (NIL): a slab serves. Or the request for it waits."""
     if word < NIL:
         return answer_of(word)
-    return install_first(st, reg, i, k, word)
+    about(reg, i, SLAB)
+    return _from_slab(st, reg, i, k)
 
 
 @kernel
@@ -287,11 +291,8 @@ def install_first(st, reg, i, k, sheaf):
 @outlined
 def _get_sheaf(st, reg, i, k):
     word = sheaf_memory(st, reg, i, k)
-    if word == NIL:
-        about(reg, i, SLAB)
-        return _from_slab(st, reg, i, k)
-    if word < NIL:
-        return answer_of(word)
+    if word <= NIL:
+        return _without_sheaf(st, reg, i, k, word)
     take(reg, i, word, NIL)
     about(reg, i, FILL)
     return _fill(st, reg, i, k)

@@ -38,7 +38,6 @@ from kmemexp.sim.allocators.slub.slabs import (
     add_partial,
     lock,
     remove_partial,
-    wide,
 )
 from kmemexp.sim.allocators.slub.steps import (
     A_DEACTIVATE,
@@ -53,6 +52,7 @@ from kmemexp.sim.allocators.slub.steps import (
     slab_free,
 )
 from kmemexp.sim.slots import AGAIN, DONE, R_ADDR, R_CPU, R_GRANTED, R_PHASE, R_X, R_Y
+from kmemexp.sim.widths import wide
 
 PROMOTE_MAX = 32  # slabs with more free objects than this stay where they are
 

@@ -4,11 +4,10 @@ Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free ob
 `slab` is the number of a slab's first page.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
 from kmemexp.sim.slots import LOCK_SHIFT, PAGE_SHIFT, R_LOCK, R_WORK
+from kmemexp.sim.widths import wide
 
 NIL = -1
 WORD_SHIFT = 3
@@ -69,12 +68,6 @@ START_STEP = 7919  # a prime: how far in its permutation a cache goes on with ea
 
 LIST_LOCK = 1  # places in LOCKS
 BARN_LOCK = 2
-
-
-@kernel
-def wide(x):
-    """Make an int64 of a small integer, so that sums do not overflow."""
-    return np.int64(x)
 
 
 @kernel

@@ -42,10 +42,10 @@ from kmemexp.sim.allocators.slub.slabs import (
     superfluous,
     take_partial,
     unfreeze,
-    wide,
 )
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.slots import AGAIN, MAP_ALLOC, MAP_FREE, PAGE_SHIFT, R_BASE, R_BYTES, R_CPU, R_MAP, R_PHASE, R_X, R_Y
+from kmemexp.sim.widths import wide
 
 # Where a call stands.
 BEGIN = 0

@@ -19,6 +19,8 @@ import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim import slots
+from kmemexp.sim.arenas._shared.measuring import count_hole, erase
+from kmemexp.sim.arenas._shared.powers import round_up
 from kmemexp.sim.slots import PAGE_SHIFT
 
 # Columns of State.seg.
@@ -111,31 +113,6 @@ def add_span(st: Any, a: int, k: int) -> None:
 
 
 @kernel
-def log2(n):
-    """Number of the highest bit of n > 0."""
-    k = 0
-    for step in (32, 16, 8, 4, 2, 1):
-        if n >> step:
-            n >>= step
-            k += step
-    return k
-
-
-@kernel
-def lowest_bit(bits):
-    """Number of the lowest bit that is set; there is one."""
-    return log2(bits & -bits)
-
-
-@kernel
-def round_up(n, unit):
-    """Lowest multiple of `unit` that is not below `n`."""
-    if unit & (unit - 1) == 0:
-        return (n + unit - 1) & -unit
-    return (n + unit - 1) // unit * unit
-
-
-@kernel
 def size(st, row):
     """Bytes of a segment."""
     return st.seg[row, END] - st.seg[row, START]
@@ -146,6 +123,12 @@ def fit(st, row, nbytes, align):
     """Lowest address at which a request fits into a segment, or -1."""
     addr = round_up(st.seg[row, START], align)
     return addr if addr + nbytes <= st.seg[row, END] else -1
+
+
+@kernel
+def has_room(st, row, nbytes, align):
+    """Whether a tag is a free segment that a request fits into."""
+    return st.seg[row, KIND] == FREE and fit(st, row, nbytes, align) >= 0
 
 
 @kernel
@@ -250,18 +233,32 @@ def merge(st, a, row):
 
 
 @kernel
-def note_hole(out, nbytes):
-    """Count a hole in what `map_measure` writes."""
-    out[slots.M_FREE] += nbytes
-    out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-    out[slots.M_HOLES] += 1
-    out[slots.M_HIST + min(log2(nbytes >> PAGE_SHIFT), slots.M_CLASSES - 1)] += nbytes
-
-
-@kernel
 def is_vacant(st, row):
     """Whether nobody has a segment: it is free, or cached."""
     return st.seg[row, KIND] == FREE or (st.seg[row, KIND] == BUSY and st.seg[row, NOTE] == CACHED)
+
+
+@kernel
+def fits_after_rotor(st, a, nbytes, align):
+    """First free segment from the rotor on, round the list, that a request fits into; the rotor's row: none does."""
+    rotor = a + len(st.arena)
+    row = st.seg[rotor, NEXT]
+    passed = 0
+    while row != rotor and not has_room(st, row, nbytes, align):
+        passed += row != a
+        row = st.seg[row, NEXT]
+    st.arena[a, WALKED] += passed
+    return row
+
+
+@kernel
+def measure_map(st, m, out):
+    """Write what `map_measure` says of the arena of map `m` alone. An entry is a tag."""
+    out[:] = 0
+    measure(st, m, out)
+    out[slots.M_ENTRIES] = st.arena[m, TAGS]
+    out[slots.M_HIGH] = st.arena[m, HIGH] - st.arena[m, BASE]
+    out[slots.M_WALKED] = st.arena[m, WALKED]
 
 
 @kernel
@@ -272,26 +269,26 @@ def measure(st, a, out):
     while row != a:
         if is_vacant(st, row):
             hole += size(st, row)
-        elif st.seg[row, KIND] != ROTOR and hole:
-            note_hole(out, hole)
+        elif st.seg[row, KIND] != ROTOR:
+            count_hole(out, hole)
             hole = 0
         row = st.seg[row, NEXT]
-    if hole:
-        note_hole(out, hole)
+    count_hole(out, hole)
 
 
 @kernel
-def erase(bins, base, top, start, end):
-    """Lower the occupied share of the stretches of [base, top) that [start, end), which is free, lies in."""
-    scale = len(bins) / (top - base)
-    low, high = (start - base) * scale, (end - base) * scale
-    for b in range(int(low), min(int(high), len(bins) - 1) + 1):
-        bins[b] = max(0.0, bins[b] - (min(high, b + 1.0) - max(low, float(b))))
+def paint_map(st, m, bins):
+    """Write what `map_paint` says of the arena of map `m` alone."""
+    has_range = st.arena[m, TOP] > st.arena[m, BASE]
+    bins[:] = 1.0 if has_range else 0.0
+    if has_range:
+        erase_vacant(st, m, m, bins)
 
 
 @kernel
-def paint(st, a, bins, base, top):
-    """Erase the vacant segments of an arena."""
+def erase_vacant(st, m, a, bins):
+    """Erase the vacant segments of arena `a` from the picture of map `m`."""
+    base, top = st.arena[m, BASE], st.arena[m, TOP]
     row = st.seg[a, NEXT]
     while row != a:
         if is_vacant(st, row):

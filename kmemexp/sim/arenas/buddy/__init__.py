@@ -28,11 +28,15 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
+from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
+from kmemexp.sim.arenas.buddy.contents import check, free_blocks, walk
 from kmemexp.sim.arenas.buddy.contig import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
 from kmemexp.sim.slots import ATTR_PAGEABLE, NO_SPACE, PAGE_SHIFT
+
+__all__ = ["check", "free_blocks"]
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
@@ -161,15 +165,7 @@ def measure_run(st, page, end, out):
         if order == largest:
             pages = (end - page) >> order << order
         page += pages
-        nbytes = pages << PAGE_SHIFT
-        out[slots.M_FREE] += nbytes
-        out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-        out[slots.M_HOLES] += 1
-        klass = 0
-        while pages > 1 and klass < slots.M_CLASSES - 1:
-            pages >>= 1
-            klass += 1
-        out[slots.M_HIST + klass] += nbytes
+        count_hole(out, pages << PAGE_SHIFT)
 
 
 @outlined
@@ -177,9 +173,6 @@ def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
     bins[:] = 0.0
     base, top = st.maps[m, z.BASE], st.maps[m, z.TOP]
-    if base == top:
-        return
-    scale = len(bins) / (top - base)
     page = base
     while page < top:
         row = page + st.maps[m, z.SHIFT]
@@ -187,9 +180,7 @@ def map_paint(st, m, bins):
         if pages == 0:
             page += block_pages(st, row)
             continue
-        low, high = (page - base) * scale, (page + pages - base) * scale
-        for b in range(int(low), min(int(high), len(bins) - 1) + 1):
-            bins[b] = min(1.0, bins[b] + min(high, b + 1.0) - max(low, float(b)))
+        paint(bins, base, top, page, page + pages)
         page += pages
 
 
@@ -272,13 +263,6 @@ def release(st, m, page, cpu):
             z.free_pages(st, m, at, order, False)
 
 
-def free_blocks(st: State, m: int) -> list[int]:
-    """Number of free blocks of each order in map `m`, as `index` wants them (/proc/buddyinfo)."""
-    orders = st.p.max_order + 1
-    first = m * z.TYPES * orders
-    return st.lists[first : first + z.TYPES * orders, z.COUNT].reshape(z.TYPES, orders).sum(axis=0).tolist()
-
-
 def census(st: State) -> dict[str, int]:
     """Totals over all maps, in pages and counts."""
     sums = st.maps.sum(axis=0).tolist()
@@ -303,61 +287,9 @@ def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
     """(start, end, attribute) of what is allocated in map `m`, in address order."""
     return [
         (page << PAGE_SHIFT, page + (held >> HELD_SHIFT) << PAGE_SHIFT, held & ATTRIBUTE)
-        for page, held, _ in _walk(st, m)
+        for page, held, _ in walk(st, m)
         if held
     ]
-
-
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    found, zone = list(_walk(st, m)), st.maps[m]
-    assert sum(held >> HELD_SHIFT for _, held, _ in found) == zone[z.USED], "pages in use miscounted"
-    assert sum(held > 0 for _, held, _ in found) == zone[z.AREAS], "ranges miscounted"
-    free = {page: tag - z.FREE_BLOCK for page, held, tag in found if not held and tag & z.FREE_BLOCK}
-    cpu = {page: tag - z.PCP_BLOCK for page, held, tag in found if not held and tag & z.PCP_BLOCK}
-    assert len(free) + len(cpu) + zone[z.AREAS] == len(found), "a page is neither free nor in use"
-    assert sum(1 << o for o in free.values()) == zone[z.FREE], "free pages miscounted"
-    for page, order in free.items():
-        assert page % (1 << order) == 0, "block not aligned"
-        assert order == st.p.max_order or free.get(page ^ 1 << order) != order, "buddies not merged"
-    assert free_blocks(st, m) == [list(free.values()).count(o) for o in range(st.p.max_order + 1)], "blocks miscounted"
-    if st.p.plain:
-        return
-    for kind in range(z.TYPES):
-        for order in range(st.p.max_order + 1):
-            pages = _listed(st, m, z.zone_list(st, m, order, kind))
-            assert all(free[p] == order for p in pages), "block on a list of another order"
-            assert all(z.type_of(st, m, p) == kind for p in pages), "block on a list of another type"
-    for row in range(m * st.p.cpus, (m + 1) * st.p.cpus):
-        on = [(p, i) for i in range(buddy_pcp.LISTS) for p in _listed(st, m, buddy_pcp.pcp_list(st, row, i))]
-        assert all(cpu.pop(p) == buddy_pcp.order_of(st, i) for p, i in on), "block on a CPU's list of another order"
-        assert sum(1 << buddy_pcp.order_of(st, i) for _, i in on) == st.pcp[row, buddy_pcp.COUNT], (
-            "CPU's pages miscounted"
-        )
-    assert not cpu, "blocks on no CPU's list"
-
-
-def _walk(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(first page, `held`, tag) of each range in use and each block, in address order."""
-    found, page = [], int(st.maps[m, z.BASE])
-    while page < st.maps[m, z.TOP]:
-        row = page + int(st.maps[m, z.SHIFT])
-        held, tag = int(st.held[row]), int(st.tag[row])
-        found.append((page, held, tag))
-        page += held >> HELD_SHIFT if held else 1 << (tag & z.FREE_BLOCK - 1)
-    return found
-
-
-def _listed(st: State, m: int, which: int) -> list[int]:
-    """Pages on a list, from its head; asserts that its links and its length are right."""
-    pages, page, shift = [], int(st.lists[which, z.HEAD]), int(st.maps[m, z.SHIFT])
-    while page >= 0:
-        assert st.link[page + shift, z.PREV] == (pages[-1] if pages else -1), "broken link"
-        pages.append(page)
-        page = int(st.link[page + shift, z.NEXT])
-    assert st.lists[which, z.TAIL] == (pages[-1] if pages else -1), "wrong tail"
-    assert st.lists[which, z.COUNT] == len(pages), "list miscounted"
-    return pages
 
 
 def _free_all(st: State, m: int) -> None:

@@ -38,6 +38,7 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
+from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas.regions import placing as g
 from kmemexp.sim.arenas.regions import requesters as r
 from kmemexp.sim.asking import every_free_flushes
@@ -170,46 +171,29 @@ def map_measure(st, m, out):
     for row in range(first, stop):
         hole = st.region[row, g.HEAD]
         if hole != st.region[row, g.LOW]:
-            count_hole(out, run)
+            count_hole(out, run << PAGE_SHIFT)
             run = 0
         while hole >= 0:
             run += st.hole[hole, g.STOP] - hole
             if st.hole[hole, g.STOP] < st.region[row, g.END]:
-                count_hole(out, run)
+                count_hole(out, run << PAGE_SHIFT)
                 run = 0
             hole = st.hole[hole, g.ABOVE]
-    count_hole(out, run)
-    out[slots.M_FREE] = st.maps[m, g.FREE] << PAGE_SHIFT
+    count_hole(out, run << PAGE_SHIFT)
     out[slots.M_ENTRIES] = out[slots.M_HOLES]
     out[slots.M_HIGH] = (st.maps[m, g.HIGH] - st.maps[m, g.BASE]) << PAGE_SHIFT
     out[slots.M_WALKED] = st.maps[m, g.WALKED]
 
 
-@kernel
-def count_hole(out, pages):
-    """Enter a hole, if there is one, in what is measured."""
-    if pages > 0:
-        nbytes = pages << PAGE_SHIFT
-        out[slots.M_HOLES] += 1
-        out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-        out[slots.M_HIST + min(r.log2(pages), slots.M_CLASSES - 1)] += nbytes
-
-
 @outlined
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    bins[:] = 0.0
     base, top = st.maps[m, g.BASE], st.maps[m, g.TOP]
-    if top == base:
-        return
-    bins[:] = 1.0
-    scale = len(bins) / (top - base)
+    bins[:] = 1.0 if top > base else 0.0
     for row in range(st.maps[m, g.FIRST], st.maps[m, g.FIRST] + st.maps[m, g.COUNT]):
         hole = st.region[row, g.HEAD]
         while hole >= 0:
-            low, high = (hole - base) * scale, (st.hole[hole, g.STOP] - base) * scale
-            for b in range(int(low), min(int(high), len(bins) - 1) + 1):
-                bins[b] = max(0.0, bins[b] - (min(high, b + 1.0) - max(low, float(b))))
+            erase(bins, base, top, hole, st.hole[hole, g.STOP])
             hole = st.hole[hole, g.ABOVE]
 
 

@@ -6,7 +6,7 @@ pages, where that is longer: else a requester whose first frees are quick would 
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.arenas._shared.segments import log2
+from kmemexp.sim.arenas._shared.powers import log2
 from kmemexp.sim.arenas.regions.placing import CLOCK, LIMIT, LONG, SHORT, WIRED
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.slots import (

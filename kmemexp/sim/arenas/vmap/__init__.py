@@ -27,6 +27,7 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
+from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.vmap import tree as t
 from kmemexp.sim.arenas.vmap.pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
 from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
@@ -119,12 +120,12 @@ def map_measure(st, m, out):
     while addr < top:
         nbytes = t.extent(st, m, addr)
         if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
-            measure_hole(hole, out)
+            count_hole(out, hole)
             hole = 0
         else:
             hole += nbytes
         addr += nbytes
-    measure_hole(hole, out)
+    count_hole(out, hole)
     out[slots.M_ENTRIES] = st.maps[m, t.AREAS] + st.maps[m, t.HOLES]
     out[slots.M_HIGH] = st.maps[m, t.HIGH] - st.maps[m, t.BASE]
     if m == 0:
@@ -132,36 +133,16 @@ def map_measure(st, m, out):
         out[slots.M_ENTRY_BYTES] = (st.supply[t.PEAK] + each - 1) // each * PAGE
 
 
-@kernel
-def measure_hole(nbytes, out):
-    """Count a hole, unless it is empty."""
-    if nbytes == 0:
-        return
-    pages, klass = nbytes >> PAGE_SHIFT, 0
-    while pages > 1 and klass < slots.M_CLASSES - 1:
-        pages >>= 1
-        klass += 1
-    out[slots.M_FREE] += nbytes
-    out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-    out[slots.M_HOLES] += 1
-    out[slots.M_HIST + klass] += nbytes
-
-
 @outlined
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
     bins[:] = 0.0
     base, top = st.maps[m, t.BASE], st.maps[m, t.TOP]
-    if base == top:
-        return
-    scale = len(bins) / (top - base)
     addr = base
     while addr < top:
         nbytes = t.extent(st, m, addr)
         if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
-            low, high = (addr - base) * scale, (addr + nbytes - base) * scale
-            for b in range(int(low), min(int(high), len(bins) - 1) + 1):
-                bins[b] = min(1.0, bins[b] + min(high, b + 1.0) - max(low, float(b)))
+            paint(bins, base, top, addr, addr + nbytes)
         addr += nbytes
 
 

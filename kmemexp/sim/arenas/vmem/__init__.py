@@ -143,25 +143,18 @@ def map_measure(st, m, out):
     A hole is a range that one request can have. So what the arena of map 0 has free and what it has not imported yet
     are two holes even side by side. M_ENTRY_BYTES, the pages of the tag zone, is reported by map 0 for all maps.
     """
-    out[:] = 0
-    g.measure(st, m, out)
+    g.measure_map(st, m, out)
     if m == 0:
         g.measure(st, v.kernel_map(st), out)
         out[slots.M_ENTRY_BYTES] = st.supply[v.ZONE_PAGES] * PAGE
-    out[slots.M_ENTRIES] = st.arena[m, g.TAGS]
-    out[slots.M_HIGH] = st.arena[m, g.HIGH] - st.arena[m, g.BASE]
-    out[slots.M_WALKED] = st.arena[m, g.WALKED]
 
 
 @outlined
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    base, top = st.arena[m, g.BASE], st.arena[m, g.TOP]
-    bins[:] = 1.0 if top > base else 0.0
-    if top > base:
-        g.paint(st, m, bins, base, top)
-        if m == 0:
-            g.paint(st, v.kernel_map(st), bins, base, top)
+    g.paint_map(st, m, bins)
+    if m == 0:
+        g.erase_vacant(st, m, v.kernel_map(st), bins)
 
 
 @kernel

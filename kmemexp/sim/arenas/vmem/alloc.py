@@ -2,6 +2,7 @@
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.arenas._shared import segments as g
+from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
 from kmemexp.sim.slots import ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE, PAGE_SHIFT
 
 BEST_FIT, FIRST_FIT, NEXT_FIT = range(3)
@@ -41,7 +42,7 @@ def kernel_map(st):
 @kernel
 def size_list(pages):
     """Free list of segments of that many pages (SIZE2ORDER)."""
-    return pages - 1 if pages <= EXACT_LISTS else g.log2(pages) + 26
+    return pages - 1 if pages <= EXACT_LISTS else log2(pages) + 26
 
 
 @kernel
@@ -105,7 +106,7 @@ def search(st, m, nbytes, align, strategy):
     found, passed = 0, 0
     bits = st.arena[m, g.BITS] >> k << k
     while bits and not found:
-        row = st.lists[m, g.lowest_bit(bits)]
+        row = st.lists[m, lowest_bit(bits)]
         while row:
             if g.fit(st, row, nbytes, align) >= 0:
                 found = row
@@ -124,17 +125,10 @@ def next_fit(st, m, nbytes, align, note, drains):
     """vmem_xalloc_nextfit(): round the segments from the cursor on, which then stands behind what was taken."""
     rotor = m + len(st.arena)
     while True:
-        row = st.seg[rotor, g.NEXT]
-        addr, passed = -1, 0
-        while row != rotor:
-            if st.seg[row, g.KIND] == g.FREE:
-                addr = g.fit(st, row, nbytes, align)
-                if addr >= 0:
-                    break
-            passed += row != m
-            row = st.seg[row, g.NEXT]
-        st.arena[m, g.WALKED] += passed
-        if addr >= 0:
+        row = g.fits_after_rotor(st, m, nbytes, align)
+        addr = -1
+        if row != rotor:
+            addr = g.fit(st, row, nbytes, align)
             clip(st, m, row, addr, nbytes, note)
         below = join_around(st, m, rotor)
         if addr < 0 and below:
@@ -199,7 +193,7 @@ def bring(st, nbytes, align):
     """vmem_import() from kernel_map into the arena of map 0. False: kernel_map has no room."""
     if align != PAGE:
         nbytes += 2 * align
-    nbytes = g.round_up(nbytes, st.p.import_bytes)
+    nbytes = round_up(nbytes, st.p.import_bytes)
     row = claim(st, nbytes, st.p.import_bytes, IMPORT)
     if row == 0:
         return False
@@ -237,10 +231,8 @@ def claim(st, nbytes, align, note):
     a = kernel_map(st)
     row = st.seg[a, g.NEXT]
     while row != a:
-        if st.seg[row, g.KIND] == g.FREE:
-            addr = g.fit(st, row, nbytes, align)
-            if addr >= 0:
-                return clip(st, a, row, addr, nbytes, note)
+        if g.has_room(st, row, nbytes, align):
+            return clip(st, a, row, g.fit(st, row, nbytes, align), nbytes, note)
         row = st.seg[row, g.NEXT]
     return 0
 

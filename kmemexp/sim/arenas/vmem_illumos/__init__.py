@@ -171,29 +171,23 @@ def map_measure(st, m, out):
     M_ENTRY_BYTES, the pages of tags, is reported by map 0 for all maps. M_HIGH of map 0 is that of the heap, imports of
     kmem_va and vmem_metadata among it.
     """
-    out[:] = 0
-    g.measure(st, m, out)
-    out[slots.M_ENTRIES] = st.arena[m, g.TAGS]
+    g.measure_map(st, m, out)
     if m == 0:
         g.measure(st, v.arena(st, v.KMEM_VA), out)
         q.measure_chunks(st, out)
         for a in range(v.arena(st, 0), len(st.arena)):
             out[slots.M_ENTRIES] += st.arena[a, g.TAGS]
         out[slots.M_ENTRY_BYTES] = st.supply[v.TAG_PAGES] * PAGE
-    out[slots.M_HIGH] = st.arena[m, g.HIGH] - st.arena[m, g.BASE]
-    out[slots.M_WALKED] = map_walked(st, m)
+        out[slots.M_WALKED] = map_walked(st, m)
 
 
 @outlined
 def map_paint(st, m, bins):
     """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    base, top = st.arena[m, g.BASE], st.arena[m, g.TOP]
-    bins[:] = 1.0 if top > base else 0.0
-    if top > base:
-        g.paint(st, m, bins, base, top)
-        if m == 0:
-            g.paint(st, v.arena(st, v.KMEM_VA), bins, base, top)
-            q.paint_chunks(st, bins, base, top)
+    g.paint_map(st, m, bins)
+    if m == 0:
+        g.erase_vacant(st, m, v.arena(st, v.KMEM_VA), bins)
+        q.erase_chunks(st, bins, st.arena[m, g.BASE], st.arena[m, g.TOP])
 
 
 @kernel

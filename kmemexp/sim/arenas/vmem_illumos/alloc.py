@@ -2,6 +2,7 @@
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.arenas._shared import segments as g
+from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
 from kmemexp.sim.arenas.vmem_illumos.layout import MINFREE, POPULATE_RESERVE
 from kmemexp.sim.slots import NO_SPACE, PAGE
 
@@ -43,7 +44,7 @@ def arena(st, which):
 @kernel
 def give(st, a, row):
     """vmem_freelist_insert()."""
-    g.push(st, a, row, g.log2(g.size(st, row)))
+    g.push(st, a, row, log2(g.size(st, row)))
 
 
 @outlined
@@ -65,14 +66,14 @@ def place(st, a, nbytes, align, strategy, note):
 def scan(st, a, nbytes, align, strategy):
     """The free lists' part of vmem_xalloc(), and vmem_alloc()'s too: where it finds one, it is the same. 0: none."""
     bits = st.arena[a, g.BITS]
-    k = g.log2(nbytes)
+    k = log2(nbytes)
     # The list of its own size may hold one large enough; it is looked at when all others are empty, or to fit best.
     if nbytes & (nbytes - 1) and bits >> (k + 1) and strategy != BEST_FIT and strategy != FIRST_FIT:
         k += 1
     bits = bits >> k << k
     best, passed = 0, 0
     while bits and best == 0:
-        row = st.lists[a, g.lowest_bit(bits)]
+        row = st.lists[a, lowest_bit(bits)]
         while row:
             if (best == 0 or g.size(st, row) < g.size(st, best)) and g.fit(st, row, nbytes, align) >= 0:
                 best = row
@@ -106,7 +107,7 @@ def seg_alloc(st, a, row, addr, nbytes, note):
 def stays(st, row, nbytes):
     """Whether what a request leaves of a free segment belongs on the same free list."""
     rest = g.size(st, row) - nbytes
-    return rest > 0 and g.log2(rest) == st.seg[row, g.NOTE]
+    return rest > 0 and log2(rest) == st.seg[row, g.NOTE]
 
 
 @kernel
@@ -127,27 +128,17 @@ def next_fit(st, a, nbytes, note):
         addr = st.seg[row, g.START]
         bump(st, a, row, st.seg[rotor, g.PREV], nbytes, note)  # behind the rotor, which need not move
         return addr
-    passed = 0
-    while row != rotor and not is_free(st, row, nbytes):
-        passed += row != a
-        row = st.seg[row, g.NEXT]
-    st.arena[a, g.WALKED] += passed
+    row = g.fits_after_rotor(st, a, nbytes, PAGE)
     if row == rotor:
         # Perhaps only the rotor keeps two segments apart that would do together.
         advance(st, a, rotor, st.seg[rotor, g.NEXT])
         row = st.seg[rotor, g.PREV]
-        if not is_free(st, row, nbytes):
+        if not g.has_room(st, row, nbytes, PAGE):
             return NO_SPACE
     addr = st.seg[row, g.START]
     seg_alloc(st, a, row, addr, nbytes, note)
     advance(st, a, rotor, g.in_use(st, a, addr))
     return addr
-
-
-@kernel
-def is_free(st, row, nbytes):
-    """Whether a tag is a free segment of so many bytes at least."""
-    return st.seg[row, g.KIND] == g.FREE and g.size(st, row) >= nbytes
 
 
 @outlined
@@ -216,7 +207,7 @@ def take_kmem_va(st, nbytes, align, strategy, note):
     st.seg[span, g.NOTE] = IMPORT
     row = g.insert(st, a, span, g.FREE, base, base + want)
     give(st, a, row)
-    addr = g.round_up(base, align)
+    addr = round_up(base, align)
     seg_alloc(st, a, row, addr, nbytes, note)
     return addr
 

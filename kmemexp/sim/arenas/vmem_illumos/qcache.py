@@ -10,6 +10,8 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.arenas._shared import segments as g
+from kmemexp.sim.arenas._shared.measuring import count_hole, erase
+from kmemexp.sim.arenas._shared.powers import log2
 from kmemexp.sim.arenas.vmem_illumos.alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
 from kmemexp.sim.slots import NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 
@@ -27,7 +29,7 @@ LAST = 1
 @kernel
 def binshift(chunks):
     """cache_binshift of a cache with that many ranges a slab."""
-    return g.log2(chunks >> 4) + 2 if chunks >= 16 else 1
+    return log2(chunks >> 4) + 2 if chunks >= 16 else 1
 
 
 @kernel
@@ -161,29 +163,39 @@ def next_slab(st, row):
 
 
 @kernel
-def measure_chunks(st, out):
-    """Add the free ranges in slabs, each a hole of its own: a slab's neighbours never become one."""
+def next_chunk(st, row, at):
+    """Free range behind one, in the order of slabs: (tag of its slab, its page + 1). Begins from (arena's head, 0)."""
     a = arena(st, KMEM_VA)
-    row = next_slab(st, a)
-    while row != a:
-        cell = (st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages
-        at = st.slab[cell, FREE_CHUNK]
-        while at:
-            g.note_hole(out, st.slab[cell, CHUNK] * PAGE)
-            at = next_free(st, at - 1)
+    if at:
+        at = next_free(st, at - 1)
+    while at == 0:
         row = next_slab(st, row)
+        if row == a:
+            break
+        at = st.slab[(st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages, FREE_CHUNK]
+    return row, at
 
 
 @kernel
-def paint_chunks(st, bins, base, top):
-    """Erase the free ranges in slabs."""
-    a = arena(st, KMEM_VA)
-    row = next_slab(st, a)
-    while row != a:
-        cell = (st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages
-        at = st.slab[cell, FREE_CHUNK]
-        while at:
-            start = (at - 1) << PAGE_SHIFT
-            g.erase(bins, base, top, start, start + st.slab[cell, CHUNK] * PAGE)
-            at = next_free(st, at - 1)
-        row = next_slab(st, row)
+def chunk_bytes(st, row):
+    """Bytes of each range of the slab with this tag."""
+    return st.slab[(st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages, CHUNK] * PAGE
+
+
+@kernel
+def measure_chunks(st, out):
+    """Add the free ranges in slabs, each a hole of its own: a slab's neighbours never become one."""
+    row, at = next_chunk(st, arena(st, KMEM_VA), 0)
+    while at:
+        count_hole(out, chunk_bytes(st, row))
+        row, at = next_chunk(st, row, at)
+
+
+@kernel
+def erase_chunks(st, bins, base, top):
+    """Erase the free ranges in slabs from the picture of [base, top)."""
+    row, at = next_chunk(st, arena(st, KMEM_VA), 0)
+    while at:
+        start = (at - 1) << PAGE_SHIFT
+        erase(bins, base, top, start, start + chunk_bytes(st, row))
+        row, at = next_chunk(st, row, at)

@@ -1,0 +1,28 @@
+"""Powers of two, and rounding to multiples."""
+
+from kmemexp.jit import kernel
+
+
+@kernel
+def log2(n):
+    """Number of the highest bit of n > 0."""
+    k = 0
+    for step in (32, 16, 8, 4, 2, 1):
+        if n >> step:
+            n >>= step
+            k += step
+    return k
+
+
+@kernel
+def lowest_bit(bits):
+    """Number of the lowest bit that is set; there is one."""
+    return log2(bits & -bits)
+
+
+@kernel
+def round_up(n, unit):
+    """Lowest multiple of `unit` that is not below `n`."""
+    if unit & (unit - 1) == 0:
+        return (n + unit - 1) & -unit
+    return (n + unit - 1) // unit * unit
