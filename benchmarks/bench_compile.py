@@ -15,8 +15,8 @@ import tempfile
 SCRIPT = """
 import json, sys, time
 wall, cpu = time.perf_counter(), time.process_time()
-from kmemexp.lane.warm import warm_one
-from kmemexp.plan.plan import plan_from
+from kmemexp.lane.compiling import warm_one
+from kmemexp.planning.plan import plan_from
 loaded = time.process_time() - cpu
 (plan,) = plan_from([f"design={sys.argv[1]}", f"cost={sys.argv[2]}"])
 config = json.loads(plan.cells["config"].iloc[0])

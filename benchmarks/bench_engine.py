@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kmemexp.boot import timed
 from kmemexp.lane.timed import advance
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build

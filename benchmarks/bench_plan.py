@@ -44,7 +44,7 @@ def stages(overrides: list[str]) -> None:
     """CPU time of the import, of the first plan and of a second one."""
     sys.path.insert(0, str(ROOT))
     marks = [time.process_time()]
-    from kmemexp.plan.plan import plan_from  # noqa: PLC0415 (its import is timed)
+    from kmemexp.planning.plan import plan_from  # noqa: PLC0415 (its import is timed)
 
     marks.append(time.process_time())
     cells = []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import kmemexp
 from kmemexp.boot.machine import boot
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.workload.stream import Kinds, Stream, columns
 from kmemexp.workload.traces import library
 

@@ -17,7 +17,7 @@ import simpy
 
 from kmemexp.boot import timed
 from kmemexp.lane.timed import advance
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim.engine import machine as mc
 from kmemexp.workload.build import build
 

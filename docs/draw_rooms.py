@@ -38,7 +38,7 @@ BOXES = {
     "api": Box(2, 2, "what a notebook uses"),
     "sweep": Box(3, 1, "batches, runners, workers", "5"),
     "report": Box(3, 2, "frames, comparison, charts", "11"),
-    "plan": Box(4, 1, "overrides → a table of cells", "2"),
+    "planning": Box(4, 1, "overrides → a table of cells", "2"),
     "store": Box(4, 2, "files and manifests", "10"),
     "lane": Box(5, 0, "simulates a replica, samples it", "6"),
     "config": Box(5, 1, "schema, checks, a cell's key", "3"),

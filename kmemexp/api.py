@@ -9,7 +9,7 @@ from kmemexp.report.results import Results, load
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
     from kmemexp.sweep.execute import Outcome
 
 __all__ = ["Results", "compare", "designs", "load", "plan", "run", "simulate"]
@@ -20,7 +20,7 @@ def plan(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[
 
     Returns one plan per sweep named. Raises ConfigError.
     """
-    from kmemexp.plan.plan import plan_from  # noqa: PLC0415 - imports Hydra
+    from kmemexp.planning.plan import plan_from  # noqa: PLC0415 - imports Hydra
 
     return plan_from(overrides, config_dir)
 
@@ -30,7 +30,7 @@ def designs(config_dir: str | None = None) -> "pd.DataFrame":
 
     `config_dir`: a further folder of configuration files. Raises ConfigError.
     """
-    from kmemexp.plan.plan import open_loader  # noqa: PLC0415
+    from kmemexp.planning.plan import open_loader  # noqa: PLC0415
     from kmemexp.report.catalogue import table  # noqa: PLC0415 - imports Hydra
 
     with open_loader(None, config_dir) as loader:

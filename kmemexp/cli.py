@@ -9,7 +9,7 @@ from kmemexp.actions.exit_codes import WRONG
 from kmemexp.actions.finding import find
 from kmemexp.claims import request
 from kmemexp.errors import InputError, wants_traceback
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 
 
 def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 
 def small_plan(cells: "pd.DataFrame", root: object, **given: Any) -> "Plan":
     """Make a plan of these cells, run in this process; `given` are further fields of `Plan`."""
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
     fields = {
         "name": "made_up", "description": "", "replicas": 2, "excluded": 0, "collapsed": 0, "baseline": {},

@@ -18,13 +18,13 @@ LEAVES = {"errors", "values", "metrics", "jit"}
 # From top to bottom: a room may import what is named here, the leaves, and itself. What is named stands further down.
 MAY_IMPORT = {
     "__main__": {"cli", "config"},
-    "cli": {"claims", "actions", "plan"},
-    "claims": {"actions", "report", "plan"},
-    "actions": {"report", "sweep", "plan", "store", "lane", "boot", "workload", "sim"},
-    "api": {"report", "sweep", "plan"},
-    "report": {"plan", "store", "parts", "sim"},
-    "sweep": {"plan", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"
-    "plan": {"config", "parts", "workload"},
+    "cli": {"claims", "actions", "planning"},
+    "claims": {"actions", "report", "planning"},
+    "actions": {"report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
+    "api": {"report", "sweep", "planning"},
+    "report": {"planning", "store", "parts", "sim"},
+    "sweep": {"planning", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"
+    "planning": {"config", "parts", "workload"},
     "lane": {"boot", "parts", "workload", "sim"},
     "config": {"boot", "parts", "workload", "sim"},
     "boot": {"parts", "workload", "sim"},

@@ -13,7 +13,7 @@ import yaml
 
 import kmemexp
 from kmemexp.config import checks
-from kmemexp.plan import plan as planning
+from kmemexp.planning import plan as planning
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "results", "build"} & set(p.relative_to(ROOT).parts))

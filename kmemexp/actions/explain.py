@@ -13,7 +13,7 @@ from kmemexp.boot.timed import Timed, is_timed
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.lane import timed, witness
 from kmemexp.lane.replica import prepare
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 from kmemexp.report.results import load
 from kmemexp.sim.engine import machine as mc
 

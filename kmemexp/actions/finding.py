@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 
 class Act(Protocol):

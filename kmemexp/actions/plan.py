@@ -11,7 +11,7 @@ from rich.table import Table
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.actions.standing import show_facts, standing
 from kmemexp.metrics import NAMES, SERIES
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 from kmemexp.sweep.batches import RATE_OPS, work
 from kmemexp.values import size_text
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kmemexp.actions.exit_codes import COMPLETE
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 from kmemexp.report import tables
 from kmemexp.store import store
 

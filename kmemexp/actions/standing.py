@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kmemexp.errors import StoreError
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 
 
 def standing(plan: Plan) -> tuple[dict[str, int], str]:

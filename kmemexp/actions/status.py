@@ -7,7 +7,7 @@ from rich.console import Console
 
 from kmemexp.actions.exit_codes import COMPLETE, FAILED
 from kmemexp.actions.standing import show_facts, standing
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

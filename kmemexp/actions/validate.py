@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from kmemexp.actions.exit_codes import COMPLETE
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

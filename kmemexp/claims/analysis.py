@@ -10,7 +10,7 @@ from kmemexp.errors import InputError, wants_traceback
 from kmemexp.report.results import planned
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 HINT = "(HYDRA_FULL_ERROR=1 shows where)"
 

@@ -12,7 +12,7 @@ from kmemexp.actions.run import run
 from kmemexp.claims import finding, request, writing
 from kmemexp.claims.analysis import analysed, complain
 from kmemexp.errors import ConfigError
-from kmemexp.plan.plan import Plan, open_loader, plan_from
+from kmemexp.planning.plan import Plan, open_loader, plan_from
 from kmemexp.report import tables, terminal
 
 if TYPE_CHECKING:

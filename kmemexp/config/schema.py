@@ -176,7 +176,7 @@ class Reps:
 
 @dataclass
 class Sweep:
-    """A set of cells: see conf/sweep/ for examples and kmemexp/plan/axes.py for the meaning."""
+    """A set of cells: see conf/sweep/ for examples and kmemexp/planning/axes.py for the meaning."""
 
     name: str | None = None
     description: str = ""

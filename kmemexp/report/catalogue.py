@@ -17,7 +17,7 @@ from rich.padding import Padding
 
 from kmemexp.errors import ConfigError
 from kmemexp.parts import finding, outside
-from kmemexp.plan import cells
+from kmemexp.planning import cells
 
 SHOWN = ("design", "maps", "objects", "interrupts")
 LEFT_OUT = re.compile(r"^(?:.*?)Left out(?: of [^:]*)?: *(.*?)(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)

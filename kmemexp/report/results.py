@@ -18,7 +18,7 @@ from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 
 class Tables(Protocol):

@@ -14,7 +14,7 @@ from kmemexp.report.results import planned
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 NAME = "tables/_comparison"
 CI = 0.95

@@ -24,7 +24,7 @@ from kmemexp.sweep.runners import Finished, Runner, make_runner
 from kmemexp.sweep.worker import BatchResult
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 POLL_SECONDS = 0.2
 TRIES = 2  # crashes of a batch before it is cut in two, and of a lane before it counts as failed
@@ -151,8 +151,8 @@ def _prepare(runner: Runner, simulate: str, configs: Sequence[Mapping[str, Any]]
     def warm() -> None:
         module = importlib.import_module(simulate.partition(":")[0])
         try:
-            if hasattr(module, "warm"):
-                module.warm(list(distinct.values()), shown.note)
+            if ahead := getattr(module, "warm", None):  # a plan may name a simulation that compiles nothing
+                ahead(list(distinct.values()), shown.note)
         except InputError as error:
             refused.append(error)
         except Exception as error:  # what does not compile becomes failed rows of its own cells

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from kmemexp.sweep import execute
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 
 def run(plans: "Sequence[Plan]") -> "Iterator[tuple[Plan, execute.Outcome]]":

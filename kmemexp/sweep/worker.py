@@ -20,7 +20,7 @@ from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.sweep.batches import Batch, Cell, make_batches
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 Simulate = Callable[[dict[str, Any], Sequence[int]], Sequence[Any]]
 """From a cell's configuration and replicas to a lane for each (`kmemexp.lane.model.Lane`)."""

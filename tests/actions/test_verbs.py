@@ -10,7 +10,7 @@ from kmemexp import actions
 from kmemexp.actions import finding
 from kmemexp.config.checks import ACTIONS
 from kmemexp.errors import ConfigError, StoreError
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 
 SHARED = {"exit_codes", "finding", "standing"}
 

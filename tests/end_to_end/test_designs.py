@@ -10,7 +10,7 @@ from kmemexp.config import files
 from kmemexp.lane import latency, simulate_lanes
 from kmemexp.lane.timed import advance, limit_ns
 from kmemexp.metrics import INDEX
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.workload import build
 

@@ -16,7 +16,7 @@ from kmemexp.store.schema import SCHEMAS
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
-    from kmemexp.plan.plan import Plan
+    from kmemexp.planning.plan import Plan
 
 MIB = 1 << 20
 ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}

@@ -110,7 +110,7 @@ def test_a_design_has_one_colour_whatever_stands_beside_it():
 
 
 def test_every_design_has_a_colour_of_its_own():
-    from kmemexp.plan.plan import open_loader
+    from kmemexp.planning.plan import open_loader
 
     with open_loader() as loader:
         names = set(loader.get_group_options("design"))

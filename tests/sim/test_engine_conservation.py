@@ -15,7 +15,7 @@ from small_cell import KINDS, LOAD
 from kmemexp.boot import layout, timed
 from kmemexp.boot.machine import boot
 from kmemexp.lane import latency
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim import maps
 from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s

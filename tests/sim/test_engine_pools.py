@@ -16,7 +16,7 @@ from sim.timed_machine import bench
 
 from kmemexp.boot import timed, wiring
 from kmemexp.lane.timed import advance
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim import probes as a
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.engine import contexts as cx

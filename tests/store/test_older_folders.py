@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from sweep_fakes import make_cells, make_plan
 
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.report import results
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS, STAMP
 from kmemexp.store.store import Store

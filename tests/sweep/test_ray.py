@@ -14,7 +14,7 @@ import pytest
 import sweep_fakes
 
 from kmemexp.errors import InputError
-from kmemexp.plan.plan import Plan
+from kmemexp.planning.plan import Plan
 from kmemexp.store.schema import FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemexp.errors import ConfigError
-from kmemexp.plan import axes
-from kmemexp.plan.axes import Grid
-from kmemexp.plan.predicates import Predicate
+from kmemexp.planning import axes
+from kmemexp.planning.axes import Grid
+from kmemexp.planning.predicates import Predicate
 
 GROUPS = {"design": ("dragonfly_slab", "freebsd4"), "workload": ("filetree", "pgbench"), "sweep": ("one", "two")}
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from kmemexp.config.schema import type_checked
 from kmemexp.errors import ConfigError
-from kmemexp.plan.predicates import Mask, Objects, Predicate
+from kmemexp.planning.predicates import Mask, Objects, Predicate
 
 MOST_CELLS = 5_000_000  # before predicates; about 1 GB of tables
 NOT_AXES = ("sweep", "cluster")  # groups that say how to run, not what

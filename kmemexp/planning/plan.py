@@ -19,9 +19,9 @@ from kmemexp.config import checks, files, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
-from kmemexp.plan import axes, cells
-from kmemexp.plan.axes import CommandLine, Grid
-from kmemexp.plan.predicates import Mask, Predicate
+from kmemexp.planning import axes, cells
+from kmemexp.planning.axes import CommandLine, Grid
+from kmemexp.planning.predicates import Mask, Predicate
 from kmemexp.values import one_of
 
 ADHOC = "adhoc"

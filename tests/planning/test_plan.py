@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kmemexp.config import files
 from kmemexp.config.cell import canonical, cell_key
 from kmemexp.errors import ConfigError, InputError, TraceError
-from kmemexp.plan.plan import plan_from
+from kmemexp.planning.plan import plan_from
 from kmemexp.workload.build import build
 
 DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]

@@ -26,9 +26,9 @@ from kmemexp.config import checks, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of
 from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError, InputError
-from kmemexp.plan import axes
-from kmemexp.plan.axes import Grid
-from kmemexp.plan.predicates import Mask
+from kmemexp.planning import axes
+from kmemexp.planning.axes import Grid
+from kmemexp.planning.predicates import Mask
 from kmemexp.workload import stability
 
 if TYPE_CHECKING:
