@@ -22,18 +22,7 @@ from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add
 from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import (
-    C_MBUF,
-    DONE,
-    FAILED,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_GRANTED,
-    R_PHASE,
-    R_WORK,
-)
+from kmemexp.sim.slots import C_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT, R_ADDR, R_BASE, R_GRANTED, R_PHASE, R_WORK
 
 SERVES = (C_MBUF,)
 LOCKS = ("splimp",)

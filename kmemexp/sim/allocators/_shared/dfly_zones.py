@@ -21,17 +21,7 @@ from kmemexp.sim.allocators._shared.dfly_slab_layout import (
 )
 from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.asking import ask_unmap, ask_wired, hand_out
-from kmemexp.sim.slots import (
-    F_NOWAIT,
-    PAGE,
-    PAGE_SHIFT,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_FLAGS,
-    R_PHASE,
-    R_SIZE,
-)
+from kmemexp.sim.slots import F_NOWAIT, PAGE, PAGE_SHIFT, R_BASE, R_BYTES, R_CPU, R_FLAGS, R_PHASE, R_SIZE
 from kmemexp.sim.widths import wide
 
 ZERO_LENGTH_PTR = -8  # what malloc(0) returns

@@ -27,7 +27,6 @@ ones meanwhile, goes straight to its slab. A request for no bytes, for which the
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from kmemexp.sim.allocators.illumos_kmem.calls import hand_out
 from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push
 from kmemexp.sim.allocators.illumos_kmem.phases import BEGIN
 from kmemexp.sim.allocators.illumos_kmem.slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
+from kmemexp.sim.allocators.illumos_kmem.state import Params, State
 from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
 from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
@@ -54,45 +54,6 @@ TICK_NS = 15_000_000_000  # kmem_reap_interval
 MAX_KVA = (1 << 34) - PAGE  # buffers are named by 31 bits
 MOVABLE_ITEMS = 1  # Params.movable
 MOVABLE_ALL = 2
-
-
-class Params(NamedTuple):
-    """What a sweep may change."""
-
-    movable: int = 0  # caches with a move callback: 0 none, 1 those of the items, 2 those of kmem_alloc() too
-    magazines: int = 1  # 0: slabs only, as in the allocator of 1994
-    contention: int = 1  # a trip to the depot is contended: 0 never, 1 if others took its lock meanwhile, 2 see above
-    depot_contention: int = 3  # contended trips in 15 s that do not yet make magazines grow
-    max_cached: int = layout.KMEM_BIG_MAXBUF  # largest kmem_alloc() from a cache; 32768 on 32-bit machines
-    frag_minslabs: int = 101  # the consolidator leaves caches with fewer slabs alone
-    frag_numer: int = 1  # a cache is fragmented if more than numer/denom of its buffers are free in slabs
-    frag_denom: int = 8
-    reclaim_slabs: int = 1  # slabs emptied at each update
-    scan_range: int = 12  # slabs looked at for that; also scans until the threshold is adjusted
-    disbelief: int = 3  # LATER so often counts as NO
-    reap_wait: int = 1  # ticks after a reap before another one
-
-
-class State(NamedTuple):
-    """Caches 0 to 8 hold magazines, 9 to 11 describe slabs, buffers and moves; then kmem_alloc()'s, the items'."""
-
-    p: Params
-    map: int
-    cpus: int
-    first_item: int  # cache of the first item
-    max_cached: int  # largest size that kmem_alloc() has a cache for
-    small_cache: np.ndarray  # int16[513], cache by size in units of 8 bytes
-    big_cache: np.ndarray  # int16[33], by size in pages
-    rounds: np.ndarray  # int64[9], of the magazines in each magazine cache
-    maxbuf: np.ndarray  # int64[9], caches of smaller chunks may go on to the next type
-    cache: np.ndarray  # int64[caches, K_COLUMNS]
-    cc: np.ndarray  # int64[caches, cpus, C_COLUMNS]
-    page_cache: np.ndarray  # int16[pages], cache + 1 that a page belongs to
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    tree: np.ndarray  # int32[2 * pages + caches]
-    word: np.ndarray  # int32[kva_bytes / 8]
-    task: np.ndarray  # int64[T_COLUMNS]
-    large: np.ndarray  # int64[1], pages of oversize blocks
 
 
 def init(

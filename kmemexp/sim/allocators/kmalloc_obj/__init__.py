@@ -23,7 +23,6 @@ the flags. The objcaches that mbufs had before the slab allocator are left out.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +56,7 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     rotate_in,
     take,
 )
+from kmemexp.sim.allocators.kmalloc_obj.state import Params, State
 from kmemexp.sim.asking import ask_unmap, ask_wired, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import (
@@ -101,33 +101,6 @@ MAPPED = 18
 ROTATE_IN = 19  # under the type's lock: the new slab, R_X
 POLL = 20  # under the type's lock: upkeep of a type; R_Y: types that are left to poll in this tick
 UNMAP = 21  # retired slabs, from R_X on, are being unmapped
-
-
-class Params(NamedTuple):
-    """What a sweep may change, with the values of 2021. Those of the slab allocator have their own names."""
-
-    full_slabs: int = 4  # KMALLOC_MAXFREEMAGS: full slabs that a type may keep
-    retired_slabs: int = 4  # kern.kzone_bretire: slabs that a poll may retire
-    cached_slabs: int = 128  # kern.kzone_cache: free slabs that a CPU may keep
-    poll_frequency: int = 1  # kern.kzone_pollfreq: types polled in a second
-    ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
-    zone_bytes: int = 0  # these three as in dfly_slab_2020
-    release_threshold: int = -1
-    slide: int = 20
-
-
-class State(NamedTuple):
-    """Slabs are numbered by address: slab s lies at s * 128 KiB. Objects are named by their place in it, / 64."""
-
-    p: Params
-    map_number: int
-    back: dfly_slab_2020.State
-    type: np.ndarray  # int64[types, TYPE_COLUMNS]
-    pair: np.ndarray  # int32[cpus, types, 2], slabs ACTIVE, ALTERNATE
-    slab: np.ndarray  # int32[slabs, 6]
-    ring: np.ndarray  # int16[slabs, most objects of a slab], free objects
-    cache: np.ndarray  # int64[cpus, 3], free slabs
-    poller: np.ndarray  # int64[3]
 
 
 def slab_layout(size: int) -> tuple[int, int, int]:

@@ -21,7 +21,6 @@ the version of 2001 loses a general bucket of which a waiting request has taken 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +52,7 @@ from kmemexp.sim.allocators.mb_alloc.containers import (
     pop,
     put,
 )
+from kmemexp.sim.allocators.mb_alloc.state import Params, State
 from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
@@ -92,31 +92,6 @@ BOOTED = 4  # a bucket of those at boot; R_Y: its sort
 STEAL = 5  # under the lock of CPU R_Y
 LAST_CHANCE = 6  # under the general lock: one buffer of the general container
 FREEING = 7  # under the lock of R_Y: go on with a chain at R_X
-
-
-class Params(NamedTuple):
-    """What a sweep may change."""
-
-    version: int = 1  # 0: early 2001, buckets of a page; 1: April 2003
-    nmbufs: int = 0  # mbufs that there may be; 0: the map's own size decides
-    nmbclusters: int = 0
-    mbuf_hiwm: int = 512  # free mbufs that a CPU may have
-    clust_hiwm: int = 128
-
-
-class State(NamedTuple):
-    """Buffers are named by their address in units of 256 bytes, buckets by their first page."""
-
-    p: Params
-    map: int
-    general: int  # place of the general containers: the number of CPUs
-    sort: np.ndarray  # int64[2, SORT_COLUMNS]
-    box: np.ndarray  # int64[cpus + 1, 2, BOX_COLUMNS]
-    booted: np.ndarray  # int64[cpus], buckets asked for of those that a CPU begins with
-    bucket: np.ndarray  # int32[pages, BUCKET_COLUMNS]
-    link: (
-        np.ndarray
-    )  # int32[kva_bytes / 256], of a free buffer: the next one of its bucket; of a live one: of its chain
 
 
 def limits(maxusers: int) -> tuple[int, int]:

@@ -2,12 +2,7 @@
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
-from kmemexp.sim.allocators.uma.moves import (
-    bucket_zone,
-    to_cpu,
-    to_internal,
-    to_zone,
-)
+from kmemexp.sim.allocators.uma.moves import bucket_zone, to_cpu, to_internal, to_zone
 from kmemexp.sim.allocators.uma.phases import (
     ADD_BUCKET,
     DROP_HEADER,

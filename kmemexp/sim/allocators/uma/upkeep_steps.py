@@ -8,21 +8,8 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
 from kmemexp.sim.allocators._shared.uma_requests import NIL
 from kmemexp.sim.allocators.uma.layout import UMA_03, UMA_06
-from kmemexp.sim.allocators.uma.moves import (
-    bucket_put_back,
-    to_free_bucket,
-    to_zone,
-)
-from kmemexp.sim.allocators.uma.phases import (
-    BEGIN,
-    CPU_BUCKETS,
-    DRAIN,
-    FREE_BUCKET,
-    HEADER,
-    LISTS,
-    TICK,
-    UNMAP,
-)
+from kmemexp.sim.allocators.uma.moves import bucket_put_back, to_free_bucket, to_zone
+from kmemexp.sim.allocators.uma.phases import BEGIN, CPU_BUCKETS, DRAIN, FREE_BUCKET, HEADER, LISTS, TICK, UNMAP
 from kmemexp.sim.allocators.uma.slabs import (
     ALLOC,
     FIRST_CACHED,
@@ -47,18 +34,7 @@ from kmemexp.sim.allocators.uma.slabs import (
     slab_give,
 )
 from kmemexp.sim.asking import ask_unmap, go_on
-from kmemexp.sim.slots import (
-    DONE,
-    PAGE_SHIFT,
-    R_GRANTED,
-    R_ITEM,
-    R_LOCK,
-    R_PHASE,
-    R_SIZE,
-    R_X,
-    R_Y,
-    T_REAP,
-)
+from kmemexp.sim.slots import DONE, PAGE_SHIFT, R_GRANTED, R_ITEM, R_LOCK, R_PHASE, R_SIZE, R_X, R_Y, T_REAP
 from kmemexp.sim.widths import wide
 
 ALL = 1 << 40

@@ -27,49 +27,24 @@ stay there.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import (
-    CLUSTER_SHIFT,
-    MALLOC_UNIT_SHIFT,
-    NIL,
-    S_ZONE,
-    zone_of,
-)
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
-from kmemexp.sim.allocators.uma_today.moves import (
-    CLUSTER,
-    FIRST_MALLOC,
-    MBUF,
-    domain_at,
-    wanted,
-)
-from kmemexp.sim.allocators.uma_today.phases import (
-    BEGIN,
-)
+from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, wanted
+from kmemexp.sim.allocators.uma_today.phases import BEGIN
 from kmemexp.sim.allocators.uma_today.slabs import Z_SIZE, cache_pop, cache_push
+from kmemexp.sim.allocators.uma_today.state import Params, State
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_CPU,
-    R_PHASE,
-    R_SIZE,
-)
+from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, PAGE_SHIFT, R_ADDR, R_CPU, R_PHASE, R_SIZE
 
 SERVES = (C_MALLOC, C_ZONE, C_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
@@ -81,41 +56,6 @@ MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 3
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
 MAX_KVA = 1 << 35  # words name addresses / 8 in 32 bits
 NO_LIMIT = 1 << 62
-
-
-class Params(NamedTuple):
-    """What a sweep may change."""
-
-    ram_bytes: int = 0  # physical memory; 0: more than 128 MiB
-    domains: int = 0  # NUMA domains; CPU c is in domain c * domains // cpus; 0: one
-    nmbufs: int = 0  # uma_zone_set_max() of mbufs; 0: none
-    nmbclusters: int = 0  # the same of clusters
-    small_alloc: int = 0  # 1: slabs of one page come from the direct map (amd64, arm64 …), 0: all from the map (i386)
-    direct_map: int = 0  # number of that map
-    multipage: int = 1  # vm.debug.uma_multipage_slabs
-    bucket_growth: int = 1  # 1: contention makes a zone's buckets larger
-    slab_order: int = 0  # which partly free slab is used first: 0 the last listed, 1 the lowest, 2 the fullest
-    reap: int = 0  # what short memory asks for: 0 TRIM (the page daemon), 1 DRAIN, 2 DRAIN_CPU (the kmem limit)
-    trim_after: int = 45  # ticks after which a list trims itself (15 minutes)
-
-
-class State(NamedTuple):
-    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then those of malloc(9), mbufs, clusters and the items."""
-
-    p: Params
-    map: int  # map of what has more than one page, and of large malloc()
-    domains: int
-    malloc_max: int  # largest size that a zone serves
-    zone: np.ndarray  # int64[zones, Z_COLUMNS]
-    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
-    dom: np.ndarray  # int64[zones, domains, D_COLUMNS]
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    bits: np.ndarray  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
-    word: np.ndarray  # uint32[kva_bytes / 8], contents of buckets at their addresses
-    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
-    size_zone: np.ndarray  # int16[4097], zone by size of a malloc() in units of 16 bytes
-    domain_of: np.ndarray  # int64[cpus]
-    large: np.ndarray  # int64[1], pages of large malloc()s
 
 
 def init(

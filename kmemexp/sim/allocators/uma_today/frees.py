@@ -49,16 +49,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     slab_give,
     stack_pop,
 )
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    R_ADDR,
-    R_CPU,
-    R_PHASE,
-    R_WORK,
-    R_X,
-    R_Y,
-)
+from kmemexp.sim.slots import DONE, FAILED, R_ADDR, R_CPU, R_PHASE, R_WORK, R_X, R_Y
 from kmemexp.sim.widths import wide
 
 

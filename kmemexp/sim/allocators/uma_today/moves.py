@@ -46,19 +46,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_push,
 )
 from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import (
-    DONE,
-    LOCK_SHIFT,
-    PAGE,
-    PAGE_SHIFT,
-    R_BASE,
-    R_CPU,
-    R_PHASE,
-    R_TARGET,
-    R_WORK,
-    R_X,
-    R_Y,
-)
+from kmemexp.sim.slots import DONE, LOCK_SHIFT, PAGE, PAGE_SHIFT, R_BASE, R_CPU, R_PHASE, R_TARGET, R_WORK, R_X, R_Y
 from kmemexp.sim.widths import wide
 
 # Zones.

@@ -66,19 +66,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     update_working_set,
 )
 from kmemexp.sim.asking import ask_unmap
-from kmemexp.sim.slots import (
-    DONE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_GRANTED,
-    R_ITEM,
-    R_LOCK,
-    R_PHASE,
-    R_SIZE,
-    R_X,
-    R_Y,
-    T_REAP,
-)
+from kmemexp.sim.slots import DONE, PAGE_SHIFT, R_ADDR, R_GRANTED, R_ITEM, R_LOCK, R_PHASE, R_SIZE, R_X, R_Y, T_REAP
 from kmemexp.sim.widths import wide
 
 # What may be asked for (Params.reap).

@@ -22,8 +22,6 @@ compaction, reclaim, the periodic decay of CPUs' lists (decay_pcp_high), page_gr
 less than 12 MiB, shuffling, races for locks.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
@@ -32,40 +30,15 @@ from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.buddy.contents import check, free_blocks, walk
+from kmemexp.sim.arenas.buddy.contents import walk
 from kmemexp.sim.arenas.buddy.contig import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
+from kmemexp.sim.arenas.buddy.state import Params, State
 from kmemexp.sim.slots import ATTR_PAGEABLE, NO_SPACE, PAGE_SHIFT
 
 __all__ = ["check", "free_blocks"]
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
-
-
-class Params(NamedTuple):
-    """What a sweep may change; the defaults are those of x86-64."""
-
-    max_order: int = 10  # MAX_PAGE_ORDER
-    pageblock_order: int = 9  # a huge page; at most max_order
-    pcp: int = 1  # 0: no per-CPU lists
-    migrate: int = 1  # 0: no grouping by mobility
-    plain: int = 0  # 1: a textbook buddy
-    cpus: int = 0  # 0: the machine's
-
-
-class State(NamedTuple):
-    """Maps and their pages."""
-
-    p: Params
-    tag: np.ndarray  # int8[rows], tags of `zone`
-    held: np.ndarray  # int32[rows], at the first page of a range in use
-    link: np.ndarray  # int32[rows, 2], pages before and after on a list
-    blocks: np.ndarray  # int8[pageblocks], migrate types
-    lists: np.ndarray  # int64[lists, LIST_COLUMNS]: zones' lists, then CPUs'
-    tree: np.ndarray  # int32[nodes], plain
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    pcp: np.ndarray  # int64[maps * cpus, PCP_COLUMNS]
-    next: np.ndarray  # int64[3], first row, pageblock and tree node that no map has yet
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:

@@ -21,7 +21,6 @@ free that makes it due, node after node).
 """
 
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,33 +29,13 @@ from kmemexp.sim import slots
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.vmap import tree as t
 from kmemexp.sim.arenas.vmap.pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
+from kmemexp.sim.arenas.vmap.state import Params, State, lazy_max_pages
 from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MAX_NODES = 128
 LAZY_PAGES = 8192  # 32 MiB for each bit of the number of CPUs
 AREA_BYTES = 72  # sizeof(struct vmap_area)
-
-
-class Params(NamedTuple):
-    """What a sweep may change; the defaults are the real rules."""
-
-    guard: int = 1  # 0: no guard pages
-    nodes: int = 0  # 0: as many as CPUs, 1 … 128; 1: no pools
-    lazy_max_pages: int = 0  # 0: 32 MiB for each bit of the number of CPUs; -1: drain at each free
-
-
-class State(NamedTuple):
-    """Maps, their areas and free ranges."""
-
-    p: Params
-    area: np.ndarray  # int32[rows, AREA_COLUMNS], a row for each page of each map
-    node: np.ndarray  # int64[nodes, NODE_COLUMNS], free ranges; 0 is none
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    pools: np.ndarray  # int64[maps * nodes * POOL_SIZES, 3]
-    pooled: np.ndarray  # int64[maps * nodes], areas in a node's pools
-    chains: np.ndarray  # int64[nodes, 4], a drain's: lazily freed areas of a node, then decayed ones
-    supply: np.ndarray  # int64[SUPPLY_COLUMNS]
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
@@ -214,11 +193,6 @@ def release(st, m, addr):
     st.maps[m, t.LAZY_TOP] = max(st.maps[m, t.LAZY_TOP], end)
     if st.maps[m, t.LAZY] > st.p.lazy_max_pages:
         drain(st, m, 0)
-
-
-def lazy_max_pages(cpus: int) -> int:
-    """Pages that may be lazily freed before a drain (lazy_max_pages)."""
-    return cpus.bit_length() * LAZY_PAGES
 
 
 def nodes_for(cpus: int) -> int:

@@ -27,8 +27,6 @@ arithmetic is in `layout`, with that of phase and nocross); VM_ENDALLOC; sleepin
 update every 15 s; races, so that no import is superfluous; large-page heaps.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
@@ -37,34 +35,10 @@ from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
 from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
+from kmemexp.sim.arenas.vmem_illumos.state import BEST_FIT, FIRST_FIT, INSTANT_FIT, NEXT_FIT, Params, State
 from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 
-INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = v.INSTANT_FIT, v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT
 TAIL = -1  # attribute of what no range of a slab covers
-
-
-class Params(NamedTuple):
-    """What a sweep may change; the defaults are the real constants."""
-
-    strategy: int = INSTANT_FIT  # 0 instant, 1 best, 2 first, 3 next fit
-    qcache_max: int = 8  # pages
-    populators: int = 3  # arenas that bring tags: heap, vmem_metadata, vmem_seg, and others elsewhere
-    tag_bytes: int = layout.TAG_BYTES
-
-
-class State(NamedTuple):
-    """Maps, kmem_va, and the tags of all."""
-
-    p: Params
-    seg: np.ndarray  # int64[rows, SEGMENT_COLUMNS]
-    lists: np.ndarray  # int64[arenas, LISTS], heads of the free lists
-    arena: np.ndarray  # int64[maps + EXTRA_ARENAS, ARENA_COLUMNS]
-    table: np.ndarray  # int32[pages], row of the tag of the range in use that begins there
-    supply: np.ndarray  # int64[…]
-    slab_pages: int
-    slab: np.ndarray  # int64[cells, SLAB_COLUMNS]
-    link: np.ndarray  # int32[pages], free ranges of slabs
-    tree: np.ndarray  # int8[caches, 2 * leaves], weights of slabs
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:

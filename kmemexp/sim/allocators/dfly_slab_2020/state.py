@@ -1,0 +1,45 @@
+"""What a sweep may change of `dfly_slab_2020`, and the arrays that it works on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.sim.allocators.dfly_slab_2020 import FEW_CPUS, MORE_MEMORY_MIB, ZONE_RELS_THRESH
+
+ZONE_HEADER = 112  # sizeof(SLZone) on x86_64
+
+
+class Params(NamedTuple):
+    """What a sweep may change, with the values of 2020."""
+
+    zone_bytes: int = 0  # a power of two, 32768 … 131072; 0: by the rule, from the smaller of RAM and KVA
+    ram_bytes: int = 0  # physical memory; 0: not smaller than the KVA
+    release_threshold: int = -1  # wholly free zones that a CPU may keep on FreeZones; -1: by the rule
+    header_bytes: int = ZONE_HEADER  # sizeof(SLZone)
+    slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
+    slab_order: int = 0  # which zone of a list is used first: 0 the one listed first, 1 the lowest, 2 the fullest
+    reap: int = 0  # 1: short memory makes all CPUs give their FreeZones back
+
+
+class State(NamedTuple):
+    """Zones are numbered by address: zone z lies at z * zone_bytes."""
+
+    p: Params  # zone_bytes and release_threshold chosen
+    map_number: int
+    zone_shift: int  # log2 of zone_bytes
+    zone_limit: int  # ZoneLimit: requests of this size or more are oversize
+
+    class_of: np.ndarray  # uint8[2049], class by request size in units of 8 bytes, rounded up
+    klass: np.ndarray  # int64[72, 3]
+    zone: np.ndarray  # int32[zones, 14]
+    link: np.ndarray  # int16[zones, zone_bytes / 8], the freed chunk after this one on its list
+    zone_first: np.ndarray  # int32[cpus, 72], head of the list of zones with free chunks (ZoneAry)
+    zone_last: np.ndarray  # int32[cpus, 72], its tail
+    cpu: np.ndarray  # int64[cpus, 6]
+    over: np.ndarray  # int32[kva / 4096, 2]
+
+
+def release_threshold(bytes_limit: int, cpus: int) -> int:
+    """Idle zones that each CPU may keep, on a machine with this much memory or KVA, whichever is less."""
+    zones = ZONE_RELS_THRESH << sum(bytes_limit >> 20 >= mib for mib in MORE_MEMORY_MIB)
+    return zones * FEW_CPUS // cpus if cpus > FEW_CPUS else zones

@@ -1,0 +1,40 @@
+"""What a sweep may change of `uma_today`, and the arrays that it works on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Params(NamedTuple):
+    """What a sweep may change."""
+
+    ram_bytes: int = 0  # physical memory; 0: more than 128 MiB
+    domains: int = 0  # NUMA domains; CPU c is in domain c * domains // cpus; 0: one
+    nmbufs: int = 0  # uma_zone_set_max() of mbufs; 0: none
+    nmbclusters: int = 0  # the same of clusters
+    small_alloc: int = 0  # 1: slabs of one page come from the direct map (amd64, arm64 …), 0: all from the map (i386)
+    direct_map: int = 0  # number of that map
+    multipage: int = 1  # vm.debug.uma_multipage_slabs
+    bucket_growth: int = 1  # 1: contention makes a zone's buckets larger
+    slab_order: int = 0  # which partly free slab is used first: 0 the last listed, 1 the lowest, 2 the fullest
+    reap: int = 0  # what short memory asks for: 0 TRIM (the page daemon), 1 DRAIN, 2 DRAIN_CPU (the kmem limit)
+    trim_after: int = 45  # ticks after which a list trims itself (15 minutes)
+
+
+class State(NamedTuple):
+    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then those of malloc(9), mbufs, clusters and the items."""
+
+    p: Params
+    map: int  # map of what has more than one page, and of large malloc()
+    domains: int
+    malloc_max: int  # largest size that a zone serves
+    zone: np.ndarray  # int64[zones, Z_COLUMNS]
+    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
+    dom: np.ndarray  # int64[zones, domains, D_COLUMNS]
+    slab: np.ndarray  # int32[pages, S_COLUMNS]
+    bits: np.ndarray  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
+    word: np.ndarray  # uint32[kva_bytes / 8], contents of buckets at their addresses
+    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    size_zone: np.ndarray  # int16[4097], zone by size of a malloc() in units of 16 bytes
+    domain_of: np.ndarray  # int64[cpus]
+    large: np.ndarray  # int64[1], pages of large malloc()s

@@ -1,0 +1,31 @@
+"""What a sweep may change of `buddy`, and the arrays that it works on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Params(NamedTuple):
+    """What a sweep may change; the defaults are those of x86-64."""
+
+    max_order: int = 10  # MAX_PAGE_ORDER
+    pageblock_order: int = 9  # a huge page; at most max_order
+    pcp: int = 1  # 0: no per-CPU lists
+    migrate: int = 1  # 0: no grouping by mobility
+    plain: int = 0  # 1: a textbook buddy
+    cpus: int = 0  # 0: the machine's
+
+
+class State(NamedTuple):
+    """Maps and their pages."""
+
+    p: Params
+    tag: np.ndarray  # int8[rows], tags of `zone`
+    held: np.ndarray  # int32[rows], at the first page of a range in use
+    link: np.ndarray  # int32[rows, 2], pages before and after on a list
+    blocks: np.ndarray  # int8[pageblocks], migrate types
+    lists: np.ndarray  # int64[lists, LIST_COLUMNS]: zones' lists, then CPUs'
+    tree: np.ndarray  # int32[nodes], plain
+    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
+    pcp: np.ndarray  # int64[maps * cpus, PCP_COLUMNS]
+    next: np.ndarray  # int64[3], first row, pageblock and tree node that no map has yet

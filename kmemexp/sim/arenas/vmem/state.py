@@ -1,0 +1,35 @@
+"""What a sweep may change of `vmem`, and the arrays that it works on."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kmemexp.sim.arenas.vmem import alloc as v
+
+BEST_FIT, FIRST_FIT, NEXT_FIT = v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT
+
+
+class Params(NamedTuple):
+    """What a sweep may change; the defaults are those of a machine with superpages and no direct map."""
+
+    strategy: int = BEST_FIT  # 0 best, 1 first, 2 next fit
+    import_bytes: int = 2 << 20  # KVA_QUANTUM; 0: all of map 0 at once
+    qcache_max: int = 0  # pages, map 0
+    submap_qcache_max: int = 0  # pages, the other maps
+    qcache_bucket: int = 0  # ranges in a CPU's cache of a size; 0: UMA's, 2 of one page and 1 of more
+    tag_bytes: int = 56  # sizeof(struct vmem_btag), LP64; 28 on i386
+    direct: int = 0  # 1: pages of tags come from the direct map (amd64, arm64 …)
+    cpus: int = 0  # 0: the machine's
+
+
+class State(NamedTuple):
+    """Maps, kernel_map itself, and the tags of all."""
+
+    p: Params
+    seg: np.ndarray  # int64[rows, SEGMENT_COLUMNS]
+    lists: np.ndarray  # int64[arenas, LISTS], heads of the free lists
+    arena: np.ndarray  # int64[maps + 1, ARENA_COLUMNS]; the last is kernel_map
+    table: np.ndarray  # int32[pages], row of the tag of the range in use that begins there
+    supply: np.ndarray  # int64[…]
+    bucket: np.ndarray  # int64[maps, cpus, sizes, ranges], quantum caches
+    filled: np.ndarray  # int64[maps, cpus, sizes], ranges in them
