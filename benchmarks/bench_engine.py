@@ -12,8 +12,8 @@ from pathlib import Path
 from kmemexp.boot import timed
 from kmemexp.lane.timed import advance
 from kmemexp.planning.plan import plan_from
-from kmemexp.sim import probes as a
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import glob
+from kmemexp.sim.tables import tally
 from kmemexp.workload.build import build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "traces" / "compile.txt.zst"
@@ -52,8 +52,8 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str]) ->
         started = time.process_time()
         t = advance(t, 10**13)
         seconds = time.process_time() - started
-        rates.append(int(t.world.counters[a.A_OPS]) / seconds / 1e6)
-        events = int(t.wired.m[mc.G_EVENTS])
+        rates.append(int(t.world.counters[tally.OPS]) / seconds / 1e6)
+        events = int(t.wired.m[glob.EVENTS])
     rates = sorted(rates[1:])
     per = events / stream.length
     memory = (t.wired.m.nbytes + t.world.objects.nbytes + t.world.reg.nbytes) / 2**20

@@ -18,7 +18,7 @@ import simpy
 from kmemexp.boot import timed
 from kmemexp.lane.timed import advance
 from kmemexp.planning.plan import plan_from
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import seen
 from kmemexp.workload.build import build
 
 LOCKS, PAUSE, HOLD = 8, 1000, 20  # ns
@@ -83,7 +83,7 @@ def engine_rate(config: dict, load: object) -> tuple[float, float]:
     started = time.process_time()
     t = advance(t, 10**15)
     rate = stream.length / (time.process_time() - started)
-    return rate, int(t.wired.m[mc.N_CONTENDED]) / int(t.wired.m[mc.N_LOCKS])
+    return rate, int(t.wired.m[seen.CONTENDED]) / int(t.wired.m[seen.LOCKS])
 
 
 if __name__ == "__main__":

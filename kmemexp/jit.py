@@ -19,6 +19,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -305,26 +306,43 @@ def _closure(modules: Iterable[str]) -> set[str]:
 
 @functools.cache
 def _source(module: str) -> bytes:
-    spec = importlib.util.find_spec(module)
+    spec = _find(module)
     return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
 
 
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     """Modules of the same top-level package, or of kmemexp, that a module imports."""
+    tops = {_top(module), "kmemexp"} - {"numba", "numpy"}
     names: set[str] = set()
     for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    tops = {module.partition(".")[0], "kmemexp"} - {"numba", "numpy"}
-    return tuple(n for n in sorted(names) if n.partition(".")[0] in tops and n != module and _is_module(n))
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level and _top(node.module) in tops:
+            names.update(_from(node.module, [alias.name for alias in node.names]))
+    return tuple(n for n in sorted(names) if _top(n) in tops and n != module and _find(n))
 
 
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _from(module: str, names: Iterable[str]) -> Iterator[str]:
+    """Modules that `from module import names` brings: of a package only those of its modules that are named."""
+    for name in names:
+        inner = f"{module}.{name}"
+        yield inner if _find(inner) else module
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Find a module without importing the packages around it, which may be in the midst of being imported."""
+    name, *leaves = module.split(".")
+    spec = importlib.util.find_spec(name)
+    for leaf in leaves:
+        loaded = sys.modules.get(name)  # its path may have grown: parts from outside
+        places = getattr(loaded, "__path__", None) or (spec.submodule_search_locations if spec else None)
+        if not places:
+            return None
+        name = f"{name}.{leaf}"
+        spec = PathFinder.find_spec(name, places)
+    return spec

@@ -17,6 +17,7 @@ import numpy as np
 from kmemexp.parts import contract, outside
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, regs
 
 MIB = 1 << 20
 ITEMS = (Item(180, 1, 400), Item(168, 5, 0), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0), Item(576, 1, 3000))
@@ -88,7 +89,7 @@ class Bench:
     def __init__(self, module: ModuleType, *, cpus: int, kva_bytes: int, params: dict[str, int], rows: int = 1) -> None:
         self.module, self.cpus = module, cpus
         self.map, self.reserved = Map(kva_bytes), 0
-        zones = ITEMS if s.C_ZONE in module.SERVES else ()
+        zones = ITEMS if s.CLASS_ZONE in module.SERVES else ()
         sets_aside = getattr(module, "kva_reserved", lambda item: 0)
         bases = [self.map.take(n, s.PAGE) if (n := sets_aside(item)) else -1 for item in zones]
         self.reserved = self.map.pages
@@ -97,7 +98,7 @@ class Bench:
         self.state = module.init(
             module.Params(**filled | params), kva_bytes=kva_bytes, cpus=cpus, map_number=0, items=zones, bases=bases
         )
-        self.reg = np.zeros((rows, s.R_COUNT), np.int64)
+        self.reg = np.zeros((rows, regs.COLUMNS), np.int64)
         self.live: dict[int, tuple[int, int, int, int]] = {}  # object: address, size, item, granted
         self.spans: list[tuple[int, int]] = []  # of live objects, sorted
         self.wired = 0  # pages at KVA set aside
@@ -111,11 +112,11 @@ class Bench:
         """Fill the registers of an operation."""
         r = self.reg[task.row]
         r[:] = 0
-        r[s.R_CPU], r[s.R_FLAGS], r[s.R_OBJECT], r[s.R_LOCK] = task.cpu, flags, task.obj, -1
-        r[s.R_SIZE], r[s.R_ITEM], r[s.R_ADDR] = size, item, -1
+        r[regs.CPU], r[regs.FLAGS], r[regs.OBJECT], r[regs.LOCK] = task.cpu, flags, task.obj, -1
+        r[regs.SIZE], r[regs.ITEM], r[regs.ADDR] = size, item, -1
         if task.verb == "free":
             addr, size, item, granted = self.live.pop(task.obj)
-            r[s.R_ADDR], r[s.R_SIZE], r[s.R_ITEM] = addr, size, item
+            r[regs.ADDR], r[regs.SIZE], r[regs.ITEM] = addr, size, item
             self.leaving.add(task.obj)
             if granted:
                 self.spans.remove(_span(addr, item, granted))
@@ -123,22 +124,22 @@ class Bench:
     def step(self, task: Task) -> bool:
         """Take one step of an operation and do what it answers. True: it has ended."""
         r = self.reg[task.row]
-        r[s.R_WORK], r[s.R_LOCK] = 0, -1
+        r[regs.WORK], r[regs.LOCK] = 0, -1
         answer = int(getattr(self.module, task.verb)(self.state, self.reg, task.row))
-        assert r[s.R_WORK] >= 0, "R_WORK is negative"
+        assert r[regs.WORK] >= 0, "R_WORK is negative"
         if answer <= s.FAILED:
             self._end(task, answer)
             return True
         if answer == s.IPI:
             assert task.verb != "alloc", "an allocation cannot go on on another CPU"
-            assert 0 <= r[s.R_TARGET] < self.cpus, f"IPI to CPU {r[s.R_TARGET]}"
+            assert 0 <= r[regs.TARGET] < self.cpus, f"IPI to CPU {r[regs.TARGET]}"
             self.messages.append(tuple(r.tolist()))
             self.leaving.discard(task.obj)
             return True
         if answer == s.MOVE:
             self._move(r)
         elif answer == s.AGAIN:
-            klass = int(r[s.R_LOCK]) >> s.LOCK_SHIFT
+            klass = int(r[regs.LOCK]) >> regs.LOCK_SHIFT
             assert klass < len(self.module.LOCKS), f"R_LOCK names class {klass}; LOCKS has {len(self.module.LOCKS)}"
         else:
             self._map(r, answer)
@@ -150,21 +151,21 @@ class Bench:
         assert held == taken, f"census: {held} pages, but {taken} were taken from the map"
 
     def _map(self, r: np.ndarray, answer: int) -> None:
-        nbytes = int(r[s.R_BYTES])
+        nbytes = int(r[regs.BYTES])
         assert nbytes > 0, "a map step of no bytes"
         assert nbytes % s.PAGE == 0, f"a map step of {nbytes} bytes, which are no whole pages"
         if answer == s.MAP_ALLOC:
-            r[s.R_BASE] = self.map.take(nbytes, max(int(r[s.R_ALIGN]), s.PAGE))
+            r[regs.BASE] = self.map.take(nbytes, max(int(r[regs.ALIGN]), s.PAGE))
         elif answer == s.MAP_FREE:
-            self.map.give(int(r[s.R_BASE]), nbytes)
+            self.map.give(int(r[regs.BASE]), nbytes)
         else:
             assert answer == s.WIRE, f"unknown answer {answer}"
             self.wired += nbytes // s.PAGE
 
     def _move(self, r: np.ndarray) -> None:
-        obj, old, new = (int(r[k]) for k in (s.R_OBJECT, s.R_ADDR, s.R_BASE))
+        obj, old, new = (int(r[k]) for k in (regs.OBJECT, regs.ADDR, regs.BASE))
         if self.refuses() or obj in self.leaving or self.live.get(obj, (-1,))[0] != old:
-            r[s.R_BASE] = -1
+            r[regs.BASE] = -1
             return
         _, size, item, granted = self.live.pop(obj)
         self.spans.remove(_span(old, item, granted))
@@ -173,10 +174,10 @@ class Bench:
     def _end(self, task: Task, answer: int) -> None:
         r = self.reg[task.row]
         if task.verb == "alloc" and answer == s.DONE:
-            granted = int(r[s.R_GRANTED])
-            size = int(r[s.R_SIZE])
+            granted = int(r[regs.GRANTED])
+            size = int(r[regs.SIZE])
             assert granted >= size, f"{granted} bytes granted for a request of {size}"
-            self._place(task.obj, int(r[s.R_ADDR]), size, int(r[s.R_ITEM]), granted)
+            self._place(task.obj, int(r[regs.ADDR]), size, int(r[regs.ITEM]), granted)
         elif task.verb != "alloc":
             self.leaving.discard(task.obj)
             assert answer == s.DONE, f"{task.verb} failed"
@@ -244,10 +245,10 @@ def _module(allocator: str | Path | ModuleType) -> ModuleType:
 def _request(module: ModuleType, rng: np.random.Generator) -> tuple[int, int]:
     """Size and item of a random request that the allocator serves."""
     klass = rng.choice(module.SERVES)
-    if klass == s.C_ZONE:
+    if klass == s.CLASS_ZONE:
         item = int(rng.integers(len(ITEMS)))
         return ITEMS[item].size, item
-    if klass == s.C_MBUF:
+    if klass == s.CLASS_MBUF:
         return int(rng.choice(MBUFS)), s.ITEM_MBUF
     size = int(rng.choice(SIZES)) if rng.random() < 0.7 else int(rng.integers(1, 3000))
     return size, s.ITEM_MALLOC
@@ -259,14 +260,14 @@ def _program(module: ModuleType, operations: int, rng: np.random.Generator) -> l
     alive = 0
     for k in range(operations):
         grows = 0.7 if (k // (operations // 4 + 1)) % 2 == 0 else 0.3
-        cpu, flags = int(rng.integers(1 << 20)), int(rng.choice([0, 0, s.F_NOWAIT, s.F_SOFT | s.F_NOWAIT]))
+        cpu, flags = int(rng.integers(1 << 20)), int(rng.choice([0, 0, flag.NOWAIT, flag.SOFT | flag.NOWAIT]))
         if hasattr(module, "tend") and rng.random() < 0.01:
-            program.append(("tend", int(rng.choice([s.T_TICK, s.T_REAP])), 0, 0, cpu, 0))
+            program.append(("tend", int(rng.choice([s.TEND_TICK, s.TEND_REAP])), 0, 0, cpu, 0))
         elif alive == 0 or rng.random() < grows:
             program.append(("alloc", *_request(module, rng), flags, cpu, 0))
             alive += 1
         else:
-            program.append(("free", 0, 0, flags & ~s.F_NOWAIT, cpu, int(rng.integers(1 << 20))))
+            program.append(("free", 0, 0, flags & ~flag.NOWAIT, cpu, int(rng.integers(1 << 20))))
             alive -= 1
     program += [("free", 0, 0, 0, int(rng.integers(1 << 20)), int(rng.integers(1 << 20))) for _ in range(alive)]
     return program
@@ -326,7 +327,7 @@ def _interleaved(module: ModuleType, setup: dict[str, Any], operations: int, see
             if bench.step(busy[lane]):
                 del busy[lane]
         elif bench.messages and (rng.random() < 0.3 or not program):
-            cpu = bench.messages[0][s.R_TARGET]
+            cpu = bench.messages[0][regs.TARGET]
             if not module.KEEPS or cpu not in busy:  # the handler waits for the section's end
                 _deliver(bench, lanes)
         elif program:
@@ -349,10 +350,10 @@ def _deliver(bench: Bench, row: int) -> None:
     old = bench.messages.pop(0)
     r = bench.reg[row]
     r[:] = 0
-    for k in (s.R_ITEM, s.R_ADDR, s.R_SIZE, s.R_PHASE):
+    for k in (regs.ITEM, regs.ADDR, regs.SIZE, regs.PHASE):
         r[k] = old[k]
-    r[s.R_CPU], r[s.R_FLAGS] = old[s.R_TARGET], old[s.R_FLAGS] | s.F_HARD
-    task = Task(row, "free", -1, old[s.R_TARGET])
+    r[regs.CPU], r[regs.FLAGS] = old[regs.TARGET], old[regs.FLAGS] | flag.HARD
+    task = Task(row, "free", -1, old[regs.TARGET])
     while not bench.step(task):
         pass
 
@@ -375,7 +376,7 @@ class _Twin:
     def __init__(self, make: Callable[..., Any], bench: Bench) -> None:
         self.bench, self.map = bench, Map(0)
         self.map.free, self.map.used, self.map.bases = list(bench.map.free), dict(bench.map.used), list(bench.map.bases)
-        items = ITEMS if s.C_ZONE in bench.module.SERVES else ()
+        items = ITEMS if s.CLASS_ZONE in bench.module.SERVES else ()
         self.model = make(take=self.map.take, give=self.map.give, cpus=bench.cpus, items=items)
 
     def follow(self, task: Task, size: int, item: int, flags: int, before: tuple[int, int, int, int] | None) -> None:

@@ -125,10 +125,12 @@ def test_a_cache_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
 def test_a_part_with_other_parameters_is_refused_by_name() -> None:
     from kmemexp.sim import replay
 
-    def map_free(st, m, addr):
+    def map_free(st, map_no, addr):
         return 0
 
-    with pytest.raises(TypeError, match=r"map_free takes \(st, m, addr\), must take \(st, m, addr, nbytes, cpu\)"):
+    with pytest.raises(
+        TypeError, match=r"map_free takes \(st, map_no, addr\), must take \(st, map_no, addr, nbytes, cpu\)"
+    ):
         jit.bind(replay.replay, {"map_free": map_free}, "wrong")
 
 

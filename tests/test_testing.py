@@ -8,6 +8,7 @@ import pytest
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import buckets
+from kmemexp.sim.tables import regs
 from kmemexp.testing import Map, check_allocator
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
@@ -24,28 +25,28 @@ def never_frees(st, reg, i):
 
 def hands_out_twice(st, reg, i):
     answer = buckets.alloc(st, reg, i)
-    if answer == s.DONE and reg[i, s.R_SIZE] == 1024:
-        reg[i, s.R_ADDR] &= -2048
+    if answer == s.DONE and reg[i, regs.SIZE] == 1024:
+        reg[i, regs.ADDR] &= -2048
     return answer
 
 
 def goes_beyond(st, reg, i):
     answer = buckets.alloc(st, reg, i)
     if answer == s.DONE:
-        reg[i, s.R_ADDR] += 8
+        reg[i, regs.ADDR] += 8
     return answer
 
 
 def misaligns(st, reg, i):
     answer = buckets.alloc(st, reg, i)
     if answer == s.DONE:
-        reg[i, s.R_ADDR] += 4
+        reg[i, regs.ADDR] += 4
     return answer
 
 
 def grants_too_little(st, reg, i):
     answer = buckets.alloc(st, reg, i)
-    reg[i, s.R_GRANTED] = reg[i, s.R_SIZE] - 1
+    reg[i, regs.GRANTED] = reg[i, regs.SIZE] - 1
     return answer
 
 
@@ -55,8 +56,8 @@ calls = 0
 def depends_on_the_past(st, reg, i):
     global calls  # noqa: PLW0603 - the flaw that is looked for
     calls += 1
-    if reg[i, s.R_PHASE] == 0 and calls == 500:
-        reg[i, s.R_SIZE] += 5000
+    if reg[i, regs.PHASE] == 0 and calls == 500:
+        reg[i, regs.SIZE] += 5000
     return buckets.alloc(st, reg, i)
 
 

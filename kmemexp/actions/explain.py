@@ -15,7 +15,7 @@ from kmemexp.lane import timed, witness
 from kmemexp.lane.replica import prepare
 from kmemexp.planning.plan import Plan
 from kmemexp.report.results import load
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import glob
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -59,7 +59,7 @@ def show(t: Timed, console: Console, title: str) -> None:
         for line in _circle(members):
             console.print(Text(line), highlight=False, soft_wrap=True)
     else:
-        console.print(f"no deadlock; the run ended at {int(t.wired.m[mc.G_NOW]):,} ns", highlight=False)
+        console.print(f"no deadlock; the run ended at {int(t.wired.m[glob.NOW]):,} ns", highlight=False)
     console.print(f"the last {SHOWN} events:", highlight=False)
     for line in witness.timeline(t.wired, SHOWN):
         console.print(Text(line), highlight=False, soft_wrap=True)

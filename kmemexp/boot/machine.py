@@ -14,8 +14,9 @@ from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.items import Item
 from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGER, PRIVATE
-from kmemexp.sim.probes import A_COUNT, ABSENT, O_ADDR, O_COUNT, SERVER_MAP
+from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.replay import World
+from kmemexp.sim.tables import obj, regs, tally
 from kmemexp.workload import stream
 from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
@@ -148,8 +149,8 @@ def _world(cell: _Cell, slot_count: int) -> World:
         target_map=rows[:, mc.KIND_MAP].copy(),
         attribute=rows[:, mc.KIND_ATTR].copy(),
         objects=_no_objects(slot_count),
-        counters=np.zeros(A_COUNT, np.int64),
-        reg=np.zeros((1, slots.R_COUNT), np.int64),
+        counters=np.zeros(tally.COLUMNS, np.int64),
+        reg=np.zeros((1, regs.COLUMNS), np.int64),
         reclaims=int(cell.config["maps"]["reclaim"] and any(reapers(cell.config))),
     )
 
@@ -221,8 +222,8 @@ class _Taker:
             target_map=maps,
             attribute=attributes | slots.ATTR_NOFREE,
             objects=_no_objects(1),
-            counters=np.zeros(A_COUNT, np.int64),
-            reg=np.zeros((1, slots.R_COUNT), np.int64),
+            counters=np.zeros(tally.COLUMNS, np.int64),
+            reg=np.zeros((1, regs.COLUMNS), np.int64),
         )
 
     def __call__(self, name: str, nbytes: int, parent: str, attribute: int) -> int:
@@ -230,8 +231,8 @@ class _Taker:
         kind = MAP_NAMES.index(parent) * slots.ATTR_COUNT + attribute
         one = stream.one_allocation(kind, nbytes)
         self.code.replay(self.world, *stream.columns(one), 0, 1)
-        addr = int(self.world.objects[0, O_ADDR])
-        if addr == ABSENT:
+        addr = int(self.world.objects[0, obj.ADDR])
+        if addr == obj.ABSENT:
             raise ConfigError(
                 f"machine.kva_bytes: {parent} has no room for {name} ({nbytes / 2**20:.1f} MiB) at boot; "
                 "enlarge the KVA or use less RAM, from which the maps are sized"
@@ -240,6 +241,6 @@ class _Taker:
 
 
 def _no_objects(count: int) -> np.ndarray:
-    objects = np.zeros((max(count, 1), O_COUNT), np.int64)
-    objects[:, O_ADDR] = ABSENT
+    objects = np.zeros((max(count, 1), obj.COLUMNS), np.int64)
+    objects[:, obj.ADDR] = obj.ABSENT
     return objects

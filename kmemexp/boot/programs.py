@@ -11,6 +11,7 @@ import numpy as np
 from kmemexp.boot.sources import FLAGS, LEVEL_FLAGS
 from kmemexp.boot.wiring import Source, Wiring
 from kmemexp.sim.engine import programs as pg
+from kmemexp.sim.engine.tables import prog
 from kmemexp.values import known
 
 OPERANDS = pg.PC_END - pg.PC_1
@@ -25,7 +26,7 @@ def freed_by_handlers(wiring: Wiring) -> list[str]:
 
 
 def programs(wiring: Wiring, sources: Sequence[Source], kinds: Mapping[str, int]) -> tuple[np.ndarray, list[int], int]:
-    """All programs one after the other, int64[items, I_COLUMNS]; where each begins; rows of queues.
+    """All programs one after the other, int64[items, prog.COLUMNS]; where each begins; rows of queues.
 
     There is a row for each queue and CPU. Raises ConfigError for a name of a lock or kind that there is not.
     """
@@ -39,7 +40,7 @@ def programs(wiring: Wiring, sources: Sequence[Source], kinds: Mapping[str, int]
             ((verb, value),) = item.items()
             found = operands.of(f"interrupts.sources.{source.name}.program[{i}]", verb, value, source.mode)
             items.append(_item(pg.ITEMS.index(verb), found, end))
-        items.append(_item(pg.I_END, (), end))
+        items.append(_item(prog.END, (), end))
     return np.array(items, np.int64), starts, operands.queue_rows
 
 

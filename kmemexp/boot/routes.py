@@ -10,23 +10,23 @@ from kmemexp.boot.machine import Machine
 from kmemexp.boot.wiring import Wiring
 from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import SPL
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import route
 from kmemexp.sim.maps import KERNEL, KMEM, MAP_NAMES, MB
 from kmemexp.sim.probes import SERVER_COUNT
 
-PER = {"cpu": mc.PER_CPU, "item": mc.PER_ITEM}
+PER = {"cpu": route.PER_CPU, "item": route.PER_ITEM}
 
 
 def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple[np.ndarray, list[int]]:
     """Add the locks of maps and allocators to a wiring.
 
-    Returns the routes, int64[SERVER_COUNT, RT_COUNT] with locks by number, and the number of each map's lock.
+    Returns the routes, int64[SERVER_COUNT, route.COLUMNS] with locks by number, and the number of each map's lock.
     """
     code = design(allocator_names(config["objects"]), config["maps"]["arena"])
     maps = [wiring.lock(name, spec) for name, spec in map_locks(config["maps"]).items()]
-    routes = np.zeros((SERVER_COUNT, mc.RT_COUNT), np.int64)
-    routes[:, mc.RT_HOME] = maps[KERNEL]
-    routes[:, mc.RT_LOCK :] = wiring.lock("none", "none")
+    routes = np.zeros((SERVER_COUNT, route.COLUMNS), np.int64)
+    routes[:, route.HOME] = maps[KERNEL]
+    routes[:, route.LOCK :] = wiring.lock("none", "none")
     for place, (name, module) in enumerate(zip(code.names, code.servers, strict=False)):
         first, *more = module.LOCKS
         for klass, spec in enumerate([config["objects"]["locks"].get(name, first), *more]):
@@ -38,11 +38,11 @@ def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple
             if per not in counts:
                 raise ConfigError(f"objects.locks.{name}: {spec!r}: after the slash comes cpu, item or own")
             label = f"{name} {klass} {word}" if klass else f"{name} {word}"
-            routes[place, mc.RT_LOCK + klass] = wiring.lock(label, word, max(counts[per], 1))
+            routes[place, route.LOCK + klass] = wiring.lock(label, word, max(counts[per], 1))
             if klass == 0:
-                routes[place, mc.RT_PER] = PER.get(per, mc.PER_ONE)
-        routes[place, mc.RT_KEEPS] = module.KEEPS
-        routes[place, mc.RT_HOME] = maps[base.homes[place]]
+                routes[place, route.PER] = PER.get(per, route.PER_ONE)
+        routes[place, route.KEEPS] = module.KEEPS
+        routes[place, route.HOME] = maps[base.homes[place]]
     return routes, maps
 
 

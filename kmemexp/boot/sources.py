@@ -10,7 +10,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import CLASSES
 from kmemexp.sim.engine.machine import MODES
 from kmemexp.sim.engine.programs import ARRIVALS, ITEMS, LAWS
-from kmemexp.sim.slots import F_HARD, F_INTERRUPT, F_NOWAIT, F_RESERVE, F_SOFT
+from kmemexp.sim.tables import flag
 from kmemexp.values import known
 from kmemexp.workload.stream import CLASS_NAMES
 
@@ -20,13 +20,13 @@ PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
 ROUTES = ("each", "spread")
 FLAGS = {
     "wait": 0,
-    "nowait": F_NOWAIT,
-    "reserve": F_RESERVE,
-    "intwait": F_RESERVE | F_INTERRUPT,
-    "intnowait": F_NOWAIT | F_RESERVE | F_INTERRUPT,
+    "nowait": flag.NOWAIT,
+    "reserve": flag.RESERVE,
+    "intwait": flag.RESERVE | flag.INTERRUPT,
+    "intnowait": flag.NOWAIT | flag.RESERVE | flag.INTERRUPT,
 }
 """How a program's allocation may wait: M_WAITOK, M_NOWAIT, M_USE_RESERVE, M_INTWAIT, M_INTNOWAIT."""
-LEVEL_FLAGS = {"task": 0, "soft": F_SOFT, "device": F_SOFT, "fast": F_HARD}
+LEVEL_FLAGS = {"task": 0, "soft": flag.SOFT, "device": flag.SOFT, "fast": flag.HARD}
 """Flags of an operation by the mode of the source whose program it is in."""
 
 BOOT_KEYS = ("scales", "locks")

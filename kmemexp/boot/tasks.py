@@ -8,7 +8,7 @@ from kmemexp.boot.duties import WATCH, duties
 from kmemexp.boot.sources import BOOT_KEYS, PRIORITIES
 from kmemexp.boot.wiring import Wiring
 from kmemexp.errors import ConfigError
-from kmemexp.sim.slots import T_REAP, T_TICK
+from kmemexp.sim.slots import TEND_REAP, TEND_TICK
 
 CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 4096, "flags": "nowait"}}
 Sources = dict[str, dict[str, Any]]
@@ -50,11 +50,11 @@ def with_upkeep(sources: Sources, config: Mapping[str, Any]) -> Sources:
     """Add a task for each allocator that has periodic upkeep and for a policy's duties; the page daemon reaps too."""
     code = design(allocator_names(config["objects"]), config["maps"]["arena"])
     tasks = {
-        f"upkeep_{name}": _daemon({"sleep": every}, {"tend": (place, T_TICK)})
+        f"upkeep_{name}": _daemon({"sleep": every}, {"tend": (place, TEND_TICK)})
         for place, (name, every) in enumerate(zip(code.names, code.ticks, strict=False))
         if every
     }
-    reap = [{"tend": (place, T_REAP)} for place, gives in enumerate(reapers(config)) if gives]
+    reap = [{"tend": (place, TEND_REAP)} for place, gives in enumerate(reapers(config)) if gives]
     for duty in duties((), config["policy"]) if reap else ():
         asked = [{"watch": None}] if duty.what == WATCH else []
         tasks[f"policy_{len(tasks)}"] = _daemon({"sleep": duty.every_ns}, *asked, *reap)

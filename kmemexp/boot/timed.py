@@ -15,13 +15,12 @@ from kmemexp.boot.wiring import Wiring
 from kmemexp.sim import asking, sizing
 from kmemexp.sim.engine import loop
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.contexts import C_END, C_OP, X_BURST, X_PC
 from kmemexp.sim.engine.heap import alarm
-from kmemexp.sim.engine.interrupts import S_FIRST
+from kmemexp.sim.engine.tables import cpu, ctx, glob, src
 from kmemexp.sim.maps import DIRECT
-from kmemexp.sim.probes import ABSENT, O_ADDR, O_COUNT, O_SIZE
 from kmemexp.sim.replay import World
-from kmemexp.sim.slots import F_HARD, F_SOFT, PAGE, R_COUNT
+from kmemexp.sim.slots import PAGE
+from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.workload.stream import CLASS_NAMES, OP_WORK, Handlers, Kinds, Stream
 
 ROWS = 1024  # objects that there is room for at first
@@ -80,7 +79,7 @@ def boot(
     queues = _queues(stream, wiring.cpus)
     _attach(wired, wiring, queues, stream)
     contexts = wired.shape["contexts"][1]
-    world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, R_COUNT), np.int64))
+    world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, regs.COLUMNS), np.int64))
     run = driver(allocator_names(config["objects"]), config["maps"]["arena"])
     return Timed(base, wired, world, _engine_stream(stream, queues), run)
 
@@ -175,16 +174,16 @@ def _wired(
         maps=maps,
         kinds=base.kind_rows,
         kind_number={name: k for k, name in enumerate(kinds.names)},
-        recorded=bool((stream.flags & (F_SOFT | F_HARD)).any()) if len(stream.op) else False,
+        recorded=bool((stream.flags & (flag.SOFT | flag.HARD)).any()) if len(stream.op) else False,
     )
-    wired.m[mc.G_ROW_FREE] = 0
-    wired.m[mc.G_LEFT] = len(stream.op)
+    wired.m[glob.ROW_FREE] = 0
+    wired.m[glob.LEFT] = len(stream.op)
     return wired
 
 
 def _queues(stream: Stream, cpus: int) -> _Queues:
     """Put the operations in order by level and CPU."""
-    level = np.where(stream.flags & F_HARD, mc.THREAD, np.where(stream.flags & F_SOFT, mc.SOFT, mc.MAIN))
+    level = np.where(stream.flags & flag.HARD, mc.THREAD, np.where(stream.flags & flag.SOFT, mc.SOFT, mc.MAIN))
     queue = level * cpus + stream.cpu % cpus
     late_rows = (stream.op == OP_WORK).any()  # recorded interrupts stand at the end of the stream
     order = (np.lexsort((stream.time_ns, queue)) if late_rows else np.argsort(queue, kind="stable")).astype(np.int32)
@@ -193,14 +192,14 @@ def _queues(stream: Stream, cpus: int) -> _Queues:
 
 def _attach(wired: layout.Wired, wiring: Wiring, queues: _Queues, stream: Stream) -> None:
     """Tell CPUs and recorded interrupts which operations of the stream are theirs."""
-    cpu = wired.table("cpus")
-    cpu[:, C_OP], cpu[:, C_END] = queues.first[: wiring.cpus], queues.first[1 : wiring.cpus + 1]
+    cpus = wired.table("cpus")
+    cpus[:, cpu.OP], cpus[:, cpu.END] = queues.first[: wiring.cpus], queues.first[1 : wiring.cpus + 1]
     recorded = wired.table("sources")[len(wiring.sources) + 1 :]  # after the wiring's own and the messages
     for level, source in zip(LEVELS[1:], recorded, strict=False):
         for c in range(wiring.cpus):
             begin, end = queues.first[level * wiring.cpus + c : level * wiring.cpus + c + 2]
-            x = source[S_FIRST] + c * wired.shape["contexts"][2]
-            wired.m[x + X_PC], wired.m[x + X_BURST] = begin, end
+            x = source[src.FIRST] + c * wired.shape["contexts"][2]
+            wired.m[x + ctx.PC], wired.m[x + ctx.BURST] = begin, end
             if begin < end:
                 i = int(queues.order[begin])
                 alarm(wired.m, x, int(stream.time_ns[i]), i)
@@ -216,22 +215,22 @@ def _engine_stream(stream: Stream, queues: _Queues) -> mc.Stream:
 def enlarge(t: Timed) -> Timed:
     """Make room for more objects or messages, whichever there is none of."""
     m = t.wired.m
-    if m[mc.G_MSG_FREE] < 0:
+    if m[glob.MSG_FREE] < 0:
         return t._replace(wired=layout.enlarge_messages(t.wired))
-    if m[mc.G_ROW_FREE] >= 0:
+    if m[glob.ROW_FREE] >= 0:
         return t
     old = t.world.objects
     more = rows_of_objects(len(old))
-    more[:, O_SIZE] += len(old)
-    more[-1, O_SIZE] = -1
-    m[mc.G_ROW_FREE] = len(old)
+    more[:, obj.SIZE] += len(old)
+    more[-1, obj.SIZE] = -1
+    m[glob.ROW_FREE] = len(old)
     return t._replace(world=t.world._replace(objects=np.concatenate([old, more])))
 
 
 def rows_of_objects(n: int) -> np.ndarray:
-    """Return free rows of the table of objects, linked through O_SIZE."""
-    rows = np.zeros((n, O_COUNT), np.int64)
-    rows[:, O_ADDR] = ABSENT
-    rows[:, O_SIZE] = np.arange(1, n + 1)
-    rows[-1, O_SIZE] = -1
+    """Return free rows of the table of objects, linked through obj.SIZE."""
+    rows = np.zeros((n, obj.COLUMNS), np.int64)
+    rows[:, obj.ADDR] = obj.ABSENT
+    rows[:, obj.SIZE] = np.arange(1, n + 1)
+    rows[-1, obj.SIZE] = -1
     return rows

@@ -59,7 +59,7 @@ class Wiring:
     locks: list[Lock] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     daemon: str = ""  # source that is the page daemon
-    memory: Mapping[str, int] = field(default_factory=dict)  # pages by G_* name; empty: no limit
+    memory: Mapping[str, int] = field(default_factory=dict)  # pages by glob.* name; empty: no limit
     direct_map: int = -1  # number of the map that is the direct map; -1: none
 
     def __post_init__(self) -> None:

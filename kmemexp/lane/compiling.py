@@ -15,6 +15,7 @@ from kmemexp.boot.machine import boot
 from kmemexp.parts import outside
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
+from kmemexp.sim.tables import gauge
 from kmemexp.workload import stability
 from kmemexp.workload.stream import Kinds, Stream
 
@@ -61,7 +62,7 @@ def warm_one(config: Mapping[str, Any]) -> None:
     if timed.is_timed(config):
         t = timed.boot(config, NO_KINDS, NO_OPERATIONS, 0)
         t.run(t.world, t.wired.m, t.stream, 0, 1)
-        t.base.observe(t.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))
+        t.base.observe(t.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))
     machine = boot(config, NO_KINDS, 0)
-    machine.upkeep(machine.world, 0, s.T_TICK)
-    machine.observe(machine.world.arena, KERNEL, np.zeros(s.M_COUNT, np.int64), np.zeros(0))
+    machine.upkeep(machine.world, 0, s.TEND_TICK)
+    machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))

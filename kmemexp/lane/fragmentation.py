@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.sim.slots import M_CLASSES, M_FREE, M_HIST, M_HOLES, M_LARGEST, PAGE
+from kmemexp.sim.slots import PAGE
+from kmemexp.sim.tables import gauge
 
 FITS = -1.0
 """The fragmentation index of a request that would succeed."""
@@ -64,16 +65,16 @@ def unusable_ratio(nbytes: int, totals: np.ndarray) -> np.ndarray:
 
     `totals`: int64[..., M_COUNT], as `map_measure` writes them, perhaps summed over maps. 0 where nothing is free.
     """
-    small = totals[..., M_HIST : M_HIST + _class(nbytes)].sum(axis=-1)
-    free = totals[..., M_FREE]
+    small = totals[..., gauge.HIST : gauge.HIST + _class(nbytes)].sum(axis=-1)
+    free = totals[..., gauge.FREE]
     shares: np.ndarray = np.divide(small, free, out=np.zeros(free.shape), where=free > 0)
     return shares
 
 
 def index_of(nbytes: int, totals: np.ndarray) -> float:
     """`fragmentation_index` of maps: int64[maps, M_COUNT]."""
-    free, holes = totals[:, M_FREE].sum(), totals[:, M_HOLES].sum()
-    return fragmentation_index(nbytes, float(free), float(holes), float(totals[:, M_LARGEST].max()))
+    free, holes = totals[:, gauge.FREE].sum(), totals[:, gauge.HOLES].sum()
+    return fragmentation_index(nbytes, float(free), float(holes), float(totals[:, gauge.LARGEST].max()))
 
 
 def whole_stretches(shares: np.ndarray, pages: int) -> int:
@@ -84,6 +85,6 @@ def whole_stretches(shares: np.ndarray, pages: int) -> int:
 
 def _class(nbytes: int) -> int:
     pages = nbytes // PAGE
-    if pages < 1 or pages & (pages - 1) or pages.bit_length() > M_CLASSES:
+    if pages < 1 or pages & (pages - 1) or pages.bit_length() > gauge.CLASSES:
         raise ValueError(f"{nbytes}: must be a power-of-two number of pages")
     return pages.bit_length() - 1

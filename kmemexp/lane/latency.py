@@ -9,31 +9,31 @@ from kmemexp.boot import layout
 from kmemexp.boot.timed import Timed
 from kmemexp.metrics import LATENCIES, LEAST_SAMPLES, QUANTILES
 from kmemexp.sim import probes as a
-from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, src
+from kmemexp.sim.tables import tally
 
 LOWER, UPPER = a.bucket_bounds()
 MIDDLE = np.where(np.isinf(UPPER), LOWER, np.floor((np.ceil(LOWER) + np.ceil(UPPER) - 1) / 2))  # of the whole numbers
 
 COUNTERS = {
-    "deadlocks_count": mc.N_DEADLOCKS,
-    "would_sleep_count": mc.N_WOULD_SLEEP,
-    "self_locks_count": mc.N_SELF,
-    "lock_reversals_count": mc.N_REVERSALS,
-    "blockable_locks_count": mc.N_BLOCKABLE,
-    "page_failures_count": mc.N_PAGE_FAILURES,
-    "lost_interrupts_count": mc.N_LOST,
-    "simulated_ns": mc.N_ENDED_AT,
-    "locks_count": mc.N_LOCKS,
-    "interrupts_count": mc.N_INTERRUPTS,
-    "preemptions_count": mc.N_PREEMPTIONS,
-    "shootdowns_count": mc.N_SHOOTDOWNS,
-    "forwarded_count": mc.N_FORWARDED,
-    "memory_waits_count": mc.N_SLEPT,
-    "paged_out_count": mc.N_DAEMON_PAGES,
-    "handed_frees_count": mc.N_HANDED,
-    "unfinished_count": mc.G_LEFT,
+    "deadlocks_count": seen.DEADLOCKS,
+    "would_sleep_count": seen.WOULD_SLEEP,
+    "self_locks_count": seen.SELF,
+    "lock_reversals_count": seen.REVERSALS,
+    "blockable_locks_count": seen.BLOCKABLE,
+    "page_failures_count": seen.PAGE_FAILURES,
+    "lost_interrupts_count": seen.LOST,
+    "simulated_ns": seen.ENDED_AT,
+    "locks_count": seen.LOCKS,
+    "interrupts_count": seen.INTERRUPTS,
+    "preemptions_count": seen.PREEMPTIONS,
+    "shootdowns_count": seen.SHOOTDOWNS,
+    "forwarded_count": seen.FORWARDED,
+    "memory_waits_count": seen.SLEPT,
+    "paged_out_count": seen.DAEMON_PAGES,
+    "handed_frees_count": seen.HANDED,
+    "unfinished_count": glob.LEFT,
 }
 """Metrics that a counter of the machine with a clock holds at the end."""
 
@@ -51,10 +51,10 @@ def histograms(wired: layout.Wired) -> dict[str, np.ndarray]:
     """Histogram of everything that has one: operations by context, waits by class of lock, interrupts by source."""
     table, names = wired.table("hist"), wired.names
     kinds = ("main", "soft", "device", "fast")
-    found = {f"alloc_{kind}": table[a.H_ALLOC + k] for k, kind in enumerate(kinds)}
-    found |= {f"free_{kind}": table[a.H_FREE + k] for k, kind in enumerate(kinds)}
-    found |= {f"wait_{lock}": table[a.H_WAIT + i] for i, lock in enumerate(names.lock_classes)}
-    base = a.H_WAIT + len(names.lock_classes)
+    found = {f"alloc_{kind}": table[a.HIST_ALLOC + k] for k, kind in enumerate(kinds)}
+    found |= {f"free_{kind}": table[a.HIST_FREE + k] for k, kind in enumerate(kinds)}
+    found |= {f"wait_{lock}": table[a.HIST_WAIT + i] for i, lock in enumerate(names.lock_classes)}
+    base = a.HIST_WAIT + len(names.lock_classes)
     for i, source in enumerate(names.sources):
         found[f"irq_{source}_start"], found[f"irq_{source}_done"] = table[base + 2 * i], table[base + 2 * i + 1]
     return found
@@ -75,8 +75,8 @@ def metrics(t: Timed) -> dict[str, float]:
     m, world = t.wired.m, t.world
     values: dict[str, float] = {name: m[counter] for name, counter in COUNTERS.items()}
     values |= _shares(t)
-    values["free_pages_min_count"] = m[mc.G_LEAST_FREE] if m[mc.G_LIMITED] else math.nan
-    values["panics_count"] = world.counters[a.A_PANICS] + m[mc.N_PANICS]
+    values["free_pages_min_count"] = m[glob.LEAST_FREE] if m[glob.LIMITED] else math.nan
+    values["panics_count"] = world.counters[tally.PANICS] + m[seen.PANICS]
     for name, hist in _latencies(t.wired).items():
         for q, v in QUANTILES.items():
             values[f"{name}_{q}_ns"] = quantile(hist, v, LEAST_SAMPLES[q])
@@ -84,22 +84,22 @@ def metrics(t: Timed) -> dict[str, float]:
 
 
 def spent_ns(wired: layout.Wired) -> np.ndarray:
-    """What the CPUs together spent their time on, ns: int64[6], by T_IDLE … T_SPIN."""
-    spent: np.ndarray = wired.table("cpus")[:, cx.C_TIME : cx.C_TIME + cx.T_SPIN + 1].sum(axis=0)
+    """What the CPUs together spent their time on, ns: int64[6], by cpu.TIME_IDLE … cpu.TIME_SPIN."""
+    spent: np.ndarray = wired.table("cpus")[:, cpu.TIME : cpu.TIME + cpu.TIME_SPIN + 1].sum(axis=0)
     return spent
 
 
 def _shares(t: Timed) -> dict[str, float]:
     """Throughput, and shares of the CPU time and of the locks taken."""
     m, spent = t.wired.m, spent_ns(t.wired)
-    ended, total = int(m[mc.N_ENDED_AT]), max(int(spent.sum()), 1)
+    ended, total = int(m[seen.ENDED_AT]), max(int(spent.sum()), 1)
     return {
-        "throughput_hz": int(t.world.counters[a.A_OPS]) / ended * 1e9 if ended else math.nan,
-        "main_ratio": spent[cx.T_MAIN] / total,
-        "interrupt_ratio": spent[[cx.T_SOFT, cx.T_THREAD, cx.T_FAST]].sum() / total,
-        "spin_ratio": spent[cx.T_SPIN] / total,
-        "lock_wait_ratio": m[mc.N_WAIT_NS] / total,
-        "contended_ratio": m[mc.N_CONTENDED] / max(int(m[mc.N_LOCKS]), 1),
+        "throughput_hz": int(t.world.counters[tally.OPS]) / ended * 1e9 if ended else math.nan,
+        "main_ratio": spent[cpu.TIME_MAIN] / total,
+        "interrupt_ratio": spent[[cpu.TIME_SOFT, cpu.TIME_THREAD, cpu.TIME_FAST]].sum() / total,
+        "spin_ratio": spent[cpu.TIME_SPIN] / total,
+        "lock_wait_ratio": m[seen.WAIT_NS] / total,
+        "contended_ratio": m[seen.CONTENDED] / max(int(m[seen.LOCKS]), 1),
     }
 
 
@@ -107,14 +107,14 @@ def _latencies(wired: layout.Wired) -> dict[str, np.ndarray]:
     """Histograms by the names of metrics.LATENCIES: all sources of a mode together."""
     hist, names = wired.table("hist"), wired.names
     found = {name: np.zeros(a.BUCKETS, np.int64) for name in LATENCIES}
-    for verb, row in (("alloc", a.H_ALLOC), ("free", a.H_FREE)):
+    for verb, row in (("alloc", a.HIST_ALLOC), ("free", a.HIST_FREE)):
         found[f"{verb}_main"] += hist[row]
         found[f"{verb}_irq"] += hist[row + 1 : row + 4].sum(axis=0)
-    found["lock_wait"] += hist[a.H_WAIT : a.H_WAIT + len(names.lock_classes)].sum(axis=0)
-    base = a.H_WAIT + len(names.lock_classes)
-    first = wired.table("sources")[:, ir.S_FIRST]
+    found["lock_wait"] += hist[a.HIST_WAIT : a.HIST_WAIT + len(names.lock_classes)].sum(axis=0)
+    base = a.HIST_WAIT + len(names.lock_classes)
+    first = wired.table("sources")[:, src.FIRST]
     for i, name in enumerate(names.sources):
-        mode = {mc.SOFT: "soft", mc.THREAD: "device", mc.FAST: "fast"}.get(int(wired.m[first[i] + cx.X_KIND]))
+        mode = {mc.SOFT: "soft", mc.THREAD: "device", mc.FAST: "fast"}.get(int(wired.m[first[i] + ctx.KIND]))
         if name == "ipi":
             found["ipi_done"] += hist[base + 2 * i + 1]
         elif mode:

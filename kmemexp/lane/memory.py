@@ -5,28 +5,27 @@ import numpy as np
 from kmemexp.lane import fragmentation as frag
 from kmemexp.lane.sampling import Samples, look
 from kmemexp.metrics import SERIES
-from kmemexp.sim import probes as a
-from kmemexp.sim import slots as s
 from kmemexp.sim import stale
+from kmemexp.sim.tables import gauge, tally
 
 REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
 COUNTERS = {
-    "failed_fragmented_count": a.A_FRAGMENTED,
-    "failed_exhausted_count": a.A_EXHAUSTED,
-    "alloc_failures_count": a.A_FAILURES,
-    "nowait_failures_count": a.A_NOWAIT_FAILURES,
-    "panics_count": a.A_PANICS,
-    "held_peak_bytes": a.A_HELD_PEAK,
-    "held_end_bytes": a.A_HELD,
-    "requested_peak_bytes": a.A_REQUESTED_PEAK,
-    "granted_total_bytes": a.A_GRANTED_TOTAL,
-    "requested_total_bytes": a.A_REQUESTED_TOTAL,
-    "map_operations_count": a.A_MAP_OPS,
-    "steps_count": a.A_STEPS,
-    "ipis_count": a.A_IPIS,
-    "moves_count": a.A_MOVES,
-    "moved_bytes": a.A_MOVED,
-    "operations_count": a.A_OPS,
+    "failed_fragmented_count": tally.FRAGMENTED,
+    "failed_exhausted_count": tally.EXHAUSTED,
+    "alloc_failures_count": tally.FAILURES,
+    "nowait_failures_count": tally.NOWAIT_FAILURES,
+    "panics_count": tally.PANICS,
+    "held_peak_bytes": tally.HELD_PEAK,
+    "held_end_bytes": tally.HELD,
+    "requested_peak_bytes": tally.REQUESTED_PEAK,
+    "granted_total_bytes": tally.GRANTED_TOTAL,
+    "requested_total_bytes": tally.REQUESTED_TOTAL,
+    "map_operations_count": tally.MAP_OPS,
+    "steps_count": tally.STEPS,
+    "ipis_count": tally.IPIS,
+    "moves_count": tally.MOVES,
+    "moved_bytes": tally.MOVED,
+    "operations_count": tally.OPS,
 }
 """Metrics that a counter of the machine holds at the end."""
 
@@ -56,11 +55,11 @@ def _of_maps(column: dict[str, np.ndarray], measured: np.ndarray, final: np.ndar
         "map_largest_run_min_bytes": largest.min(),
         "map_holes_count": column["map_holes_count"][-1],
         "map_holes_max_count": column["map_holes_count"].max(),
-        "map_entries_max_count": measured[:, :, s.M_ENTRIES].sum(axis=1).max(),
+        "map_entries_max_count": measured[:, :, gauge.ENTRIES].sum(axis=1).max(),
         "map_superpages_min_count": column["map_superpages_count"].min(),
         "map_superpages_mean_count": column["map_superpages_count"].mean(),
-        "map_high_water_bytes": final[:, s.M_HIGH].sum(),
-        "map_walked_count": final[:, s.M_WALKED].sum(),
+        "map_high_water_bytes": final[:, gauge.HIGH].sum(),
+        "map_walked_count": final[:, gauge.WALKED].sum(),
         "malloc_headroom_min_bytes": column["malloc_free_bytes"].min(),
         "malloc_largest_run_min_bytes": column["malloc_largest_run_bytes"].min(),
     }
@@ -83,11 +82,11 @@ def _of_objects(column: dict[str, np.ndarray], c: np.ndarray) -> dict[str, float
         "internal_frag_ratio": 1 - _ratio(requested.sum(), granted.sum()),
         "total_frag_ratio": 1 - _ratio(requested[-1], held[-1]),
         "total_frag_mean_ratio": 1 - _ratio(requested.sum(), held.sum()),
-        "total_frag_peak_ratio": 1 - _ratio(c[a.A_REQUESTED_PEAK], c[a.A_HELD_PEAK]),
+        "total_frag_peak_ratio": 1 - _ratio(c[tally.REQUESTED_PEAK], c[tally.HELD_PEAK]),
         "heap_mean_excess_ratio": frag.johnstone_wilson(requested, held).mean,
-        "heap_live_peak_excess_ratio": frag.excess(c[a.A_HELD_AT_PEAK], c[a.A_REQUESTED_PEAK]),
-        "heap_heap_peak_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_AT_PEAK]),
-        "heap_peaks_excess_ratio": frag.excess(c[a.A_HELD_PEAK], c[a.A_REQUESTED_PEAK]),
+        "heap_live_peak_excess_ratio": frag.excess(c[tally.HELD_AT_PEAK], c[tally.REQUESTED_PEAK]),
+        "heap_heap_peak_excess_ratio": frag.excess(c[tally.HELD_PEAK], c[tally.REQUESTED_AT_PEAK]),
+        "heap_peaks_excess_ratio": frag.excess(c[tally.HELD_PEAK], c[tally.REQUESTED_PEAK]),
         "held_mean_bytes": held.mean(),
         "held_after_peak_bytes": held[held.argmax() :].min(),
     }

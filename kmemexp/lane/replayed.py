@@ -12,9 +12,9 @@ from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
 from kmemexp.lane.upkeep import Duties, reap
 from kmemexp.metrics import PANICS
-from kmemexp.sim import probes as a
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT
+from kmemexp.sim.tables import tally
 from kmemexp.workload.stream import Stream, Watched, columns
 
 CHUNK = 100_000  # operations between two returns to Python
@@ -42,7 +42,7 @@ def play(
 
     span_ns = int(stream.time_ns[-1]) if stream.length else 0
     seen = sampled(machine, span_ns, sampling, advance)
-    panic = PANICS[machine.world.counters[a.A_PANIC]]
+    panic = PANICS[machine.world.counters[tally.PANIC]]
     return Lane(replica, metrics_row(memory.metrics(seen)), panic, seen.series, seen.snapshots)
 
 

@@ -9,9 +9,9 @@ from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
 from kmemexp.lane.model import Sampling
 from kmemexp.metrics import SERIES
-from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import MAP_NAMES
+from kmemexp.sim.tables import gauge, tally
 
 SUPERPAGE = 1024  # pages, i386
 
@@ -31,7 +31,7 @@ def sampled(
     """Look at a lane of `span_ns` at each of its samples; `advance(machine, time_ns, last)` brings it there."""
     times, painted = sample_times(span_ns, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
-    measured = np.zeros((sampling.points, len(machine.maps), s.M_COUNT), np.int64)
+    measured = np.zeros((sampling.points, len(machine.maps), gauge.COLUMNS), np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
     for point, time_ns in enumerate(times):
         machine = advance(machine, time_ns, point == sampling.points - 1)
@@ -52,7 +52,7 @@ def look(machine: Machine, bins: int = 0) -> tuple[np.ndarray, dict[str, np.ndar
 
     A picture is uint8[bins]: the occupied share of each stretch of the map, of 255.
     """
-    totals = np.zeros((len(machine.maps), s.M_COUNT), np.int64)
+    totals = np.zeros((len(machine.maps), gauge.COLUMNS), np.int64)
     pictures = {}
     for row, m in zip(totals, machine.maps, strict=True):
         shares = np.zeros(bins)
@@ -69,25 +69,25 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
     shared = totals[machine.shared]
     return [
         time_ns,
-        c[a.A_OPS],
-        c[a.A_REQUESTED],
-        c[a.A_GRANTED],
-        c[a.A_HELD],
-        shared[:, s.M_FREE].sum(),
-        shared[:, s.M_LARGEST].max(),
-        shared[:, s.M_HOLES].sum(),
-        totals[:, s.M_ENTRIES].sum(),
-        malloc[s.M_FREE],
-        malloc[s.M_LARGEST],
-        c[a.A_FAILURES],
+        c[tally.OPS],
+        c[tally.REQUESTED],
+        c[tally.GRANTED],
+        c[tally.HELD],
+        shared[:, gauge.FREE].sum(),
+        shared[:, gauge.LARGEST].max(),
+        shared[:, gauge.HOLES].sum(),
+        totals[:, gauge.ENTRIES].sum(),
+        malloc[gauge.FREE],
+        malloc[gauge.LARGEST],
+        c[tally.FAILURES],
         superpages(machine),
-        c[a.A_MOVES],
+        c[tally.MOVES],
     ]
 
 
 def superpages(machine: Machine) -> int:
     """Wholly free stretches of 4 MiB in the maps that serve any purpose, aligned to each map's start."""
-    found, totals = 0, np.zeros(s.M_COUNT, np.int64)
+    found, totals = 0, np.zeros(gauge.COLUMNS, np.int64)
     for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
         shares = np.zeros(nbytes // s.PAGE if shared else 0)
         machine.observe(machine.world.arena, m, totals, shares)

@@ -11,9 +11,9 @@ from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
 from kmemexp.lane.upkeep import largest_run
 from kmemexp.metrics import PANICS
-from kmemexp.sim import probes as a
-from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
+from kmemexp.sim.engine.tables import glob, seen
+from kmemexp.sim.tables import tally
 from kmemexp.workload import phases
 from kmemexp.workload.stream import Stream
 
@@ -30,14 +30,14 @@ def run(replica: Replica) -> Lane:
 
     def advance(_: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal t
-        if t.wired.m[mc.G_EXIT] not in ENDED:
+        if t.wired.m[glob.EXIT] not in ENDED:
             t = _watched(t, config["policy"], limit_ns(config, stream) if last else time_ns)
         return t.base._replace(world=t.world)
 
-    seen = sampled(t.base, span_ns(config, stream), replica.sampling, advance)
-    values = memory.metrics(seen) | latency.metrics(t)
+    samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance)
+    values = memory.metrics(samples) | latency.metrics(t)
     rows, deadlock = latency.latency_rows(t.wired), witness.summary(t.wired)
-    return Lane(replica.number, metrics_row(values), panic(t), seen.series, seen.snapshots, rows, deadlock)
+    return Lane(replica.number, metrics_row(values), panic(t), samples.series, samples.snapshots, rows, deadlock)
 
 
 def booted(replica: Replica, *, log_rows: int = 0) -> Timed:
@@ -65,17 +65,17 @@ def advance(t: Timed, until_ns: int) -> Timed:
 def _watched(t: Timed, policy: Mapping[str, Any], until_ns: int) -> Timed:
     """Simulate until a time, and at each multiple of the policy's `watch_s` look whether kernel_map has a long run."""
     if every := round(policy.get("watch_s", 0) * 1e9):
-        for time_ns in range((int(t.wired.m[mc.G_NOW]) // every + 1) * every, until_ns + 1, every):
+        for time_ns in range((int(t.wired.m[glob.NOW]) // every + 1) * every, until_ns + 1, every):
             t = advance(t, time_ns)
-            if t.wired.m[mc.G_EXIT] in ENDED:
+            if t.wired.m[glob.EXIT] in ENDED:
                 return t
-            t.wired.m[mc.G_SHORT] = largest_run(t.base._replace(world=t.world)) < policy["floor_bytes"]
+            t.wired.m[glob.SHORT] = largest_run(t.base._replace(world=t.world)) < policy["floor_bytes"]
     return advance(t, until_ns)
 
 
 def panic(t: Timed) -> str:
     """What the historic kernel would have printed first, or ""."""
-    return PANICS[t.world.counters[a.A_PANIC] or t.wired.m[mc.N_PANIC]]
+    return PANICS[t.world.counters[tally.PANIC] or t.wired.m[seen.PANIC]]
 
 
 def span_ns(config: Mapping[str, Any], stream: Stream) -> int:

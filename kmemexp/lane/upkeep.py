@@ -9,6 +9,7 @@ from kmemexp.boot.duties import TICK, TRIM, Duty, duties
 from kmemexp.boot.machine import Machine
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
+from kmemexp.sim.tables import gauge
 from kmemexp.workload.stream import Stream
 
 
@@ -35,7 +36,7 @@ class Duties:
     def do(self, duty: Duty) -> None:
         """Carry out a duty to its end."""
         if duty.what == TICK:
-            self._machine.upkeep(self._machine.world, duty.place, s.T_TICK)
+            self._machine.upkeep(self._machine.world, duty.place, s.TEND_TICK)
         elif duty.what == TRIM or largest_run(self._machine) < self._floor:
             reap(self._machine)
 
@@ -43,11 +44,11 @@ class Duties:
 def reap(machine: Machine) -> None:
     """Let every allocator give back what it can spare."""
     for place in range(len(machine.ticks)):
-        machine.upkeep(machine.world, place, s.T_REAP)
+        machine.upkeep(machine.world, place, s.TEND_REAP)
 
 
 def largest_run(machine: Machine) -> int:
     """Bytes of kernel_map's largest hole."""
-    totals = np.zeros(s.M_COUNT, np.int64)
+    totals = np.zeros(gauge.COLUMNS, np.int64)
     machine.observe(machine.world.arena, KERNEL, totals, np.zeros(0))
-    return int(totals[s.M_LARGEST])
+    return int(totals[gauge.LARGEST])

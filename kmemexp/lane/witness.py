@@ -7,27 +7,14 @@ import numpy as np
 from kmemexp.boot import layout
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.waitgraph import (
-    W_AT,
-    W_CONTEXT,
-    W_CPU,
-    W_DEADLOCK,
-    W_FOR,
-    W_HELD,
-    W_OP,
-    W_SINCE,
-    W_STAGE,
-    W_STATE,
-    W_TAKEN,
-    W_WAIT,
-)
+from kmemexp.sim.engine.tables import ctx, glob, seen, stage, witness
 
 STAGES = {
-    cx.S_START: "entering", cx.S_NEXT: "running its program", cx.S_BEGIN: "beginning an operation",
-    cx.S_LOCK: "in an allocator", cx.S_STEP: "in an allocator", cx.S_STEPPED: "in an allocator",
-    cx.S_MAP_LOCK: "on its way into a map", cx.S_MAP: "on its way into a map", cx.S_PAGES: "getting pages for a map",
-    cx.S_MAPPED: "in a map", cx.S_DONE: "ending an operation", cx.S_AGAIN: "waking up", cx.S_TOKEN: "waking up",
-    cx.S_RELOCK: "waiting for memory",
+    stage.START: "entering", stage.NEXT: "running its program", stage.BEGIN: "beginning an operation",
+    stage.LOCK: "in an allocator", stage.STEP: "in an allocator", stage.STEPPED: "in an allocator",
+    stage.MAP_LOCK: "on its way into a map", stage.MAP: "on its way into a map", stage.PAGES: "getting pages for a map",
+    stage.MAPPED: "in a map", stage.DONE: "ending an operation", stage.AGAIN: "waking up", stage.TOKEN: "waking up",
+    stage.RELOCK: "waiting for memory",
 }  # fmt: skip
 EVENTS = {
     mc.LOG_RAISE: "interrupt raised", mc.LOG_RUN: "handler begins", mc.LOG_TAKE: "takes {lock}",
@@ -43,21 +30,21 @@ WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx
 
 def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
     """Return what each member of a deadlock holds and wants: one dict per context, in the order of the circle."""
-    rows = wired.table("witness")[: wired.m[mc.N_WITNESS]]
+    rows = wired.table("witness")[: wired.m[seen.WITNESS]]
     return [
         {
-            "context": who(wired, row[W_CONTEXT]),
-            "cpu": _cpu(wired, row[W_CPU]),
-            "state": STATES[row[W_STATE]],
+            "context": who(wired, row[witness.CONTEXT]),
+            "cpu": _cpu(wired, row[witness.CPU]),
+            "state": STATES[row[witness.STATE]],
             "waits_for": _wait(wired, row),
-            "since_ns": row[W_SINCE] if row[W_STATE] in (cx.BLOCKED, cx.SPINNING) else None,
-            "holds": _lock(wired, row[W_HELD]) if row[W_HELD] >= 0 else None,
-            "holds_since_ns": row[W_TAKEN] if row[W_HELD] >= 0 else None,
-            "doing": STAGES.get(row[W_STAGE], "?"),
-            "operation": row[W_OP] if row[W_OP] >= 0 else None,
-            "at_ns": row[W_AT],
+            "since_ns": row[witness.SINCE] if row[witness.STATE] in (cx.BLOCKED, cx.SPINNING) else None,
+            "holds": _lock(wired, row[witness.HELD]) if row[witness.HELD] >= 0 else None,
+            "holds_since_ns": row[witness.TAKEN] if row[witness.HELD] >= 0 else None,
+            "doing": STAGES.get(row[witness.STAGE], "?"),
+            "operation": row[witness.OP] if row[witness.OP] >= 0 else None,
+            "at_ns": row[witness.AT],
         }
-        for row in rows[rows[:, W_DEADLOCK] == number].tolist()
+        for row in rows[rows[:, witness.DEADLOCK] == number].tolist()
     ]
 
 
@@ -72,10 +59,10 @@ def summary(wired: layout.Wired) -> str:
 
 def timeline(wired: layout.Wired, last: int = 40) -> Iterator[str]:
     """The last events before the end of the run, one line each: time, CPU, context, what happened."""
-    log, count = wired.table("log"), int(wired.m[mc.G_LOG])
+    log, count = wired.table("log"), int(wired.m[glob.LOG])
     rows = np.roll(log, -(count % len(log)), axis=0) if count > len(log) else log[:count]
     for time, event, x, a, b in rows[-last:].tolist():
-        cpu = _cpu(wired, wired.m[x + cx.X_CPU])
+        cpu = _cpu(wired, wired.m[x + ctx.CPU])
         yield f"{time:>16,} ns  CPU {cpu:<3} {who(wired, x):<20} {_event(wired, event, a, b)}"
 
 
@@ -113,10 +100,10 @@ def _cpu(wired: layout.Wired, place: int) -> int:
 
 def _wait(wired: layout.Wired, row: list[int]) -> str:
     """What a member waits for, and whom that makes it wait for."""
-    other = f" ({who(wired, row[W_FOR])})" if row[W_FOR] >= 0 else ""
-    if row[W_STATE] in (cx.PREEMPTED, cx.READY):
+    other = f" ({who(wired, row[witness.FOR])})" if row[witness.FOR] >= 0 else ""
+    if row[witness.STATE] in (cx.PREEMPTED, cx.READY):
         return f"its CPU{other}"
-    wait = row[W_WAIT]
+    wait = row[witness.WAIT]
     if wait >= 0:
         return _lock(wired, wait) + other
     return WAITS.get(wait, "nothing") + other

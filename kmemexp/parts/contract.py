@@ -21,7 +21,7 @@ KERNELS = {
     },
 }
 PLAIN = {"allocators": ("census",), "arenas": ("add_map", "census")}
-CLASSES = (slots.C_MALLOC, slots.C_ZONE, slots.C_MBUF)
+CLASSES = (slots.CLASS_MALLOC, slots.CLASS_ZONE, slots.CLASS_MBUF)
 PER = ("", "cpu", "item", "own")
 LEAST_DOCSTRING = 60
 

@@ -9,6 +9,8 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -36,8 +38,9 @@ def serves(allocator: str) -> list[str]:
     found = _definition(f"kmemexp.sim.allocators.{allocator}", "SERVES")
     if not isinstance(found, ast.Assign):
         raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
-    names = {node.id for node in ast.walk(found.value) if isinstance(node, ast.Name)}
-    return [word for word in SERVED if f"C_{word.upper()}" in names]
+    nodes = list(ast.walk(found.value))
+    names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    return [word for word in SERVED if f"CLASS_{word.upper()}" in names]
 
 
 def sets_aside(allocator: str) -> bool:
@@ -70,5 +73,14 @@ def _definition(module: str, name: str) -> ast.stmt | None:
 
 @functools.cache
 def _source(module: str) -> ast.Module:
-    spec = importlib.util.find_spec(module)
+    """Read a module of the package; the packages around it are not imported, as `importlib.util.find_spec` would."""
+    name, *leaves = module.split(".")
+    places = importlib.import_module(name).__path__
+    spec = None
+    for leaf in leaves:
+        name = f"{name}.{leaf}"
+        spec = PathFinder.find_spec(name, places)
+        loaded = sys.modules.get(name)  # its path may have grown: parts from outside
+        grown = getattr(loaded, "__path__", None)
+        places = grown or (spec and spec.submodule_search_locations) or []
     return ast.parse(Path(str(spec.origin if spec else module)).read_text("utf-8"))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from kmemexp.errors import ConfigError
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import lock
 
 CLASSES = (
     "tty",
@@ -40,13 +40,13 @@ SPL = {
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
-    """Build a free lock, int64[L_COUNT], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30"."""
-    kind, mask, critical, inherit, ceiling = mc.SECTION, 0, 0, 0, 0
+    """Build a free lock, int64[lock.COLUMNS], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30"."""
+    kind, mask, critical, inherit, ceiling = lock.SECTION, 0, 0, 0, 0
     for word in spec.split("+"):
         if word in SPL:
             mask |= mask_of(SPL[word])
-        elif word in mc.LOCK_KINDS:
-            kind = mc.LOCK_KINDS.index(word)
+        elif word in lock.LOCK_KINDS:
+            kind = lock.LOCK_KINDS.index(word)
         elif word == "critical":
             critical = 1
         elif word == "inherit":
@@ -54,12 +54,12 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
         elif word.startswith("ceiling="):
             ceiling = int(word.removeprefix("ceiling="))
         elif word != "none":
-            known = [*mc.LOCK_KINDS, *SPL, "critical", "inherit", "ceiling=N", "none"]
+            known = [*lock.LOCK_KINDS, *SPL, "critical", "inherit", "ceiling=N", "none"]
             raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
-    row = np.zeros(mc.L_COUNT, np.int64)
-    row[[mc.L_OWNER, mc.L_HEAD, mc.L_TAIL, mc.L_LAST, mc.L_NEXT]] = -1
-    row[mc.L_KIND], row[mc.L_MASK], row[mc.L_CRIT] = kind, mask, critical
-    row[mc.L_INHERIT], row[mc.L_CEILING], row[mc.L_CLASS] = inherit, ceiling, klass
+    row = np.zeros(lock.COLUMNS, np.int64)
+    row[[lock.OWNER, lock.HEAD, lock.TAIL, lock.LAST, lock.NEXT]] = -1
+    row[lock.KIND], row[lock.MASK], row[lock.CRIT] = kind, mask, critical
+    row[lock.INHERIT], row[lock.CEILING], row[lock.CLASS] = inherit, ceiling, klass
     return row
 
 

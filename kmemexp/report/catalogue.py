@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.padding import Padding
 
 from kmemexp.errors import ConfigError
-from kmemexp.parts import finding, outside
+from kmemexp.parts import outside
 from kmemexp.planning import cells
+from kmemexp.sim.slots import SERVED
 
 SHOWN = ("design", "maps", "objects", "interrupts")
 LEFT_OUT = re.compile(r"^(?:.*?)Left out(?: of [^:]*)?: *(.*?)(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -79,7 +80,7 @@ def show(frame: pd.DataFrame, console: Console) -> None:
 
 def _row(name: str, nodes: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
     design, maps, objects = nodes["design"], nodes["maps"], nodes["objects"]
-    served = {key: objects[key] for key in finding.SERVED}
+    served = {key: objects[key] for key in SERVED}
     parts = {used: part("allocators", used) for used in dict.fromkeys([*served.values(), *objects["kinds"].values()])}
     parts[maps["arena"]] = part("arenas", maps["arena"])
     return {

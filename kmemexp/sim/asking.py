@@ -3,104 +3,83 @@
 What a kernel here returns is the answer that the step gives, unless its docstring says otherwise.
 """
 
+from typing import Any
+
 from kmemexp.jit import kernel
-from kmemexp.sim.slots import (
-    AGAIN,
-    ATTR_NOFREE,
-    ATTR_SORT,
-    ATTR_WIRED,
-    DONE,
-    EACH_FREE,
-    F_NOWAIT,
-    FAILED,
-    MAP_ALLOC,
-    MAP_FREE,
-    NO_ENTRY,
-    NO_SPACE,
-    P_ENTRIES,
-    R_ADDR,
-    R_ALIGN,
-    R_ATTR,
-    R_BASE,
-    R_BYTES,
-    R_FLAGS,
-    R_GRANTED,
-    R_LOCK,
-    R_MAP,
-    R_PANIC,
-    R_PHASE,
-)
+from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers
+from kmemexp.sim.tables import flag, panics, regs
 
 
 @kernel
-def hand_out(reg, i, addr, granted):
+def hand_out(reg: Registers, i: int, addr: Address, granted: int) -> int:
     """End an allocation with a chunk of `granted` bytes."""
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] = granted
-    return DONE
+    reg[i, regs.ADDR] = addr
+    reg[i, regs.GRANTED] = granted
+    return slots.DONE
 
 
 @kernel
-def go_on(reg, i, phase, lock):
-    """Go on in `phase` under another lock (R_LOCK)."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_LOCK] = lock
-    return AGAIN
+def go_on(reg: Registers, i: int, phase: int, lock: int) -> int:
+    """Go on in `phase` under another lock (regs.LOCK)."""
+    reg[i, regs.PHASE] = phase
+    reg[i, regs.LOCK] = lock
+    return slots.AGAIN
 
 
 @kernel
-def refused(reg, i, panic):
+def refused(reg: Registers, i: int, panic: int) -> int:
     """Fail because a map has refused: without space the kernel dies of `panic`, if the request may wait."""
-    if not out_of_entries(reg, i) and reg[i, R_BASE] == NO_SPACE and reg[i, R_FLAGS] & F_NOWAIT == 0:
-        reg[i, R_PANIC] = panic
-    return FAILED
+    if not out_of_entries(reg, i) and reg[i, regs.BASE] == slots.NO_SPACE and reg[i, regs.FLAGS] & flag.NOWAIT == 0:
+        reg[i, regs.PANIC] = panic
+    return slots.FAILED
 
 
 @kernel
-def out_of_entries(reg, i):
+def out_of_entries(reg: Registers, i: int) -> bool:
     """Return whether the map had no entry left. If so, note the panic: any kernel dies of it."""
-    if reg[i, R_BASE] != NO_ENTRY:
+    if reg[i, regs.BASE] != slots.NO_ENTRY:
         return False
-    reg[i, R_PANIC] = P_ENTRIES
+    reg[i, regs.PANIC] = panics.ENTRIES
     return True
 
 
 @kernel
-def ask_wired(reg, i, phase, m, nbytes, align):
-    """Ask map `m` for wired memory; the operation goes on in `phase`."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_MAP] = m
-    reg[i, R_BYTES] = nbytes
-    reg[i, R_ALIGN] = align
-    reg[i, R_ATTR] = ATTR_WIRED
-    return MAP_ALLOC
+def ask_wired(reg: Registers, i: int, phase: int, map_no: MapNo, nbytes: Bytes, align: int) -> int:
+    """Ask map `map_no` for wired memory; the operation goes on in `phase`."""
+    reg[i, regs.PHASE] = phase
+    reg[i, regs.MAP] = map_no
+    reg[i, regs.BYTES] = nbytes
+    reg[i, regs.ALIGN] = align
+    reg[i, regs.ATTR] = slots.ATTR_WIRED
+    return slots.MAP_ALLOC
 
 
 @kernel
-def ask_kept(reg, i, phase, m, nbytes, align):
+def ask_kept(reg: Registers, i: int, phase: int, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """Ask as `ask_wired` does, for memory that will never be given back."""
-    ask_wired(reg, i, phase, m, nbytes, align)
-    reg[i, R_ATTR] = ATTR_WIRED | ATTR_NOFREE
-    return MAP_ALLOC
+    ask_wired(reg, i, phase, map_no, nbytes, align)
+    reg[i, regs.ATTR] = slots.ATTR_WIRED | slots.ATTR_NOFREE
+    return slots.MAP_ALLOC
 
 
 @kernel
-def ask_unmap(reg, i, phase, m, base, nbytes):
-    """Ask map `m` to take memory back; the operation goes on in `phase`."""
-    reg[i, R_PHASE] = phase
-    reg[i, R_MAP] = m
-    reg[i, R_BASE] = base
-    reg[i, R_BYTES] = nbytes
-    return MAP_FREE
+def ask_unmap(reg: Registers, i: int, phase: int, map_no: MapNo, base: Address, nbytes: Bytes) -> int:
+    """Ask map `map_no` to take memory back; the operation goes on in `phase`."""
+    reg[i, regs.PHASE] = phase
+    reg[i, regs.MAP] = map_no
+    reg[i, regs.BASE] = base
+    reg[i, regs.BYTES] = nbytes
+    return slots.MAP_FREE
 
 
 @kernel
-def every_free_flushes(st, m):
+def every_free_flushes(st: Any, map_no: MapNo) -> int:
     """`map_flushes` of an arena that flushes the TLB at every free."""
-    return EACH_FREE
+    return slots.EACH_FREE
 
 
 @kernel
-def sort_alone(attr, server, reg, i):
+def sort_alone(reg: Registers, i: int, attr: int, server: int) -> int:
     """`map_attr` of an arena to which all who ask are alike."""
-    return attr & ATTR_SORT
+    return attr & slots.ATTR_SORT

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Item(NamedTuple):
-    """One zone (or other typed item) that an allocator serves; its place in the list is R_ITEM."""
+    """One zone (or other typed item) that an allocator serves; its place in the list is regs.ITEM."""
 
     size: int  # bytes of an object
     growth: int  # pages per growth; 0 counts as 1

@@ -5,200 +5,181 @@ so latency, contention and deadlock do not exist here. Physical memory is not li
 KVA or of map entries. Where the historic kernel would have panicked the panic is counted and the operation dropped.
 """
 
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from kmemexp.jit import kernel, template
+from kmemexp.sim import slots
+from kmemexp.sim.aliases import MapNo, Registers, Shares, Table, Words
 from kmemexp.sim.ops import ALLOC, WATCH
-from kmemexp.sim.probes import (
-    A_DIRECT,
-    A_EXHAUSTED,
-    A_FAILURES,
-    A_FRAGMENTED,
-    A_HELD,
-    A_IPIS,
-    A_NOWAIT_FAILURES,
-    A_OPS,
-    A_RETRIED,
-    A_STEPS,
-    ABSENT,
-    O_ADDR,
-    O_GRANTED,
-    O_KIND,
-    O_SIZE,
-    SERVER_MAP,
-)
+from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
-from kmemexp.sim.slots import (
-    DONE,
-    F_NOWAIT,
-    FAILED,
-    IPI,
-    MOVE,
-    P_NONE,
-    R_ADDR,
-    R_ATTR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_FLAGS,
-    R_GRANTED,
-    R_ITEM,
-    R_MAP,
-    R_OBJECT,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    R_TARGET,
-    WIRE,
-    map_measure,
-    map_paint,
-)
+from kmemexp.sim.slots import map_measure, map_paint
 from kmemexp.sim.stale import NONE, begin_watch, note_map_step, note_object, read_freed
+from kmemexp.sim.tables import flag, obj, panics, regs, tally
 
 
 class World(NamedTuple):
-    """One lane's simulated machine. `a`, `b`, `c` and `arena` are the states of the design's parts."""
+    """One lane's simulated machine. `state_*` and `arena` are the states of the design's parts."""
 
-    a: tuple
-    b: tuple
-    c: tuple
-    arena: tuple
-    server: np.ndarray  # int64[kinds], SERVER_*
-    item: np.ndarray  # int64[kinds], number of the kind in its server's own numbering
-    target_map: np.ndarray  # int64[kinds], map of a kind that is served by a map directly
-    attribute: np.ndarray  # int64[kinds], ATTR_* of its entries
-    objects: np.ndarray  # int64[slots, O_COUNT], live objects
-    counters: np.ndarray  # int64[A_COUNT]
-    reg: np.ndarray  # int64[1, R_COUNT]
+    state_a: Any
+    state_b: Any
+    state_c: Any
+    arena: Any
+    server: Words  # int64[kinds], SERVER_*
+    item: Words  # int64[kinds], number of the kind in its server's own numbering
+    target_map: Words  # int64[kinds], map of a kind that is served by a map directly
+    attribute: Words  # int64[kinds], ATTR_* of its entries
+    objects: Table  # int64[slots, obj.COLUMNS], live objects
+    counters: Words  # int64[tally.COLUMNS]
+    reg: Table  # int64[1, regs.COLUMNS]
     reclaims: int = 0  # 1: a map without room makes the allocators give back what they can spare
-    watch: np.ndarray = NONE  # int64, stale.table(); empty: nobody reads what has been freed
+    watch: Words = NONE  # int64, stale.table(); empty: nobody reads what has been freed
 
 
 @template
-def serve(a, b, c, arena, server, freeing, reg, counters, watch, op):
+def serve(
+    state_a: Any,
+    state_b: Any,
+    state_c: Any,
+    arena: Any,
+    counters: Words,
+    reg: Registers,
+    server: int,
+    freeing: int,
+    watch: Words,
+    op: int,
+) -> int:
     """Play one operation through whoever serves it, step by step. Returns DONE or FAILED."""
-    account = A_DIRECT if server == SERVER_MAP else A_HELD
+    account = tally.DIRECT if server == SERVER_MAP else tally.HELD
     while True:
-        counters[A_STEPS] += 1
-        answer = step(a, b, c, server, freeing, reg, 0)
-        if answer <= FAILED:
+        counters[tally.STEPS] += 1
+        answer = step(state_a, state_b, state_c, reg, 0, server, freeing)
+        if answer <= slots.FAILED:
             return answer
-        if answer == IPI:
-            reg[0, R_CPU] = reg[0, R_TARGET]
-            counters[A_IPIS] += 1
-        elif answer <= WIRE:
+        if answer == slots.IPI:
+            reg[0, regs.CPU] = reg[0, regs.TARGET]
+            counters[tally.IPIS] += 1
+        elif answer <= slots.WIRE:
             before = counters[account]
-            map_step(arena, answer, account, server, reg, 0, counters, op)
+            map_step(arena, counters, reg, 0, answer, account, server, op)
             if len(watch) and counters[account] != before:
-                note_map_step(watch, answer, reg, 0)
+                note_map_step(reg, 0, watch, answer)
 
 
 @template
-def upkeep(w, server, why):
+def upkeep(world: World, server: int, why: int) -> int:
     """Let an allocator see to itself, to the end; `why`: T_*. Returns its last answer."""
-    reg, counters = w.reg, w.counters
-    reg[0, R_CPU] = reg[0, R_ITEM] = reg[0, R_FLAGS] = reg[0, R_PHASE] = reg[0, R_PANIC] = 0
-    reg[0, R_SIZE] = why
+    reg, counters = world.reg, world.counters
+    reg[0, regs.CPU] = reg[0, regs.ITEM] = reg[0, regs.FLAGS] = reg[0, regs.PHASE] = reg[0, regs.PANIC] = 0
+    reg[0, regs.SIZE] = why
     while True:
-        counters[A_STEPS] += 1
-        answer = tend_step(w.a, w.b, w.c, server, reg, 0)
-        if answer <= FAILED:
+        counters[tally.STEPS] += 1
+        answer = tend_step(world.state_a, world.state_b, world.state_c, reg, 0, server)
+        if answer <= slots.FAILED:
             return answer
-        if answer == IPI:
-            reg[0, R_CPU] = reg[0, R_TARGET]
-            counters[A_IPIS] += 1
-        elif answer <= WIRE:
-            before = counters[A_HELD]
-            map_step(w.arena, answer, A_HELD, server, reg, 0, counters, -1)
-            if len(w.watch) and counters[A_HELD] != before:
-                note_map_step(w.watch, answer, reg, 0)
-        elif answer == MOVE:
-            moved(w.objects, reg, 0, counters, False)
-            if len(w.watch) and reg[0, R_BASE] >= 0:
-                s = reg[0, R_OBJECT]
-                note_object(w.watch, reg[0, R_BASE], w.objects[s, O_GRANTED], w.objects[s, O_KIND])
+        if answer == slots.IPI:
+            reg[0, regs.CPU] = reg[0, regs.TARGET]
+            counters[tally.IPIS] += 1
+        elif answer <= slots.WIRE:
+            before = counters[tally.HELD]
+            map_step(world.arena, counters, reg, 0, answer, tally.HELD, server, -1)
+            if len(world.watch) and counters[tally.HELD] != before:
+                note_map_step(reg, 0, world.watch, answer)
+        elif answer == slots.MOVE:
+            moved(world.objects, counters, reg, 0, False)
+            if len(world.watch) and reg[0, regs.BASE] >= 0:
+                number = reg[0, regs.OBJECT]
+                note_object(
+                    world.watch, reg[0, regs.BASE], world.objects[number, obj.GRANTED], world.objects[number, obj.KIND]
+                )
 
 
 @template
-def replay(w, op, kind, slot, size, cpu, flags, lo, hi):
-    """Play operations lo … hi-1 of a stream on world `w`. Returns the number of operations played.
+def replay(
+    world: World, op: Words, kind: Words, slot: Words, size: Words, cpu: Words, flags: Words, lo: int, hi: int
+) -> int:
+    """Play operations lo … hi-1 of a stream on world `world`. Returns the number of operations played.
 
-    They are fewer where a map has refused a request that may wait, and `w.reclaims`: the allocators are to give back
-    what they can, then the operation is played again.
+    They are fewer where a map has refused a request that may wait, and `world.reclaims`: the allocators are to give
+    back what they can, then the operation is played again.
     """
-    a, b, c, arena, watch = w.a, w.b, w.c, w.arena, w.watch
-    objects, counters, reg = w.objects, w.counters, w.reg
-    server, item, target_map, attribute = w.server, w.item, w.target_map, w.attribute
+    state_a, state_b, state_c, arena, watch = world.state_a, world.state_b, world.state_c, world.arena, world.watch
+    objects, counters, reg = world.objects, world.counters, world.reg
+    server, item, target_map, attribute = world.server, world.item, world.target_map, world.attribute
     for i in range(lo, hi):
-        k, s = kind[i], slot[i]
+        k, number = kind[i], slot[i]
         if op[i] >= WATCH:
-            counters[A_OPS] -= 1
-            look_back(objects, watch, op[i], s, size[i])
+            counters[tally.OPS] -= 1
+            look_back(objects, watch, op[i], number, size[i])
             continue
         freeing = op[i] != ALLOC
         if freeing:
-            if objects[s, O_ADDR] == ABSENT:
+            if objects[number, obj.ADDR] == obj.ABSENT:
                 continue  # its allocation had failed
-            reg[0, R_ADDR] = objects[s, O_ADDR]
-            reg[0, R_SIZE] = objects[s, O_SIZE]
+            reg[0, regs.ADDR] = objects[number, obj.ADDR]
+            reg[0, regs.SIZE] = objects[number, obj.SIZE]
         else:
-            reg[0, R_SIZE] = size[i]
-        reg[0, R_CPU] = cpu[i]
-        reg[0, R_ITEM] = item[k]
-        reg[0, R_FLAGS] = flags[i]
-        reg[0, R_PHASE] = 0
-        reg[0, R_PANIC] = P_NONE
-        reg[0, R_OBJECT] = s
-        fragmented, exhausted = counters[A_FRAGMENTED], counters[A_EXHAUSTED]
+            reg[0, regs.SIZE] = size[i]
+        reg[0, regs.CPU] = cpu[i]
+        reg[0, regs.ITEM] = item[k]
+        reg[0, regs.FLAGS] = flags[i]
+        reg[0, regs.PHASE] = 0
+        reg[0, regs.PANIC] = panics.NONE
+        reg[0, regs.OBJECT] = number
+        fragmented, exhausted = counters[tally.FRAGMENTED], counters[tally.EXHAUSTED]
         if server[k] == SERVER_MAP:
-            reg[0, R_MAP] = target_map[k]
-            reg[0, R_ATTR] = attribute[k]
-        answer = serve(a, b, c, arena, server[k], freeing, reg, counters, watch, i)
+            reg[0, regs.MAP] = target_map[k]
+            reg[0, regs.ATTR] = attribute[k]
+        answer = serve(state_a, state_b, state_c, arena, counters, reg, server[k], freeing, watch, i)
         if freeing:
-            forget(objects, s, server[k], counters)
-        elif answer == DONE:
-            remember(objects, s, server[k], reg, 0, counters)
+            forget(objects, counters, number, server[k])
+        elif answer == slots.DONE:
+            remember(objects, counters, reg, 0, number, server[k])
             if len(watch):
-                objects[s, O_KIND] = k
-                nbytes = reg[0, R_BYTES] if server[k] == SERVER_MAP else reg[0, R_GRANTED]
-                note_object(watch, reg[0, R_ADDR], nbytes, k)
+                objects[number, obj.KIND] = k
+                nbytes = reg[0, regs.BYTES] if server[k] == SERVER_MAP else reg[0, regs.GRANTED]
+                note_object(watch, reg[0, regs.ADDR], nbytes, k)
         elif (
-            w.reclaims
-            and not flags[i] & F_NOWAIT
-            and counters[A_RETRIED] != i + 1
-            and counters[A_FRAGMENTED] + counters[A_EXHAUSTED] != fragmented + exhausted
+            world.reclaims
+            and not flags[i] & flag.NOWAIT
+            and counters[tally.RETRIED] != i + 1
+            and counters[tally.FRAGMENTED] + counters[tally.EXHAUSTED] != fragmented + exhausted
         ):
-            counters[A_FRAGMENTED], counters[A_EXHAUSTED] = fragmented, exhausted
-            counters[A_RETRIED] = i + 1
-            counters[A_OPS] += i - lo
+            counters[tally.FRAGMENTED], counters[tally.EXHAUSTED] = fragmented, exhausted
+            counters[tally.RETRIED] = i + 1
+            counters[tally.OPS] += i - lo
             return i - lo
         else:
-            objects[s, O_ADDR] = ABSENT
-            counters[A_FAILURES] += 1
-            if flags[i] & F_NOWAIT:
-                counters[A_NOWAIT_FAILURES] += 1
-            if reg[0, R_PANIC] != P_NONE:
-                note_panic(counters, reg[0, R_PANIC], i)
-    counters[A_OPS] += hi - lo
+            failed(objects, counters, reg, number, flags[i], i)
+    counters[tally.OPS] += hi - lo
     return hi - lo
 
 
+@template
+def failed(objects: Table, counters: Words, reg: Registers, number: int, flags: int, op: int) -> None:
+    """Operation `op`, an allocation, got nothing."""
+    objects[number, obj.ADDR] = obj.ABSENT
+    counters[tally.FAILURES] += 1
+    if flags & flag.NOWAIT:
+        counters[tally.NOWAIT_FAILURES] += 1
+    if reg[0, regs.PANIC] != panics.NONE:
+        note_panic(counters, reg[0, regs.PANIC], op)
+
+
 @kernel
-def look_back(objects, watch, op, number, size):
+def look_back(objects: Table, watch: Words, op: int, number: int, size: int) -> None:
     """Play what a stream says of stale references: begin a watch on object `number`, or read through watch `number`."""
     if len(watch) == 0:
         return
     if op == WATCH:
-        begin_watch(watch, size, objects[number, O_ADDR])
+        begin_watch(watch, size, objects[number, obj.ADDR])
     else:
         read_freed(watch, number, size)
 
 
 @template
-def observe(arena, m, totals, bins):
-    """Write the state of map `m`: totals (int64[M_COUNT]) and, unless `bins` is empty, its occupancy."""
-    map_measure(arena, m, totals)
+def observe(arena: Any, map_no: MapNo, totals: Words, bins: Shares) -> None:
+    """Write the state of map `map_no`: totals (int64[M_COUNT]) and, unless `bins` is empty, its occupancy."""
+    map_measure(arena, map_no, totals)
     if len(bins) > 0:
-        map_paint(arena, m, bins)
+        map_paint(arena, map_no, bins)

@@ -3,57 +3,13 @@
 Register row `i` belongs to the operation (0 in the driver without a clock, the context's number in the timed one).
 """
 
+from typing import Any
+
 from kmemexp.jit import kernel, template
-from kmemexp.sim.probes import (
-    A_ALLOCS,
-    A_EXHAUSTED,
-    A_FRAGMENTED,
-    A_FREES,
-    A_GRANTED,
-    A_GRANTED_TOTAL,
-    A_HELD,
-    A_HELD_AT_PEAK,
-    A_HELD_PEAK,
-    A_MAP_OPS,
-    A_MOVED,
-    A_MOVES,
-    A_PANIC,
-    A_PANIC_OP,
-    A_PANICS,
-    A_REQUESTED,
-    A_REQUESTED_AT_PEAK,
-    A_REQUESTED_PEAK,
-    A_REQUESTED_TOTAL,
-    ABSENT,
-    O_ADDR,
-    O_GRANTED,
-    O_SIZE,
-    SERVER_A,
-    SERVER_B,
-    SERVER_MAP,
-)
+from kmemexp.sim import slots
+from kmemexp.sim.aliases import Registers, Table, Words
+from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_MAP
 from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    MAP_ALLOC,
-    MAP_FREE,
-    NO_ENTRY,
-    P_ENTRIES,
-    P_RECURSION,
-    PAGE,
-    R_ADDR,
-    R_ALIGN,
-    R_ATTR,
-    R_BASE,
-    R_BYTES,
-    R_CPU,
-    R_GRANTED,
-    R_MAP,
-    R_OBJECT,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    RECURSES,
     alloc_a,
     alloc_b,
     alloc_c,
@@ -68,130 +24,133 @@ from kmemexp.sim.slots import (
     tend_b,
     tend_c,
 )
+from kmemexp.sim.tables import obj, panics, regs, tally
 
 
 @template
-def step(a, b, c, server, freeing, reg, i):
+def step(state_a: Any, state_b: Any, state_c: Any, reg: Registers, i: int, server: int, freeing: int) -> int:
     """Let whoever serves the operation take one step. Returns its answer."""
     if server == SERVER_MAP:
-        return direct(freeing, reg, i)
+        return direct(reg, i, freeing)
     if freeing:
         if server == SERVER_A:
-            return free_a(a, reg, i)
+            return free_a(state_a, reg, i)
         if server == SERVER_B:
-            return free_b(b, reg, i)
-        return free_c(c, reg, i)
+            return free_b(state_b, reg, i)
+        return free_c(state_c, reg, i)
     if server == SERVER_A:
-        return alloc_a(a, reg, i)
+        return alloc_a(state_a, reg, i)
     if server == SERVER_B:
-        return alloc_b(b, reg, i)
-    return alloc_c(c, reg, i)
+        return alloc_b(state_b, reg, i)
+    return alloc_c(state_c, reg, i)
 
 
 @template
-def tend_step(a, b, c, server, reg, i):
+def tend_step(state_a: Any, state_b: Any, state_c: Any, reg: Registers, i: int, server: int) -> int:
     """Let an allocator take one step of its upkeep. Returns its answer."""
     if server == SERVER_A:
-        return tend_a(a, reg, i)
+        return tend_a(state_a, reg, i)
     if server == SERVER_B:
-        return tend_b(b, reg, i)
-    return tend_c(c, reg, i)
+        return tend_b(state_b, reg, i)
+    return tend_c(state_c, reg, i)
 
 
 @kernel
-def moved(objects, reg, i, counters, freeing):
-    """Enter the new address of an object that an allocator has moved, or refuse (R_BASE = -1) if it is being freed."""
-    s = reg[i, R_OBJECT]
-    if objects[s, O_ADDR] == reg[i, R_ADDR] and not freeing:
-        objects[s, O_ADDR] = reg[i, R_BASE]
-        counters[A_MOVES] += 1
-        counters[A_MOVED] += objects[s, O_SIZE]
+def moved(objects: Table, counters: Words, reg: Registers, i: int, freeing: int) -> None:
+    """Enter the new address of an object that an allocator has moved; refuse (regs.BASE = -1) if it is being freed."""
+    row = reg[i, regs.OBJECT]
+    if objects[row, obj.ADDR] == reg[i, regs.ADDR] and not freeing:
+        objects[row, obj.ADDR] = reg[i, regs.BASE]
+        counters[tally.MOVES] += 1
+        counters[tally.MOVED] += objects[row, obj.SIZE]
     else:
-        reg[i, R_BASE] = -1
+        reg[i, regs.BASE] = -1
 
 
 @template
-def direct(freeing, reg, i):
+def direct(reg: Registers, i: int, freeing: int) -> int:
     """One step of an operation that a map serves by itself: ask the map, then take its answer."""
-    if reg[i, R_PHASE] == 0:
-        reg[i, R_PHASE] = 1
-        reg[i, R_BYTES] = (reg[i, R_SIZE] + PAGE - 1) & -PAGE
-        reg[i, R_ALIGN] = PAGE
+    if reg[i, regs.PHASE] == 0:
+        reg[i, regs.PHASE] = 1
+        reg[i, regs.BYTES] = (reg[i, regs.SIZE] + slots.PAGE - 1) & -slots.PAGE
+        reg[i, regs.ALIGN] = slots.PAGE
         if freeing:
-            reg[i, R_BASE] = reg[i, R_ADDR]
-            return MAP_FREE
-        return MAP_ALLOC
+            reg[i, regs.BASE] = reg[i, regs.ADDR]
+            return slots.MAP_FREE
+        return slots.MAP_ALLOC
     if not freeing:
-        reg[i, R_ADDR] = reg[i, R_BASE]
-    return FAILED if reg[i, R_BASE] < 0 else DONE
+        reg[i, regs.ADDR] = reg[i, regs.BASE]
+    return slots.FAILED if reg[i, regs.BASE] < 0 else slots.DONE
 
 
 @template
-def map_step(arena, answer, account, server, reg, i, counters, op):
+def map_step(
+    arena: Any, counters: Words, reg: Registers, i: int, answer: int, account: int, server: int, op: int
+) -> None:
     """Carry out what a step asked of the map: MAP_ALLOC, MAP_FREE or WIRE. Refusals are told apart and counted."""
-    m, nbytes, cpu = reg[i, R_MAP], reg[i, R_BYTES], reg[i, R_CPU]
-    if answer == MAP_ALLOC:
-        counters[A_MAP_OPS] += 1
-        addr = map_alloc(arena, m, nbytes, reg[i, R_ALIGN], map_attr(reg[i, R_ATTR], server, reg, i), cpu)
-        reg[i, R_BASE] = addr
+    map_no, nbytes, cpu = reg[i, regs.MAP], reg[i, regs.BYTES], reg[i, regs.CPU]
+    if answer == slots.MAP_ALLOC:
+        counters[tally.MAP_OPS] += 1
+        addr = map_alloc(arena, map_no, nbytes, reg[i, regs.ALIGN], map_attr(reg, i, reg[i, regs.ATTR], server), cpu)
+        reg[i, regs.BASE] = addr
         if addr >= 0:
             counters[account] += nbytes
-        elif addr == NO_ENTRY:
-            reg[i, R_PANIC] = P_ENTRIES
-        elif addr == RECURSES:
-            reg[i, R_PANIC] = P_RECURSION
-        elif map_free_bytes(arena, m) >= nbytes:
-            counters[A_FRAGMENTED] += 1
+        elif addr == slots.NO_ENTRY:
+            reg[i, regs.PANIC] = panics.ENTRIES
+        elif addr == slots.RECURSES:
+            reg[i, regs.PANIC] = panics.RECURSION
+        elif map_free_bytes(arena, map_no) >= nbytes:
+            counters[tally.FRAGMENTED] += 1
         else:
-            counters[A_EXHAUSTED] += 1
-    elif answer == MAP_FREE:
-        counters[A_MAP_OPS] += 1
-        answer = map_free(arena, m, reg[i, R_BASE], nbytes, cpu)
+            counters[tally.EXHAUSTED] += 1
+    elif answer == slots.MAP_FREE:
+        counters[tally.MAP_OPS] += 1
+        answer = map_free(arena, map_no, reg[i, regs.BASE], nbytes, cpu)
         if answer < 0:
-            note_panic(counters, P_RECURSION if answer == RECURSES else P_ENTRIES, op)
+            note_panic(counters, panics.RECURSION if answer == slots.RECURSES else panics.ENTRIES, op)
         else:
             counters[account] -= nbytes
     else:
-        reg[i, R_BASE] = 0
+        reg[i, regs.BASE] = 0
         counters[account] += nbytes
-    if counters[A_HELD] > counters[A_HELD_PEAK]:
-        counters[A_HELD_PEAK] = counters[A_HELD]
-        counters[A_REQUESTED_AT_PEAK] = counters[A_REQUESTED]
+    if counters[tally.HELD] > counters[tally.HELD_PEAK]:
+        counters[tally.HELD_PEAK] = counters[tally.HELD]
+        counters[tally.REQUESTED_AT_PEAK] = counters[tally.REQUESTED]
 
 
 @template
-def note_panic(counters, panic, op):
+def note_panic(counters: Words, panic: int, op: int) -> None:
     """Count a panic and remember the first."""
-    if counters[A_PANICS] == 0:
-        counters[A_PANIC] = panic
-        counters[A_PANIC_OP] = op
-    counters[A_PANICS] += 1
+    if counters[tally.PANICS] == 0:
+        counters[tally.PANIC] = panic
+        counters[tally.PANIC_OP] = op
+    counters[tally.PANICS] += 1
 
 
 @template
-def remember(objects, s, server, reg, i, counters):
-    """Enter a new object in row `s` of the table and in the totals."""
-    size, granted = reg[i, R_SIZE], reg[i, R_GRANTED]
-    objects[s, O_ADDR] = reg[i, R_ADDR]
-    objects[s, O_SIZE] = size
-    counters[A_ALLOCS] += 1
+def remember(objects: Table, counters: Words, reg: Registers, i: int, row: int, server: int) -> None:
+    """Enter a new object in row `row` of the table and in the totals."""
+    size, granted = reg[i, regs.SIZE], reg[i, regs.GRANTED]
+    objects[row, obj.ADDR] = reg[i, regs.ADDR]
+    objects[row, obj.SIZE] = size
+    counters[tally.ALLOCS] += 1
     if server == SERVER_MAP:
         return
-    objects[s, O_GRANTED] = granted
-    counters[A_REQUESTED] += size
-    counters[A_GRANTED] += granted
-    counters[A_REQUESTED_TOTAL] += size
-    counters[A_GRANTED_TOTAL] += granted
-    if counters[A_REQUESTED] > counters[A_REQUESTED_PEAK]:
-        counters[A_REQUESTED_PEAK] = counters[A_REQUESTED]
-        counters[A_HELD_AT_PEAK] = counters[A_HELD]
+    objects[row, obj.GRANTED] = granted
+    counters[tally.REQUESTED] += size
+    counters[tally.GRANTED] += granted
+    counters[tally.REQUESTED_TOTAL] += size
+    counters[tally.GRANTED_TOTAL] += granted
+    if counters[tally.REQUESTED] > counters[tally.REQUESTED_PEAK]:
+        counters[tally.REQUESTED_PEAK] = counters[tally.REQUESTED]
+        counters[tally.HELD_AT_PEAK] = counters[tally.HELD]
 
 
 @template
-def forget(objects, s, server, counters):
+def forget(objects: Table, counters: Words, row: int, server: int) -> None:
     """Take an object out of the table and of the totals."""
-    objects[s, O_ADDR] = ABSENT
-    counters[A_FREES] += 1
+    objects[row, obj.ADDR] = obj.ABSENT
+    counters[tally.FREES] += 1
     if server != SERVER_MAP:
-        counters[A_REQUESTED] -= objects[s, O_SIZE]
-        counters[A_GRANTED] -= objects[s, O_GRANTED]
+        counters[tally.REQUESTED] -= objects[row, obj.SIZE]
+        counters[tally.GRANTED] -= objects[row, obj.GRANTED]

@@ -101,43 +101,47 @@ class Reservation(NamedTuple):
     parent: str  # the map it lies in
 
 
-def size(
-    ram_bytes: int,
-    kva_bytes: int = KVA_BYTES,
-    *,
-    maxusers: int = 0,
-    maxproc: int = 0,
-    maxfiles: int = 0,
-    nmbclusters: int = 0,
-    nmbufs: int = 0,
-    mb_map_bytes: int = 0,
-    vm_kmem_bytes: int = 0,
-    kmem_map_bytes: int = 0,
-    nbuf: int = 0,
-    buffer_map_bytes: int = 0,
-    clean_map_bytes: int = 0,
-    exec_map_bytes: int = 0,
-    map_entries: int = 0,
-) -> Sizing:
-    """Size everything; a keyword that is not 0 replaces the rule (as loader tunables and kernel options did).
+class Tunables(NamedTuple):
+    """What loader tunables and kernel options could set; 0: by the rule."""
+
+    maxusers: int = 0
+    maxproc: int = 0
+    maxfiles: int = 0
+    nmbclusters: int = 0
+    nmbufs: int = 0
+    mb_map_bytes: int = 0
+    vm_kmem_bytes: int = 0
+    kmem_map_bytes: int = 0
+    nbuf: int = 0
+    buffer_map_bytes: int = 0
+    clean_map_bytes: int = 0
+    exec_map_bytes: int = 0
+    map_entries: int = 0
+
+
+BY_THE_RULES = Tunables()
+
+
+def size(ram_bytes: int, kva_bytes: int = KVA_BYTES, given: Tunables = BY_THE_RULES) -> Sizing:
+    """Size everything; what is given and not 0 replaces the rule (as loader tunables and kernel options did).
 
     Where the KVA is smaller than the i386's, the limits that follow from it apply: those of nbuf and of map entries.
     """
     pages = ram_bytes // PAGE
-    maxusers = maxusers or min(max(pages // 512, 32), 384)
-    maxproc = min(maxproc or 20 + 16 * maxusers, pages // 12)
-    maxfiles = maxfiles or 2 * maxproc
-    nmbclusters = nmbclusters or 512 + 16 * maxusers
-    nmbufs = max(nmbufs or 4 * nmbclusters, 2 * nmbclusters)
+    maxusers = given.maxusers or min(max(pages // 512, 32), 384)
+    maxproc = min(given.maxproc or 20 + 16 * maxusers, pages // 12)
+    maxfiles = given.maxfiles or 2 * maxproc
+    nmbclusters = given.nmbclusters or 512 + 16 * maxusers
+    nmbufs = max(given.nmbufs or 4 * nmbclusters, 2 * nmbclusters)
     maxsockets = max(maxfiles, nmbclusters)
-    mb_map_bytes = _round_page(mb_map_bytes or nmbufs * MSIZE + nmbclusters * MCLBYTES)
-    vm_kmem_bytes = vm_kmem_bytes or min(max(VM_KMEM_SIZE, ram_bytes // VM_KMEM_SIZE_SCALE), VM_KMEM_SIZE_MAX)
+    mb_map_bytes = _round_page(given.mb_map_bytes or nmbufs * MSIZE + nmbclusters * MCLBYTES)
+    vm_kmem_bytes = given.vm_kmem_bytes or min(max(VM_KMEM_SIZE, ram_bytes // VM_KMEM_SIZE_SCALE), VM_KMEM_SIZE_MAX)
     vm_kmem_bytes = min(vm_kmem_bytes, 2 * ram_bytes)
-    nbuf = nbuf or _buffers(ram_bytes, kva_bytes)
+    nbuf = given.nbuf or _buffers(ram_bytes, kva_bytes)
     nswbuf = max(min(nbuf // 4, 256), 16)
-    buffer_map_bytes = _round_page(buffer_map_bytes) or nbuf * BKVASIZE
+    buffer_map_bytes = _round_page(given.buffer_map_bytes) or nbuf * BKVASIZE
     pager_map_bytes = nswbuf * MAXPHYS + PAGER_MAP_SIZE
-    map_entries = map_entries or min((kva_bytes - (KERNBASE - VM_MIN_KERNEL_ADDRESS)) // PAGE, pages) // 8
+    map_entries = given.map_entries or min((kva_bytes - (KERNBASE - VM_MIN_KERNEL_ADDRESS)) // PAGE, pages) // 8
     return Sizing(
         ram_bytes=ram_bytes,
         kva_bytes=kva_bytes,
@@ -149,27 +153,32 @@ def size(
         nmbufs=nmbufs,
         mb_map_bytes=mb_map_bytes,
         vm_kmem_bytes=vm_kmem_bytes,
-        kmem_map_bytes=_round_page(kmem_map_bytes) or (vm_kmem_bytes + mb_map_bytes) // PAGE * PAGE,
+        kmem_map_bytes=_round_page(given.kmem_map_bytes) or (vm_kmem_bytes + mb_map_bytes) // PAGE * PAGE,
         nbuf=nbuf,
         nswbuf=nswbuf,
         buffer_map_bytes=buffer_map_bytes,
         pager_map_bytes=pager_map_bytes,
-        clean_map_bytes=_round_page(clean_map_bytes) or buffer_map_bytes + pager_map_bytes,
-        exec_map_bytes=_round_page(exec_map_bytes) or EXEC_MAP_SIZE,
+        clean_map_bytes=_round_page(given.clean_map_bytes) or buffer_map_bytes + pager_map_bytes,
+        exec_map_bytes=_round_page(given.exec_map_bytes) or EXEC_MAP_SIZE,
         map_entries=max(map_entries, 1),
         vnodes=maxproc + pages // 4,
         callouts=16 + maxproc + maxfiles,
-        interrupt_zones=(
-            InterruptZone("KMAP ENTRY", MAP_ENTRY_BYTES, max(map_entries, 1)),
-            InterruptZone("PV ENTRY", PV_ENTRY_BYTES, 200 * maxproc + pages),
-            InterruptZone("socket", 192, maxsockets),
-            InterruptZone("udpcb", 192, maxsockets),
-            InterruptZone("tcpcb", 576, maxsockets),
-            InterruptZone("syncache", 160, SYNCACHE_ENTRIES),
-            InterruptZone("ripcb", 192, maxsockets),
-            InterruptZone("divcb", 192, maxsockets),
-            InterruptZone("SWAPMETA", SWAPMETA_BYTES, min(pages // 2, SWAPMETA_MAX)),
-        ),
+        interrupt_zones=_interrupt_zones(pages, maxproc, maxsockets, max(map_entries, 1)),
+    )
+
+
+def _interrupt_zones(pages: int, maxproc: int, maxsockets: int, map_entries: int) -> tuple[InterruptZone, ...]:
+    """Zones that set KVA aside at boot, with their limits."""
+    return (
+        InterruptZone("KMAP ENTRY", MAP_ENTRY_BYTES, map_entries),
+        InterruptZone("PV ENTRY", PV_ENTRY_BYTES, 200 * maxproc + pages),
+        InterruptZone("socket", 192, maxsockets),
+        InterruptZone("udpcb", 192, maxsockets),
+        InterruptZone("tcpcb", 576, maxsockets),
+        InterruptZone("syncache", 160, SYNCACHE_ENTRIES),
+        InterruptZone("ripcb", 192, maxsockets),
+        InterruptZone("divcb", 192, maxsockets),
+        InterruptZone("SWAPMETA", SWAPMETA_BYTES, min(pages // 2, SWAPMETA_MAX)),
     )
 
 

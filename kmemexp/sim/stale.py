@@ -18,8 +18,10 @@ the KVA the first watch on it, then the watches. A watch is named by the place w
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers, Words
 from kmemexp.sim.ops import CHECKS, LAST
-from kmemexp.sim.slots import MAP_ALLOC, MAP_FREE, PAGE_SHIFT, R_BASE, R_BYTES, R_MAP
+from kmemexp.sim.slots import MAP_ALLOC, MAP_FREE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 
 # Counts, and what is told when the table is made.
 REFERENCES = 0  # references that did not outlive their object
@@ -48,19 +50,19 @@ INTACT, SAME, OTHER, NOTHING = range(4)
 NONE = np.zeros(0, np.int64)
 
 
-def table(*, kind: int, watches: int, references: int, kva_bytes: int, direct_map: int) -> np.ndarray:
+def table(*, kind: int, watches: int, references: int, kva_bytes: int, direct_map: int) -> Array:
     """Make the table for so many watches of one kind's objects; `references`: those that need none."""
     pages = kva_bytes >> PAGE_SHIFT
-    w = np.zeros(HEADER + pages + watches * COLUMNS, np.int64)
-    w[REFERENCES], w[KIND], w[PAGES], w[DIRECT] = references, kind, pages, direct_map
-    return w
+    watch = np.zeros(HEADER + pages + watches * COLUMNS, np.int64)
+    watch[REFERENCES], watch[KIND], watch[PAGES], watch[DIRECT] = references, kind, pages, direct_map
+    return watch
 
 
-def census(w: np.ndarray) -> dict[str, float]:
+def census(watch: Array) -> dict[str, float]:
     """Count references and stale reads, under the names of the metrics."""
-    same, benign, wrong, other, unmapped = (int(n) for n in w[SAME_OBJECT : UNMAPPED + 1])
+    same, benign, wrong, other, unmapped = (int(n) for n in watch[SAME_OBJECT : UNMAPPED + 1])
     stale = same + benign + wrong + other + unmapped
-    total = int(w[REFERENCES]) + stale
+    total = int(watch[REFERENCES]) + stale
     return {
         "references_count": total,
         "stale_reads_count": stale,
@@ -74,74 +76,74 @@ def census(w: np.ndarray) -> dict[str, float]:
 
 
 @kernel
-def begin_watch(w, number, addr):
+def begin_watch(watch: Words, number: int, addr: Address) -> None:
     """Begin watch `number` on the object at an address; below 0: its allocation had failed."""
-    x = HEADER + w[PAGES] + number * COLUMNS
+    x = HEADER + watch[PAGES] + number * COLUMNS
     if addr < 0:
-        w[x + ADDR] = GONE
+        watch[x + ADDR] = GONE
         return
     place = HEADER + (addr >> PAGE_SHIFT)
-    following = w[place]
-    w[x + ADDR] = addr
-    w[x + HOLDS] = INTACT
-    w[x + NEXT] = following
-    w[x + BACK] = place
+    following = watch[place]
+    watch[x + ADDR] = addr
+    watch[x + HOLDS] = INTACT
+    watch[x + NEXT] = following
+    watch[x + BACK] = place
     if following:
-        w[following + BACK] = x + NEXT
-    w[place] = x
+        watch[following + BACK] = x + NEXT
+    watch[place] = x
 
 
 @kernel
-def read_freed(w, number, how):
+def read_freed(watch: Words, number: int, how: int) -> None:
     """Read through a reference to the object of a watch; `how`: CHECKS, LAST."""
-    x = HEADER + w[PAGES] + number * COLUMNS
-    if w[x + ADDR] == GONE:
+    x = HEADER + watch[PAGES] + number * COLUMNS
+    if watch[x + ADDR] == GONE:
         return
-    holds = w[x + HOLDS]
+    holds = watch[x + HOLDS]
     if holds == INTACT:
-        w[SAME_OBJECT] += 1
+        watch[SAME_OBJECT] += 1
     elif holds == OTHER:
-        w[OTHER_TYPE] += 1
+        watch[OTHER_TYPE] += 1
     elif holds == NOTHING:
-        w[UNMAPPED] += 1
+        watch[UNMAPPED] += 1
     elif how & CHECKS:
-        w[SAME_TYPE] += 1
+        watch[SAME_TYPE] += 1
     else:
-        w[WRONG_OBJECT] += 1
+        watch[WRONG_OBJECT] += 1
     if how & LAST:
-        following = w[x + NEXT]
-        w[w[x + BACK]] = following
+        following = watch[x + NEXT]
+        watch[watch[x + BACK]] = following
         if following:
-            w[following + BACK] = w[x + BACK]
-        w[x + ADDR] = GONE
+            watch[following + BACK] = watch[x + BACK]
+        watch[x + ADDR] = GONE
 
 
 @kernel
-def note_object(w, addr, nbytes, kind):
+def note_object(watch: Words, addr: Address, nbytes: Bytes, kind: int) -> None:
     """Note that an object of `kind` is in [addr, addr + nbytes) now."""
     for page in range(addr >> PAGE_SHIFT, ((addr + nbytes - 1) >> PAGE_SHIFT) + 1):
-        x = w[HEADER + page]
+        x = watch[HEADER + page]
         while x:
-            at = w[x + ADDR]
+            at = watch[x + ADDR]
             if addr <= at < addr + nbytes:
-                w[x + HOLDS] = SAME if at == addr and kind == w[KIND] else OTHER
-            x = w[x + NEXT]
+                watch[x + HOLDS] = SAME if at == addr and kind == watch[KIND] else OTHER
+            x = watch[x + NEXT]
 
 
 @kernel
-def note_map_step(w, answer, reg, i):
+def note_map_step(reg: Registers, i: int, watch: Words, answer: int) -> None:
     """Note a map step that has been carried out: a map took pages back, or gave them out."""
     if answer == MAP_FREE:
-        if reg[i, R_MAP] == w[DIRECT]:
+        if reg[i, regs.MAP] == watch[DIRECT]:
             return
         holds = NOTHING
     elif answer == MAP_ALLOC:
         holds = OTHER
     else:
         return
-    first = reg[i, R_BASE] >> PAGE_SHIFT
-    for page in range(first, first + (reg[i, R_BYTES] >> PAGE_SHIFT)):
-        x = w[HEADER + page]
+    first = reg[i, regs.BASE] >> PAGE_SHIFT
+    for page in range(first, first + (reg[i, regs.BYTES] >> PAGE_SHIFT)):
+        x = watch[HEADER + page]
         while x:
-            w[x + HOLDS] = holds
-            x = w[x + NEXT]
+            watch[x + HOLDS] = holds
+            x = watch[x + NEXT]

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.sim import ops
-from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, SERVED
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, SERVED
 
 OP_ALLOC, OP_FREE, OP_WORK, OP_WATCH, OP_READ = ops.ALLOC, ops.FREE, ops.WORK, ops.WATCH, ops.READ
 READ_CHECKS, READ_LAST = ops.CHECKS, ops.LAST
 
 # Class of a kind: who serves it. The first three go to the design's object allocators, the rest straight to a map.
-MALLOC, ZONE, MBUF = C_MALLOC, C_ZONE, C_MBUF
+MALLOC, ZONE, MBUF = CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF
 KVA = 3  # kernel_map, pageable (pipe buffers, device mappings)
 KVA_WIRED = 4  # kernel_map, wired (u-areas, tables)
 EXEC = 5  # exec_map
@@ -69,7 +69,7 @@ class Handlers(NamedTuple):
 
     time_ns: np.ndarray  # int64[n], not decreasing
     cpu: np.ndarray  # int16[n]
-    flags: np.ndarray  # uint8[n], F_SOFT or F_HARD
+    flags: np.ndarray  # uint8[n], flag.SOFT or flag.HARD
     ns: np.ndarray  # int32[n], how long
 
 

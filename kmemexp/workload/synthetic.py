@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.sim.slots import F_NOWAIT, F_SOFT
+from kmemexp.sim.tables import flag
 from kmemexp.workload import laws, merge, phases, seeds
 from kmemexp.workload.stream import CLASS_NAMES, Kinds, Load, Stream
 
@@ -136,8 +136,8 @@ def _flags(plan: Plan, rng: np.random.Generator, counts: np.ndarray) -> tuple[np
     soft = _shares(plan, "soft", counts)
     # The smaller of the two shares lies inside the larger: what runs in a soft interrupt is what cannot sleep.
     drawn = rng.random(n, np.float32)
-    flags = (drawn < _shares(plan, "nowait", counts)) * np.uint8(F_NOWAIT) | (drawn < soft) * np.uint8(F_SOFT)
-    return flags, (rng.random(n, np.float32) < soft) * np.uint8(F_SOFT)
+    flags = (drawn < _shares(plan, "nowait", counts)) * np.uint8(flag.NOWAIT) | (drawn < soft) * np.uint8(flag.SOFT)
+    return flags, (rng.random(n, np.float32) < soft) * np.uint8(flag.SOFT)
 
 
 def _shares(plan: Plan, key: str, counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing, slots
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.maps import BUFFER, EXEC, KERNEL, KMEM, MB, PAGER
-from kmemexp.sim.probes import ABSENT, O_ADDR, SERVER_A, SERVER_B, SERVER_C, SERVER_MAP
+from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_C, SERVER_MAP
+from kmemexp.sim.tables import obj
 from kmemexp.workload.stream import CLASS_NAMES, Kinds
 
 NAMES = tuple(KINDS)
@@ -75,7 +76,7 @@ def test_maps_have_the_sizes_that_boot_carved_out_and_some_serve_one_purpose() -
 def test_nothing_lives_after_boot_and_nothing_has_been_counted() -> None:
     world = booted().world
     assert len(world.objects) == 10
-    assert (world.objects[:, O_ADDR] == ABSENT).all()
+    assert (world.objects[:, obj.ADDR] == obj.ABSENT).all()
     assert not world.counters.any()
 
 

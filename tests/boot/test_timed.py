@@ -7,11 +7,10 @@ from small_cell import MIB, cell
 from kmemexp.boot import timed
 from kmemexp.boot.tasks import sources_of
 from kmemexp.errors import ConfigError
-from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import cpu, ctx, glob, lock
 from kmemexp.sim.maps import KMEM, MAP_NAMES
-from kmemexp.sim.probes import O_SIZE
-from kmemexp.sim.slots import F_HARD, F_SOFT
+from kmemexp.sim.tables import flag, obj
 from kmemexp.workload.stream import OP_ALLOC, OP_WORK, Handlers, Kinds, Stream
 
 NET = {"mode": "device", "class": "net", "law": "poisson", "rate_hz": 1000.0, "scales": True,
@@ -43,31 +42,31 @@ def stream(flags: list[int], cpus: list[int]) -> Stream:
 
 
 MAINLINE = stream([0, 0, 0, 0], [0, 2, 0, 1])
-MIXED = stream([0, F_SOFT, F_HARD, 0, F_SOFT], [0, 1, 0, 2, 1])
+MIXED = stream([0, flag.SOFT, flag.HARD, 0, flag.SOFT], [0, 1, 0, 2, 1])
 
 
 def test_settings_of_a_cell_arrive_in_the_machine() -> None:
     m = timed.boot(config(memory=LIMITED), KINDS, MAINLINE, 2).wired.m
-    assert (m[mc.G_MODEL], m[mc.G_WOULD_SLEEP], m[mc.G_ON_DEADLOCK]) == (mc.SPL, mc.W_PANIC, mc.CONTINUE)
-    assert (m[mc.G_DEPTH], m[mc.G_QUEUE], m[mc.G_BIG_LOCK], m[mc.G_SLEEP_LOCKED]) == (9, 5, 1, 1)
+    assert (m[glob.MODEL], m[glob.WOULD_SLEEP], m[glob.ON_DEADLOCK]) == (mc.SPL, mc.WOULD_PANIC, mc.CONTINUE)
+    assert (m[glob.DEPTH], m[glob.QUEUE], m[glob.BIG_LOCK], m[glob.SLEEP_LOCKED]) == (9, 5, 1, 1)
     pages = 128 * MIB // 4096
-    assert (m[mc.G_USER], m[mc.G_CACHE], m[mc.G_FREE], m[mc.G_CLUSTER]) == (pages // 2, pages // 4, pages // 4, 4)
-    assert m[mc.G_LEFT] == 4
-    assert m[mc.G_SEED] == 7 * 1_000_003 + 2, "each replica draws numbers of its own"
+    assert (m[glob.USER], m[glob.CACHE], m[glob.FREE], m[glob.CLUSTER]) == (pages // 2, pages // 4, pages // 4, 4)
+    assert m[glob.LEFT] == 4
+    assert m[glob.SEED] == 7 * 1_000_003 + 2, "each replica draws numbers of its own"
 
 
 def test_kmem_map_is_entered_at_splvm_where_there_is_one() -> None:
     t = timed.boot(config(), KINDS, MAINLINE, 0)
     assert t.wired.names.lock_classes[: len(MAP_NAMES) + 1] == ("big", *MAP_NAMES)
     locks, first = t.wired.table("locks"), 1
-    assert locks[first + KMEM, mc.L_MASK] != 0
-    assert locks[first, mc.L_MASK] == 0
+    assert locks[first + KMEM, lock.MASK] != 0
+    assert locks[first, lock.MASK] == 0
 
 
 def test_each_cpu_has_its_operations_in_the_order_of_the_stream() -> None:
     t = timed.boot(config(), KINDS, MAINLINE, 0)
     cpus = t.wired.table("cpus")
-    mine = [t.stream.order[begin:end].tolist() for begin, end in cpus[:, [cx.C_OP, cx.C_END]].tolist()]
+    mine = [t.stream.order[begin:end].tolist() for begin, end in cpus[:, [cpu.OP, cpu.END]].tolist()]
     assert mine == [[0, 2], [3], [1]]
     assert "recorded_soft" not in t.wired.names.sources
 
@@ -76,15 +75,15 @@ def test_what_a_stream_has_in_interrupts_goes_to_contexts_of_its_own() -> None:
     t = timed.boot(config(), KINDS, MIXED, 0)
     cpus, contexts, names = t.wired.table("cpus"), t.wired.table("contexts"), t.wired.names.contexts
     order = t.stream.order
-    assert [order[b:e].tolist() for b, e in cpus[:, [cx.C_OP, cx.C_END]].tolist()] == [[0], [], [3]]
+    assert [order[b:e].tolist() for b, e in cpus[:, [cpu.OP, cpu.END]].tolist()] == [[0], [], [3]]
     for name, wanted in (("recorded_soft", [[], [1, 4], []]), ("recorded_device", [[2], [], []])):
         first = names.index(name)
         rows = contexts[first : first + 3]
-        assert [order[b:e].tolist() for b, e in rows[:, [cx.X_PC, cx.X_BURST]].tolist()] == wanted
+        assert [order[b:e].tolist() for b, e in rows[:, [ctx.PC, ctx.BURST]].tolist()] == wanted
 
 
 def test_recorded_interrupts_are_operations_that_use_the_cpu() -> None:
-    handlers = Handlers(np.array([500, 2500]), np.array([1, 0], np.int16), np.array([F_HARD, F_SOFT], np.uint8),
+    handlers = Handlers(np.array([500, 2500]), np.array([1, 0], np.int16), np.array([flag.HARD, flag.SOFT], np.uint8),
                         np.array([30, 40], np.int32))  # fmt: skip
     both = timed.with_handlers(MAINLINE, handlers)
     assert both.op.tolist() == [OP_ALLOC] * 4 + [OP_WORK] * 2
@@ -119,19 +118,19 @@ def test_a_clock_that_allocates_must_be_there() -> None:
 def test_rows_of_objects_grow_only_when_there_is_none_left() -> None:
     t = timed.boot(config(), KINDS, MAINLINE, 0)
     assert timed.enlarge(t) is t
-    t.wired.m[mc.G_ROW_FREE] = -1
+    t.wired.m[glob.ROW_FREE] = -1
     more = timed.enlarge(t)
     assert len(more.world.objects) == 2 * timed.ROWS
-    free, row = 0, int(more.wired.m[mc.G_ROW_FREE])
+    free, row = 0, int(more.wired.m[glob.ROW_FREE])
     while row >= 0:
-        free, row = free + 1, int(more.world.objects[row, O_SIZE])
+        free, row = free + 1, int(more.world.objects[row, obj.SIZE])
     assert free == timed.ROWS
 
 
 def test_room_for_messages_grows_when_that_is_what_there_is_none_of() -> None:
     t = timed.boot(config(), KINDS, MAINLINE, 0)
     rows = t.wired.shape["messages"][1]
-    t.wired.m[mc.G_MSG_FREE] = -1
+    t.wired.m[glob.MSG_FREE] = -1
     more = timed.enlarge(t)
     assert more.wired.shape["messages"][1] == 2 * rows
     assert more.world is t.world

@@ -7,6 +7,7 @@ from kmemexp.boot.wiring import Source, Wiring
 from kmemexp.config.schema import Interrupts, Memory
 from kmemexp.errors import ConfigError
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import glob
 
 
 def test_the_big_lock_is_number_zero_and_classes_of_locks_follow_each_other() -> None:
@@ -35,13 +36,13 @@ def test_sources_are_numbered_in_order() -> None:
 def test_a_setting_of_interrupts_keeps_its_name(name: str) -> None:
     assert name in Interrupts.__dataclass_fields__
     assert name in Wiring.__dataclass_fields__
-    assert hasattr(mc, f"G_{name.upper()}")
+    assert hasattr(glob, name.upper())
 
 
 def test_settings_of_memory_keep_their_names() -> None:
     assert {"sleep_locked"} <= Memory.__dataclass_fields__.keys() & Wiring.__dataclass_fields__.keys()
-    assert hasattr(mc, "G_SLEEP_LOCKED")
-    assert hasattr(mc, "G_CLUSTER")
+    assert hasattr(glob, "SLEEP_LOCKED")
+    assert hasattr(glob, "CLUSTER")
 
 
 def test_keys_of_a_source_are_fields_of_it() -> None:

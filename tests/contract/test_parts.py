@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import pkgutil
 import subprocess
 import sys
 
@@ -11,14 +10,15 @@ import pytest
 from small_cell import LOAD, cell
 
 from kmemexp.boot.machine import Machine, boot
-from kmemexp.parts import contract
-from kmemexp.sim import allocators, arenas, probes, slots
+from kmemexp.parts import contract, finding
+from kmemexp.sim import allocators, arenas, slots
+from kmemexp.sim.tables import gauge, obj, tally
 from kmemexp.testing import check_allocator
 from kmemexp.workload import build, stream
 
-ALLOCATORS = sorted(m.name for m in pkgutil.iter_modules(allocators.__path__))
+ALLOCATORS = [*finding.parts("allocators"), "absent"]
 MAPS_OWN = 1 << 20  # bytes that an arena may keep for its own entries
-ARENAS = sorted(m.name for m in pkgutil.iter_modules(arenas.__path__))
+ARENAS = finding.parts("arenas")
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)
@@ -50,7 +50,7 @@ def test_an_allocator_passes_the_conformance_suite(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in ALLOCATORS if n != "absent"])
 def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> None:
     serves = importlib.import_module(f"{allocators.__name__}.{name}").SERVES
-    others = {slots.C_MALLOC: "buckets", slots.C_ZONE: "zalloc", slots.C_MBUF: "mbuf"}
+    others = {slots.CLASS_MALLOC: "buckets", slots.CLASS_ZONE: "zalloc", slots.CLASS_MBUF: "mbuf"}
     malloc, zone, mbuf = (name if c in serves else other for c, other in others.items())
     config = cell("unified", "buckets", "kmapentzone", kva_mib=512)
     config["objects"] = {"malloc": malloc, "zone": zone, "mbuf": mbuf, "kinds": {}, "params": {}}
@@ -61,19 +61,19 @@ def test_an_allocator_keeps_its_chunks_apart_and_loses_nothing(name: str) -> Non
         machine = boot(config, load.kinds, ops.slots)
         counters, objects = machine.world.counters, machine.world.objects
         for end in np.linspace(0, ops.length, 4).astype(int)[1:]:
-            machine.replay(machine.world, *stream.columns(ops), counters[probes.A_OPS], end)
-            live = objects[objects[:, probes.O_ADDR] >= 0]
-            live = live[np.argsort(live[:, probes.O_ADDR])]
-            assert (live[:-1, probes.O_ADDR] + live[:-1, probes.O_SIZE] <= live[1:, probes.O_ADDR]).all()
-        assert counters[probes.A_FAILURES] == 0
+            machine.replay(machine.world, *stream.columns(ops), counters[tally.OPS], end)
+            live = objects[objects[:, obj.ADDR] >= 0]
+            live = live[np.argsort(live[:, obj.ADDR])]
+            assert (live[:-1, obj.ADDR] + live[:-1, obj.SIZE] <= live[1:, obj.ADDR]).all()
+        assert counters[tally.FAILURES] == 0
         _free_all(machine, ops)
-        assert counters[probes.A_REQUESTED] == counters[probes.A_GRANTED] == 0
-        assert counters[probes.A_DIRECT] == 0
-        held.append((counters[probes.A_HELD], counters[probes.A_HELD_PEAK]))
+        assert counters[tally.REQUESTED] == counters[tally.GRANTED] == 0
+        assert counters[tally.DIRECT] == 0
+        held.append((counters[tally.HELD], counters[tally.HELD_PEAK]))
         # The same load once more needs hardly more memory at its peak: nothing was lost on the way.
         machine.replay(machine.world, *stream.columns(ops), 0, ops.length)
-        assert counters[probes.A_FAILURES] == 0
-        assert counters[probes.A_HELD_PEAK] <= held[0][1] * 1.1
+        assert counters[tally.FAILURES] == 0
+        assert counters[tally.HELD_PEAK] <= held[0][1] * 1.1
     assert held[0] == held[1]
 
 
@@ -87,25 +87,25 @@ def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: s
     load = build.build(LOAD, cpus=3, seed=5, replicas=[0])
     ops = load.streams[0]
     machine = boot(config, load.kinds, ops.slots)
-    free = [_measured(machine, m)[slots.M_FREE] for m in machine.maps]
+    free = [_measured(machine, m)[gauge.FREE] for m in machine.maps]
     for _ in range(2):
         machine.replay(machine.world, *stream.columns(ops), 0, ops.length // 2)
-        live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
-        live = live[np.argsort(live[:, probes.O_ADDR])]
-        assert (live[:-1, probes.O_ADDR] + live[:-1, probes.O_SIZE] <= live[1:, probes.O_ADDR]).all()
+        live = machine.world.objects[machine.world.objects[:, obj.ADDR] >= 0]
+        live = live[np.argsort(live[:, obj.ADDR])]
+        assert (live[:-1, obj.ADDR] + live[:-1, obj.SIZE] <= live[1:, obj.ADDR]).all()
         machine.replay(machine.world, *stream.columns(ops), ops.length // 2, ops.length)
-        assert machine.world.counters[probes.A_FAILURES] == 0
+        assert machine.world.counters[tally.FAILURES] == 0
         _free_all(machine, ops)
         shares = np.zeros(64)
         for m, before in zip(machine.maps, free, strict=True):
             totals = _measured(machine, m, shares)
-            assert before - totals[slots.M_FREE] <= machine.world.counters[probes.A_HELD] + MAPS_OWN
-            assert totals[slots.M_LARGEST] <= totals[slots.M_FREE] == totals[slots.M_HIST :].sum()
+            assert before - totals[gauge.FREE] <= machine.world.counters[tally.HELD] + MAPS_OWN
+            assert totals[gauge.LARGEST] <= totals[gauge.FREE] == totals[gauge.HIST :].sum()
             assert ((shares >= 0) & (shares <= 1 + 1e-9)).all()
 
 
 def _measured(machine: Machine, m: int, shares: np.ndarray | None = None) -> np.ndarray:
-    totals = np.zeros(slots.M_COUNT, np.int64)
+    totals = np.zeros(gauge.COLUMNS, np.int64)
     machine.observe(machine.world.arena, m, totals, np.zeros(0) if shares is None else shares)
     return totals
 
@@ -115,7 +115,7 @@ def _free_all(machine: Machine, ops: stream.Stream) -> None:
     kind_of = np.zeros(ops.slots, np.int16)
     allocs = ops.op == stream.OP_ALLOC
     kind_of[ops.slot[allocs]] = ops.kind[allocs]  # the last allocation in a slot is the one that lives
-    slot = np.flatnonzero(machine.world.objects[:, probes.O_ADDR] != probes.ABSENT).astype(np.int32)
+    slot = np.flatnonzero(machine.world.objects[:, obj.ADDR] != obj.ABSENT).astype(np.int32)
     n = len(slot)
     columns = (np.ones(n, np.uint8), kind_of[slot], slot, np.zeros(n, np.int32), np.zeros(n, np.int16))
     machine.replay(machine.world, *columns, np.zeros(n, np.uint8), 0, n)

@@ -11,7 +11,7 @@ from kmemexp.lane import latency, simulate_lanes
 from kmemexp.lane.timed import advance, limit_ns
 from kmemexp.metrics import INDEX
 from kmemexp.planning.plan import plan_from
-from kmemexp.sim import probes as a
+from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build
 
 DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
@@ -64,12 +64,12 @@ def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
     t = timed.boot(c, load.kinds, load.streams[0], 0)
     t = advance(t, limit_ns(c, load.streams[0]))
     counters, objects = t.world.counters, t.world.objects
-    live = objects[objects[:, a.O_ADDR] >= 0]
-    live = live[np.argsort(live[:, a.O_ADDR])]
-    assert (live[:-1, a.O_ADDR] + live[:-1, a.O_SIZE] <= live[1:, a.O_ADDR]).all()
-    assert counters[a.A_FAILURES] == counters[a.A_PANICS] == 0
-    assert len(live) == counters[a.A_ALLOCS] - counters[a.A_FREES]
+    live = objects[objects[:, obj.ADDR] >= 0]
+    live = live[np.argsort(live[:, obj.ADDR])]
+    assert (live[:-1, obj.ADDR] + live[:-1, obj.SIZE] <= live[1:, obj.ADDR]).all()
+    assert counters[tally.FAILURES] == counters[tally.PANICS] == 0
+    assert len(live) == counters[tally.ALLOCS] - counters[tally.FREES]
     code = design.design(design.allocator_names(c["objects"]), c["maps"]["arena"])
     pages = sum(m.census(t.world[k])["pages"] for k, m in enumerate(code.servers[: len(code.names)]))
-    assert pages * 4096 == counters[a.A_HELD]
+    assert pages * 4096 == counters[tally.HELD]
     assert latency.metrics(t)["deadlocks_count"] == 0

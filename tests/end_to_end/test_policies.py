@@ -90,7 +90,7 @@ def test_the_timed_machine_gets_a_task_for_each_duty():
     config = cell("design=freebsd5_uma_unified", "policy=run_floor", "policy.trim_s=3", "cost=opteron2003")
     tasks = with_upkeep({}, config)
     programs = [task["program"] for name, task in tasks.items() if name.startswith("policy_")]
-    reaps = [{"tend": (place, s.T_REAP)} for place, gives in enumerate(reapers(config)) if gives]
+    reaps = [{"tend": (place, s.TEND_REAP)} for place, gives in enumerate(reapers(config)) if gives]
     assert reaps
     assert programs == [
         [{"sleep": 3_000_000_000}, *reaps],

@@ -9,7 +9,8 @@ import pytest
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.lane import model, replayed
 from kmemexp.metrics import INDEX
-from kmemexp.sim import probes, sizing
+from kmemexp.sim import sizing
+from kmemexp.sim.tables import tally
 from kmemexp.workload.traces import library
 
 TRACES = ["compile", "filetree", "pgbench"]
@@ -55,8 +56,8 @@ def test_buckets_hold_exactly_the_pages_and_bytes_that_were_counted(shared_trace
     assert value["requested_total_bytes"] == want["bytes_req"]
     assert value["requested_peak_bytes"] == want["peak"]["req"]
     counters = machine.world.counters
-    assert counters[probes.A_REQUESTED] == want["live_at_end"]["req"]
-    assert counters[probes.A_GRANTED] == want["live_at_end"]["pow2"]
+    assert counters[tally.REQUESTED] == want["live_at_end"]["req"]
+    assert counters[tally.GRANTED] == want["live_at_end"]["pow2"]
 
 
 @pytest.mark.slow
@@ -64,4 +65,4 @@ def test_buckets_hold_exactly_the_pages_and_bytes_that_were_counted(shared_trace
 def test_dragonfly_slab_grants_exactly_the_bytes_that_were_counted(shared_traces: Path, name: str) -> None:
     value, machine, want = figures(shared_traces, name, "dfly_slab")
     assert value["granted_total_bytes"] == want["dfly_alloc"]
-    assert machine.world.counters[probes.A_GRANTED] == want["live_at_end"]["dfly"]
+    assert machine.world.counters[tally.GRANTED] == want["live_at_end"]["dfly"]

@@ -3,6 +3,7 @@ import pytest
 
 from kmemexp.lane import fragmentation as frag
 from kmemexp.sim import slots as s
+from kmemexp.sim.tables import gauge
 
 
 def test_johnstone_and_wilsons_measures_of_the_worked_example():
@@ -22,12 +23,12 @@ def test_a_heap_without_live_data_has_no_excess():
 
 def free_blocks(counts):
     """Totals of a map whose holes are blocks of 2**order pages: {order: count}."""
-    totals = np.zeros((1, s.M_COUNT), np.int64)
+    totals = np.zeros((1, gauge.COLUMNS), np.int64)
     for order, count in counts.items():
-        totals[0, s.M_HIST + order] = count * s.PAGE << order
-        totals[0, s.M_LARGEST] = max(totals[0, s.M_LARGEST], s.PAGE << order)
-    totals[0, s.M_FREE] = totals[0, s.M_HIST :].sum()
-    totals[0, s.M_HOLES] = sum(counts.values())
+        totals[0, gauge.HIST + order] = count * s.PAGE << order
+        totals[0, gauge.LARGEST] = max(totals[0, gauge.LARGEST], s.PAGE << order)
+    totals[0, gauge.FREE] = totals[0, gauge.HIST :].sum()
+    totals[0, gauge.HOLES] = sum(counts.values())
     return totals
 
 
@@ -50,14 +51,14 @@ def test_linux_indices_of_the_same_free_blocks(blocks, order, index, unusable):
 
 
 def test_a_map_without_a_hole_is_exhausted_not_fragmented():
-    totals = np.zeros((2, s.M_COUNT), np.int64)
+    totals = np.zeros((2, gauge.COLUMNS), np.int64)
     assert frag.index_of(4096, totals) == 0
     assert frag.unusable_ratio(4096, totals).tolist() == [0, 0]
 
 
 def test_unusable_ratio_wants_a_power_of_two_of_pages():
     with pytest.raises(ValueError, match="12288"):
-        frag.unusable_ratio(12288, np.zeros(s.M_COUNT, np.int64))
+        frag.unusable_ratio(12288, np.zeros(gauge.COLUMNS, np.int64))
 
 
 def test_whole_stretches_are_aligned_and_wholly_free():

@@ -10,7 +10,7 @@ from kmemexp.boot import layout
 from kmemexp.lane import latency
 from kmemexp.metrics import INDEX, LEAST_SAMPLES, QUANTILES, TIMED
 from kmemexp.sim import probes as a
-from kmemexp.sim.engine import contexts as cx
+from kmemexp.sim.engine.tables import cpu
 
 
 @given(st.integers(0, 2**47))
@@ -45,9 +45,9 @@ def test_the_least_samples_bound_their_quantile_with_95_percent() -> None:
 
 def test_rows_of_the_table_are_what_happened_at_all() -> None:
     names = layout.Names(("l",), ("l",), ("disk",), ())
-    hist = np.zeros((a.H_WAIT + 3, a.BUCKETS), np.int64)
-    hist[a.H_ALLOC, a.bucket_of(20)] = 10
-    hist[a.H_WAIT + 2, a.bucket_of(40)] = 1
+    hist = np.zeros((a.HIST_WAIT + 3, a.BUCKETS), np.int64)
+    hist[a.HIST_ALLOC, a.bucket_of(20)] = 10
+    hist[a.HIST_WAIT + 2, a.bucket_of(40)] = 1
     wired = layout.Wired(hist.ravel(), names, {"hist": (0, *hist.shape)})
     rows = latency.latency_rows(wired)
     assert [row[:3] for row in rows] == [("alloc_main", 10, 20.0), ("irq_disk_done", 1, 40.0)]
@@ -56,11 +56,11 @@ def test_rows_of_the_table_are_what_happened_at_all() -> None:
 
 
 def test_the_time_of_all_cpus_is_added_up_by_what_it_was_spent_on() -> None:
-    cpus = np.zeros((2, cx.C_COUNT), np.int64)
-    cpus[:, cx.C_TIME + cx.T_MAIN], cpus[1, cx.C_TIME + cx.T_SPIN] = (3, 4), 5
+    cpus = np.zeros((2, cpu.COLUMNS), np.int64)
+    cpus[:, cpu.TIME + cpu.TIME_MAIN], cpus[1, cpu.TIME + cpu.TIME_SPIN] = (3, 4), 5
     wired = layout.Wired(cpus.ravel(), layout.Names((), (), (), ()), {"cpus": (0, *cpus.shape)})
     spent = latency.spent_ns(wired)
-    assert (spent[cx.T_MAIN], spent[cx.T_SPIN], spent.sum()) == (7, 5, 12)
+    assert (spent[cpu.TIME_MAIN], spent[cpu.TIME_SPIN], spent.sum()) == (7, 5, 12)
 
 
 def test_every_counter_is_a_metric() -> None:

@@ -10,9 +10,10 @@ from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
 from kmemexp.lane import model, replayed, simulate_lanes
 from kmemexp.metrics import INDEX, NAMES, SERIES, STALE, TIMED
-from kmemexp.sim import maps, probes, sizing
+from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared.map_entries import END, START
+from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build, stream
 
 
@@ -51,9 +52,9 @@ def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) ->
     entry_pages = vm_map.census(arena)["zone_pages"] - grown if parts[2] == "reservation" else 0
     wired_in_place = 0
     if parts[1] == "buckets":  # an interrupt zone grows in KVA that boot set aside
-        wired_in_place = int(machine.world.b.zone[machine.world.b.zone[:, 5] >= 0, 7].sum()) * 4096
-    assert after == counters[probes.A_HELD] + counters[probes.A_DIRECT] + entry_pages * 4096 - wired_in_place
-    assert counters[probes.A_HELD] >= counters[probes.A_GRANTED] >= counters[probes.A_REQUESTED]
+        wired_in_place = int(machine.world.state_b.zone[machine.world.state_b.zone[:, 5] >= 0, 7].sum()) * 4096
+    assert after == counters[tally.HELD] + counters[tally.DIRECT] + entry_pages * 4096 - wired_in_place
+    assert counters[tally.HELD] >= counters[tally.GRANTED] >= counters[tally.REQUESTED]
     for m in range(len(maps.MAP_NAMES)):
         vm_map.check(arena, m)
 
@@ -65,11 +66,11 @@ def test_live_chunks_are_disjoint_and_those_of_one_kind_are_what_was_asked_for(p
     machine = boot(config, load.kinds, load.streams[0].slots)
     ops = load.streams[0]
     for end in np.linspace(0, ops.length, 6).astype(int)[1:]:
-        machine.replay(machine.world, *stream.columns(ops), machine.world.counters[probes.A_OPS], end)
-        live = machine.world.objects[machine.world.objects[:, probes.O_ADDR] >= 0]
-        order = live[np.argsort(live[:, probes.O_ADDR])]
-        reach = order[:, probes.O_ADDR] + order[:, probes.O_SIZE]
-        assert (reach[:-1] <= order[1:, probes.O_ADDR]).all()
+        machine.replay(machine.world, *stream.columns(ops), machine.world.counters[tally.OPS], end)
+        live = machine.world.objects[machine.world.objects[:, obj.ADDR] >= 0]
+        order = live[np.argsort(live[:, obj.ADDR])]
+        reach = order[:, obj.ADDR] + order[:, obj.SIZE]
+        assert (reach[:-1] <= order[1:, obj.ADDR]).all()
 
 
 def test_a_lane_does_not_depend_on_its_batch_and_a_seed_changes_it() -> None:

@@ -12,9 +12,8 @@ from kmemexp.lane import latency, model, simulate_lanes
 from kmemexp.lane.replica import prepare
 from kmemexp.lane.timed import booted, run_out
 from kmemexp.metrics import INDEX, LATENCIES, NAMES, TIMED
-from kmemexp.sim import probes as a
-from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import cpu, glob
+from kmemexp.sim.tables import tally
 
 SMALL = ("workload=server2003", "workload.scale=0.02", "cost=opteron2003", "sample.points=4", "sample.snapshots=1")
 
@@ -96,8 +95,8 @@ def test_interrupts_of_a_recording_use_the_cpus_as_long_as_they_did_and_change_n
     t = run_out(booted(replica), replica)
     spent = latency.spent_ns(t.wired)
     assert replica.handlers is not None
-    assert spent[cx.T_SOFT] + spent[cx.T_THREAD] == replica.handlers.ns.sum() > 0
-    assert int(t.wired.m[mc.G_LEFT]) == 0
+    assert spent[cpu.TIME_SOFT] + spent[cpu.TIME_THREAD] == replica.handlers.ns.sum() > 0
+    assert int(t.wired.m[glob.LEFT]) == 0
     without = api.simulate(words).metrics.iloc[0]
-    assert int(t.world.counters[a.A_OPS]) == without["operations_count"] == replica.stream.length
-    assert int(t.world.counters[a.A_ALLOCS]) > 0
+    assert int(t.world.counters[tally.OPS]) == without["operations_count"] == replica.stream.length
+    assert int(t.world.counters[tally.ALLOCS]) > 0

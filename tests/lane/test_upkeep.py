@@ -62,4 +62,4 @@ def test_the_largest_run_is_what_the_map_says_and_the_floor_decides_whether_to_r
         asked.clear()
         watch = upkeep.Duties(told, load.streams[0], {"watch_s": 1, "floor_bytes": floor})
         watch.do(duties.Duty(duties.WATCH, 0, 1))
-        assert asked == [(place, s.T_REAP) for place in range(len(machine.ticks))] * times
+        assert asked == [(place, s.TEND_REAP) for place in range(len(machine.ticks))] * times

@@ -9,7 +9,7 @@ from kmemexp.boot.timed import Timed
 from kmemexp.lane import witness
 from kmemexp.lane.replica import prepare
 from kmemexp.lane.timed import booted, run_out
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import seen
 
 
 def played(scenario: str) -> Timed:
@@ -28,7 +28,7 @@ def test_a_deadlock_is_told_by_its_members_and_the_events_before_it(deadlocked: 
     first, second = witness.members(deadlocked.wired)
     assert (first["context"], first["state"], first["waits_for"]) == ("net", "blocked", "kernel_map (mainline)")
     assert (second["context"], second["holds"]) == ("mainline", "kernel_map")
-    assert second["holds_since_ns"] <= first["since_ns"] == int(deadlocked.wired.m[mc.N_DEADLOCK_AT])
+    assert second["holds_since_ns"] <= first["since_ns"] == int(deadlocked.wired.m[seen.DEADLOCK_AT])
     lines = list(witness.timeline(deadlocked.wired, 6))
     assert lines[-1].endswith("closes the circle: DEADLOCK")
     assert any("net                  asks for kernel_map, which it holds itself" in line for line in lines)

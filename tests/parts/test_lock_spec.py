@@ -4,37 +4,37 @@ import pytest
 
 from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import CLASSES, LATE, SOFT_CLASSES, SPL, lock_row, mask_of, raised_by
-from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import lock
 
 
 def bits(mask: int) -> set[str]:
     return {name for i, name in enumerate(CLASSES) if mask >> i & 1}
 
 
-@pytest.mark.parametrize("kind", mc.LOCK_KINDS)
+@pytest.mark.parametrize("kind", lock.LOCK_KINDS)
 def test_a_new_lock_has_its_kind_and_neither_owner_nor_waiters(kind: str) -> None:
     row = lock_row(kind, 3)
-    assert row[mc.L_KIND] == mc.LOCK_KINDS.index(kind)
-    assert row[[mc.L_OWNER, mc.L_HEAD, mc.L_TAIL, mc.L_LAST, mc.L_NEXT]].tolist() == [-1] * 5
-    assert row[mc.L_CLASS] == 3
-    assert len(row) == mc.L_COUNT
+    assert row[lock.KIND] == lock.LOCK_KINDS.index(kind)
+    assert row[[lock.OWNER, lock.HEAD, lock.TAIL, lock.LAST, lock.NEXT]].tolist() == [-1] * 5
+    assert row[lock.CLASS] == 3
+    assert len(row) == lock.COLUMNS
 
 
 def test_words_add_up() -> None:
     row = lock_row("splbio+spin+critical+inherit+ceiling=30", 0)
-    columns = [mc.L_KIND, mc.L_CRIT, mc.L_INHERIT, mc.L_CEILING, mc.L_MASK]
-    assert row[columns].tolist() == [mc.SPIN, 1, 1, 30, mask_of(SPL["splbio"])]
+    columns = [lock.KIND, lock.CRIT, lock.INHERIT, lock.CEILING, lock.MASK]
+    assert row[columns].tolist() == [lock.SPIN, 1, 1, 30, mask_of(SPL["splbio"])]
 
 
 def test_a_section_alone_is_no_lock_and_none_is_nothing() -> None:
-    assert lock_row("splimp+splnet", 0)[mc.L_MASK] == mask_of({*SPL["splimp"], *SPL["splnet"]})
-    assert lock_row("none", 0)[[mc.L_KIND, mc.L_MASK, mc.L_CRIT]].tolist() == [mc.SECTION, 0, 0]
+    assert lock_row("splimp+splnet", 0)[lock.MASK] == mask_of({*SPL["splimp"], *SPL["splnet"]})
+    assert lock_row("none", 0)[[lock.KIND, lock.MASK, lock.CRIT]].tolist() == [lock.SECTION, 0, 0]
 
 
 def test_the_big_lock_closes_no_section_and_lends_no_priority() -> None:
     """Its short way (sim.engine.biglock) relies on that."""
     row = lock_row("big", 0)
-    assert row[[mc.L_MASK, mc.L_CRIT, mc.L_INHERIT, mc.L_CEILING]].tolist() == [0, 0, 0, 0]
+    assert row[[lock.MASK, lock.CRIT, lock.INHERIT, lock.CEILING]].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("spec", ["mutex", "spin+spltape", ""])

@@ -8,7 +8,8 @@ import numpy as np
 
 from kmemexp import jit
 from kmemexp.jit import template
-from kmemexp.sim.slots import ATTR_SINGLE, M_COUNT, M_HOLES, PAGE, map_alloc, map_free, map_measure
+from kmemexp.sim.slots import ATTR_SINGLE, PAGE, map_alloc, map_free, map_measure
+from kmemexp.sim.tables import gauge
 
 NOTED = 4  # sums: looks, holes below the tail, allocations that left a remainder, times that address 0 was free
 
@@ -28,7 +29,7 @@ def replace(st, blocks, sizes, victims, every, totals, sums):
             at_zero = at_zero and blocks[v, 0] != 0
         if look:
             map_measure(st, 0, totals)
-        before = totals[M_HOLES]
+        before = totals[gauge.HOLES]
         addr = map_alloc(st, 0, sizes[k] * PAGE, PAGE, ATTR_SINGLE, 0)
         if addr < 0:
             return -1
@@ -37,8 +38,8 @@ def replace(st, blocks, sizes, victims, every, totals, sums):
         if look:
             map_measure(st, 0, totals)
             sums[0] += 1
-            sums[1] += totals[M_HOLES] - 1
-            sums[2] += totals[M_HOLES] >= before
+            sums[1] += totals[gauge.HOLES] - 1
+            sums[2] += totals[gauge.HOLES] >= before
             sums[3] += not at_zero
     return 0
 
@@ -82,7 +83,7 @@ class Churn:
         self.state = module.init(module.Params(**params), kva_bytes=pages * PAGE, cpus=1, maps=1)
         self.blocks = np.full((blocks, 2), -1, np.int64)
         self.run = bound(replace, module)
-        self.totals = np.zeros(M_COUNT, np.int64)
+        self.totals = np.zeros(gauge.COLUMNS, np.int64)
 
     def play(self, sizes: np.ndarray, victims: np.ndarray, every: int = 0) -> np.ndarray:
         """Replace a block for each size. Returns means of what was noted, float64[3]."""

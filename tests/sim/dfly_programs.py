@@ -7,6 +7,7 @@ from hand import Hand
 from twins import apart
 
 from kmemexp.sim import slots as s
+from kmemexp.sim.tables import flag
 
 KIB, MIB = 1 << 10, 1 << 20
 ZONE = 128 * KIB
@@ -31,7 +32,7 @@ class Pair:
 
     def alloc(self, nbytes: int, cpu: int, flags: int) -> None:
         self.hand.next = self.naive.map.next = self.naive.map.top()  # so that addresses are used again
-        want = self.naive.malloc(nbytes, cpu, nowait=bool(flags & s.F_NOWAIT))
+        want = self.naive.malloc(nbytes, cpu, nowait=bool(flags & flag.NOWAIT))
         addr = self.hand.alloc(nbytes, cpu=cpu, flags=flags)
         assert (addr, self.hand.granted if addr != -1 else 0) == want
         if addr != -1:

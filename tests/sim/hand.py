@@ -3,6 +3,7 @@
 import numpy as np
 
 from kmemexp.sim import slots as s
+from kmemexp.sim.tables import regs
 
 
 class Hand:
@@ -10,7 +11,7 @@ class Hand:
 
     def __init__(self, module, state, *, start: int = 0, limit: int = 1 << 30) -> None:
         self.module, self.state = module, state
-        self.reg = np.zeros((1, s.R_COUNT), np.int64)
+        self.reg = np.zeros((1, regs.COLUMNS), np.int64)
         self.next, self.limit = start, limit
         self.map_log: list[tuple[str, int, int]] = []
         self.answers: list[int] = []
@@ -20,29 +21,29 @@ class Hand:
     def alloc(self, size: int, *, item: int = 0, cpu: int = 0, flags: int = 0, obj: int = 0) -> int:
         """Allocate; returns the address or -1."""
         r = self._begin(cpu, flags, item)
-        r[s.R_SIZE], r[s.R_OBJECT] = size, obj
-        return int(r[s.R_ADDR]) if self._run(self.module.alloc) == s.DONE else -1
+        r[regs.SIZE], r[regs.OBJECT] = size, obj
+        return int(r[regs.ADDR]) if self._run(self.module.alloc) == s.DONE else -1
 
     def free(self, addr: int, *, item: int = 0, cpu: int = 0, flags: int = 0, size: int = 0) -> None:
         """Free a chunk."""
         r = self._begin(cpu, flags, item)
-        r[s.R_ADDR], r[s.R_SIZE] = addr, size
+        r[regs.ADDR], r[regs.SIZE] = addr, size
         assert self._run(self.module.free) == s.DONE
 
-    def tend(self, why: int = s.T_TICK, *, cpu: int = 0) -> None:
+    def tend(self, why: int = s.TEND_TICK, *, cpu: int = 0) -> None:
         """Let the allocator see to itself."""
-        self._begin(cpu, 0, 0)[s.R_SIZE] = why
+        self._begin(cpu, 0, 0)[regs.SIZE] = why
         assert self._run(self.module.tend) == s.DONE
 
     @property
     def granted(self) -> int:
         """Bytes of the chunk that the last allocation got."""
-        return int(self.reg[0, s.R_GRANTED])
+        return int(self.reg[0, regs.GRANTED])
 
     def _begin(self, cpu: int, flags: int, item: int) -> np.ndarray:
         r = self.reg[0]
         r[:] = 0
-        r[s.R_CPU], r[s.R_FLAGS], r[s.R_ITEM], r[s.R_ADDR] = cpu, flags, item, -1
+        r[regs.CPU], r[regs.FLAGS], r[regs.ITEM], r[regs.ADDR] = cpu, flags, item, -1
         self.answers = []
         return r
 
@@ -54,23 +55,23 @@ class Hand:
             if answer in (s.DONE, s.FAILED):
                 return answer
             if answer == s.MAP_ALLOC:
-                align = max(int(r[s.R_ALIGN]), s.PAGE)
+                align = max(int(r[regs.ALIGN]), s.PAGE)
                 base = -(-self.next // align) * align
-                if base + r[s.R_BYTES] > self.limit:
-                    r[s.R_BASE] = s.NO_SPACE
+                if base + r[regs.BYTES] > self.limit:
+                    r[regs.BASE] = s.NO_SPACE
                 else:
-                    r[s.R_BASE], self.next = base, base + int(r[s.R_BYTES])
-                    self.map_log.append(("alloc", base, int(r[s.R_BYTES])))
+                    r[regs.BASE], self.next = base, base + int(r[regs.BYTES])
+                    self.map_log.append(("alloc", base, int(r[regs.BYTES])))
             elif answer == s.MAP_FREE:
-                self.map_log.append(("free", int(r[s.R_BASE]), int(r[s.R_BYTES])))
+                self.map_log.append(("free", int(r[regs.BASE]), int(r[regs.BYTES])))
             elif answer == s.WIRE:
-                self.map_log.append(("wire", int(r[s.R_BASE]), int(r[s.R_BYTES])))
+                self.map_log.append(("wire", int(r[regs.BASE]), int(r[regs.BYTES])))
             elif answer == s.IPI:
-                r[s.R_CPU] = r[s.R_TARGET]
+                r[regs.CPU] = r[regs.TARGET]
             elif answer == s.MOVE:
-                if self.may_move(int(r[s.R_OBJECT])):
-                    self.moves.append((int(r[s.R_OBJECT]), int(r[s.R_ADDR]), int(r[s.R_BASE])))
+                if self.may_move(int(r[regs.OBJECT])):
+                    self.moves.append((int(r[regs.OBJECT]), int(r[regs.ADDR]), int(r[regs.BASE])))
                 else:
-                    r[s.R_BASE] = -1
+                    r[regs.BASE] = -1
             else:
                 assert answer == s.AGAIN

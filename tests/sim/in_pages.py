@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.sim import slots
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
+from kmemexp.sim.tables import gauge
 
 
 class InPages:
@@ -26,20 +26,20 @@ class InPages:
         assert self.module.map_free(st, m, page * PAGE, pages * PAGE, cpu) == 0
 
     def measure(self, st: Any, m: int = 0) -> np.ndarray:
-        out = np.zeros(slots.M_COUNT, np.int64)
+        out = np.zeros(gauge.COLUMNS, np.int64)
         self.module.map_measure(st, m, out)
         return out
 
     def check_holes(self, st: Any, m: int, holes: list[int]) -> np.ndarray:
         """Hold what is measured against the pages of a map's holes; returns the measures."""
         out = self.measure(st, m)
-        assert out[slots.M_FREE] == self.module.map_free_bytes(st, m) == sum(holes) * PAGE
-        assert out[slots.M_LARGEST] == max(holes, default=0) * PAGE
-        assert out[slots.M_HOLES] == len(holes)
-        classes = np.zeros(slots.M_CLASSES, np.int64)
+        assert out[gauge.FREE] == self.module.map_free_bytes(st, m) == sum(holes) * PAGE
+        assert out[gauge.LARGEST] == max(holes, default=0) * PAGE
+        assert out[gauge.HOLES] == len(holes)
+        classes = np.zeros(gauge.CLASSES, np.int64)
         for n in holes:
             classes[n.bit_length() - 1] += n * PAGE
-        assert out[slots.M_HIST :].tolist() == classes.tolist()
+        assert out[gauge.HIST :].tolist() == classes.tolist()
         return out
 
     def check_painted(self, st: Any, m: int, taken: np.ndarray, bins: int) -> None:

@@ -261,7 +261,7 @@ class NaiveUma:
         return list(dict.fromkeys([self.headers, self.counted, *self.buckets.values()]))
 
     def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> tuple[int, int, bool]:
-        """Address, bytes granted and whether it panicked; -1 without memory. `kind` is R_ITEM."""
+        """Address, bytes granted and whether it panicked; -1 without memory. `kind` is regs.ITEM."""
         try:
             addr, granted = self.serve(kind, size, cpu, wait)
         except Panic:

@@ -11,6 +11,7 @@ from naive_bsd import NaiveMalloc, uncompiled
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import buckets
+from kmemexp.sim.tables import flag, panics, regs
 
 KVA = 1 << 24
 SMALL = [16 << k for k in range(10)]
@@ -68,7 +69,7 @@ def test_a_large_request_is_whole_pages_and_goes_back_to_the_map(size, index, pa
     assert m.state.usage[addr >> s.PAGE_SHIFT] == index << buckets.COUNT_BITS | pages
     assert buckets.census(m.state)["large_pages"] == pages
     m.free(addr)
-    assert m.reg[0, s.R_MAP] == 3
+    assert m.reg[0, regs.MAP] == 3
     assert m.map_log == [("alloc", addr, pages * s.PAGE), ("free", addr, pages * s.PAGE)]
     assert buckets.census(m.state)["large_pages"] == 0
     assert not m.state.usage.any()
@@ -131,44 +132,44 @@ def test_a_full_map_fails_a_caller_that_cannot_sleep_and_panics_another():
     m = hand()
     m.limit = 0
     for size in (100, 9000):
-        assert m.alloc(size, flags=s.F_NOWAIT) == -1
-        assert m.reg[0, s.R_PANIC] == s.P_NONE
+        assert m.alloc(size, flags=flag.NOWAIT) == -1
+        assert m.reg[0, regs.PANIC] == panics.NONE
         assert m.alloc(size) == -1
-        assert m.reg[0, s.R_PANIC] == s.P_KMEM_MAP
+        assert m.reg[0, regs.PANIC] == panics.KMEM_MAP
 
 
 def test_without_map_entries_everybody_panics():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE], reg[0, s.R_FLAGS] = 100, s.F_NOWAIT
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE], reg[0, regs.FLAGS] = 100, flag.NOWAIT
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert buckets.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
 def test_the_map_is_asked_for_wired_pages():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = 5000
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = 5000
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
     kept = s.ATTR_WIRED | s.ATTR_NOFREE
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [3, 8192, s.PAGE, kept]
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [3, 8192, s.PAGE, kept]
     reg[:] = 0
-    reg[0, s.R_SIZE] = 9000  # will be given back
+    reg[0, regs.SIZE] = 9000  # will be given back
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, s.R_ATTR] == s.ATTR_WIRED
+    assert reg[0, regs.ATTR] == s.ATTR_WIRED
 
 
 @pytest.mark.parametrize("fifo", [0, 1])
 def test_chunks_that_were_freed_while_the_map_was_asked_come_after_the_new_ones(fifo):
     m = hand(fifo=fifo)
     old = [m.alloc(2048) for _ in range(2)]
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = 2048
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = 2048
     assert buckets.alloc(m.state, reg, 0) == s.MAP_ALLOC
     m.free(old[0])
-    reg[0, s.R_BASE] = 0x8000
+    reg[0, regs.BASE] = 0x8000
     assert buckets.alloc(m.state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == 0x8800
+    assert reg[0, regs.ADDR] == 0x8800
     m.free(old[1])
     rest = [old[1], 0x8000, old[0]] if not fifo else [0x8000, old[0], old[1]]
     assert free_list(m.state, 2048) == rest
@@ -194,7 +195,7 @@ def play(m: Hand, model: NaiveMalloc, program: list[tuple[bool, int]]) -> list[i
             model.free(addr)
         else:
             addr = model.alloc(number)
-            assert m.alloc(number, flags=s.F_NOWAIT) == (-1 if addr is None else addr)
+            assert m.alloc(number, flags=flag.NOWAIT) == (-1 if addr is None else addr)
             if addr is not None:
                 assert m.granted == model.live[addr]
                 live.append(addr)

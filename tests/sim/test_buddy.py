@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import buddy
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim.in_pages import InPages
 from tests.sim.naive_buddy import NaiveZone, PlainBuddy
 from tests.sim.twins import run
@@ -246,7 +246,7 @@ def test_a_map_that_was_not_added_has_no_space():
     st = zone(64, maps=2)
     assert alloc(st, m=1) == NO_SPACE
     assert alloc(st, 2000, m=1) == NO_SPACE
-    assert measure(st, 1)[slots.M_FREE] == 0
+    assert measure(st, 1)[gauge.FREE] == 0
     bins = np.ones(3)
     buddy.map_paint(st, 1, bins)
     assert bins.tolist() == [0, 0, 0]
@@ -578,8 +578,8 @@ def test_measure_and_paint_agree_with_a_bitmap(shape, program, bins):
             holes.append([page, 1 << order, order == naive.max_order])
     sizes = [n for _, n, _ in holes]
     out = IN_PAGES.check_holes(st, 1, sizes)
-    assert out[slots.M_FREE] == (~pages).sum() * PAGE
-    assert out[slots.M_ENTRIES] == len(naive.live)
+    assert out[gauge.FREE] == (~pages).sum() * PAGE
+    assert out[gauge.ENTRIES] == len(naive.live)
     IN_PAGES.check_painted(st, 1, pages, bins)
 
 
@@ -587,6 +587,6 @@ def test_high_water_stays_when_memory_goes():
     st = zone(64)
     page = alloc(st, 8)
     free(st, page, 8)
-    assert measure(st)[slots.M_HIGH] == 8 * PAGE
+    assert measure(st)[gauge.HIGH] == 8 * PAGE
     free(st, page, 8)
     assert buddy.used(st, 0) == 0

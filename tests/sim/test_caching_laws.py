@@ -15,7 +15,7 @@ from small_cell import cell
 from kmemexp.boot.machine import boot
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
-from kmemexp.sim.probes import A_OPS, A_STEPS
+from kmemexp.sim.tables import tally
 from kmemexp.workload import stream as w
 
 KEPT = {  # (q, k): share of the slabs
@@ -80,10 +80,10 @@ def test_a_pair_of_magazines_goes_to_the_depot_once_in_m_times_m_plus_2(size, ro
 
     def play(op: np.ndarray, slot: np.ndarray) -> float:
         n = len(op)
-        before = machine.world.counters[[A_OPS, A_STEPS]].copy()
+        before = machine.world.counters[[tally.OPS, tally.STEPS]].copy()
         machine.replay(machine.world, op, np.zeros(n, np.int16), slot.astype(np.int32), np.full(n, size, np.int32),
                        np.zeros(n, np.int16), np.zeros(n, np.uint8), 0, n)  # fmt: skip
-        played, steps = machine.world.counters[[A_OPS, A_STEPS]] - before
+        played, steps = machine.world.counters[[tally.OPS, tally.STEPS]] - before
         return played / (steps - played)
 
     play(np.zeros(3 * spare, np.uint8), np.arange(3 * spare))

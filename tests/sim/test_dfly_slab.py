@@ -15,6 +15,7 @@ from kmemexp.sim.allocators import dfly_slab as slab
 from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import zone_index
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.tables import flag, regs
 
 # Class, request from … to, chunk, offset of the first chunk, chunks in a 128K zone and bytes left over, chunks in a
 # 64K and in a 32K zone (-: larger than ZoneLimit).
@@ -190,7 +191,7 @@ def test_an_oversize_block_freed_by_the_mainline_is_unmapped_at_once():
     assert slab.census(h.state)["pages"] == 0
 
 
-@pytest.mark.parametrize("flags", [s.F_SOFT, s.F_HARD, s.F_HARD | s.F_NOWAIT])
+@pytest.mark.parametrize("flags", [flag.SOFT, flag.HARD, flag.HARD | flag.NOWAIT])
 def test_an_oversize_block_freed_by_an_interrupt_waits_for_a_malloc_that_may_sleep(flags):
     h = hand(cpus=2)
     first, second = h.alloc(8192), h.alloc(4096)
@@ -200,10 +201,10 @@ def test_an_oversize_block_freed_by_an_interrupt_waits_for_a_malloc_that_may_sle
     steps = len(h.map_log)
     h.alloc(100, cpu=0)  # the other CPU
     h.alloc(0, cpu=1)
-    h.alloc(8192, cpu=1, flags=s.F_NOWAIT)
+    h.alloc(8192, cpu=1, flags=flag.NOWAIT)
     assert [step for step in h.map_log[steps:] if step[0] == "free"] == []
     assert slab.census(h.state)["queued_pages"] == 3
-    h.alloc(8192, cpu=1, flags=flags & ~s.F_NOWAIT)
+    h.alloc(8192, cpu=1, flags=flags & ~flag.NOWAIT)
     assert h.answers == [s.MAP_FREE, s.MAP_FREE, s.MAP_ALLOC, s.DONE]
     assert h.map_log[-3:-1] == [("free", second, 4096), ("free", first, 8192)]
     assert slab.census(h.state)["queued_pages"] == 0
@@ -241,7 +242,7 @@ def test_idle_zones_beyond_two_leave_with_the_next_malloc_that_may_sleep():
     for addr in chunks(h, 16383, 28):
         h.free(addr)
     assert slab.census(h.state)["idle_zones"] == 3
-    h.alloc(16383, flags=s.F_NOWAIT)
+    h.alloc(16383, flags=flag.NOWAIT)
     assert h.answers == [s.DONE]
     assert h.alloc(16383) < ZONE  # the first zone stayed on its list
     assert h.answers == [s.MAP_FREE, s.DONE]
@@ -261,7 +262,7 @@ def test_idle_zones_serve_any_class_last_in_first_out_without_the_map():
     h = hand()
     for addr in chunks(h, 16383, 28):
         h.free(addr)
-    assert [h.alloc(n, flags=s.F_NOWAIT) // ZONE for n in (100, 1000, 15000, 15000)] == [3, 2, 1, 1]
+    assert [h.alloc(n, flags=flag.NOWAIT) // ZONE for n in (100, 1000, 15000, 15000)] == [3, 2, 1, 1]
     assert len(h.map_log) == 4
 
 
@@ -269,7 +270,7 @@ def test_a_reused_zone_forgets_the_chunks_freed_in_its_former_life():
     h = hand()
     for addr in chunks(h, 16383, 28):
         h.free(addr)
-    first, second = chunks(h, 15000, 2, flags=s.F_NOWAIT)
+    first, second = chunks(h, 15000, 2, flags=flag.NOWAIT)
     h.free(first)
     assert indices(h, [first, second, *chunks(h, 15000, 3)], 15000) == [(0, i) for i in (0, 1, 0, 2, 3)]
 
@@ -288,7 +289,7 @@ def test_idle_zones_leave_before_oversize_blocks():
     block = h.alloc(4096)
     for addr in chunks(h, 16383, 28):
         h.free(addr)
-    h.free(block, flags=s.F_SOFT)
+    h.free(block, flags=flag.SOFT)
     h.alloc(100)
     assert [step[2] for step in h.map_log if step[0] == "free"] == [ZONE, 4096]
 
@@ -387,9 +388,9 @@ def test_short_memory_makes_every_cpu_give_its_idle_zones_back():
     for cpu in (0, 2):
         for addr in chunks(h, 16383, 21, cpu=cpu):
             h.free(addr, cpu=cpu)
-    h.tend(s.T_TICK)
+    h.tend(s.TEND_TICK)
     assert h.answers == [s.DONE]
-    h.tend(s.T_REAP, cpu=1)
+    h.tend(s.TEND_REAP, cpu=1)
     assert h.answers == [s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.AGAIN, s.AGAIN, s.MAP_FREE, s.MAP_FREE, s.DONE]
     assert [step[1] // ZONE for step in h.map_log[6:]] == [2, 1, 5, 4]
     assert slab.census(h.state) | {"zones": 2, "idle_zones": 0} == slab.census(h.state)
@@ -399,21 +400,21 @@ def test_the_kernel_of_2003_does_not_reap():
     h = hand()
     for addr in chunks(h, 16383, 21):
         h.free(addr)
-    h.tend(s.T_REAP)
+    h.tend(s.TEND_REAP)
     assert (h.answers, slab.census(h.state)["idle_zones"]) == ([s.DONE], 2)
 
 
 # Other CPUs.
 
 
-@pytest.mark.parametrize("flags", [0, s.F_SOFT])
+@pytest.mark.parametrize("flags", [0, flag.SOFT])
 def test_a_chunk_freed_elsewhere_travels_to_its_owner(flags):
     h = hand(cpus=3)
     addr, _ = chunks(h, 1000, 2, cpu=2)
     h.free(addr, cpu=1, flags=flags)
     assert h.answers == [s.IPI, s.DONE]
-    assert (h.reg[0, s.R_TARGET], h.reg[0, s.R_CPU]) == (2, 2)
-    assert h.reg[0, s.R_FLAGS] == flags | s.F_HARD
+    assert (h.reg[0, regs.TARGET], h.reg[0, regs.CPU]) == (2, 2)
+    assert h.reg[0, regs.FLAGS] == flags | flag.HARD
     assert h.alloc(1000, cpu=2) == addr
     assert h.alloc(1000, cpu=1) // ZONE == 1
 
@@ -430,9 +431,9 @@ def test_a_zone_emptied_by_others_is_idle_at_its_owner():
 def test_zones_that_become_idle_while_oversize_blocks_are_unmapped_wait_for_the_next_malloc():
     h = hand()
     addrs, block = chunks(h, 16383, 28), h.alloc(4096)
-    h.free(block, flags=s.F_HARD)
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = 100
+    h.free(block, flags=flag.HARD)
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = 100
     assert slab.alloc(h.state, reg, 0) == s.MAP_FREE
     for addr in addrs:
         h.free(addr)

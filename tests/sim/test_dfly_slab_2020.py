@@ -17,10 +17,11 @@ from kmemexp.sim.allocators import dfly_slab_2020 as slab
 from kmemexp.sim.allocators._shared import dfly_slab_layout
 from kmemexp.sim.allocators._shared.dfly_zones import FREE_ZONES_COUNT
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.tables import flag, regs
 
 GIB = 1 << 30
 BIG = 16383  # seven to a zone
-INTERRUPT = s.F_SOFT
+INTERRUPT = flag.SOFT
 
 
 class Station(Hand):
@@ -36,17 +37,17 @@ class Station(Hand):
             super().free(addr, **how)
             return
         r = self._begin(how.get("cpu", 0), how.get("flags", 0), 0)
-        r[s.R_ADDR] = addr
+        r[regs.ADDR] = addr
         answer = slab.free(self.state, self.reg, 0)
         if answer == s.IPI:
             self.held.append(r.copy())
         elif answer == s.MAP_FREE:
-            self.map_log.append(("free", int(r[s.R_BASE]), int(r[s.R_BYTES])))
+            self.map_log.append(("free", int(r[regs.BASE]), int(r[regs.BYTES])))
 
     def deliver(self, which: int = 0) -> None:
         """Let a message that was held back arrive."""
         r = self.held.pop(which)
-        r[s.R_CPU] = r[s.R_TARGET]
+        r[regs.CPU] = r[regs.TARGET]
         self.reg[0] = r
         assert slab.free(self.state, self.reg, 0) == s.DONE
 
@@ -167,7 +168,7 @@ def test_idle_zones_beyond_the_threshold_leave_with_the_next_malloc_that_may_sle
     for addr in chunks(h, BIG, 28):
         h.free(addr)
     assert held(h, "idle_zones") == [3]
-    h.alloc(BIG, flags=s.F_NOWAIT)
+    h.alloc(BIG, flags=flag.NOWAIT)
     assert h.answers == [s.DONE]
     assert h.alloc(BIG) < ZONE  # the first zone stayed on its list
     assert h.answers == [s.MAP_FREE, s.DONE]
@@ -225,7 +226,7 @@ def test_a_chunk_freed_elsewhere_waits_without_a_message_until_the_owner_has_no_
     before = set(addrs)
     assert not before & set(chunks(h, BIG, 3))
     assert h.alloc(BIG) == addrs[1]  # behind that there is one that was never used
-    assert h.reg[0, s.R_WORK] == 2
+    assert h.reg[0, regs.WORK] == 2
     assert h.alloc(BIG) == addrs[0]
     assert h.alloc(BIG) not in before
     assert len(h.map_log) == 1
@@ -242,14 +243,14 @@ def test_chunks_freed_elsewhere_go_behind_the_owners_own():
     assert chunks(h, BIG, 4) == [addrs[1], addrs[0], addrs[3], addrs[2]]
 
 
-@pytest.mark.parametrize("flags", [0, s.F_SOFT])
+@pytest.mark.parametrize("flags", [0, flag.SOFT])
 def test_only_the_first_chunk_freed_into_a_full_zone_sends_a_message(flags):
     h = hand(cpus=3)
     addrs = chunks(h, BIG, 7, cpu=2)
     h.free(addrs[0], cpu=1, flags=flags)
     assert h.answers == [s.IPI, s.DONE]
-    assert (h.reg[0, s.R_TARGET], h.reg[0, s.R_CPU]) == (2, 2)
-    assert h.reg[0, s.R_FLAGS] == flags | s.F_HARD
+    assert (h.reg[0, regs.TARGET], h.reg[0, regs.CPU]) == (2, 2)
+    assert h.reg[0, regs.FLAGS] == flags | flag.HARD
     h.free(addrs[1], cpu=1)
     assert h.answers == [s.DONE]
     assert chunks(h, BIG, 2, cpu=2) == [addrs[0], addrs[1]]
@@ -311,7 +312,7 @@ def test_a_zone_emptied_by_others_is_idle_after_the_cleanup_at_each_cpu():
         addrs = chunks(h, BIG, 15, cpu=cpu)
         for addr in addrs:
             h.free(addr, cpu=1 - cpu)
-    h.tend(s.T_REAP)
+    h.tend(s.TEND_REAP)
     assert h.answers == [s.DONE]
     before = held(h, "idle_zones")
     h.tend()
@@ -333,7 +334,7 @@ def test_an_oversize_block_freed_by_the_mainline_is_unmapped_at_once():
     assert held(h, "pages") == [0]
 
 
-@pytest.mark.parametrize("flags", [s.F_SOFT, s.F_HARD, s.F_HARD | s.F_NOWAIT])
+@pytest.mark.parametrize("flags", [flag.SOFT, flag.HARD, flag.HARD | flag.NOWAIT])
 def test_blocks_freed_by_an_interrupt_wait_for_a_malloc_that_may_sleep_which_unmaps_the_oldest_first(flags):
     h = hand(cpus=2)
     blocks = [h.alloc(n * s.PAGE) for n in (3, 4, 5)]
@@ -341,7 +342,7 @@ def test_blocks_freed_by_an_interrupt_wait_for_a_malloc_that_may_sleep_which_unm
         h.free(block, cpu=1, flags=flags)
         assert h.answers == [s.DONE]
     h.alloc(100, cpu=0)  # the other CPU
-    h.alloc(100, cpu=1, flags=s.F_NOWAIT)
+    h.alloc(100, cpu=1, flags=flag.NOWAIT)
     assert held(h, "queued_pages") == [12]
     h.alloc(100, cpu=1)
     assert [step for step in h.map_log if step[0] == "free"] == [
@@ -365,7 +366,7 @@ def test_short_memory_changes_nothing_unless_zones_are_to_be_reaped():
         h = hand(cpus=2, reap=reap)
         for addr in [h.alloc(BIG, cpu=1) for _ in range(21)]:
             h.free(addr, cpu=1)
-        h.tend(s.T_REAP)
+        h.tend(s.TEND_REAP)
         assert h.answers == steps
         assert held(h, "idle_zones") == [0 if reap else 2]
 
@@ -386,7 +387,7 @@ steps = st.tuples(
     sizes,
     st.integers(1, 60),  # how many
     st.sampled_from([0, 0, 0, 1, 1, 2, 3]),
-    st.sampled_from([0, 0, s.F_NOWAIT, s.F_SOFT, s.F_HARD | s.F_NOWAIT]),
+    st.sampled_from([0, 0, flag.NOWAIT, flag.SOFT, flag.HARD | flag.NOWAIT]),
     st.integers(0, 10**6),  # which object
 )
 
@@ -406,7 +407,7 @@ class Pair(dfly_programs.Pair):
     def free(self, which: int, cpu: int, flags: int) -> None:
         addr, _ = self.live.pop(which % len(self.live))
         before = len(self.naive.messages)
-        self.naive.free(addr, cpu, interrupt=bool(flags & (s.F_SOFT | s.F_HARD)))
+        self.naive.free(addr, cpu, interrupt=bool(flags & (flag.SOFT | flag.HARD)))
         self.hand.free(addr, cpu=cpu, flags=flags)
         if self.hand.holds:
             assert len(self.hand.held) == len(self.naive.messages)
@@ -437,7 +438,7 @@ class Pair(dfly_programs.Pair):
                 self.hand.tend()
             elif verb == "reap":
                 self.naive.reap()
-                self.hand.tend(s.T_REAP)
+                self.hand.tend(s.TEND_REAP)
             elif verb == "deliver":
                 self.deliver(which)
             elif verb == "alloc":

@@ -14,6 +14,7 @@ from naive_slab import NaiveSlab
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
 from kmemexp.sim.allocators._shared import dfly_zones, slab_order
+from kmemexp.sim.tables import flag
 
 CPUS = 4
 sizes = st.one_of(
@@ -28,7 +29,7 @@ steps = st.tuples(
     sizes,
     st.integers(1, 32),  # how many
     st.integers(0, CPUS - 1),
-    st.sampled_from([0, 0, s.F_NOWAIT, s.F_SOFT, s.F_HARD | s.F_NOWAIT]),
+    st.sampled_from([0, 0, flag.NOWAIT, flag.SOFT, flag.HARD | flag.NOWAIT]),
     st.integers(0, 10**6),  # which object
 )
 
@@ -44,7 +45,7 @@ class Pair(dfly_programs.Pair):
     def free(self, which: int, cpu: int, flags: int) -> None:
         addr, _ = self.live.pop(which % len(self.live))
         before = self.naive.ipis
-        self.naive.free(addr, cpu, interrupt=bool(flags & (s.F_SOFT | s.F_HARD)))
+        self.naive.free(addr, cpu, interrupt=bool(flags & (flag.SOFT | flag.HARD)))
         self.hand.free(addr, cpu=cpu, flags=flags)
         assert self.hand.answers.count(s.IPI) == self.naive.ipis - before
 
@@ -62,8 +63,8 @@ class Pair(dfly_programs.Pair):
                 for _ in range(count):
                     self.alloc(nbytes, cpu % cpus, flags)
             if verb == "reap":
-                self.hand.tend(s.T_REAP, cpu=cpu % cpus)
-                self.hand.tend(s.T_TICK)
+                self.hand.tend(s.TEND_REAP, cpu=cpu % cpus)
+                self.hand.tend(s.TEND_TICK)
                 if self.reaps:
                     self.naive.reap()
             for k in range(min(count, len(self.live)) if verb.startswith("free") else 0):

@@ -9,6 +9,7 @@ from hand import Hand
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab, dfly_slab_2020
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
+from kmemexp.sim.tables import flag, panics, regs
 
 BIG = 16383  # seven to a zone
 BOTH = pytest.mark.parametrize("slab", [dfly_slab, dfly_slab_2020])
@@ -50,7 +51,7 @@ def test_map_requests_carry_map_alignment_and_attribute(slab):
     for nbytes, size, align in ((100, ZONE, ZONE), (5 * s.PAGE, 5 * s.PAGE, s.PAGE)):
         h.alloc(nbytes)
         r = h.reg[0]
-        assert [r[s.R_MAP], r[s.R_BYTES], r[s.R_ALIGN], r[s.R_ATTR]] == [5, size, align, s.ATTR_WIRED]
+        assert [r[regs.MAP], r[regs.BYTES], r[regs.ALIGN], r[regs.ATTR]] == [5, size, align, s.ATTR_WIRED]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,9 @@ def test_map_requests_carry_map_alignment_and_attribute(slab):
 def test_without_kva_the_kernel_panics_unless_the_caller_cannot_sleep(slab, nbytes, addr):
     h = hand(slab, limit=0)
     assert h.alloc(nbytes) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_KERNEL_MAP
-    assert h.alloc(nbytes, flags=s.F_NOWAIT) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_NONE
+    assert h.reg[0, regs.PANIC] == panics.KERNEL_MAP
+    assert h.alloc(nbytes, flags=flag.NOWAIT) == -1
+    assert h.reg[0, regs.PANIC] == panics.NONE
     h.limit = ZONE
     assert h.alloc(nbytes) == addr
 
@@ -70,11 +71,11 @@ def test_without_kva_the_kernel_panics_unless_the_caller_cannot_sleep(slab, nbyt
 @BOTH
 def test_without_map_entries_the_kernel_panics(slab):
     h = hand(slab)
-    h.reg[0, s.R_SIZE] = 100
+    h.reg[0, regs.SIZE] = 100
     assert slab.alloc(h.state, h.reg, 0) == s.MAP_ALLOC
-    h.reg[0, s.R_BASE] = s.NO_ENTRY
+    h.reg[0, regs.BASE] = s.NO_ENTRY
     assert slab.alloc(h.state, h.reg, 0) == s.FAILED
-    assert h.reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert h.reg[0, regs.PANIC] == panics.ENTRIES
 
 
 @pytest.mark.parametrize(
@@ -83,12 +84,12 @@ def test_without_map_entries_the_kernel_panics(slab):
 )
 def test_two_operations_may_wait_for_the_map_at_once(slab, then):
     h = hand(slab)
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, s.R_SIZE] = BIG
+    reg = np.zeros((2, regs.COLUMNS), np.int64)
+    reg[:, regs.SIZE] = BIG
     assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.MAP_ALLOC] * 2
-    reg[:, s.R_BASE] = 3 * ZONE, ZONE
+    reg[:, regs.BASE] = 3 * ZONE, ZONE
     assert [slab.alloc(h.state, reg, i) for i in (0, 1)] == [s.DONE] * 2
-    assert [addr // ZONE for addr in (*reg[:, s.R_ADDR].tolist(), *chunks(h, BIG, 12))] == [3, 1, *then]
+    assert [addr // ZONE for addr in (*reg[:, regs.ADDR].tolist(), *chunks(h, BIG, 12))] == [3, 1, *then]
     assert h.map_log == []
 
 
@@ -109,6 +110,6 @@ def test_the_order_of_a_list_decides_which_zone_is_used(slab, order, zones, pass
     work = 0
     for zone, chunk in ((0, 3), (0, 5), (2, 0), (1, 6), (1, 2), (1, 1)):
         h.free(addrs[7 * zone + chunk])
-        work += int(h.reg[0, s.R_WORK])
+        work += int(h.reg[0, regs.WORK])
     assert [addr // ZONE for addr in chunks(h, BIG, 6)] == zones
     assert work == passed

@@ -21,8 +21,10 @@ from kmemexp.sim import probes as a
 from kmemexp.sim import slots as s
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine import programs
+from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src
+from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build, stream
 
 DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
@@ -69,7 +71,7 @@ def instants(t: timed.Timed, count: int = 40) -> Iterator[timed.Timed]:
     for until in np.linspace(0, t.stream.time[-1], count).astype(np.int64)[1:-1].tolist():
         t = play(t, until)
         yield t
-        if t.wired.m[mc.G_EXIT] == mc.E_DEADLOCK:
+        if t.wired.m[glob.EXIT] == mc.E_DEADLOCK:
             return
     yield play(t, 5 * int(t.stream.time[-1]))
 
@@ -93,12 +95,12 @@ def inside(wired: layout.Wired) -> list[int]:
     """Times at which the interrupts were raised that have not been handled."""
     m, raised = wired.m, []
     for x in wired.table("contexts"):
-        source = x[cx.X_SOURCE]
-        endless = x[cx.X_KIND] == mc.MAIN and source >= 0 and m[source + ir.S_LAW] == ir.NONE
-        if source >= 0 and x[cx.X_STATE] != cx.IDLE and not endless:
-            raised.append(x[cx.X_RAISED])
-            places = (x[cx.X_QHEAD] + np.arange(x[cx.X_QLEN])) % m[mc.G_DEPTH]
-            raised.extend(m[x[cx.X_RING] + places])
+        source = x[ctx.SOURCE]
+        endless = x[ctx.KIND] == mc.MAIN and source >= 0 and m[source + src.LAW] == programs.NONE
+        if source >= 0 and x[ctx.STATE] != cx.IDLE and not endless:
+            raised.append(x[ctx.RAISED])
+            places = (x[ctx.QHEAD] + np.arange(x[ctx.QLEN])) % m[glob.DEPTH]
+            raised.extend(m[x[ctx.RING] + places])
     return raised
 
 
@@ -107,56 +109,56 @@ def inside(wired: layout.Wired) -> list[int]:
 def test_little_s_law_holds_exactly_for_interrupts_and_for_waits(design: str, memory: str) -> None:
     most = 0
     for t in instants(busy(design, memory, *(SLOW if memory == "unlimited" else ())), 200):
-        m, now = t.wired.m, t.wired.m[mc.G_NOW]
+        m, now = t.wired.m, t.wired.m[glob.NOW]
         raised = inside(t.wired)
-        assert m[mc.N_INSIDE] == len(raised)
-        assert m[mc.N_INTERRUPTS] == m[mc.N_DONE] + m[mc.N_LOST] + len(raised)
-        area = m[mc.N_AREA] + m[mc.N_INSIDE] * (now - m[mc.N_AREA_AT])
-        assert area == m[mc.N_SOJOURN] + sum(now - at for at in raised)
-        ctx = t.wired.table("contexts")
-        waiting = ctx[ctx[:, cx.X_WAIT] >= 0]
-        assert m[mc.N_WAITING] == len(waiting)
-        area = m[mc.N_WAIT_AREA] + m[mc.N_WAITING] * (now - m[mc.N_WAIT_AT])
-        assert area == m[mc.N_WAIT_NS] + (now - waiting[:, cx.X_SINCE]).sum()
-        assert m[mc.N_WAIT_NS] == t.wired.table("locks")[:, mc.L_WAIT_NS].sum()
-        assert m[mc.N_LOCKS] == t.wired.table("locks")[:, mc.L_TAKEN].sum()
+        assert m[seen.INSIDE] == len(raised)
+        assert m[seen.INTERRUPTS] == m[seen.DONE] + m[seen.LOST] + len(raised)
+        area = m[seen.AREA] + m[seen.INSIDE] * (now - m[seen.AREA_AT])
+        assert area == m[seen.SOJOURN] + sum(now - at for at in raised)
+        contexts = t.wired.table("contexts")
+        waiting = contexts[contexts[:, ctx.WAIT] >= 0]
+        assert m[seen.WAITING] == len(waiting)
+        area = m[seen.WAIT_AREA] + m[seen.WAITING] * (now - m[seen.WAIT_AT])
+        assert area == m[seen.WAIT_NS] + (now - waiting[:, ctx.SINCE]).sum()
+        assert m[seen.WAIT_NS] == t.wired.table("locks")[:, lock.WAIT_NS].sum()
+        assert m[seen.LOCKS] == t.wired.table("locks")[:, lock.TAKEN].sum()
         most = max(most, len(waiting))
-    assert m[mc.N_CONTENDED] > 500
+    assert m[seen.CONTENDED] > 500
     assert most > 1 or memory == "era2003"
     # With interrupts that allocate and no kmem_map, the map's lock deadlocks: claim C1.
     deadlock = design == "freebsd4_unified" and memory == "unlimited"
-    assert m[mc.G_EXIT] == (mc.E_DEADLOCK if deadlock else mc.E_DONE)
+    assert m[glob.EXIT] == (mc.E_DEADLOCK if deadlock else mc.E_DONE)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_every_nanosecond_of_every_cpu_is_accounted_for_once(design: str) -> None:
     for t in instants(busy(design)):
-        cpu = t.wired.table("cpus")
-        spent = cpu[:, cx.C_TIME : cx.C_TIME + cx.T_COUNT]
+        cpus = t.wired.table("cpus")
+        spent = cpus[:, cpu.TIME : cpu.TIME + cpu.TIME_COUNT]
         assert (spent >= 0).all()
-        np.testing.assert_array_equal(spent.sum(axis=1), cpu[:, cx.C_MARK])
-        assert (cpu[:, cx.C_MARK] <= t.wired.m[mc.G_NOW]).all()
-    assert t.wired.m[mc.G_EXIT] == mc.E_DONE
-    assert (spent[:, [cx.T_IDLE, cx.T_MAIN, cx.T_SOFT, cx.T_FAST]] > 0).all()
+        np.testing.assert_array_equal(spent.sum(axis=1), cpus[:, cpu.MARK])
+        assert (cpus[:, cpu.MARK] <= t.wired.m[glob.NOW]).all()
+    assert t.wired.m[glob.EXIT] == mc.E_DONE
+    assert (spent[:, [cpu.TIME_IDLE, cpu.TIME_MAIN, cpu.TIME_SOFT, cpu.TIME_FAST]] > 0).all()
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_no_page_is_lost_or_made(design: str) -> None:
     t = busy(design, "era2003", "memory.fault_hz=10000", "memory.io_ns=1000000")
     m = t.wired.m
-    total = m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]].sum()
+    total = m[[glob.FREE, glob.CACHE, glob.USER]].sum()
     for t in instants(t):  # noqa: B020
-        m, counters, ctx = t.wired.m, t.world.counters, t.wired.table("contexts")
-        lacking = ctx[np.isin(ctx[:, cx.X_ANSWER], (s.MAP_ALLOC, s.WIRE)), cx.X_NEED].sum()
-        assert (m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]] >= 0).all()
+        m, counters, contexts = t.wired.m, t.world.counters, t.wired.table("contexts")
+        lacking = contexts[np.isin(contexts[:, ctx.ANSWER], (s.MAP_ALLOC, s.WIRE)), ctx.NEED].sum()
+        assert (m[[glob.FREE, glob.CACHE, glob.USER]] >= 0).all()
     objects, wired = t.world.objects, t.world.attribute == s.ATTR_WIRED
     direct = (t.world.server == a.SERVER_MAP) & wired
-    sizes = objects[(objects[:, a.O_ADDR] >= 0) & direct[objects[:, a.O_KIND]], a.O_SIZE]
-    assert m[mc.G_EXIT] == mc.E_DONE
-    held = counters[a.A_HELD] // s.PAGE + np.ceil(sizes / s.PAGE).sum() - lacking
-    assert m[[mc.G_FREE, mc.G_CACHE, mc.G_USER]].sum() + held == total
-    assert m[mc.N_SLEPT] > 0
-    assert m[mc.N_DAEMON_PAGES] > 0
+    sizes = objects[(objects[:, obj.ADDR] >= 0) & direct[objects[:, obj.KIND]], obj.SIZE]
+    assert m[glob.EXIT] == mc.E_DONE
+    held = counters[tally.HELD] // s.PAGE + np.ceil(sizes / s.PAGE).sum() - lacking
+    assert m[[glob.FREE, glob.CACHE, glob.USER]].sum() + held == total
+    assert m[seen.SLEPT] > 0
+    assert m[seen.DAEMON_PAGES] > 0
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -165,28 +167,28 @@ def test_every_operation_is_counted_once_and_every_object_is_in_the_table(design
     ops = synthetic("busy").streams[0]
     for t in instants(busy(design, memory)):
         m, counters, objects = t.wired.m, t.world.counters, t.world.objects
-        live = objects[objects[:, a.O_ADDR] >= 0]
-        assert len(live) == counters[a.A_ALLOCS] - counters[a.A_FREES]
-        served = live[t.world.server[live[:, a.O_KIND]] != a.SERVER_MAP]
-        assert served[:, a.O_SIZE].sum() == counters[a.A_REQUESTED]
-        assert served[:, a.O_GRANTED].sum() == counters[a.A_GRANTED] <= counters[a.A_HELD]
-        order = live[np.argsort(live[:, a.O_ADDR])]
-        assert (order[:-1, a.O_ADDR] + order[:-1, a.O_SIZE] <= order[1:, a.O_ADDR]).all()
+        live = objects[objects[:, obj.ADDR] >= 0]
+        assert len(live) == counters[tally.ALLOCS] - counters[tally.FREES]
+        served = live[t.world.server[live[:, obj.KIND]] != a.SERVER_MAP]
+        assert served[:, obj.SIZE].sum() == counters[tally.REQUESTED]
+        assert served[:, obj.GRANTED].sum() == counters[tally.GRANTED] <= counters[tally.HELD]
+        order = live[np.argsort(live[:, obj.ADDR])]
+        assert (order[:-1, obj.ADDR] + order[:-1, obj.SIZE] <= order[1:, obj.ADDR]).all()
         hist = latency.histograms(t.wired)
         done = {
             verb: sum(hist[f"{verb}_{k}"].sum() for k in ("main", "soft", "device", "fast"))
             for verb in ("alloc", "free")
         }
-        assert done["alloc"] == counters[a.A_ALLOCS] + counters[a.A_FAILURES]
-        assert done["free"] == counters[a.A_FREES]
-        assert 0 <= m[mc.N_OPS_DONE] - done["alloc"] - done["free"] <= m[mc.N_SENT]
-    assert (counters[a.A_OPS], m[mc.G_LEFT], m[mc.G_EXIT]) == (ops.length, 0, mc.E_DONE)
+        assert done["alloc"] == counters[tally.ALLOCS] + counters[tally.FAILURES]
+        assert done["free"] == counters[tally.FREES]
+        assert 0 <= m[seen.OPS_DONE] - done["alloc"] - done["free"] <= m[seen.SENT]
+    assert (counters[tally.OPS], m[glob.LEFT], m[glob.EXIT]) == (ops.length, 0, mc.E_DONE)
     rows = objects[t.stream.row_in[: ops.slots]]
     last = np.zeros(ops.slots, np.int64)
     np.maximum.at(last, ops.slot, np.arange(ops.length))
     there = ops.op[last] == stream.OP_ALLOC
     assert there.sum() > 1000
-    assert (rows[there, a.O_ADDR] >= 0).mean() > 0.9  # the others had failed
+    assert (rows[there, obj.ADDR] >= 0).mean() > 0.9  # the others had failed
     for number in range(len(maps.MAP_NAMES)):
         vm_map.check(t.world.arena, number)
 
@@ -234,12 +236,12 @@ def compare(replay: tuple, t: timed.Timed) -> None:
     for name in ("a", "b", "c", "arena", "counters"):
         same(getattr(replay, name), getattr(t.world, name))
     rows = t.stream.row_in[: len(replay.objects)]
-    live = np.flatnonzero(replay.objects[:, a.O_ADDR] >= 0)
+    live = np.flatnonzero(replay.objects[:, obj.ADDR] >= 0)
     one, other = replay.objects[live], t.world.objects[rows[live]]
-    np.testing.assert_array_equal(one[:, [a.O_ADDR, a.O_SIZE]], other[:, [a.O_ADDR, a.O_SIZE]])
-    served = t.world.server[other[:, a.O_KIND]] != a.SERVER_MAP
-    np.testing.assert_array_equal(one[served, a.O_GRANTED], other[served, a.O_GRANTED])
-    assert (t.world.objects[:, a.O_ADDR] >= 0).sum() == len(live)
+    np.testing.assert_array_equal(one[:, [obj.ADDR, obj.SIZE]], other[:, [obj.ADDR, obj.SIZE]])
+    served = t.world.server[other[:, obj.KIND]] != a.SERVER_MAP
+    np.testing.assert_array_equal(one[served, obj.GRANTED], other[served, obj.GRANTED])
+    assert (t.world.objects[:, obj.ADDR] >= 0).sum() == len(live)
 
 
 @pytest.mark.parametrize("name", ["busy", "burst"])
@@ -249,11 +251,11 @@ def test_without_costs_it_does_exactly_what_the_driver_without_a_clock_does(desi
     edges = np.linspace(0, load.streams[0].time_ns[-1], 6).astype(np.int64)[1:]
     for replay, t in replayed(design, load, LOAD, edges):
         compare(replay, t)
-    assert t.world.counters[a.A_OPS] == load.streams[0].length
-    assert t.wired.m[mc.N_CONTENDED] == 0
+    assert t.world.counters[tally.OPS] == load.streams[0].length
+    assert t.wired.m[seen.CONTENDED] == 0
     if name == "burst" and design == "freebsd4":
-        assert t.world.counters[a.A_FAILURES] > 100
-        assert t.world.counters[a.A_PANICS] > 0
+        assert t.world.counters[tally.FAILURES] > 100
+        assert t.world.counters[tally.PANICS] > 0
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -263,4 +265,4 @@ def test_without_costs_a_recorded_trace_goes_as_in_the_driver_without_a_clock(de
     edges = np.linspace(0, load.streams[0].time_ns[-1], 5).astype(np.int64)[1:]
     for replay, t in replayed(design, load, source, edges):
         compare(replay, t)
-    assert t.world.counters[a.A_OPS] == load.streams[0].length > 10_000
+    assert t.world.counters[tally.OPS] == load.streams[0].length > 10_000

@@ -8,10 +8,10 @@ from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane import witness
-from kmemexp.sim import probes as a
-from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.machine import E_DEADLOCK, E_TIME
+from kmemexp.sim.engine.tables import glob, seen
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
+from kmemexp.sim.tables import tally
 
 MEAN = 10_000  # ns
 FOREVER = {"sleep": 10**15}
@@ -45,9 +45,9 @@ def test_a_pool_of_one_more_than_the_tasks_can_hold_short_of_enough_never_deadlo
     for seed in range(25):
         machine = takers(tasks, units, tasks * (units - 1) + 1, verb, seed=seed)
         assert machine.run(400 * MEAN * (units + 1)) == E_TIME
-        assert machine.count("N_SLEPT") > 0
-        assert machine.world.counters[a.A_FREES] > 100 * units
-        assert machine.world.counters[a.A_FAILURES] == 0
+        assert machine.count(seen.SLEPT) > 0
+        assert machine.world.counters[tally.FREES] > 100 * units
+        assert machine.world.counters[tally.FAILURES] == 0
 
 
 @pytest.mark.parametrize("verb", PAUSES)
@@ -56,9 +56,9 @@ def test_a_pool_of_one_unit_less_deadlocks_with_all_tasks_one_unit_short(tasks, 
     for seed in range(25):
         machine = takers(tasks, units, tasks * (units - 1), verb, seed=seed)
         assert machine.run(10**9) == E_DEADLOCK
-        assert machine.count("G_FREE") == 0
+        assert machine.count(glob.FREE) == 0
         counters = machine.world.counters
-        assert counters[a.A_ALLOCS] - counters[a.A_FREES] == tasks * (units - 1)
+        assert counters[tally.ALLOCS] - counters[tally.FREES] == tasks * (units - 1)
         members = witness.members(machine.wired)
         assert {row["context"] for row in members} == {f"task {i}" for i in range(tasks)}
         assert {row["waits_for"] for row in members} == {"memory"}
@@ -67,9 +67,9 @@ def test_a_pool_of_one_unit_less_deadlocks_with_all_tasks_one_unit_short(tasks, 
 def test_where_deadlocks_are_broken_each_costs_one_request_and_the_tasks_go_on() -> None:
     machine = takers(4, 3, 8, "work", seed=1, on_deadlock="continue")
     assert machine.run(20_000 * MEAN) == E_TIME
-    assert machine.count("N_DEADLOCKS") > 20
-    assert machine.count("N_PAGE_FAILURES") == machine.world.counters[a.A_FAILURES] == machine.count("N_DEADLOCKS")
-    assert machine.world.counters[a.A_FREES] > 4 * 3 * 1000
+    assert machine.count(seen.DEADLOCKS) > 20
+    assert machine.count(seen.PAGE_FAILURES) == machine.world.counters[tally.FAILURES] == machine.count(seen.DEADLOCKS)
+    assert machine.world.counters[tally.FREES] > 4 * 3 * 1000
 
 
 def test_memory_that_an_interrupt_frees_is_worth_waiting_for() -> None:
@@ -78,7 +78,7 @@ def test_memory_that_an_interrupt_frees_is_worth_waiting_for() -> None:
     w.source("irq", "device", [{"free": "mine"}], law="periodic", period_ns=10**12, phase_ns=MEAN)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
     assert machine.run(10**9) == E_TIME
-    assert machine.world.counters[a.A_ALLOCS] == 2
+    assert machine.world.counters[tally.ALLOCS] == 2
 
 
 def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock_with_it_unseen() -> None:
@@ -94,7 +94,7 @@ def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock
     w.source("daemon", "task", [{"rest": None}, {"work": 20_000}, {"reclaim": None}], route=1)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
     machine.run(10**9)
-    assert machine.count("N_DEADLOCKS") > 0 or machine.world.counters[a.A_ALLOCS] == 2
+    assert machine.count(seen.DEADLOCKS) > 0 or machine.world.counters[tally.ALLOCS] == 2
 
 
 def opposite(
@@ -128,12 +128,12 @@ def test_locks_in_opposite_order_deadlock_as_often_as_the_race_is_lost(spec, cpu
     ends = Counter()
     for number in range(rounds):
         machine.m[:] = fresh
-        machine.m[mc.G_SEED] = number
+        machine.m[glob.SEED] = number
         code = machine.run(10**12)
         ends[code] += 1
-        assert machine.count("N_DEADLOCKS") == (code == E_DEADLOCK)
+        assert machine.count(seen.DEADLOCKS) == (code == E_DEADLOCK)
         # Where it went well both orders have been seen, and the warning is there.
-        assert machine.count("N_REVERSALS") == (code != E_DEADLOCK)
+        assert machine.count(seen.REVERSALS) == (code != E_DEADLOCK)
     assert set(ends) == {E_DEADLOCK, E_TIME}
     share = ends[E_DEADLOCK] / rounds
     assert share == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / rounds))
@@ -147,19 +147,19 @@ def test_the_witness_names_the_two_tasks_and_the_two_locks(spec, cpus, verb, sta
     machine = opposite(spec, 1, 9, cpus=cpus, verb=verb)
     assert machine.run(10**12) == E_DEADLOCK
     members = {row["context"]: row for row in witness.members(machine.wired)}
-    assert machine.count("N_WITNESS") == len(members) == 2
+    assert machine.count(seen.WITNESS) == len(members) == 2
     one, other = members["T1"], members["T2"]
     assert (one["holds"], one["waits_for"], one["cpu"], one["state"]) == ("A", "B (T2)", 0, state)
     assert (other["holds"], other["waits_for"], other["cpu"], other["state"]) == ("B", "A (T1)", cpus - 1, state)
-    assert max(one["since_ns"], other["since_ns"]) == one["at_ns"] == machine.count("N_DEADLOCK_AT")
-    assert machine.count("G_NOW") == one["at_ns"]
+    assert max(one["since_ns"], other["since_ns"]) == one["at_ns"] == machine.count(seen.DEADLOCK_AT)
+    assert machine.count(glob.NOW) == one["at_ns"]
 
 
 def test_after_a_deadlock_between_programs_is_broken_the_other_one_gets_its_lock() -> None:
     machine = opposite("sleep", 1, 9, on_deadlock="continue")
     assert machine.run(10**11) == E_TIME
-    assert machine.count("N_DEADLOCKS") > 0
-    assert machine.count("N_WAITING") == 0
+    assert machine.count(seen.DEADLOCKS) > 0
+    assert machine.count(seen.WAITING) == 0
 
 
 def test_an_owner_kept_from_its_cpu_by_who_spins_for_its_lock_is_freed_where_deadlocks_are_broken() -> None:
@@ -171,8 +171,8 @@ def test_an_owner_kept_from_its_cpu_by_who_spins_for_its_lock_is_freed_where_dea
     w.source("irq", "device", taken, law="periodic", period_ns=10**12, phase_ns=150)
     machine = bench(w)
     machine.run(10**6)
-    assert machine.count("N_DEADLOCKS") == 1
-    assert machine.count("N_WAITING") == 0
+    assert machine.count(seen.DEADLOCKS) == 1
+    assert machine.count(seen.WAITING) == 0
 
 
 def test_locks_in_the_same_order_never_deadlock() -> None:
@@ -186,8 +186,8 @@ def test_locks_in_the_same_order_never_deadlock() -> None:
         w.source(f"T{cpu}", "task", [*program, *({"unlock": name} for name in "BCA")], route=cpu)
     machine = bench(w)
     assert machine.run(200_000_000) == E_TIME
-    assert machine.count("N_REVERSALS") == machine.count("N_DEADLOCKS") == 0
-    assert machine.count("N_CONTENDED") > 10_000
+    assert machine.count(seen.REVERSALS) == machine.count(seen.DEADLOCKS) == 0
+    assert machine.count(seen.CONTENDED) > 10_000
 
 
 def interrupted(spec: str, mode: str, *, model: str = "ithread", on_deadlock: str = "continue", seed: int = 1) -> Bench:
@@ -204,13 +204,13 @@ def interrupted(spec: str, mode: str, *, model: str = "ithread", on_deadlock: st
 def test_interrupts_deadlock_as_often_as_they_find_the_spin_lock_held(mode, model) -> None:
     machine = interrupted("spin", mode, model=model)
     assert machine.run(60 * 10**9) == E_TIME
-    n = machine.count("N_DONE")
+    n = machine.count(seen.DONE)
     assert n > 50_000
     chance = 1 / 30_000 / (1 / 30_000 + 1 / 10_000 + 1 / 1e6)  # of a hit at the end of Exp(1 ms) from "not held" on
-    share = machine.count("N_DEADLOCKS") / n
+    share = machine.count(seen.DEADLOCKS) / n
     assert share == pytest.approx(0.25, abs=0.01)
     assert share == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / n))
-    held = machine.lock("L")["held_ns"] / machine.count("G_NOW")  # PASTA: the share of time, whatever the chance
+    held = machine.lock("L")["held_ns"] / machine.count(glob.NOW)  # PASTA: the share of time, whatever the chance
     assert share == pytest.approx(held, abs=4 * np.sqrt(0.25 * 0.75 / n))
 
 
@@ -223,7 +223,7 @@ def test_the_first_such_interrupt_is_caught_with_the_thread_that_it_interrupted(
         assert set(members) == {"irq", "thread"}
         assert members["irq"]["waits_for"] == "L (thread)"
         assert (members["thread"]["holds"], members["thread"]["waits_for"]) == ("L", "its CPU (irq)")
-        assert machine.count("N_INTERRUPTS") == machine.count("N_DONE") + 1
+        assert machine.count(seen.INTERRUPTS) == machine.count(seen.DONE) + 1
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_first_such_interrupt_is_caught_with_the_thread_that_it_interrupted(
 def test_a_lock_that_keeps_interrupts_out_while_it_is_held_never_deadlocks(spec, mode, model) -> None:
     machine = interrupted(spec, mode, model=model, on_deadlock="stop")
     assert machine.run(20 * 10**9) == E_TIME
-    assert machine.count("N_DEADLOCKS") == machine.count("N_CONTENDED") == 0
+    assert machine.count(seen.DEADLOCKS) == machine.count(seen.CONTENDED) == 0
     started = machine.histogram("irq_irq_start")
     assert started[1:].sum() / started.sum() == pytest.approx(0.25, abs=0.02)  # had to wait until the section's end
     assert machine.mean("irq_irq_start") == pytest.approx(2500, rel=0.1)  # a quarter of them, for another Exp(10 us)
@@ -243,8 +243,8 @@ def test_a_lock_that_keeps_interrupts_out_while_it_is_held_never_deadlocks(spec,
 def test_an_interrupt_thread_that_may_sleep_waits_for_its_lock_without_a_deadlock() -> None:
     machine = interrupted("sleep", "device", on_deadlock="stop")
     assert machine.run(20 * 10**9) == E_TIME
-    assert machine.count("N_DEADLOCKS") == 0
-    assert machine.count("N_CONTENDED") / machine.count("N_DONE") == pytest.approx(0.25, abs=0.02)
+    assert machine.count(seen.DEADLOCKS) == 0
+    assert machine.count(seen.CONTENDED) / machine.count(seen.DONE) == pytest.approx(0.25, abs=0.02)
     assert machine.mean("wait_L") == pytest.approx(10_000, rel=0.05)
 
 
@@ -260,7 +260,7 @@ def test_a_handler_that_has_nothing_to_free_is_not_worth_waiting_for() -> None:
     w.source("irq", "device", [{"free": "other"}], law="periodic", period_ns=10**6)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
     assert machine.run(10**8) == E_DEADLOCK
-    assert machine.count("N_DEADLOCKS") == 1
+    assert machine.count(seen.DEADLOCKS) == 1
 
 
 def test_an_undone_request_pays_for_no_page_that_it_did_not_get() -> None:
@@ -268,5 +268,5 @@ def test_an_undone_request_pays_for_no_page_that_it_did_not_get() -> None:
     w.source("asks", "device", [get("nowait")], law="periodic", period_ns=10**6, phase_ns=0)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
     machine.run(10**8)
-    assert machine.count("N_PAGE_FAILURES") > 90
-    assert machine.count("N_SHOOTDOWNS") == machine.count("N_SOJOURN") == 0
+    assert machine.count(seen.PAGE_FAILURES) > 90
+    assert machine.count(seen.SHOOTDOWNS) == machine.count(seen.SOJOURN) == 0

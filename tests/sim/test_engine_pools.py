@@ -17,13 +17,13 @@ from sim.timed_machine import bench
 from kmemexp.boot import timed, wiring
 from kmemexp.lane.timed import advance
 from kmemexp.planning.plan import plan_from
-from kmemexp.sim import probes as a
 from kmemexp.sim.arenas import vm_map
-from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import ctx, glob, seen
 from kmemexp.sim.maps import EXEC, MAP_NAMES
 from kmemexp.sim.maps import PAGER as PAGER_MAP
-from kmemexp.sim.slots import ATTR_WIRED, F_NOWAIT, F_RESERVE, PAGE
+from kmemexp.sim.slots import ATTR_WIRED, PAGE
+from kmemexp.sim.tables import flag, obj, tally
 from kmemexp.workload import build, stream
 
 BATCHES = 25
@@ -94,11 +94,11 @@ def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps
     made = load(kinds, seconds, seed)
     ops = made.streams[0]
     allocs = ops.op == stream.OP_ALLOC
-    level = (ops.flags[allocs] != F_NOWAIT).astype(int)
-    ops.flags[ops.flags == F_NOWAIT] |= F_RESERVE
+    level = (ops.flags[allocs] != flag.NOWAIT).astype(int)
+    ops.flags[ops.flags == flag.NOWAIT] |= flag.RESERVE
     t = timed.boot(config(), made.kinds, ops, 0)
     if pages:
-        thresholds = {mc.G_LIMITED: 1, mc.G_FREE: pages, mc.G_INTERRUPT_MIN: reserve, mc.G_RESERVED: reserve}
+        thresholds = {glob.LIMITED: 1, glob.FREE: pages, glob.INTERRUPT_MIN: reserve, glob.RESERVED: reserve}
         t.wired.m[list(thresholds)] = list(thresholds.values())
     if maps:
         arena = vm_map.init(vm_map.Params(entry_limit=1 << 12), kva_bytes=1 << 30, cpus=2, maps=len(MAP_NAMES))
@@ -111,8 +111,8 @@ def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps
     for i, until in enumerate(times[1:].tolist()):
         t = advance(t, until)
         refused[:, i] = refusals(t)
-        in_use[i] = pages - t.wired.m[mc.G_FREE]
-    assert refused[:, -1].sum() == t.world.counters[a.A_FAILURES]
+        in_use[i] = pages - t.wired.m[glob.FREE]
+    assert refused[:, -1].sum() == t.world.counters[tally.FAILURES]
     edges = np.searchsorted(times[1:], ops.time_ns[allocs])
     asked = np.stack([np.bincount(edges[level == n], minlength=intervals) for n in (MAIN, INTERRUPT)])
     return Losses(asked, np.diff(refused, prepend=0), in_use)
@@ -120,9 +120,9 @@ def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps
 
 def refusals(t: timed.Timed) -> list[int]:
     """Requests refused so far, by level."""
-    ctx = t.wired.table("contexts")
-    soft = ctx[:, cx.X_KIND] == mc.SOFT
-    return [int(ctx[~soft, cx.X_FAILED].sum()), int(ctx[soft, cx.X_FAILED].sum())]
+    contexts = t.wired.table("contexts")
+    soft = contexts[:, ctx.KIND] == mc.SOFT
+    return [int(contexts[~soft, ctx.FAILED].sum()), int(contexts[soft, ctx.FAILED].sum())]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -207,8 +207,8 @@ def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(so
     rows = []
     for batch in range(BATCHES + 1):
         machine.run((batch + 1) * span)
-        ctx = machine.wired.table("contexts")
-        failed = [ctx[ctx[:, cx.X_KIND] == kind, cx.X_FAILED].sum() for kind in (mc.THREAD, mc.FAST)]
+        contexts = machine.wired.table("contexts")
+        failed = [contexts[contexts[:, ctx.KIND] == kind, ctx.FAILED].sum() for kind in (mc.THREAD, mc.FAST)]
         counts = [machine.histogram(name).sum() for name in ("alloc_device", "free_device", "alloc_fast")]
         rows.append([counts[0] - counts[1], failed[0], counts[2], failed[1]])
     asked, refused, looks, empty = np.diff(rows, axis=0).T
@@ -228,7 +228,7 @@ def test_a_ring_of_interrupts_that_is_full_loses_those_that_come(rho, room, loss
     rows = []
     for batch in range(BATCHES + 1):
         machine.run((batch + 1) * 1_000_000_000)
-        rows.append([machine.count("N_INTERRUPTS"), machine.count("N_LOST")])
+        rows.append([machine.count(seen.INTERRUPTS), machine.count(seen.LOST)])
     came, none = np.diff(rows, axis=0).T
     agrees(none / came, loss, 0.05, weights=came)
 
@@ -243,11 +243,11 @@ def test_live_objects_are_poisson_and_live_bytes_compound_poisson_in_the_machine
     for second in range(2, 1300):
         t = advance(t, second * 1_000_000_000)
         objects, counters = t.world.objects, t.world.counters
-        there = objects[:, a.O_ADDR] >= 0
+        there = objects[:, obj.ADDR] >= 0
         live.append(int(there.sum()))
-        held.append(int(objects[there, a.O_SIZE].sum()))
-        assert live[-1] == counters[a.A_ALLOCS] - counters[a.A_FREES]
-        assert held[-1] == counters[a.A_REQUESTED]
+        held.append(int(objects[there, obj.SIZE].sum()))
+        assert live[-1] == counters[tally.ALLOCS] - counters[tally.FREES]
+        assert held[-1] == counters[tally.REQUESTED]
     n = len(live)
     assert np.mean(live) == pytest.approx(200, abs=4 * np.sqrt(200 / n))
     assert np.var(live) == pytest.approx(200, rel=4 * np.sqrt(2 / n))

@@ -15,8 +15,9 @@ from kmemexp.boot import sources, wiring
 from kmemexp.errors import ConfigError
 from kmemexp.lane.latency import LOWER, quantile
 from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine import programs
+from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, src
 
 SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
 SECOND = 10**9
@@ -24,22 +25,22 @@ SECOND = 10**9
 
 def assert_books_balance(machine: Bench) -> None:
     """Little's law for interrupts and for waits, and that each CPU's time went somewhere: exact, at any instant."""
-    m, now = machine.m, machine.count("G_NOW")
-    ctx, sources = machine.wired.table("contexts"), machine.wired.table("sources")
-    raised, depth = [], machine.count("G_DEPTH")
-    for row in ctx[ctx[:, cx.X_SOURCE] >= 0]:
-        law = sources[(row[cx.X_SOURCE] - machine.wired.shape["sources"][0]) // ir.S_COUNT, ir.S_LAW]
-        if row[cx.X_STATE] != cx.IDLE and (row[cx.X_KIND] != mc.MAIN or law != ir.NONE):
-            ring = (row[cx.X_QHEAD] + np.arange(row[cx.X_QLEN])) % depth
-            raised += [row[cx.X_RAISED], *m[row[cx.X_RING] + ring]]
-    area = machine.count("N_AREA") + machine.count("N_INSIDE") * (now - machine.count("N_AREA_AT"))
-    assert len(raised) == machine.count("N_INSIDE")
-    assert area == machine.count("N_SOJOURN") + sum(now - int(at) for at in raised)
-    since = ctx[ctx[:, cx.X_WAIT] >= 0, cx.X_SINCE]
-    area = machine.count("N_WAIT_AREA") + machine.count("N_WAITING") * (now - machine.count("N_WAIT_AT"))
-    assert len(since) == machine.count("N_WAITING")
-    assert area == machine.count("N_WAIT_NS") + (now - since).sum()
-    marks = machine.wired.table("cpus")[:, cx.C_MARK]
+    m, now = machine.m, machine.count(glob.NOW)
+    contexts, sources = machine.wired.table("contexts"), machine.wired.table("sources")
+    raised, depth = [], machine.count(glob.DEPTH)
+    for row in contexts[contexts[:, ctx.SOURCE] >= 0]:
+        law = sources[(row[ctx.SOURCE] - machine.wired.shape["sources"][0]) // src.COLUMNS, src.LAW]
+        if row[ctx.STATE] != cx.IDLE and (row[ctx.KIND] != mc.MAIN or law != programs.NONE):
+            ring = (row[ctx.QHEAD] + np.arange(row[ctx.QLEN])) % depth
+            raised += [row[ctx.RAISED], *m[row[ctx.RING] + ring]]
+    area = machine.count(seen.AREA) + machine.count(seen.INSIDE) * (now - machine.count(seen.AREA_AT))
+    assert len(raised) == machine.count(seen.INSIDE)
+    assert area == machine.count(seen.SOJOURN) + sum(now - int(at) for at in raised)
+    since = contexts[contexts[:, ctx.WAIT] >= 0, ctx.SINCE]
+    area = machine.count(seen.WAIT_AREA) + machine.count(seen.WAITING) * (now - machine.count(seen.WAIT_AT))
+    assert len(since) == machine.count(seen.WAITING)
+    assert area == machine.count(seen.WAIT_NS) + (now - since).sum()
+    marks = machine.wired.table("cpus")[:, cpu.MARK]
     assert (machine.cpu_time() >= 0).all()
     assert (machine.cpu_time().sum(axis=1) == marks).all()
     assert (marks <= now).all()
@@ -47,8 +48,8 @@ def assert_books_balance(machine: Bench) -> None:
 
 def settle(machine: Bench, step: int) -> None:
     """Go on until no interrupt is in the system."""
-    while machine.count("N_INSIDE"):
-        machine.run(machine.count("G_NOW") + step)
+    while machine.count(seen.INSIDE):
+        machine.run(machine.count(glob.NOW) + step)
 
 
 def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Bench:
@@ -59,7 +60,7 @@ def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Be
     machine = bench(w)
     machine.run(round(million * 1e6 * SERVICE / rho))
     settle(machine, SERVICE)
-    assert machine.count("N_LOST") == 0
+    assert machine.count(seen.LOST) == 0
     assert_books_balance(machine)
     return machine
 
@@ -77,13 +78,13 @@ Q1 = {  # law, shape, c2: million interrupts by load
 )
 def test_waits_of_one_handler_follow_pollaczek_khinchine(name, shape, c2, rho, million) -> None:
     machine = queue(name, shape, rho, million)
-    done = machine.count("N_DONE")
-    wait = machine.count("N_SOJOURN") / done / SERVICE - 1
+    done = machine.count(seen.DONE)
+    wait = machine.count(seen.SOJOURN) / done / SERVICE - 1
     assert wait == pytest.approx(rho * (1 + c2) / (2 * (1 - rho)), rel=0.02)
     started = machine.histogram("irq_irq_start")
     assert started[0] / started.sum() == pytest.approx(1 - rho, rel=0.02)  # Poisson arrivals see an idle CPU so often
-    assert machine.count("N_AREA") == machine.count("N_SOJOURN")
-    idle, busy = machine.cpu_time()[0, [cx.T_IDLE, cx.T_THREAD]]
+    assert machine.count(seen.AREA) == machine.count(seen.SOJOURN)
+    idle, busy = machine.cpu_time()[0, [cpu.TIME_IDLE, cpu.TIME_THREAD]]
     assert busy / (idle + busy) == pytest.approx(rho, rel=0.01)
     if name == "fixed":
         assert busy == done * SERVICE
@@ -119,7 +120,7 @@ def classes(law: str, preemptive: bool, million: float, *, order: tuple[int, ...
         w.source(f"c{k}", "device", work, law="poisson", rate_hz=rate * 1e9 / UNIT, priority=28 - order.index(k))
     machine = bench(w)
     machine.run(round(million * 1e6 / sum(rate for rate, _ in LOADS) * UNIT))
-    assert machine.count("N_LOST") == 0
+    assert machine.count(seen.LOST) == 0
     assert_books_balance(machine)
     return machine
 
@@ -157,7 +158,7 @@ def test_preemptive_priorities_do_not_notice_lower_ones(law) -> None:
     for k in range(3):
         same = [run.histogram(f"irq_c{k}_done") for run in runs[k:]]
         assert all((hist == same[0]).all() for hist in same)
-    sums = np.diff([(0, 0), *((run.count("N_SOJOURN"), run.count("N_DONE")) for run in runs)], axis=0)
+    sums = np.diff([(0, 0), *((run.count(seen.SOJOURN), run.count(seen.DONE)) for run in runs)], axis=0)
     sigma = [0, *itertools.accumulate(rate * mean for rate, mean in LOADS)]
     for k, (_, mean) in enumerate(LOADS):
         above, with_own = 1 - sigma[k], 1 - sigma[k + 1]
@@ -177,7 +178,7 @@ def interrupt_over_thread(*, critical: bool, million: float) -> Bench:
         w.source(name, mode, program, law="poisson", rate_hz=1e9 / each)
     machine = bench(w)
     machine.run(round(million * 1e6 / 0.12 * 1000))
-    assert machine.count("N_LOST") == 0
+    assert machine.count(seen.LOST) == 0
     assert_books_balance(machine)
     return machine
 
@@ -187,8 +188,8 @@ def test_interrupts_preempt_thread_work() -> None:
     done = {name: machine.histogram(f"irq_{name}_done").sum() for name in ("irq", "work")}
     assert machine.mean("irq_irq_done") == pytest.approx(2250, rel=0.016 + 0.002)
     assert machine.mean("irq_work_done") == pytest.approx(84167, rel=0.02)
-    together = (done["irq"] * 2250 + done["work"] * 84167) / machine.count("N_DONE")
-    assert machine.count("N_SOJOURN") / machine.count("N_DONE") == pytest.approx(together, rel=0.02)
+    together = (done["irq"] * 2250 + done["work"] * 84167) / machine.count(seen.DONE)
+    assert machine.count(seen.SOJOURN) / machine.count(seen.DONE) == pytest.approx(together, rel=0.02)
 
 
 def test_interrupts_wait_for_critical_thread_work() -> None:
@@ -212,8 +213,8 @@ def test_an_interrupt_waits_for_the_rest_of_the_section_that_it_finds(law, resid
     machine = bench(w)
     machine.run(16 * SECOND if pause else 8 * SECOND)
     closed = 10_000 / (10_000 + pause)
-    assert machine.count("N_SOJOURN") / machine.count("N_DONE") == pytest.approx(closed * residual * 10_000, rel=0.02)
-    assert machine.cpu_time()[0, cx.T_IDLE] == 0
+    assert machine.count(seen.SOJOURN) / machine.count(seen.DONE) == pytest.approx(closed * residual * 10_000, rel=0.02)
+    assert machine.cpu_time()[0, cpu.TIME_IDLE] == 0
     assert_books_balance(machine)
 
 
@@ -225,8 +226,8 @@ def test_an_interrupt_does_not_wait_for_a_section_that_does_not_mask_it(spec) ->
     w.source("irq", "device", law="poisson", rate_hz=1e5, klass="net")
     machine = bench(w)
     machine.run(SECOND)
-    assert machine.count("N_DONE") > 90_000
-    assert machine.count("N_SOJOURN") == 0
+    assert machine.count(seen.DONE) > 90_000
+    assert machine.count(seen.SOJOURN) == 0
     assert_books_balance(machine)
 
 
@@ -249,14 +250,14 @@ def repairman(cpus: int, think: int, lock: str, cycles: float, hold: Mapping | N
     machine = bench(w)
     machine.run(round(cycles * max((1 + think) / cpus, 1) * HOLD))
     assert_books_balance(machine)
-    assert machine.cpu_time()[:, cx.T_MAIN].sum() == machine.lock("shared")["held_ns"]
+    assert machine.cpu_time()[:, cpu.TIME_MAIN].sum() == machine.lock("shared")["held_ns"]
     return machine
 
 
 def throughput_and_residence(machine: Bench) -> tuple[float, float]:
     """X and R of the lock, in S."""
     lock = machine.lock("shared")
-    return lock["taken"] / machine.count("G_NOW") * HOLD, lock["wait_ns"] / lock["taken"] / HOLD + 1
+    return lock["taken"] / machine.count(glob.NOW) * HOLD, lock["wait_ns"] / lock["taken"] / HOLD + 1
 
 
 Q5 = {  # (Z, N): X, R; S = 1
@@ -276,8 +277,8 @@ def test_a_contended_lock_is_a_machine_repairman(think, cpus) -> None:
 def test_without_costs_it_does_not_matter_how_one_waits() -> None:
     waits = {lock: repairman(8, 9, lock, 1e5) for lock in ("sleep", "spin", "adaptive", "sleep+inherit")}
     assert all(machine.lock("shared") == waits["sleep"].lock("shared") for machine in waits.values())
-    assert waits["spin"].cpu_time()[:, cx.T_SPIN].sum() == waits["spin"].count("N_WAIT_NS")
-    assert waits["sleep"].cpu_time()[:, cx.T_SPIN].sum() == 0
+    assert waits["spin"].cpu_time()[:, cpu.TIME_SPIN].sum() == waits["spin"].count(seen.WAIT_NS)
+    assert waits["sleep"].cpu_time()[:, cpu.TIME_SPIN].sum() == 0
 
 
 @pytest.mark.parametrize(

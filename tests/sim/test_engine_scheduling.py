@@ -14,8 +14,8 @@ from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane.latency import LOWER
-from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.engine.tables import ctx, glob, lock, seen
 
 UNIT = 1_000  # ns
 NEVER_AGAIN = 10**15  # ns
@@ -23,21 +23,21 @@ HIGHEST = 29  # priority of the first task; the next ones have less by one each
 MARK = [{"lock": "mark"}, {"unlock": "mark"}]
 
 
-def logged(machine: Bench, event: int, lock: str = "") -> dict[str, np.ndarray]:
+def logged(machine: Bench, event: int, group: str = "") -> dict[str, np.ndarray]:
     """Times of an event (of one lock) in the log, by name of the context."""
-    rows = machine.wired.table("log")[: machine.count("G_LOG")]
-    assert machine.count("G_LOG") <= len(machine.wired.table("log"))
+    rows = machine.wired.table("log")[: machine.count(glob.LOG)]
+    assert machine.count(glob.LOG) <= len(machine.wired.table("log"))
     rows = rows[rows[:, 1] == event]
-    if lock:
-        place = machine.wired.shape["locks"][0] + machine.wired.names.locks.index(lock) * mc.L_COUNT
+    if group:
+        place = machine.wired.shape["locks"][0] + machine.wired.names.locks.index(group) * lock.COLUMNS
         rows = rows[rows[:, 3] == place]
-    number = (rows[:, 2] - machine.wired.shape["contexts"][0]) // cx.X_COUNT
+    number = (rows[:, 2] - machine.wired.shape["contexts"][0]) // ctx.COLUMNS
     return {name: rows[number == i, 0] for i, name in enumerate(machine.wired.names.contexts)}
 
 
 def responses(machine: Bench) -> dict[str, np.ndarray]:
     """From raise to the mark that ends the program, by source, in units."""
-    assert machine.count("N_LOST") == 0
+    assert machine.count(seen.LOST) == 0
     raised, marked = logged(machine, mc.LOG_RAISE), logged(machine, mc.LOG_TAKE, "mark")
     return {name: (times - raised[name][: len(times)]) / UNIT for name, times in marked.items() if len(times)}
 
@@ -164,13 +164,13 @@ def tasks_with_locks(protocol: str, phases: Mapping[str, int], *, gap: int = 0, 
     step = [{"work": UNIT}, *MARK]
     for name, phase in phases.items():  # a task that comes first in the list gets the CPU first
         program = []
-        for lock, length in SECTIONS[name]:
-            program += [*step * gap, {"lock": lock}, *step * length, {"unlock": lock}]
+        for group, length in SECTIONS[name]:
+            program += [*step * gap, {"lock": group}, *step * length, {"unlock": group}]
         when = {"law": "periodic", "period_ns": PERIODS[name] * UNIT, "phase_ns": phase * UNIT}
         w.source(name, "device", [*program, *step * gap], priority=HIGHEST - NAMES.index(name), **when)
     machine = bench(w)
     machine.run(units * UNIT)
-    assert machine.count("N_LOST") == machine.count("N_DEADLOCKS") == 0
+    assert machine.count(seen.LOST) == machine.count(seen.DEADLOCKS) == 0
     assert_books_balance(machine)
     return machine
 
@@ -178,7 +178,7 @@ def tasks_with_locks(protocol: str, phases: Mapping[str, int], *, gap: int = 0, 
 def blocking(machine: Bench, gap: int = 0) -> list[int]:
     """Per task the largest number of units for which lower ones ran while a job of it was in the system."""
     raised, marks = logged(machine, mc.LOG_RAISE), logged(machine, mc.LOG_TAKE, "mark")
-    ran = np.full(machine.count("G_NOW") // UNIT + 1, -1)
+    ran = np.full(machine.count(glob.NOW) // UNIT + 1, -1)
     for rank, name in enumerate(NAMES):
         assert (marks.get(name, np.zeros(1)) % UNIT == 0).all()
         ran[marks.get(name, np.zeros(0, int)) // UNIT - 1] = rank
@@ -200,7 +200,7 @@ def test_blocking_stays_below_the_bound_of_the_protocol(protocol) -> None:
         phases = {name: int(rng.integers(PERIODS[name])) for name in NAMES}
         machine = tasks_with_locks(protocol, phases, gap=1, units=30_000)
         worst = np.maximum(worst, blocking(machine, gap=1))
-        assert (machine.count("N_CONTENDED") > 0) == (protocol == "inheritance")
+        assert (machine.count(seen.CONTENDED) > 0) == (protocol == "inheritance")
     assert (worst <= BOUNDS[protocol]).all()
     assert (worst[:3] > 0).all()
 

@@ -14,6 +14,7 @@ from twins import play_sized, sized_program
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import fast_fits as ff
+from kmemexp.sim.tables import panics, regs
 
 KVA = 1 << 22
 
@@ -62,7 +63,7 @@ def test_the_first_request_takes_a_page_of_headers_and_its_own_pages():
     m = hand()
     assert m.alloc(5000) == s.PAGE
     assert m.map_log == [("alloc", 0, s.PAGE), ("alloc", s.PAGE, 2 * s.PAGE)]
-    assert m.reg[0, s.R_MAP] == 3
+    assert m.reg[0, regs.MAP] == 3
     assert ff.census(m.state)["pages"] == 3
 
 
@@ -150,19 +151,19 @@ def test_a_full_map_fails_the_request_and_loses_nothing():
     m = hand(limit=2 * s.PAGE)
     addr = m.alloc(4000)
     assert m.alloc(4000) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(addr, size=4000)
     assert m.alloc(4096) == addr
     assert ff.census(m.state)["lost_bytes"] == 0
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = 100
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = 100
     assert ff.alloc(state, reg, 0) == s.MAP_ALLOC
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert ff.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
 def test_a_block_without_a_header_is_counted_as_lost():

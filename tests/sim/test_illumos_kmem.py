@@ -15,6 +15,7 @@ from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.allocators.illumos_kmem.consolidator import above_threshold, adjusted, reclaimable
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import rescaled
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, regs
 
 KIB, MIB = 1 << 10, 1 << 20
 MALLOC = s.ITEM_MALLOC
@@ -363,13 +364,13 @@ def grow_depot(m: Hand, cpu: int = 0) -> None:
 def test_the_working_set_of_a_list_that_wanders_from_37_to_47_is_10():
     m = fresh()
     grow_depot(m)
-    m.tend(s.T_TICK)
+    m.tend(s.TEND_TICK)
     cycle(m, 65536, 12)
     assert depot(m, 65536)[0] == 47
-    m.tend(s.T_TICK)
+    m.tend(s.TEND_TICK)
     row = m.state.cache[cache_number(m, 65536)]
     assert (row[u.K_FULL + u.LIMIT], row[u.K_FULL + u.MIN]) == (37, 47)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert depot(m, 65536)[0] == 10
     assert maps(m, "free").count(65536) == 37
 
@@ -377,33 +378,33 @@ def test_the_working_set_of_a_list_that_wanders_from_37_to_47_is_10():
 def test_nothing_is_reapable_in_the_first_interval():
     m = fresh()
     grow_depot(m)
-    m.tend(s.T_REAP)
-    m.tend(s.T_TICK)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
+    m.tend(s.TEND_TICK)
+    m.tend(s.TEND_REAP)
     assert depot(m, 65536)[0] == 47
 
 
 def test_what_was_not_needed_for_an_interval_goes_in_a_reap_and_not_before():
     m = fresh()
     grow_depot(m)
-    m.tend(s.T_TICK)
-    m.tend(s.T_TICK)
+    m.tend(s.TEND_TICK)
+    m.tend(s.TEND_TICK)
     assert depot(m, 65536)[0] == 47
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert depot(m, 65536) == (0, 0)
     assert kmem.census(m.state)["cpu_buffers"] == 2
 
 
 def test_another_reap_has_to_wait_for_a_tick():
     m = fresh()
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     grow_depot(m)
     m.state.cache[cache_number(m, 65536), [u.K_FULL + u.LIMIT, u.K_FULL + u.MIN]] = 20
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert depot(m, 65536)[0] == 47
-    m.tend(s.T_TICK)
+    m.tend(s.TEND_TICK)
     m.state.cache[cache_number(m, 65536), [u.K_FULL + u.LIMIT, u.K_FULL + u.MIN]] = 20
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert depot(m, 65536)[0] == 27
 
 
@@ -467,10 +468,10 @@ def test_a_trip_is_contended_if_somebody_takes_the_lock_between():
     for _ in range(14):
         m.alloc(256, item=MALLOC)
     k = cache_number(m, 256)
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, [s.R_SIZE, s.R_ITEM, s.R_CPU]] = 256, MALLOC, 0
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.SIZE, regs.ITEM, regs.CPU]] = 256, MALLOC, 0
     assert kmem.alloc(m.state, reg, 0) == s.AGAIN
-    assert reg[0, s.R_LOCK] == (1 << s.LOCK_SHIFT) | k
+    assert reg[0, regs.LOCK] == (1 << regs.LOCK_SHIFT) | k
     m.alloc(256, item=MALLOC, cpu=1)
     assert kmem.alloc(m.state, reg, 0) == s.DONE
     assert m.state.cache[k, u.K_CONTENTION] == 1
@@ -572,13 +573,13 @@ def test_headers_and_bufctls_have_magazines_of_their_own():
 def test_a_magazine_is_allocated_in_a_free_which_does_not_wait_for_memory():
     m = fresh()
     addr = m.alloc(256, item=MALLOC)
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, [s.R_ADDR, s.R_SIZE, s.R_ITEM]] = addr, 256, MALLOC
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.ADDR, regs.SIZE, regs.ITEM]] = addr, 256, MALLOC
     while kmem.free(m.state, reg, 0) != s.MAP_ALLOC:
         pass
-    assert reg[0, s.R_FLAGS] & s.F_NOWAIT
-    assert reg[0, s.R_MAP] == 3
-    reg[0, s.R_BASE] = s.NO_SPACE  # then the buffer goes to its slab, and that to the map
+    assert reg[0, regs.FLAGS] & flag.NOWAIT
+    assert reg[0, regs.MAP] == 3
+    reg[0, regs.BASE] = s.NO_SPACE  # then the buffer goes to its slab, and that to the map
     answers = [kmem.free(m.state, reg, 0) for _ in range(3)]
     while answers[-1] != s.DONE:
         answers.append(kmem.free(m.state, reg, 0))
@@ -775,9 +776,9 @@ def test_a_buffer_in_a_magazine_is_nobodys_and_stays():
         for addr in addresses[:5]:
             m.free(addr)
     m.state.cache[m.state.first_item, u.K_CONTENTION] += 10
-    m.tend(s.T_TICK)  # larger magazines: what was in the old ones is in the slabs now, a third of each
+    m.tend(s.TEND_TICK)  # larger magazines: what was in the old ones is in the slabs now, a third of each
     m.free(slabs[2][7])
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     held = kmem.census(m.state)
     assert (held["moves_done"], held["moves_unknown"], held["cpu_buffers"]) == (9, 1, 1)
     assert {obj for obj, _, _ in m.moves} == {30 + k for k in range(5, 15)} - {37}
@@ -786,7 +787,7 @@ def test_a_buffer_in_a_magazine_is_nobodys_and_stays():
 
 def test_a_reap_moves_what_it_can_out_of_all_partial_slabs():
     m, live = sparse(60, 3)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     held = kmem.census(m.state)
     assert held["moves_later"] == 0
     # 184 objects: with nothing else in the way they would fill 12 slabs and a part of one.
@@ -805,7 +806,7 @@ def test_slabs_are_not_given_back_while_moves_are_pending():
     freed, at_call = lambda: [base for verb, base, _ in m.map_log if verb == "free" and base < 60 * s.PAGE], []
     before = len(freed())
     m.may_move = lambda obj: at_call.append(len(freed())) or True
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert set(at_call) == {before}
     assert len(freed()) == before + 47
 
@@ -818,7 +819,7 @@ def test_a_reap_does_not_mind_a_refusal_of_before():
     assert kmem.census(m.state)["nomove_slabs"] == 1
     asked = []
     m.may_move = lambda obj: asked.append(obj) or True
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert len(asked) > 102
 
 
@@ -836,8 +837,8 @@ def test_a_cache_whose_reapable_magazines_would_show_it_fragmented_is_reaped():
 
 def test_upkeep_that_is_asked_for_meanwhile_waits_its_turn():
     m = fresh()
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE], reg[1, s.R_SIZE] = s.T_TICK, s.T_TICK
+    reg = np.zeros((2, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE], reg[1, regs.SIZE] = s.TEND_TICK, s.TEND_TICK
     grow_depot(m)
     assert kmem.tend(m.state, reg, 0) == s.AGAIN
     assert kmem.tend(m.state, reg, 1) == s.DONE

@@ -81,7 +81,7 @@ class Pair:
     def tend(self, why: int, cpu: int, refuses: int) -> None:
         self.level()
         self.hand.may_move = self.naive.may_move = lambda obj: obj % refuses != 0
-        (self.naive.reap if why == s.T_REAP else self.naive.tick)(cpu)
+        (self.naive.reap if why == s.TEND_REAP else self.naive.tick)(cpu)
         self.hand.tend(why, cpu=cpu)
         assert self.hand.moves == self.naive.moved
         for obj, _, to in self.naive.moved[self.moves :]:
@@ -114,7 +114,7 @@ class Pair:
                 for _ in range(count):
                     self.alloc(ITEMS[item] if verb == "zone" else nbytes, cpu, item)
             elif verb in ("tick", "reap"):
-                self.tend(s.T_REAP if verb == "reap" else s.T_TICK, cpu, refuses)
+                self.tend(s.TEND_REAP if verb == "reap" else s.TEND_TICK, cpu, refuses)
             else:
                 for k in range(min(count, len(self.live))):
                     self.free(which if verb == "free_run" else which * (k + 1), (cpu + k // 8) % self.cpus)
@@ -124,8 +124,8 @@ class Pair:
         while self.live:
             self.free(len(self.live) // 2, len(self.live) % self.cpus)
         for _ in range(4):
-            self.tend(s.T_TICK, 0, 10**9)
-            self.tend(s.T_REAP, 0, 10**9)
+            self.tend(s.TEND_TICK, 0, 10**9)
+            self.tend(s.TEND_REAP, 0, 10**9)
         self.check()
 
 

@@ -15,6 +15,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import kmalloc_obj as obj
 from kmemexp.sim.allocators.kmalloc_obj.slabs import N_FULL
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, panics, regs
 
 MIB = 1 << 20
 SLAB = 128 << 10
@@ -103,7 +104,7 @@ def test_objects_are_used_again_first_in_first_out_after_those_never_used():
 def test_a_free_is_one_step_on_any_cpu_and_sends_no_message():
     h = hand(cpus=2)
     addrs = objects(h, N)
-    for cpu, flags in ((0, 0), (1, 0), (1, s.F_SOFT), (1, s.F_HARD)):
+    for cpu, flags in ((0, 0), (1, 0), (1, flag.SOFT), (1, flag.HARD)):
         h.free(addrs.pop(), cpu=cpu, flags=flags)
         assert h.answers == [s.DONE]
     assert held(h, "objects", "free_objects") == [N - 4, 4]
@@ -133,18 +134,23 @@ def test_cpus_do_not_share_slabs_of_their_own():
 
 def test_a_refill_takes_the_types_lock_then_none_then_the_types_lock():
     h = hand()
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_ITEM] = 1
-    reg[0, s.R_SIZE] = 16000
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.ITEM] = 1
+    reg[0, regs.SIZE] = 16000
     seen = []
     for _ in range(4):
-        reg[0, s.R_LOCK] = -1
-        seen.append((obj.alloc(h.state, reg, 0), int(reg[0, s.R_LOCK])))
-        reg[0, s.R_BASE] = 0
-    lock = 1 << s.LOCK_SHIFT | 1
+        reg[0, regs.LOCK] = -1
+        seen.append((obj.alloc(h.state, reg, 0), int(reg[0, regs.LOCK])))
+        reg[0, regs.BASE] = 0
+    lock = 1 << regs.LOCK_SHIFT | 1
     assert seen == [(s.AGAIN, lock), (s.AGAIN, 0), (s.MAP_ALLOC, -1), (s.AGAIN, lock)]
-    assert [reg[0, s.R_MAP], reg[0, s.R_BYTES], reg[0, s.R_ALIGN], reg[0, s.R_ATTR]] == [5, SLAB, SLAB, s.ATTR_WIRED]
-    assert reg[0, s.R_WORK] == 8
+    assert [reg[0, regs.MAP], reg[0, regs.BYTES], reg[0, regs.ALIGN], reg[0, regs.ATTR]] == [
+        5,
+        SLAB,
+        SLAB,
+        s.ATTR_WIRED,
+    ]
+    assert reg[0, regs.WORK] == 8
     assert obj.alloc(h.state, reg, 0) == s.DONE
     assert obj.lock_count(h.state, 1) == len(ITEMS)
 
@@ -291,7 +297,7 @@ def test_short_memory_gives_nothing_back():
     h = hand(items=ITEMS[:1], full_slabs=0)
     free_all(h, objects(h, 9 * N))
     for _ in range(3):
-        h.tend(s.T_REAP)
+        h.tend(s.TEND_REAP)
         assert h.answers == [s.DONE]
     assert held(h, "cached_slabs") == [0]
 
@@ -351,37 +357,37 @@ def test_without_types_there_is_the_slab_allocator_alone():
 # No memory; several at once.
 
 
-@pytest.mark.parametrize("flags", [0, s.F_NOWAIT])
+@pytest.mark.parametrize("flags", [0, flag.NOWAIT])
 def test_without_kva_for_a_slab_the_kernel_panics_whatever_the_flags(flags):
     h = hand(limit=0)
     assert h.alloc(4096, flags=flags) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_KERNEL_MAP
+    assert h.reg[0, regs.PANIC] == panics.KERNEL_MAP
     h.limit = SLAB
     assert h.alloc(4096, flags=flags) == AT
     assert held(h, "slabs") == [1]
 
 
-@pytest.mark.parametrize(("base", "panic"), [(s.NO_ENTRY, s.P_ENTRIES), (s.NO_PAGES, s.P_NONE)])
+@pytest.mark.parametrize(("base", "panic"), [(s.NO_ENTRY, panics.ENTRIES), (s.NO_PAGES, panics.NONE)])
 def test_without_map_entries_the_kernel_panics_without_pages_the_request_fails(base, panic):
     h = hand()
-    h.reg[0, s.R_SIZE] = 4096
+    h.reg[0, regs.SIZE] = 4096
     for want in (s.AGAIN, s.AGAIN, s.MAP_ALLOC):
         assert obj.alloc(h.state, h.reg, 0) == want
-    h.reg[0, s.R_BASE] = base
+    h.reg[0, regs.BASE] = base
     assert obj.alloc(h.state, h.reg, 0) == s.FAILED
-    assert h.reg[0, s.R_PANIC] == panic
+    assert h.reg[0, regs.PANIC] == panic
 
 
 def test_two_operations_of_a_cpu_may_wait_for_slabs_at_once():
     h = hand()
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, s.R_SIZE] = 4096
+    reg = np.zeros((2, regs.COLUMNS), np.int64)
+    reg[:, regs.SIZE] = 4096
     for want in (s.AGAIN, s.AGAIN, s.MAP_ALLOC):
         assert [obj.alloc(h.state, reg, i) for i in (0, 1)] == [want] * 2
-    reg[:, s.R_BASE] = 3 * SLAB, SLAB
+    reg[:, regs.BASE] = 3 * SLAB, SLAB
     for want in (s.AGAIN, s.DONE):
         assert [obj.alloc(h.state, reg, i) for i in (0, 1)] == [want] * 2
-    assert reg[:, s.R_ADDR].tolist() == [3 * SLAB + AT, SLAB + AT]
+    assert reg[:, regs.ADDR].tolist() == [3 * SLAB + AT, SLAB + AT]
     assert slabs(objects(h, 2 * N - 2)) == [1, 3]
     assert h.map_log == []
 

@@ -14,6 +14,7 @@ from twins import play_sized, sized_program
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import lazy_buddy as lb
+from kmemexp.sim.tables import panics, regs
 from kmemexp.testing import check_allocator
 
 KVA = 1 << 22
@@ -57,7 +58,7 @@ def test_a_request_beyond_the_pools_is_whole_pages_and_goes_back(size, pages):
     assert m.granted == pages * s.PAGE
     assert lb.census(m.state)["pages"] == pages
     m.free(addr, size=size)
-    assert m.reg[0, s.R_MAP] == 3
+    assert m.reg[0, regs.MAP] == 3
     assert m.map_log == [("alloc", 0, pages * s.PAGE), ("free", 0, pages * s.PAGE)]
     assert lb.census(m.state)["pages"] == 0
 
@@ -148,13 +149,13 @@ def test_kva_beyond_the_link_format_is_refused():
 def test_a_full_map_fails_and_without_map_entries_the_kernel_panics(size):
     m = hand(limit=0)
     assert m.alloc(size) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = size
+    assert m.reg[0, regs.PANIC] == panics.NONE
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = size
     assert lb.alloc(m.state, reg, 0) == s.MAP_ALLOC
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert lb.alloc(m.state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
 PROGRAM = sized_program(16, 64, 256, 257, 1024)

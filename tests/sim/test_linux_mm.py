@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import buddy, linux_mm, vmap
 from kmemexp.sim.maps import DIRECT, MAP_NAMES
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim.naive_buddy import NaiveZone
 from tests.sim.naive_vmap import NaiveVmap
 
@@ -31,7 +31,7 @@ def alloc(st, m, pages=1, align=1, attr=ATTR_WIRED, cpu=0):
 
 
 def measure(st, m):
-    out = np.zeros(slots.M_COUNT, np.int64)
+    out = np.zeros(gauge.COLUMNS, np.int64)
     linux_mm.map_measure(st, m, out)
     return out
 
@@ -76,7 +76,7 @@ def test_each_map_is_served_by_its_own_kind():
 def test_a_direct_map_that_was_not_added_has_no_space():
     st = linux_mm.init(linux_mm.Params(), kva_bytes=64 * PAGE, cpus=1, maps=len(MAP_NAMES))
     assert alloc(st, DIRECT) == NO_SPACE
-    assert measure(st, DIRECT)[slots.M_FREE] == 0
+    assert measure(st, DIRECT)[gauge.FREE] == 0
 
 
 @pytest.mark.parametrize("bad", [{"max_order": 99}, {"nodes": 1000}])
@@ -120,10 +120,10 @@ def test_same_as_the_naive_twins(program):
         linux_mm.check(st, m)
         assert linux_mm.used(st, m) + linux_mm.map_free_bytes(st, m) == {0: PAGES, DIRECT: RAM, EXEC: SUBMAP}[m] * PAGE
         out = measure(st, m)
-        assert out[slots.M_FREE] == linux_mm.map_free_bytes(st, m)
-        assert out[slots.M_HIST :].sum() == out[slots.M_FREE]
+        assert out[gauge.FREE] == linux_mm.map_free_bytes(st, m)
+        assert out[gauge.HIST :].sum() == out[gauge.FREE]
         bins = np.zeros(10)
         linux_mm.map_paint(st, m, bins)
-        size = out[slots.M_FREE] + linux_mm.used(st, m)
+        size = out[gauge.FREE] + linux_mm.used(st, m)
         assert bins.mean() == pytest.approx(linux_mm.used(st, m) / size)
-        assert out[slots.M_WALKED] == linux_mm.map_walked(st, m)
+        assert out[gauge.WALKED] == linux_mm.map_walked(st, m)

@@ -14,9 +14,10 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc
 from kmemexp.sim.allocators._shared import mbufs
 from kmemexp.sim.allocators.mb_alloc import containers
+from kmemexp.sim.tables import flag, panics, regs
 
 KVA = 1 << 22
-NOWAIT = s.F_NOWAIT
+NOWAIT = flag.NOWAIT
 OWN_LOCK, GENERAL_LOCK = 0, mb_alloc.GENERAL_LOCK
 
 
@@ -108,7 +109,7 @@ def test_a_free_beyond_the_high_mark_makes_a_bucket_general(version, size, high)
     assert counted(m, "general_mbufs", "general_clusters") == [0, 0]
     m.free(live[high])  # of a bucket without a free buffer: it goes by itself
     assert m.answers == [s.AGAIN, s.DONE]
-    assert m.reg[0, s.R_LOCK] == GENERAL_LOCK
+    assert m.reg[0, regs.LOCK] == GENERAL_LOCK
     assert m.state.box[0, k, containers.COUNT] == high
     assert m.state.box[1, k, containers.COUNT] == 1
 
@@ -198,7 +199,7 @@ def test_a_nowait_request_fails_when_nothing_is_left_and_does_not_call_the_map_f
     assert m.alloc(1, flags=NOWAIT) == -1
     assert m.answers == [s.AGAIN, s.FAILED]
     assert counted(m, "mbufs_full") == [0]
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     assert not m.state.box[:, :, containers.STARVED].any()
 
 
@@ -255,9 +256,9 @@ def test_a_general_bucket_that_was_robbed_empty_comes_back():
     m.free(live[0])
     state, reg = m.state, m.reg
     reg[0] = 0
-    reg[0, s.R_PHASE] = mb_alloc.LAST_CHANCE
+    reg[0, regs.PHASE] = mb_alloc.LAST_CHANCE
     assert mb_alloc.alloc(state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == live[0]
+    assert reg[0, regs.ADDR] == live[0]
     assert state.bucket[live[0] // s.PAGE & ~1, containers.OWNER] == 1
     for addr in live:
         m.free(addr)
@@ -265,13 +266,13 @@ def test_a_general_bucket_that_was_robbed_empty_comes_back():
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
     state.booted[:] = 100
     while mb_alloc.alloc(state, reg, 0) != s.MAP_ALLOC:
         pass
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert mb_alloc.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
     assert mb_alloc.census(state)["mbufs_full"] == 0
 
 
@@ -306,22 +307,22 @@ def test_a_free_goes_to_the_container_of_the_owner_under_its_lock():
     addr = m.alloc(1, cpu=2)
     m.free(addr, cpu=0)
     assert m.answers == [s.AGAIN, s.DONE]
-    assert m.reg[0, s.R_LOCK] == OWN_LOCK + 2
+    assert m.reg[0, regs.LOCK] == OWN_LOCK + 2
     assert m.alloc(1, cpu=2) == addr
 
 
 def test_an_owner_that_changes_before_the_lock_is_had_is_looked_up_again():
     m = started(cpus=3)
     addr = m.alloc(1, cpu=2)
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_ADDR] = addr
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.ADDR] = addr
     assert mb_alloc.free(m.state, reg, 0) == s.AGAIN
     first = int(m.state.bucket[addr // s.PAGE, containers.FIRST])
     m.state.box[2, mbufs.MBUF, containers.HEAD] = m.state.bucket[first, containers.NEXT]
     m.state.bucket[first, [containers.OWNER, containers.NEXT]] = 1, m.state.box[1, mbufs.MBUF, containers.HEAD]
     m.state.box[1, mbufs.MBUF, containers.HEAD] = first
     assert mb_alloc.free(m.state, reg, 0) == s.AGAIN
-    assert reg[0, s.R_LOCK] == 1
+    assert reg[0, regs.LOCK] == 1
     assert mb_alloc.free(m.state, reg, 0) == s.DONE
     assert buckets(m.state, 1, mbufs.MBUF)[0][1][0] == addr
 

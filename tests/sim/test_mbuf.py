@@ -16,6 +16,7 @@ from naive_bsd import NaiveMbufs, uncompiled
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc, mbuf
+from kmemexp.sim.tables import panics, regs
 
 KVA = 1 << 22
 
@@ -66,10 +67,10 @@ def test_granted_bytes(module, size, granted):
 
 @BOTH
 def test_the_map_is_asked_for_wired_pages(module):
-    state, reg = fresh(module), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(module), np.zeros((1, regs.COLUMNS), np.int64)
     assert module.alloc(state, reg, 0) == s.MAP_ALLOC
     kept, pages = s.ATTR_WIRED | s.ATTR_NOFREE, {mbuf: 1, mb_alloc: 2}[module]
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [4, pages * s.PAGE, s.PAGE, kept]
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [4, pages * s.PAGE, s.PAGE, kept]
 
 
 def test_pages_stay_with_their_sort():
@@ -104,7 +105,7 @@ def test_a_full_map_fails_without_panic_and_is_not_asked_again():
     m = hand(limit=s.PAGE)
     got = [m.alloc(2048) for _ in range(3)]
     assert got == [2048, 0, -1]
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     assert m.answers == [s.MAP_ALLOC, s.FAILED]
     assert m.alloc(100) == -1
     assert m.answers == [s.FAILED]
@@ -120,11 +121,11 @@ def test_a_chain_that_cannot_be_finished_is_given_up():
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
     mbuf.alloc(state, reg, 0)
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert mbuf.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
     assert mbuf.census(state)["map_full"] == 0
 
 

@@ -14,6 +14,7 @@ from naive_slab import NaiveSlab
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab, objcache
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, panics, regs
 
 MIB = 1 << 20
 ZONE = 32 << 10
@@ -144,13 +145,13 @@ def test_a_miss_takes_the_depot_s_lock_then_a_new_object_of_the_slab_allocator()
     back = Hand(dfly_slab, fresh(Item(SIZE, 1, 0)).back)
     assert take(h, 20, item=0) == take(back, 21)[1:]
     assert h.map_log == back.map_log
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, [s.R_ITEM, s.R_SIZE]] = 1, SIZE
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.ITEM, regs.SIZE]] = 1, SIZE
     assert objcache.alloc(h.state, reg, 0) == s.AGAIN
-    assert reg[0, s.R_LOCK] == objcache.DEPOT_LOCK | 1
+    assert reg[0, regs.LOCK] == objcache.DEPOT_LOCK | 1
     assert objcache.lock_count(h.state, 1) == 2
     assert objcache.alloc(h.state, reg, 0) == s.AGAIN
-    assert reg[0, s.R_LOCK] == 0
+    assert reg[0, regs.LOCK] == 0
 
 
 def test_the_previous_magazine_serves_when_the_loaded_one_is_empty_or_full():
@@ -217,7 +218,7 @@ def test_an_object_of_another_cpu_s_slab_goes_home_by_message():
         h.free(addr, cpu=1)
     assert s.IPI not in h.answers
     before = counted(h, "back_live_bytes")[0]
-    h.free(addrs[24], cpu=1, flags=s.F_SOFT)
+    h.free(addrs[24], cpu=1, flags=flag.SOFT)
     assert h.answers == [s.AGAIN, s.AGAIN, s.IPI, s.DONE]
     assert counted(h, "cached_objects", "back_live_bytes") == [24, before - 4096]
     assert pair(h.state, 0, 0) == [[], []]  # the message does not put it on CPU 0's magazine
@@ -231,7 +232,7 @@ def test_a_large_item_s_pages_are_unmapped_or_queued_by_the_slab_allocator():
     assert counted(h, "cached_bytes") == [24 * 3 * s.PAGE]
     h.free(addrs[24])
     assert h.map_log[-1] == ("free", addrs[24], 3 * s.PAGE)
-    h.free(addrs[25], flags=s.F_SOFT)
+    h.free(addrs[25], flags=flag.SOFT)
     assert counted(h, "back_queued_pages") == [3]
     assert take(h, 24, 3 * s.PAGE) == addrs[:24][::-1]
 
@@ -253,7 +254,7 @@ def test_malloc_and_mbufs_go_straight_to_the_slab_allocator():
 def test_a_cache_asks_for_its_item_s_size_whatever_is_requested():
     h = hand(Item(500, 1, 0))
     addr = h.alloc(20)
-    assert (h.granted, h.reg[0, s.R_SIZE]) == (512, 20)
+    assert (h.granted, h.reg[0, regs.SIZE]) == (512, 20)
     h.free(addr)
     assert h.alloc(500) == addr
     assert h.granted == 512
@@ -264,7 +265,7 @@ def test_beyond_the_limit_there_are_no_more_objects():
     addrs = take(h, 10 + 2 * 6)
     assert h.alloc(SIZE) == -1
     assert h.answers == [s.AGAIN, s.FAILED]
-    assert h.reg[0, s.R_PANIC] == s.P_NONE
+    assert h.reg[0, regs.PANIC] == panics.NONE
     h.free(addrs[3])
     assert h.alloc(SIZE) == addrs[3]
 
@@ -282,9 +283,9 @@ def test_an_object_that_the_slab_allocator_had_not_counts_as_not_made():
     h = hand(Item(SIZE, 1, 10), limit=0)
     for _ in range(50):
         assert h.alloc(SIZE) == -1
-    assert h.reg[0, s.R_PANIC] == s.P_KERNEL_MAP
+    assert h.reg[0, regs.PANIC] == panics.KERNEL_MAP
     assert h.answers[-3:] == [s.MAP_ALLOC, s.AGAIN, s.FAILED]
-    assert h.alloc(SIZE, flags=s.F_NOWAIT) == -1
+    assert h.alloc(SIZE, flags=flag.NOWAIT) == -1
     h.limit = MIB
     assert min(take(h, 22)) >= 0
 
@@ -293,14 +294,14 @@ def test_what_interrupts_did_meanwhile_is_seen_under_the_depot_s_lock():
     h = small()
     state = h.state
     addrs = take(h, 13)
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, s.R_SIZE] = SIZE
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, regs.SIZE] = SIZE
     assert objcache.alloc(state, reg, 0) == s.AGAIN
     h.free(addrs[0])
     assert objcache.alloc(state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == addrs[0]
+    assert reg[0, regs.ADDR] == addrs[0]
     free_all(h, addrs[:12])
-    reg[0, [s.R_ADDR, s.R_PHASE]] = addrs[12], 0
+    reg[0, [regs.ADDR, regs.PHASE]] = addrs[12], 0
     assert objcache.free(state, reg, 0) == s.AGAIN
     h.alloc(SIZE)
     assert objcache.free(state, reg, 0) == s.DONE
@@ -326,7 +327,7 @@ def test_the_limit_of_7_june_2005_binds_requests_that_may_wait_only():
     h = hand(Item(SIZE, 1, 3), generation=0)
     take(h, 3)
     assert h.alloc(SIZE) == -1
-    beyond = take(h, 30, flags=s.F_NOWAIT)
+    beyond = take(h, 30, flags=flag.NOWAIT)
     assert min(beyond) >= 0
     free_all(h, beyond)  # ten on the CPU; without a magazine the rest goes back, until there are 7
     assert counted(h, "cached_objects", "magazines", "full_magazines") == [10, 2, 0]
@@ -357,7 +358,7 @@ STEP = st.tuples(
     st.integers(-1, len(SIZES) - 1),  # item
     st.integers(1, 40),  # how many
     st.integers(0, 3),  # CPU
-    st.sampled_from([0, 0, s.F_NOWAIT, s.F_SOFT, s.F_HARD | s.F_NOWAIT]),
+    st.sampled_from([0, 0, flag.NOWAIT, flag.SOFT, flag.HARD | flag.NOWAIT]),
     st.integers(0, 10**6),  # which object
 )
 
@@ -376,7 +377,7 @@ class Pair:
 
     def alloc(self, z: int, cpu: int, flags: int) -> None:
         self.hand.next = self.back.map.next = self.back.map.top()  # so that addresses are used again
-        nowait = bool(flags & s.F_NOWAIT)
+        nowait = bool(flags & flag.NOWAIT)
         want = self.back.malloc(100, cpu, nowait=nowait)[0] if z < 0 else self.naive.alloc(z, cpu, nowait=nowait)
         assert self.hand.alloc(100 if z < 0 else SIZES[z], item=z, cpu=cpu, flags=flags) == want
         if want >= 0:
@@ -385,7 +386,7 @@ class Pair:
 
     def free(self, which: int, cpu: int, flags: int) -> None:
         addr, z, _ = self.live.pop(which % len(self.live))
-        ipis, interrupt = self.back.ipis, bool(flags & (s.F_SOFT | s.F_HARD))
+        ipis, interrupt = self.back.ipis, bool(flags & (flag.SOFT | flag.HARD))
         if z < 0:
             self.back.free(addr, cpu, interrupt=interrupt)
         else:

@@ -14,6 +14,7 @@ from naive_space import BumpMap
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import percpu_freelist as lists
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, panics, regs
 
 KVA = 1 << 24
 PAGE = s.PAGE
@@ -69,10 +70,10 @@ def test_zones_of_the_2003_kernel(name, size, rounded, growth, items):
 
 
 def test_an_empty_list_asks_its_map_for_wired_pages():
-    state, reg = fresh(Item(192, 3, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(192, 3, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     assert lists.alloc(state, reg, 0) == s.MAP_ALLOC
     kept = s.ATTR_WIRED | s.ATTR_NOFREE
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * PAGE, PAGE, kept]
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [2, 3 * PAGE, PAGE, kept]
 
 
 def test_an_item_larger_than_its_growth_raises_it():
@@ -84,7 +85,7 @@ def test_an_item_larger_than_its_growth_raises_it():
 def test_interrupt_zones_grow_on_demand_and_reserve_no_kva():
     assert not hasattr(lists, "kva_reserved")
     m = hand(Item(1024, 1, 4))
-    assert len(set(take(m, 40, flags=s.F_HARD | s.F_NOWAIT))) == 40
+    assert len(set(take(m, 40, flags=flag.HARD | flag.NOWAIT))) == 40
 
 
 def test_last_freed_is_first_reused_in_one_step():
@@ -139,8 +140,8 @@ def test_a_full_list_gives_the_half_that_was_freed_last():
     assert len(before) == 4
     m.free(addrs[1])
     assert m.answers == [s.AGAIN, s.DONE]
-    assert m.reg[0, s.R_LOCK] == lists.SHARED_LOCK
-    assert m.reg[0, s.R_WORK] == 2
+    assert m.reg[0, regs.LOCK] == lists.SHARED_LOCK
+    assert m.reg[0, regs.WORK] == 2
     assert free_list(m.state, 0, 1) == before[:2]
     assert free_list(m.state, 0, 0) == [addrs[1], *before[2:]]
 
@@ -166,12 +167,12 @@ def test_small_limits_move_one_item(limit):
 
 
 def test_what_was_freed_while_a_step_waited_for_the_lock_is_used():
-    state, reg = fresh(Item(1024, 1, 0), limit=4), np.zeros((2, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(1024, 1, 0), limit=4), np.zeros((2, regs.COLUMNS), np.int64)
     assert lists.alloc(state, reg, 0) == s.AGAIN
-    reg[1, s.R_ADDR] = 5 * PAGE
+    reg[1, regs.ADDR] = 5 * PAGE
     assert lists.free(state, reg, 1) == s.DONE
     assert lists.alloc(state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == 5 * PAGE
+    assert reg[0, regs.ADDR] == 5 * PAGE
 
 
 def test_items_do_not_share_pages():
@@ -185,24 +186,24 @@ def test_items_do_not_share_pages():
 def test_a_full_map_fails_without_panic_unless_something_was_freed_meanwhile():
     m = hand(Item(1024, 1, 0), cpus=2, limit_bytes=PAGE)
     assert take(m, 5) == [3072, 2048, 1024, 0, -1]
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(1024, cpu=1)
     assert m.alloc(1, cpu=0) == -1  # it is on the other CPU's list
-    state, reg = m.state, np.zeros((2, s.R_COUNT), np.int64)
+    state, reg = m.state, np.zeros((2, regs.COLUMNS), np.int64)
     assert lists.alloc(state, reg, 0) == s.MAP_ALLOC
-    reg[0, s.R_BASE] = s.NO_SPACE
-    reg[1, s.R_ADDR] = 2048
+    reg[0, regs.BASE] = s.NO_SPACE
+    reg[1, regs.ADDR] = 2048
     assert lists.free(state, reg, 1) == s.DONE
     assert lists.alloc(state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == 2048
+    assert reg[0, regs.ADDR] == 2048
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     lists.alloc(state, reg, 0)
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert lists.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
 @pytest.mark.parametrize(("kva", "limit", "text"), [(1 << 37, 0, "64 GiB"), (KVA, -1, "limit")])

@@ -8,7 +8,7 @@ from hypothesis import strategies as hs
 from kmemexp.sim import slots
 from kmemexp.sim.arenas import regions, sequential
 from kmemexp.sim.arenas.regions import placing as g
-from kmemexp.sim.arenas.regions import requesters
+from kmemexp.sim.arenas.regions import requesters, state
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.slots import (
     ATTR_NOFREE,
@@ -22,6 +22,7 @@ from kmemexp.sim.slots import (
     WHO_COUNT,
     WHO_SHIFT,
 )
+from kmemexp.sim.tables import gauge, regs
 from tests.sim import naive_regions as naive
 from tests.sim.in_pages import InPages
 
@@ -59,7 +60,7 @@ def test_a_small_request_stays_inside_a_region_though_a_lower_hole_spans_two():
 
 
 def test_the_fullest_region_with_room_comes_first_and_of_equals_the_lowest():
-    for choice, want in ((regions.LOWEST, 0), (regions.FULLEST, 16)):
+    for choice, want in ((state.LOWEST, 0), (state.FULLEST, 16)):
         st = arena(64, choice=choice)
         for _ in range(8):
             alloc(st, 8)
@@ -69,7 +70,7 @@ def test_the_fullest_region_with_room_comes_first_and_of_equals_the_lowest():
         assert alloc(st, 2) == want
 
 
-@pytest.mark.parametrize("choice", [regions.LOWEST, regions.FULLEST])
+@pytest.mark.parametrize("choice", [state.LOWEST, state.FULLEST])
 def test_an_alignment_that_a_region_with_room_cannot_meet_sends_the_request_to_the_next(choice):
     st = arena(64, choice=choice)
     for _ in range(6):
@@ -81,21 +82,21 @@ def test_an_alignment_that_a_region_with_room_cannot_meet_sends_the_request_to_t
 
 
 def test_what_is_never_freed_has_regions_of_its_own():
-    st = arena(64, segregate=regions.NEVER_FREED)
+    st = arena(64, segregate=state.NEVER_FREED)
     kept = ATTR_WIRED | ATTR_NOFREE
     assert [alloc(st), alloc(st, attr=kept), alloc(st, attr=ATTR_SINGLE), alloc(st)] == [0, 16, 17, 1]
     assert regions.regions(st, 0) == [g.SHORT, g.LONG, g.NONE, g.NONE]
 
 
 def test_three_classes_by_use():
-    st = arena(64, segregate=regions.BY_USE)
+    st = arena(64, segregate=state.BY_USE)
     attrs = (ATTR_WIRED, ATTR_PAGEABLE, ATTR_WIRED | ATTR_NOFREE, ATTR_WIRED, ATTR_PAGEABLE)
     assert [alloc(st, attr=a) for a in attrs] == [0, 16, 32, 1, 17]
     assert regions.regions(st, 0) == [g.WIRED, g.SHORT, g.LONG, g.NONE]
 
 
 def test_two_ended_the_short_lived_come_from_the_top():
-    st = arena(72, segregate=regions.BY_USE, two_ended=1)
+    st = arena(72, segregate=state.BY_USE, two_ended=1)
     assert [alloc(st, attr=a) for a in (ATTR_WIRED, ATTR_PAGEABLE, ATTR_PAGEABLE)] == [0, 64, 65]
     assert alloc(st, 8, attr=ATTR_PAGEABLE) == 48  # the last region is half as long and has no room
     assert alloc(st, 10, attr=ATTR_WIRED) == 1  # large: lowest place
@@ -104,7 +105,7 @@ def test_two_ended_the_short_lived_come_from_the_top():
 
 
 def test_without_a_free_region_a_request_falls_back_to_the_fullest_of_the_others_which_keeps_its_class():
-    st = arena(32, segregate=regions.BY_USE)
+    st = arena(32, segregate=state.BY_USE)
     for _ in range(6):
         alloc(st, attr=ATTR_WIRED)
     alloc(st, attr=ATTR_PAGEABLE)
@@ -201,7 +202,7 @@ QUICK, SLOW = 1, 2
 
 
 def learning(pages=256, **params):
-    return arena(pages, segregate=regions.BY_LIFETIME, **params)
+    return arena(pages, segregate=state.BY_LIFETIME, **params)
 
 
 def class_where(st, page):
@@ -272,11 +273,11 @@ def test_logarithm(n):
 
 
 def test_requesters_are_told_apart():
-    reg = np.zeros((1, slots.R_COUNT), np.int64)
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
 
     def who(server, item, size=0, nbytes=PAGE, attr=ATTR_WIRED):
-        reg[0, [slots.R_ITEM, slots.R_SIZE, slots.R_BYTES]] = item, size, nbytes
-        told = int(regions.map_attr(attr, server, reg, 0))
+        reg[0, [regs.ITEM, regs.SIZE, regs.BYTES]] = item, size, nbytes
+        told = int(regions.map_attr(reg, 0, attr, server))
         assert told & 0xFF == attr
         return told >> WHO_SHIFT
 
@@ -363,10 +364,10 @@ def test_random_programs_equal_the_naive_twin(ops, pages, unit, segregate, choic
     assert regions.regions(st, 0) == twin.klass
     totals, bins = measure(st), np.zeros(7)
     sizes = [b - a for a, b in twin.holes()]
-    assert totals[slots.M_FREE] == sum(sizes) * PAGE == regions.map_free_bytes(st, 0)
-    assert totals[slots.M_LARGEST] == max(sizes, default=0) * PAGE
-    assert totals[slots.M_HOLES] == len(sizes)
-    assert totals[slots.M_HIST :].sum() == totals[slots.M_FREE]
+    assert totals[gauge.FREE] == sum(sizes) * PAGE == regions.map_free_bytes(st, 0)
+    assert totals[gauge.LARGEST] == max(sizes, default=0) * PAGE
+    assert totals[gauge.HOLES] == len(sizes)
+    assert totals[gauge.HIST :].sum() == totals[gauge.FREE]
     regions.map_paint(st, 0, bins)
     assert bins.mean() * pages == pytest.approx(pages - sum(sizes))
     for page, size in live:
@@ -391,7 +392,7 @@ def test_one_region_as_large_as_the_map_is_first_fit(ops, pages):
 
     play(st, follow, ops)
     assert regions.holes(st, 0) == sequential.holes(other, 0)
-    mine, its = measure(st), np.zeros(slots.M_COUNT, np.int64)
+    mine, its = measure(st), np.zeros(gauge.COLUMNS, np.int64)
     sequential.map_measure(other, 0, its)
-    mine[slots.M_WALKED] = its[slots.M_WALKED] = 0
+    mine[gauge.WALKED] = its[gauge.WALKED] = 0
     assert mine.tolist() == its.tolist()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemexp.sim import sizing
+from kmemexp.sim.sizing import Tunables
 
 MIB = 1 << 20
 
@@ -96,15 +97,14 @@ def test_small_kva_caps_buffers_and_map_entries():
 
 
 def test_overrides_and_what_follows_from_them():
-    z = sizing.size(128 * MIB, maxusers=100, nmbclusters=4096, nbuf=500, vm_kmem_bytes=1 << 40)
+    z = sizing.size(128 * MIB, given=Tunables(maxusers=100, nmbclusters=4096, nbuf=500, vm_kmem_bytes=1 << 40))
     assert z.maxproc == 20 + 16 * 100
     assert (z.nmbufs, z.mb_map_bytes) == (16384, 16384 * 256 + 4096 * 2048)
     assert (z.buffer_map_bytes, z.nswbuf) == (500 * 16384, 125)
     assert z.vm_kmem_bytes == 2 * 128 * MIB
-    assert sizing.size(128 * MIB, nmbclusters=4096, nmbufs=100).nmbufs == 8192
-    assert sizing.size(128 * MIB, maxproc=10**6).maxproc == 128 * MIB // 4096 // 12
-    z = sizing.size(
-        128 * MIB,
+    assert sizing.size(128 * MIB, given=Tunables(nmbclusters=4096, nmbufs=100)).nmbufs == 8192
+    assert sizing.size(128 * MIB, given=Tunables(maxproc=10**6)).maxproc == 128 * MIB // 4096 // 12
+    given = Tunables(
         maxfiles=9999,
         mb_map_bytes=5000,
         kmem_map_bytes=1,
@@ -113,6 +113,7 @@ def test_overrides_and_what_follows_from_them():
         exec_map_bytes=2,
         map_entries=77,
     )
+    z = sizing.size(128 * MIB, given=given)
     assert (z.maxfiles, z.maxsockets, z.map_entries) == (9999, 9999, 77)
     assert (z.mb_map_bytes, z.kmem_map_bytes, z.buffer_map_bytes, z.clean_map_bytes, z.exec_map_bytes) == (
         (8192, 4096, 8192, 4096, 4096)
@@ -156,7 +157,7 @@ def test_shortfall_names_the_biggest_parts():
     text = sizing.shortfall(z, sizing.reservations(z, split=True))
     assert text.startswith("KVA of 256.0 MiB is smaller")
     assert text.index("kmem_map 219.5 MiB") < text.index("clean_map 152.8 MiB") < text.index("PV ENTRY 39.9 MiB")
-    z = sizing.size(512 * MIB, kmem_map_bytes=12 * MIB)
+    z = sizing.size(512 * MIB, given=Tunables(kmem_map_bytes=12 * MIB))
     assert sizing.shortfall(z, sizing.reservations(z, split=True)) == (
         "kmem_map of 12.0 MiB is smaller than what lies in it from boot (13.5 MiB): mb_map 13.5 MiB"
     )

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as h
 
-from kmemexp.sim import slots as s
 from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, members, push, unlink
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, NIL, OWN
+from kmemexp.sim.tables import regs
 
 NEXT, PREV, ROOM = COLUMNS = 2, 0, 1
 MANY = 12
@@ -25,18 +25,18 @@ def rank(table: np.ndarray, order: int, slab: int) -> tuple[int, int]:
     h.sampled_from([OWN, LOWEST, FULLEST]),
 )
 def test_a_list_holds_what_was_entered_in_its_order(program, order):
-    table, reg = np.full((MANY, 3), NIL, np.int32), np.zeros((1, s.R_COUNT), np.int64)
+    table, reg = np.full((MANY, 3), NIL, np.int32), np.zeros((1, regs.COLUMNS), np.int64)
     first, listed = NIL, []
     for what, slab in program:
         if what == "come or go" and slab in listed:
             first = leave(table, COLUMNS, slab, first)
             listed.remove(slab)
         elif what == "come or go":
-            first = enter(table, COLUMNS, order, slab, first, reg, 0)
+            first = enter(reg, 0, table, COLUMNS, order, slab, first)
             listed.insert(0, slab)
         elif slab in listed:
             table[slab, ROOM] += 1
-            first = gained(table, COLUMNS, order, slab, first, reg, 0)
+            first = gained(reg, 0, table, COLUMNS, order, slab, first)
         if order != OWN:
             listed.sort(key=lambda a: rank(table, order, a))
         assert members(np.array([first]), table[:, NEXT]) == listed

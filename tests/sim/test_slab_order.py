@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as h
 
 from kmemexp import testing
-from kmemexp.sim import slots as s
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, NIL, insert
+from kmemexp.sim.tables import regs
 
 NEXT, PREV, ROOM = COLUMNS = 2, 0, 1
 MANY = 12
@@ -16,7 +16,7 @@ MANY = 12
 @settings(max_examples=200)
 @given(h.lists(h.tuples(h.integers(0, MANY - 1), h.integers(1, 5)), max_size=60), h.sampled_from([LOWEST, FULLEST]))
 def test_a_list_stays_sorted_while_slabs_come_and_gain_free_objects(program, order):
-    table, reg = np.full((MANY, 3), NIL, np.int32), np.zeros((1, s.R_COUNT), np.int64)
+    table, reg = np.full((MANY, 3), NIL, np.int32), np.zeros((1, regs.COLUMNS), np.int64)
     head, listed = NIL, []
     for slab, gain in program:
         before, after = NIL, head
@@ -32,13 +32,13 @@ def test_a_list_stays_sorted_while_slabs_come_and_gain_free_objects(program, ord
                 table[before, NEXT] = after
             listed.remove(slab)
         table[slab, ROOM] += gain
-        reg[0, s.R_WORK] = 0
-        if insert(table, COLUMNS, order, slab, int(before), int(after), reg, 0) == NIL:
+        reg[0, regs.WORK] = 0
+        if insert(reg, 0, table, COLUMNS, order, slab, int(before), int(after)) == NIL:
             head = slab
         listed.append(slab)
         listed.sort(key=lambda a: (table[a, ROOM] * (order == FULLEST), a))
         assert _followed(table, int(head)) == listed
-        assert reg[0, s.R_WORK] == listed.index(slab) - at
+        assert reg[0, regs.WORK] == listed.index(slab) - at
 
 
 def _followed(table: np.ndarray, head: int) -> list[int]:

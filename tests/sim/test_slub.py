@@ -10,6 +10,7 @@ from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, panics, regs
 
 KIB, MIB = 1 << 10, 1 << 20
 KMALLOC = layout.KMALLOC_SIZES
@@ -285,7 +286,7 @@ def test_lists_move_under_the_list_lock_of_their_cache_and_node():
     got = m.many(4 * 8, 4096, cpu=1)
     for addr in got[:17:8]:
         m.free(addr, cpu=1)
-    assert m.reg[0, s.R_LOCK] == 1 << s.LOCK_SHIFT | cache(4096) * 2 + 1
+    assert m.reg[0, regs.LOCK] == 1 << regs.LOCK_SHIFT | cache(4096) * 2 + 1
     assert slub.lock_count(m.state, 1) == slub.lock_count(m.state, 2) == 2 * len(KMALLOC)
 
 
@@ -333,27 +334,27 @@ def test_without_a_block_of_the_preferred_order_a_slab_is_as_small_as_may_be():
     assert [size for _, _, size in m.map_log] == [8192, 4096]
     assert m.counts["fallbacks"] == 1
     assert m.alloc(512) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(got[20])
     assert m.alloc(512) == got[20]
 
 
 def test_pages_are_asked_of_the_map_wired_and_aligned():
-    state, reg = fresh(), np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, [s.R_SIZE, s.R_ITEM]] = 4096, s.ITEM_MALLOC
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.SIZE, regs.ITEM]] = 4096, s.ITEM_MALLOC
     assert slub.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [3, 32 * KIB, 32 * KIB, s.ATTR_WIRED]
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [3, 32 * KIB, 32 * KIB, s.ATTR_WIRED]
 
 
 def test_of_two_operations_that_get_a_slab_for_one_cpu_the_later_one_sends_the_other_slab_to_the_node():
-    state, reg = fresh(), np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, [s.R_SIZE]], reg[:, [s.R_ITEM]] = 8192, s.ITEM_MALLOC
+    state, reg = fresh(), np.zeros((2, regs.COLUMNS), np.int64)
+    reg[:, [regs.SIZE]], reg[:, [regs.ITEM]] = 8192, s.ITEM_MALLOC
     assert [slub.alloc(state, reg, i) for i in (0, 1)] == [s.MAP_ALLOC, s.MAP_ALLOC]
-    reg[:, s.R_BASE] = 0, 32 * KIB
+    reg[:, regs.BASE] = 0, 32 * KIB
     assert [slub.alloc(state, reg, i) for i in (0, 1)] == [s.DONE, s.AGAIN]
-    assert reg[1, s.R_LOCK] == 1 << s.LOCK_SHIFT | cache(8192)
+    assert reg[1, regs.LOCK] == 1 << regs.LOCK_SHIFT | cache(8192)
     assert slub.alloc(state, reg, 1) == s.DONE
-    assert reg[:, s.R_ADDR].tolist() == [0, 32 * KIB]
+    assert reg[:, regs.ADDR].tolist() == [0, 32 * KIB]
     held = slub.census(state)
     assert (held["current_slabs"], held["node_partial_slabs"], held["free_objects"]) == (1, 1, 6)
 
@@ -380,16 +381,16 @@ def test_another_node_is_asked_if_it_has_more_slabs_than_its_least(listed, ratio
 
 def test_other_nodes_are_asked_1001_times_of_1024():
     m = two_nodes(12)
-    m.state.node[:, 1, u.N_PARTIAL] = 1000  # seemingly
-    head = m.state.node[cache(4096), 1, u.N_HEAD]
-    reg = np.zeros((1, s.R_COUNT), np.int64)
+    m.state.node[:, 1, u.NODE_PARTIAL] = 1000  # seemingly
+    head = m.state.node[cache(4096), 1, u.NODE_HEAD]
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
     answers = []
     for _ in range(1024):
         reg[:] = 0
-        reg[0, [s.R_SIZE, s.R_ITEM]] = 4096, s.ITEM_MALLOC
+        reg[0, [regs.SIZE, regs.ITEM]] = 4096, s.ITEM_MALLOC
         answers.append(int(slub.alloc(m.state, reg, 0)))
     assert (answers.count(s.AGAIN), answers.count(s.MAP_ALLOC)) == (1001, 23)
-    assert m.state.node[cache(4096), 1, u.N_HEAD] == head
+    assert m.state.node[cache(4096), 1, u.NODE_HEAD] == head
 
 
 def test_cpus_are_spread_over_nodes_in_blocks():
@@ -424,9 +425,9 @@ def test_shrinking_gives_empty_slabs_back_and_puts_the_fullest_first():
         for addr in slab[:count]:
             m.free(addr, cpu=1)
     held = m.counts["pages"]
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert m.counts["pages"] == held - 3 * 8
-    m.tend(s.T_TICK)  # nothing
+    m.tend(s.TEND_TICK)  # nothing
     assert m.counts["node_partial_slabs"] == 4
     assert [m.many(n, 4096, cpu=1)[0] // (32 * KIB) for n in (1, 3, 3, 5)] == [2, 5, 0, 4]
 
@@ -436,7 +437,7 @@ def test_nothing_is_shrunk_unless_that_is_wanted():
     for addr in m.many(100, 4096):
         m.free(addr)
     held = m.counts
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert m.counts == held
     assert held["pages"] > 0
 
@@ -449,7 +450,7 @@ def test_the_first_allocation_fills_a_sheaf_and_takes_its_last_object():
     first = m.alloc(64)
     assert m.map_log == [("alloc", 0, 8 * KIB), ("alloc", 8 * KIB, 4 * KIB)]  # two sheaves of 512 bytes, 64 objects
     assert first == 8 * KIB + 59 * 64
-    assert m.reg[0, s.R_WORK] == 60 + 63 + 15
+    assert m.reg[0, regs.WORK] == 60 + 63 + 15
     assert m.counts["sheaves"] == 2
     assert m.counts["sheaf_objects"] == 59
     assert m.many(59, 64) == [8 * KIB + k * 64 for k in range(58, -1, -1)]
@@ -461,7 +462,7 @@ def test_the_first_allocation_fills_a_sheaf_and_takes_its_last_object():
 
 def test_an_allocation_that_cannot_wait_takes_one_object_from_a_slab():
     m = Slub(sheaves=1)
-    assert [m.alloc(64, flags=s.F_NOWAIT) % s.PAGE for _ in range(3)] == [0, 64, 128]
+    assert [m.alloc(64, flags=flag.NOWAIT) % s.PAGE for _ in range(3)] == [0, 64, 128]
     assert m.counts["sheaf_objects"] == 0
 
 
@@ -480,7 +481,7 @@ def test_a_barn_holds_ten_full_sheaves_then_the_spare_one_is_flushed():
     got = m.many(400, 4096)
     for addr in got:
         m.free(addr)
-    assert m.state.node[k, 0, u.N_FULLS] == 10
+    assert m.state.node[k, 0, u.NODE_FULLS] == 10
     assert 10 * 4 + 4 < m.counts["sheaf_objects"] - sheaf_objects_of_others(m, k) <= 10 * 4 + 8
     pages = m.counts["pages"]
     again = m.many(48, 4096)
@@ -509,10 +510,10 @@ def test_barns_are_used_under_their_own_lock():
     got = m.many(40, 4096, cpu=1)
     locks = set()
     for addr in got:
-        m.reg[0, s.R_LOCK] = -1
+        m.reg[0, regs.LOCK] = -1
         m.free(addr, cpu=1)
-        locks.add(int(m.reg[0, s.R_LOCK]))
-    assert 2 << s.LOCK_SHIFT | cache(4096) * 2 + 1 in locks
+        locks.add(int(m.reg[0, regs.LOCK]))
+    assert 2 << regs.LOCK_SHIFT | cache(4096) * 2 + 1 in locks
 
 
 def test_objects_of_other_nodes_pass_by_the_sheaves():
@@ -537,8 +538,8 @@ def test_shrinking_empties_sheaves_and_barns():
     m = Slub(sheaves=1, shrink=1)
     for addr in m.many(400, 4096, cpu=0) + m.many(400, 4096, cpu=1):
         m.free(addr, cpu=1)
-    m.tend(s.T_REAP)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
+    m.tend(s.TEND_REAP)
     assert m.counts["sheaf_objects"] == 0
     assert m.counts["sheaves"] == 2  # each CPU keeps its main one
     assert m.counts["pages"] == m.counts["node_partial_slabs"] == 2
@@ -575,7 +576,7 @@ def test_the_order_of_a_nodes_list(order, slabs, passed, steps):
     work = 0
     for slab, obj in ((0, 1), (0, 2), (2, 0), (1, 3), (1, 1), (1, 0)):
         m.free(addrs[4 * slab + obj])
-        work += int(m.reg[0, s.R_WORK])
+        work += int(m.reg[0, regs.WORK])
     assert work == passed
     assert m.answers == [s.AGAIN] * (steps - 1) + [s.DONE]
     assert [addr // (32 * KIB) for addr in m.many(6, 8192)] == slabs
@@ -587,7 +588,7 @@ def test_shrinking_leaves_a_sorted_list_in_its_order():
     for addr in (*addrs[8:12], addrs[12], addrs[0], *addrs[4:7]):
         m.free(addr)
     assert m.counts["node_partial_slabs"] == 4
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert [step for step in m.map_log if step[0] == "free"] == [("free", addrs[8], 32 * KIB)]
     assert [addr // (32 * KIB) for addr in m.many(5, 8192)] == [0, 1, 1, 1, 3]
 

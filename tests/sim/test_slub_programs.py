@@ -14,6 +14,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.slub import slabs as u
+from kmemexp.sim.tables import flag
 
 KIB, MIB = 1 << 10, 1 << 20
 CPUS = 4
@@ -44,7 +45,7 @@ steps = h.tuples(
     h.one_of(h.just(s.ITEM_MALLOC), h.just(s.ITEM_MBUF), h.integers(0, MANY - 1)),
     h.integers(1, 70),  # how many
     h.integers(0, CPUS - 1),
-    h.sampled_from([0, 0, s.F_NOWAIT]),
+    h.sampled_from([0, 0, flag.NOWAIT]),
     h.integers(0, 10**6),  # which object
 )
 programs = h.lists(steps, min_size=5, max_size=40)
@@ -99,7 +100,7 @@ class Pair:
 
     def shrink(self, cpu: int) -> None:
         self.naive.shrink()
-        self.play("tend", 0, cpu, size=s.T_REAP)
+        self.play("tend", 0, cpu, size=s.TEND_REAP)
 
     def check(self) -> None:
         assert self.bench.map.log == self.own.log
@@ -131,12 +132,12 @@ def node_lists(st: slub.State, cache: Cache) -> list[list[int]]:
     """Addresses of the slabs on each node's list, which is followed both ways."""
     lists = []
     for row in st.node[cache.number].tolist():
-        found, slab, before = [], row[u.N_HEAD], u.NIL
+        found, slab, before = [], row[u.NODE_HEAD], u.NIL
         while slab != u.NIL:
             assert st.slab[slab, u.S_PREV] == before
             found.append(slab * s.PAGE)
             slab, before = int(st.slab[slab, u.S_NEXT]), slab
-        assert (row[u.N_TAIL], row[u.N_PARTIAL]) == (before, len(found))
+        assert (row[u.NODE_TAIL], row[u.NODE_PARTIAL]) == (before, len(found))
         lists.append(found)
     return lists
 

@@ -16,6 +16,7 @@ from kmemexp.lane import simulate_lanes
 from kmemexp.metrics import INDEX
 from kmemexp.sim import ops, stale
 from kmemexp.sim import slots as s
+from kmemexp.sim.tables import regs
 from kmemexp.workload import build, stability, stream
 
 KIND, OTHER_KIND, DIRECT = 3, 5, 7
@@ -30,9 +31,9 @@ class Table:
         self.w = stale.table(kind=KIND, watches=watches, references=10, kva_bytes=PAGES * PAGE, direct_map=direct_map)
 
     def step(self, answer: int, addr: int, nbytes: int, m: int = 0) -> None:
-        reg = np.zeros((1, s.R_COUNT), np.int64)
-        reg[0, s.R_MAP], reg[0, s.R_BASE], reg[0, s.R_BYTES] = m, addr, nbytes
-        stale.note_map_step(self.w, answer, reg, 0)
+        reg = np.zeros((1, regs.COLUMNS), np.int64)
+        reg[0, regs.MAP], reg[0, regs.BASE], reg[0, regs.BYTES] = m, addr, nbytes
+        stale.note_map_step(reg, 0, self.w, answer)
 
     def read(self, number: int = 0, *, checks: bool = False, last: bool = True) -> str:
         """Read once; returns what was counted."""

@@ -22,6 +22,7 @@ from kmemexp.sim.allocators.uma import moves, phases
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import flag, panics, regs
 
 PAGE = s.PAGE
 I386 = lay.slab_header(lay.UMA_03)
@@ -154,9 +155,9 @@ class Watched(Hand):
 
     def _noted(self, verb: Callable) -> Callable:
         def step(state: uma.State, reg: np.ndarray, i: int) -> int:
-            reg[i, s.R_LOCK], reg[i, s.R_WORK] = -1, 0
+            reg[i, regs.LOCK], reg[i, regs.WORK] = -1, 0
             answer = int(verb(state, reg, i))
-            self.steps.append((answer, int(reg[i, s.R_LOCK]), int(reg[i, s.R_PHASE]) & PHASE_MASK))
+            self.steps.append((answer, int(reg[i, regs.LOCK]), int(reg[i, regs.PHASE]) & PHASE_MASK))
             return answer
 
         return step
@@ -171,7 +172,7 @@ def hand(*items: Item, cpus: int = 1, limit: int = KVA, **params: int) -> Watche
 
 
 def zone_lock(z: int) -> int:
-    return moves.ZONE_LOCK << s.LOCK_SHIFT | z
+    return moves.ZONE_LOCK << regs.LOCK_SHIFT | z
 
 
 def counts(m: Hand, z: int = u.FIRST_ITEM, cpu: int = 0) -> list[tuple[int, int] | None]:
@@ -200,7 +201,7 @@ def test_large_malloc_has_an_off_page_header_and_goes_back_at_once():
     m.free(addr, item=s.ITEM_MALLOC, size=20000)
     assert m.map_log[2:] == [("free", PAGE, 5 * PAGE)]
     assert m.answers == [s.MAP_FREE, s.DONE]
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert uma.census(m.state)["pages"] == 0
 
 
@@ -226,7 +227,7 @@ def test_worked_example_of_late_2003():
     assert m.state.zone[u.FIRST_BUCKET : u.FIRST_CACHED, u.Z_HELD].tolist() == [1, 1, 0, 0]
     assert counts(m) == [(32, 32), (16, 16)]
     assert row[[u.Z_READY, u.Z_EMPTY, u.Z_IDLE]].tolist() == [u.NIL] * 3
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert row[u.Z_HELD] == 4
     assert not any(verb == "free" for verb, *_ in m.map_log)
 
@@ -349,7 +350,7 @@ def test_a_zone_at_its_limit_fails_and_bypasses_its_caches_until_pages_go_back(g
     got = [m.alloc(2048) for _ in range(8)]
     assert -1 not in got
     assert m.alloc(2048) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(got[0])
     assert uma.census(m.state)["slab_items"] == 1
     assert m.steps[-2][1] == zone_lock(u.FIRST_ITEM)
@@ -358,12 +359,12 @@ def test_a_zone_at_its_limit_fails_and_bypasses_its_caches_until_pages_go_back(g
     for addr in got:
         m.free(addr)
     assert m.state.zone[u.FIRST_ITEM, u.Z_FULL] == 1
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert m.state.zone[u.FIRST_ITEM, u.Z_HELD] == 0
     first, _ = m.alloc(2048), m.alloc(2048)
     m.free(first)
     assert m.state.zone[u.FIRST_ITEM, u.Z_FULL] == 1  # a free goes past the caches once more, and ends it
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
 
 
 def test_an_early_limit_below_a_slab_is_none():
@@ -371,14 +372,14 @@ def test_an_early_limit_below_a_slab_is_none():
     assert all(m.alloc(256) >= 0 for _ in range(40))
 
 
-@pytest.mark.parametrize("flags", [0, s.F_NOWAIT])
+@pytest.mark.parametrize("flags", [0, flag.NOWAIT])
 @pytest.mark.parametrize("generation", range(4))
 @pytest.mark.parametrize("size", [64, 2048, 9000])
 def test_without_room_in_the_map_what_may_wait_panics(flags, generation, size):
     m = hand(generation=generation, limit=5 * PAGE)
     while m.alloc(size, item=s.ITEM_MALLOC, flags=flags) >= 0:
         pass
-    assert m.reg[0, s.R_PANIC] == (s.P_NONE if flags else s.P_KMEM_MAP)
+    assert m.reg[0, regs.PANIC] == (panics.NONE if flags else panics.KMEM_MAP)
     held = uma.census(m.state)
     assert held["pages"] == balance(m)
     assert not m.state.zone[:, [u.Z_FILLS, u.Z_GROWING]].any()
@@ -395,44 +396,44 @@ def test_kernel_map_is_used_unless_it_is_locked():
     asked = []
     for locked in (0, 1):
         state = fresh(map_number=1, generation=lay.UMA_02, kmem_map=1)
-        reg = np.zeros((1, s.R_COUNT), np.int64)
-        reg[0, [s.R_ITEM, s.R_SIZE, s.R_LOCKED]] = s.ITEM_MALLOC, 9000, locked
+        reg = np.zeros((1, regs.COLUMNS), np.int64)
+        reg[0, [regs.ITEM, regs.SIZE, regs.LOCKED]] = s.ITEM_MALLOC, 9000, locked
         while uma.alloc(state, reg, 0) != s.MAP_ALLOC:
             pass
-        asked.append(int(reg[0, s.R_MAP]))
-        assert reg[0, s.R_BYTES] == PAGE
-        reg[0, s.R_BASE] = 0
+        asked.append(int(reg[0, regs.MAP]))
+        assert reg[0, regs.BYTES] == PAGE
+        reg[0, regs.BASE] = 0
         assert uma.alloc(state, reg, 0) == s.MAP_ALLOC
-        reg[0, s.R_BASE] = PAGE
+        reg[0, regs.BASE] = PAGE
         assert uma.alloc(state, reg, 0) == s.DONE
-        reg[0, s.R_PHASE] = 0
+        reg[0, regs.PHASE] = 0
         assert uma.free(state, reg, 0) == s.MAP_FREE
-        asked.append(int(reg[0, s.R_MAP]))
+        asked.append(int(reg[0, regs.MAP]))
     assert asked == [0, 0, 1, 1]
 
 
 def test_in_kernel_map_a_refusal_is_no_panic():
     m = hand(generation=lay.UMA_02, kmem_map=1, limit=PAGE)
     assert m.alloc(9000, item=s.ITEM_MALLOC) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
 
 
 def test_later_generations_stay_in_their_map():
     m = hand(generation=lay.UMAI_03, kmem_map=5, map_number=3)
     m.alloc(9000, item=s.ITEM_MALLOC)
-    assert m.reg[0, s.R_MAP] == 3
+    assert m.reg[0, regs.MAP] == 3
 
 
-@pytest.mark.parametrize("flags", [0, s.F_NOWAIT])
+@pytest.mark.parametrize("flags", [0, flag.NOWAIT])
 def test_without_map_entries_the_kernel_panics(flags):
     state = fresh()
-    reg = np.zeros((1, s.R_COUNT), np.int64)
-    reg[0, [s.R_ITEM, s.R_SIZE, s.R_FLAGS]] = s.ITEM_MALLOC, 100, flags
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.ITEM, regs.SIZE, regs.FLAGS]] = s.ITEM_MALLOC, 100, flags
     answer = s.AGAIN
     while answer not in (s.DONE, s.FAILED):
         answer = int(uma.alloc(state, reg, 0))
-        reg[0, s.R_BASE] = s.NO_ENTRY
-    assert (answer, reg[0, s.R_PANIC]) == (s.FAILED, s.P_ENTRIES)
+        reg[0, regs.BASE] = s.NO_ENTRY
+    assert (answer, reg[0, regs.PANIC]) == (s.FAILED, panics.ENTRIES)
 
 
 def test_mbufs_and_clusters():
@@ -486,7 +487,7 @@ def test_an_early_reclaim_empties_all_buckets_and_spares_the_working_set(working
             m.free(addr, cpu=k % 2)
     m.state.zone[u.FIRST_ITEM, u.Z_WORKING] = working + 15 * (m.state.zone[u.FIRST_ITEM, u.Z_HELD] - 7)
     before = m.state.zone[u.FIRST_ITEM, u.Z_HELD]
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     assert before - m.state.zone[u.FIRST_ITEM, u.Z_HELD] == slabs
     assert [pair[0] for pair in counts(m, cpu=0) + counts(m, cpu=1) if pair] == [0, 0, 0, 0]
     assert m.state.zone[u.FIRST_ITEM, [u.Z_READY, u.Z_EMPTY]].tolist() == [u.NIL, u.NIL]
@@ -495,7 +496,7 @@ def test_an_early_reclaim_empties_all_buckets_and_spares_the_working_set(working
 
 def test_an_early_reclaim_takes_each_cpus_lock():
     m = hand(Item(256, 0, 0), cpus=3)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     locks = [lock for answer, lock, _ in m.steps if answer == s.AGAIN]
     assert locks[:4] == [0, 1, 2, zone_lock(u.FIRST_ITEM)]
 
@@ -509,7 +510,7 @@ def test_reclaims_since_2004_empty_the_zones_lists_but_not_the_cpus_buckets():
         cached = uma.census(m.state)["cached_items"]
         listed = uma.census(m.state)["listed_items"]
         assert listed > 0
-        m.tend(s.T_REAP)
+        m.tend(s.TEND_REAP)
         after = uma.census(m.state)
         assert after["cached_items"] == cached
         assert after["listed_items"] == (listed if generation == 2 else 0)
@@ -528,11 +529,11 @@ def test_ticks_of_later_generations_have_nothing_to_do():
 def test_slabs_go_back_first_one_first_until_late_2003_then_backwards():
     for generation in range(4):
         m = hand(Item(9000, 0, 0), generation=generation, bucketdisable=1)
-        m.tend(s.T_REAP)  # no buckets: items go straight to slabs
+        m.tend(s.TEND_REAP)  # no buckets: items go straight to slabs
         got = [m.alloc(9000) for _ in range(4)]
         for addr in got:
             m.free(addr)
-        m.tend(s.T_REAP)
+        m.tend(s.TEND_REAP)
         gone = [base for verb, base, nbytes in m.map_log if verb == "free" and nbytes == 3 * PAGE]
         assert gone == (got[::-1] if generation < 2 else got)
 
@@ -540,13 +541,13 @@ def test_slabs_go_back_first_one_first_until_late_2003_then_backwards():
 @pytest.mark.parametrize("generation", range(4))
 def test_without_new_buckets_items_go_straight_to_slabs(generation):
     m = hand(Item(256, 0, 0), generation=generation, bucketdisable=1)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     got = [m.alloc(256) for _ in range(20)]
     assert page_order(got) == [*((1, k) for k in range(15)), *((2, k) for k in range(5))]
     m.free(got[3])
     assert uma.census(m.state)["bucket_pages"] == uma.census(m.state)["cached_items"] == 0
     assert m.alloc(256) == got[3]
-    m.tend(s.T_TICK)
+    m.tend(s.TEND_TICK)
     m.alloc(256)
     assert uma.census(m.state)["bucket_pages"] == 1
 
@@ -554,10 +555,10 @@ def test_without_new_buckets_items_go_straight_to_slabs(generation):
 @pytest.mark.parametrize("generation", range(4))
 def test_typed_zones_may_be_kept(generation):
     m = hand(Item(9000, 0, 0), generation=generation, bucketdisable=1, nofree=1)
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     m.free(m.alloc(9000))
     m.free(m.alloc(2048, item=s.ITEM_MALLOC))
-    m.tend(s.T_REAP)
+    m.tend(s.TEND_REAP)
     held = m.state.zone[:, u.Z_HELD]
     assert (held[u.FIRST_ITEM], held[u.FIRST_MALLOC : u.MBUF].sum()) == (3, 0)
 
@@ -567,14 +568,14 @@ def test_what_a_kept_zone_takes_from_the_map_is_marked_so(nofree):
     m = hand(Item(9000, 0, 0), nofree=nofree)
     asked = {}
     for item, size in ((0, 9000), (s.ITEM_MALLOC, 2048), (s.ITEM_MALLOC, 9000)):
-        reg = np.zeros((1, s.R_COUNT), np.int64)
-        reg[0, s.R_ITEM], reg[0, s.R_SIZE] = item, size
+        reg = np.zeros((1, regs.COLUMNS), np.int64)
+        reg[0, regs.ITEM], reg[0, regs.SIZE] = item, size
         answer = s.AGAIN
         while answer not in (s.DONE, s.FAILED):
             answer = int(uma.alloc(m.state, reg, 0))
             if answer == s.MAP_ALLOC:
-                asked.setdefault((item, size), []).append(int(reg[0, s.R_ATTR]))
-                reg[0, s.R_BASE], m.next = m.next, m.next + int(reg[0, s.R_BYTES])
+                asked.setdefault((item, size), []).append(int(reg[0, regs.ATTR]))
+                reg[0, regs.BASE], m.next = m.next, m.next + int(reg[0, regs.BYTES])
     kept = s.ATTR_WIRED | s.ATTR_NOFREE
     of_zone = asked.pop((0, 9000))
     assert of_zone.count(kept) == (len(of_zone) - 2 if nofree else 0)  # the others: a bucket, a header
@@ -583,18 +584,18 @@ def test_what_a_kept_zone_takes_from_the_map_is_marked_so(nofree):
 
 def test_at_most_as_many_fills_as_cpus_at_once():
     state = fresh(Item(9000, 0, 0), cpus=1)
-    reg = np.zeros((2, s.R_COUNT), np.int64)
-    reg[:, s.R_SIZE] = 9000
+    reg = np.zeros((2, regs.COLUMNS), np.int64)
+    reg[:, regs.SIZE] = 9000
     log = []
     for i in (0, 1):
         answer = s.AGAIN
-        while not (answer == s.MAP_ALLOC and reg[i, s.R_BYTES] == 3 * PAGE):
+        while not (answer == s.MAP_ALLOC and reg[i, regs.BYTES] == 3 * PAGE):
             answer = int(uma.alloc(state, reg, i))
-            if answer == s.MAP_ALLOC and reg[i, s.R_BYTES] == PAGE:
+            if answer == s.MAP_ALLOC and reg[i, regs.BYTES] == PAGE:
                 log.append(PAGE * len(log))
-                reg[i, s.R_BASE] = log[-1]
+                reg[i, regs.BASE] = log[-1]
     assert state.zone[u.FIRST_ITEM, u.Z_FILLS] == 1
-    back = (reg[:, s.R_PHASE] >> phases.BACK_SHIFT) & PHASE_MASK
+    back = (reg[:, regs.PHASE] >> phases.BACK_SHIFT) & PHASE_MASK
     assert back.tolist() == [phases.FILL, phases.SINGLE]
 
 
@@ -602,14 +603,14 @@ def test_at_most_as_many_fills_as_cpus_at_once():
 def test_the_order_of_partly_free_slabs(order, pages, passed):
     """Of three full slabs of five items, slab 0 gets two free items, slab 2 one and slab 1 three."""
     state, z = fresh(Item(700, 0, 0), slab_order=order), u.FIRST_ITEM
-    reg = np.zeros((1, s.R_COUNT), np.int64)
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
     for page in range(3):
         u.slab_add(state, reg, 0, z, page * PAGE, u.NIL, 0)
     assert sorted(u.slab_take(state, z) for _ in range(15))[-1] == 2 * PAGE + 2800
     reg[:] = 0
     for page, item in ((0, 3), (0, 4), (2, 0), (1, 4), (1, 2), (1, 1)):
         u.slab_give(state, reg, 0, page * PAGE + item * 700)
-    assert reg[0, s.R_WORK] == passed
+    assert reg[0, regs.WORK] == passed
     assert [u.slab_take(state, z) // PAGE for _ in range(6)] == pages
     assert u.slab_take(state, z) == u.NIL
 
@@ -653,8 +654,8 @@ class Pair(programs.Pair):
 
     def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> None:
         want = self.naive.alloc(kind, size, cpu, wait)
-        addr = self.hand.alloc(size, item=kind, cpu=cpu, flags=0 if wait else s.F_NOWAIT)
-        panicked = addr < 0 and self.hand.reg[0, s.R_PANIC] == s.P_KMEM_MAP
+        addr = self.hand.alloc(size, item=kind, cpu=cpu, flags=0 if wait else flag.NOWAIT)
+        panicked = addr < 0 and self.hand.reg[0, regs.PANIC] == panics.KMEM_MAP
         assert (addr, self.hand.granted if addr >= 0 else 0, panicked) == want
         self.got(addr, kind, size)
 
@@ -693,7 +694,7 @@ def test_an_eager_zone_gives_a_slab_back_with_the_last_item_that_goes_to_it(size
     for eager in (0, 1):
         given = {"nofree": nofree, "generation": generation, "eager_release": eager}
         m = hand(Item(size, 0, 0), bucketdisable=1, **given)
-        m.tend(s.T_REAP)
+        m.tend(s.TEND_REAP)
         addrs = [m.alloc(size) for _ in range(3)]
         for addr in addrs:
             m.free(addr)
@@ -722,10 +723,10 @@ def test_nothing_is_lost(program, cpus, generation):
 def test_operations_may_be_interleaved_step_by_step(cpus, generation):
     state = fresh(*ITEMS, cpus=cpus, nmbclusters=150, generation=generation)
     limits = [cpus, uma.lock_count(state, 1)]
-    crowd = programs.Crowd(uma, state, ITEMS, cpus=cpus, limits=limits, flags=(0, s.F_NOWAIT))
+    crowd = programs.Crowd(uma, state, ITEMS, cpus=cpus, limits=limits, flags=(0, flag.NOWAIT))
     crowd.mill(12000, swell=3000)
     crowd.disperse()
-    crowd.see_to_it(s.T_TICK, s.T_TICK, s.T_REAP)
+    crowd.see_to_it(s.TEND_TICK, s.TEND_TICK, s.TEND_REAP)
     left = uma.census(crowd.state)
     assert left["pages"] == crowd.pages
     assert not crowd.state.zone[:, [u.Z_FILLS, u.Z_GROWING]].any()

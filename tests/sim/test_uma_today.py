@@ -20,6 +20,7 @@ from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import panics, regs
 
 PAGE = s.PAGE
 
@@ -161,7 +162,7 @@ def test_the_lowest_free_item_of_a_slab_is_taken_first():
 
 
 def test_partly_free_slabs_come_before_free_ones_and_these_before_new_ones():
-    state, reg = fresh(Item(1024, 0, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(1024, 0, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     z = FIRST_ITEM
     for page in range(3):
         u.slab_add(state, reg, 0, z, 0, page * PAGE, 0)
@@ -178,7 +179,7 @@ def test_partly_free_slabs_come_before_free_ones_and_these_before_new_ones():
 def test_the_order_of_partly_free_slabs(order, pages, passed):
     """Of three full slabs of four items, slab 0 gets two free items, slab 2 one and slab 1 three."""
     state, z = fresh(Item(1024, 0, 0), slab_order=order), FIRST_ITEM
-    reg = np.zeros((1, s.R_COUNT), np.int64)
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
     for page in range(3):
         u.slab_add(state, reg, 0, z, 0, page * PAGE, 0)
     for _ in range(12):
@@ -186,7 +187,7 @@ def test_the_order_of_partly_free_slabs(order, pages, passed):
     reg[:] = 0
     for page, item in ((0, 3), (0, 2), (2, 0), (1, 3), (1, 2), (1, 1)):
         u.slab_give(state, reg, 0, page * PAGE + item * 1024)
-    assert reg[0, s.R_WORK] == passed
+    assert reg[0, regs.WORK] == passed
     assert [int(u.slab_take(state, z, 0)) // PAGE for _ in range(6)] == pages
 
 
@@ -224,14 +225,14 @@ def test_single_pages_come_from_the_direct_map_and_larger_slabs_need_kva():
 
 
 def test_a_slab_is_asked_for_wired_under_its_kegs_lock():
-    state, reg = fresh(Item(600, 0, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(600, 0, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     answers = []
-    while s.MAP_ALLOC not in answers or reg[0, s.R_BYTES] != 2 * PAGE:
+    while s.MAP_ALLOC not in answers or reg[0, regs.BYTES] != 2 * PAGE:
         answers.append(int(uma.alloc(state, reg, 0)))
-        if answers[-1] == s.MAP_ALLOC and reg[0, s.R_BYTES] == PAGE:
-            reg[0, s.R_BASE] = 0
-    assert reg[0, [s.R_MAP, s.R_ATTR]].tolist() == [2, s.ATTR_WIRED]
-    assert reg[0, s.R_LOCK] == 2 << s.LOCK_SHIFT | FIRST_ITEM
+        if answers[-1] == s.MAP_ALLOC and reg[0, regs.BYTES] == PAGE:
+            reg[0, regs.BASE] = 0
+    assert reg[0, [regs.MAP, regs.ATTR]].tolist() == [2, s.ATTR_WIRED]
+    assert reg[0, regs.LOCK] == 2 << regs.LOCK_SHIFT | FIRST_ITEM
 
 
 def test_mbufs_clusters_and_chains():
@@ -263,7 +264,7 @@ def test_without_room_the_request_fails_and_the_header_goes_back():
     first = m.alloc(4096)
     assert first == 4 * PAGE
     assert m.alloc(4096) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(first)
     assert m.alloc(4096) == first
     census = uma.census(m.state)
@@ -349,8 +350,8 @@ def test_reclaiming_trims_to_the_working_set_or_drains(reap):
     for addr in [m.alloc(2048) for _ in range(416)]:
         m.free(addr)
     for _ in range(4):
-        m.tend(s.T_TICK)
-    m.tend(s.T_REAP)
+        m.tend(s.TEND_TICK)
+    m.tend(s.TEND_REAP)
     row = m.state.dom[FIRST_ITEM, 0]
     if reap:
         assert row[u.D_COUNT] == 0
@@ -367,7 +368,7 @@ def test_repeated_trims_shrink_the_working_set():
         m.free(addr)
     counts = []
     for _ in range(8):
-        m.tend(s.T_REAP)
+        m.tend(s.TEND_REAP)
         counts.append(int(m.state.dom[FIRST_ITEM, 0, u.D_COUNT]))
     assert all(a >= b for a, b in pairwise(counts))
     assert counts[-1] < counts[0]
@@ -453,7 +454,7 @@ def test_operations_may_be_interleaved_step_by_step(cpus, domains):
     crowd = programs.Crowd(uma, state, ITEMS, cpus=cpus, limits=limits)
     crowd.mill(25000, swell=5000)
     crowd.disperse()
-    crowd.see_to_it(s.T_REAP, s.T_REAP)
+    crowd.see_to_it(s.TEND_REAP, s.TEND_REAP)
     assert crowd.pages == 0
     assert set(uma.census(crowd.state).values()) == {0}
     assert not crowd.state.zone[:, u.Z_USED].any()
@@ -472,11 +473,11 @@ def test_buckets_grow_when_somebody_else_took_the_lock_meanwhile():
             for addr in [m.alloc(2048, cpu=cpu) for _ in range(24)][:16]:
                 m.free(addr, cpu=cpu)
         left = [a for a in range(0, m.next, 2048) if _is_live(m, a)]
-        reg = np.zeros((2, s.R_COUNT), np.int64)
+        reg = np.zeros((2, regs.COLUMNS), np.int64)
         for i in (0, 1):
-            reg[i, s.R_CPU], reg[i, s.R_ADDR] = i, left[i]
+            reg[i, regs.CPU], reg[i, regs.ADDR] = i, left[i]
             _tread(m.state, reg, i, 1)
-            assert reg[i, s.R_LOCK] == 1 << s.LOCK_SHIFT | FIRST_ITEM
+            assert reg[i, regs.LOCK] == 1 << regs.LOCK_SHIFT | FIRST_ITEM
         for i in (0, 1):
             while uma.free(m.state, reg, i) != s.DONE:
                 pass

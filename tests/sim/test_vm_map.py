@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared import map_entries as me
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim.naive_map import FixedSupply, NaiveSystem, ReserveSupply
 
 FIXED = vm_map.Params()
-RESERVE = vm_map.Params(supply=vm_map.RESERVE)
+RESERVE = vm_map.Params(supply=me.RESERVE)
 MIB = 1 << 20
 
 
@@ -40,7 +40,7 @@ def hint(st, m=0):
 
 
 def measure(st, m=0):
-    out = np.zeros(slots.M_COUNT, np.int64)
+    out = np.zeros(gauge.COLUMNS, np.int64)
     vm_map.map_measure(st, m, out)
     return out
 
@@ -180,7 +180,7 @@ def test_no_space_and_fragmentation_are_told_apart():
 def test_a_map_that_was_not_added_has_no_space():
     st = kernel_map(8, maps=3)
     assert alloc(st, PAGE, m=2) == NO_SPACE
-    assert measure(st, 2)[slots.M_FREE] == 0
+    assert measure(st, 2)[gauge.FREE] == 0
 
 
 def test_kmapentzone_runs_out():
@@ -190,7 +190,7 @@ def test_kmapentzone_runs_out():
         assert alloc(st, PAGE) == page * PAGE
     assert alloc(st, PAGE) == NO_ENTRY
     assert vm_map.map_free_bytes(st, 0) == (1024 - capacity) * PAGE
-    assert measure(st)[slots.M_ENTRY_BYTES] == PAGE
+    assert measure(st)[gauge.ENTRY_BYTES] == PAGE
     free(st, 0, PAGE)
     assert alloc(st, PAGE) == 0
     vm_map.check(st, 0)
@@ -249,7 +249,7 @@ def test_the_entry_zone_grows_out_of_kernel_map_at_its_place():
     assert addresses[-1] == addresses[-2] + 2 * PAGE
     zone_page = addresses[-2] + PAGE
     assert (zone_page, zone_page + PAGE, ATTR_WIRED) in vm_map.ranges(st, 0)
-    assert measure(st)[slots.M_ENTRY_BYTES] == PAGE
+    assert measure(st)[gauge.ENTRY_BYTES] == PAGE
     for addr in addresses:
         free(st, addr, PAGE)
     assert vm_map.ranges(st, 0) == [(zone_page, zone_page + PAGE, ATTR_WIRED)]
@@ -326,18 +326,18 @@ allocs = hs.tuples(hs.just("alloc"), where, sizes, aligns, attrs, cpu)
 frees = hs.tuples(hs.just("free"), where, hs.integers(0, 99), hs.integers(0, 7), hs.integers(0, 12), cpu)
 programs = hs.lists(allocs | allocs | frees, max_size=70)
 supplies = hs.one_of(
-    hs.tuples(hs.just(vm_map.FIXED), hs.sampled_from((4, 12, 128)), hs.sampled_from((1, 90))),
-    hs.tuples(hs.just(vm_map.RESERVE), hs.sampled_from((16, 20, 60, 110, 256)), hs.just(0)),
+    hs.tuples(hs.just(me.FIXED), hs.sampled_from((4, 12, 128)), hs.sampled_from((1, 90))),
+    hs.tuples(hs.just(me.RESERVE), hs.sampled_from((16, 20, 60, 110, 256)), hs.just(0)),
 )
 
 
 def twins(supply, boot, limit):
     """The same three maps, compiled and naive; kernel_map begins with 20 free pages below the submaps."""
     # The fixed supply has a page's worth of entries beyond `boot`, unless they are larger than a page can hold.
-    size = 1024 if supply == vm_map.FIXED else 48
+    size = 1024 if supply == me.FIXED else 48
     params = vm_map.Params(supply=supply, boot_entries=boot, entry_limit=limit, entry_bytes=size)
     st = kernel_map(PAGES, params, cpus=2, maps=3)
-    naive_supply = FixedSupply(boot, limit, size) if supply == vm_map.FIXED else ReserveSupply(boot, 2)
+    naive_supply = FixedSupply(boot, limit, size) if supply == me.FIXED else ReserveSupply(boot, 2)
     naive = NaiveSystem([(0, PAGES), *SUBMAPS], naive_supply)
     for m in naive.maps:
         m.base, m.top, m.high = m.base * PAGE, m.top * PAGE, m.high * PAGE
@@ -404,7 +404,7 @@ def test_same_as_the_naive_map_step_by_step(supply, program):
         assert_equal(st, naive)
 
 
-@pytest.mark.parametrize("supply", [(vm_map.FIXED, 128, 90), (vm_map.RESERVE, 60, 0)])
+@pytest.mark.parametrize("supply", [(me.FIXED, 128, 90), (me.RESERVE, 60, 0)])
 def test_same_as_the_naive_map_over_a_long_run(supply):
     rng = np.random.default_rng(1)
     st, naive = twins(*supply)
@@ -452,22 +452,22 @@ def bitmap(st, m):
 @quick
 @given(program=programs, bins=hs.integers(1, 200))
 def test_measure_and_paint_agree_with_a_bitmap(program, bins):
-    st, naive = twins(vm_map.FIXED, 128, 90)
+    st, naive = twins(me.FIXED, 128, 90)
     for step in program:
         play(st, naive, step)
     for m in range(3):
         pages, out = bitmap(st, m), measure(st, m)
         runs = [len(r) for r in "".join(" #"[int(p)] for p in pages).split("#") if r]
-        assert out[slots.M_FREE] == (~pages).sum() * PAGE
-        assert out[slots.M_LARGEST] == max(runs, default=0) * PAGE
-        assert out[slots.M_HOLES] == len(runs)
-        assert out[slots.M_ENTRIES] == len(vm_map.ranges(st, m))
-        assert out[slots.M_HIGH] == st.maps[m, me.HIGH] - st.node[m, me.START]
-        assert out[slots.M_ENTRY_BYTES] == (vm_map.census(st)["zone_pages"] * PAGE if m == 0 else 0)
-        classes = np.zeros(slots.M_CLASSES, np.int64)
+        assert out[gauge.FREE] == (~pages).sum() * PAGE
+        assert out[gauge.LARGEST] == max(runs, default=0) * PAGE
+        assert out[gauge.HOLES] == len(runs)
+        assert out[gauge.ENTRIES] == len(vm_map.ranges(st, m))
+        assert out[gauge.HIGH] == st.maps[m, me.HIGH] - st.node[m, me.START]
+        assert out[gauge.ENTRY_BYTES] == (vm_map.census(st)["zone_pages"] * PAGE if m == 0 else 0)
+        classes = np.zeros(gauge.CLASSES, np.int64)
         for run in runs:
             classes[run.bit_length() - 1] += run * PAGE
-        assert out[slots.M_HIST :].tolist() == classes.tolist()
+        assert out[gauge.HIST :].tolist() == classes.tolist()
         painted = np.full(bins, 7.0)
         vm_map.map_paint(st, m, painted)
         exact = np.repeat(pages, bins).reshape(bins, len(pages)).mean(axis=1)
@@ -481,8 +481,8 @@ def test_high_water_stays_when_memory_goes():
     vm_map.add_map(st, 1, 0, 8 * PAGE)
     alloc(st, 3 * PAGE, m=1)
     free(st, 0, 3 * PAGE, m=1)
-    assert measure(st, 1)[slots.M_HIGH] == 3 * PAGE
-    assert measure(st, 0)[slots.M_HIGH] == 8 * PAGE
+    assert measure(st, 1)[gauge.HIGH] == 3 * PAGE
+    assert measure(st, 0)[gauge.HIGH] == 8 * PAGE
 
 
 def test_searches_are_counted():
@@ -490,10 +490,10 @@ def test_searches_are_counted():
     for _ in range(5):
         alloc(st, PAGE)
     free(st, 0, PAGE)  # first_free := header
-    before = measure(st)[slots.M_WALKED]
+    before = measure(st)[gauge.WALKED]
     assert alloc(st, 2 * PAGE) == 5 * PAGE
     # Four entries to the end of the list, and one when the insertion looks the place up.
-    assert measure(st)[slots.M_WALKED] - before == 4 + 1
+    assert measure(st)[gauge.WALKED] - before == 4 + 1
 
 
 def test_painting_an_empty_map_of_no_size():

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import vmap
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim.in_pages import InPages
 from tests.sim.naive_vmap import NaiveVmap
 from tests.sim.twins import run
@@ -184,7 +184,7 @@ def test_submaps_taken_at_boot_and_their_maps():
 def test_a_map_that_was_not_added_has_no_space():
     st = space(8, maps=2)
     assert alloc(st, m=1) == NO_SPACE
-    assert measure(st, 1)[slots.M_FREE] == 0
+    assert measure(st, 1)[gauge.FREE] == 0
     bins = np.ones(3)
     vmap.map_paint(st, 1, bins)
     assert bins.tolist() == [0, 0, 0]
@@ -341,7 +341,7 @@ def drain(st, naive):
     vmap.drain(st, 1, 1)
     assert free_ranges(st, 1) == [(naive.base, naive.top)]
     assert vmap.used(st, 1) == 0
-    assert measure(st, 1)[slots.M_ENTRIES] == 1
+    assert measure(st, 1)[gauge.ENTRIES] == 1
     vmap.check(st, 1)
 
 
@@ -391,10 +391,10 @@ def test_measure_and_paint_agree_with_a_bitmap(shape, program, bins):
         pages[a.start - naive.base : a.end - naive.base] = True
     runs = [len(r) for r in "".join(" #"[int(p)] for p in pages).split("#") if r]
     out = IN_PAGES.check_holes(st, 1, runs)
-    assert out[slots.M_FREE] == (~pages).sum() * PAGE
-    assert out[slots.M_WALKED] == vmap.map_walked(st, 1) == 0
-    assert out[slots.M_ENTRY_BYTES] == 0
-    assert measure(st, 0)[slots.M_ENTRY_BYTES] >= PAGE
+    assert out[gauge.FREE] == (~pages).sum() * PAGE
+    assert out[gauge.WALKED] == vmap.map_walked(st, 1) == 0
+    assert out[gauge.ENTRY_BYTES] == 0
+    assert measure(st, 0)[gauge.ENTRY_BYTES] >= PAGE
     # What is measured is what a drain leaves.
     vmap.drain(st, 1, 1)
     assert [(b - a) for a, b in free_ranges(st, 1)] == runs
@@ -408,8 +408,8 @@ def test_high_water_and_memory_of_areas_stay_when_memory_goes():
         free(st, page)
     vmap.drain(st, 0, 1)
     out = measure(st)
-    assert out[slots.M_HIGH] == 200 * PAGE
+    assert out[gauge.HIGH] == 200 * PAGE
     # 200 areas and a free range, 56 to a page.
-    assert out[slots.M_ENTRY_BYTES] == 4 * PAGE
+    assert out[gauge.ENTRY_BYTES] == 4 * PAGE
     free(st, 0)
     assert vmap.used(st, 0) == 0

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import vmem
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim import naive_vmem as naive
 from tests.sim import vmem_programs
 from tests.sim.in_pages import InPages
@@ -121,7 +121,7 @@ def test_the_cursor_keeps_segments_apart_until_somebody_needs_them():
     assert alloc(st, 2) == 0
     free(st, 0, 2)
     assert vacant(st) == [(0, 2), (2, 4)]
-    assert measure(st)[slots.M_LARGEST] == 4 * PAGE
+    assert measure(st)[gauge.LARGEST] == 4 * PAGE
     vmem.check(st, 0)
     assert alloc(st, 4) == 0
     vmem.check(st, 0)
@@ -158,8 +158,8 @@ def test_frees_merge_back_to_one_segment(order, strategy):
     for i in order:
         free(st, at[i], 16)
         vmem.check(st, 0)
-    assert measure(st)[slots.M_LARGEST] == 64 * PAGE
-    assert measure(st)[slots.M_HOLES] == 1
+    assert measure(st)[gauge.LARGEST] == 64 * PAGE
+    assert measure(st)[gauge.HOLES] == 1
     if strategy != vmem.NEXT_FIT:
         assert vacant(st) == [(0, 64)]
 
@@ -186,7 +186,7 @@ def test_kernel_map_is_imported_a_superpage_at_a_time():
     assert alloc(st, 3) == 0
     assert vmem.census(st)["imported_bytes"] == UNIT * PAGE
     # What the arena has and what it can still import are two holes.
-    assert measure(st)[slots.M_HOLES] == 2
+    assert measure(st)[gauge.HOLES] == 2
     assert alloc(st, UNIT) == 3  # the second span continues the first
     assert vmem.census(st)["imports"] == 2
     assert vacant(st) == [(UNIT + 3, 2 * UNIT)]
@@ -238,11 +238,11 @@ def test_a_span_that_continues_nothing_has_a_tag():
     alloc(st, UNIT)
     alloc(st, 1, attr=ATTR_SINGLE)
     alloc(st, UNIT)
-    assert measure(st)[slots.M_ENTRIES] == 4  # two spans and two ranges in use
+    assert measure(st)[gauge.ENTRIES] == 4  # two spans and two ranges in use
     joined = imported(8 * UNIT)
     alloc(joined, UNIT)
     alloc(joined, UNIT)
-    assert measure(joined)[slots.M_ENTRIES] == 3
+    assert measure(joined)[gauge.ENTRIES] == 3
 
 
 def test_the_end_of_kernel_map_that_is_no_whole_unit_is_for_submaps_only():
@@ -261,7 +261,7 @@ def test_a_submap_is_one_span_and_imports_nothing():
     assert [alloc(st, 32, m=1, attr=ATTR_SINGLE), alloc(st, 32, m=1)] == [base, base + 32]
     assert alloc(st, 1, m=1) == NO_SPACE
     assert alloc(st, 1, m=2) == NO_SPACE
-    assert measure(st, 2)[slots.M_FREE] == 0
+    assert measure(st, 2)[gauge.FREE] == 0
     for m in range(3):
         vmem.check(st, m)
     with pytest.raises(ValueError, match="in use"):
@@ -302,7 +302,7 @@ def test_pages_of_tags_come_out_of_the_arena():
     assert len(vmem.ranges(st, 0)) == 200 + pages
     held = sorted(set(range(200 + pages)) - set(taken))
     assert len(held) == pages
-    assert measure(st)[slots.M_ENTRY_BYTES] == (pages + 1) * PAGE
+    assert measure(st)[gauge.ENTRY_BYTES] == (pages + 1) * PAGE
     for page in taken:
         free(st, page)
     assert pages_of(vmem.ranges(st, 0)) == [(p, p + 1) for p in held]
@@ -398,7 +398,7 @@ def test_caches_are_emptied_when_the_arena_has_no_room():
     st = arena(16, WHOLE._replace(qcache_max=2, qcache_bucket=4), cpus=2)
     taken = [alloc(st, 2, cpu=cpu) for cpu in (0, 1)]
     assert vmem.census(st)["cached_bytes"] == 12 * PAGE
-    assert measure(st)[slots.M_FREE] == 12 * PAGE
+    assert measure(st)[gauge.FREE] == 12 * PAGE
     for page in taken:
         free(st, page, 2)
     assert alloc(st, 10) >= 0

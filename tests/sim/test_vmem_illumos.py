@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas import vmem_illumos as vmem
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
 from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim import naive_vmem as naive
 from tests.sim import vmem_programs
 from tests.sim.in_pages import InPages
@@ -279,7 +279,7 @@ def test_the_rotor_keeps_segments_apart_until_somebody_needs_them():
     assert alloc(st, 2) == 0
     free(st, 0, 2)
     assert vacant(st) == [(0, 2), (2, 4)]
-    assert measure(st)[slots.M_LARGEST] == 4 * PAGE
+    assert measure(st)[gauge.LARGEST] == 4 * PAGE
     vmem.check(st, 0)
     assert alloc(st, 4) == 0
     vmem.check(st, 0)
@@ -293,7 +293,7 @@ def test_frees_merge_back_to_one_segment(order, strategy):
     for i in order:
         free(st, at[i], 16)
         vmem.check(st, 0)
-    assert measure(st)[slots.M_LARGEST] == 64 * PAGE
+    assert measure(st)[gauge.LARGEST] == 64 * PAGE
     if strategy != NEXT:
         assert vacant(st) == [(0, 64)]
 
@@ -417,7 +417,7 @@ def test_boot_takes_tags_of_the_kernel_image():
     st = heap(256)
     assert hands(st) == [14, 0, 0, 16, 16]
     assert vmem.census(st)["tags_global"] == 200 - 3 * 16
-    assert measure(st)[slots.M_ENTRY_BYTES] == 0
+    assert measure(st)[gauge.ENTRY_BYTES] == 0
 
 
 @pytest.mark.parametrize(
@@ -428,18 +428,18 @@ def test_boot_takes_tags_of_the_kernel_image():
 def test_tags_of_an_allocation(pages, align, tags):
     st = heap(65)
     assert alloc(st, 1) == 0
-    before = measure(st)[slots.M_ENTRIES]
+    before = measure(st)[gauge.ENTRIES]
     alloc(st, pages, align)
     # The last case but one ends where the segment does.
-    assert measure(st)[slots.M_ENTRIES] - before == tags + (pages == 48)
+    assert measure(st)[gauge.ENTRIES] - before == tags + (pages == 48)
 
 
 def test_a_span_costs_two_tags_and_a_wired_range_two_more():
     st = heap(256)
-    before = measure(st)[slots.M_ENTRIES]
+    before = measure(st)[gauge.ENTRIES]
     wired(st, 9)
     # One tag for the left end of the heap's segment, span and segment of kmem_va, and both of kmem_default's.
-    assert measure(st)[slots.M_ENTRIES] - before == 1 + 2 + 2
+    assert measure(st)[gauge.ENTRIES] - before == 1 + 2 + 2
     assert st.arena[v.KMEM_DEFAULT + 1, g.TAGS] == 2
 
 
@@ -453,7 +453,7 @@ def test_a_populate_brings_a_page_of_tags_and_restocks():
     # vmem_metadata has 32 pages of the heap (2 tags) and gave one of them (1), vmem_seg imported it (2).
     assert hands(st)[3:] == [13, 14]
     assert [(e - s) // PAGE for s, e, attr in vmem.ranges(st, 0) if attr == ATTR_WIRED] == [32]
-    assert measure(st)[slots.M_ENTRY_BYTES] == PAGE
+    assert measure(st)[gauge.ENTRY_BYTES] == PAGE
     vmem.check(st, 0)
 
 
@@ -533,8 +533,8 @@ class Pair(vmem_programs.Pair):
     def measure(self, bins):
         for m in range(3):
             out = self.check_measures(m, bins, self.twin.maps[m].high)
-            assert out[slots.M_ENTRIES] == self.twin.entries(m)
-            assert out[slots.M_ENTRY_BYTES] == (self.twin.pages * PAGE if m == 0 else 0)
+            assert out[gauge.ENTRIES] == self.twin.entries(m)
+            assert out[gauge.ENTRY_BYTES] == (self.twin.pages * PAGE if m == 0 else 0)
 
 
 @vmem_programs.quick

@@ -13,6 +13,7 @@ from naive_space import BumpMap
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import zalloc
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import panics, regs
 
 KVA = 1 << 24
 BASE = 0x800000  # where the KVA of interrupt zones begins in these tests
@@ -85,10 +86,10 @@ def test_zones_of_the_2003_kernel(name, size, rounded, limit, growth, freemin, i
 
 
 def test_an_ordinary_zone_asks_for_wired_pages():
-    state, reg = fresh(Item(192, 3, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(192, 3, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     assert zalloc.alloc(state, reg, 0) == s.MAP_ALLOC
     kept = s.ATTR_WIRED | s.ATTR_NOFREE
-    assert reg[0, [s.R_MAP, s.R_BYTES, s.R_ALIGN, s.R_ATTR]].tolist() == [2, 3 * s.PAGE, s.PAGE, kept]
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [2, 3 * s.PAGE, s.PAGE, kept]
 
 
 def test_last_freed_is_first_reused_and_nothing_goes_back():
@@ -124,38 +125,38 @@ def test_an_interrupt_zone_ends_at_the_kva_set_aside_for_it():
     assert min(got) == BASE
     assert max(got) + 576 <= BASE + reserved(item)
     assert m.alloc(548) == -1
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(got[3])
     assert m.alloc(548) == got[3]
     assert counts(m) == (0, 2, 14)
 
 
 def test_an_interrupt_zone_grows_page_by_page_and_takes_what_it_gets():
-    state, reg = fresh(Item(1024, 3, 64)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(1024, 3, 64)), np.zeros((1, regs.COLUMNS), np.int64)
     assert zalloc.alloc(state, reg, 0) == s.WIRE
-    assert reg[0, [s.R_BASE, s.R_BYTES]].tolist() == [BASE, s.PAGE]
+    assert reg[0, [regs.BASE, regs.BYTES]].tolist() == [BASE, s.PAGE]
     assert zalloc.alloc(state, reg, 0) == s.WIRE
-    assert reg[0, s.R_BASE] == BASE + s.PAGE
-    reg[0, s.R_BASE] = s.NO_SPACE  # no physical page
+    assert reg[0, regs.BASE] == BASE + s.PAGE
+    reg[0, regs.BASE] = s.NO_SPACE  # no physical page
     assert zalloc.alloc(state, reg, 0) == s.DONE
-    assert reg[0, s.R_ADDR] == BASE + 3 * 1024
+    assert reg[0, regs.ADDR] == BASE + 3 * 1024
     assert state.zone[0, [zalloc.FREE, zalloc.PAGES, zalloc.TOTAL]].tolist() == [3, 1, 4]
 
 
 def test_a_zone_that_cannot_grow_hands_out_what_is_left_then_nothing():
     m = hand(Item(1024, 1, 0), limit=s.PAGE)
     assert [m.alloc(1024) for _ in range(5)] == [3072, 2048, 1024, 0, -1]
-    assert m.reg[0, s.R_PANIC] == s.P_NONE
+    assert m.reg[0, regs.PANIC] == panics.NONE
     m.free(2048)
     assert m.alloc(1024) == 2048
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, s.R_COUNT), np.int64)
+    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, regs.COLUMNS), np.int64)
     zalloc.alloc(state, reg, 0)
-    reg[0, s.R_BASE] = s.NO_ENTRY
+    reg[0, regs.BASE] = s.NO_ENTRY
     assert zalloc.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, s.R_PANIC] == s.P_ENTRIES
+    assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
 def test_growth_is_raised_until_it_holds_an_item():

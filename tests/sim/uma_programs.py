@@ -13,6 +13,7 @@ from hypothesis import strategies as h
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.items import Item
+from kmemexp.sim.tables import regs
 
 KVA = 1 << 26
 MALLOC, MBUF = s.ITEM_MALLOC, s.ITEM_MBUF
@@ -90,10 +91,10 @@ class Pair:
     def play(self, program: list) -> None:
         for verb, kind, count, cpu, number in program:
             if verb == "tick":
-                self.hand.tend(s.T_TICK)
+                self.hand.tend(s.TEND_TICK)
                 self.naive.tick()
             elif verb == "reap":
-                self.hand.tend(s.T_REAP)
+                self.hand.tend(s.TEND_REAP)
                 self.naive.reap(*self.reaping)
             for k in range(count if verb == "alloc" else min(count, len(self.live)) if verb == "free" else 0):
                 if verb == "alloc":
@@ -132,7 +133,7 @@ class Crowd:
             module, state, items, cpus, limits, flags
         )  # fmt: skip
         self.contexts = 8
-        self.reg = np.zeros((self.contexts + 1, s.R_COUNT), np.int64)
+        self.reg = np.zeros((self.contexts + 1, regs.COLUMNS), np.int64)
         self.busy: list[Any] = [None] * (self.contexts + 1)
         self.rng = np.random.default_rng(cpus)
         self.live: dict[int, tuple[int, int]] = {}
@@ -141,47 +142,47 @@ class Crowd:
     def begin(self, i: int, *, freeing: bool) -> None:
         r = self.reg[i]
         r[:] = 0
-        r[s.R_CPU] = self.rng.integers(self.cpus)
+        r[regs.CPU] = self.rng.integers(self.cpus)
         if freeing and self.live:
             addr = list(self.live)[self.rng.integers(len(self.live))]
-            r[s.R_ADDR], (r[s.R_ITEM], r[s.R_SIZE]) = addr, self.live.pop(addr)
+            r[regs.ADDR], (r[regs.ITEM], r[regs.SIZE]) = addr, self.live.pop(addr)
             self.busy[i] = self.module.free
         else:
             wanted = kinds(self.items)
             kind = wanted[self.rng.integers(len(wanted))]
-            r[s.R_ITEM], r[s.R_ADDR] = kind, -1
-            r[s.R_SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else self.items[kind].size
+            r[regs.ITEM], r[regs.ADDR] = kind, -1
+            r[regs.SIZE] = self.rng.choice(SIZES[kind]) if kind < 0 else self.items[kind].size
             if self.flags:
-                r[s.R_FLAGS] = self.rng.choice(self.flags)
+                r[regs.FLAGS] = self.rng.choice(self.flags)
             self.busy[i] = self.module.alloc
 
     def step(self, i: int) -> None:
         r = self.reg[i]
-        r[s.R_LOCK] = -1
+        r[regs.LOCK] = -1
         verb = self.busy[i]
         answer = int(verb(self.state, self.reg, i))
-        if r[s.R_LOCK] != -1:
-            klass, which = divmod(int(r[s.R_LOCK]), 1 << s.LOCK_SHIFT)
+        if r[regs.LOCK] != -1:
+            klass, which = divmod(int(r[regs.LOCK]), 1 << regs.LOCK_SHIFT)
             assert which < self.limits[klass]
         if answer == s.MAP_ALLOC:
-            r[s.R_BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
-            if r[s.R_BASE] >= 0:
-                self.next += int(r[s.R_BYTES])
-                self.pages += int(r[s.R_BYTES]) // s.PAGE
+            r[regs.BASE] = self.next if self.next < KVA // 2 or self.rng.random() < 0.5 else s.NO_SPACE
+            if r[regs.BASE] >= 0:
+                self.next += int(r[regs.BYTES])
+                self.pages += int(r[regs.BYTES]) // s.PAGE
         elif answer == s.MAP_FREE:
-            self.pages -= int(r[s.R_BYTES]) // s.PAGE
+            self.pages -= int(r[regs.BYTES]) // s.PAGE
         elif answer in (s.DONE, s.FAILED):
             if verb is self.module.alloc and answer == s.DONE:
-                addr = int(r[s.R_ADDR])
+                addr = int(r[regs.ADDR])
                 assert addr not in self.live
-                self.live[addr] = int(r[s.R_ITEM]), int(r[s.R_SIZE])
+                self.live[addr] = int(r[regs.ITEM]), int(r[regs.SIZE])
             self.busy[i] = None
         else:
             assert answer == s.AGAIN
 
     def tend(self, i: int, why: int) -> None:
         self.reg[i] = 0
-        self.reg[i, s.R_SIZE] = why
+        self.reg[i, regs.SIZE] = why
         self.busy[i] = self.module.tend
 
     def finish(self, i: int) -> None:

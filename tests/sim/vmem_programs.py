@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as hs
 
-from kmemexp.sim import slots
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.slots import ATTR_SINGLE, PAGE
+from kmemexp.sim.tables import gauge
 from tests.sim.in_pages import InPages
 
 SUBMAPS = ((20, 84), (84, 99))  # pages of map 0 that maps 1 and 2 manage
@@ -95,7 +95,7 @@ class Pair:
         st = self.st
         out = self.in_pages.check_holes(st, m, self.twin.holes(m))
         base, size = st.arena[m, g.BASE] // PAGE, self.twin.sizes[m]
-        assert out[slots.M_HIGH] == (high - base) * PAGE
+        assert out[gauge.HIGH] == (high - base) * PAGE
         pages = np.zeros(size)
         for start, end, _ in self.twin.ranges(m):
             pages[start - base : end - base] = 1

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from workload_fakes import check_conservation, kind, load, same
 
 from kmemexp.errors import TraceError
-from kmemexp.sim.slots import F_HARD, F_SOFT
+from kmemexp.sim.tables import flag
 from kmemexp.workload import build as front
 from kmemexp.workload.check import check
 from kmemexp.workload.traces import library, playing
@@ -104,7 +104,7 @@ def test_each_copy_brings_its_interrupts(window_s, seen):
     for handlers in made.handlers:
         assert handlers.time_ns.tolist() == [1000, 1000, 399_999_000, 399_999_000][:seen]
         assert handlers.cpu.tolist() == [0, 2, 1, 0][:seen]  # a copy takes two CPUs: the second one has 2 and 0
-        assert handlers.flags.tolist() == [F_HARD, F_HARD, F_SOFT, F_SOFT][:seen]
+        assert handlers.flags.tolist() == [flag.HARD, flag.HARD, flag.SOFT, flag.SOFT][:seen]
         assert handlers.ns.tolist() == [1000, 1000, 200_000_000, 200_000_000][:seen]
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import kmemexp
 from kmemexp.config.files import conf_dir
 from kmemexp.errors import ConfigError
-from kmemexp.sim.slots import C_ZONE
+from kmemexp.sim.slots import CLASS_ZONE
 from kmemexp.workload import seeds, stability
 from kmemexp.workload import stream as form
 
@@ -231,7 +231,7 @@ def test_without_a_kind_the_load_is_what_it_was() -> None:
 
 def test_what_malloc_serves_in_one_size_becomes_a_zone() -> None:
     load = protect(lives(3, 0.1), node("zone"), klass=form.MALLOC)
-    assert load.kinds.klass[0] == C_ZONE
+    assert load.kinds.klass[0] == CLASS_ZONE
     assert load.kinds.size[0] == 100
 
 

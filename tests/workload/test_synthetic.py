@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_fakes import allocs, check_conservation, kind, lifetimes_ns, load, pairs, same
 
-from kmemexp.sim.slots import F_NOWAIT, F_SOFT
+from kmemexp.sim.tables import flag
 from kmemexp.workload import stream as form
 from kmemexp.workload.build import build, estimate
 from kmemexp.workload.check import check
@@ -160,11 +160,11 @@ def test_contexts_and_cpus_have_the_shares_told():
     kinds = {"object": kind(rate_hz=50_000.0, nowait=0.4, soft=0.3, remote=0.2)}
     stream = lane(load(kinds), cpus=4)
     alloc = allocs(stream)
-    assert np.mean(stream.flags[alloc] & F_NOWAIT > 0) == pytest.approx(0.4, abs=0.01)
-    assert np.mean(stream.flags[alloc] & F_SOFT > 0) == pytest.approx(0.3, abs=0.01)
+    assert np.mean(stream.flags[alloc] & flag.NOWAIT > 0) == pytest.approx(0.4, abs=0.01)
+    assert np.mean(stream.flags[alloc] & flag.SOFT > 0) == pytest.approx(0.3, abs=0.01)
     # What is in a soft interrupt is among what cannot sleep.
-    assert not np.any(stream.flags[alloc] == F_SOFT)
-    assert np.mean(stream.flags[~alloc] == F_SOFT) == pytest.approx(0.3, abs=0.01)
+    assert not np.any(stream.flags[alloc] == flag.SOFT)
+    assert np.mean(stream.flags[~alloc] == flag.SOFT) == pytest.approx(0.3, abs=0.01)
     free, born = pairs(stream)
     assert np.mean(stream.cpu[free] != stream.cpu[born]) == pytest.approx(0.2, abs=0.01)
     distance = (stream.cpu[free].astype(int) - stream.cpu[born]) % 4

@@ -15,21 +15,10 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    DONE,
-    FAILED,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_GRANTED,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, DONE, FAILED, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 
-SERVES = (C_MALLOC,)
+SERVES = (CLASS_MALLOC,)
 LOCKS = ("adaptive",)  # one mutex for everything
 KEEPS = False
 
@@ -45,7 +34,7 @@ HEAD = 2  # first free chunk
 NEXT = 3  # on the list of its class, which full slabs leave
 PREV = 4
 
-# R_PHASE.
+# regs.PHASE.
 NEW_SLAB = 1
 LARGE = 2
 GIVEN_BACK = 3
@@ -102,12 +91,12 @@ def init(
 @kernel
 def alloc(st, reg, i):
     """Take a chunk of the first slab of the class, or make a slab."""
-    size = reg[i, R_SIZE]
+    size = reg[i, regs.SIZE]
     if size > LARGEST:
         return _large(st, reg, i, size)
     klass = st.class_of[(size + UNIT - 1) >> UNIT_SHIFT]
-    if reg[i, R_PHASE] == NEW_SLAB:
-        if reg[i, R_BASE] < 0:
+    if reg[i, regs.PHASE] == NEW_SLAB:
+        if reg[i, regs.BASE] < 0:
             return FAILED
         _make(st, reg, i, klass)
     page = st.first[klass]
@@ -118,20 +107,20 @@ def alloc(st, reg, i):
     st.slab[page, LIVE] += 1
     if st.slab[page, HEAD] == NIL:
         _unlink(st, klass, page)
-    reg[i, R_ADDR] = (page << PAGE_SHIFT) + chunk * st.size[klass]
-    reg[i, R_GRANTED] = st.size[klass]
+    reg[i, regs.ADDR] = (page << PAGE_SHIFT) + chunk * st.size[klass]
+    reg[i, regs.GRANTED] = st.size[klass]
     return DONE
 
 
 @kernel
 def free(st, reg, i):
     """Put a chunk back; an empty slab goes back to the map."""
-    if reg[i, R_PHASE] == GIVEN_BACK:
+    if reg[i, regs.PHASE] == GIVEN_BACK:
         return DONE
-    addr = reg[i, R_ADDR]
+    addr = reg[i, regs.ADDR]
     page = addr >> PAGE_SHIFT
     if st.slab[page, KLASS] == NIL:
-        nbytes = (reg[i, R_SIZE] + PAGE - 1) & -PAGE
+        nbytes = (reg[i, regs.SIZE] + PAGE - 1) & -PAGE
         st.large[0] -= nbytes >> PAGE_SHIFT
         return ask_unmap(reg, i, GIVEN_BACK, st.map, addr, nbytes)
     klass = np.int64(st.slab[page, KLASS])
@@ -151,20 +140,20 @@ def free(st, reg, i):
 @kernel
 def _large(st, reg, i, size):
     nbytes = (size + PAGE - 1) & -PAGE
-    if reg[i, R_PHASE] != LARGE:
+    if reg[i, regs.PHASE] != LARGE:
         return ask_wired(reg, i, LARGE, st.map, nbytes, PAGE)
-    if reg[i, R_BASE] < 0:
+    if reg[i, regs.BASE] < 0:
         return FAILED
     st.large[0] += nbytes >> PAGE_SHIFT
-    reg[i, R_ADDR] = reg[i, R_BASE]
-    reg[i, R_GRANTED] = nbytes
+    reg[i, regs.ADDR] = reg[i, regs.BASE]
+    reg[i, regs.GRANTED] = nbytes
     return DONE
 
 
 @kernel
 def _make(st, reg, i, klass):
     """Cut a new page up; its chunks will be handed out in the order of their addresses."""
-    page = reg[i, R_BASE] >> PAGE_SHIFT
+    page = reg[i, regs.BASE] >> PAGE_SHIFT
     chunks = PAGE // st.size[klass]
     for chunk in range(chunks):
         st.link[page, chunk] = chunk + 1
@@ -172,7 +161,7 @@ def _make(st, reg, i, klass):
     st.slab[page, KLASS] = klass
     st.slab[page, LIVE] = 0
     st.slab[page, HEAD] = 0
-    reg[i, R_WORK] = chunks - 1
+    reg[i, regs.WORK] = chunks - 1
     _push(st, klass, page)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import DONE, FAILED
 
@@ -21,7 +22,7 @@ class Params(NamedTuple):
 class State(NamedTuple):
     """Nothing to keep; a tuple of arrays must not be empty for the compiler."""
 
-    nothing: np.ndarray
+    nothing: Array
 
 
 def init(
@@ -32,17 +33,17 @@ def init(
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     return FAILED
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     return DONE
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     return DONE
 
 

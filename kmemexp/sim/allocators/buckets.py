@@ -16,25 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    P_KMEM_MAP,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import panics, regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("splhigh",)  # splmem(), which is splhigh()
 KEEPS = True  # through kmem_malloc()
 
@@ -72,10 +60,10 @@ class State(NamedTuple):
 
     p: Params
     map: int  # number of the map it lives in
-    bucket: np.ndarray  # int64[BUCKETS, 8], columns HEAD …
-    index_of: np.ndarray  # int64[513], bucket of a request up to MAXALLOCSAVE by its size in units of 16 bytes
-    usage: np.ndarray  # int32[pages], kmemusage
-    link: np.ndarray  # int32[kva_bytes / 16], next free chunk, at the place of each free chunk
+    bucket: Table  # int64[BUCKETS, 8], columns HEAD …
+    index_of: Words  # int64[513], bucket of a request up to MAXALLOCSAVE by its size in units of 16 bytes
+    usage: Words  # int32[pages], kmemusage
+    link: Words  # int32[kva_bytes / 16], next free chunk, at the place of each free chunk
 
 
 def init(
@@ -95,17 +83,17 @@ def init(
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop the head of the bucket's list, after a page or two from the map when it is empty: malloc()."""
-    size = reg[i, R_SIZE]
+    size = reg[i, regs.SIZE]
     if size > MAXALLOCSAVE:
         return _alloc_large(st, reg, i)
     b = st.index_of[(size + 15) >> MINBUCKET]
-    if reg[i, R_PHASE] == MAPPED:
-        if reg[i, R_BASE] < 0:
-            return refused(reg, i, P_KMEM_MAP)
-        _carve(st, b, reg[i, R_BASE])
-        reg[i, R_WORK] = st.bucket[b, ELMPERCL] - 1
+    if reg[i, regs.PHASE] == MAPPED:
+        if reg[i, regs.BASE] < 0:
+            return refused(reg, i, panics.KMEM_MAP)
+        _carve(st, b, reg[i, regs.BASE])
+        reg[i, regs.WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
         return ask_kept(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
     chunk = st.bucket[b, HEAD]
@@ -118,11 +106,11 @@ def alloc(st, reg, i):
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push the chunk on its bucket's list, or give a large one back to the map."""
-    if reg[i, R_PHASE] == MAPPED:
+    if reg[i, regs.PHASE] == MAPPED:
         return DONE
-    addr = reg[i, R_ADDR]
+    addr = reg[i, regs.ADDR]
     use = int(st.usage[addr >> PAGE_SHIFT])
     b = use >> COUNT_BITS
     if 1 << b > MAXALLOCSAVE:
@@ -145,32 +133,32 @@ def free(st, reg, i):
 
 
 @kernel
-def _alloc_large(st, reg, i):
-    if reg[i, R_PHASE] == BEGIN:
-        return ask_wired(reg, i, MAPPED, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
-    if reg[i, R_BASE] < 0:
-        return refused(reg, i, P_KMEM_MAP)
+def _alloc_large(st: State, reg: Registers, i: int) -> int:
+    if reg[i, regs.PHASE] == BEGIN:
+        return ask_wired(reg, i, MAPPED, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
+    if reg[i, regs.BASE] < 0:
+        return refused(reg, i, panics.KMEM_MAP)
     b = MINBUCKET
-    while b < BUCKETS - 1 and reg[i, R_SIZE] > 1 << b:
+    while b < BUCKETS - 1 and reg[i, regs.SIZE] > 1 << b:
         b += 1
-    pages = reg[i, R_BYTES] >> PAGE_SHIFT
-    st.usage[reg[i, R_BASE] >> PAGE_SHIFT] = b << COUNT_BITS | pages
+    pages = reg[i, regs.BYTES] >> PAGE_SHIFT
+    st.usage[reg[i, regs.BASE] >> PAGE_SHIFT] = b << COUNT_BITS | pages
     st.bucket[b, TOTAL] += 1
     st.bucket[b, CALLS] += 1
     st.bucket[b, PAGES] += pages
-    return hand_out(reg, i, reg[i, R_BASE], reg[i, R_BYTES])
+    return hand_out(reg, i, reg[i, regs.BASE], reg[i, regs.BYTES])
 
 
 @kernel
-def _free_large(st, reg, i, b, pages):
-    st.usage[reg[i, R_ADDR] >> PAGE_SHIFT] = 0
+def _free_large(st: State, reg: Registers, i: int, b: int, pages: int) -> int:
+    st.usage[reg[i, regs.ADDR] >> PAGE_SHIFT] = 0
     st.bucket[b, TOTAL] -= 1
     st.bucket[b, PAGES] -= pages
-    return ask_unmap(reg, i, MAPPED, st.map, reg[i, R_ADDR], pages << PAGE_SHIFT)
+    return ask_unmap(reg, i, MAPPED, st.map, reg[i, regs.ADDR], pages << PAGE_SHIFT)
 
 
 @kernel
-def _carve(st, b, base):
+def _carve(st: State, b: int, base: Address) -> None:
     """Cut up new pages; the highest piece comes first, what others freed meanwhile comes after the lowest."""
     pieces = st.bucket[b, ELMPERCL]
     piece = base >> MINBUCKET

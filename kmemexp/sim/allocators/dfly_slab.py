@@ -11,7 +11,7 @@ and whole pages, go straight to the map; freed by an interrupt, they wait on Fre
 Options that the kernel did not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
 CPU after the other back when memory is short (`reap`); a list's only zone is not on FreeZones.
 
-The allocator goes by R_SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
+The allocator goes by regs.SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
 malloc type (ks_limit), since a request names no type; M_NULLOK, which no request carries; M_ZERO and the record of what
 is still zero; the panic on a corrupted zone; that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it
 holds one, and then handed out memory twice.
@@ -23,35 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators._shared.dfly_slab_layout import (
-    CHUNK,
-    MIN_CHUNK_SIZE,
-    N_MAX,
-    NZONES,
-    OFFSET,
-    ZALLOC_MAX_ZONE_SIZE,
-    chosen_zone_size,
-    class_sizes,
-    class_table,
-)
+from kmemexp.sim.aliases import Address, Array, Registers, Table, Words
+from kmemexp.sim.allocators._shared import dfly_slab_layout, dfly_zones
+from kmemexp.sim.allocators._shared.dfly_slab_layout import chosen_zone_size, class_sizes, class_table
 from kmemexp.sim.allocators._shared.dfly_zones import (
-    CPU_COLUMNS,
-    DRAINING,
-    FREE_OVER,
-    FREE_ZONES,
-    FREE_ZONES_COUNT,
-    KLASS,
-    N_FREE,
-    NEW_ZONE,
-    NEXT,
-    NIL,
-    OVER_NEXT,
-    OVERSIZE,
-    OWNER,
-    PREV,
-    RELEASING,
-    ZERO_LENGTH_PTR,
-    ZONE_COLUMNS,
     ask_oversize,
     chunk_at,
     class_of,
@@ -69,48 +44,28 @@ from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    F_HARD,
-    F_SOFT,
-    IPI,
-    P_KERNEL_MAP,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_FLAGS,
-    R_LOCK,
-    R_LOCKED,
-    R_PHASE,
-    R_SIZE,
-    R_TARGET,
-    T_REAP,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_REAP
+from kmemexp.sim.tables import flag, panics, regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("critical",)
 KEEPS = True  # kernel_map is locked inside the critical section
 TENDS_IF = "reap"  # parameter without which `tend` does nothing
 
 ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
-PAGE_ARY = ZALLOC_MAX_ZONE_SIZE // PAGE  # free lists in a zone's header, whatever the zone's size
+PAGE_ARY = dfly_slab_layout.ZALLOC_MAX_ZONE_SIZE // PAGE  # free lists in a zone's header, whatever the zone's size
 
 # A further column of State.klass.
 RECIPROCAL = 3  # of the chunk's size: spares free() a division
 RECIPROCAL_SHIFT = 32  # exact for every offset in a zone
 
 # A further column of State.zone. FreeZones are linked by NEXT alone.
-FIRST_FREE_PAGE = ZONE_COLUMNS  # no lower page has a freed chunk
-LISTED = (NEXT, PREV, N_FREE)  # what a list goes by
+FIRST_FREE_PAGE = dfly_zones.ZONE_COLUMNS  # no lower page has a freed chunk
+LISTED = (dfly_zones.NEXT, dfly_zones.PREV, dfly_zones.N_FREE)  # what a list goes by
 
-# A further R_PHASE.
-REAPING = OVERSIZE + 1  # FreeZones of CPU R_CPU are given back
+# A further regs.PHASE.
+REAPING = dfly_zones.OVERSIZE + 1  # FreeZones of CPU regs.CPU are given back
 
 
 class Params(NamedTuple):
@@ -137,23 +92,23 @@ class State(NamedTuple):
     zone_shift: int  # log2 of zone_bytes
     zone_limit: int  # ZoneLimit: requests of this size or more are oversize
 
-    class_of: np.ndarray  # uint8[2049], class by request size in units of 8 bytes, rounded up
-    klass: np.ndarray  # int64[72, 4]
-    zone: np.ndarray  # int32[zones, 8]
-    page_head: np.ndarray  # int16[zones, 32], first freed chunk by page
-    link: np.ndarray  # int16[zones, zone_bytes / 8], the freed chunk after this one in its page
-    zone_ary: np.ndarray  # int32[cpus, 72], first zone with free chunks
-    cpu: np.ndarray  # int64[cpus, 4]
-    over: np.ndarray  # int32[kva / 4096, 2]
+    class_of: Words  # uint8[2049], class by request size in units of 8 bytes, rounded up
+    klass: Table  # int64[72, 4]
+    zone: Table  # int32[zones, 8]
+    page_head: Table  # int16[zones, 32], first freed chunk by page
+    link: Table  # int16[zones, zone_bytes / 8], the freed chunk after this one in its page
+    zone_ary: Table  # int32[cpus, 72], first zone with free chunks
+    cpu: Table  # int64[cpus, 4]
+    over: Table  # int32[kva / 4096, 2]
 
 
-def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
+def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> Array:
     """Build the table of classes, int64[72, 4].
 
     Chunks of a power of two are aligned to their size, others to 8 bytes.
     """
     chunk, _ = class_sizes()
-    table = class_table(zone_bytes, header_bytes, chunk, MIN_CHUNK_SIZE)
+    table = class_table(zone_bytes, header_bytes, chunk, dfly_slab_layout.MIN_CHUNK_SIZE)
     return np.column_stack([table, (1 << RECIPROCAL_SHIFT) // chunk + 1])
 
 
@@ -163,95 +118,100 @@ def init(
     """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
     check_order(params.slab_order)
     zone_bytes = chosen_zone_size(params.zone_bytes, min(params.ram_bytes or kva_bytes, kva_bytes))
-    shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), ZONE_COLUMNS + 1)
-    cpu = np.zeros((cpus, CPU_COLUMNS), np.int64)
-    cpu[:, [FREE_ZONES, FREE_OVER]] = NIL
+    shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), dfly_zones.ZONE_COLUMNS + 1)
+    cpu = np.zeros((cpus, dfly_zones.CPU_COLUMNS), np.int64)
+    cpu[:, [dfly_zones.FREE_ZONES, dfly_zones.FREE_OVER]] = dfly_zones.NIL
     return State(
         p=params._replace(zone_bytes=zone_bytes),
         map_number=map_number,
-        page_head=np.full((len(shared["zone"]), PAGE_ARY), NIL, np.int16),
-        zone_ary=np.full((cpus, NZONES), NIL, np.int32),
+        page_head=np.full((len(shared["zone"]), PAGE_ARY), dfly_zones.NIL, np.int16),
+        zone_ary=np.full((cpus, dfly_slab_layout.NZONES), dfly_zones.NIL, np.int32),
         cpu=cpu,
+        link=np.zeros((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
         **shared,
     )
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a malloc."""
-    if reg[i, R_PHASE] >= NEW_ZONE:
+    if reg[i, regs.PHASE] >= dfly_zones.NEW_ZONE:
         return _mapped(st, reg, i)
-    cpu = reg[i, R_CPU]
-    size = reg[i, R_SIZE]
+    cpu = reg[i, regs.CPU]
+    size = reg[i, regs.SIZE]
     if size == 0:
-        return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
+        return hand_out(reg, i, dfly_zones.ZERO_LENGTH_PTR, 0)
     first = due(st, reg, i)
-    if first == RELEASING:
-        return _release_zone(st, reg, i, RELEASING)
-    if first == DRAINING:
+    if first == dfly_zones.RELEASING:
+        return _release_zone(st, reg, i, dfly_zones.RELEASING)
+    if first == dfly_zones.DRAINING:
         return release_oversize(st, reg, i)
     if size >= st.zone_limit or size & (PAGE - 1) == 0:
         return ask_oversize(st, reg, i)
     klass = class_of(st, size)
     zone = wide(st.zone_ary[cpu, klass])
-    if zone != NIL:
-        return hand_out(reg, i, _take(st, zone, cpu, klass), st.klass[klass, CHUNK])
-    if st.cpu[cpu, FREE_ZONES] == NIL:
-        return ask_wired(reg, i, NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
+    if zone != dfly_zones.NIL:
+        return hand_out(reg, i, _take(st, zone, cpu, klass), st.klass[klass, dfly_slab_layout.CHUNK])
+    if st.cpu[cpu, dfly_zones.FREE_ZONES] == dfly_zones.NIL:
+        return ask_wired(reg, i, dfly_zones.NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
     return _begin_zone(st, reg, i, _pop_free_zone(st, cpu), klass)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free."""
-    if reg[i, R_PHASE] != 0:  # an oversize block has been unmapped
+    if reg[i, regs.PHASE] != 0:  # an oversize block has been unmapped
         return DONE
-    addr = reg[i, R_ADDR]
-    if addr == ZERO_LENGTH_PTR:
+    addr = reg[i, regs.ADDR]
+    if addr == dfly_zones.ZERO_LENGTH_PTR:
         return DONE
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     zone = addr >> st.zone_shift
-    owner = wide(st.zone[zone, OWNER])
+    owner = wide(st.zone[zone, dfly_zones.OWNER])
     if owner == cpu:
         _put(st, reg, i, zone, cpu, addr)
-        if st.p.free_unmaps and not reg[i, R_LOCKED] and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+        if (
+            st.p.free_unmaps
+            and not reg[i, regs.LOCKED]
+            and st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] > st.p.release_threshold
+        ):
             return _release_older(st, reg, i)
         return DONE
-    if owner == NIL:
+    if owner == dfly_zones.NIL:
         return _free_oversize(st, reg, i)
-    reg[i, R_TARGET] = owner
-    reg[i, R_FLAGS] |= F_HARD
+    reg[i, regs.TARGET] = owner
+    reg[i, regs.FLAGS] |= flag.HARD
     return IPI
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Give FreeZones back, of one CPU after the other, each in its critical section."""
-    if reg[i, R_PHASE] == 0:
-        if reg[i, R_SIZE] != T_REAP or not st.p.reap:
+    if reg[i, regs.PHASE] == 0:
+        if reg[i, regs.SIZE] != TEND_REAP or not st.p.reap:
             return DONE
-        reg[i, R_CPU] = 0
-    elif st.cpu[reg[i, R_CPU], FREE_ZONES] != NIL:
-        reg[i, R_LOCK] = 0
+        reg[i, regs.CPU] = 0
+    elif st.cpu[reg[i, regs.CPU], dfly_zones.FREE_ZONES] != dfly_zones.NIL:
+        reg[i, regs.LOCK] = 0
         return _release_zone(st, reg, i, REAPING)
-    elif reg[i, R_CPU] + 1 == len(st.cpu):
+    elif reg[i, regs.CPU] + 1 == len(st.cpu):
         return DONE
     else:
-        reg[i, R_CPU] += 1
+        reg[i, regs.CPU] += 1
     return go_on(reg, i, REAPING, 0)
 
 
 @kernel
-def _take(st, zone, cpu, klass):
+def _take(st: State, zone: int, cpu: int, klass: int) -> int:
     """Address of a chunk from a zone that has one."""
-    st.zone[zone, N_FREE] -= 1
-    if st.zone[zone, N_FREE] == 0:  # full zones are on no list
+    st.zone[zone, dfly_zones.N_FREE] -= 1
+    if st.zone[zone, dfly_zones.N_FREE] == 0:  # full zones are on no list
         _unlink(st, zone, cpu, klass)
     pages = st.p.zone_bytes >> PAGE_SHIFT
     page = wide(st.zone[zone, FIRST_FREE_PAGE])
     while page < pages:
         index = wide(st.page_head[zone, page])
-        if index != NIL:
+        if index != dfly_zones.NIL:
             st.page_head[zone, page] = st.link[zone, index]
             st.zone[zone, FIRST_FREE_PAGE] = page
             return chunk_at(st, zone, klass, index)
@@ -261,105 +221,105 @@ def _take(st, zone, cpu, klass):
 
 
 @kernel
-def _put(st, reg, i, zone, cpu, addr):
+def _put(st: State, reg: Registers, i: int, zone: int, cpu: int, addr: Address) -> None:
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    klass = wide(st.zone[zone, KLASS])
+    klass = wide(st.zone[zone, dfly_zones.KLASS])
     inside = addr & (st.p.zone_bytes - 1)
     page = inside >> PAGE_SHIFT
-    index = ((inside - st.klass[klass, OFFSET]) * st.klass[klass, RECIPROCAL]) >> RECIPROCAL_SHIFT
+    index = ((inside - st.klass[klass, dfly_slab_layout.OFFSET]) * st.klass[klass, RECIPROCAL]) >> RECIPROCAL_SHIFT
     st.link[zone, index] = st.page_head[zone, page]
     st.page_head[zone, page] = index
     st.zone[zone, FIRST_FREE_PAGE] = min(st.zone[zone, FIRST_FREE_PAGE], page)
-    st.zone[zone, N_FREE] += 1
-    if st.zone[zone, N_FREE] == 1:
+    st.zone[zone, dfly_zones.N_FREE] += 1
+    if st.zone[zone, dfly_zones.N_FREE] == 1:
         _enter(st, reg, i, zone, cpu, klass)
     else:
         first = wide(st.zone_ary[cpu, klass])
-        st.zone_ary[cpu, klass] = gained(st.zone, LISTED, st.p.slab_order, zone, first, reg, i)
-    if st.zone[zone, N_FREE] == st.klass[klass, N_MAX] and (
-        st.zone[zone, NEXT] != NIL or st.zone_ary[cpu, klass] != zone
+        st.zone_ary[cpu, klass] = gained(reg, i, st.zone, LISTED, st.p.slab_order, zone, first)
+    if st.zone[zone, dfly_zones.N_FREE] == st.klass[klass, dfly_slab_layout.N_MAX] and (
+        st.zone[zone, dfly_zones.NEXT] != dfly_zones.NIL or st.zone_ary[cpu, klass] != zone
     ):
         _unlink(st, zone, cpu, klass)
-        st.zone[zone, NEXT] = st.cpu[cpu, FREE_ZONES]
-        st.cpu[cpu, FREE_ZONES] = zone
-        st.cpu[cpu, FREE_ZONES_COUNT] += 1
+        st.zone[zone, dfly_zones.NEXT] = st.cpu[cpu, dfly_zones.FREE_ZONES]
+        st.cpu[cpu, dfly_zones.FREE_ZONES] = zone
+        st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] += 1
 
 
 @kernel
-def _enter(st, reg, i, zone, cpu, klass):
+def _enter(st: State, reg: Registers, i: int, zone: int, cpu: int, klass: int) -> None:
     """Put a zone at the head of a class's list, or where a sorted list wants it."""
     first = wide(st.zone_ary[cpu, klass])
-    st.zone_ary[cpu, klass] = enter(st.zone, LISTED, st.p.slab_order, zone, first, reg, i)
+    st.zone_ary[cpu, klass] = enter(reg, i, st.zone, LISTED, st.p.slab_order, zone, first)
 
 
 @kernel
-def _unlink(st, zone, cpu, klass):
+def _unlink(st: State, zone: int, cpu: int, klass: int) -> None:
     """Take a zone off a class's list. The kernel walks the list to find it; the order that remains is the same."""
     st.zone_ary[cpu, klass] = leave(st.zone, LISTED, zone, wide(st.zone_ary[cpu, klass]))
 
 
 @kernel
-def _begin_zone(st, reg, i, zone, klass):
+def _begin_zone(st: State, reg: Registers, i: int, zone: int, klass: int) -> int:
     """Serve a request from a new or reused zone, and put that on the list."""
     answer = lay_out(st, reg, i, zone, klass)
     st.zone[zone, FIRST_FREE_PAGE] = st.p.zone_bytes >> PAGE_SHIFT
-    st.page_head[zone] = NIL
-    _enter(st, reg, i, zone, reg[i, R_CPU], klass)
+    st.page_head[zone] = dfly_zones.NIL
+    _enter(st, reg, i, zone, reg[i, regs.CPU], klass)
     return answer
 
 
 @kernel
-def _mapped(st, reg, i):
+def _mapped(st: State, reg: Registers, i: int) -> int:
     """Go on with what the map has answered to ask_wired."""
-    base = reg[i, R_BASE]
+    base = reg[i, regs.BASE]
     if base < 0:
-        return refused(reg, i, P_KERNEL_MAP)
-    if reg[i, R_PHASE] == NEW_ZONE:
-        return _begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, R_SIZE]))
+        return refused(reg, i, panics.KERNEL_MAP)
+    if reg[i, regs.PHASE] == dfly_zones.NEW_ZONE:
+        return _begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, regs.SIZE]))
     return oversize_mapped(st, reg, i)
 
 
 @kernel
-def _pop_free_zone(st, cpu):
+def _pop_free_zone(st: State, cpu: int) -> int:
     """Take the head of FreeZones, which there is."""
-    zone = st.cpu[cpu, FREE_ZONES]
-    st.cpu[cpu, FREE_ZONES] = st.zone[zone, NEXT]
-    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
+    zone = st.cpu[cpu, dfly_zones.FREE_ZONES]
+    st.cpu[cpu, dfly_zones.FREE_ZONES] = st.zone[zone, dfly_zones.NEXT]
+    st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] -= 1
     return zone
 
 
 @kernel
-def _release_zone(st, reg, i, phase):
+def _release_zone(st: State, reg: Registers, i: int, phase: int) -> int:
     """Unmap the head of FreeZones."""
-    return unmap_zone(st, reg, i, phase, _pop_free_zone(st, reg[i, R_CPU]))
+    return unmap_zone(st, reg, i, phase, _pop_free_zone(st, reg[i, regs.CPU]))
 
 
 @kernel
-def _release_older(st, reg, i):
+def _release_older(st: State, reg: Registers, i: int) -> int:
     """Unmap the zone behind the head of FreeZones, which has just been put there: free() of 27 August 2003.
 
     The head itself where no zone may be kept.
     """
-    cpu = reg[i, R_CPU]
-    head = st.cpu[cpu, FREE_ZONES]
-    zone = wide(st.zone[head, NEXT])
-    if zone == NIL:
-        return _release_zone(st, reg, i, RELEASING)
-    st.zone[head, NEXT] = st.zone[zone, NEXT]
-    st.cpu[cpu, FREE_ZONES_COUNT] -= 1
-    return unmap_zone(st, reg, i, RELEASING, zone)
+    cpu = reg[i, regs.CPU]
+    head = st.cpu[cpu, dfly_zones.FREE_ZONES]
+    zone = wide(st.zone[head, dfly_zones.NEXT])
+    if zone == dfly_zones.NIL:
+        return _release_zone(st, reg, i, dfly_zones.RELEASING)
+    st.zone[head, dfly_zones.NEXT] = st.zone[zone, dfly_zones.NEXT]
+    st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] -= 1
+    return unmap_zone(st, reg, i, dfly_zones.RELEASING, zone)
 
 
 @kernel
-def _free_oversize(st, reg, i):
+def _free_oversize(st: State, reg: Registers, i: int) -> int:
     """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
-    page = reg[i, R_ADDR] >> PAGE_SHIFT
-    queues = (0, F_HARD, F_SOFT | F_HARD)[st.p.queue_oversize]
-    if reg[i, R_FLAGS] & queues == 0:
-        return unmap_oversize(st, reg, i, OVERSIZE, page)
-    cpu = reg[i, R_CPU]
-    st.over[page, OVER_NEXT] = st.cpu[cpu, FREE_OVER]
-    st.cpu[cpu, FREE_OVER] = page
+    page = reg[i, regs.ADDR] >> PAGE_SHIFT
+    queues = (0, flag.HARD, flag.SOFT | flag.HARD)[st.p.queue_oversize]
+    if reg[i, regs.FLAGS] & queues == 0:
+        return unmap_oversize(st, reg, i, dfly_zones.OVERSIZE, page)
+    cpu = reg[i, regs.CPU]
+    st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]
+    st.cpu[cpu, dfly_zones.FREE_OVER] = page
     return DONE
 
 

@@ -24,29 +24,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    FAILED,
-    NO_ENTRY,
-    P_ENTRIES,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_GRANTED,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_ENTRY, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import panics, regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("adaptive",)  # one for the tree; Bonwick measured all four allocators under mutexes of SunOS 5
 KEEPS = False
 
@@ -64,7 +48,7 @@ START = 2  # units
 SIZE = 3  # units
 NODE_SHIFT = 2
 
-# State.count.
+# State.totals.
 SPARE = 0  # headers without a block
 RECYCLED = 1  # first row that was used before; 0: none
 FRESH = 2  # first row never used
@@ -92,8 +76,8 @@ class State(NamedTuple):
 
     p: Params
     map: int
-    node: np.ndarray  # int32[rows * 4]
-    count: np.ndarray  # int64[COUNTS]
+    node: Words  # int32[rows * 4]
+    totals: Words  # int64[COUNTS]
 
 
 def init(
@@ -110,94 +94,94 @@ def init(
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Take the low end of the block that the descent finds, after more pages if the longest one is too short."""
-    units = (max(reg[i, R_SIZE], 1) + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT
-    phase = reg[i, R_PHASE]
+    units = (max(reg[i, regs.SIZE], 1) + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT
+    phase = reg[i, regs.PHASE]
     if phase == CORE:
-        st.count[SPARE] += 1
-    if phase != BEGIN and reg[i, R_BASE] < 0:
-        if reg[i, R_BASE] == NO_ENTRY:
-            reg[i, R_PANIC] = P_ENTRIES
+        st.totals[SPARE] += 1
+    if phase != BEGIN and reg[i, regs.BASE] < 0:
+        if reg[i, regs.BASE] == NO_ENTRY:
+            reg[i, regs.PANIC] = panics.ENTRIES
         return FAILED
     if phase == HEADERS:
         _more_headers(st, reg, i)
     elif phase == CORE:
-        st.count[PAGES] += reg[i, R_BYTES] >> PAGE_SHIFT
-        start, size = absorb(st, reg[i, R_BASE] >> UNIT_SHIFT, reg[i, R_BYTES] >> UNIT_SHIFT)
+        st.totals[PAGES] += reg[i, regs.BYTES] >> PAGE_SHIFT
+        start, size = absorb(st, reg[i, regs.BASE] >> UNIT_SHIFT, reg[i, regs.BYTES] >> UNIT_SHIFT)
         _insert(st, start, size)
     if _weight(st, st.node[LEFT]) < units:
         return _more(st, reg, i, units)
-    reg[i, R_ADDR] = take(st, units) << UNIT_SHIFT
-    reg[i, R_GRANTED] = units << UNIT_SHIFT
+    reg[i, regs.ADDR] = take(st, units) << UNIT_SHIFT
+    reg[i, regs.GRANTED] = units << UNIT_SHIFT
     return DONE
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Merge the block with its free neighbours and enter it; kmem_free() is told the size."""
-    if reg[i, R_PHASE] == GIVEN:
+    if reg[i, regs.PHASE] == GIVEN:
         return DONE
-    if reg[i, R_PHASE] == HEADERS:
-        if reg[i, R_BASE] >= 0:
+    if reg[i, regs.PHASE] == HEADERS:
+        if reg[i, regs.BASE] >= 0:
             _more_headers(st, reg, i)
-    elif st.count[SPARE] == 0:
+    elif st.totals[SPARE] == 0:
         return ask_wired(reg, i, HEADERS, st.map, PAGE, PAGE)
-    units = (max(reg[i, R_SIZE], 1) + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT
-    start, size = absorb(st, reg[i, R_ADDR] >> UNIT_SHIFT, units)
+    units = (max(reg[i, regs.SIZE], 1) + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT
+    start, size = absorb(st, reg[i, regs.ADDR] >> UNIT_SHIFT, units)
     low = (start + PAGE_UNITS - 1) & -PAGE_UNITS
     high = (start + size) & -PAGE_UNITS
-    if not st.p.release or high <= low or st.count[SPARE] < 2:
+    if not st.p.release or high <= low or st.totals[SPARE] < 2:
         _insert(st, start, size)
         return DONE
     if start < low:
         _insert(st, start, low - start)
     if high < start + size:
         _insert(st, high, start + size - high)
-    st.count[FREE] -= high - low
-    st.count[PAGES] -= (high - low) >> (PAGE_SHIFT - UNIT_SHIFT)
+    st.totals[FREE] -= high - low
+    st.totals[PAGES] -= (high - low) >> (PAGE_SHIFT - UNIT_SHIFT)
     return ask_unmap(reg, i, GIVEN, st.map, low << UNIT_SHIFT, (high - low) << UNIT_SHIFT)
 
 
 @kernel
-def _more(st, reg, i, units):
+def _more(st: State, reg: Registers, i: int, units: int) -> int:
     """Ask for the request's pages, and before that for headers; the one that they will need is set aside."""
-    if st.count[SPARE] == 0:
+    if st.totals[SPARE] == 0:
         return ask_wired(reg, i, HEADERS, st.map, PAGE, PAGE)
-    st.count[SPARE] -= 1
+    st.totals[SPARE] -= 1
     return ask_wired(reg, i, CORE, st.map, ((units << UNIT_SHIFT) + PAGE - 1) & -PAGE, PAGE)
 
 
 @kernel
-def _more_headers(st, reg, i):
-    st.count[SPARE] += HEADERS_PER_PAGE
-    st.count[HEADER_PAGES] += 1
-    reg[i, R_WORK] += HEADERS_PER_PAGE - 1
+def _more_headers(st: State, reg: Registers, i: int) -> None:
+    st.totals[SPARE] += HEADERS_PER_PAGE
+    st.totals[HEADER_PAGES] += 1
+    reg[i, regs.WORK] += HEADERS_PER_PAGE - 1
 
 
 @kernel
-def _weight(st, x):
+def _weight(st: State, x: int) -> int:
     """Units of a row's block; row 0 has none."""
-    return np.int64(st.node[(np.int64(x) << NODE_SHIFT) + SIZE])
+    return int64(st.node[(int64(x) << NODE_SHIFT) + SIZE])
 
 
 @outlined
-def take(st, units):
+def take(st: State, units: int) -> int:
     """Take `units` from the tree, whose root is long enough. Returns the address in units."""
     node = st.node
-    hook = np.int64(LEFT)
-    x = np.int64(node[hook])
+    hook = int64(LEFT)
+    x = int64(node[hook])
     while True:
         left, right = x << NODE_SHIFT, (x << NODE_SHIFT) + RIGHT
         a, b = _weight(st, node[left]), _weight(st, node[right])
         if a < units and b < units:
             break
         hook = left if (a >= units and (a <= b or b < units)) else right
-        x = np.int64(node[hook])
+        x = int64(node[hook])
     row = x << NODE_SHIFT
-    addr = np.int64(node[row + START])
-    st.count[FREE] -= units
-    if np.int64(node[row + SIZE]) == units:
+    addr = int64(node[row + START])
+    st.totals[FREE] -= units
+    if int64(node[row + SIZE]) == units:
         _delete(st, hook)
     else:
         node[row + START] = addr + units
@@ -207,15 +191,15 @@ def take(st, units):
 
 
 @outlined
-def absorb(st, start, size):
+def absorb(st: State, start: int, size: int) -> tuple[int, int]:
     """Take a block's free neighbours, met on the way down to its place, out of the tree. Returns what they make."""
     node = st.node
-    st.count[FREE] += size
-    hook = np.int64(LEFT)
-    x = np.int64(node[hook])
+    st.totals[FREE] += size
+    hook = int64(LEFT)
+    x = int64(node[hook])
     while x != 0:
         row = x << NODE_SHIFT
-        at, length = np.int64(node[row + START]), np.int64(node[row + SIZE])
+        at, length = int64(node[row + START]), int64(node[row + SIZE])
         if start + size == at:
             size += length
             _delete(st, hook)
@@ -225,14 +209,14 @@ def absorb(st, start, size):
             _delete(st, hook)
         else:
             hook = row + LEFT if start < at else row + RIGHT
-        x = np.int64(node[hook])
+        x = int64(node[hook])
     return start, size
 
 
 @outlined
-def _insert(st, start, size):
+def _insert(st: State, start: int, size: int) -> None:
     """Put a block above the first shorter one on its way, whose subtree is parted at its address."""
-    node, count = st.node, st.count
+    node, count = st.node, st.totals
     if count[SPARE] == 0:
         count[FREE] -= size
         count[LOST] += size
@@ -247,32 +231,32 @@ def _insert(st, start, size):
     count[BLOCKS] += 1
     row = x << NODE_SHIFT
     node[row + START], node[row + SIZE] = start, size
-    hook = np.int64(LEFT)
-    below = np.int64(node[hook])
+    hook = int64(LEFT)
+    below = int64(node[hook])
     while _weight(st, below) >= size:
         there = below << NODE_SHIFT
-        hook = there + LEFT if start < np.int64(node[there + START]) else there + RIGHT
-        below = np.int64(node[hook])
+        hook = there + LEFT if start < int64(node[there + START]) else there + RIGHT
+        below = int64(node[hook])
     node[hook] = x
     lower, higher = row + LEFT, row + RIGHT
     while below != 0:
         there = below << NODE_SHIFT
-        if np.int64(node[there + START]) < start:
+        if int64(node[there + START]) < start:
             node[lower] = below
             lower = there + RIGHT
-            below = np.int64(node[lower])
+            below = int64(node[lower])
         else:
             node[higher] = below
             higher = there + LEFT
-            below = np.int64(node[higher])
+            below = int64(node[higher])
     node[lower] = node[higher] = 0
 
 
 @kernel
-def _delete(st, hook):
+def _delete(st: State, hook: int) -> None:
     """Take out the block at a hook; its two subtrees become one, the longer on top, of equal ones the left."""
-    node, count = st.node, st.count
-    x = np.int64(node[hook])
+    node, count = st.node, st.totals
+    x = int64(node[hook])
     _join(st, hook, 0)
     node[x << NODE_SHIFT] = count[RECYCLED]
     count[RECYCLED] = x
@@ -281,28 +265,28 @@ def _delete(st, hook):
 
 
 @kernel
-def _demote(st, hook):
+def _demote(st: State, hook: int) -> None:
     """Let the block at a hook, which has become shorter, sink below all that are longer."""
-    x = np.int64(st.node[hook])
+    x = int64(st.node[hook])
     _join(st, hook, x)
 
 
 @outlined
-def _join(st, hook, x):
+def _join(st: State, hook: int, x: int) -> None:
     """Join the subtrees of the block at `hook` down to what is no longer than block `x` (0: none), which goes there."""
     node = st.node
-    row = np.int64(node[hook]) << NODE_SHIFT
-    left, right = np.int64(node[row + LEFT]), np.int64(node[row + RIGHT])
+    row = int64(node[hook]) << NODE_SHIFT
+    left, right = int64(node[row + LEFT]), int64(node[row + RIGHT])
     least = _weight(st, x)
     while _weight(st, left) > least or _weight(st, right) > least:
         if _weight(st, left) >= _weight(st, right):
             node[hook] = left
             hook = (left << NODE_SHIFT) + RIGHT
-            left = np.int64(node[hook])
+            left = int64(node[hook])
         else:
             node[hook] = right
             hook = (right << NODE_SHIFT) + LEFT
-            right = np.int64(node[hook])
+            right = int64(node[hook])
     node[hook] = x
     if x != 0:
         node[row + LEFT], node[row + RIGHT] = left, right
@@ -310,7 +294,7 @@ def _join(st, hook, x):
 
 def census(st: State) -> dict[str, int]:
     """Pages held, of blocks and of headers; free blocks and bytes, longest free block, bytes lost."""
-    count = st.count
+    count = st.totals
     counts = {
         "pages": count[PAGES] + count[HEADER_PAGES],
         "header_pages": count[HEADER_PAGES],

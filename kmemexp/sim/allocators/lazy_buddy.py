@@ -29,29 +29,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    FAILED,
-    NO_ENTRY,
-    P_ENTRIES,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_GRANTED,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_ENTRY, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import panics, regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("adaptive",)  # one for all; Bonwick measured all four allocators under mutexes of SunOS 5
 KEEPS = False
 
@@ -99,12 +83,12 @@ class State(NamedTuple):
 
     p: Params
     map: int
-    class_of: np.ndarray  # int8[1025], class of a request by its size in units
-    klass: np.ndarray  # int64[CLASSES, COLUMNS]
-    link: np.ndarray  # int32[units, 2], neighbours on its list, at the place of each free block
-    mark: np.ndarray  # int8[units], there: 0 not globally free, else class + 1
-    held: np.ndarray  # int64[3]
-    stack: np.ndarray  # int64[64], blocks to be freed within a step
+    class_of: Words  # int8[1025], class of a request by its size in units
+    klass: Table  # int64[CLASSES, COLUMNS]
+    link: Table  # int32[units, 2], neighbours on its list, at the place of each free block
+    mark: Words  # int8[units], there: 0 not globally free, else class + 1
+    held: Words  # int64[3]
+    stack: Words  # int64[64], blocks to be freed within a step
 
 
 def init(
@@ -135,154 +119,154 @@ def init(
     )
 
 
-def class_bytes(c: int) -> int:
+def class_bytes(klass: int) -> int:
     """Size of the blocks of a class."""
-    return 1 << (c + UNIT_SHIFT if c <= SMALL_TOP else c)
+    return 1 << (klass + UNIT_SHIFT if klass <= SMALL_TOP else klass)
 
 
 @kernel
-def _order(c):
+def _order(klass: int) -> int:
     """Return the log2 of the bytes of a class's blocks."""
-    return c + UNIT_SHIFT if c <= SMALL_TOP else c
+    return klass + UNIT_SHIFT if klass <= SMALL_TOP else klass
 
 
 @kernel
-def _top(c):
+def _top(klass: int) -> int:
     """Return the class of the whole pools that a class lies in."""
-    return SMALL_TOP if c <= SMALL_TOP else LARGE_TOP
+    return SMALL_TOP if klass <= SMALL_TOP else LARGE_TOP
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Take a free block of the request's class, or split a larger one, or a new pool."""
-    size = reg[i, R_SIZE]
-    if reg[i, R_PHASE] == MAPPED and reg[i, R_BASE] < 0:
-        if reg[i, R_BASE] == NO_ENTRY:
-            reg[i, R_PANIC] = P_ENTRIES
+    size = reg[i, regs.SIZE]
+    if reg[i, regs.PHASE] == MAPPED and reg[i, regs.BASE] < 0:
+        if reg[i, regs.BASE] == NO_ENTRY:
+            reg[i, regs.PANIC] = panics.ENTRIES
         return FAILED
     if size > st.p.max_request:
         return _alloc_pages(st, reg, i)
-    c = np.int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
-    if reg[i, R_PHASE] == MAPPED:
-        _push(st, _top(c), GLOBAL, reg[i, R_BASE] >> UNIT_SHIFT)
-        st.held[LARGE_POOLS if c > SMALL_TOP else SMALL_POOLS] += 1
-    k = c
+    klass = int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
+    if reg[i, regs.PHASE] == MAPPED:
+        _push(st, _top(klass), GLOBAL, reg[i, regs.BASE] >> UNIT_SHIFT)
+        st.held[LARGE_POOLS if klass > SMALL_TOP else SMALL_POOLS] += 1
+    k = klass
     while st.klass[k, LOCAL] == NONE and st.klass[k, GLOBAL] == NONE:
-        if k == _top(c):
+        if k == _top(klass):
             nbytes = 1 << _order(k)
             return ask_wired(reg, i, MAPPED, st.map, nbytes, nbytes)
         k += 1
-    reg[i, R_WORK] = k - c
+    reg[i, regs.WORK] = k - klass
     unit = _pop(st, k)
-    while k > c:
+    while k > klass:
         k -= 1
         _push(st, k, LOCAL, unit + (1 << (_order(k) - UNIT_SHIFT)))
-    reg[i, R_ADDR] = unit << UNIT_SHIFT
-    reg[i, R_GRANTED] = 1 << _order(c)
+    reg[i, regs.ADDR] = unit << UNIT_SHIFT
+    reg[i, regs.GRANTED] = 1 << _order(klass)
     return DONE
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Free the block by the rules of its class's slack; kmem_free() is told the size. Give whole pools back."""
-    if reg[i, R_PHASE] == DIRECT:
+    if reg[i, regs.PHASE] == DIRECT:
         return DONE
-    size = reg[i, R_SIZE]
+    size = reg[i, regs.SIZE]
     if size > st.p.max_request:
         st.held[LARGE_PAGES] -= (size + PAGE - 1) >> PAGE_SHIFT
-        return ask_unmap(reg, i, DIRECT, st.map, reg[i, R_ADDR], (size + PAGE - 1) & -PAGE)
-    c = np.int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
-    if reg[i, R_PHASE] == BEGIN:
-        _release(st, reg, i, c, reg[i, R_ADDR] >> UNIT_SHIFT)
-    top = _top(c)
+        return ask_unmap(reg, i, DIRECT, st.map, reg[i, regs.ADDR], (size + PAGE - 1) & -PAGE)
+    klass = int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
+    if reg[i, regs.PHASE] == BEGIN:
+        _release(st, reg, i, klass, reg[i, regs.ADDR] >> UNIT_SHIFT)
+    top = _top(klass)
     if st.klass[top, GLOBALS] > st.p.keep_pools:
-        st.held[LARGE_POOLS if c > SMALL_TOP else SMALL_POOLS] -= 1
+        st.held[LARGE_POOLS if klass > SMALL_TOP else SMALL_POOLS] -= 1
         return ask_unmap(reg, i, GIVEN, st.map, _pop(st, top) << UNIT_SHIFT, 1 << _order(top))
     return DONE
 
 
 @kernel
-def _alloc_pages(st, reg, i):
+def _alloc_pages(st: State, reg: Registers, i: int) -> int:
     """Serve a request beyond the pools by pages of its own."""
-    if reg[i, R_PHASE] == BEGIN:
-        return ask_wired(reg, i, MAPPED, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
-    st.held[LARGE_PAGES] += reg[i, R_BYTES] >> PAGE_SHIFT
-    reg[i, R_ADDR] = reg[i, R_BASE]
-    reg[i, R_GRANTED] = reg[i, R_BYTES]
+    if reg[i, regs.PHASE] == BEGIN:
+        return ask_wired(reg, i, MAPPED, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
+    st.held[LARGE_PAGES] += reg[i, regs.BYTES] >> PAGE_SHIFT
+    reg[i, regs.ADDR] = reg[i, regs.BASE]
+    reg[i, regs.GRANTED] = reg[i, regs.BYTES]
     return DONE
 
 
 @outlined
-def _release(st, reg, i, c, unit):
-    """Free a block of class `c`, then what merges with it, class by class."""
+def _release(st: State, reg: Registers, i: int, klass: int, unit: int) -> None:
+    """Free a block of class `klass`, then what merges with it, class by class."""
     stack = st.stack
-    stack[0] = c << 40 | unit << 1 | PUT_OFF
+    stack[0] = klass << 40 | unit << 1 | PUT_OFF
     left = 1
     while left > 0:
         left -= 1
-        c, unit, rules = stack[left] >> 40, (stack[left] >> 1) & ((1 << 39) - 1), stack[left] & PUT_OFF
-        slack = st.klass[c, SLACK]
-        whole = c == _top(c)
+        klass, unit, rules = stack[left] >> 40, (stack[left] >> 1) & ((1 << 39) - 1), stack[left] & PUT_OFF
+        slack = st.klass[klass, SLACK]
+        whole = klass == _top(klass)
         if rules and not whole:
             if slack >= 2:
-                _push(st, c, LOCAL, unit)
-                st.klass[c, SLACK] -= 2
+                _push(st, klass, LOCAL, unit)
+                st.klass[klass, SLACK] -= 2
                 continue
-            st.klass[c, SLACK] = 0
+            st.klass[klass, SLACK] = 0
             if slack == 0:  # L = A, which counts the block itself: there is a locally free one
-                stack[left] = c << 40 | _unlink(st, c, LOCAL, st.klass[c, LOCAL]) << 1
+                stack[left] = klass << 40 | _unlink(st, klass, LOCAL, st.klass[klass, LOCAL]) << 1
                 left += 1
-        buddy = unit ^ (1 << (_order(c) - UNIT_SHIFT))
-        if not whole and st.mark[buddy] == c + 1:
-            _unlink(st, c, GLOBAL, buddy)
-            stack[left] = (c + 1) << 40 | min(unit, buddy) << 1 | PUT_OFF
+        buddy = unit ^ (1 << (_order(klass) - UNIT_SHIFT))
+        if not whole and st.mark[buddy] == klass + 1:
+            _unlink(st, klass, GLOBAL, buddy)
+            stack[left] = (klass + 1) << 40 | min(unit, buddy) << 1 | PUT_OFF
             left += 1
-            reg[i, R_WORK] += 1
+            reg[i, regs.WORK] += 1
         else:
-            _push(st, c, GLOBAL, unit)
+            _push(st, klass, GLOBAL, unit)
 
 
 @kernel
-def _pop(st, c):
+def _pop(st: State, klass: int) -> int:
     """Take a free block of a class that has one: locally free ones go first."""
-    sort = LOCAL if st.klass[c, LOCAL] != NONE else GLOBAL
-    if c != _top(c):
-        st.klass[c, SLACK] += 2 if sort == LOCAL else 1
-    return _unlink(st, c, sort, st.klass[c, sort])
+    sort = LOCAL if st.klass[klass, LOCAL] != NONE else GLOBAL
+    if klass != _top(klass):
+        st.klass[klass, SLACK] += 2 if sort == LOCAL else 1
+    return _unlink(st, klass, sort, st.klass[klass, sort])
 
 
 @kernel
-def _push(st, c, sort, unit):
+def _push(st: State, klass: int, sort: int, unit: int) -> None:
     """Put a block at the head of a list."""
-    old = st.klass[c, sort]
+    old = st.klass[klass, sort]
     st.link[unit, NEXT], st.link[unit, PREV] = old, NONE
     if old != NONE:
         st.link[old, PREV] = unit
-    st.klass[c, sort] = unit
+    st.klass[klass, sort] = unit
     if sort == GLOBAL:
-        st.mark[unit] = c + 1
-    st.klass[c, LOCALS + sort] += 1
+        st.mark[unit] = klass + 1
+    st.klass[klass, LOCALS + sort] += 1
 
 
 @kernel
-def _unlink(st, c, sort, unit):
+def _unlink(st: State, klass: int, sort: int, unit: int) -> int:
     """Take a block off a list; returns it."""
-    after, before = np.int64(st.link[unit, NEXT]), np.int64(st.link[unit, PREV])
+    after, before = int64(st.link[unit, NEXT]), int64(st.link[unit, PREV])
     if before == NONE:
-        st.klass[c, sort] = after
+        st.klass[klass, sort] = after
     else:
         st.link[before, NEXT] = after
     if after != NONE:
         st.link[after, PREV] = before
     st.mark[unit] = 0
-    st.klass[c, LOCALS + sort] -= 1
+    st.klass[klass, LOCALS + sort] -= 1
     return unit
 
 
 def census(st: State) -> dict[str, int]:
     """Pages held, pools of each sort, pages beyond them; bytes locally and globally free, blocks of each by size."""
     small, large, pages = (int(n) for n in st.held)
-    sizes = np.array([class_bytes(c) for c in range(CLASSES)])
+    sizes = np.array([class_bytes(klass) for klass in range(CLASSES)])
     counts = {
         "pages": ((small << SMALL_ORDER) + (large << LARGE_ORDER)) // PAGE + pages,
         "small_pools": small,
@@ -291,7 +275,9 @@ def census(st: State) -> dict[str, int]:
         "local_bytes": (st.klass[:, LOCALS] * sizes).sum(),
         "global_bytes": (st.klass[:, GLOBALS] * sizes).sum(),
     }
-    for c, row in enumerate(st.klass):
-        sort = "small" if c <= SMALL_TOP else "large"
-        counts[f"{sort}_local_{class_bytes(c)}"], counts[f"{sort}_global_{class_bytes(c)}"] = row[[LOCALS, GLOBALS]]
+    for klass, row in enumerate(st.klass):
+        sort = "small" if klass <= SMALL_TOP else "large"
+        counts[f"{sort}_local_{class_bytes(klass)}"], counts[f"{sort}_global_{class_bytes(klass)}"] = row[
+            [LOCALS, GLOBALS]
+        ]
     return {name: int(count) for name, count in counts.items()}

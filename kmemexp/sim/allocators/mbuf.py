@@ -18,13 +18,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import C_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT, R_ADDR, R_BASE, R_GRANTED, R_PHASE, R_WORK
+from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 
-SERVES = (C_MBUF,)
+SERVES = (CLASS_MBUF,)
 LOCKS = ("splimp",)
 KEEPS = True  # through kmem_malloc()
 
@@ -51,10 +53,10 @@ class State(NamedTuple):
 
     p: Params
     map: int  # number of mb_map
-    full: np.ndarray  # int64[1], mb_map_full
-    pool: np.ndarray  # int64[2, 5], rows MBUF, CLUSTER
-    sort: np.ndarray  # int8[pages], row of the pool that a page was cut up for
-    link: np.ndarray  # int32[kva_bytes / 256], of a free piece: the next free; of a live cluster: the next in its chain
+    full: Words  # int64[1], mb_map_full
+    pool: Table  # int64[2, 5], rows MBUF, CLUSTER
+    sort: Words  # int8[pages], row of the pool that a page was cut up for
+    link: Words  # int32[kva_bytes / 256], of a free piece: the next free; of a live cluster: the next in its chain
 
 
 def init(
@@ -73,14 +75,14 @@ def init(
 
 
 @kernel
-def alloc(st, reg, i):
-    """Take an mbuf, a cluster or a chain. R_GRANTED counts what the chain holds so far, R_X is its last piece."""
+def alloc(st: State, reg: Registers, i: int) -> int:
+    """Take an mbuf, a cluster or a chain. regs.GRANTED counts what the chain holds so far, regs.X is its last piece."""
     k = sort_of(reg, i)
-    if reg[i, R_PHASE] == BEGIN:
-        reg[i, R_GRANTED] = 0
-    elif reg[i, R_BASE] >= 0:
-        _carve(st, k, reg[i, R_BASE])
-        reg[i, R_WORK] = PAGE // st.pool[k, SIZE] - 1
+    if reg[i, regs.PHASE] == BEGIN:
+        reg[i, regs.GRANTED] = 0
+    elif reg[i, regs.BASE] >= 0:
+        _carve(st, k, reg[i, regs.BASE])
+        reg[i, regs.WORK] = PAGE // st.pool[k, SIZE] - 1
     else:
         return _refused(st, reg, i)
     while True:
@@ -89,19 +91,19 @@ def alloc(st, reg, i):
             return _ask_map(st, reg, i, k)
         st.pool[k, HEAD] = st.link[piece]
         st.pool[k, FREE] -= 1
-        if add_piece(st.link, reg, i, piece, st.pool[k, SIZE]):
+        if add_piece(reg, i, st.link, piece, st.pool[k, SIZE]):
             return DONE
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push every piece of the chain, the first one first: m_freem()."""
-    _free_chain(st, reg[i, R_ADDR])
+    _free_chain(st, reg[i, regs.ADDR])
     return DONE
 
 
 @kernel
-def _free_chain(st, addr):
+def _free_chain(st: State, addr: Address) -> None:
     k = st.sort[addr >> PAGE_SHIFT]
     piece = addr >> MSHIFT
     while piece != NIL:
@@ -113,29 +115,29 @@ def _free_chain(st, addr):
 
 
 @kernel
-def _ask_map(st, reg, i, k):
+def _ask_map(st: State, reg: Registers, i: int, k: int) -> int:
     if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
         return _give_up(st, reg, i)
     return ask_kept(reg, i, MAPPED, st.map, PAGE, PAGE)
 
 
 @kernel
-def _refused(st, reg, i):
+def _refused(st: State, reg: Registers, i: int) -> int:
     if not out_of_entries(reg, i):
         st.full[0] = 1
     return _give_up(st, reg, i)
 
 
 @kernel
-def _give_up(st, reg, i):
+def _give_up(st: State, reg: Registers, i: int) -> int:
     """Free what the chain has got already."""
-    if reg[i, R_GRANTED] > 0:
-        _free_chain(st, reg[i, R_ADDR])
+    if reg[i, regs.GRANTED] > 0:
+        _free_chain(st, reg[i, regs.ADDR])
     return FAILED
 
 
 @kernel
-def _carve(st, k, base):
+def _carve(st: State, k: int, base: Address) -> None:
     size = st.pool[k, SIZE]
     st.sort[base >> PAGE_SHIFT] = k
     for addr in range(base, base + PAGE, size):

@@ -21,11 +21,12 @@ inside the critical section; here that ends before, so a step looks at the CPU's
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Array, Cube, Registers, Table, Words
 from kmemexp.sim.allocators import dfly_slab
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
 from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
@@ -34,29 +35,14 @@ from kmemexp.sim.allocators.dfly_slab import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
 from kmemexp.sim.asking import go_on, hand_out
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    F_NOWAIT,
-    FAILED,
-    IPI,
-    LOCK_SHIFT,
-    PAGE,
-    R_ADDR,
-    R_CPU,
-    R_FLAGS,
-    R_ITEM,
-    R_PHASE,
-    R_SIZE,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, IPI, PAGE
+from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
 KEEPS = True  # the slab allocator locks kernel_map inside its critical section
-DEPOT_LOCK = 1 << LOCK_SHIFT
+DEPOT_LOCK = 1 << regs.LOCK_SHIFT
 
 CAPACITIES = (5, 256)  # INITIAL_MAG_CAPACITY of generations 0 and 1
 COMPUTED = 2
@@ -89,7 +75,7 @@ MAGAZINE_COLUMNS = 3
 LOADED = 0  # places in State.pair
 PREVIOUS = 1
 
-# R_PHASE. Lower ones are those of the slab allocator.
+# regs.PHASE. Lower ones are those of the slab allocator.
 DEPOT = 16  # under the depot's lock
 BEGIN_SLAB = 17  # the slab allocator's first step, of an alloc or, perhaps on another CPU, of a free
 RESTORE = 18  # under the depot's lock: the slab allocator had no object
@@ -113,11 +99,11 @@ class State(NamedTuple):
 
     p: Params
     back: dfly_slab.State
-    depot: np.ndarray  # int64[items, DEPOT_COLUMNS]
-    pair: np.ndarray  # int32[items, cpus, 2], magazines LOADED, PREVIOUS
-    magazine: np.ndarray  # int32[magazines, MAGAZINE_COLUMNS]
-    round: np.ndarray  # int32, objects in the magazines
-    made: np.ndarray  # int64[1], magazines made
+    depot: Table  # int64[items, DEPOT_COLUMNS]
+    pair: Cube  # int32[items, cpus, 2], magazines LOADED, PREVIOUS
+    magazine: Table  # int32[magazines, MAGAZINE_COLUMNS]
+    round: Array  # int32, objects in the magazines
+    made: Words  # int64[1], magazines made
 
 
 class Sizing(NamedTuple):
@@ -160,7 +146,7 @@ def init(
     if kva_bytes >> UNIT_SHIFT > 1 << 31:
         raise ValueError(f"kva_bytes = {kva_bytes}: objects are named by units of 8 bytes in 31 bits (16 GiB)")
     shared = {name: getattr(params, name) for name in dfly_slab.Params._fields if name in Params._fields}
-    given = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
+    given: dict[str, Any] = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
     back = dfly_slab.init(dfly_slab.Params(**shared), **given)
     depot = np.full((max(len(items), 1), DEPOT_COLUMNS), NIL, np.int64)
     depot[:, MAGAZINES] = 0
@@ -174,8 +160,8 @@ def init(
     magazine, rounds = _magazines(depot, spare)
     first = np.cumsum(depot[:, MAGAZINES]) - depot[:, MAGAZINES]
     pair = first[:, None] + np.arange(2 * cpus) if items else np.full((1, 2 * cpus), NIL)
-    for z in np.flatnonzero(empties):  # a list, the last one first
-        begin = first[z] + 2 * cpus
+    for z in np.flatnonzero(empties).tolist():  # a list, the last one first
+        begin = int(first[z]) + 2 * cpus
         magazine[begin : begin + empties[z], NEXT] = np.arange(begin - 1, begin + empties[z] - 1)
         magazine[begin, NEXT] = NIL
         depot[z, EMPTY] = begin + empties[z] - 1
@@ -183,7 +169,7 @@ def init(
     return State(params, back, depot, pair.reshape(-1, cpus, 2).astype(np.int32), magazine, rounds, made)
 
 
-def _magazines(depot: np.ndarray, spare: int) -> tuple[np.ndarray, np.ndarray]:
+def _magazines(depot: Array, spare: int) -> tuple[Array, Array]:
     """Magazines in the order of the items, with room for `spare` more of 5 rounds, and their rounds."""
     capacity = np.repeat(depot[:, CAPACITY], depot[:, MAGAZINES])
     count = len(capacity)
@@ -207,29 +193,29 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of an objcache_get(), or of a malloc."""
-    z = reg[i, R_ITEM]
+    z = reg[i, regs.ITEM]
     if z < 0:
         return slab_alloc(st.back, reg, i)
-    if reg[i, R_PHASE] == 0 and _filled(st, z, reg[i, R_CPU]):
+    if reg[i, regs.PHASE] == 0 and _filled(st, z, reg[i, regs.CPU]):
         return _get(st, reg, i, z)
     return _alloc_missed(st, reg, i, z)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of an objcache_put(), or of a free."""
-    z = reg[i, R_ITEM]
+    z = reg[i, regs.ITEM]
     if z < 0:
         return slab_free(st.back, reg, i)
-    if reg[i, R_PHASE] == 0 and _has_room(st, z, reg[i, R_CPU]):
+    if reg[i, regs.PHASE] == 0 and _has_room(st, z, reg[i, regs.CPU]):
         return _put(st, reg, i, z)
     return _free_missed(st, reg, i, z)
 
 
 @kernel
-def _other_than(st, z, cpu, rounds):
+def _other_than(st: State, z: int, cpu: int, rounds: int) -> bool:
     """Whether the loaded magazine has other than `rounds`. If only the previous one has, the two change places."""
     loaded, previous = st.pair[z, cpu, LOADED], st.pair[z, cpu, PREVIOUS]
     if st.magazine[loaded, ROUNDS] != rounds:
@@ -241,43 +227,43 @@ def _other_than(st, z, cpu, rounds):
 
 
 @kernel
-def _filled(st, z, cpu):
+def _filled(st: State, z: int, cpu: int) -> bool:
     """Whether the loaded magazine has an object, now or once it has changed places with the previous one."""
     return _other_than(st, z, cpu, 0)
 
 
 @kernel
-def _has_room(st, z, cpu):
+def _has_room(st: State, z: int, cpu: int) -> bool:
     """Whether the loaded magazine has room, likewise."""
     return _other_than(st, z, cpu, st.depot[z, CAPACITY])
 
 
 @kernel
-def _get(st, reg, i, z):
+def _get(st: State, reg: Registers, i: int, z: int) -> int:
     """Hand out the top round of the loaded magazine, which has one."""
-    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
-    st.magazine[m, ROUNDS] -= 1
-    addr = wide(st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]]) << UNIT_SHIFT
+    magazine = wide(st.pair[z, reg[i, regs.CPU], LOADED])
+    st.magazine[magazine, ROUNDS] -= 1
+    addr = wide(st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]]) << UNIT_SHIFT
     return hand_out(reg, i, addr, st.depot[z, CHUNK])
 
 
 @kernel
-def _put(st, reg, i, z):
+def _put(st: State, reg: Registers, i: int, z: int) -> int:
     """Put the object on the loaded magazine, which has room."""
-    m = wide(st.pair[z, reg[i, R_CPU], LOADED])
-    st.round[st.magazine[m, START] + st.magazine[m, ROUNDS]] = reg[i, R_ADDR] >> UNIT_SHIFT
-    st.magazine[m, ROUNDS] += 1
+    magazine = wide(st.pair[z, reg[i, regs.CPU], LOADED])
+    st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]] = reg[i, regs.ADDR] >> UNIT_SHIFT
+    st.magazine[magazine, ROUNDS] += 1
     return DONE
 
 
 @outlined
-def _alloc_missed(st, reg, i, z):
+def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
     """Go on with an allocation that found the CPU's magazines empty."""
-    phase = reg[i, R_PHASE]
+    phase = reg[i, regs.PHASE]
     if phase == 0:
         return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
-        cpu = reg[i, R_CPU]
+        cpu = reg[i, regs.CPU]
         if _filled(st, z, cpu) or _exchange(st, z, cpu, FULL, EMPTY):
             return _get(st, reg, i, z)
         if not _may_make(st, reg, i, z):
@@ -288,71 +274,71 @@ def _alloc_missed(st, reg, i, z):
         st.depot[z, UNALLOCATED] += 1
         return FAILED
     if phase == BEGIN_SLAB:
-        reg[i, R_PHASE] = 0
-    size = reg[i, R_SIZE]
-    reg[i, R_SIZE] = st.depot[z, SIZE]
+        reg[i, regs.PHASE] = 0
+    size = reg[i, regs.SIZE]
+    reg[i, regs.SIZE] = st.depot[z, SIZE]
     answer = slab_alloc(st.back, reg, i)
-    reg[i, R_SIZE] = size
+    reg[i, regs.SIZE] = size
     return go_on(reg, i, RESTORE, DEPOT_LOCK | z) if answer == FAILED else answer
 
 
 @outlined
-def _free_missed(st, reg, i, z):
+def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     """Go on with a free that found the CPU's magazines full."""
-    phase = reg[i, R_PHASE]
+    phase = reg[i, regs.PHASE]
     if phase == 0:
         return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
-        cpu = reg[i, R_CPU]
+        cpu = reg[i, regs.CPU]
         if _has_room(st, z, cpu) or (_make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL)):
             return _put(st, reg, i, z)
         st.depot[z, UNALLOCATED] += 1
         return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == BEGIN_SLAB:
-        reg[i, R_PHASE] = 0
+        reg[i, regs.PHASE] = 0
     answer = slab_free(st.back, reg, i)
     if answer == IPI:
-        reg[i, R_PHASE] = BEGIN_SLAB
+        reg[i, regs.PHASE] = BEGIN_SLAB
     return answer
 
 
 @kernel
-def _exchange(st, z, cpu, wanted, given):
+def _exchange(st: State, z: int, cpu: int, wanted: int, given: int) -> bool:
     """Get a magazine of one of the depot's lists for the previous one. False: there is none."""
-    m = st.depot[z, wanted]
-    if m == NIL:
+    magazine = st.depot[z, wanted]
+    if magazine == NIL:
         return False
     previous = wide(st.pair[z, cpu, PREVIOUS])
-    st.depot[z, wanted] = st.magazine[m, NEXT]
+    st.depot[z, wanted] = st.magazine[magazine, NEXT]
     st.magazine[previous, NEXT] = st.depot[z, given]
     st.depot[z, given] = previous
     st.pair[z, cpu, PREVIOUS] = st.pair[z, cpu, LOADED]
-    st.pair[z, cpu, LOADED] = m
+    st.pair[z, cpu, LOADED] = magazine
     return True
 
 
 @kernel
-def _may_make(st, reg, i, z):
+def _may_make(st: State, reg: Registers, i: int, z: int) -> bool:
     """Whether the limit allows another object."""
-    if st.p.generation == 0 and reg[i, R_FLAGS] & F_NOWAIT:
+    if st.p.generation == 0 and reg[i, regs.FLAGS] & flag.NOWAIT:
         return True
     return st.depot[z, UNALLOCATED] > 0
 
 
 @kernel
-def _make_empty(st, z):
+def _make_empty(st: State, z: int) -> bool:
     """See to it, in generation 0, that the depot has an empty magazine. False: it has none."""
     if st.depot[z, EMPTY] != NIL:
         return True
-    m = st.made[0]
-    if st.p.generation != 0 or st.depot[z, UNALLOCATED] <= -CAPACITIES[0] or m == len(st.magazine):
+    magazine = st.made[0]
+    if st.p.generation != 0 or st.depot[z, UNALLOCATED] <= -CAPACITIES[0] or magazine == len(st.magazine):
         return False
-    st.magazine[m, START] = m * CAPACITIES[0]
-    st.magazine[m, ROUNDS] = 0
-    st.magazine[m, NEXT] = NIL
+    st.magazine[magazine, START] = magazine * CAPACITIES[0]
+    st.magazine[magazine, ROUNDS] = 0
+    st.magazine[magazine, NEXT] = NIL
     st.made[0] += 1
     st.depot[z, MAGAZINES] += 1
-    st.depot[z, EMPTY] = m
+    st.depot[z, EMPTY] = magazine
     return True
 
 
@@ -367,7 +353,7 @@ def census(st: State) -> dict[str, int]:
     after = st.magazine[:, NEXT]
     full = [members(st.depot[z : z + 1, FULL], after) for z in range(len(st.depot))]
     loaded = np.where(st.pair >= 0, st.magazine[st.pair, ROUNDS], 0).sum(axis=(1, 2)) if st.made[0] else 0
-    cached = loaded + np.array([st.magazine[m, ROUNDS].sum() for m in full], np.int64)
+    cached = loaded + np.array([st.magazine[magazine, ROUNDS].sum() for magazine in full], np.int64)
     counts = {
         "magazines": st.made[0],
         "full_magazines": sum(map(len, full)),

@@ -20,28 +20,17 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Cube, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_ZONE,
-    DONE,
-    FAILED,
-    LOCK_SHIFT,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_ITEM,
-    R_PHASE,
-    R_WORK,
-)
+from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_ZONE,)
+SERVES = (CLASS_ZONE,)
 LOCKS = ("critical", "critical+spin/item")  # a CPU's list; the shared one
 KEEPS = False  # a growth may block on kernel_map, and leaves the section for it
-SHARED_LOCK = 1 << LOCK_SHIFT
+SHARED_LOCK = 1 << regs.LOCK_SHIFT
 
 ROUNDING = 32  # of sizes, as in zalloc()
 ROUNDING_SHIFT = 5
@@ -58,7 +47,7 @@ COLUMNS = 4
 HEAD = 0  # first free item, in units of 32 bytes
 COUNT = 1
 
-# R_PHASE.
+# regs.PHASE.
 FROM_SHARED = 1  # under the item's lock: a batch of the shared list
 MAPPED = 2
 TO_SHARED = 3  # under the item's lock: half of the CPU's list
@@ -76,9 +65,9 @@ class State(NamedTuple):
     p: Params
     map: int
     shared: int  # place of the shared lists in `list`: the number of CPUs
-    zone: np.ndarray  # int64[items, COLUMNS]
-    list: np.ndarray  # int64[items, cpus + 1, 2]
-    link: np.ndarray  # int32[kva_bytes / 32], next free item, at the place of each free item
+    zone: Table  # int64[items, COLUMNS]
+    list: Cube  # int64[items, cpus + 1, 2]
+    link: Words  # int32[kva_bytes / 32], next free item, at the place of each free item
 
 
 def init(
@@ -103,47 +92,47 @@ def init(
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of an allocation."""
-    z, cpu = reg[i, R_ITEM], reg[i, R_CPU]
-    if reg[i, R_PHASE] == MAPPED:
+    z, cpu = reg[i, regs.ITEM], reg[i, regs.CPU]
+    if reg[i, regs.PHASE] == MAPPED:
         return _mapped(st, reg, i, z, cpu)
     if st.list[z, cpu, HEAD] != END:
         return _pop(st, reg, i, z, cpu)
-    if st.p.limit and reg[i, R_PHASE] != FROM_SHARED:
+    if st.p.limit and reg[i, regs.PHASE] != FROM_SHARED:
         return _lock(reg, i, FROM_SHARED, z)
     count = min(st.list[z, st.shared, COUNT], max(st.p.limit >> 1, 1))
     if count == 0:
         return ask_kept(reg, i, MAPPED, st.map, st.zone[z, GROWTH] << PAGE_SHIFT, PAGE)
     _move(st, z, st.shared, cpu, count)
-    reg[i, R_WORK] = count
+    reg[i, regs.WORK] = count
     return _pop(st, reg, i, z, cpu)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free."""
-    z, cpu = reg[i, R_ITEM], reg[i, R_CPU]
+    z, cpu = reg[i, regs.ITEM], reg[i, regs.CPU]
     count = st.list[z, cpu, COUNT]
     if st.p.limit and count >= st.p.limit:
-        if reg[i, R_PHASE] != TO_SHARED:
+        if reg[i, regs.PHASE] != TO_SHARED:
             return _lock(reg, i, TO_SHARED, z)
         half = max(count >> 1, 1)
         _move(st, z, cpu, st.shared, half)
-        reg[i, R_WORK] = half
-    _push(st, z, cpu, reg[i, R_ADDR] >> ROUNDING_SHIFT)
+        reg[i, regs.WORK] = half
+    _push(st, z, cpu, reg[i, regs.ADDR] >> ROUNDING_SHIFT)
     return DONE
 
 
 @kernel
-def _push(st, z, which, item):
+def _push(st: State, z: int, which: int, item: int) -> None:
     st.link[item] = st.list[z, which, HEAD]
     st.list[z, which, HEAD] = item
     st.list[z, which, COUNT] += 1
 
 
 @kernel
-def _pop(st, reg, i, z, cpu):
+def _pop(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
     item = st.list[z, cpu, HEAD]
     st.list[z, cpu, HEAD] = st.link[item]
     st.list[z, cpu, COUNT] -= 1
@@ -151,13 +140,13 @@ def _pop(st, reg, i, z, cpu):
 
 
 @kernel
-def _lock(reg, i, phase, z):
+def _lock(reg: Registers, i: int, phase: int, z: int) -> int:
     """Go on in `phase` under the lock of item `z`."""
     return go_on(reg, i, phase, SHARED_LOCK | z)
 
 
 @outlined
-def _move(st, z, source, target, count):
+def _move(st: State, z: int, source: int, target: int, count: int) -> None:
     """Put the first `count` items of a list before those of another, in the order that they have."""
     first = st.list[z, source, HEAD]
     last = first
@@ -171,9 +160,9 @@ def _move(st, z, source, target, count):
 
 
 @outlined
-def _mapped(st, reg, i, z, cpu):
+def _mapped(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
     """Cut new pages up. Without any, what has been freed meanwhile will do."""
-    base = reg[i, R_BASE]
+    base = reg[i, regs.BASE]
     if base < 0:
         nothing = out_of_entries(reg, i) or st.list[z, cpu, HEAD] == END
         return FAILED if nothing else _pop(st, reg, i, z, cpu)
@@ -183,7 +172,7 @@ def _mapped(st, reg, i, z, cpu):
         _push(st, z, cpu, (base + k * size) >> ROUNDING_SHIFT)
     st.zone[z, PAGES] += st.zone[z, GROWTH]
     st.zone[z, TOTAL] += items
-    reg[i, R_WORK] = items - 1
+    reg[i, regs.WORK] = items - 1
     return _pop(st, reg, i, z, cpu)
 
 

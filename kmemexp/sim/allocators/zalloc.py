@@ -19,26 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_ZONE,
-    DONE,
-    FAILED,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_BYTES,
-    R_ITEM,
-    R_LOCKED,
-    R_PHASE,
-    R_WORK,
-    R_X,
-    WIRE,
-)
+from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
+from kmemexp.sim.tables import regs
 
-SERVES = (C_ZONE,)
+SERVES = (CLASS_ZONE,)
 LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
 KEEPS = False  # zget() gives the zone's lock up; kernel_map has no spl level, kmem_map is entered at splvm
 
@@ -75,8 +62,8 @@ class State(NamedTuple):
 
     p: Params
     map: int  # number of the map in which ordinary zones grow
-    zone: np.ndarray  # int64[zones, COLUMNS]
-    link: np.ndarray  # int32[kva_bytes / 32], next free item, at the place of each free item
+    zone: Table  # int64[zones, COLUMNS]
+    link: Words  # int32[kva_bytes / 32], next free item, at the place of each free item
 
 
 def init(
@@ -109,10 +96,10 @@ def kva_reserved(item: Item) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop while more than zfreemin items are free, else grow: zalloc()."""
-    z = reg[i, R_ITEM]
-    if reg[i, R_PHASE] == BEGIN and st.zone[z, FREE] > st.zone[z, FREEMIN]:
+    z = reg[i, regs.ITEM]
+    if reg[i, regs.PHASE] == BEGIN and st.zone[z, FREE] > st.zone[z, FREEMIN]:
         return _pop(st, reg, i, z)
     if st.zone[z, BASE] < 0:
         return _grow_in_map(st, reg, i, z)
@@ -120,10 +107,10 @@ def alloc(st, reg, i):
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push the item: zfree()."""
-    z = reg[i, R_ITEM]
-    item = reg[i, R_ADDR] >> ROUNDING_SHIFT
+    z = reg[i, regs.ITEM]
+    item = reg[i, regs.ADDR] >> ROUNDING_SHIFT
     st.link[item] = st.zone[z, HEAD]
     st.zone[z, HEAD] = item
     st.zone[z, FREE] += 1
@@ -131,7 +118,7 @@ def free(st, reg, i):
 
 
 @kernel
-def _pop(st, reg, i, z):
+def _pop(st: State, reg: Registers, i: int, z: int) -> int:
     item = st.zone[z, HEAD]
     st.zone[z, HEAD] = st.link[item]
     st.zone[z, FREE] -= 1
@@ -139,46 +126,46 @@ def _pop(st, reg, i, z):
 
 
 @kernel
-def _grow_in_map(st, reg, i, z):
+def _grow_in_map(st: State, reg: Registers, i: int, z: int) -> int:
     """Take a growth of pages from the map: zget() of an ordinary zone."""
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
-    if reg[i, R_PHASE] == BEGIN:
-        home = st.p.kmem_map if st.p.kmem_map and reg[i, R_LOCKED] else st.map
+    if reg[i, regs.PHASE] == BEGIN:
+        home = st.p.kmem_map if st.p.kmem_map and reg[i, regs.LOCKED] else st.map
         return ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
     if out_of_entries(reg, i):
         return FAILED
-    if reg[i, R_BASE] < 0:
+    if reg[i, regs.BASE] < 0:
         return _take(st, reg, i, z, 0, 0)
     st.zone[z, PAGES] += st.zone[z, GROWTH]
-    return _take(st, reg, i, z, reg[i, R_BASE], nbytes // st.zone[z, SIZE])
+    return _take(st, reg, i, z, reg[i, regs.BASE], nbytes // st.zone[z, SIZE])
 
 
 @kernel
-def _grow_in_place(st, reg, i, z):
-    """Wire the next pages of the zone's own KVA: zget() of an interrupt zone. R_X counts the pages of this growth."""
+def _grow_in_place(st: State, reg: Registers, i: int, z: int) -> int:
+    """Wire the next pages of the zone's own KVA: zget() of an interrupt zone. regs.X counts its pages."""
     base = st.zone[z, BASE]
     refused = False
-    if reg[i, R_PHASE] == BEGIN:
-        reg[i, R_X] = 0
-    elif reg[i, R_BASE] < 0:
+    if reg[i, regs.PHASE] == BEGIN:
+        reg[i, regs.X] = 0
+    elif reg[i, regs.BASE] < 0:
         refused = True
     else:
         st.zone[z, PAGES] += 1
-        reg[i, R_X] += 1
+        reg[i, regs.X] += 1
     pages = st.zone[z, PAGES]
-    if not refused and reg[i, R_X] < st.zone[z, GROWTH] and pages < st.zone[z, PAGEMAX]:
-        reg[i, R_PHASE] = WIRED
-        reg[i, R_BASE] = base + (pages << PAGE_SHIFT)
-        reg[i, R_BYTES] = PAGE
+    if not refused and reg[i, regs.X] < st.zone[z, GROWTH] and pages < st.zone[z, PAGEMAX]:
+        reg[i, regs.PHASE] = WIRED
+        reg[i, regs.BASE] = base + (pages << PAGE_SHIFT)
+        reg[i, regs.BYTES] = PAGE
         return WIRE
-    begin = (pages - reg[i, R_X]) << PAGE_SHIFT
+    begin = (pages - reg[i, regs.X]) << PAGE_SHIFT
     begin -= begin % st.zone[z, SIZE]
     items = ((pages << PAGE_SHIFT) - begin) // st.zone[z, SIZE]
     return _take(st, reg, i, z, base + begin, items)
 
 
 @kernel
-def _take(st, reg, i, z, addr, items):
+def _take(st: State, reg: Registers, i: int, z: int, addr: Address, items: int) -> int:
     """Hand out the highest of the new items and push the rest ascending; without new ones, pop what is left."""
     if items == 0:
         return _pop(st, reg, i, z) if st.zone[z, FREE] > 0 else FAILED
@@ -187,7 +174,7 @@ def _take(st, reg, i, z, addr, items):
         st.link[addr >> ROUNDING_SHIFT] = st.zone[z, HEAD]
         st.zone[z, HEAD] = addr >> ROUNDING_SHIFT
         addr += size
-    reg[i, R_WORK] = items - 1
+    reg[i, regs.WORK] = items - 1
     st.zone[z, FREE] += items - 1
     st.zone[z, TOTAL] += items
     return hand_out(reg, i, addr, size)

@@ -9,6 +9,7 @@ Left out: what those two leave out, and user memory, which would fragment the di
 from typing import NamedTuple
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas import buddy, vmap
 from kmemexp.sim.maps import DIRECT
 
@@ -42,73 +43,73 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     fields = params._asdict()
     return State(
         params,
-        vmap.init(_part(vmap.Params, fields), kva_bytes=kva_bytes, cpus=cpus, maps=maps),
-        buddy.empty(_part(buddy.Params, fields), kva_bytes=kva_bytes, cpus=cpus, maps=1),
+        vmap.init(vmap.Params(**_of(vmap.Params._fields, fields)), kva_bytes=kva_bytes, cpus=cpus, maps=maps),
+        buddy.empty(buddy.Params(**_of(buddy.Params._fields, fields)), kva_bytes=kva_bytes, cpus=cpus, maps=1),
     )
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if m == DIRECT:
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if map_no == DIRECT:
         buddy.add_map(st.buddy, ZONE, base, nbytes)
     else:
-        vmap.add_map(st.vmap, m, base, nbytes)
+        vmap.add_map(st.vmap, map_no, base, nbytes)
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Allocate `nbytes` of map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
-    if m == DIRECT:
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Allocate `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+    if map_no == DIRECT:
         return buddy.map_alloc(st.buddy, ZONE, nbytes, align, attr, cpu)
-    return vmap.map_alloc(st.vmap, m, nbytes, align, attr, cpu)
+    return vmap.map_alloc(st.vmap, map_no, nbytes, align, attr, cpu)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Free what `map_alloc` returned, whole. Returns 0."""
-    if m == DIRECT:
+    if map_no == DIRECT:
         return buddy.map_free(st.buddy, ZONE, addr, nbytes, cpu)
-    return vmap.map_free(st.vmap, m, addr, nbytes, cpu)
+    return vmap.map_free(st.vmap, map_no, addr, nbytes, cpu)
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT])."""
-    if m == DIRECT:
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT])."""
+    if map_no == DIRECT:
         buddy.map_measure(st.buddy, ZONE, out)
     else:
-        vmap.map_measure(st.vmap, m, out)
+        vmap.map_measure(st.vmap, map_no, out)
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    if m == DIRECT:
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
+    if map_no == DIRECT:
         buddy.map_paint(st.buddy, ZONE, bins)
     else:
-        vmap.map_paint(st.vmap, m, bins)
+        vmap.map_paint(st.vmap, map_no, bins)
 
 
 @kernel
-def map_walked(st, m):
-    """What searches of map `m` have passed one by one."""
-    if m == DIRECT:
+def map_walked(st: State, map_no: MapNo) -> int:
+    """What searches of map `map_no` have passed one by one."""
+    if map_no == DIRECT:
         return buddy.map_walked(st.buddy, ZONE)
-    return vmap.map_walked(st.vmap, m)
+    return vmap.map_walked(st.vmap, map_no)
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Bytes of map `m` that are not in use."""
-    if m == DIRECT:
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Bytes of map `map_no` that are not in use."""
+    if map_no == DIRECT:
         return buddy.map_free_bytes(st.buddy, ZONE)
-    return vmap.map_free_bytes(st.vmap, m)
+    return vmap.map_free_bytes(st.vmap, map_no)
 
 
 @kernel
-def map_flushes(st, m):
+def map_flushes(st: State, map_no: MapNo) -> int:
     """TLB flushes so far: none in the direct map, which stays mapped."""
-    return 0 if m == DIRECT else vmap.map_flushes(st.vmap, m)
+    return 0 if map_no == DIRECT else vmap.map_flushes(st.vmap, map_no)
 
 
 def census(st: State) -> dict[str, int]:
@@ -117,24 +118,24 @@ def census(st: State) -> dict[str, int]:
     return pages | areas | {"entries": pages["entries"] + areas["entries"]}
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are in use (by a submap, perhaps)."""
-    return buddy.used(st.buddy, ZONE) if m == DIRECT else vmap.used(st.vmap, m)
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are in use (by a submap, perhaps)."""
+    return buddy.used(st.buddy, ZONE) if map_no == DIRECT else vmap.used(st.vmap, map_no)
 
 
-def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(start, end, attribute) of what is in use in map `m`, in address order."""
-    return buddy.ranges(st.buddy, ZONE) if m == DIRECT else vmap.ranges(st.vmap, m)
+def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of what is in use in map `map_no`, in address order."""
+    return buddy.ranges(st.buddy, ZONE) if map_no == DIRECT else vmap.ranges(st.vmap, map_no)
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    if m == DIRECT:
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no` (slow, for tests)."""
+    if map_no == DIRECT:
         buddy.check(st.buddy, ZONE)
     else:
-        vmap.check(st.vmap, m)
+        vmap.check(st.vmap, map_no)
 
 
-def _part(kind: type, fields: dict[str, int]) -> tuple:
-    """Parameters of one of the two."""
-    return kind(**{name: value for name, value in fields.items() if name in kind._fields})
+def _of(names: tuple[str, ...], fields: dict[str, int]) -> dict[str, int]:
+    """Those of the fields that one of the two has."""
+    return {name: fields[name] for name in names if name in fields}

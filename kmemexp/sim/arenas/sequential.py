@@ -13,16 +13,9 @@ sleeping for a hole.
 from typing import NamedTuple
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Bytes, MapNo
+from kmemexp.sim.arenas._shared import hole_list
 from kmemexp.sim.arenas._shared.hole_list import (
-    BASE,
-    END,
-    HOLES,
-    NEXT,
-    PREV,
-    ROVER,
-    START,
-    TOP,
-    WALKED,
     State,
     add_map,
     census,
@@ -60,75 +53,79 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Take `nbytes` of map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Take `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
     if st.p.policy == FIRST_FIT:
-        h = first_fit(st, m, nbytes, align, st.maps[m, BASE])
+        h = first_fit(st, map_no, nbytes, align, st.maps[map_no, hole_list.BASE])
     elif st.p.policy == NEXT_FIT:
-        h = first_fit(st, m, nbytes, align, st.maps[m, ROVER])
-        if h == m and st.maps[m, ROVER] > st.maps[m, BASE]:
-            h = first_fit(st, m, nbytes, align, st.maps[m, BASE])
+        h = first_fit(st, map_no, nbytes, align, st.maps[map_no, hole_list.ROVER])
+        if h == map_no and st.maps[map_no, hole_list.ROVER] > st.maps[map_no, hole_list.BASE]:
+            h = first_fit(st, map_no, nbytes, align, st.maps[map_no, hole_list.BASE])
     else:
-        h = extreme_fit(st, m, nbytes, align)
-    if h == m and st.p.tail_last:
-        h = tail(st, m, nbytes, align)
-    if h == m:
+        h = extreme_fit(st, map_no, nbytes, align)
+    if h == map_no and st.p.tail_last:
+        h = tail(st, map_no, nbytes, align)
+    if h == map_no:
         return NO_SPACE
     addr = placed(st, h, nbytes, max(align, 1))
-    cut(st, m, h, addr, nbytes)
-    st.maps[m, ROVER] = addr + nbytes
+    cut(st, map_no, h, addr, nbytes)
+    st.maps[map_no, hole_list.ROVER] = addr + nbytes
     return addr
 
 
 @kernel
-def placed(st, h, nbytes, align):
+def placed(st: State, h: int, nbytes: Bytes, align: int) -> int:
     """Address of a request at the low end of hole `h`, or -1."""
-    addr = (st.hole[h, START] + align - 1) // align * align
-    return addr if addr + nbytes <= st.hole[h, END] else -1
+    addr = (st.hole[h, hole_list.START] + align - 1) // align * align
+    return addr if addr + nbytes <= st.hole[h, hole_list.END] else -1
 
 
 @kernel
-def is_tail(st, m, h):
+def is_tail(st: State, map_no: MapNo, h: int) -> int:
     """Whether a hole is the one at the map's end, and to be used last."""
-    return st.p.tail_last and st.hole[h, END] == st.maps[m, TOP]
+    return st.p.tail_last and st.hole[h, hole_list.END] == st.maps[map_no, hole_list.TOP]
 
 
 @kernel
-def first_fit(st, m, nbytes, align, above):
+def first_fit(st: State, map_no: MapNo, nbytes: Bytes, align: int, above: int) -> int:
     """First hole that begins at `above` or higher and is large enough; m: none."""
     align = max(align, 1)
-    h = st.hole[m, NEXT]
+    h = st.hole[map_no, hole_list.NEXT]
     passed = 0
-    while h != m:
-        if st.hole[h, START] >= above:
-            if placed(st, h, nbytes, align) >= 0 and not is_tail(st, m, h):
+    while h != map_no:
+        if st.hole[h, hole_list.START] >= above:
+            if placed(st, h, nbytes, align) >= 0 and not is_tail(st, map_no, h):
                 break
             passed += 1
-        h = st.hole[h, NEXT]
-    st.maps[m, WALKED] += passed
+        h = st.hole[h, hole_list.NEXT]
+    st.maps[map_no, hole_list.WALKED] += passed
     return h
 
 
 @kernel
-def extreme_fit(st, m, nbytes, align):
+def extreme_fit(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """Smallest (best fit) or largest (worst fit) of the holes that are large enough; m: none."""
     align = max(align, 1)
-    found, size = m, 0
-    h = st.hole[m, NEXT]
-    while h != m:
-        have = st.hole[h, END] - st.hole[h, START]
-        better = found == m or (have < size if st.p.policy == BEST_FIT else have > size)
-        if better and placed(st, h, nbytes, align) >= 0 and not is_tail(st, m, h):
+    found, size = map_no, 0
+    h = st.hole[map_no, hole_list.NEXT]
+    while h != map_no:
+        have = st.hole[h, hole_list.END] - st.hole[h, hole_list.START]
+        better = found == map_no or (have < size if st.p.policy == BEST_FIT else have > size)
+        if better and placed(st, h, nbytes, align) >= 0 and not is_tail(st, map_no, h):
             found, size = h, have
-        h = st.hole[h, NEXT]
-    st.maps[m, WALKED] += st.maps[m, HOLES]
+        h = st.hole[h, hole_list.NEXT]
+    st.maps[map_no, hole_list.WALKED] += st.maps[map_no, hole_list.HOLES]
     return found
 
 
 @kernel
-def tail(st, m, nbytes, align):
+def tail(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """The hole at the map's end, if it is large enough; m: it is not."""
-    h = st.hole[m, PREV]
-    if h != m and st.hole[h, END] == st.maps[m, TOP] and placed(st, h, nbytes, max(align, 1)) >= 0:
+    h = st.hole[map_no, hole_list.PREV]
+    if (
+        h != map_no
+        and st.hole[h, hole_list.END] == st.maps[map_no, hole_list.TOP]
+        and placed(st, h, nbytes, max(align, 1)) >= 0
+    ):
         return h
-    return m
+    return map_no

@@ -21,12 +21,9 @@ Left out: the table of holes takes no memory; sleeping for a hole.
 from typing import NamedTuple
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Bytes, MapNo, Registers
+from kmemexp.sim.arenas._shared import hole_list
 from kmemexp.sim.arenas._shared.hole_list import (
-    END,
-    NEXT,
-    PREV,
-    START,
-    WALKED,
     State,
     add_map,
     census,
@@ -67,37 +64,37 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
 
 
 @kernel
-def map_attr(attr, server, reg, i):
+def map_attr(reg: Registers, i: int, attr: int, server: int) -> int:
     """The attribute, and whether the memory will ever be given back."""
     return attr & (ATTR_SORT | ATTR_NOFREE)
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Take `nbytes` of map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Take `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
     align = max(align, 1)
     top = from_top(st, align, attr)
-    onward = PREV if top else NEXT
-    found, size, addr = m, 0, NO_SPACE
-    h = st.hole[m, onward]
+    onward = hole_list.PREV if top else hole_list.NEXT
+    found, size, addr = map_no, 0, NO_SPACE
+    h = st.hole[map_no, onward]
     passed = 0
-    while h != m:
-        have = st.hole[h, END] - st.hole[h, START]
+    while h != map_no:
+        have = st.hole[h, hole_list.END] - st.hole[h, hole_list.START]
         at = placed(st, h, nbytes, align, top)
-        if at >= 0 and (found == m or have < size):
+        if at >= 0 and (found == map_no or have < size):
             found, size, addr = h, have, at
             if st.p.fit == FIRST_FIT or have == nbytes:
                 break
         passed += 1
         h = st.hole[h, onward]
-    st.maps[m, WALKED] += passed
-    if found != m:
-        cut(st, m, found, addr, nbytes)
+    st.maps[map_no, hole_list.WALKED] += passed
+    if found != map_no:
+        cut(st, map_no, found, addr, nbytes)
     return addr
 
 
 @kernel
-def from_top(st, align, attr):
+def from_top(st: State, align: int, attr: int) -> bool:
     """Whether a request is of the sort that comes from the top."""
     sort = attr & ATTR_SORT
     if sort == ATTR_SINGLE or (attr & ATTR_NOFREE and sort == ATTR_PAGEABLE):
@@ -108,9 +105,9 @@ def from_top(st, align, attr):
 
 
 @kernel
-def placed(st, h, nbytes, align, top):
+def placed(st: State, h: int, nbytes: Bytes, align: int, top: int) -> int:
     """Address of a request in hole `h`, at its high end or its low one; negative: it does not fit."""
-    start, end = st.hole[h, START], st.hole[h, END]
+    start, end = st.hole[h, hole_list.START], st.hole[h, hole_list.END]
     if top:
         addr = (end - nbytes) // align * align
         return addr if addr >= start else -1

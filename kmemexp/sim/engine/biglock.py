@@ -4,52 +4,54 @@ It belongs to a CPU, closes no section and lends no priority, so that much of `l
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.engine.contexts import C_NUMBER, X_BIG, X_CPU, X_STAGE, log
+from kmemexp.sim.aliases import Ctx, Memory
+from kmemexp.sim.engine.contexts import log
 from kmemexp.sim.engine.locks import count_taken, hand_over, join_queue, spin, unwind_big, waits_or_refused
-from kmemexp.sim.engine.machine import BIG, G_LOCK0, G_NOW, L_DEPTH, L_HEAD, L_OWNER, L_SINCE, LOG_TAKE
+from kmemexp.sim.engine.machine import LOG_TAKE
+from kmemexp.sim.engine.tables import cpu, ctx, glob, lock
 
 
 @kernel
-def took_big(m, x):
+def took_big(m: Memory, x: Ctx) -> bool:
     """Take the big lock where nobody else has it, or go on with it where `x` has it. False: `acquire` it."""
-    if m[x + X_BIG] > 0:
+    if m[x + ctx.BIG] > 0:
         return True
-    l, c = m[G_LOCK0], m[x + X_CPU]
-    if m[l + L_OWNER] >= 0 and m[l + L_OWNER] != c:
+    l, c = m[glob.LOCK0], m[x + ctx.CPU]
+    if m[l + lock.OWNER] >= 0 and m[l + lock.OWNER] != c:
         return False
-    if m[l + L_OWNER] < 0:
-        m[l + L_SINCE] = m[G_NOW]
-        m[l + L_OWNER] = c
-        log(m, LOG_TAKE, x, l, 0)
-    m[l + L_DEPTH] += 1
-    m[x + X_BIG] = 1
-    count_taken(m, x, l, m[c + C_NUMBER])
+    if m[l + lock.OWNER] < 0:
+        m[l + lock.SINCE] = m[glob.NOW]
+        m[l + lock.OWNER] = c
+        log(m, x, LOG_TAKE, l, 0)
+    m[l + lock.DEPTH] += 1
+    m[x + ctx.BIG] = 1
+    count_taken(m, x, l, m[c + cpu.NUMBER])
     return True
 
 
 @kernel
-def gave_big(m, x):
+def gave_big(m: Memory, x: Ctx) -> bool:
     """Give the big lock back where nobody waits for it. False: `pass_big` it on."""
-    l = m[G_LOCK0]
-    if m[l + L_HEAD] >= 0 or m[x + X_BIG] != 1:
+    l = m[glob.LOCK0]
+    if m[l + lock.HEAD] >= 0 or m[x + ctx.BIG] != 1:
         return False
     unwind_big(m, x, l, 1)
     return True
 
 
 @outlined
-def wait_for_big(m, x, stage):
+def wait_for_big(m: Memory, x: Ctx, stage: int) -> int:
     """Spin for the big lock, which another CPU has: what `acquire` comes to after `took_big`, but shorter."""
-    l = m[G_LOCK0]
-    m[x + X_STAGE] = stage
-    join_queue(m, x, l, BIG)
-    spin(m, x, l, m[l + L_OWNER])
+    l = m[glob.LOCK0]
+    m[x + ctx.STAGE] = stage
+    join_queue(m, x, l, lock.BIG)
+    spin(m, x, l, m[l + lock.OWNER])
     return waits_or_refused(m, x, l)
 
 
 @outlined
-def pass_big(m, x):
+def pass_big(m: Memory, x: Ctx) -> None:
     """Give the big lock back where others wait for it: what `release` comes to, but shorter."""
-    l = m[G_LOCK0]
+    l = m[glob.LOCK0]
     if unwind_big(m, x, l, 1):
         hand_over(m, l)

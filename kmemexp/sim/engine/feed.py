@@ -7,215 +7,169 @@ object is still being allocated is left to the context that allocates it.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.engine.contexts import (
-    C_END,
-    C_FREE_AT,
-    C_MARK,
-    C_NUMBER,
-    C_OP,
-    C_READY,
-    C_TIME,
-    C_TOP,
-    FIRST,
-    IDLE,
-    RUNNING,
-    S_BEGIN,
-    S_NEXT,
-    T_IDLE,
-    T_MAIN,
-    X_BEGAN,
-    X_BIG,
-    X_BURST,
-    X_CPU,
-    X_FREEING,
-    X_LEVEL,
-    X_NUMBER,
-    X_OP,
-    X_PC,
-    X_ROW,
-    X_SERVER,
-    X_STAGE,
-    X_STATE,
-    X_UNDER,
-    finish,
-)
+from kmemexp.sim.aliases import Ctx, Memory, Registers, Table
+from kmemexp.sim.engine import machine
+from kmemexp.sim.engine.contexts import FIRST, IDLE, RUNNING, finish
 from kmemexp.sim.engine.heap import KEY, NEVER, TIE, alarm, due
 from kmemexp.sim.engine.interrupts import handled
 from kmemexp.sim.engine.locks import release
-from kmemexp.sim.engine.machine import (
-    E_DONE,
-    E_GROW,
-    G_BOUND,
-    G_CLOSED,
-    G_EXIT,
-    G_KINDS,
-    G_LEFT,
-    G_LOCK0,
-    G_NOW,
-    G_ROW_FREE,
-    KIND_ATTR,
-    KIND_COUNT,
-    KIND_ITEM,
-    KIND_MAP,
-    KIND_SERVER,
-    N_ENDED_AT,
-    N_HANDED,
-)
+from kmemexp.sim.engine.machine import Stream
+from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, stage
 from kmemexp.sim.ops import FREE, WORK
-from kmemexp.sim.probes import ABSENT, O_ADDR, O_KIND, O_SIZE, PENDING, SERVER_MAP, WANTED
-from kmemexp.sim.slots import R_ADDR, R_ATTR, R_CPU, R_FLAGS, R_ITEM, R_LOCK, R_MAP, R_OBJECT, R_PANIC, R_PHASE, R_SIZE
+from kmemexp.sim.probes import SERVER_MAP
+from kmemexp.sim.tables import obj, regs
 
 
 @kernel
-def bind(m, s, objects, upto):
+def bind(m: Memory, s: Stream, objects: Table, upto: int) -> bool:
     """Bind the operations before number `upto`. False: the table of objects is full."""
-    i = m[G_BOUND]
+    i = m[glob.BOUND]
     while i < upto:
         slot = s.slot[i]
         if s.op[i]:
             s.row_of[i] = s.row_in[slot]
         else:
-            row = m[G_ROW_FREE]
+            row = m[glob.ROW_FREE]
             if row < 0:
-                m[G_BOUND] = i
+                m[glob.BOUND] = i
                 return False
-            m[G_ROW_FREE] = objects[row, O_SIZE]
-            objects[row, O_ADDR] = PENDING
-            objects[row, O_SIZE] = s.size[i]
-            objects[row, O_KIND] = s.kind[i]
+            m[glob.ROW_FREE] = objects[row, obj.SIZE]
+            objects[row, obj.ADDR] = obj.PENDING
+            objects[row, obj.SIZE] = s.size[i]
+            objects[row, obj.KIND] = s.kind[i]
             s.row_in[slot] = row
             s.row_of[i] = row
         i += 1
-    m[G_BOUND] = i
+    m[glob.BOUND] = i
     return True
 
 
 @kernel
-def free_row(m, objects, row):
+def free_row(m: Memory, objects: Table, row: int) -> None:
     """Give a row of the table of objects back."""
-    objects[row, O_SIZE] = m[G_ROW_FREE]
-    m[G_ROW_FREE] = row
+    objects[row, obj.SIZE] = m[glob.ROW_FREE]
+    m[glob.ROW_FREE] = row
 
 
 @kernel
-def next_operation(m, s, objects, x):
+def next_operation(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
     """Take the next operation of the mainline's stream. False: it is not due yet, or others want the CPU."""
-    c = m[x + X_CPU]
-    now = m[G_NOW]
-    if m[x + X_UNDER] >= 0 or m[c + C_READY] >= 0:
+    c = m[x + ctx.CPU]
+    now = m[glob.NOW]
+    if m[x + ctx.UNDER] >= 0 or m[c + cpu.READY] >= 0:
         finish(m, x)
         return False
     at, i = NEVER, 0
-    if m[c + C_OP] < m[c + C_END]:
-        i = int(s.order[m[c + C_OP]])
-        at = m[c + C_FREE_AT] + s.time[i] if m[G_CLOSED] else s.time[i]
+    if m[c + cpu.OP] < m[c + cpu.END]:
+        i = int(s.order[m[c + cpu.OP]])
+        at = m[c + cpu.FREE_AT] + s.time[i] if m[glob.CLOSED] else s.time[i]
     # An operation due at this very instant takes its turn among those of the other CPUs.
     if at > now or (at == now and (m[c + KEY] != now or m[c + TIE] != i)):
-        if m[x + X_STATE] != IDLE:
-            m[c + C_TIME + T_MAIN] += now - m[c + C_MARK]
-            m[c + C_MARK] = now
-            m[x + X_STATE] = IDLE
+        if m[x + ctx.STATE] != IDLE:
+            m[c + cpu.TIME + cpu.TIME_MAIN] += now - m[c + cpu.MARK]
+            m[c + cpu.MARK] = now
+            m[x + ctx.STATE] = IDLE
         due(m, c, at, i)
         return False
     if not bind(m, s, objects, i + 1):
-        m[G_EXIT] = E_GROW
+        m[glob.EXIT] = machine.E_GROW
         due(m, c, now, FIRST if at < now else i)
         return False
-    m[c + C_OP] += 1
-    if m[x + X_STATE] == IDLE:
-        m[c + C_TIME + T_IDLE] += now - m[c + C_MARK]
-        m[c + C_MARK] = now
-        m[x + X_STATE] = RUNNING
+    m[c + cpu.OP] += 1
+    if m[x + ctx.STATE] == IDLE:
+        m[c + cpu.TIME + cpu.TIME_IDLE] += now - m[c + cpu.MARK]
+        m[c + cpu.MARK] = now
+        m[x + ctx.STATE] = RUNNING
     begin(m, s, objects, x, i)
     return True
 
 
 @outlined
-def next_recorded(m, s, objects, x):
+def next_recorded(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
     """Take the next operation that the stream has in an interrupt of this context's CPU. False: the handler ends."""
-    c = m[x + X_CPU]
-    if m[x + X_PC] < m[x + X_BURST]:
-        i = int(s.order[m[x + X_PC]])
+    c = m[x + ctx.CPU]
+    if m[x + ctx.PC] < m[x + ctx.BURST]:
+        i = int(s.order[m[x + ctx.PC]])
         # An operation due at this very instant takes its turn among those of the other CPUs.
-        if s.time[i] < m[G_NOW] or m[x + TIE] == i:
+        if s.time[i] < m[glob.NOW] or m[x + TIE] == i:
             if s.op[i] == WORK:
-                m[x + X_PC] += 1
-                m[x + X_STAGE] = S_NEXT
-                due(m, c, m[G_NOW] + s.size[i], FIRST)
+                m[x + ctx.PC] += 1
+                m[x + ctx.STAGE] = stage.NEXT
+                due(m, c, m[glob.NOW] + s.size[i], FIRST)
                 over(m)
                 return False
             if not bind(m, s, objects, i + 1):
-                m[G_EXIT] = E_GROW
-                due(m, c, m[G_NOW], FIRST)
+                m[glob.EXIT] = machine.E_GROW
+                due(m, c, m[glob.NOW], FIRST)
                 return False
-            m[x + X_PC] += 1
+            m[x + ctx.PC] += 1
             begin(m, s, objects, x, i)
             return True
         alarm(m, x, s.time[i], i)
-    if m[x + X_BIG]:
-        release(m, x, m[G_LOCK0])
-        if m[c + C_TOP] != x:
+    if m[x + ctx.BIG]:
+        release(m, x, m[glob.LOCK0])
+        if m[c + cpu.TOP] != x:
             return False
     handled(m, x)
     return False
 
 
 @kernel
-def begin(m, s, objects, x, i):
+def begin(m: Memory, s: Stream, objects: Table, x: Ctx, i: int) -> None:
     """Make operation `i` of the stream that of context `x`."""
     row = int(s.row_of[i])
-    m[x + X_OP] = i
-    m[x + X_ROW] = row
-    m[x + X_BEGAN] = m[G_NOW]
-    m[x + X_LEVEL] = s.flags[i]
-    m[x + X_FREEING] = s.op[i]
-    m[x + X_STAGE] = S_BEGIN
-    if s.op[i] and objects[row, O_ADDR] < 0:
+    m[x + ctx.OP] = i
+    m[x + ctx.ROW] = row
+    m[x + ctx.BEGAN] = m[glob.NOW]
+    m[x + ctx.LEVEL] = s.flags[i]
+    m[x + ctx.FREEING] = s.op[i]
+    m[x + ctx.STAGE] = stage.BEGIN
+    if s.op[i] and objects[row, obj.ADDR] < 0:
         begin_free(m, objects, x, row)
-        if m[x + X_STAGE] == S_NEXT:
+        if m[x + ctx.STAGE] == stage.NEXT:
             over(m)
 
 
 @kernel
-def over(m):
+def over(m: Memory) -> None:
     """An operation of the stream is over; the last one ends the run."""
-    m[G_LEFT] -= 1
-    m[N_ENDED_AT] = m[G_NOW]
-    if m[G_LEFT] == 0:
-        m[G_EXIT] = E_DONE
+    m[glob.LEFT] -= 1
+    m[seen.ENDED_AT] = m[glob.NOW]
+    if m[glob.LEFT] == 0:
+        m[glob.EXIT] = machine.E_DONE
 
 
 @kernel
-def begin_free(m, objects, x, row):
+def begin_free(m: Memory, objects: Table, x: Ctx, row: int) -> None:
     """Let context `x` free the object of a row, unless there is none or its allocation is still going on."""
-    addr = objects[row, O_ADDR]
-    m[x + X_FREEING] = FREE
-    m[x + X_STAGE] = S_BEGIN
-    if addr == PENDING:
-        objects[row, O_ADDR] = WANTED
-        m[N_HANDED] += 1
-        m[x + X_STAGE] = S_NEXT
-    elif addr == ABSENT:
+    addr = objects[row, obj.ADDR]
+    m[x + ctx.FREEING] = FREE
+    m[x + ctx.STAGE] = stage.BEGIN
+    if addr == obj.PENDING:
+        objects[row, obj.ADDR] = obj.WANTED
+        m[seen.HANDED] += 1
+        m[x + ctx.STAGE] = stage.NEXT
+    elif addr == obj.ABSENT:
         free_row(m, objects, row)
-        m[x + X_STAGE] = S_NEXT
+        m[x + ctx.STAGE] = stage.NEXT
 
 
 @kernel
-def fill(m, objects, reg, x):
+def fill(m: Memory, objects: Table, reg: Registers, x: Ctx) -> None:
     """Write the registers of the operation of context `x`."""
-    row = m[x + X_ROW]
-    k = m[G_KINDS] + objects[row, O_KIND] * KIND_COUNT
-    i = m[x + X_NUMBER]
-    m[x + X_SERVER] = m[k + KIND_SERVER]
-    reg[i, R_CPU] = m[m[x + X_CPU] + C_NUMBER]
-    reg[i, R_ITEM] = m[k + KIND_ITEM]
-    reg[i, R_SIZE] = objects[row, O_SIZE]
-    reg[i, R_ADDR] = objects[row, O_ADDR]
-    reg[i, R_FLAGS] = m[x + X_LEVEL]
-    reg[i, R_PHASE] = 0
-    reg[i, R_PANIC] = 0
-    reg[i, R_LOCK] = -1
-    reg[i, R_OBJECT] = row
-    if m[k + KIND_SERVER] == SERVER_MAP:
-        reg[i, R_MAP] = m[k + KIND_MAP]
-        reg[i, R_ATTR] = m[k + KIND_ATTR]
+    row = m[x + ctx.ROW]
+    k = m[glob.KINDS] + objects[row, obj.KIND] * machine.KIND_COUNT
+    i = m[x + ctx.NUMBER]
+    m[x + ctx.SERVER] = m[k + machine.KIND_SERVER]
+    reg[i, regs.CPU] = m[m[x + ctx.CPU] + cpu.NUMBER]
+    reg[i, regs.ITEM] = m[k + machine.KIND_ITEM]
+    reg[i, regs.SIZE] = objects[row, obj.SIZE]
+    reg[i, regs.ADDR] = objects[row, obj.ADDR]
+    reg[i, regs.FLAGS] = m[x + ctx.LEVEL]
+    reg[i, regs.PHASE] = 0
+    reg[i, regs.PANIC] = 0
+    reg[i, regs.LOCK] = -1
+    reg[i, regs.OBJECT] = row
+    if m[k + machine.KIND_SERVER] == SERVER_MAP:
+        reg[i, regs.MAP] = m[k + machine.KIND_MAP]
+        reg[i, regs.ATTR] = m[k + machine.KIND_ATTR]

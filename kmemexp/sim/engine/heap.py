@@ -7,7 +7,8 @@ name the rows. Items are never added nor taken out; one that has nothing to wait
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.engine.machine import G_CONTEXTS, G_CPU_HEAP, G_CPUS, G_TIMER_HEAP
+from kmemexp.sim.aliases import Cpu, Ctx, Memory
+from kmemexp.sim.engine.tables import glob
 
 NEVER = np.iinfo(np.int64).max
 
@@ -17,19 +18,19 @@ POS = 2  # place of the item in the heap
 
 
 @kernel
-def due(m, c, key, tie):
+def due(m: Memory, c: Cpu, key: int, tie: int) -> None:
     """Set when the context on CPU `c` goes on."""
-    _place(m, m[G_CPU_HEAP], m[G_CPUS], c, key, tie)
+    _place(m, m[glob.CPU_HEAP], m[glob.CPUS], c, key, tie)
 
 
 @kernel
-def alarm(m, x, key, tie):
+def alarm(m: Memory, x: Ctx, key: int, tie: int) -> None:
     """Set the timer of context `x`."""
-    _place(m, m[G_TIMER_HEAP], m[G_CONTEXTS], x, key, tie)
+    _place(m, m[glob.TIMER_HEAP], m[glob.CONTEXTS], x, key, tie)
 
 
 @kernel
-def _place(m, heap, n, item, key, tie):
+def _place(m: Memory, heap: int, n: int, item: int, key: int, tie: int) -> None:
     """Give an item a new key and tie, and its place in the heap."""
     m[item + KEY] = key
     m[item + TIE] = tie

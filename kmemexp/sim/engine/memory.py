@@ -8,144 +8,129 @@ there are more than `minimum`. Left out: which page is taken, the queues' ages, 
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.engine.contexts import MEMORY, PAGER, X_LINK, X_SINCE, X_STAGE, X_VICTIM, X_WAIT, block, log, wake
+from kmemexp.sim.aliases import Ctx, Memory
+from kmemexp.sim.engine.contexts import MEMORY, PAGER, block, log, wake
 from kmemexp.sim.engine.locks import drop
-from kmemexp.sim.engine.machine import (
-    G_CACHE,
-    G_CLUSTER,
-    G_DAEMON,
-    G_FREE,
-    G_INTERRUPT_MIN,
-    G_LEAST_FREE,
-    G_LIMITED,
-    G_MINIMUM,
-    G_NOW,
-    G_RESERVED,
-    G_SLEEPERS,
-    G_TARGET,
-    G_USER,
-    LOG_MEMORY,
-    N_DAEMON_PAGES,
-    N_SLEPT,
-)
+from kmemexp.sim.engine.machine import LOG_MEMORY
+from kmemexp.sim.engine.tables import ctx, glob, seen
 from kmemexp.sim.engine.waitgraph import check, found, stalled
-from kmemexp.sim.slots import F_INTERRUPT, F_NOWAIT, F_RESERVE
+from kmemexp.sim.tables import flag
 
 NORMAL, SYSTEM, INTERRUPT = 0, 1, 2
 
 
 @kernel
-def class_of(flags):
+def class_of(flags: int) -> int:
     """Class of a request by its flags: M_NOWAIT alone uses the interrupt reserve (2003), all else is SYSTEM."""
-    if flags & F_INTERRUPT or (flags & F_NOWAIT and not flags & F_RESERVE):
+    if flags & flag.INTERRUPT or (flags & flag.NOWAIT and not flags & flag.RESERVE):
         return INTERRUPT
     return SYSTEM
 
 
 @outlined
-def take_pages(m, n, klass):
+def take_pages(m: Memory, n: int, klass: int) -> int:
     """Take up to `n` pages; returns how many there were: vm_page_alloc()."""
-    if not m[G_LIMITED]:
+    if not m[glob.LIMITED]:
         return n
     got = 0
     while got < n:
         if (
-            m[G_FREE] > m[G_RESERVED]
-            or (klass == SYSTEM and m[G_CACHE] == 0 and m[G_FREE] > m[G_INTERRUPT_MIN])
-            or (klass == INTERRUPT and m[G_FREE] > 0)
+            m[glob.FREE] > m[glob.RESERVED]
+            or (klass == SYSTEM and m[glob.CACHE] == 0 and m[glob.FREE] > m[glob.INTERRUPT_MIN])
+            or (klass == INTERRUPT and m[glob.FREE] > 0)
         ):
-            m[G_FREE] -= 1
+            m[glob.FREE] -= 1
             got += 1
-        elif klass != INTERRUPT and m[G_CACHE] > 0:
-            m[G_CACHE] -= 1
-            m[G_FREE] += 1
+        elif klass != INTERRUPT and m[glob.CACHE] > 0:
+            m[glob.CACHE] -= 1
+            m[glob.FREE] += 1
         else:
             break
-    m[G_LEAST_FREE] = min(m[G_LEAST_FREE], m[G_FREE])
-    if got < n or m[G_FREE] + m[G_CACHE] < m[G_MINIMUM]:
+    m[glob.LEAST_FREE] = min(m[glob.LEAST_FREE], m[glob.FREE])
+    if got < n or m[glob.FREE] + m[glob.CACHE] < m[glob.MINIMUM]:
         rouse(m)
     return got
 
 
 @outlined
-def give_pages(m, n):
+def give_pages(m: Memory, n: int) -> None:
     """Free `n` pages and wake who waits for memory, once there is more than the minimum."""
-    if not m[G_LIMITED]:
+    if not m[glob.LIMITED]:
         return
-    m[G_FREE] += n
-    if m[G_SLEEPERS] >= 0 and m[G_FREE] + m[G_CACHE] > m[G_MINIMUM]:
-        x = m[G_SLEEPERS]
-        m[G_SLEEPERS] = -1
+    m[glob.FREE] += n
+    if m[glob.SLEEPERS] >= 0 and m[glob.FREE] + m[glob.CACHE] > m[glob.MINIMUM]:
+        x = m[glob.SLEEPERS]
+        m[glob.SLEEPERS] = -1
         while x >= 0:
-            after = m[x + X_LINK]
+            after = m[x + ctx.LINK]
             wake(m, x)
             x = after
 
 
 @outlined
-def rouse(m):
+def rouse(m: Memory) -> None:
     """Wake the page daemon."""
-    d = m[G_DAEMON]
-    if d >= 0 and m[d + X_WAIT] == PAGER:
+    d = m[glob.DAEMON]
+    if d >= 0 and m[d + ctx.WAIT] == PAGER:
         wake(m, d)
 
 
 @outlined
-def wait_for_memory(m, x, stage):
+def wait_for_memory(m: Memory, x: Ctx, stage: int) -> None:
     """Let `x` sleep until memory comes (VM_WAIT); it goes on in `stage`. Somebody must be able to bring some."""
-    m[x + X_STAGE] = stage
-    m[N_SLEPT] += 1
-    last = m[G_SLEEPERS]
-    m[x + X_LINK] = -1
+    m[x + ctx.STAGE] = stage
+    m[seen.SLEPT] += 1
+    last = m[glob.SLEEPERS]
+    m[x + ctx.LINK] = -1
     if last < 0:
-        m[G_SLEEPERS] = x
+        m[glob.SLEEPERS] = x
     else:
-        while m[last + X_LINK] >= 0:
-            last = m[last + X_LINK]
-        m[last + X_LINK] = x
-    m[x + X_WAIT] = MEMORY
-    m[x + X_SINCE] = m[G_NOW]
-    log(m, LOG_MEMORY, x, 0, 0)
+        while m[last + ctx.LINK] >= 0:
+            last = m[last + ctx.LINK]
+        m[last + ctx.LINK] = x
+    m[x + ctx.WAIT] = MEMORY
+    m[x + ctx.SINCE] = m[glob.NOW]
+    log(m, x, LOG_MEMORY, 0, 0)
     drop(m, x)
     block(m, x)
     rouse(m)
     broken = check(m, x)
-    if not broken and m[x + X_STAGE] >= 0 and stalled(m):
+    if not broken and m[x + ctx.STAGE] >= 0 and stalled(m):
         broken = found(m, x)
     if broken:
         _wake_one(m, x)
-        m[x + X_VICTIM] = 1
+        m[x + ctx.VICTIM] = 1
 
 
 @outlined
-def _wake_one(m, x):
+def _wake_one(m: Memory, x: Ctx) -> None:
     """Take `x` out of the sleepers."""
-    if m[G_SLEEPERS] == x:
-        m[G_SLEEPERS] = m[x + X_LINK]
+    if m[glob.SLEEPERS] == x:
+        m[glob.SLEEPERS] = m[x + ctx.LINK]
     else:
-        at = m[G_SLEEPERS]
-        while m[at + X_LINK] != x:
-            at = m[at + X_LINK]
-        m[at + X_LINK] = m[x + X_LINK]
+        at = m[glob.SLEEPERS]
+        while m[at + ctx.LINK] != x:
+            at = m[at + ctx.LINK]
+        m[at + ctx.LINK] = m[x + ctx.LINK]
     wake(m, x)
 
 
 @outlined
-def daemon_rests(m, x):
+def daemon_rests(m: Memory, x: Ctx) -> bool:
     """Let the daemon sleep if there is nothing to do; False: it has work."""
-    wanting = m[G_SLEEPERS] >= 0 or m[G_FREE] + m[G_CACHE] < m[G_TARGET]
-    if wanting and m[G_USER] > 0:
+    wanting = m[glob.SLEEPERS] >= 0 or m[glob.FREE] + m[glob.CACHE] < m[glob.TARGET]
+    if wanting and m[glob.USER] > 0:
         return False
-    m[x + X_WAIT] = PAGER
-    m[x + X_SINCE] = m[G_NOW]
+    m[x + ctx.WAIT] = PAGER
+    m[x + ctx.SINCE] = m[glob.NOW]
     block(m, x)
     return True
 
 
 @outlined
-def reclaim(m):
+def reclaim(m: Memory) -> None:
     """Turn a cluster of user pages into free ones."""
-    n = min(m[G_CLUSTER], m[G_USER])
-    m[G_USER] -= n
-    m[N_DAEMON_PAGES] += n
+    n = min(m[glob.CLUSTER], m[glob.USER])
+    m[glob.USER] -= n
+    m[seen.DAEMON_PAGES] += n
     give_pages(m, n)

@@ -1,100 +1,71 @@
 """Messages between CPUs: an operation goes on elsewhere, and the handler that takes it up there."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.engine.contexts import (
-    C_COUNT,
-    C_MSG_HEAD,
-    C_MSG_TAIL,
-    C_NUMBER,
-    FIRST,
-    X_BEGAN,
-    X_COUNT,
-    X_CPU,
-    X_FREEING,
-    X_NUMBER,
-    X_OP,
-    X_QUEUE,
-    X_ROW,
-    X_SERVER,
-)
+from kmemexp.sim.aliases import Ctx, Memory, Registers
+from kmemexp.sim.engine.contexts import FIRST
 from kmemexp.sim.engine.heap import alarm, due
 from kmemexp.sim.engine.interrupts import handled
-from kmemexp.sim.engine.machine import (
-    E_GROW,
-    G_CPU0,
-    G_EXIT,
-    G_IPI0,
-    G_MSG_FREE,
-    G_NOW,
-    M_ADDR,
-    M_AT,
-    M_FLAGS,
-    M_ITEM,
-    M_NEXT,
-    M_PHASE,
-    M_SERVER,
-    M_SIZE,
-    N_SENT,
-)
-from kmemexp.sim.slots import F_HARD, R_ADDR, R_CPU, R_FLAGS, R_ITEM, R_LOCK, R_PANIC, R_PHASE, R_SIZE, R_TARGET
+from kmemexp.sim.engine.machine import E_GROW
+from kmemexp.sim.engine.tables import cpu, ctx, glob, msg, seen
+from kmemexp.sim.tables import flag, regs
 
 
 @kernel
-def send(m, reg, x, delay):
+def send(m: Memory, reg: Registers, x: Ctx, delay: int) -> bool:
     """Let another CPU go on with the operation of context `x`. False: there is no room for another message."""
-    row = m[G_MSG_FREE]
+    row = m[glob.MSG_FREE]
     if row < 0:
-        m[G_EXIT] = E_GROW
-        due(m, m[x + X_CPU], m[G_NOW], FIRST)
+        m[glob.EXIT] = E_GROW
+        due(m, m[x + ctx.CPU], m[glob.NOW], FIRST)
         return False
-    m[G_MSG_FREE] = m[row + M_NEXT]
-    m[N_SENT] += 1
-    i = m[x + X_NUMBER]
-    target = reg[i, R_TARGET]
-    c = m[G_CPU0] + target * C_COUNT
-    m[row + M_NEXT] = -1
-    m[row + M_AT] = m[G_NOW] + delay
-    m[row + M_SERVER] = m[x + X_SERVER]
-    m[row + M_ITEM] = reg[i, R_ITEM]
-    m[row + M_ADDR] = reg[i, R_ADDR]
-    m[row + M_SIZE] = reg[i, R_SIZE]
-    m[row + M_FLAGS] = reg[i, R_FLAGS]
-    m[row + M_PHASE] = reg[i, R_PHASE]
-    if m[c + C_MSG_HEAD] < 0:
-        m[c + C_MSG_HEAD] = row
-        alarm(m, m[G_IPI0] + target * X_COUNT, m[row + M_AT], FIRST)
+    m[glob.MSG_FREE] = m[row + msg.NEXT]
+    m[seen.SENT] += 1
+    i = m[x + ctx.NUMBER]
+    target = reg[i, regs.TARGET]
+    c = m[glob.CPU0] + target * cpu.COLUMNS
+    m[row + msg.NEXT] = -1
+    m[row + msg.AT] = m[glob.NOW] + delay
+    m[row + msg.SERVER] = m[x + ctx.SERVER]
+    m[row + msg.ITEM] = reg[i, regs.ITEM]
+    m[row + msg.ADDR] = reg[i, regs.ADDR]
+    m[row + msg.SIZE] = reg[i, regs.SIZE]
+    m[row + msg.FLAGS] = reg[i, regs.FLAGS]
+    m[row + msg.PHASE] = reg[i, regs.PHASE]
+    if m[c + cpu.MSG_HEAD] < 0:
+        m[c + cpu.MSG_HEAD] = row
+        alarm(m, m[glob.IPI0] + target * ctx.COLUMNS, m[row + msg.AT], FIRST)
     else:
-        m[m[c + C_MSG_TAIL] + M_NEXT] = row
-    m[c + C_MSG_TAIL] = row
+        m[m[c + cpu.MSG_TAIL] + msg.NEXT] = row
+    m[c + cpu.MSG_TAIL] = row
     return True
 
 
 @outlined
-def next_message(m, reg, x):
+def next_message(m: Memory, reg: Registers, x: Ctx) -> bool:
     """Take the next message that has arrived, or end the handler."""
-    c = m[x + X_CPU]
-    row = m[c + C_MSG_HEAD]
-    if row < 0 or m[row + M_AT] > m[G_NOW]:
+    c = m[x + ctx.CPU]
+    row = m[c + cpu.MSG_HEAD]
+    if row < 0 or m[row + msg.AT] > m[glob.NOW]:
         if row >= 0:
-            alarm(m, x, m[row + M_AT], FIRST)
+            alarm(m, x, m[row + msg.AT], FIRST)
         handled(m, x)
         return False
-    m[c + C_MSG_HEAD] = m[row + M_NEXT]
-    m[x + X_OP] = -1
-    m[x + X_ROW] = -1
-    m[x + X_QUEUE] = -1
-    m[x + X_BEGAN] = m[row + M_AT]
-    m[x + X_FREEING] = 1
-    m[x + X_SERVER] = m[row + M_SERVER]
-    i = m[x + X_NUMBER]
-    reg[i, R_CPU] = m[c + C_NUMBER]
-    reg[i, R_ITEM] = m[row + M_ITEM]
-    reg[i, R_ADDR] = m[row + M_ADDR]
-    reg[i, R_SIZE] = m[row + M_SIZE]
-    reg[i, R_FLAGS] = m[row + M_FLAGS] | F_HARD
-    reg[i, R_PHASE] = m[row + M_PHASE]
-    reg[i, R_PANIC] = 0
-    reg[i, R_LOCK] = -1
-    m[row + M_NEXT] = m[G_MSG_FREE]
-    m[G_MSG_FREE] = row
+    m[c + cpu.MSG_HEAD] = m[row + msg.NEXT]
+    m[x + ctx.OP] = -1
+    m[x + ctx.ROW] = -1
+    m[x + ctx.QUEUE] = -1
+    m[x + ctx.BEGAN] = m[row + msg.AT]
+    m[x + ctx.FREEING] = 1
+    m[x + ctx.SERVER] = m[row + msg.SERVER]
+    i = m[x + ctx.NUMBER]
+    reg[i, regs.CPU] = m[c + cpu.NUMBER]
+    reg[i, regs.ITEM] = m[row + msg.ITEM]
+    reg[i, regs.ADDR] = m[row + msg.ADDR]
+    reg[i, regs.SIZE] = m[row + msg.SIZE]
+    reg[i, regs.FLAGS] = m[row + msg.FLAGS] | flag.HARD
+    reg[i, regs.PHASE] = m[row + msg.PHASE]
+    reg[i, regs.PANIC] = 0
+    reg[i, regs.LOCK] = -1
+    m[row + msg.NEXT] = m[glob.MSG_FREE]
+    m[glob.MSG_FREE] = row
     return True

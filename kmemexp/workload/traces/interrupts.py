@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.sim import slots
+from kmemexp.sim.tables import flag
 from kmemexp.workload.stream import Handlers
 from kmemexp.workload.traces import schema as sc
 
-CONTEXT_FLAGS = np.array([0, slots.F_SOFT, slots.F_HARD, slots.F_HARD], np.uint8)
+CONTEXT_FLAGS = np.array([0, flag.SOFT, flag.HARD, flag.HARD], np.uint8)
 """Flags of an operation, by the context it ran in (schema.CONTEXTS)."""
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.errors import TraceError
-from kmemexp.sim import slots
+from kmemexp.sim.tables import flag
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
 from kmemexp.workload.traces import interrupts, kinds
 from kmemexp.workload.traces import schema as sc
@@ -90,7 +90,7 @@ def _kinds_and_stream(rows: Played, caches: list[str]) -> tuple[Kinds, Stream]:
         slot=slot,
         size=np.where(is_alloc, rows.requested, 0).astype(np.int32),
         cpu=rows.cpu.astype(np.int16),
-        flags=CONTEXT_FLAGS[rows.context] | rows.nowait.astype(np.uint8) * np.uint8(slots.F_NOWAIT),
+        flags=CONTEXT_FLAGS[rows.context] | rows.nowait.astype(np.uint8) * np.uint8(flag.NOWAIT),
         slots=used,
     )
 

@@ -3,7 +3,7 @@
 import pytest
 from tracetext import ftrace, kfree, kmalloc
 
-from kmemexp.sim import slots
+from kmemexp.sim.tables import flag
 from kmemexp.workload.traces import importer, library, reading
 
 TEXT = [
@@ -37,7 +37,7 @@ def test_exits_end_the_last_entry_of_their_cpu_and_context(path):
     assert found.time_ns.tolist() == [200_000_000, 300_000_000, 400_000_000]
     assert found.ns.tolist() == [700_000_000, 300_000_000, 1]
     assert found.cpu.tolist() == [0, 0, 0]
-    assert found.flags.tolist() == [slots.F_SOFT, slots.F_HARD, slots.F_HARD]
+    assert found.flags.tolist() == [flag.SOFT, flag.HARD, flag.HARD]
 
 
 def test_a_trace_is_read_once(path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from tracetext import cache_alloc, cache_free, ftrace, kfree, kmalloc
 
 from kmemexp.errors import TraceError
-from kmemexp.sim import slots
+from kmemexp.sim.tables import flag
 from kmemexp.workload import stream as form
 from kmemexp.workload.traces import importer, kinds, library
 
@@ -54,7 +54,7 @@ def test_a_trace_as_a_stream(path):
     assert stream.size.tolist() == [100, 4096, 224, 20480, 0, 0, 50, 0, 0]
     assert stream.time_ns.tolist() == [round(t * 1e9) for t in (0, 0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.5, 0.6)]
     assert stream.cpu.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
-    assert stream.flags.tolist()[:4] == [slots.F_NOWAIT, slots.F_SOFT, slots.F_HARD, 0]
+    assert stream.flags.tolist()[:4] == [flag.NOWAIT, flag.SOFT, flag.HARD, 0]
     types = (np.int64, np.uint8, np.int16, np.int32, np.int32, np.int16, np.uint8)
     assert [column.dtype for column in stream[:-1]] == list(types)
 

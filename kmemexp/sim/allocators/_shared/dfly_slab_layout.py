@@ -5,6 +5,8 @@ Plain Python, for boot.
 
 import numpy as np
 
+from kmemexp.sim.aliases import Array
+
 ZALLOC_ZONE_LIMIT = 16384  # upper bound of ZoneLimit
 ZALLOC_MIN_ZONE_SIZE = 32768
 ZALLOC_MAX_ZONE_SIZE = 131072
@@ -46,7 +48,7 @@ def chosen_zone_size(zone_bytes: int, bytes_limit: int) -> int:
     return chosen
 
 
-def class_sizes() -> tuple[np.ndarray, np.ndarray]:
+def class_sizes() -> tuple[Array, Array]:
     """Bytes of a chunk of each class, int64[72], and the step in which sizes grow there."""
     chunk, step = np.zeros(NZONES, np.int64), np.zeros(NZONES, np.int64)
     for nbytes in range(1, ZALLOC_ZONE_LIMIT, MIN_CHUNK_SIZE):
@@ -55,7 +57,7 @@ def class_sizes() -> tuple[np.ndarray, np.ndarray]:
     return chunk, step
 
 
-def class_table(zone_bytes: int, header_bytes: int, chunk: np.ndarray, align: np.ndarray | int) -> np.ndarray:
+def class_table(zone_bytes: int, header_bytes: int, chunk: Array, align: Array | int) -> Array:
     """Build the table of classes, int64[72, 3]: chunks of a power of two are aligned to their size, others to `align`.
 
     `header_bytes`: of a zone (sizeof(SLZone)).
@@ -65,6 +67,6 @@ def class_table(zone_bytes: int, header_bytes: int, chunk: np.ndarray, align: np
     return np.stack([chunk, offset, (zone_bytes - offset) // chunk], axis=1)
 
 
-def class_by_units(chunk: np.ndarray) -> np.ndarray:
+def class_by_units(chunk: Array) -> Array:
     """Class by request size in units of 8 bytes, rounded up: uint8[2049]."""
     return np.searchsorted(chunk, np.arange(ZALLOC_ZONE_LIMIT // MIN_CHUNK_SIZE + 1) * MIN_CHUNK_SIZE).astype(np.uint8)

@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators._shared.dfly_slab_layout import (
-    CHUNK,
-    MIN_CHUNK_SHIFT,
-    MIN_CHUNK_SIZE,
-    N_MAX,
-    OFFSET,
-    ZALLOC_MAX_ZONE_SIZE,
-    ZALLOC_ZONE_LIMIT,
-    class_by_units,
-)
+from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.allocators._shared import dfly_slab_layout
+from kmemexp.sim.allocators._shared.dfly_slab_layout import class_by_units
 from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.asking import ask_unmap, ask_wired, hand_out
-from kmemexp.sim.slots import F_NOWAIT, PAGE, PAGE_SHIFT, R_BASE, R_BYTES, R_CPU, R_FLAGS, R_PHASE, R_SIZE
+from kmemexp.sim.slots import PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
 ZERO_LENGTH_PTR = -8  # what malloc(0) returns
@@ -48,96 +42,99 @@ CPU_COLUMNS = 4
 OVER_PAGES = 0  # pages of the block (kmemusage)
 OVER_NEXT = 1  # on FreeOvZones
 
-# R_PHASE: which map step an operation waits for. Higher ones are the version's own.
+# regs.PHASE: which map step an operation waits for. Higher ones are the version's own.
 RELEASING = 1  # a zone beyond the threshold is being unmapped
 DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
 NEW_ZONE = 3
 OVERSIZE = 4
 
 
-def fields(zone_bytes: int, kva_bytes: int, klass: np.ndarray, zone_columns: int) -> dict[str, Any]:
+def fields(zone_bytes: int, kva_bytes: int, klass: Array, zone_columns: int) -> dict[str, Any]:
     """Make the fields of a State without any zone that follow from the size of zones and the table of classes."""
     zones, pages = -(-kva_bytes // zone_bytes), -(-kva_bytes // PAGE)
     return {
         "zone_shift": zone_bytes.bit_length() - 1,
-        "zone_limit": min(zone_bytes // 4, ZALLOC_ZONE_LIMIT),
-        "class_of": class_by_units(klass[:, CHUNK]),
+        "zone_limit": min(zone_bytes // 4, dfly_slab_layout.ZALLOC_ZONE_LIMIT),
+        "class_of": class_by_units(klass[:, dfly_slab_layout.CHUNK]),
         "klass": klass,
         "zone": np.full((zones, zone_columns), NIL, np.int32),
-        "link": np.zeros((zones, zone_bytes // MIN_CHUNK_SIZE), np.int16),
         "over": np.tile(np.array([0, NIL], np.int32), (pages, 1)),
     }
 
 
 @kernel
-def class_of(st, size):
+def class_of(st: Any, size: int) -> int:
     """Class of the chunks for a request of `size` bytes, less than ZoneLimit."""
-    return wide(st.class_of[(size + MIN_CHUNK_SIZE - 1) >> MIN_CHUNK_SHIFT])
+    return wide(st.class_of[(size + dfly_slab_layout.MIN_CHUNK_SIZE - 1) >> dfly_slab_layout.MIN_CHUNK_SHIFT])
 
 
 @kernel
-def lay_out(st, reg, i, zone, klass):
+def lay_out(st: Any, reg: Registers, i: int, zone: int, klass: int) -> int:
     """Lay out a new or reused zone for a class, and hand out its first chunk. The never used area begins behind it."""
-    cpu = reg[i, R_CPU]
-    first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, N_MAX]
-    st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (ZALLOC_MAX_ZONE_SIZE - 1)
+    cpu = reg[i, regs.CPU]
+    first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, dfly_slab_layout.N_MAX]
+    st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (dfly_slab_layout.ZALLOC_MAX_ZONE_SIZE - 1)
     st.zone[zone, OWNER] = cpu
     st.zone[zone, KLASS] = klass
-    st.zone[zone, N_FREE] = st.klass[klass, N_MAX] - 1
+    st.zone[zone, N_FREE] = st.klass[klass, dfly_slab_layout.N_MAX] - 1
     st.zone[zone, U_INDEX] = first
     st.zone[zone, U_END] = first
-    return hand_out(reg, i, chunk_at(st, zone, klass, first), st.klass[klass, CHUNK])
+    return hand_out(reg, i, chunk_at(st, zone, klass, first), st.klass[klass, dfly_slab_layout.CHUNK])
 
 
 @kernel
-def chunk_at(st, zone, klass, index):
+def chunk_at(st: Any, zone: int, klass: int, index: int) -> int:
     """Address of a chunk."""
-    return (zone << st.zone_shift) + st.klass[klass, OFFSET] + index * st.klass[klass, CHUNK]
+    return (
+        (zone << st.zone_shift)
+        + st.klass[klass, dfly_slab_layout.OFFSET]
+        + index * st.klass[klass, dfly_slab_layout.CHUNK]
+    )
 
 
 @kernel
-def fresh_chunk(st, zone, klass):
+def fresh_chunk(st: Any, zone: int, klass: int) -> int:
     """Take a chunk of the never used area of a zone that has one. Returns its address."""
     index = wide(st.zone[zone, U_INDEX]) + 1
-    if index == st.klass[klass, N_MAX]:
+    if index == st.klass[klass, dfly_slab_layout.N_MAX]:
         index = 0
     st.zone[zone, U_INDEX] = index
     return chunk_at(st, zone, klass, index)
 
 
 @kernel
-def due(st, reg, i):
+def due(st: Any, reg: Registers, i: int) -> int:
     """What a malloc() that may sleep gives back to the map first: RELEASING a zone, DRAINING a block, 0: nothing."""
-    if reg[i, R_FLAGS] & F_NOWAIT:
+    if reg[i, regs.FLAGS] & flag.NOWAIT:
         return 0
-    cpu = reg[i, R_CPU]
-    if reg[i, R_PHASE] != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+    cpu = reg[i, regs.CPU]
+    if reg[i, regs.PHASE] != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
         return RELEASING
     return DRAINING if st.cpu[cpu, FREE_OVER] != NIL else 0
 
 
 @kernel
-def unmap_zone(st, reg, i, phase, zone):
+def unmap_zone(st: Any, reg: Registers, i: int, phase: int, zone: int) -> int:
     """Unmap a zone that is on no list any more."""
     st.zone[zone, OWNER] = NIL
     return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
 @kernel
-def ask_oversize(st, reg, i):
+def ask_oversize(st: Any, reg: Registers, i: int) -> int:
     """Ask the map for a block of whole pages."""
-    return ask_wired(reg, i, OVERSIZE, st.map_number, (reg[i, R_SIZE] + PAGE - 1) & ~(PAGE - 1), PAGE)
+    return ask_wired(reg, i, OVERSIZE, st.map_number, (reg[i, regs.SIZE] + PAGE - 1) & ~(PAGE - 1), PAGE)
 
 
 @kernel
-def oversize_mapped(st, reg, i):
+def oversize_mapped(st: Any, reg: Registers, i: int) -> int:
     """Hand out the block that the map has given."""
-    st.over[reg[i, R_BASE] >> PAGE_SHIFT, OVER_PAGES] = reg[i, R_BYTES] >> PAGE_SHIFT
-    return hand_out(reg, i, reg[i, R_BASE], reg[i, R_BYTES])
+    st.over[reg[i, regs.BASE] >> PAGE_SHIFT, OVER_PAGES] = reg[i, regs.BYTES] >> PAGE_SHIFT
+    return hand_out(reg, i, reg[i, regs.BASE], reg[i, regs.BYTES])
 
 
 @kernel
-def unmap_oversize(st, reg, i, phase, page):
+def unmap_oversize(st: Any, reg: Registers, i: int, phase: int, page: int) -> int:
     """Unmap an oversize block and forget its page count."""
     nbytes = wide(st.over[page, OVER_PAGES]) << PAGE_SHIFT
     st.over[page, OVER_PAGES] = 0
@@ -145,9 +142,9 @@ def unmap_oversize(st, reg, i, phase, page):
 
 
 @kernel
-def release_oversize(st, reg, i):
+def release_oversize(st: Any, reg: Registers, i: int) -> int:
     """Unmap the first of FreeOvZones."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     page = st.cpu[cpu, FREE_OVER]
     st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
     return unmap_oversize(st, reg, i, DRAINING, page)
@@ -170,9 +167,10 @@ def count(st: Any, remote: int | None = None) -> dict[str, int]:
         "zones": len(mapped),
         "idle_zones": len(idle),
         "free_chunks": used[:, N_FREE].sum(),
-        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, N_MAX]).sum(),
+        "fresh_chunks": ((used[:, U_END] - used[:, U_INDEX] - 1) % klass[:, dfly_slab_layout.N_MAX]).sum(),
         **elsewhere,
-        "live_bytes": ((klass[:, N_MAX] - unused) * klass[:, CHUNK]).sum() + (oversize - queued) * PAGE,
+        "live_bytes": ((klass[:, dfly_slab_layout.N_MAX] - unused) * klass[:, dfly_slab_layout.CHUNK]).sum()
+        + (oversize - queued) * PAGE,
         "oversize_pages": oversize,
         "queued_pages": queued,
         "pages": len(mapped) * st.p.zone_bytes // PAGE + oversize,

@@ -5,8 +5,9 @@ by their address in units of 256 bytes, and linked in a table with a word for ea
 """
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Registers, Words
 from kmemexp.sim.sizing import MSIZE
-from kmemexp.sim.slots import R_ADDR, R_GRANTED, R_SIZE, R_X
+from kmemexp.sim.tables import regs
 
 MSHIFT = 8
 NIL = -1  # end of a list or chain
@@ -16,19 +17,19 @@ CLUSTER = 1
 
 
 @kernel
-def sort_of(reg, i):
+def sort_of(reg: Registers, i: int) -> int:
     """Sort that a request asks for."""
-    return MBUF if reg[i, R_SIZE] <= MSIZE else CLUSTER
+    return MBUF if reg[i, regs.SIZE] <= MSIZE else CLUSTER
 
 
 @kernel
-def add_piece(link, reg, i, piece, size):
-    """Put a buffer at the end of the chain, after R_X. True: it is long enough. R_GRANTED: what it holds so far."""
+def add_piece(reg: Registers, i: int, link: Words, piece: int, size: int) -> bool:
+    """Put a buffer at the end of the chain, after regs.X. True: it is long enough. regs.GRANTED: bytes so far."""
     link[piece] = NIL
-    if reg[i, R_GRANTED] == 0:
-        reg[i, R_ADDR] = piece << MSHIFT
+    if reg[i, regs.GRANTED] == 0:
+        reg[i, regs.ADDR] = piece << MSHIFT
     else:
-        link[reg[i, R_X]] = piece
-    reg[i, R_X] = piece
-    reg[i, R_GRANTED] += size
-    return reg[i, R_GRANTED] >= reg[i, R_SIZE]
+        link[reg[i, regs.X]] = piece
+    reg[i, regs.X] = piece
+    reg[i, regs.GRANTED] += size
+    return reg[i, regs.GRANTED] >= reg[i, regs.SIZE]

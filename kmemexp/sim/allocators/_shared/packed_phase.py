@@ -1,4 +1,4 @@
-"""R_PHASE with more than a phase in it: where an operation stands, and above that what it comes back to.
+"""regs.PHASE with more than a phase in it: where an operation stands, and above that what it comes back to.
 
 An operation with detours (it fills a bucket, which needs a slab, which needs a header) would need a stack. None of them
 nests twice in itself, so a field of six bits for each kind of detour does. Who packs them says at the top of the module
@@ -6,33 +6,35 @@ which field begins at which bit.
 """
 
 from kmemexp.jit import kernel
-from kmemexp.sim.slots import AGAIN, R_LOCK, R_PHASE
+from kmemexp.sim.aliases import Registers
+from kmemexp.sim.slots import AGAIN
+from kmemexp.sim.tables import regs
 
 PHASE_MASK = 63  # phases, and other fields
 FIELD_BITS = 6
 
 
 @kernel
-def set_phase(reg, i, phase):
+def set_phase(reg: Registers, i: int, phase: int) -> None:
     """Enter a phase; the fields above it stay."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
+    reg[i, regs.PHASE] = (reg[i, regs.PHASE] & ~PHASE_MASK) | phase
 
 
 @kernel
-def go_to(reg, i, phase, lock):
+def go_to(reg: Registers, i: int, phase: int, lock: int) -> int:
     """Go on in `phase` under a lock; the fields above it stay. Returns the answer to give."""
     set_phase(reg, i, phase)
-    reg[i, R_LOCK] = lock
+    reg[i, regs.LOCK] = lock
     return AGAIN
 
 
 @kernel
-def field(reg, i, shift):
+def field(reg: Registers, i: int, shift: int) -> int:
     """Read the field that begins at bit `shift`."""
-    return (reg[i, R_PHASE] >> shift) & PHASE_MASK
+    return (reg[i, regs.PHASE] >> shift) & PHASE_MASK
 
 
 @kernel
-def set_field(reg, i, shift, n):
+def set_field(reg: Registers, i: int, shift: int, n: int) -> None:
     """Write the field that begins at bit `shift`."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~(PHASE_MASK << shift)) | (n << shift)
+    reg[i, regs.PHASE] = (reg[i, regs.PHASE] & ~(PHASE_MASK << shift)) | (n << shift)

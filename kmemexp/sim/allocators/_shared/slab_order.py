@@ -9,10 +9,9 @@ Objects are taken from the head alone, which stays the head; a slab into which o
 threaded through a table with a row for each slab, in order of address.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.slots import R_WORK
+from kmemexp.sim.aliases import Columns, Registers, Table, int64
+from kmemexp.sim.tables import regs
 
 OWN = 0  # the allocator's own order
 LOWEST = 1  # by address
@@ -21,7 +20,7 @@ NIL = -1
 
 
 @kernel
-def goes_first(order, a, room_a, b, room_b):
+def goes_first(order: int, a: int, room_a: int, b: int, room_b: int) -> bool:
     """Whether slab `a` with `room_a` free objects is used before slab `b`."""
     if order == LOWEST or room_a == room_b:
         return a < b
@@ -29,7 +28,9 @@ def goes_first(order, a, room_a, b, room_b):
 
 
 @outlined
-def insert(table, columns, order, slab, before, after, reg, i):
+def insert(
+    reg: Registers, i: int, table: Table, columns: Columns, order: int, slab: int, before: int, after: int
+) -> int:
     """Link a slab into a sorted list between two neighbours, NIL at an end, or further on. Returns the one before it.
 
     `columns` of the table: next slab, previous slab, free objects. Whom it passes is work.
@@ -37,8 +38,8 @@ def insert(table, columns, order, slab, before, after, reg, i):
     following, preceding, room = columns
     while after != NIL and goes_first(order, after, table[after, room], slab, table[slab, room]):
         before = after
-        after = np.int64(table[after, following])
-        reg[i, R_WORK] += 1
+        after = int64(table[after, following])
+        reg[i, regs.WORK] += 1
     table[slab, preceding] = before
     table[slab, following] = after
     if before != NIL:

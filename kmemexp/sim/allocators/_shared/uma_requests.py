@@ -2,13 +2,17 @@
 
 Zones are numbered in this order: UMA's own, those of malloc(9), that of mbufs, that of clusters, those of the items.
 mbufs: up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters. State.chain has a word for each 2 KiB
-of KVA: of a cluster in a chain the number of the next one + 1. While a chain grows, R_ADDR is its last cluster, and the
-chain a ring, so that this one leads to the first. R_GRANTED of a free is the next cluster of the chain + 1.
+of KVA: of a cluster in a chain the number of the next one + 1. While a chain grows, regs.ADDR is its last cluster, and
+the chain a ring, so that this one leads to the first. regs.GRANTED of a free is the next cluster of the chain + 1.
 """
 
+from typing import Any
+
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT, R_ADDR, R_GRANTED, R_ITEM, R_SIZE
+from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 NIL = -1
@@ -21,15 +25,15 @@ S_ZONE = 0  # column of State.slab, in the row of a slab's page: zone + 1; 0: no
 
 
 @kernel
-def zone_of(st, addr):
+def zone_of(st: Any, addr: Address) -> int:
     """Zone of the item at an address; NIL: a large malloc."""
     return wide(st.slab[addr >> PAGE_SHIFT, S_ZONE]) - 1
 
 
 @kernel
-def zone_for(st, reg, i, mbuf, largest):
+def zone_for(st: Any, reg: Registers, i: int, mbuf: int, largest: int) -> int:
     """Zone that a request is served from; NIL: a malloc larger than `largest`. `mbuf`: the zone of mbufs."""
-    item, size = reg[i, R_ITEM], reg[i, R_SIZE]
+    item, size = reg[i, regs.ITEM], reg[i, regs.SIZE]
     if item >= 0:
         return mbuf + 2 + item
     if item == ITEM_MALLOC:
@@ -38,46 +42,46 @@ def zone_for(st, reg, i, mbuf, largest):
 
 
 @kernel
-def add_cluster(st, reg, i, addr):
+def add_cluster(st: Any, reg: Registers, i: int, addr: Address) -> bool:
     """Add a cluster to the chain that a request of more than one asks for. True: it is long enough."""
     piece = addr >> CLUSTER_SHIFT
-    if reg[i, R_GRANTED] == 0:
+    if reg[i, regs.GRANTED] == 0:
         st.chain[piece] = piece + 1
     else:
-        last = reg[i, R_ADDR] >> CLUSTER_SHIFT
+        last = reg[i, regs.ADDR] >> CLUSTER_SHIFT
         st.chain[piece] = st.chain[last]
         st.chain[last] = piece + 1
-    reg[i, R_ADDR] = addr
-    reg[i, R_GRANTED] += MCLBYTES
-    if reg[i, R_GRANTED] < reg[i, R_SIZE]:
+    reg[i, regs.ADDR] = addr
+    reg[i, regs.GRANTED] += MCLBYTES
+    if reg[i, regs.GRANTED] < reg[i, regs.SIZE]:
         return False
     open_chain(st, reg, i)
     return True
 
 
 @kernel
-def open_chain(st, reg, i):
-    """Make the ring a chain: R_ADDR becomes its first cluster."""
-    last = reg[i, R_ADDR] >> CLUSTER_SHIFT
-    reg[i, R_ADDR] = (wide(st.chain[last]) - 1) << CLUSTER_SHIFT
+def open_chain(st: Any, reg: Registers, i: int) -> None:
+    """Make the ring a chain: regs.ADDR becomes its first cluster."""
+    last = reg[i, regs.ADDR] >> CLUSTER_SHIFT
+    reg[i, regs.ADDR] = (wide(st.chain[last]) - 1) << CLUSTER_SHIFT
     st.chain[last] = 0
 
 
 @kernel
-def note_next(st, reg, i, cluster):
-    """Remember the cluster after the item at R_ADDR, if that is one: it leaves its chain. `cluster`: their zone."""
-    reg[i, R_GRANTED] = 0
-    if zone_of(st, reg[i, R_ADDR]) == cluster:
-        piece = reg[i, R_ADDR] >> CLUSTER_SHIFT
-        reg[i, R_GRANTED] = st.chain[piece]
+def note_next(st: Any, reg: Registers, i: int, cluster: int) -> None:
+    """Remember the cluster after the item at regs.ADDR, if that is one: it leaves its chain. `cluster`: their zone."""
+    reg[i, regs.GRANTED] = 0
+    if zone_of(st, reg[i, regs.ADDR]) == cluster:
+        piece = reg[i, regs.ADDR] >> CLUSTER_SHIFT
+        reg[i, regs.GRANTED] = st.chain[piece]
         st.chain[piece] = 0
 
 
 @kernel
-def next_piece(st, reg, i, cluster):
+def next_piece(st: Any, reg: Registers, i: int, cluster: int) -> bool:
     """Go on to the next cluster of the chain. False: there is none."""
-    if reg[i, R_GRANTED] == 0:
+    if reg[i, regs.GRANTED] == 0:
         return False
-    reg[i, R_ADDR] = (reg[i, R_GRANTED] - 1) << CLUSTER_SHIFT
+    reg[i, regs.ADDR] = (reg[i, regs.GRANTED] - 1) << CLUSTER_SHIFT
     note_next(st, reg, i, cluster)
     return True

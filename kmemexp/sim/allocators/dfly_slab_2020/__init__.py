@@ -11,7 +11,7 @@ may sleep, beyond a threshold that grows with memory and shrinks with CPUs (2020
 zones (2007); larger whole pages and what reaches ZoneLimit go to the map. Freed by an interrupt or an interrupt thread,
 such a block still waits on FreeOvZones for a malloc() that may sleep, which now unmaps the oldest first.
 
-The allocator goes by R_SIZE alone, like that of 2003. A zone that has said that it is off its list goes on saying so
+The allocator goes by regs.SIZE alone, like that of 2003. A zone that has said that it is off its list goes on saying so
 when its owner frees into it; only a message, or taking over chunks with the last one, ends that. So the code has it.
 
 Options that the kernel does not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
@@ -28,8 +28,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     MIN_CHUNK_SHIFT,
+    MIN_CHUNK_SIZE,
     NZONES,
     chosen_zone_size,
     class_sizes,
@@ -59,13 +61,9 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     unmap_zone,
 )
 from kmemexp.sim.allocators._shared.slab_order import check_order
+from kmemexp.sim.allocators.dfly_slab_2020 import zones
 from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER, Params, State, release_threshold
 from kmemexp.sim.allocators.dfly_slab_2020.zones import (
-    CPU_COLUMNS,
-    FREE_OVER_LAST,
-    FREE_ZONES_LAST,
-    REMOTE,
-    ZONE_COLUMNS,
     begin_zone,
     off_free_zones,
     put,
@@ -76,46 +74,23 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
 )
 from kmemexp.sim.asking import ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    AGAIN,
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    F_HARD,
-    F_SOFT,
-    IPI,
-    P_KERNEL_MAP,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_FLAGS,
-    R_LOCK,
-    R_PHASE,
-    R_SIZE,
-    R_TARGET,
-    T_TICK,
-)
+from kmemexp.sim.slots import AGAIN, CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_TICK
+from kmemexp.sim.tables import flag, panics, regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)  # whatever has a size
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("critical",)
 KEEPS = True  # kernel_map is locked inside the critical section
 TICK_NS = 10_000_000_000  # slab_cleanup()
 
-ZONE_RELS_THRESH = 32
-MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of them doubles the threshold
-FEW_CPUS = 32  # with more, each CPU keeps less
 
 # Further R_PHASEs. `kmalloc_obj` begins its own at 16.
 SIGNALLED = OVERSIZE + 1  # the IPI of a free
-SWEEPING = OVERSIZE + 2  # slab_cleanup() of CPU R_CPU
+SWEEPING = OVERSIZE + 2  # slab_cleanup() of CPU regs.CPU
 REAPING = OVERSIZE + 3  # its FreeZones are given back
 
 
-def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> np.ndarray:
+def layout(zone_bytes: int, header_bytes: int = ZONE_HEADER) -> Array:
     """Build the table of classes, int64[72, 3].
 
     Chunks of a power of two are aligned to their size, others to the step in which their class grows.
@@ -131,25 +106,29 @@ def init(
     limit = min(params.ram_bytes or kva_bytes, kva_bytes)
     zone_bytes = chosen_zone_size(params.zone_bytes, limit)
     threshold = params.release_threshold if params.release_threshold >= 0 else release_threshold(limit, cpus)
-    cpu = np.full((cpus, CPU_COLUMNS), NIL, np.int64)
+    cpu = np.full((cpus, zones.CPU_COLUMNS), NIL, np.int64)
     cpu[:, [FREE_ZONES_COUNT, JUNK_INDEX]] = 0
+    shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), zones.ZONE_COLUMNS)
+    # A link is written before it is read.
+    link = np.empty((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
     return State(
         p=params._replace(zone_bytes=zone_bytes, release_threshold=threshold),
         map_number=map_number,
         zone_first=np.full((cpus, NZONES), NIL, np.int32),
         zone_last=np.full((cpus, NZONES), NIL, np.int32),
         cpu=cpu,
-        **fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), ZONE_COLUMNS),
+        link=link,
+        **shared,
     )
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kmalloc."""
-    if reg[i, R_PHASE] >= NEW_ZONE:
+    if reg[i, regs.PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
-    cpu = reg[i, R_CPU]
-    size = reg[i, R_SIZE]
+    cpu = reg[i, regs.CPU]
+    size = reg[i, regs.SIZE]
     if size == 0:
         return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
     first = due(st, reg, i)
@@ -171,15 +150,15 @@ def alloc(st, reg, i):
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kfree."""
-    phase = reg[i, R_PHASE]
-    addr = reg[i, R_ADDR]
+    phase = reg[i, regs.PHASE]
+    addr = reg[i, regs.ADDR]
     if phase == SIGNALLED:
         return signalled(st, reg, i, addr >> st.zone_shift)
     if phase != 0 or addr == ZERO_LENGTH_PTR:  # phase: an oversize block has been unmapped
         return DONE
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     zone = addr >> st.zone_shift
     unit = (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
     owner = wide(st.zone[zone, OWNER])
@@ -190,64 +169,64 @@ def free(st, reg, i):
         return _free_oversize(st, reg, i)
     if not put_remote(st, zone, unit):
         return DONE
-    reg[i, R_TARGET] = owner
-    reg[i, R_FLAGS] |= F_HARD
-    reg[i, R_PHASE] = SIGNALLED
+    reg[i, regs.TARGET] = owner
+    reg[i, regs.FLAGS] |= flag.HARD
+    reg[i, regs.PHASE] = SIGNALLED
     return IPI
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Play one step of slab_cleanup(), for one CPU after the other. Short memory changes nothing by itself."""
-    reg[i, R_LOCK] = 0
-    if reg[i, R_PHASE] == 0:
-        if reg[i, R_SIZE] != T_TICK and not st.p.reap:
+    reg[i, regs.LOCK] = 0
+    if reg[i, regs.PHASE] == 0:
+        if reg[i, regs.SIZE] != TEND_TICK and not st.p.reap:
             return DONE
-        reg[i, R_PHASE] = SWEEPING if reg[i, R_SIZE] == T_TICK else REAPING
-        reg[i, R_CPU] = 0
+        reg[i, regs.PHASE] = SWEEPING if reg[i, regs.SIZE] == TEND_TICK else REAPING
+        reg[i, regs.CPU] = 0
         return AGAIN
-    if reg[i, R_PHASE] == SWEEPING:
+    if reg[i, regs.PHASE] == SWEEPING:
         sweep(st, reg, i)
-    elif st.cpu[reg[i, R_CPU], FREE_ZONES] != NIL:
+    elif st.cpu[reg[i, regs.CPU], FREE_ZONES] != NIL:
         return _release_zone(st, reg, i, REAPING)
-    if reg[i, R_CPU] + 1 == st.cpu.shape[0]:
+    if reg[i, regs.CPU] + 1 == st.cpu.shape[0]:
         return DONE
-    reg[i, R_CPU] += 1
+    reg[i, regs.CPU] += 1
     return AGAIN
 
 
 @kernel
-def _mapped(st, reg, i):
+def _mapped(st: State, reg: Registers, i: int) -> int:
     """Go on with what the map has answered to ask_wired."""
-    base = reg[i, R_BASE]
+    base = reg[i, regs.BASE]
     if base < 0:
-        return refused(reg, i, P_KERNEL_MAP)
-    if reg[i, R_PHASE] == NEW_ZONE:
-        return begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, R_SIZE]))
+        return refused(reg, i, panics.KERNEL_MAP)
+    if reg[i, regs.PHASE] == NEW_ZONE:
+        return begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, regs.SIZE]))
     return oversize_mapped(st, reg, i)
 
 
 @kernel
-def _release_zone(st, reg, i, phase):
+def _release_zone(st: State, reg: Registers, i: int, phase: int) -> int:
     """Unmap the oldest of FreeZones."""
-    zone = st.cpu[reg[i, R_CPU], FREE_ZONES_LAST]
-    off_free_zones(st, reg[i, R_CPU], zone)
+    zone = st.cpu[reg[i, regs.CPU], zones.FREE_ZONES_LAST]
+    off_free_zones(st, reg[i, regs.CPU], zone)
     return unmap_zone(st, reg, i, phase, zone)
 
 
 @kernel
-def _free_oversize(st, reg, i):
+def _free_oversize(st: State, reg: Registers, i: int) -> int:
     """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
-    page = reg[i, R_ADDR] >> PAGE_SHIFT
-    if reg[i, R_FLAGS] & (F_SOFT | F_HARD) == 0:
+    page = reg[i, regs.ADDR] >> PAGE_SHIFT
+    if reg[i, regs.FLAGS] & (flag.SOFT | flag.HARD) == 0:
         return unmap_oversize(st, reg, i, OVERSIZE, page)
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     st.over[page, OVER_NEXT] = NIL
     if st.cpu[cpu, FREE_OVER] == NIL:
         st.cpu[cpu, FREE_OVER] = page
     else:
-        st.over[st.cpu[cpu, FREE_OVER_LAST], OVER_NEXT] = page
-    st.cpu[cpu, FREE_OVER_LAST] = page
+        st.over[st.cpu[cpu, zones.FREE_OVER_LAST], OVER_NEXT] = page
+    st.cpu[cpu, zones.FREE_OVER_LAST] = page
     return DONE
 
 
@@ -258,4 +237,4 @@ def census(st: State) -> dict[str, int]:
     never used; `remote_chunks`: besides, freed on other CPUs and not yet taken over; `live_bytes`: chunks and blocks
     handed out; `oversize_pages`: mapped, among them `queued_pages` on FreeOvZones; `pages`: all that is mapped.
     """
-    return count(st, REMOTE)
+    return count(st, zones.REMOTE)

@@ -2,9 +2,16 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Table, Words
 
-from kmemexp.sim.allocators.dfly_slab_2020 import FEW_CPUS, MORE_MEMORY_MIB, ZONE_RELS_THRESH
+ZONE_RELS_THRESH = 32
+
+
+MORE_MEMORY_MIB = (7 << 10, 15 << 10, 31 << 10, 63 << 10, 127 << 10)  # each of them doubles the threshold
+
+
+FEW_CPUS = 32  # with more, each CPU keeps less
+
 
 ZONE_HEADER = 112  # sizeof(SLZone) on x86_64
 
@@ -29,14 +36,14 @@ class State(NamedTuple):
     zone_shift: int  # log2 of zone_bytes
     zone_limit: int  # ZoneLimit: requests of this size or more are oversize
 
-    class_of: np.ndarray  # uint8[2049], class by request size in units of 8 bytes, rounded up
-    klass: np.ndarray  # int64[72, 3]
-    zone: np.ndarray  # int32[zones, 14]
-    link: np.ndarray  # int16[zones, zone_bytes / 8], the freed chunk after this one on its list
-    zone_first: np.ndarray  # int32[cpus, 72], head of the list of zones with free chunks (ZoneAry)
-    zone_last: np.ndarray  # int32[cpus, 72], its tail
-    cpu: np.ndarray  # int64[cpus, 6]
-    over: np.ndarray  # int32[kva / 4096, 2]
+    class_of: Words  # uint8[2049], class by request size in units of 8 bytes, rounded up
+    klass: Table  # int64[72, 3]
+    zone: Table  # int32[zones, 14]
+    link: Table  # int16[zones, zone_bytes / 8], the freed chunk after this one on its list
+    zone_first: Table  # int32[cpus, 72], head of the list of zones with free chunks (ZoneAry)
+    zone_last: Table  # int32[cpus, 72], its tail
+    cpu: Table  # int64[cpus, 6]
+    over: Table  # int32[kva / 4096, 2]
 
 
 def release_threshold(bytes_limit: int, cpus: int) -> int:

@@ -1,6 +1,7 @@
 """Zones of DragonFly's slab allocator of 2020, and the lists they are on. See `allocators/dfly_slab_2020`."""
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK, MIN_CHUNK_SHIFT, N_MAX, NZONES
 from kmemexp.sim.allocators._shared.dfly_zones import (
@@ -16,8 +17,10 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
 )
 from kmemexp.sim.allocators._shared.slab_lists import push, unlink
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
+from kmemexp.sim.allocators.dfly_slab_2020.state import State
 from kmemexp.sim.asking import hand_out
-from kmemexp.sim.slots import DONE, R_CPU, R_WORK
+from kmemexp.sim.slots import DONE
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 # Further columns of State.zone. Chunks are named by the place where they begin in their zone, in units of 8 bytes.
@@ -39,17 +42,17 @@ CPU_COLUMNS = FREE_ZONES_LAST + 2
 
 
 @kernel
-def take(st, reg, i, zone, klass):
+def take(st: State, reg: Registers, i: int, zone: int, klass: int) -> int:
     """Hand out a chunk of a zone that has one: the one freed last, else one never used."""
     st.zone[zone, N_FREE] -= 1
     if st.zone[zone, N_FREE] == 0:
         if st.zone[zone, REMOTE] > 0:
-            reg[i, R_WORK] = _gather(st, zone)
+            reg[i, regs.WORK] = _gather(st, zone)
             st.zone[zone, SIGNAL] = 0
             _gained(st, reg, i, zone, klass)
         else:
             st.zone[zone, SIGNAL] = 1
-            _unlink(st, zone, reg[i, R_CPU], klass)
+            _unlink(st, zone, reg[i, regs.CPU], klass)
     unit = wide(st.zone[zone, LOCAL_HEAD])
     if unit == NIL:
         return hand_out(reg, i, fresh_chunk(st, zone, klass), st.klass[klass, CHUNK])
@@ -58,9 +61,9 @@ def take(st, reg, i, zone, klass):
 
 
 @kernel
-def put(st, reg, i, zone, unit):
+def put(st: State, reg: Registers, i: int, zone: int, unit: int) -> None:
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    cpu, klass = reg[i, R_CPU], wide(st.zone[zone, KLASS])
+    cpu, klass = reg[i, regs.CPU], wide(st.zone[zone, KLASS])
     if st.zone[zone, LOCAL_HEAD] == NIL:
         st.zone[zone, LOCAL_TAIL] = unit
     st.link[zone, unit] = st.zone[zone, LOCAL_HEAD]
@@ -74,7 +77,7 @@ def put(st, reg, i, zone, unit):
 
 
 @kernel
-def put_remote(st, zone, unit):
+def put_remote(st: State, zone: int, unit: int) -> int:
     """Give a chunk back on another CPU. Returns whether the owner must be told."""
     first = st.zone[zone, REMOTE_HEAD] == NIL
     if first:
@@ -89,15 +92,15 @@ def put_remote(st, zone, unit):
 
 
 @kernel
-def signalled(st, reg, i, zone):
+def signalled(st: State, reg: Registers, i: int, zone: int) -> int:
     """Take over what others have freed, on the owner's CPU: kfree_remote()."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     klass = wide(st.zone[zone, KLASS])
     st.zone[zone, IN_FLIGHT] -= 1
     if st.zone[zone, REMOTE] > 0:
         st.zone[zone, SIGNAL] = 0
         listed = st.zone[zone, N_FREE] > 0
-        reg[i, R_WORK] = _gather(st, zone)
+        reg[i, regs.WORK] = _gather(st, zone)
         if listed:
             _gained(st, reg, i, zone, klass)
         else:
@@ -107,7 +110,7 @@ def signalled(st, reg, i, zone):
 
 
 @kernel
-def _gather(st, zone):
+def _gather(st: State, zone: int) -> int:
     """Put the chunks freed elsewhere behind the others: clean_zone_rchunks(). Returns how many; there are some."""
     head = st.zone[zone, REMOTE_HEAD]
     if st.zone[zone, LOCAL_HEAD] == NIL:
@@ -123,23 +126,23 @@ def _gather(st, zone):
 
 
 @outlined
-def sweep(st, reg, i):
+def sweep(st: State, reg: Registers, i: int) -> None:
     """Go through the zones of a CPU: slab_cleanup(). The zones and chunks looked at are work."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     for klass in range(NZONES):
         zone = wide(st.zone_first[cpu, klass])
         while zone != NIL:
             after = wide(st.zone[zone, NEXT])
-            reg[i, R_WORK] += 1
+            reg[i, regs.WORK] += 1
             if st.zone[zone, REMOTE] > 0:
-                reg[i, R_WORK] += _gather(st, zone)
+                reg[i, regs.WORK] += _gather(st, zone)
                 _gained(st, reg, i, zone, klass)
             _retire(st, zone, cpu, klass)
             zone = after
 
 
 @kernel
-def _retire(st, zone, cpu, klass):
+def _retire(st: State, zone: int, cpu: int, klass: int) -> None:
     """Put a zone on FreeZones if it is wholly free, not the only one on its list, and no IPI is on its way to it."""
     if st.zone[zone, N_FREE] < st.klass[klass, N_MAX] or st.zone[zone, IN_FLIGHT] > 0:
         return
@@ -155,7 +158,7 @@ def _retire(st, zone, cpu, klass):
 
 
 @kernel
-def off_free_zones(st, cpu, zone):
+def off_free_zones(st: State, cpu: int, zone: int) -> None:
     """Take the newest or the oldest zone off FreeZones."""
     before, after = unlink(st.zone, LINKS, zone)
     if before == NIL:
@@ -166,9 +169,9 @@ def off_free_zones(st, cpu, zone):
 
 
 @kernel
-def _push(st, reg, i, zone, klass):
+def _push(st: State, reg: Registers, i: int, zone: int, klass: int) -> None:
     """Put a zone at the head of a class's list, or where a sorted one wants it."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     if st.p.slab_order:
         _insert(st, reg, i, zone, klass, NIL, wide(st.zone_last[cpu, klass]))
         return
@@ -180,24 +183,24 @@ def _push(st, reg, i, zone, klass):
 
 
 @kernel
-def _gained(st, reg, i, zone, klass):
+def _gained(st: State, reg: Registers, i: int, zone: int, klass: int) -> None:
     """Move a listed zone, which has more free chunks than before, if its list is sorted by that."""
     if st.p.slab_order == FULLEST:
-        before, after = _unlink(st, zone, reg[i, R_CPU], klass)
+        before, after = _unlink(st, zone, reg[i, regs.CPU], klass)
         _insert(st, reg, i, zone, klass, after, before)
 
 
 @kernel
-def _insert(st, reg, i, zone, klass, before, after):
+def _insert(st: State, reg: Registers, i: int, zone: int, klass: int, before: int, after: int) -> None:
     """Put a zone into its class's sorted list, from between two neighbours on."""
-    if insert(st.zone, LISTED, st.p.slab_order, zone, before, after, reg, i) == NIL:
-        st.zone_last[reg[i, R_CPU], klass] = zone
+    if insert(reg, i, st.zone, LISTED, st.p.slab_order, zone, before, after) == NIL:
+        st.zone_last[reg[i, regs.CPU], klass] = zone
     if st.zone[zone, PREV] == NIL:
-        st.zone_first[reg[i, R_CPU], klass] = zone
+        st.zone_first[reg[i, regs.CPU], klass] = zone
 
 
 @kernel
-def _unlink(st, zone, cpu, klass):
+def _unlink(st: State, zone: int, cpu: int, klass: int) -> tuple[int, int]:
     """Take a zone off a class's list. Returns its neighbours."""
     before, after = unlink(st.zone, LINKS, zone)
     if before == NIL:
@@ -208,7 +211,7 @@ def _unlink(st, zone, cpu, klass):
 
 
 @kernel
-def begin_zone(st, reg, i, zone, klass):
+def begin_zone(st: State, reg: Registers, i: int, zone: int, klass: int) -> int:
     """Serve a request from a new or reused zone, and put that on the list."""
     st.zone[zone] = NIL
     answer = lay_out(st, reg, i, zone, klass)

@@ -31,20 +31,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.allocators.illumos_kmem.calls import hand_out
 from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push
 from kmemexp.sim.allocators.illumos_kmem.phases import BEGIN
-from kmemexp.sim.allocators.illumos_kmem.slabs import K_MOVES, NIL, OUT, WORD_SHIFT, cache_of
+from kmemexp.sim.allocators.illumos_kmem.slabs import cache_of
 from kmemexp.sim.allocators.illumos_kmem.state import Params, State
 from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
 from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, R_ADDR, R_CPU, R_PHASE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE
+from kmemexp.sim.tables import regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # cc_lock (one for all caches of a CPU: only other CPUs could tell them apart, and these never take it but to resize),
 # cache_depot_lock, cache_lock.
 LOCKS = ("adaptive/cpu", "adaptive/own", "adaptive/own")
@@ -70,12 +72,12 @@ def init(
     sizes = layout.alloc_sizes(params.max_cached)
     first_item = u.FIRST_ALLOC + len(sizes)
     cache = _caches(params, sizes, items)
-    cc = np.full((len(cache), cpus, u.C_COLUMNS), NIL, np.int64)
+    cc = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     rounds = np.array([magtype.rounds for magtype in layout.MAGTYPES], np.int64)
     cc[:, :, u.MAGSIZE] = rounds[cache[:, u.K_MAGTYPE], None] if params.magazines else 0
     pages = -(-kva_bytes // PAGE)
     tree = np.zeros(2 * pages + len(cache), np.int32)  # a slab's links are written before they are read
-    tree[2 * pages :] = NIL
+    tree[2 * pages :] = u.NIL
     units = np.arange(layout.KMEM_MAXBUF // 8 + 1) * 8
     return State(
         p=params,
@@ -98,7 +100,7 @@ def init(
     )
 
 
-def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> np.ndarray:
+def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> Array:
     """Build State.cache."""
     own = [(layout.magazine_bytes(magtype.rounds), magtype.align) for magtype in layout.MAGTYPES]
     own += [(size, 8) for size in (layout.SLAB_BYTES, layout.BUFCTL_BYTES, layout.MOVE_BYTES)]
@@ -106,7 +108,7 @@ def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> np.n
     plans += [layout.cache_layout(size, layout.alloc_align(size)) for size in sizes]
     plans += [layout.cache_layout(item.size) for item in items]
     cache = np.zeros((len(plans), u.K_COLUMNS), np.int64)
-    cache[:, [u.K_FULL, u.K_EMPTY, u.K_DEAD, u.K_LAST]] = NIL
+    cache[:, [u.K_FULL, u.K_EMPTY, u.K_DEAD, u.K_LAST]] = u.NIL
     cache[:, u.K_NUMER] = 1
     first = {0: len(plans), MOVABLE_ITEMS: len(own) + len(sizes), MOVABLE_ALL: len(own)}[params.movable]
     for k, (row, plan) in enumerate(zip(cache, plans, strict=True)):
@@ -114,7 +116,7 @@ def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> np.n
         row[[u.K_MAXCOLOR, u.K_CHUNKS, u.K_BINSHIFT]] = plan.maxcolor, plan.maxchunks, plan.binshift
         row[u.K_MAGTYPE] = layout.first_magtype(plan.chunk)
         row[u.K_MASK] = layout.KMEM_HASH_INITIAL - 1 if plan.hashed else 0
-        row[K_MOVES] = k >= first and plan.chunk * 2 <= plan.slab
+        row[u.K_MOVES] = k >= first and plan.chunk * 2 <= plan.slab
     return cache
 
 
@@ -124,33 +126,33 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from one of the CPU's magazines: kmem_cache_alloc(). The rest is in `steps`."""
-    if reg[i, R_PHASE] == BEGIN:
+    if reg[i, regs.PHASE] == BEGIN:
         k = wanted(st, reg, i)
-        if k != NIL:
-            b = cpu_pop(st, k, reg[i, R_CPU])
-            if b != NIL:
+        if k != u.NIL:
+            b = cpu_pop(st, k, reg[i, regs.CPU])
+            if b != u.NIL:
                 return hand_out(st, reg, i, k, b)
     return go(st, reg, i, False)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push into one of the CPU's magazines: kmem_cache_free()."""
-    if reg[i, R_PHASE] == BEGIN:
-        b = reg[i, R_ADDR] >> WORD_SHIFT
+    if reg[i, regs.PHASE] == BEGIN:
+        b = reg[i, regs.ADDR] >> u.WORD_SHIFT
         k = cache_of(st, b)
-        if k != NIL:
-            if st.cache[k, K_MOVES]:
-                st.word[b] = OUT
-            if cpu_push(st, k, reg[i, R_CPU], b):
+        if k != u.NIL:
+            if st.cache[k, u.K_MOVES]:
+                st.word[b] = u.OUT
+            if cpu_push(st, k, reg[i, regs.CPU], b):
                 return DONE
     return go(st, reg, i, True)
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Update working sets, let magazines grow, empty a slab (kmem_update()); reap (kmem_reap())."""
     return upkeep(st, reg, i)
 

@@ -7,35 +7,13 @@ magazines nor slab headers nor bufctls come from hashed caches. `phases` says wh
 """
 
 from kmemexp.jit import kernel
-from kmemexp.sim.allocators.illumos_kmem.phases import (
-    BUFFER_SHIFT,
-    CACHE_MASK,
-    CACHE_SHIFT,
-    DEPTH_SHIFT,
-    FIRST_TASK,
-    FREED,
-    HANDED_OUT,
-    PHASE_MASK,
-    RETURN_MASK,
-)
+from kmemexp.sim.aliases import Registers
+from kmemexp.sim.allocators.illumos_kmem import phases
 from kmemexp.sim.allocators.illumos_kmem.slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT
+from kmemexp.sim.allocators.illumos_kmem.state import State
 from kmemexp.sim.allocators.illumos_kmem.task import T_LOCK
-from kmemexp.sim.slots import (
-    AGAIN,
-    DONE,
-    FAILED,
-    LOCK_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_GRANTED,
-    R_LOCK,
-    R_OBJECT,
-    R_PHASE,
-    R_TARGET,
-    R_X,
-    R_Y,
-)
+from kmemexp.sim.slots import AGAIN, DONE, FAILED
+from kmemexp.sim.tables import regs
 
 # Classes of locks.
 CPU_LOCK = 0
@@ -44,103 +22,105 @@ CACHE_LOCK = 2
 
 
 @kernel
-def hand_out(st, reg, i, k, b):
+def hand_out(st: State, reg: Registers, i: int, k: int, b: int) -> int:
     """Give buffer `b` to whoever asked."""
     if st.cache[k, K_MOVES]:
-        st.word[b] = reg[i, R_OBJECT]
-    reg[i, R_ADDR] = b << WORD_SHIFT
-    reg[i, R_GRANTED] = st.cache[k, K_CHUNK]
+        st.word[b] = reg[i, regs.OBJECT]
+    reg[i, regs.ADDR] = b << WORD_SHIFT
+    reg[i, regs.GRANTED] = st.cache[k, K_CHUNK]
     return DONE
 
 
 @kernel
-def to_cpu(reg, i, phase):
+def to_cpu(reg: Registers, i: int, phase: int) -> int:
     """Go on under the CPU's lock."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = cpu_lock(reg[i, R_CPU])
+    reg[i, regs.PHASE] = (reg[i, regs.PHASE] & ~phases.PHASE_MASK) | phase
+    reg[i, regs.LOCK] = cpu_lock(reg[i, regs.CPU])
     return AGAIN
 
 
 @kernel
-def to_depot(reg, i, phase, k):
+def to_depot(reg: Registers, i: int, phase: int, k: int) -> int:
     """Go on under the lock of a cache's depot."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = depot_lock(k)
+    reg[i, regs.PHASE] = (reg[i, regs.PHASE] & ~phases.PHASE_MASK) | phase
+    reg[i, regs.LOCK] = depot_lock(k)
     return AGAIN
 
 
 @kernel
-def to_cache(reg, i, phase, k):
+def to_cache(reg: Registers, i: int, phase: int, k: int) -> int:
     """Go on under the lock of a cache's slabs."""
-    reg[i, R_PHASE] = (reg[i, R_PHASE] & ~PHASE_MASK) | phase
-    reg[i, R_LOCK] = cache_lock(k)
+    reg[i, regs.PHASE] = (reg[i, regs.PHASE] & ~phases.PHASE_MASK) | phase
+    reg[i, regs.LOCK] = cache_lock(k)
     return AGAIN
 
 
 @kernel
-def cpu_lock(cpu):
-    return (CPU_LOCK << LOCK_SHIFT) | cpu
+def cpu_lock(cpu: int) -> int:
+    return (CPU_LOCK << regs.LOCK_SHIFT) | cpu
 
 
 @kernel
-def depot_lock(k):
-    return (DEPOT_LOCK << LOCK_SHIFT) | k
+def depot_lock(k: int) -> int:
+    return (DEPOT_LOCK << regs.LOCK_SHIFT) | k
 
 
 @kernel
-def cache_lock(k):
-    return (CACHE_LOCK << LOCK_SHIFT) | k
+def cache_lock(k: int) -> int:
+    return (CACHE_LOCK << regs.LOCK_SHIFT) | k
 
 
 @kernel
-def _frame(depth):
+def _frame(depth: int) -> int:
     """Register of a frame."""
     if depth == 0:
-        return R_X
-    return R_Y if depth == 1 else R_TARGET
+        return regs.X
+    return regs.Y if depth == 1 else regs.TARGET
 
 
 @kernel
-def _top(reg, i):
-    return reg[i, _frame((reg[i, R_PHASE] >> DEPTH_SHIFT) - 1)]
+def _top(reg: Registers, i: int) -> int:
+    return reg[i, _frame((reg[i, regs.PHASE] >> phases.DEPTH_SHIFT) - 1)]
 
 
 @kernel
-def call(reg, i, k, b, back):
+def call(reg: Registers, i: int, k: int, b: int, back: int) -> None:
     """Begin a call that concerns buffer `b` of cache `k`; its caller will go on in phase `back`."""
-    reg[i, _frame(reg[i, R_PHASE] >> DEPTH_SHIFT)] = ((b + 1) << BUFFER_SHIFT) | (k << CACHE_SHIFT) | back
-    reg[i, R_PHASE] += 1 << DEPTH_SHIFT
+    reg[i, _frame(reg[i, regs.PHASE] >> phases.DEPTH_SHIFT)] = (
+        ((b + 1) << phases.BUFFER_SHIFT) | (k << phases.CACHE_SHIFT) | back
+    )
+    reg[i, regs.PHASE] += 1 << phases.DEPTH_SHIFT
 
 
 @kernel
-def cache(reg, i):
+def cache(reg: Registers, i: int) -> int:
     """Cache of the innermost call."""
-    return (_top(reg, i) >> CACHE_SHIFT) & CACHE_MASK
+    return (_top(reg, i) >> phases.CACHE_SHIFT) & phases.CACHE_MASK
 
 
 @kernel
-def buffer(reg, i):
-    return (_top(reg, i) >> BUFFER_SHIFT) - 1
+def buffer(reg: Registers, i: int) -> int:
+    return (_top(reg, i) >> phases.BUFFER_SHIFT) - 1
 
 
 @kernel
-def note(reg, i, b):
+def note(reg: Registers, i: int, b: int) -> None:
     """Keep something in the frame in place of the buffer."""
-    top = _frame((reg[i, R_PHASE] >> DEPTH_SHIFT) - 1)
-    reg[i, top] = (reg[i, top] & ((1 << BUFFER_SHIFT) - 1)) | ((b + 1) << BUFFER_SHIFT)
+    top = _frame((reg[i, regs.PHASE] >> phases.DEPTH_SHIFT) - 1)
+    reg[i, top] = (reg[i, top] & ((1 << phases.BUFFER_SHIFT) - 1)) | ((b + 1) << phases.BUFFER_SHIFT)
 
 
 @kernel
-def finish(st, reg, i, b):
+def finish(st: State, reg: Registers, i: int, b: int) -> int:
     """End the innermost call with a result. Returns the answer to give."""
-    k, back = cache(reg, i), _top(reg, i) & RETURN_MASK
-    reg[i, R_PHASE] -= 1 << DEPTH_SHIFT
-    if back == FREED:
+    k, back = cache(reg, i), _top(reg, i) & phases.RETURN_MASK
+    reg[i, regs.PHASE] -= 1 << phases.DEPTH_SHIFT
+    if back == phases.FREED:
         return DONE
-    if back == HANDED_OUT:
+    if back == phases.HANDED_OUT:
         return FAILED if b == NIL else hand_out(st, reg, i, k, b)
-    reg[i, R_BASE] = b
+    reg[i, regs.BASE] = b
     to_cpu(reg, i, back)
-    if back >= FIRST_TASK:
-        reg[i, R_LOCK] = st.task[T_LOCK]
+    if back >= phases.FIRST_TASK:
+        reg[i, regs.LOCK] = st.task[T_LOCK]
     return AGAIN

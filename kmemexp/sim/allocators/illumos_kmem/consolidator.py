@@ -7,54 +7,12 @@ buffer in a magazine, which has no owner, DONT_KNOW.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers
+from kmemexp.sim.allocators.illumos_kmem import phases, slabs, task
 from kmemexp.sim.allocators.illumos_kmem.calls import cache_lock, call, to_cache, to_cpu, to_depot
 from kmemexp.sim.allocators.illumos_kmem.magazines import depot_reapable
-from kmemexp.sim.allocators.illumos_kmem.phases import (
-    A_CPU,
-    ABORT,
-    CHECK,
-    DEAD,
-    DEFRAG,
-    F_CPU,
-    MOVED,
-    MOVES,
-    NEXT,
-    QUEUE,
-    REAP,
-    SCAN,
-)
 from kmemexp.sim.allocators.illumos_kmem.slab_steps import destroy
 from kmemexp.sim.allocators.illumos_kmem.slabs import (
-    K_BUFSLAB,
-    K_BUFTOTAL,
-    K_CHUNK,
-    K_COMPLETE,
-    K_DEAD,
-    K_DONT_KNOW,
-    K_FOUND,
-    K_FREED,
-    K_FULL,
-    K_LATER,
-    K_MAGTYPE,
-    K_NUMER,
-    K_PARTIAL,
-    K_PENDING,
-    K_SOUGHT,
-    K_TRIES,
-    K_YES,
-    MOVE_CACHE,
-    MOVE_PENDING,
-    NIL,
-    NOMOVE,
-    OUT,
-    S_CHUNKS,
-    S_FLAGS,
-    S_LATER,
-    S_NEXT,
-    S_REFCNT,
-    S_STUCK,
-    TOTAL,
-    WORD_SHIFT,
     dead_push,
     move_no,
     move_yes,
@@ -65,24 +23,9 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
     slab_partial,
     slab_take,
 )
-from kmemexp.sim.allocators.illumos_kmem.task import (
-    T_AFTER,
-    T_DESPERATE,
-    T_FAILED,
-    T_HEAD,
-    T_INDEX,
-    T_K,
-    T_LOCK,
-    T_MOVE,
-    T_NOMOVE,
-    T_REFCNT,
-    T_SCANNED,
-    T_SEEN,
-    T_SLAB,
-    T_SLABS,
-    T_TAIL,
-)
-from kmemexp.sim.slots import AGAIN, MOVE, R_ADDR, R_BASE, R_LOCK, R_OBJECT, R_PHASE
+from kmemexp.sim.allocators.illumos_kmem.state import State
+from kmemexp.sim.slots import AGAIN, MOVE
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 KMEM_VOID_FRACTION = 8
@@ -95,13 +38,13 @@ M_SLAB = 3
 
 
 @kernel
-def above_threshold(nfree, total, numer, denom):
+def above_threshold(nfree: int, total: int, numer: int, denom: int) -> bool:
     """Whether more than numer/denom of a cache's buffers are free: kmem_cache_frag_threshold()."""
     return nfree * denom > total * numer
 
 
 @kernel
-def reclaimable(refcnt, chunks, nomove, numer, desperate):
+def reclaimable(refcnt: int, chunks: int, nomove: int, numer: int, desperate: int) -> bool:
     """Whether a partial slab is worth emptying: kmem_slab_is_reclaimable()."""
     if desperate:
         return refcnt < chunks
@@ -113,7 +56,7 @@ def reclaimable(refcnt, chunks, nomove, numer, desperate):
 
 
 @kernel
-def adjusted(numer, found, sought):
+def adjusted(numer: int, found: int, sought: int) -> int:
     """Threshold after 12 scans; `found` may be negative, which the kernel takes for a huge number."""
     if found == sought:
         return max(numer - 1, 1)
@@ -123,246 +66,256 @@ def adjusted(numer, found, sought):
 
 
 @kernel
-def go_next(reg, i):
-    reg[i, R_PHASE] = NEXT
-    reg[i, R_LOCK] = -1
+def go_next(reg: Registers, i: int) -> int:
+    reg[i, regs.PHASE] = phases.NEXT
+    reg[i, regs.LOCK] = -1
     return AGAIN
 
 
 @kernel
-def free_then(st, reg, i, k, b, then):
+def free_then(st: State, reg: Registers, i: int, k: int, b: int, then: int) -> int:
     """Free a buffer of a cache of kmem's own, then go on under the lock T_LOCK."""
     call(reg, i, k, b, then)
-    return to_cpu(reg, i, F_CPU)
+    return to_cpu(reg, i, phases.F_CPU)
 
 
 @kernel
-def destroy_then(st, reg, i, k, page, then):
+def destroy_then(st: State, reg: Registers, i: int, k: int, page: int, then: int) -> int:
     """Destroy a slab, then go on under its cache's lock."""
-    st.task[T_LOCK] = cache_lock(k)
-    call(reg, i, k, NIL, then)
+    st.task[task.T_LOCK] = cache_lock(k)
+    call(reg, i, k, slabs.NIL, then)
     return destroy(st, reg, i, k, page)
 
 
 @outlined
-def consolidate(st, reg, i, phase):
-    if phase == SCAN:
+def consolidate(st: State, reg: Registers, i: int, phase: int) -> int:
+    if phase == phases.SCAN:
         return _scan(st, reg, i)
-    if phase == DEFRAG:
+    if phase == phases.DEFRAG:
         return _defrag(st, reg, i)
-    if phase == QUEUE:
+    if phase == phases.QUEUE:
         return _queue(st, reg, i)
-    if phase == CHECK:
+    if phase == phases.CHECK:
         return _check(st, reg, i)
-    if phase == ABORT:
+    if phase == phases.ABORT:
         return _scanned(st, reg, i, -1)
-    if phase == MOVES:
+    if phase == phases.MOVES:
         return _next_move(st, reg, i)
-    if phase == MOVED:
+    if phase == phases.MOVED:
         return _moved(st, reg, i)
     return _bury(st, reg, i)
 
 
 @kernel
-def _scan(st, reg, i):
+def _scan(st: State, reg: Registers, i: int) -> int:
     """Begin to empty a slab if the cache is fragmented, or reap it if that would show it to be: kmem_cache_scan()."""
-    k = st.task[T_K]
-    if st.cache[k, K_COMPLETE] + st.cache[k, K_PARTIAL] < st.p.frag_minslabs:
-        st.cache[k, K_NUMER] = 1
+    k = st.task[task.T_K]
+    if st.cache[k, slabs.K_COMPLETE] + st.cache[k, slabs.K_PARTIAL] < st.p.frag_minslabs:
+        st.cache[k, slabs.K_NUMER] = 1
         return go_next(reg, i)
-    nfree, total = st.cache[k, K_BUFSLAB], st.cache[k, K_BUFTOTAL]
-    if st.cache[k, K_PARTIAL] > 1 and above_threshold(nfree, total, st.p.frag_numer, st.p.frag_denom):
+    nfree, total = st.cache[k, slabs.K_BUFSLAB], st.cache[k, slabs.K_BUFTOTAL]
+    if st.cache[k, slabs.K_PARTIAL] > 1 and above_threshold(nfree, total, st.p.frag_numer, st.p.frag_denom):
         return _begin_scan(st, reg, i, False)
-    st.cache[k, K_NUMER] = 1
-    reap = min(depot_reapable(st, k, K_FULL), st.cache[k, K_FULL + TOTAL])
-    nfree += reap * st.rounds[st.cache[k, K_MAGTYPE]]
+    st.cache[k, slabs.K_NUMER] = 1
+    reap = min(depot_reapable(st, k, slabs.K_FULL), st.cache[k, slabs.K_FULL + slabs.TOTAL])
+    nfree += reap * st.rounds[st.cache[k, slabs.K_MAGTYPE]]
     if not above_threshold(nfree, total, st.p.frag_numer, st.p.frag_denom):
         return go_next(reg, i)
-    st.task[T_AFTER] = NEXT
-    return to_depot(reg, i, REAP, k)
+    st.task[task.T_AFTER] = phases.NEXT
+    return to_depot(reg, i, phases.REAP, k)
 
 
 @kernel
-def _defrag(st, reg, i):
+def _defrag(st: State, reg: Registers, i: int) -> int:
     """Empty whatever partial slab can be: kmem_cache_defrag()."""
-    return _begin_scan(st, reg, i, True) if st.cache[st.task[T_K], K_PARTIAL] > 1 else go_next(reg, i)
+    return _begin_scan(st, reg, i, True) if st.cache[st.task[task.T_K], slabs.K_PARTIAL] > 1 else go_next(reg, i)
 
 
 @kernel
-def _begin_scan(st, reg, i, desperate):
-    st.task[T_DESPERATE] = desperate
-    st.task[T_SLAB] = slab_end(st, st.task[T_K], 1)
-    st.task[T_SCANNED] = st.task[T_SLABS] = 0
-    st.task[T_INDEX] = st.task[T_HEAD] = st.task[T_TAIL] = NIL
+def _begin_scan(st: State, reg: Registers, i: int, desperate: int) -> int:
+    st.task[task.T_DESPERATE] = desperate
+    st.task[task.T_SLAB] = slab_end(st, st.task[task.T_K], 1)
+    st.task[task.T_SCANNED] = st.task[task.T_SLABS] = 0
+    st.task[task.T_INDEX] = st.task[task.T_HEAD] = st.task[task.T_TAIL] = slabs.NIL
     return _scan_on(st, reg, i)
 
 
 @kernel
-def _worth_moving(st, k, page):
-    nomove = wide(st.slab[page, S_FLAGS]) & NOMOVE
-    refcnt, chunks = wide(st.slab[page, S_REFCNT]), wide(st.slab[page, S_CHUNKS])
-    return reclaimable(refcnt, chunks, nomove, st.cache[k, K_NUMER], st.task[T_DESPERATE])
+def _worth_moving(st: State, k: int, page: int) -> bool:
+    nomove = wide(st.slab[page, slabs.S_FLAGS]) & slabs.NOMOVE
+    refcnt, chunks = wide(st.slab[page, slabs.S_REFCNT]), wide(st.slab[page, slabs.S_CHUNKS])
+    return reclaimable(refcnt, chunks, nomove, st.cache[k, slabs.K_NUMER], st.task[task.T_DESPERATE])
 
 
 @outlined
-def _scan_on(st, reg, i):
+def _scan_on(st: State, reg: Registers, i: int) -> int:
     """Find the next allocated buffer of a slab that is worth emptying, from the last one on: kmem_move_buffers()."""
-    k, first = st.task[T_K], slab_end(st, st.task[T_K], 0)
-    while st.task[T_SLAB] != NIL and st.task[T_SLAB] != first:
-        page = st.task[T_SLAB]
-        if st.task[T_INDEX] == NIL:
-            enough = st.task[T_SCANNED] >= st.p.scan_range or st.task[T_SLABS] >= st.p.reclaim_slabs
-            if enough and not st.task[T_DESPERATE]:
+    k, first = st.task[task.T_K], slab_end(st, st.task[task.T_K], 0)
+    while st.task[task.T_SLAB] != slabs.NIL and st.task[task.T_SLAB] != first:
+        page = st.task[task.T_SLAB]
+        if st.task[task.T_INDEX] == slabs.NIL:
+            enough = st.task[task.T_SCANNED] >= st.p.scan_range or st.task[task.T_SLABS] >= st.p.reclaim_slabs
+            if enough and not st.task[task.T_DESPERATE]:
                 break
             if _worth_moving(st, k, page):
-                st.task[T_SLABS] += 1
-                st.task[T_INDEX] = st.task[T_SEEN] = 0
-        if st.task[T_INDEX] != NIL and _next_buffer(st, page):
-            call(reg, i, MOVE_CACHE, NIL, QUEUE)
-            st.task[T_LOCK] = cache_lock(k)
-            return to_cpu(reg, i, A_CPU)
-        st.task[T_INDEX] = NIL
-        st.task[T_SCANNED] += 1
-        st.task[T_SLAB] = slab_before(st, k, page)
-    return _scanned(st, reg, i, st.task[T_SLABS])
+                st.task[task.T_SLABS] += 1
+                st.task[task.T_INDEX] = st.task[task.T_SEEN] = 0
+        if st.task[task.T_INDEX] != slabs.NIL and _next_buffer(st, page):
+            call(reg, i, slabs.MOVE_CACHE, slabs.NIL, phases.QUEUE)
+            st.task[task.T_LOCK] = cache_lock(k)
+            return to_cpu(reg, i, phases.A_CPU)
+        st.task[task.T_INDEX] = slabs.NIL
+        st.task[task.T_SCANNED] += 1
+        st.task[task.T_SLAB] = slab_before(st, k, page)
+    return _scanned(st, reg, i, st.task[task.T_SLABS])
 
 
 @kernel
-def _next_buffer(st, page):
+def _next_buffer(st: State, page: int) -> bool:
     """Find the next allocated buffer of the slab, which is not to be destroyed meanwhile. False: there is none."""
-    while st.task[T_INDEX] < st.slab[page, S_CHUNKS] and st.task[T_SEEN] < st.slab[page, S_REFCNT]:
-        if st.word[_source(st)] >= OUT:
-            flags = wide(st.slab[page, S_FLAGS])
-            st.slab[page, S_FLAGS] = flags | MOVE_PENDING
-            st.task[T_NOMOVE] = flags & NOMOVE
-            st.task[T_REFCNT] = st.slab[page, S_REFCNT]
-            st.task[T_SEEN] += 1
+    while (
+        st.task[task.T_INDEX] < st.slab[page, slabs.S_CHUNKS] and st.task[task.T_SEEN] < st.slab[page, slabs.S_REFCNT]
+    ):
+        if st.word[_source(st)] >= slabs.OUT:
+            flags = wide(st.slab[page, slabs.S_FLAGS])
+            st.slab[page, slabs.S_FLAGS] = flags | slabs.MOVE_PENDING
+            st.task[task.T_NOMOVE] = flags & slabs.NOMOVE
+            st.task[task.T_REFCNT] = st.slab[page, slabs.S_REFCNT]
+            st.task[task.T_SEEN] += 1
             return True
-        st.task[T_INDEX] += 1
+        st.task[task.T_INDEX] += 1
     return False
 
 
 @kernel
-def _source(st):
+def _source(st: State) -> int:
     """Buffer number T_INDEX of the slab that is being scanned."""
-    return slab_base(st, st.task[T_SLAB]) + st.task[T_INDEX] * (st.cache[st.task[T_K], K_CHUNK] >> WORD_SHIFT)
+    return slab_base(st, st.task[task.T_SLAB]) + st.task[task.T_INDEX] * (
+        st.cache[st.task[task.T_K], slabs.K_CHUNK] >> slabs.WORD_SHIFT
+    )
 
 
 @kernel
-def _queue(st, reg, i):
+def _queue(st: State, reg: Registers, i: int) -> int:
     """Allocate the buffer's destination from the first slab and queue the move: kmem_move_begin()."""
-    k, move = st.task[T_K], reg[i, R_BASE]
-    st.task[T_FAILED] = move == NIL
-    if move == NIL:
+    k, move = st.task[task.T_K], reg[i, regs.BASE]
+    st.task[task.T_FAILED] = move == slabs.NIL
+    if move == slabs.NIL:
         return _check(st, reg, i)
-    if st.cache[k, K_PARTIAL] <= 1:  # no need any more
-        return free_then(st, reg, i, MOVE_CACHE, move, CHECK)
-    st.word[move + M_NEXT] = NIL
+    if st.cache[k, slabs.K_PARTIAL] <= 1:  # no need any more
+        return free_then(st, reg, i, slabs.MOVE_CACHE, move, phases.CHECK)
+    st.word[move + M_NEXT] = slabs.NIL
     st.word[move + M_FROM] = _source(st)
     st.word[move + M_TO] = slab_take(st, k, slab_end(st, k, 0))
-    st.word[move + M_SLAB] = st.task[T_SLAB]
-    if st.task[T_HEAD] == NIL:
-        st.task[T_HEAD] = move
+    st.word[move + M_SLAB] = st.task[task.T_SLAB]
+    if st.task[task.T_HEAD] == slabs.NIL:
+        st.task[task.T_HEAD] = move
     else:
-        st.word[st.task[T_TAIL] + M_NEXT] = move
-    st.task[T_TAIL] = move
-    st.cache[k, K_PENDING] += 1
+        st.word[st.task[task.T_TAIL] + M_NEXT] = move
+    st.task[task.T_TAIL] = move
+    st.cache[k, slabs.K_PENDING] += 1
     return _check(st, reg, i)
 
 
 @kernel
-def _check(st, reg, i):
+def _check(st: State, reg: Registers, i: int) -> int:
     """Go on with the slab if it is as it was before its lock was given up."""
-    k, page = st.task[T_K], st.task[T_SLAB]
-    flags = wide(st.slab[page, S_FLAGS]) & ~MOVE_PENDING
-    st.slab[page, S_FLAGS] = flags
-    if st.slab[page, S_REFCNT] == 0:
-        if st.cache[k, K_PENDING] == 0:
-            return destroy_then(st, reg, i, k, page, ABORT)
+    k, page = st.task[task.T_K], st.task[task.T_SLAB]
+    flags = wide(st.slab[page, slabs.S_FLAGS]) & ~slabs.MOVE_PENDING
+    st.slab[page, slabs.S_FLAGS] = flags
+    if st.slab[page, slabs.S_REFCNT] == 0:
+        if st.cache[k, slabs.K_PENDING] == 0:
+            return destroy_then(st, reg, i, k, page, phases.ABORT)
         dead_push(st, k, page)
         return _scanned(st, reg, i, -1)
-    if st.task[T_FAILED] or st.slab[page, S_REFCNT] != st.task[T_REFCNT] or flags & NOMOVE != st.task[T_NOMOVE]:
+    if (
+        st.task[task.T_FAILED]
+        or st.slab[page, slabs.S_REFCNT] != st.task[task.T_REFCNT]
+        or flags & slabs.NOMOVE != st.task[task.T_NOMOVE]
+    ):
         return _scanned(st, reg, i, -1)
     if page == slab_end(st, k, 0):
-        return _scanned(st, reg, i, st.task[T_SLABS])
-    st.task[T_INDEX] += 1
+        return _scanned(st, reg, i, st.task[task.T_SLABS])
+    st.task[task.T_INDEX] += 1
     return _scan_on(st, reg, i)
 
 
 @kernel
-def _scanned(st, reg, i, found):
+def _scanned(st: State, reg: Registers, i: int, found: int) -> int:
     """End a scan: every 12 of them the threshold is adjusted. Then the moves begin."""
-    k = st.task[T_K]
-    if not st.task[T_DESPERATE]:
-        st.cache[k, K_SOUGHT] += st.p.reclaim_slabs
-        st.cache[k, K_FOUND] += found
-        st.cache[k, K_TRIES] += 1
-        if st.cache[k, K_TRIES] >= st.p.scan_range:
-            st.cache[k, K_NUMER] = adjusted(st.cache[k, K_NUMER], st.cache[k, K_FOUND], st.cache[k, K_SOUGHT])
-            st.cache[k, K_TRIES] = st.cache[k, K_SOUGHT] = st.cache[k, K_FOUND] = 0
-    return to_cache(reg, i, MOVES, k)
+    k = st.task[task.T_K]
+    if not st.task[task.T_DESPERATE]:
+        st.cache[k, slabs.K_SOUGHT] += st.p.reclaim_slabs
+        st.cache[k, slabs.K_FOUND] += found
+        st.cache[k, slabs.K_TRIES] += 1
+        if st.cache[k, slabs.K_TRIES] >= st.p.scan_range:
+            st.cache[k, slabs.K_NUMER] = adjusted(
+                st.cache[k, slabs.K_NUMER], st.cache[k, slabs.K_FOUND], st.cache[k, slabs.K_SOUGHT]
+            )
+            st.cache[k, slabs.K_TRIES] = st.cache[k, slabs.K_SOUGHT] = st.cache[k, slabs.K_FOUND] = 0
+    return to_cache(reg, i, phases.MOVES, k)
 
 
 @kernel
-def _next_move(st, reg, i):
+def _next_move(st: State, reg: Registers, i: int) -> int:
     """Ask the owner to move the next object, if it still makes sense: kmem_move_buffer()."""
-    k, move = st.task[T_K], st.task[T_HEAD]
-    if move == NIL:
+    k, move = st.task[task.T_K], st.task[task.T_HEAD]
+    if move == slabs.NIL:
         return go_next(reg, i)
     source, to, page = wide(st.word[move + M_FROM]), wide(st.word[move + M_TO]), wide(st.word[move + M_SLAB])
     obj = wide(st.word[source])
-    if not _worth_moving(st, k, page) or obj < OUT:
+    if not _worth_moving(st, k, page) or obj < slabs.OUT:
         return _end_move(st, reg, i, to)
-    if obj == OUT:  # in a magazine: the owner does not know it
-        st.cache[k, K_DONT_KNOW] += 1
+    if obj == slabs.OUT:  # in a magazine: the owner does not know it
+        st.cache[k, slabs.K_DONT_KNOW] += 1
         return _end_move(st, reg, i, to)
     st.word[to] = obj
-    reg[i, R_OBJECT] = obj
-    reg[i, R_ADDR] = source << WORD_SHIFT
-    reg[i, R_BASE] = to << WORD_SHIFT
-    to_cache(reg, i, MOVED, k)
+    reg[i, regs.OBJECT] = obj
+    reg[i, regs.ADDR] = source << slabs.WORD_SHIFT
+    reg[i, regs.BASE] = to << slabs.WORD_SHIFT
+    to_cache(reg, i, phases.MOVED, k)
     return MOVE
 
 
 @kernel
-def _moved(st, reg, i):
+def _moved(st: State, reg: Registers, i: int) -> int:
     """Free the buffer that is not in use now. Thrice LATER counts as NO."""
-    k, move = st.task[T_K], st.task[T_HEAD]
+    k, move = st.task[task.T_K], st.task[task.T_HEAD]
     source, to, page = wide(st.word[move + M_FROM]), wide(st.word[move + M_TO]), wide(st.word[move + M_SLAB])
-    if reg[i, R_BASE] >= 0:
-        st.cache[k, K_YES] += 1
+    if reg[i, regs.BASE] >= 0:
+        st.cache[k, slabs.K_YES] += 1
         end = _end_move(st, reg, i, source)
-        if st.slab[page, S_REFCNT] == 0:
-            st.cache[k, K_FREED] += 1
+        if st.slab[page, slabs.S_REFCNT] == 0:
+            st.cache[k, slabs.K_FREED] += 1
         move_yes(st, k, page, source)
         return end
-    st.cache[k, K_LATER] += 1
+    st.cache[k, slabs.K_LATER] += 1
     if slab_partial(st, page):
-        st.slab[page, S_LATER] += 1
-        if st.slab[page, S_LATER] >= st.p.disbelief:
+        st.slab[page, slabs.S_LATER] += 1
+        if st.slab[page, slabs.S_LATER] >= st.p.disbelief:
             move_no(st, k, page, source)
-        elif not st.slab[page, S_FLAGS] & NOMOVE:
-            st.slab[page, S_STUCK] = source
+        elif not st.slab[page, slabs.S_FLAGS] & slabs.NOMOVE:
+            st.slab[page, slabs.S_STUCK] = source
     return _end_move(st, reg, i, to)
 
 
 @kernel
-def _end_move(st, reg, i, b):
+def _end_move(st: State, reg: Registers, i: int, b: int) -> int:
     """Free buffer `b` to its slab and end the move: kmem_move_end()."""
-    k, move = st.task[T_K], st.task[T_HEAD]
+    k, move = st.task[task.T_K], st.task[task.T_HEAD]
     slab_give(st, k, b)  # no slab is destroyed while moves are pending
-    st.task[T_HEAD] = wide(st.word[move + M_NEXT])
-    st.task[T_MOVE] = move
-    st.cache[k, K_PENDING] -= 1
-    return to_cache(reg, i, DEAD, k)
+    st.task[task.T_HEAD] = wide(st.word[move + M_NEXT])
+    st.task[task.T_MOVE] = move
+    st.cache[k, slabs.K_PENDING] -= 1
+    return to_cache(reg, i, phases.DEAD, k)
 
 
 @kernel
-def _bury(st, reg, i):
+def _bury(st: State, reg: Registers, i: int) -> int:
     """After the last move destroy the slabs that have waited for it, then free the kmem_move_t."""
-    k, page = st.task[T_K], st.cache[st.task[T_K], K_DEAD]
-    if st.cache[k, K_PENDING] == 0 and page != NIL:
-        st.cache[k, K_DEAD] = wide(st.slab[page, S_NEXT])
-        return destroy_then(st, reg, i, k, page, DEAD)
-    st.task[T_LOCK] = cache_lock(k)
-    return free_then(st, reg, i, MOVE_CACHE, st.task[T_MOVE], MOVES)
+    k, page = st.task[task.T_K], st.cache[st.task[task.T_K], slabs.K_DEAD]
+    if st.cache[k, slabs.K_PENDING] == 0 and page != slabs.NIL:
+        st.cache[k, slabs.K_DEAD] = wide(st.slab[page, slabs.S_NEXT])
+        return destroy_then(st, reg, i, k, page, phases.DEAD)
+    st.task[task.T_LOCK] = cache_lock(k)
+    return free_then(st, reg, i, slabs.MOVE_CACHE, st.task[task.T_MOVE], phases.MOVES)

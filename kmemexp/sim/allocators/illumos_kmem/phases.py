@@ -1,16 +1,16 @@
-"""R_PHASE of `allocators/illumos_kmem`: which bits hold what, which phases there are, and which follows which.
+"""regs.PHASE of `allocators/illumos_kmem`: which bits hold what, which phases there are, and which follows which.
 
 An operation is a stack of calls of kmem by kmem (`calls`); its registers:
 
-    R_PHASE     bits 0-5    phase of the innermost call (PHASE_MASK)
+    regs.PHASE     bits 0-5    phase of the innermost call (PHASE_MASK)
                 bits 6-     frames on the stack, 0 to 3 (DEPTH_SHIFT)
-    R_X, R_Y,   one frame each, the outermost in R_X
-    R_TARGET    bits 0-7    phase in which the caller goes on (RETURN_MASK); HANDED_OUT, FREED: the operation ends
+    regs.X, regs.Y,   one frame each, the outermost in regs.X
+    regs.TARGET    bits 0-7    phase in which the caller goes on (RETURN_MASK); HANDED_OUT, FREED: the operation ends
                 bits 8-23   cache (CACHE_SHIFT, CACHE_MASK)
                 bits 24-    buffer or colour + 1; 0: none (BUFFER_SHIFT)
-    R_BASE      result of the last call, or the magazine on its way to the depot, or how often the depot's lock had been
-                taken when it was asked for
-    R_GRANTED   page of the hashed slab that is being made or destroyed
+    regs.BASE      result of the last call, or the magazine on its way to the depot, or how often the depot's lock had
+                been taken when it was asked for
+    regs.GRANTED   page of the hashed slab that is being made or destroyed
 
 What follows each phase. `X > Y` is a call that begins in X, after which its caller goes on in Y; `end`: the call ends.
 
@@ -20,17 +20,18 @@ What follows each phase. `X > Y` is a call that begins in X, after which its cal
     A_DEPOT     end; A_SLAB
     A_SLAB      end; A_MAPPED
     A_MAPPED    end; of a hashed cache A_HEADER; A_DEPOT > A_HEADER or A_SLAB > A_HEADER
-    A_HEADER    A_DEPOT > A_BUFCTL or A_SLAB > A_BUFCTL; A_ENTER; without memory D_MAPPED
-    A_BUFCTL    the same; without memory as D_BUFCTL
+    A_HEADER    A_DEPOT > A_BUFCTL or A_SLAB > A_BUFCTL; A_ENTER; without memory UNMAKE_MAPPED
+    A_BUFCTL    the same; without memory as UNMAKE_BUFCTL
     A_ENTER     end
     F_CPU       end; F_DEPOT; F_SLAB
     F_DEPOT     end; F_SLAB; A_CPU > F_MAGAZINE
     F_MAGAZINE  F_GIVE; F_SLAB
     F_GIVE      as F_DEPOT; with a magazine of another size F_SLAB > F_CPU
-    F_SLAB      end; D_BUFCTL; D_MAPPED
-    D_BUFCTL    F_DEPOT > D_BUFCTL or F_SLAB > D_BUFCTL; F_DEPOT > D_SLAB or F_SLAB > D_SLAB; D_MAPPED
-    D_SLAB      D_MAPPED
-    D_MAPPED    end
+    F_SLAB      end; UNMAKE_BUFCTL; UNMAKE_MAPPED
+    UNMAKE_BUFCTL    F_DEPOT > UNMAKE_BUFCTL or F_SLAB > UNMAKE_BUFCTL;
+                     F_DEPOT > UNMAKE_SLAB or F_SLAB > UNMAKE_SLAB; UNMAKE_MAPPED
+    UNMAKE_SLAB      UNMAKE_MAPPED
+    UNMAKE_MAPPED    end
 
 Those of the upkeep, which is no call itself; `end` is its own:
 
@@ -45,18 +46,19 @@ Those of the upkeep, which is no call itself; `end` is its own:
     REAP            UNLOAD; F_CPU > REAP_EMPTY; RESIZE, DEFRAG or NEXT (T_AFTER)
     REAP_FULL       the same
     REAP_EMPTY      F_CPU > REAP_EMPTY; RESIZE, DEFRAG or NEXT (T_AFTER)
-    UNLOAD          D_BUFCTL > UNLOAD or D_MAPPED > UNLOAD; F_CPU > PURGE_PREVIOUS, PURGE_NEXT or REAP_FULL (T_THEN)
+    UNLOAD          UNMAKE_BUFCTL > UNLOAD or UNMAKE_MAPPED > UNLOAD;
+                    F_CPU > PURGE_PREVIOUS, PURGE_NEXT or REAP_FULL (T_THEN)
     SCAN            A_CPU > QUEUE; MOVES; REAP; NEXT
     DEFRAG          A_CPU > QUEUE; MOVES; NEXT
     QUEUE           F_CPU > CHECK; as CHECK
-    CHECK           A_CPU > QUEUE; D_BUFCTL > ABORT or D_MAPPED > ABORT; MOVES
+    CHECK           A_CPU > QUEUE; UNMAKE_BUFCTL > ABORT or UNMAKE_MAPPED > ABORT; MOVES
     ABORT           MOVES
     MOVES           MOVED; DEAD; NEXT
     MOVED           DEAD
-    DEAD            D_BUFCTL > DEAD or D_MAPPED > DEAD; F_CPU > MOVES
+    DEAD            UNMAKE_BUFCTL > DEAD or UNMAKE_MAPPED > DEAD; F_CPU > MOVES
 """
 
-# Bits of R_PHASE and of a frame.
+# Bits of regs.PHASE and of a frame.
 PHASE_MASK = 63
 DEPTH_SHIFT = 6
 RETURN_MASK = 0xFF
@@ -80,9 +82,9 @@ F_DEPOT = 10  # d: take an empty magazine
 F_MAGAZINE = 11  # c: here is a new one
 F_GIVE = 12  # d: put it into the depot and try again
 F_SLAB = 13  # k
-D_BUFCTL = 14  # c: free the bufctls
-D_SLAB = 15  # c: the kmem_slab_t is freed
-D_MAPPED = 16  # the pages are back
+UNMAKE_BUFCTL = 14  # c: free the bufctls
+UNMAKE_SLAB = 15  # c: the kmem_slab_t is freed
+UNMAKE_MAPPED = 16  # the pages are back
 HANDED_OUT = 17  # where the caller of kmem_alloc() goes on
 FREED = 18
 FIRST_TASK = 24  # from here on: phases of the upkeep

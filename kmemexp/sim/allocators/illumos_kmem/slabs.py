@@ -11,6 +11,7 @@ links: slots 2p and 2p + 1 for the lower and the higher subtree of the slab at p
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.allocators.illumos_kmem.layout import SLAB_BYTES
+from kmemexp.sim.allocators.illumos_kmem.state import State
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 from kmemexp.sim.widths import wide
 
@@ -96,19 +97,19 @@ C_COLUMNS = 5
 
 
 @kernel
-def cache_of(st, b):
+def cache_of(st: State, b: int) -> int:
     """Cache of the buffer `b`; NIL: an oversize block."""
     return wide(st.page_cache[b >> (PAGE_SHIFT - WORD_SHIFT)]) - 1
 
 
 @kernel
-def slab_of(st, b):
+def slab_of(st: State, b: int) -> int:
     """First page of the slab of buffer `b`."""
     return wide(st.slab[b >> (PAGE_SHIFT - WORD_SHIFT), S_FIRST])
 
 
 @kernel
-def partial_weight(refcnt, chunks, binshift, bonus):
+def partial_weight(refcnt: int, chunks: int, binshift: int, bonus: int) -> int:
     """Rank of a partial slab, the lowest first; `bonus`: cache_maxchunks of a slab that is NOMOVE, else 0."""
     if refcnt <= binshift or chunks - refcnt <= binshift:
         return -refcnt - bonus
@@ -116,32 +117,32 @@ def partial_weight(refcnt, chunks, binshift, bonus):
 
 
 @kernel
-def _weight(st, k, page):
+def _weight(st: State, k: int, page: int) -> int:
     bonus = st.cache[k, K_CHUNKS] if st.slab[page, S_FLAGS] & NOMOVE else 0
     return partial_weight(wide(st.slab[page, S_REFCNT]), wide(st.slab[page, S_CHUNKS]), st.cache[k, K_BINSHIFT], bonus)
 
 
 @kernel
-def _priority(page):
+def _priority(page: int) -> int:
     h = (page * 0x9E3779B1) & 0xFFFFFFF
     h = ((h ^ (h >> 15)) * 0x85EBCA6B) & 0xFFFFFFF
     return h ^ (h >> 13)
 
 
 @kernel
-def _before(st, a, b):
+def _before(st: State, a: int, b: int) -> bool:
     if st.slab[a, S_WEIGHT] != st.slab[b, S_WEIGHT]:
         return st.slab[a, S_WEIGHT] < st.slab[b, S_WEIGHT]
     return st.slab[a, S_HEADER] < st.slab[b, S_HEADER]
 
 
 @kernel
-def _root(st, k):
+def _root(st: State, k: int) -> int:
     return 2 * len(st.slab) + k
 
 
 @kernel
-def _insert(st, k, page):
+def _insert(st: State, k: int, page: int) -> None:
     """Put a slab among the partial ones: down to where its priority wins, the subtree there is split by it."""
     st.slab[page, S_WEIGHT] = _weight(st, k, page)
     slot = _root(st, k)
@@ -166,7 +167,7 @@ def _insert(st, k, page):
 
 
 @kernel
-def _remove(st, k, page):
+def _remove(st: State, k: int, page: int) -> None:
     """Take a slab out of the partial ones: its subtrees are merged."""
     slot = _root(st, k)
     at = wide(st.tree[slot])
@@ -188,7 +189,7 @@ def _remove(st, k, page):
 
 
 @kernel
-def slab_end(st, k, side):
+def slab_end(st: State, k: int, side: int) -> int:
     """First (0) or last (1) partial slab of a cache; NIL: it has none."""
     page = NIL
     at = wide(st.tree[_root(st, k)])
@@ -199,7 +200,7 @@ def slab_end(st, k, side):
 
 
 @kernel
-def slab_before(st, k, page):
+def slab_before(st: State, k: int, page: int) -> int:
     """Return the partial slab before one of them; NIL: that is the first."""
     before = NIL
     at = wide(st.tree[_root(st, k)])
@@ -213,7 +214,7 @@ def slab_before(st, k, page):
 
 
 @outlined
-def slab_begin(st, k, page, colour):
+def slab_begin(st: State, k: int, page: int, colour: int) -> None:
     """Enter a new slab, as yet without buffers."""
     pages = st.cache[k, K_SLAB] >> PAGE_SHIFT
     for p in range(page, page + pages):
@@ -232,13 +233,13 @@ def slab_begin(st, k, page, colour):
 
 
 @kernel
-def slab_base(st, page):
+def slab_base(st: State, page: int) -> int:
     """First buffer of a slab."""
     return page * PAGE_WORDS + (wide(st.slab[page, S_COLOR]) >> WORD_SHIFT)
 
 
 @kernel
-def slab_next(st, k, page):
+def slab_next(st: State, k: int, page: int) -> int:
     """Return the buffer that a new slab gets next, upwards; NIL: it has all."""
     chunk, head = st.cache[k, K_CHUNK] >> WORD_SHIFT, wide(st.slab[page, S_HEAD])
     b = slab_base(st, page) if head == NIL else head + chunk
@@ -246,21 +247,21 @@ def slab_next(st, k, page):
 
 
 @kernel
-def slab_add(st, page, b):
+def slab_add(st: State, page: int, b: int) -> None:
     """Put a buffer before the free ones of its slab."""
     st.word[b] = FREE_LINK - wide(st.slab[page, S_HEAD])
     st.slab[page, S_HEAD] = b
 
 
 @kernel
-def slab_enter(st, k, page):
+def slab_enter(st: State, k: int, page: int) -> None:
     """Count the buffers of a slab that is complete."""
     st.cache[k, K_BUFTOTAL] += st.slab[page, S_CHUNKS]
     st.cache[k, K_BUFSLAB] += st.slab[page, S_CHUNKS]
 
 
 @kernel
-def free_pop(st, page):
+def free_pop(st: State, page: int) -> int:
     """Take the first free buffer of a slab off its list."""
     b = wide(st.slab[page, S_HEAD])
     st.slab[page, S_HEAD] = FREE_LINK - wide(st.word[b])
@@ -268,7 +269,7 @@ def free_pop(st, page):
 
 
 @outlined
-def slab_take(st, k, page):
+def slab_take(st: State, k: int, page: int) -> int:
     """Allocate a buffer of a slab, which is new or the first partial one: kmem_slab_alloc_impl()."""
     b = free_pop(st, page)
     st.word[b] = OUT
@@ -290,7 +291,7 @@ def slab_take(st, k, page):
 
 
 @outlined
-def slab_give(st, k, b):
+def slab_give(st: State, k: int, b: int) -> int:
     """Free a buffer to its slab: kmem_slab_free(). Returns the slab if it is to be destroyed now, else NIL."""
     page = slab_of(st, b)
     if st.slab[page, S_STUCK] == b:
@@ -317,7 +318,7 @@ def slab_give(st, k, b):
 
 
 @kernel
-def _dead(st, k, page):
+def _dead(st: State, k: int, page: int) -> int:
     """Keep an empty slab while moves are pending; one that is being scanned is left to the scan."""
     if st.slab[page, S_FLAGS] & MOVE_PENDING:
         return NIL
@@ -328,14 +329,14 @@ def _dead(st, k, page):
 
 
 @kernel
-def dead_push(st, k, page):
+def dead_push(st: State, k: int, page: int) -> None:
     """Let a slab wait for the end of all moves of its cache."""
     st.slab[page, S_NEXT] = st.cache[k, K_DEAD]
     st.cache[k, K_DEAD] = page
 
 
 @kernel
-def slab_forget(st, k, page):
+def slab_forget(st: State, k: int, page: int) -> None:
     """Forget a slab whose pages go back."""
     pages = st.cache[k, K_SLAB] >> PAGE_SHIFT
     for p in range(page, page + pages):
@@ -344,13 +345,13 @@ def slab_forget(st, k, page):
 
 
 @kernel
-def slab_partial(st, page):
+def slab_partial(st: State, page: int) -> bool:
     """Whether some, but not all of a slab's buffers are allocated."""
     return st.slab[page, S_REFCNT] > 0 and st.slab[page, S_REFCNT] < st.slab[page, S_CHUNKS]
 
 
 @outlined
-def move_yes(st, k, page, b):
+def move_yes(st: State, k: int, page: int, b: int) -> None:
     """The buffer that could not be moved is gone: kmem_slab_move_yes()."""
     if not slab_partial(st, page):
         return
@@ -365,7 +366,7 @@ def move_yes(st, k, page, b):
 
 
 @outlined
-def move_no(st, k, page, b):
+def move_no(st: State, k: int, page: int, b: int) -> None:
     """A buffer cannot be moved: its slab goes before all others, to fill up: kmem_slab_move_no()."""
     if not slab_partial(st, page):
         return

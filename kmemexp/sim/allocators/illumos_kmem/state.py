@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from kmemexp.sim.aliases import Cube, Table, Words
 from kmemexp.sim.allocators.illumos_kmem import layout
 
 
@@ -32,15 +31,15 @@ class State(NamedTuple):
     cpus: int
     first_item: int  # cache of the first item
     max_cached: int  # largest size that kmem_alloc() has a cache for
-    small_cache: np.ndarray  # int16[513], cache by size in units of 8 bytes
-    big_cache: np.ndarray  # int16[33], by size in pages
-    rounds: np.ndarray  # int64[9], of the magazines in each magazine cache
-    maxbuf: np.ndarray  # int64[9], caches of smaller chunks may go on to the next type
-    cache: np.ndarray  # int64[caches, K_COLUMNS]
-    cc: np.ndarray  # int64[caches, cpus, C_COLUMNS]
-    page_cache: np.ndarray  # int16[pages], cache + 1 that a page belongs to
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    tree: np.ndarray  # int32[2 * pages + caches]
-    word: np.ndarray  # int32[kva_bytes / 8]
-    task: np.ndarray  # int64[T_COLUMNS]
-    large: np.ndarray  # int64[1], pages of oversize blocks
+    small_cache: Words  # int16[513], cache by size in units of 8 bytes
+    big_cache: Words  # int16[33], by size in pages
+    rounds: Words  # int64[9], of the magazines in each magazine cache
+    maxbuf: Words  # int64[9], caches of smaller chunks may go on to the next type
+    cache: Table  # int64[caches, K_COLUMNS]
+    cc: Cube  # int64[caches, cpus, C_COLUMNS]
+    page_cache: Words  # int16[pages], cache + 1 that a page belongs to
+    slab: Table  # int32[pages, S_COLUMNS]
+    tree: Words  # int32[2 * pages + caches]
+    word: Words  # int32[kva_bytes / 8]
+    task: Words  # int64[T_COLUMNS]
+    large: Words  # int64[1], pages of oversize blocks

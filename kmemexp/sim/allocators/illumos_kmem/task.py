@@ -2,7 +2,7 @@
 
 # Places of State.task.
 T_LOCK = 0  # lock under which to go on after a call
-T_WANTED = 1  # T_WANTED + T_TICK, T_WANTED + T_REAP: that is to be done
+T_WANTED = 1  # T_WANTED + TEND_TICK, T_WANTED + TEND_REAP: that is to be done
 T_BUSY = 3
 T_WAIT = 4  # ticks until another reap is allowed
 T_KIND = 5

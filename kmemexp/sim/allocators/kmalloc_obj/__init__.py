@@ -23,10 +23,12 @@ the flags. The objcaches that mbufs had before the slab allocator are left out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators import dfly_slab_2020
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab_2020 import free as slab_free
@@ -59,48 +61,28 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
 from kmemexp.sim.allocators.kmalloc_obj.state import Params, State
 from kmemexp.sim.asking import ask_unmap, ask_wired, go_on, out_of_entries
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    FAILED,
-    LOCK_SHIFT,
-    NO_SPACE,
-    P_KERNEL_MAP,
-    PAGE,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_ITEM,
-    R_PANIC,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-    R_X,
-    R_Y,
-    T_TICK,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_SPACE, PAGE, TEND_TICK
+from kmemexp.sim.tables import panics, regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # an operation on slabs at hand; a type's lists
 KEEPS = True
 TICK_NS = 1_000_000_000  # kmalloc_poller_thread()
 CLEANUP_TICKS = dfly_slab_2020.TICK_NS // TICK_NS
-TYPE_LOCK = 1 << LOCK_SHIFT
+TYPE_LOCK = 1 << regs.LOCK_SHIFT
 
 HEADER = 352  # of a slab: all that comes before the ring
 POINTER = 8  # bytes of an entry of the ring
 CACHE_LINE = 1 << UNIT_SHIFT
 
-# R_PHASE. Lower ones are those of the slab allocator.
+# regs.PHASE. Lower ones are those of the slab allocator.
 ROTATE = 16  # under the type's lock: another slab of the type
 NEW_SLAB = 17  # none: one of the CPU's cache, or of the map
 MAPPED = 18
-ROTATE_IN = 19  # under the type's lock: the new slab, R_X
-POLL = 20  # under the type's lock: upkeep of a type; R_Y: types that are left to poll in this tick
-UNMAP = 21  # retired slabs, from R_X on, are being unmapped
+ROTATE_IN = 19  # under the type's lock: the new slab, regs.X
+POLL = 20  # under the type's lock: upkeep of a type; regs.Y: types that are left to poll in this tick
+UNMAP = 21  # retired slabs, from regs.X on, are being unmapped
 
 
 def slab_layout(size: int) -> tuple[int, int, int]:
@@ -118,7 +100,7 @@ def init(
     Raises ValueError: bad zone_bytes.
     """
     shared = {name: getattr(params, name) for name in ("ram_bytes", "zone_bytes", "release_threshold", "slide")}
-    given = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
+    given: dict[str, Any] = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
     kind = np.full((max(len(items), 1), TYPE_COLUMNS), NIL, np.int64)
     kind[:, :6] = 0
     for row, item in zip(kind, items, strict=False):
@@ -143,14 +125,14 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kmalloc_obj, or of a kmalloc."""
-    z = reg[i, R_ITEM]
+    z = reg[i, regs.ITEM]
     if z < 0 or st.type[z, COUNT] == 0:
         return slab_alloc(st.back, reg, i)
-    if reg[i, R_PHASE] != 0:
+    if reg[i, regs.PHASE] != 0:
         return _refill(st, reg, i, z)
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     slab = wide(st.pair[cpu, z, ACTIVE])
     if slab == NIL or st.slab[slab, FREE] == 0:
         other = wide(st.pair[cpu, z, ALTERNATE])
@@ -163,27 +145,27 @@ def alloc(st, reg, i):
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kfree_obj, or of a kfree."""
-    addr = reg[i, R_ADDR]
-    if reg[i, R_ITEM] < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
+    addr = reg[i, regs.ADDR]
+    if reg[i, regs.ITEM] < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
         return slab_free(st.back, reg, i)
     put(st, addr)
     return DONE
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Play one step of the poller, or of the slab allocator's upkeep. Short memory changes nothing."""
-    phase = reg[i, R_PHASE]
+    phase = reg[i, regs.PHASE]
     if phase == 0:
-        if reg[i, R_SIZE] != T_TICK:
+        if reg[i, regs.SIZE] != TEND_TICK:
             return DONE
         st.poller[TICKS] += 1
-        reg[i, R_Y] = st.p.poll_frequency
+        reg[i, regs.Y] = st.p.poll_frequency
         return _next_poll(st, reg, i)
     if phase == POLL:
-        reg[i, R_X] = poll(st, reg, i, st.poller[POLLED])
+        reg[i, regs.X] = poll(st, reg, i, st.poller[POLLED])
         return _unmap_next(st, reg, i)
     if phase == UNMAP:
         return _unmap_next(st, reg, i)
@@ -191,65 +173,65 @@ def tend(st, reg, i):
 
 
 @outlined
-def _refill(st, reg, i, z):
+def _refill(st: State, reg: Registers, i: int, z: int) -> int:
     """Get the CPU a slab with free objects."""
-    phase, cpu = reg[i, R_PHASE], reg[i, R_CPU]
+    phase, cpu = reg[i, regs.PHASE], reg[i, regs.CPU]
     if phase == ROTATE:
         if rotate(st, reg, i, z):
             return take(st, reg, i, z, wide(st.pair[cpu, z, ACTIVE]))
         return go_on(reg, i, NEW_SLAB, 0)
     if phase == ROTATE_IN:
-        rotate_in(st, cpu, z, reg[i, R_X])
-        return take(st, reg, i, z, reg[i, R_X])
+        rotate_in(st, cpu, z, reg[i, regs.X])
+        return take(st, reg, i, z, reg[i, regs.X])
     if phase == NEW_SLAB:
         slab = cached_slab(st, cpu)
         if slab == NIL:
             return ask_wired(reg, i, MAPPED, st.map_number, SLAB_SIZE, SLAB_SIZE)
     else:
-        base = reg[i, R_BASE]
+        base = reg[i, regs.BASE]
         if base < 0:
             return _refused(reg, i, base)
         slab = base >> SLAB_SHIFT
         st.poller[HELD] += 1
     lay_out(st, cpu, z, slab)
-    reg[i, R_WORK] = st.type[z, COUNT]
-    reg[i, R_X] = slab
+    reg[i, regs.WORK] = st.type[z, COUNT]
+    reg[i, regs.X] = slab
     return _go_on_locked(reg, i, ROTATE_IN, z)
 
 
 @kernel
-def _refused(reg, i, base):
+def _refused(reg: Registers, i: int, base: Address) -> int:
     """Fail without KVA or map entries."""
     if not out_of_entries(reg, i) and base == NO_SPACE:
-        reg[i, R_PANIC] = P_KERNEL_MAP
+        reg[i, regs.PANIC] = panics.KERNEL_MAP
     return FAILED
 
 
 @kernel
-def _go_on_locked(reg, i, phase, z):
+def _go_on_locked(reg: Registers, i: int, phase: int, z: int) -> int:
     """Go on in `phase` under the lock of type `z`."""
     return go_on(reg, i, phase, TYPE_LOCK | z)
 
 
 @kernel
-def _next_poll(st, reg, i):
+def _next_poll(st: State, reg: Registers, i: int) -> int:
     """Poll a type, as often as a tick does it; every tenth tick ends with the slab allocator's cleanup."""
-    if reg[i, R_Y] > 0:
-        reg[i, R_Y] -= 1
+    if reg[i, regs.Y] > 0:
+        reg[i, regs.Y] -= 1
         return _go_on_locked(reg, i, POLL, st.poller[POLLED])
     if st.poller[TICKS] % CLEANUP_TICKS != 0:
         return DONE
-    reg[i, R_PHASE] = 0
+    reg[i, regs.PHASE] = 0
     return slab_tend(st.back, reg, i)
 
 
 @kernel
-def _unmap_next(st, reg, i):
+def _unmap_next(st: State, reg: Registers, i: int) -> int:
     """Unmap the first of the retired slabs that no cache had room for."""
-    slab = reg[i, R_X]
+    slab = reg[i, regs.X]
     if slab == NIL:
         return _next_poll(st, reg, i)
-    reg[i, R_X] = st.slab[slab, NEXT]
+    reg[i, regs.X] = st.slab[slab, NEXT]
     st.poller[HELD] -= 1
     return ask_unmap(reg, i, UNMAP, st.map_number, slab << SLAB_SHIFT, SLAB_SIZE)
 

@@ -1,8 +1,10 @@
 """Slabs of DragonFly's kmalloc_obj, the lists of a type and the caches of the CPUs. See `allocators/kmalloc_obj`."""
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Registers
+from kmemexp.sim.allocators.kmalloc_obj.state import State
 from kmemexp.sim.asking import hand_out
-from kmemexp.sim.slots import R_CPU, R_WORK
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 SLAB_SHIFT = 17
@@ -48,18 +50,19 @@ HELD = 2  # slabs that are mapped
 
 
 @kernel
-def take(st, reg, i, z, slab):
+def take(st: State, reg: Registers, i: int, z: int, slab: int) -> int:
     """Hand out the object that has been free for longest, of a slab that has one."""
     at = wide(st.slab[slab, FIRST])
-    addr = (slab << SLAB_SHIFT) + (wide(st.ring[slab, at]) << UNIT_SHIFT)
+    # The registers are written first: after the slab's row they cost a tenth of the speed.
+    answer = hand_out(reg, i, (slab << SLAB_SHIFT) + (wide(st.ring[slab, at]) << UNIT_SHIFT), st.type[z, SIZE])
     at += 1
     st.slab[slab, FIRST] = 0 if at == st.type[z, COUNT] else at
     st.slab[slab, FREE] -= 1
-    return hand_out(reg, i, addr, st.type[z, SIZE])
+    return answer
 
 
 @kernel
-def put(st, addr):
+def put(st: State, addr: Address) -> None:
     """Put an object at the end of its slab's ring."""
     slab = addr >> SLAB_SHIFT
     count = st.type[wide(st.slab[slab, TYPE]), COUNT]
@@ -71,7 +74,7 @@ def put(st, addr):
 
 
 @outlined
-def lay_out(st, cpu, z, slab):
+def lay_out(st: State, cpu: int, z: int, slab: int) -> None:
     """Make a slab of type `z`, all objects free, in ascending order."""
     count, step = st.type[z, COUNT], st.type[z, SIZE] >> UNIT_SHIFT
     unit = st.type[z, OFFSET] >> UNIT_SHIFT
@@ -86,11 +89,11 @@ def lay_out(st, cpu, z, slab):
 
 
 @outlined
-def rotate(st, reg, i, z):
+def rotate(st: State, reg: Registers, i: int, z: int) -> bool:
     """Make a partial or a full slab of the type the CPU's active one, under the type's lock. False: there is none."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     if st.type[z, PARTIAL] == NIL and st.type[z, FULL] == NIL:
-        reg[i, R_WORK] = _poll_empties(st, z)
+        reg[i, regs.WORK] = _poll_empties(st, z)
     kind, count = (PARTIAL, N_PARTIAL) if st.type[z, PARTIAL] != NIL else (FULL, N_FULL)
     slab = st.type[z, kind]
     if slab == NIL:
@@ -102,7 +105,7 @@ def rotate(st, reg, i, z):
 
 
 @kernel
-def rotate_in(st, cpu, z, slab):
+def rotate_in(st: State, cpu: int, z: int, slab: int) -> None:
     """Make a slab the active one; the active one becomes the alternate one, and that goes to the empty ones."""
     out = wide(st.pair[cpu, z, ALTERNATE])
     st.pair[cpu, z, ALTERNATE] = st.pair[cpu, z, ACTIVE]
@@ -113,7 +116,7 @@ def rotate_in(st, cpu, z, slab):
 
 
 @kernel
-def _append_empty(st, z, slab):
+def _append_empty(st: State, z: int, slab: int) -> None:
     """Put a slab at the end of the list of empty ones."""
     st.slab[slab, NEXT] = NIL
     if st.type[z, EMPTY] == NIL:
@@ -125,7 +128,7 @@ def _append_empty(st, z, slab):
 
 
 @outlined
-def _poll_empties(st, z):
+def _poll_empties(st: State, z: int) -> int:
     """Look at empty slabs, move those that have got objects back, put the others at the end. Returns how many.
 
     It ends where the slab that was the first comes first again; if that one has moved, slabs may be looked at twice.
@@ -154,9 +157,9 @@ def _poll_empties(st, z):
 
 
 @outlined
-def poll(st, reg, i, z):
+def poll(st: State, reg: Registers, i: int, z: int) -> int:
     """See to a type: malloc_mgt_poll(). Returns the first of the retired slabs that must be unmapped."""
-    reg[i, R_WORK] = _poll_empties(st, z)
+    reg[i, regs.WORK] = _poll_empties(st, z)
     looks = min(st.type[z, N_FULL] - st.p.full_slabs, POLL_SLABS)
     before, first, last, retired = NIL, NIL, NIL, 0
     slab = st.type[z, FULL]
@@ -181,7 +184,7 @@ def poll(st, reg, i, z):
 
 
 @kernel
-def _chained(st, first, last, slab):
+def _chained(st: State, first: int, last: int, slab: int) -> tuple[int, int]:
     """Append a slab to a chain. Returns the chain's ends."""
     st.slab[slab, NEXT] = NIL
     if last == NIL:
@@ -191,7 +194,7 @@ def _chained(st, first, last, slab):
 
 
 @kernel
-def _into_caches(st, slab):
+def _into_caches(st: State, slab: int) -> int:
     """Put a chain of slabs into the caches of their CPUs: gslab_cache(). Returns the first that found no room.
 
     Neighbours of one CPU are put before what the cache has got back as they are.
@@ -218,7 +221,7 @@ def _into_caches(st, slab):
 
 
 @kernel
-def cached_slab(st, cpu):
+def cached_slab(st: State, cpu: int) -> int:
     """Take a slab of a CPU's cache: gslab_alloc(). NIL: it is empty."""
     slab = st.cache[cpu, OWN]
     if slab == NIL:

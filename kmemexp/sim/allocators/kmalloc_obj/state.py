@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from kmemexp.sim.aliases import Cube, Table, Words
 from kmemexp.sim.allocators import dfly_slab_2020
 
 
@@ -26,9 +25,9 @@ class State(NamedTuple):
     p: Params
     map_number: int
     back: dfly_slab_2020.State
-    type: np.ndarray  # int64[types, TYPE_COLUMNS]
-    pair: np.ndarray  # int32[cpus, types, 2], slabs ACTIVE, ALTERNATE
-    slab: np.ndarray  # int32[slabs, 6]
-    ring: np.ndarray  # int16[slabs, most objects of a slab], free objects
-    cache: np.ndarray  # int64[cpus, 3], free slabs
-    poller: np.ndarray  # int64[3]
+    type: Table  # int64[types, TYPE_COLUMNS]
+    pair: Cube  # int32[cpus, types, 2], slabs ACTIVE, ALTERNATE
+    slab: Table  # int32[slabs, 6]
+    ring: Table  # int16[slabs, most objects of a slab], free objects
+    cache: Table  # int64[cpus, 3], free slabs
+    poller: Words  # int64[3]

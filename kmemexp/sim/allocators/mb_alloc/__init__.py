@@ -25,73 +25,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
-from kmemexp.sim.allocators.mb_alloc.containers import (
-    ASKED,
-    BOOT,
-    BOX_COLUMNS,
-    BUCKET_COLUMNS,
-    COUNT,
-    EACH,
-    FIRST,
-    FULL,
-    HEAD,
-    HIGH,
-    LIMIT,
-    OWNER,
-    PAGE_PIECES_SHIFT,
-    PAGES,
-    SIZE,
-    SORT,
-    SORT_COLUMNS,
-    STARVED,
-    TOTAL,
-    enter,
-    leave,
-    new_bucket,
-    pop,
-    put,
-)
+from kmemexp.sim.allocators.mb_alloc import containers
+from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket, pop, put
 from kmemexp.sim.allocators.mb_alloc.state import Params, State
 from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import (
-    AGAIN,
-    C_MBUF,
-    DONE,
-    F_NOWAIT,
-    FAILED,
-    LOCK_SHIFT,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_BASE,
-    R_CPU,
-    R_FLAGS,
-    R_GRANTED,
-    R_PHASE,
-    R_X,
-    R_Y,
-)
+from kmemexp.sim.slots import AGAIN, CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MBUF,)
+SERVES = (CLASS_MBUF,)
 LOCKS = ("adaptive/cpu", "adaptive")  # mbuf_pcpu, for both sorts; mbuf_gen
 KEEPS = False  # no lock is held while the map works
-GENERAL_LOCK = 1 << LOCK_SHIFT
+GENERAL_LOCK = 1 << regs.LOCK_SHIFT
 
 BUCKET_PAGES = ((1, 1), (2, 4))  # by version and sort
 BOOT_BUCKETS = ((4, 16), (2, 8))  # NMB_MBUF_INIT, NMB_CLUST_INIT
 
-# R_PHASE.
+# regs.PHASE.
 TAKE = 1  # under the CPU's lock: go on with a chain
 REFILL = 2  # under the general lock: a bucket of the general container
 MAPPED = 3
-BOOTED = 4  # a bucket of those at boot; R_Y: its sort
-STEAL = 5  # under the lock of CPU R_Y
+BOOTED = 4  # a bucket of those at boot; regs.Y: its sort
+STEAL = 5  # under the lock of CPU regs.Y
 LAST_CHANCE = 6  # under the general lock: one buffer of the general container
-FREEING = 7  # under the lock of R_Y: go on with a chain at R_X
+FREEING = 7  # under the lock of regs.Y: go on with a chain at regs.X
 
 
 def limits(maxusers: int) -> tuple[int, int]:
@@ -111,56 +72,56 @@ def init(
         raise ValueError(f"kva_bytes = {kva_bytes}: mbufs are counted in 31 bits (512 GiB)")
     if params.version not in (0, 1):
         raise ValueError(f"version is {params.version}; it must be 0 (2001) or 1 (2003)")
-    sort = np.zeros((2, SORT_COLUMNS), np.int64)
-    sort[:, SIZE] = MSIZE, MCLBYTES
-    sort[:, PAGES] = BUCKET_PAGES[params.version]
-    sort[:, EACH] = sort[:, PAGES] * PAGE // sort[:, SIZE]
-    sort[:, LIMIT] = params.nmbufs or kva_bytes, params.nmbclusters or kva_bytes
-    sort[:, HIGH] = params.mbuf_hiwm, params.clust_hiwm
-    sort[:, BOOT] = BOOT_BUCKETS[params.version]
-    box = np.zeros((cpus + 1, 2, BOX_COLUMNS), np.int64)
-    box[:, :, HEAD] = NIL
-    bucket = np.zeros((-(-kva_bytes // PAGE), BUCKET_COLUMNS), np.int32)
+    sort = np.zeros((2, containers.SORT_COLUMNS), np.int64)
+    sort[:, containers.SIZE] = MSIZE, MCLBYTES
+    sort[:, containers.PAGES] = BUCKET_PAGES[params.version]
+    sort[:, containers.EACH] = sort[:, containers.PAGES] * PAGE // sort[:, containers.SIZE]
+    sort[:, containers.LIMIT] = params.nmbufs or kva_bytes, params.nmbclusters or kva_bytes
+    sort[:, containers.HIGH] = params.mbuf_hiwm, params.clust_hiwm
+    sort[:, containers.BOOT] = BOOT_BUCKETS[params.version]
+    box = np.zeros((cpus + 1, 2, containers.BOX_COLUMNS), np.int64)
+    box[:, :, containers.HEAD] = NIL
+    bucket = np.zeros((-(-kva_bytes // PAGE), containers.BUCKET_COLUMNS), np.int32)
     link = np.empty(kva_bytes >> MSHIFT, np.int32)  # a link is written before it is read
     return State(params, map_number, cpus, sort, box, np.zeros(cpus, np.int64), bucket, link)
 
 
 @kernel
-def alloc(st, reg, i):
-    """Play one step: mb_alloc(). R_GRANTED counts what the chain holds so far, R_X is its last buffer."""
-    if reg[i, R_PHASE] > TAKE:
+def alloc(st: State, reg: Registers, i: int) -> int:
+    """Play one step: mb_alloc(). regs.GRANTED counts what the chain holds so far, regs.X is its last buffer."""
+    if reg[i, regs.PHASE] > TAKE:
         return _go_on(st, reg, i)
-    if reg[i, R_PHASE] == 0:
-        reg[i, R_GRANTED] = 0
-        if st.booted[reg[i, R_CPU]] < st.sort[MBUF, BOOT] + st.sort[CLUSTER, BOOT]:
+    if reg[i, regs.PHASE] == 0:
+        reg[i, regs.GRANTED] = 0
+        if st.booted[reg[i, regs.CPU]] < st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]:
             return _boot(st, reg, i)
     return _take(st, reg, i)
 
 
 @kernel
-def free(st, reg, i):
-    """Play one step: m_freem(), the first buffer of a chain first. R_X is the next one, R_Y whose lock is held."""
-    if reg[i, R_PHASE] == 0:
-        reg[i, R_X] = reg[i, R_ADDR] >> MSHIFT
-        reg[i, R_Y] = reg[i, R_CPU]
+def free(st: State, reg: Registers, i: int) -> int:
+    """Play one step: m_freem(), from the first buffer of a chain on. regs.X is the next, regs.Y whose lock is held."""
+    if reg[i, regs.PHASE] == 0:
+        reg[i, regs.X] = reg[i, regs.ADDR] >> MSHIFT
+        reg[i, regs.Y] = reg[i, regs.CPU]
     return _free_chain(st, reg, i)
 
 
 @kernel
-def _take(st, reg, i):
+def _take(st: State, reg: Registers, i: int) -> int:
     """Take buffers of the CPU's container, under its lock."""
     k = sort_of(reg, i)
-    cpu = reg[i, R_CPU]
-    while st.box[cpu, k, HEAD] != NIL:
-        if add_piece(st.link, reg, i, pop(st, cpu, k), st.sort[k, SIZE]):
+    cpu = reg[i, regs.CPU]
+    while st.box[cpu, k, containers.HEAD] != NIL:
+        if add_piece(reg, i, st.link, pop(st, cpu, k), st.sort[k, containers.SIZE]):
             return DONE
     return go_on(reg, i, REFILL, GENERAL_LOCK)
 
 
 @outlined
-def _go_on(st, reg, i):
+def _go_on(st: State, reg: Registers, i: int) -> int:
     """Play a step of an allocation that its CPU's container could not serve."""
-    phase, cpu = reg[i, R_PHASE], reg[i, R_CPU]
+    phase, cpu = reg[i, regs.PHASE], reg[i, regs.CPU]
     k = sort_of(reg, i)
     if phase == BOOTED:
         return _booted(st, reg, i)
@@ -169,143 +130,151 @@ def _go_on(st, reg, i):
     if phase == FREEING:
         return FAILED if _free_chain(st, reg, i) == DONE else AGAIN
     if phase == MAPPED:
-        if reg[i, R_BASE] < 0:
-            st.sort[k, ASKED] -= st.sort[k, EACH]
+        if reg[i, regs.BASE] < 0:
+            st.sort[k, containers.ASKED] -= st.sort[k, containers.EACH]
             return _refused(st, reg, i, k)
         new_bucket(st, reg, i, k)
         return _take(st, reg, i)
     if phase == LAST_CHANCE:
-        if st.box[st.general, k, HEAD] == NIL:
+        if st.box[st.general, k, containers.HEAD] == NIL:
             return _give_up(st, reg, i)
         return _got(st, reg, i, k, pop(st, st.general, k))
-    if st.box[cpu, k, HEAD] != NIL:  # freed meanwhile
+    if st.box[cpu, k, containers.HEAD] != NIL:  # freed meanwhile
         return go_on(reg, i, TAKE, cpu)
-    if st.box[st.general, k, HEAD] == NIL:
+    if st.box[st.general, k, containers.HEAD] == NIL:
         return _ask_map(st, reg, i, k)
     enter(st, cpu, k, leave(st, st.general, k))
     return _got(st, reg, i, k, pop(st, cpu, k))
 
 
 @kernel
-def _got(st, reg, i, k, piece):
+def _got(st: State, reg: Registers, i: int, k: int, piece: int) -> int:
     """Go on with a chain, if that is what the buffer is for, under the CPU's own lock again."""
-    whole = add_piece(st.link, reg, i, piece, st.sort[k, SIZE])
-    return DONE if whole else go_on(reg, i, TAKE, reg[i, R_CPU])
+    whole = add_piece(reg, i, st.link, piece, st.sort[k, containers.SIZE])
+    return DONE if whole else go_on(reg, i, TAKE, reg[i, regs.CPU])
 
 
 @kernel
-def _ask_map(st, reg, i, k):
-    if st.sort[k, FULL]:
+def _ask_map(st: State, reg: Registers, i: int, k: int) -> int:
+    if st.sort[k, containers.FULL]:
         return _starve(st, reg, i)
-    if st.sort[k, ASKED] + st.sort[k, EACH] > st.sort[k, LIMIT]:
+    if st.sort[k, containers.ASKED] + st.sort[k, containers.EACH] > st.sort[k, containers.LIMIT]:
         return _refused(st, reg, i, k)
-    st.sort[k, ASKED] += st.sort[k, EACH]
-    return ask_kept(reg, i, MAPPED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
+    st.sort[k, containers.ASKED] += st.sort[k, containers.EACH]
+    return ask_kept(reg, i, MAPPED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE)
 
 
 @kernel
-def _refused(st, reg, i, k):
+def _refused(st: State, reg: Registers, i: int, k: int) -> int:
     """There is no room for another bucket."""
-    if reg[i, R_PHASE] == MAPPED and out_of_entries(reg, i):
+    if reg[i, regs.PHASE] == MAPPED and out_of_entries(reg, i):
         return _give_up(st, reg, i)
-    if reg[i, R_FLAGS] & F_NOWAIT == 0:
-        st.sort[k, FULL] = 1
+    if reg[i, regs.FLAGS] & flag.NOWAIT == 0:
+        st.sort[k, containers.FULL] = 1
     return _starve(st, reg, i)
 
 
 @kernel
-def _starve(st, reg, i):
+def _starve(st: State, reg: Registers, i: int) -> int:
     """Look into every container if the request may wait: mb_alloc_wait()."""
-    if reg[i, R_FLAGS] & F_NOWAIT:
+    if reg[i, regs.FLAGS] & flag.NOWAIT:
         return _give_up(st, reg, i)
-    reg[i, R_Y] = 0
+    reg[i, regs.Y] = 0
     return go_on(reg, i, STEAL, 0)
 
 
 @kernel
-def _steal(st, reg, i, k):
-    """Take a buffer of CPU R_Y's container; its bucket stays there."""
-    c = reg[i, R_Y]
-    if st.box[c, k, HEAD] != NIL:
+def _steal(st: State, reg: Registers, i: int, k: int) -> int:
+    """Take a buffer of CPU regs.Y's container; its bucket stays there."""
+    c = reg[i, regs.Y]
+    if st.box[c, k, containers.HEAD] != NIL:
         return _got(st, reg, i, k, pop(st, c, k))
-    st.box[c, k, STARVED] += 1
-    reg[i, R_Y] = c + 1
+    st.box[c, k, containers.STARVED] += 1
+    reg[i, regs.Y] = c + 1
     if c + 1 < st.general:
         return go_on(reg, i, STEAL, c + 1)
     return go_on(reg, i, LAST_CHANCE, GENERAL_LOCK)
 
 
 @kernel
-def _give_up(st, reg, i):
+def _give_up(st: State, reg: Registers, i: int) -> int:
     """Fail, and free what the chain has got already."""
-    if reg[i, R_GRANTED] == 0:
+    if reg[i, regs.GRANTED] == 0:
         return FAILED
-    reg[i, R_X] = reg[i, R_ADDR] >> MSHIFT
-    return _hold(st, reg, i, wide(st.bucket[st.bucket[reg[i, R_X] >> PAGE_PIECES_SHIFT, FIRST], OWNER]))
+    reg[i, regs.X] = reg[i, regs.ADDR] >> MSHIFT
+    return _hold(
+        st,
+        reg,
+        i,
+        wide(st.bucket[st.bucket[reg[i, regs.X] >> containers.PAGE_PIECES_SHIFT, containers.FIRST], containers.OWNER]),
+    )
 
 
 @kernel
-def _hold(st, reg, i, c):
+def _hold(st: State, reg: Registers, i: int, c: int) -> int:
     """Go on freeing under the lock of container `c`."""
-    reg[i, R_Y] = c
+    reg[i, regs.Y] = c
     return go_on(reg, i, FREEING, GENERAL_LOCK if c == st.general else c)
 
 
 @kernel
-def _boot(st, reg, i):
+def _boot(st: State, reg: Registers, i: int) -> int:
     """Ask for the next of the buckets that a CPU begins with; where there is no room for it, it has no more."""
-    cpu = reg[i, R_CPU]
-    k = MBUF if st.booted[cpu] < st.sort[MBUF, BOOT] else CLUSTER
-    if st.sort[k, ASKED] + st.sort[k, EACH] > st.sort[k, LIMIT]:
+    cpu = reg[i, regs.CPU]
+    k = MBUF if st.booted[cpu] < st.sort[MBUF, containers.BOOT] else CLUSTER
+    if st.sort[k, containers.ASKED] + st.sort[k, containers.EACH] > st.sort[k, containers.LIMIT]:
         return _booted_all(st, reg, i)
     st.booted[cpu] += 1
-    st.sort[k, ASKED] += st.sort[k, EACH]
-    reg[i, R_Y] = k
-    return ask_kept(reg, i, BOOTED, st.map, st.sort[k, PAGES] << PAGE_SHIFT, PAGE)
+    st.sort[k, containers.ASKED] += st.sort[k, containers.EACH]
+    reg[i, regs.Y] = k
+    return ask_kept(reg, i, BOOTED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE)
 
 
 @kernel
-def _booted(st, reg, i):
-    k = reg[i, R_Y]
-    if reg[i, R_BASE] < 0:  # the kernel would not have come up
-        st.sort[k, ASKED] -= st.sort[k, EACH]
+def _booted(st: State, reg: Registers, i: int) -> int:
+    k = reg[i, regs.Y]
+    if reg[i, regs.BASE] < 0:  # the kernel would not have come up
+        st.sort[k, containers.ASKED] -= st.sort[k, containers.EACH]
         return _booted_all(st, reg, i)
     new_bucket(st, reg, i, k)
-    if st.booted[reg[i, R_CPU]] < st.sort[MBUF, BOOT] + st.sort[CLUSTER, BOOT]:
+    if st.booted[reg[i, regs.CPU]] < st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]:
         return _boot(st, reg, i)
     return _take(st, reg, i)
 
 
 @kernel
-def _booted_all(st, reg, i):
-    st.booted[reg[i, R_CPU]] = st.sort[MBUF, BOOT] + st.sort[CLUSTER, BOOT]
+def _booted_all(st: State, reg: Registers, i: int) -> int:
+    st.booted[reg[i, regs.CPU]] = st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]
     return _take(st, reg, i)
 
 
 @kernel
-def _free_chain(st, reg, i):
+def _free_chain(st: State, reg: Registers, i: int) -> int:
     """Free buffers as far as the lock that is held allows: mb_free()."""
-    held = reg[i, R_Y]
-    while reg[i, R_X] != NIL:
-        piece = reg[i, R_X]
-        b = wide(st.bucket[piece >> PAGE_PIECES_SHIFT, FIRST])
-        k, owner = wide(st.bucket[b, SORT]), wide(st.bucket[b, OWNER])
-        crowded = owner != st.general and (st.box[owner, k, COUNT] >= st.sort[k, HIGH] or st.box[owner, k, STARVED] > 0)
+    held = reg[i, regs.Y]
+    while reg[i, regs.X] != NIL:
+        piece = reg[i, regs.X]
+        b = wide(st.bucket[piece >> containers.PAGE_PIECES_SHIFT, containers.FIRST])
+        k, owner = wide(st.bucket[b, containers.SORT]), wide(st.bucket[b, containers.OWNER])
+        crowded = owner != st.general and (
+            st.box[owner, k, containers.COUNT] >= st.sort[k, containers.HIGH]
+            or st.box[owner, k, containers.STARVED] > 0
+        )
         needed = st.general if crowded else owner
         if needed != held:
             return _hold(st, reg, i, needed)
-        reg[i, R_X] = st.link[piece]
+        reg[i, regs.X] = st.link[piece]
         put(st, owner, k, b, piece, crowded)
     return DONE
 
 
 def census(st: State) -> dict[str, int]:
     """Count pages held; mbufs and clusters made, free, and of these general; whether the map is full for a sort."""
-    total, free_pieces = st.sort[:, TOTAL], st.box[:, :, COUNT].sum(axis=0)
-    counts = {"pages": (total * st.sort[:, SIZE]).sum() >> PAGE_SHIFT}
+    total, free_pieces = st.sort[:, containers.TOTAL], st.box[:, :, containers.COUNT].sum(axis=0)
+    counts = {"pages": (total * st.sort[:, containers.SIZE]).sum() >> PAGE_SHIFT}
     for k, name in ((MBUF, "mbufs"), (CLUSTER, "clusters")):
         counts[name] = total[k]
         counts[f"free_{name}"] = free_pieces[k]
-        counts[f"general_{name}"] = st.box[st.general, k, COUNT]
-        counts[f"{name}_full"] = st.sort[k, FULL]
+        counts[f"general_{name}"] = st.box[st.general, k, containers.COUNT]
+        counts[f"{name}_full"] = st.sort[k, containers.FULL]
     return {name: int(count) for name, count in counts.items()}

@@ -1,8 +1,11 @@
 """Buckets of `allocators/mb_alloc` and the containers that they are in: what its steps do, without their order."""
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared.mbufs import MSHIFT, NIL
-from kmemexp.sim.slots import PAGE_SHIFT, R_BASE, R_CPU, R_WORK
+from kmemexp.sim.allocators.mb_alloc.state import State
+from kmemexp.sim.slots import PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 PAGE_PIECES_SHIFT = PAGE_SHIFT - MSHIFT
@@ -36,7 +39,7 @@ BUCKET_COLUMNS = 6
 
 
 @kernel
-def pop(st, c, k):
+def pop(st: State, c: int, k: int) -> int:
     """Take a buffer of the first bucket of container `c`, which has one."""
     b = st.box[c, k, HEAD]
     piece = wide(st.bucket[b, TOP])
@@ -49,7 +52,7 @@ def pop(st, c, k):
 
 
 @kernel
-def enter(st, c, k, b):
+def enter(st: State, c: int, k: int, b: int) -> None:
     """Make a bucket that is on no list, with what is free in it, container `c`'s, the first."""
     st.bucket[b, OWNER] = c
     st.bucket[b, NEXT] = st.box[c, k, HEAD]
@@ -58,7 +61,7 @@ def enter(st, c, k, b):
 
 
 @kernel
-def leave(st, c, k):
+def leave(st: State, c: int, k: int) -> int:
     """Take the first bucket, with what is free in it, out of container `c`."""
     b = st.box[c, k, HEAD]
     st.box[c, k, HEAD] = st.bucket[b, NEXT]
@@ -67,9 +70,9 @@ def leave(st, c, k):
 
 
 @kernel
-def new_bucket(st, reg, i, k):
+def new_bucket(st: State, reg: Registers, i: int, k: int) -> None:
     """Fill a bucket in new pages and put it into the CPU's container: mb_pop_cont()."""
-    base, size = reg[i, R_BASE], st.sort[k, SIZE]
+    base, size = reg[i, regs.BASE], st.sort[k, SIZE]
     b = base >> PAGE_SHIFT
     top = NIL
     for n in range(st.sort[k, EACH]):
@@ -82,12 +85,12 @@ def new_bucket(st, reg, i, k):
     st.bucket[b, FREE] = st.sort[k, EACH]
     st.bucket[b, TOP] = top
     st.sort[k, TOTAL] += st.sort[k, EACH]
-    enter(st, reg[i, R_CPU], k, b)
-    reg[i, R_WORK] = st.sort[k, EACH] - 1
+    enter(st, reg[i, regs.CPU], k, b)
+    reg[i, regs.WORK] = st.sort[k, EACH] - 1
 
 
 @kernel
-def put(st, c, k, b, piece, crowded):
+def put(st: State, c: int, k: int, b: int, piece: int, crowded: int) -> None:
     """Push a buffer on its bucket in container `c`; if that is crowded, make a bucket general."""
     listed = st.bucket[b, FREE] > 0
     st.link[piece] = st.bucket[b, TOP]

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmemexp.sim.aliases import Cube, Table, Words
+
 
 class Params(NamedTuple):
     """What a sweep may change."""
@@ -21,10 +23,10 @@ class State(NamedTuple):
     p: Params
     map: int
     general: int  # place of the general containers: the number of CPUs
-    sort: np.ndarray  # int64[2, SORT_COLUMNS]
-    box: np.ndarray  # int64[cpus + 1, 2, BOX_COLUMNS]
-    booted: np.ndarray  # int64[cpus], buckets asked for of those that a CPU begins with
-    bucket: np.ndarray  # int32[pages, BUCKET_COLUMNS]
+    sort: Table  # int64[2, SORT_COLUMNS]
+    box: Cube  # int64[cpus + 1, 2, BOX_COLUMNS]
+    booted: Words  # int64[cpus], buckets asked for of those that a CPU begins with
+    bucket: Table  # int32[pages, BUCKET_COLUMNS]
     link: (
         np.ndarray
     )  # int32[kva_bytes / 256], of a free buffer: the next one of its bucket; of a live one: of its chain

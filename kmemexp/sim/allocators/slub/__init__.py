@@ -37,6 +37,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.slub import layout
@@ -44,42 +45,16 @@ from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.allocators.slub.sheaf_frees import sheaf_free, to_slab
 from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
 from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
-from kmemexp.sim.allocators.slub.slabs import (
-    C_SLAB,
-    LARGE,
-    NIL,
-    PAGE_WORD_SHIFT,
-    S_CACHE,
-    S_NODE,
-    S_ORDER,
-    WORD_SHIFT,
-    cpu_pop,
-    cpu_push,
-    slab_push,
-)
+from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, slab_push
 from kmemexp.sim.allocators.slub.state import Params, State
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import (
-    C_MALLOC,
-    C_MBUF,
-    C_ZONE,
-    DONE,
-    FAILED,
-    PAGE,
-    PAGE_SHIFT,
-    R_ADDR,
-    R_CPU,
-    R_GRANTED,
-    R_ITEM,
-    R_PHASE,
-    R_SIZE,
-    T_REAP,
-)
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, TEND_REAP
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("none", "splhigh+spin/own", "splhigh+spin/own")  # list_lock and the barn's lock: per cache and node
 KEEPS = False
 
@@ -103,13 +78,13 @@ def init(
     nodes = max(params.domains, 1)
     _check(params, kva_bytes, cpus, nodes)
     cache = _caches(params, cpus, [*layout.KMALLOC_SIZES, *(layout.cache_size(item.size) for item in items)])
-    cpu = np.full((len(cache), cpus, u.C_COLUMNS), NIL, np.int64)
-    node = np.full((len(cache), nodes, u.N_COLUMNS), NIL, np.int64)
-    node[:, :, [u.N_PARTIAL, u.N_FULLS, u.N_EMPTIES]] = 0
+    cpu = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
+    node = np.full((len(cache), nodes, u.NODE_COLUMNS), u.NIL, np.int64)
+    node[:, :, [u.NODE_PARTIAL, u.NODE_FULLS, u.NODE_EMPTIES]] = 0
     pages = -(-kva_bytes // PAGE)
     units = np.arange(layout.KMALLOC_SIZES[-1] // 8 + 1) * 8
     cache_of = np.searchsorted(layout.KMALLOC_SIZES, units).astype(np.int16)
-    cache_of[0] = NIL
+    cache_of[0] = u.NIL
     node_of = np.arange(cpus, dtype=np.int64) * nodes // cpus
     return State(
         p=params,
@@ -121,12 +96,12 @@ def init(
         cpu=cpu,
         node=node,
         slab=np.zeros((pages, u.S_COLUMNS), np.int32),
-        link=np.empty(pages << PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
-        word=np.empty(pages << PAGE_WORD_SHIFT if params.sheaves else 1, np.int32),  # so is this
+        link=np.empty(pages << u.PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
+        word=np.empty(pages << u.PAGE_WORD_SHIFT if params.sheaves else 1, np.int32),  # so is this
         order=_permutations(params, cache),
         node_of=node_of,
         first_cpu=np.searchsorted(node_of, np.arange(nodes)),
-        promote=np.full(PROMOTE_MAX + 1, NIL, np.int64),
+        promote=np.full(PROMOTE_MAX + 1, u.NIL, np.int64),
         defrag=np.zeros(1, np.int64),
         large=np.zeros(1, np.int64),
     )
@@ -145,7 +120,7 @@ def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
         raise ValueError(f"sheaf_capacity is {params.sheaf_capacity}; a sheaf must fit into 8192 bytes (1020 objects)")
 
 
-def _caches(params: Params, cpus: int, sizes: Sequence[int]) -> np.ndarray:
+def _caches(params: Params, cpus: int, sizes: Sequence[int]) -> Array:
     """Build State.cache."""
     cache = np.zeros((len(sizes), u.K_COLUMNS), np.int64)
     for row, size in zip(cache, sizes, strict=True):
@@ -159,7 +134,7 @@ def _caches(params: Params, cpus: int, sizes: Sequence[int]) -> np.ndarray:
     return cache
 
 
-def _permutations(params: Params, cache: np.ndarray) -> np.ndarray:
+def _permutations(params: Params, cache: Array) -> Array:
     """Build State.order: of each cache a permutation that depends on the seed and the cache's number."""
     if not params.freelist_random:
         return np.zeros((1, 1), np.int16)
@@ -176,38 +151,38 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def _cache_for(st, reg, i):
+def _cache_for(st: State, reg: Registers, i: int) -> int:
     """Cache that serves a request; NIL for none: kmalloc(0), or more than 8 KiB."""
-    if reg[i, R_ITEM] >= 0:
-        return len(layout.KMALLOC_SIZES) + reg[i, R_ITEM]
-    units = (reg[i, R_SIZE] + 7) >> WORD_SHIFT
-    return wide(st.cache_of[units]) if units < len(st.cache_of) else NIL
+    if reg[i, regs.ITEM] >= 0:
+        return len(layout.KMALLOC_SIZES) + reg[i, regs.ITEM]
+    units = (reg[i, regs.SIZE] + 7) >> u.WORD_SHIFT
+    return wide(st.cache_of[units]) if units < len(st.cache_of) else u.NIL
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from the current slab's freelist, or from the main sheaf: slab_alloc_node(). The rest is in `steps`."""
     k = _cache_for(st, reg, i)
-    if k != NIL and reg[i, R_PHASE] == BEGIN:
-        word = sheaf_pop(st, k, reg[i, R_CPU]) if st.p.sheaves else cpu_pop(st, k, reg[i, R_CPU])
-        if word != NIL:
+    if k != u.NIL and reg[i, regs.PHASE] == BEGIN:
+        word = sheaf_pop(st, k, reg[i, regs.CPU]) if st.p.sheaves else cpu_pop(st, k, reg[i, regs.CPU])
+        if word != u.NIL:
             return hand_out(st, reg, i, k, word)
     return _alloc_slowly(st, reg, i, k)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push on a slab's freelist, where that changes no list, or into the main sheaf: slab_free()."""
-    if reg[i, R_PHASE] == BEGIN and reg[i, R_ADDR] >= 0:
-        word, page, c = reg[i, R_ADDR] >> WORD_SHIFT, reg[i, R_ADDR] >> PAGE_SHIFT, reg[i, R_CPU]
-        k = wide(st.slab[page, S_CACHE]) - 1
+    if reg[i, regs.PHASE] == BEGIN and reg[i, regs.ADDR] >= 0:
+        word, page, cpu = reg[i, regs.ADDR] >> u.WORD_SHIFT, reg[i, regs.ADDR] >> PAGE_SHIFT, reg[i, regs.CPU]
+        k = wide(st.slab[page, u.S_CACHE]) - 1
         if k >= 0:
             slab = wide(st.slab[page, u.S_FIRST])
             if st.p.sheaves:
-                if st.slab[slab, S_NODE] == st.node_of[c] and sheaf_push(st, k, c, word):
+                if st.slab[slab, u.S_NODE] == st.node_of[cpu] and sheaf_push(st, k, cpu, word):
                     return DONE
-            elif st.cpu[k, c, C_SLAB] == slab:
-                cpu_push(st, k, c, slab, word)
+            elif st.cpu[k, cpu, u.C_SLAB] == slab:
+                cpu_push(st, k, cpu, slab, word)
                 return DONE
             elif slab_push(st, slab, word):
                 return DONE
@@ -215,61 +190,61 @@ def free(st, reg, i):
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Shrink all caches if that is wanted; Linux does not by itself."""
-    if reg[i, R_SIZE] != T_REAP or not st.p.shrink:
+    if reg[i, regs.SIZE] != TEND_REAP or not st.p.shrink:
         return DONE
     return shrink(st, reg, i)
 
 
 @outlined
-def _alloc_slowly(st, reg, i, k):
+def _alloc_slowly(st: State, reg: Registers, i: int, k: int) -> int:
     """Play one step of an allocation that the fast path could not serve."""
-    if k == NIL:
+    if k == u.NIL:
         return _large(st, reg, i)
     if st.p.sheaves:
         return sheaf_alloc(st, reg, i, k)
     word = slab_alloc(st, reg, i, k)
     if word >= 0:
         return hand_out(st, reg, i, k, word)
-    return FAILED if word == NIL else answer_of(word)
+    return FAILED if word == u.NIL else answer_of(word)
 
 
 @kernel
-def _large(st, reg, i):
+def _large(st: State, reg: Registers, i: int) -> int:
     """kmalloc() of a block of pages, or of nothing."""
-    size = reg[i, R_SIZE]
+    size = reg[i, regs.SIZE]
     if size == 0:
-        reg[i, R_ADDR] = ZERO_SIZE_PTR
-        reg[i, R_GRANTED] = 0
+        reg[i, regs.ADDR] = ZERO_SIZE_PTR
+        reg[i, regs.GRANTED] = 0
         return DONE
-    if reg[i, R_PHASE] == BEGIN:
+    if reg[i, regs.PHASE] == BEGIN:
         order = 0
         while size > PAGE << order:
             order += 1
         if size > KMALLOC_MAX:
             return FAILED
         return ask_wired(reg, i, LARGE_ASKED, st.map, PAGE << order, PAGE << order)
-    answer = enter_large(st, reg, i, S_ORDER)
+    answer = enter_large(st, reg, i, u.S_ORDER)
     if answer == DONE:
-        st.slab[reg[i, R_ADDR] >> PAGE_SHIFT, S_CACHE] = LARGE
+        st.slab[reg[i, regs.ADDR] >> PAGE_SHIFT, u.S_CACHE] = u.LARGE
     return answer
 
 
 @outlined
-def _free_slowly(st, reg, i):
+def _free_slowly(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free that the fast path could not do."""
-    if reg[i, R_ADDR] < 0 or reg[i, R_PHASE] == LARGE_ASKED:
+    if reg[i, regs.ADDR] < 0 or reg[i, regs.PHASE] == LARGE_ASKED:
         return DONE
-    page = reg[i, R_ADDR] >> PAGE_SHIFT
-    k = wide(st.slab[page, S_CACHE]) - 1
-    if reg[i, R_PHASE] == BEGIN:
+    page = reg[i, regs.ADDR] >> PAGE_SHIFT
+    k = wide(st.slab[page, u.S_CACHE]) - 1
+    if reg[i, regs.PHASE] == BEGIN:
         if k < 0:
-            st.slab[page, S_CACHE] = 0
-            return give_large(st, reg, i, LARGE_ASKED, S_ORDER)
-        if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), S_NODE] != st.node_of[reg[i, R_CPU]]:
+            st.slab[page, u.S_CACHE] = 0
+            return give_large(st, reg, i, LARGE_ASKED, u.S_ORDER)
+        if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), u.S_NODE] != st.node_of[reg[i, regs.CPU]]:
             about(reg, i, SLAB)
-    if reg[i, R_PHASE] >> STAND_BITS == SLAB:
+    if reg[i, regs.PHASE] >> STAND_BITS == SLAB:
         return to_slab(st, reg, i)
     return sheaf_free(st, reg, i, k)
 
@@ -281,21 +256,21 @@ def census(st: State) -> dict[str, int]:
     `current_slabs` are CPUs' current ones, `cpu_partial_slabs` on CPUs' partial lists, `node_partial_slabs` on nodes';
     `fallbacks`: slabs ever made of the smallest order for want of larger blocks. `sheaves`, with `sheaf_objects`.
     """
-    first = np.flatnonzero((st.slab[:, S_CACHE] > 0) & (st.slab[:, u.S_FIRST] == np.arange(len(st.slab))))
+    first = np.flatnonzero((st.slab[:, u.S_CACHE] > 0) & (st.slab[:, u.S_FIRST] == np.arange(len(st.slab))))
     slabs = st.slab[first].astype(np.int64)
     depth = st.cpu[:, :, u.C_PARTIAL]
     mains = st.cpu[:, :, [u.C_MAIN, u.C_SPARE]]
-    barns = st.node[:, :, u.N_FULLS].sum(axis=1)
+    barns = st.node[:, :, u.NODE_FULLS].sum(axis=1)
     counts = {
         "pages": st.cache[:, u.K_PAGES].sum() + st.large[0],
         "large_pages": st.large[0],
         "slabs": st.cache[:, u.K_SLABS].sum(),
-        "current_slabs": (st.cpu[:, :, C_SLAB] != NIL).sum(),
-        "cpu_partial_slabs": st.slab[depth[depth != NIL], u.S_SLABS].sum(),
-        "node_partial_slabs": st.node[:, :, u.N_PARTIAL].sum(),
+        "current_slabs": (st.cpu[:, :, u.C_SLAB] != u.NIL).sum(),
+        "cpu_partial_slabs": st.slab[depth[depth != u.NIL], u.S_SLABS].sum(),
+        "node_partial_slabs": st.node[:, :, u.NODE_PARTIAL].sum(),
         "free_objects": (slabs[:, u.S_OBJECTS] - slabs[:, u.S_INUSE]).sum() + _in_freelists(st),
-        "sheaf_objects": st.word[mains[mains != NIL] + H_SIZE].sum() + (barns * st.cache[:, u.K_SHEAF]).sum(),
-        "sheaves": (mains != NIL).sum() + barns.sum() + st.node[:, :, u.N_EMPTIES].sum(),
+        "sheaf_objects": st.word[mains[mains != u.NIL] + H_SIZE].sum() + (barns * st.cache[:, u.K_SHEAF]).sum(),
+        "sheaves": (mains != u.NIL).sum() + barns.sum() + st.node[:, :, u.NODE_EMPTIES].sum(),
         "fallbacks": st.cache[:, u.K_FALLBACKS].sum(),
     }
     return {name: int(count) for name, count in counts.items()}
@@ -303,9 +278,9 @@ def census(st: State) -> dict[str, int]:
 
 def _in_freelists(st: State) -> int:
     """Free objects on CPUs' own freelists: all are followed at once, link by link."""
-    base, at = st.cpu[:, :, C_SLAB].ravel() << PAGE_WORD_SHIFT, st.cpu[:, :, u.C_FREE].ravel()
+    base, at = st.cpu[:, :, u.C_SLAB].ravel() << u.PAGE_WORD_SHIFT, st.cpu[:, :, u.C_FREE].ravel()
     count = 0
-    while (more := at != NIL).any():
+    while (more := at != u.NIL).any():
         base, at = base[more], at[more]
         count += len(at)
         at = st.link[base + at].astype(np.int64)

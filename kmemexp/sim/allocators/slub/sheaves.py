@@ -2,41 +2,18 @@
 
 A sheaf is an array of objects. Each CPU has a main one and perhaps a spare one, each node's barn full and empty ones.
 A sheaf lies in memory of a kmalloc() cache, and in `State.word` at the place of that memory: its link in a barn, its
-size, its objects. R_GRANTED holds what an operation has taken out of everybody's sight: a sheaf, and a chain of objects
-on their way to slabs, linked through `State.word`.
+size, its objects. regs.GRANTED holds what an operation has taken out of everybody's sight: a sheaf, and a chain of
+objects on their way to slabs, linked through `State.word`.
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.allocators.slub.slabs import (
-    BARN_LOCK,
-    C_MAIN,
-    C_SPARE,
-    K_SHEAF,
-    K_SHEAF_CACHE,
-    K_SIZE,
-    N_EMPTIES,
-    N_EMPTY,
-    N_FULL,
-    N_FULLS,
-    NIL,
-    WORD_SHIFT,
-    cpu_pop,
-    lock,
-)
-from kmemexp.sim.allocators.slub.steps import (
-    BEGIN,
-    F_DROPPED,
-    F_FLUSH,
-    F_LIST,
-    FINISHED,
-    STAND_BITS,
-    STAND_MASK,
-    answer_of,
-    slab_alloc,
-    slab_free,
-    stand,
-)
-from kmemexp.sim.slots import AGAIN, DONE, F_NOWAIT, FAILED, R_ADDR, R_CPU, R_FLAGS, R_GRANTED, R_PHASE, R_WORK
+from kmemexp.sim.aliases import Registers
+from kmemexp.sim.allocators.slub import slabs, steps
+from kmemexp.sim.allocators.slub.slabs import cpu_pop, lock
+from kmemexp.sim.allocators.slub.state import State
+from kmemexp.sim.allocators.slub.steps import answer_of, slab_alloc, slab_free, stand
+from kmemexp.sim.slots import AGAIN, DONE, FAILED
+from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
 MAX_FULL_SHEAVES = 10
@@ -47,7 +24,7 @@ H_NEXT = 0
 H_SIZE = 1
 H_OBJECTS = 4
 
-# What an operation is about, in R_PHASE above where its call to the slab layer stands.
+# What an operation is about, in regs.PHASE above where its call to the slab layer stands.
 START = 0  # the operation begins
 LOOK = 1  # look at the CPU's sheaves (again)
 BARN = 2  # the same under the barn's lock
@@ -68,44 +45,44 @@ TAKEN_MASK = (1 << TAKEN_BITS) - 1
 
 
 @kernel
-def about(reg, i, what):
+def about(reg: Registers, i: int, what: int) -> None:
     """Go on with something else; the slab layer has not begun with it."""
-    reg[i, R_PHASE] = what << STAND_BITS | BEGIN
+    reg[i, regs.PHASE] = what << steps.STAND_BITS | steps.BEGIN
 
 
 @kernel
-def taken_sheaf(reg, i):
+def taken_sheaf(reg: Registers, i: int) -> int:
     """Sheaf that the operation has; NIL: none."""
-    return (reg[i, R_GRANTED] & TAKEN_MASK) - 1
+    return (reg[i, regs.GRANTED] & TAKEN_MASK) - 1
 
 
 @kernel
-def taken_chain(reg, i):
+def taken_chain(reg: Registers, i: int) -> int:
     """First object of the operation's chain; NIL: none."""
-    return (reg[i, R_GRANTED] >> TAKEN_BITS) - 1
+    return (reg[i, regs.GRANTED] >> TAKEN_BITS) - 1
 
 
 @kernel
-def take(reg, i, sheaf, chain):
+def take(reg: Registers, i: int, sheaf: int, chain: int) -> None:
     """Note what the operation has."""
-    reg[i, R_GRANTED] = (chain + 1) << TAKEN_BITS | (sheaf + 1)
+    reg[i, regs.GRANTED] = (chain + 1) << TAKEN_BITS | (sheaf + 1)
 
 
 @kernel
-def sheaf_pop(st, k, c):
+def sheaf_pop(st: State, k: int, cpu: int) -> int:
     """Take the last object of a CPU's main sheaf; NIL: it is empty, or there is none yet."""
-    main = st.cpu[k, c, C_MAIN]
-    if main == NIL or st.word[main + H_SIZE] == 0:
-        return NIL
+    main = st.cpu[k, cpu, slabs.C_MAIN]
+    if main == slabs.NIL or st.word[main + H_SIZE] == 0:
+        return slabs.NIL
     st.word[main + H_SIZE] -= 1
     return wide(st.word[main + H_OBJECTS + st.word[main + H_SIZE]])
 
 
 @kernel
-def sheaf_push(st, k, c, word):
+def sheaf_push(st: State, k: int, cpu: int, word: int) -> bool:
     """Put an object into a CPU's main sheaf. False: it is full, or there is none yet."""
-    main = st.cpu[k, c, C_MAIN]
-    if main == NIL or st.word[main + H_SIZE] == st.cache[k, K_SHEAF]:
+    main = st.cpu[k, cpu, slabs.C_MAIN]
+    if main == slabs.NIL or st.word[main + H_SIZE] == st.cache[k, slabs.K_SHEAF]:
         return False
     st.word[main + H_OBJECTS + st.word[main + H_SIZE]] = word
     st.word[main + H_SIZE] += 1
@@ -113,33 +90,33 @@ def sheaf_push(st, k, c, word):
 
 
 @kernel
-def unload(st, sheaf, most):
+def unload(st: State, sheaf: int, most: int) -> int:
     """Take the last objects of a sheaf, `most` at most. Returns them as a chain, last first."""
-    first = last = NIL
+    first = last = slabs.NIL
     size = wide(st.word[sheaf + H_SIZE])
     for j in range(min(size, most)):
         word = wide(st.word[sheaf + H_OBJECTS + size - 1 - j])
-        if first == NIL:
+        if first == slabs.NIL:
             first = word
         else:
             st.word[last] = word
         last = word
-    if last != NIL:
-        st.word[last] = NIL
+    if last != slabs.NIL:
+        st.word[last] = slabs.NIL
     st.word[sheaf + H_SIZE] = max(size - most, 0)
     return first
 
 
 @kernel
-def barn_put(st, k, n, sheaf, at):
-    """Put a sheaf first in one of a barn's lists: N_FULL or N_EMPTY, followed by its count."""
+def barn_put(st: State, k: int, n: int, sheaf: int, at: int) -> None:
+    """Put a sheaf first in one of a barn's lists: NODE_FULL or NODE_EMPTY, followed by its count."""
     st.word[sheaf + H_NEXT] = st.node[k, n, at]
     st.node[k, n, at] = sheaf
     st.node[k, n, at + 1] += 1
 
 
 @kernel
-def barn_get(st, k, n, at):
+def barn_get(st: State, k: int, n: int, at: int) -> int:
     """Take the first sheaf of one of a barn's lists."""
     sheaf = st.node[k, n, at]
     st.node[k, n, at] = st.word[sheaf + H_NEXT]
@@ -148,23 +125,23 @@ def barn_get(st, k, n, at):
 
 
 @kernel
-def swap(st, k, c):
+def swap(st: State, k: int, cpu: int) -> None:
     """Main and spare sheaf change places."""
-    main = st.cpu[k, c, C_MAIN]
-    st.cpu[k, c, C_MAIN] = st.cpu[k, c, C_SPARE]
-    st.cpu[k, c, C_SPARE] = main
+    main = st.cpu[k, cpu, slabs.C_MAIN]
+    st.cpu[k, cpu, slabs.C_MAIN] = st.cpu[k, cpu, slabs.C_SPARE]
+    st.cpu[k, cpu, slabs.C_SPARE] = main
 
 
 @kernel
-def under_barn_lock(st, reg, i, k, what):
+def under_barn_lock(st: State, reg: Registers, i: int, k: int, what: int) -> int:
     """Go on under the lock of the barn of this CPU's node."""
     about(reg, i, what)
-    lock(st, reg, i, BARN_LOCK, k, st.node_of[reg[i, R_CPU]])
+    lock(st, reg, i, slabs.BARN_LOCK, k, st.node_of[reg[i, regs.CPU]])
     return AGAIN
 
 
 @kernel
-def under_none(st, reg, i, what):
+def under_none(st: State, reg: Registers, i: int, what: int) -> int:
     """Go on without a lock."""
     about(reg, i, what)
     lock(st, reg, i, 0, 0, 0)
@@ -172,39 +149,39 @@ def under_none(st, reg, i, what):
 
 
 @kernel
-def sheaf_memory(st, reg, i, k):
+def sheaf_memory(st: State, reg: Registers, i: int, k: int) -> int:
     """Take memory for an empty sheaf, from the slabs of a kmalloc() cache. Returns a word, NIL, or waits."""
-    word = slab_alloc(st, reg, i, st.cache[k, K_SHEAF_CACHE])
+    word = slab_alloc(st, reg, i, st.cache[k, slabs.K_SHEAF_CACHE])
     if word >= 0:
         st.word[word + H_SIZE] = 0
     return word
 
 
 @kernel
-def hand_out(st, reg, i, k, word):
+def hand_out(st: State, reg: Registers, i: int, k: int, word: int) -> int:
     """An allocation is done."""
-    reg[i, R_ADDR] = word << WORD_SHIFT
-    reg[i, R_GRANTED] = st.cache[k, K_SIZE]
+    reg[i, regs.ADDR] = word << slabs.WORD_SHIFT
+    reg[i, regs.GRANTED] = st.cache[k, slabs.K_SIZE]
     return DONE
 
 
 @kernel
-def _popped(st, reg, i, k):
-    return hand_out(st, reg, i, k, sheaf_pop(st, k, reg[i, R_CPU]))
+def _popped(st: State, reg: Registers, i: int, k: int) -> int:
+    return hand_out(st, reg, i, k, sheaf_pop(st, k, reg[i, regs.CPU]))
 
 
 @outlined
-def sheaf_alloc(st, reg, i, k):
+def sheaf_alloc(st: State, reg: Registers, i: int, k: int) -> int:
     """Play one step of an allocation that the main sheaf could not serve. Returns its answer."""
-    what = reg[i, R_PHASE] >> STAND_BITS
+    what = reg[i, regs.PHASE] >> steps.STAND_BITS
     if what == START:
-        reg[i, R_GRANTED] = 0
+        reg[i, regs.GRANTED] = 0
     if what <= BARN:
         return _look(st, reg, i, k, what == BARN)
     if what == MAIN:
         return _first_main(st, reg, i, k)
     if what == PUT:
-        barn_put(st, k, st.node_of[reg[i, R_CPU]], taken_sheaf(reg, i), N_EMPTY)
+        barn_put(st, k, st.node_of[reg[i, regs.CPU]], taken_sheaf(reg, i), slabs.NODE_EMPTY)
         return under_none(st, reg, i, LOOK)
     if what == SHEAF:
         return _get_sheaf(st, reg, i, k)
@@ -218,34 +195,36 @@ def sheaf_alloc(st, reg, i, k):
 
 
 @kernel
-def _look(st, reg, i, k, locked):
+def _look(st: State, reg: Registers, i: int, k: int, locked: int) -> int:
     """Find an object in the CPU's sheaves or a full sheaf in the barn, else see what to fill: alloc_from_pcs()."""
-    c = reg[i, R_CPU]
-    n = st.node_of[c]
-    main, spare = st.cpu[k, c, C_MAIN], st.cpu[k, c, C_SPARE]
-    if main == NIL:
+    cpu = reg[i, regs.CPU]
+    n = st.node_of[cpu]
+    main, spare = st.cpu[k, cpu, slabs.C_MAIN], st.cpu[k, cpu, slabs.C_SPARE]
+    if main == slabs.NIL:
         about(reg, i, MAIN)
         return _first_main(st, reg, i, k)
-    if st.word[main + H_SIZE] == 0 and spare != NIL and st.word[spare + H_SIZE] > 0:
-        swap(st, k, c)
-    word = sheaf_pop(st, k, c)
-    if word != NIL:
+    if st.word[main + H_SIZE] == 0 and spare != slabs.NIL and st.word[spare + H_SIZE] > 0:
+        swap(st, k, cpu)
+    word = sheaf_pop(st, k, cpu)
+    if word != slabs.NIL:
         return hand_out(st, reg, i, k, word)
-    waits = reg[i, R_FLAGS] & F_NOWAIT == 0
-    if not locked and (st.node[k, n, N_FULLS] > 0 or (waits and spare == NIL and st.node[k, n, N_EMPTIES] > 0)):
+    waits = reg[i, regs.FLAGS] & flag.NOWAIT == 0
+    if not locked and (
+        st.node[k, n, slabs.NODE_FULLS] > 0 or (waits and spare == slabs.NIL and st.node[k, n, slabs.NODE_EMPTIES] > 0)
+    ):
         return under_barn_lock(st, reg, i, k, BARN)
-    if st.node[k, n, N_FULLS] > 0:
-        st.cpu[k, c, C_MAIN] = barn_get(st, k, n, N_FULL)
-        barn_put(st, k, n, main, N_EMPTY)
+    if st.node[k, n, slabs.NODE_FULLS] > 0:
+        st.cpu[k, cpu, slabs.C_MAIN] = barn_get(st, k, n, slabs.NODE_FULL)
+        barn_put(st, k, n, main, slabs.NODE_EMPTY)
         return _popped(st, reg, i, k)
     what = FILL
     if not waits:
         what = SLAB
-    elif spare != NIL:
-        st.cpu[k, c, C_SPARE] = NIL
-        take(reg, i, spare, NIL)
-    elif st.node[k, n, N_EMPTIES] > 0:
-        take(reg, i, barn_get(st, k, n, N_EMPTY), NIL)
+    elif spare != slabs.NIL:
+        st.cpu[k, cpu, slabs.C_SPARE] = slabs.NIL
+        take(reg, i, spare, slabs.NIL)
+    elif st.node[k, n, slabs.NODE_EMPTIES] > 0:
+        take(reg, i, barn_get(st, k, n, slabs.NODE_EMPTY), slabs.NIL)
     else:
         what = SHEAF
     if locked:
@@ -259,130 +238,130 @@ def _look(st, reg, i, k, locked):
 
 
 @outlined
-def _first_main(st, reg, i, k):
+def _first_main(st: State, reg: Registers, i: int, k: int) -> int:
     """Get the CPU its main sheaf. The kernel does that when it makes the cache."""
     word = sheaf_memory(st, reg, i, k)
-    return _without_sheaf(st, reg, i, k, word) if word <= NIL else install_first(st, reg, i, k, word)
+    return _without_sheaf(st, reg, i, k, word) if word <= slabs.NIL else install_first(st, reg, i, k, word)
 
 
 @kernel
-def _without_sheaf(st, reg, i, k, word):
+def _without_sheaf(st: State, reg: Registers, i: int, k: int, word: int) -> int:
     """There is no memory for a sheaf (NIL): a slab serves. Or the request for it waits."""
-    if word < NIL:
+    if word < slabs.NIL:
         return answer_of(word)
     about(reg, i, SLAB)
     return _from_slab(st, reg, i, k)
 
 
 @kernel
-def install_first(st, reg, i, k, sheaf):
+def install_first(st: State, reg: Registers, i: int, k: int, sheaf: int) -> int:
     """Give the CPU a new empty sheaf, then look again."""
-    c = reg[i, R_CPU]
-    if st.cpu[k, c, C_MAIN] == NIL:
-        st.cpu[k, c, C_MAIN] = sheaf
-    elif st.cpu[k, c, C_SPARE] == NIL:
-        st.cpu[k, c, C_SPARE] = sheaf
+    cpu = reg[i, regs.CPU]
+    if st.cpu[k, cpu, slabs.C_MAIN] == slabs.NIL:
+        st.cpu[k, cpu, slabs.C_MAIN] = sheaf
+    elif st.cpu[k, cpu, slabs.C_SPARE] == slabs.NIL:
+        st.cpu[k, cpu, slabs.C_SPARE] = sheaf
     else:
-        take(reg, i, sheaf, NIL)
+        take(reg, i, sheaf, slabs.NIL)
         return under_barn_lock(st, reg, i, k, PUT)
     return under_none(st, reg, i, LOOK)
 
 
 @outlined
-def _get_sheaf(st, reg, i, k):
+def _get_sheaf(st: State, reg: Registers, i: int, k: int) -> int:
     word = sheaf_memory(st, reg, i, k)
-    if word <= NIL:
+    if word <= slabs.NIL:
         return _without_sheaf(st, reg, i, k, word)
-    take(reg, i, word, NIL)
+    take(reg, i, word, slabs.NIL)
     about(reg, i, FILL)
     return _fill(st, reg, i, k)
 
 
 @outlined
-def _fill(st, reg, i, k):
+def _fill(st: State, reg: Registers, i: int, k: int) -> int:
     """Fill the taken sheaf from slabs: refill_sheaf()."""
     sheaf = taken_sheaf(reg, i)
-    while st.word[sheaf + H_SIZE] < st.cache[k, K_SHEAF]:
-        word = cpu_pop(st, k, reg[i, R_CPU]) if reg[i, R_PHASE] & STAND_MASK == BEGIN else NIL
-        if word == NIL:
+    while st.word[sheaf + H_SIZE] < st.cache[k, slabs.K_SHEAF]:
+        word = cpu_pop(st, k, reg[i, regs.CPU]) if reg[i, regs.PHASE] & steps.STAND_MASK == steps.BEGIN else slabs.NIL
+        if word == slabs.NIL:
             word = slab_alloc(st, reg, i, k)
-        if word == NIL:
-            take(reg, i, sheaf, unload(st, sheaf, st.cache[k, K_SHEAF]))
+        if word == slabs.NIL:
+            take(reg, i, sheaf, unload(st, sheaf, st.cache[k, slabs.K_SHEAF]))
             about(reg, i, UNDO)
             return _undo(st, reg, i, k)
-        if word < NIL:
+        if word < slabs.NIL:
             return answer_of(word)
         st.word[sheaf + H_OBJECTS + st.word[sheaf + H_SIZE]] = word
         st.word[sheaf + H_SIZE] += 1
-        reg[i, R_WORK] += 1
+        reg[i, regs.WORK] += 1
         about(reg, i, FILL)
     return _install(st, reg, i, k, False)
 
 
 @kernel
-def _install(st, reg, i, k, locked):
+def _install(st: State, reg: Registers, i: int, k: int, locked: int) -> int:
     """Give the CPU a full sheaf. An empty main sheaf becomes the spare one, or goes to the barn."""
-    c = reg[i, R_CPU]
-    n = st.node_of[c]
-    main, spare, sheaf = st.cpu[k, c, C_MAIN], st.cpu[k, c, C_SPARE], taken_sheaf(reg, i)
+    cpu = reg[i, regs.CPU]
+    n = st.node_of[cpu]
+    main, spare, sheaf = st.cpu[k, cpu, slabs.C_MAIN], st.cpu[k, cpu, slabs.C_SPARE], taken_sheaf(reg, i)
     empty = st.word[main + H_SIZE] == 0
-    if spare == NIL:
-        st.cpu[k, c, C_SPARE] = main if empty else sheaf
+    if spare == slabs.NIL:
+        st.cpu[k, cpu, slabs.C_SPARE] = main if empty else sheaf
         if empty:
-            st.cpu[k, c, C_MAIN] = sheaf
+            st.cpu[k, cpu, slabs.C_MAIN] = sheaf
     elif not locked:
         return under_barn_lock(st, reg, i, k, INSTALL)
     elif empty:
-        barn_put(st, k, n, main, N_EMPTY)
-        st.cpu[k, c, C_MAIN] = sheaf
+        barn_put(st, k, n, main, slabs.NODE_EMPTY)
+        st.cpu[k, cpu, slabs.C_MAIN] = sheaf
     elif st.word[spare + H_SIZE] == 0:
-        barn_put(st, k, n, spare, N_EMPTY)
-        st.cpu[k, c, C_SPARE] = sheaf
+        barn_put(st, k, n, spare, slabs.NODE_EMPTY)
+        st.cpu[k, cpu, slabs.C_SPARE] = sheaf
     else:
-        barn_put(st, k, n, sheaf, N_FULL)
+        barn_put(st, k, n, sheaf, slabs.NODE_FULL)
     return _popped(st, reg, i, k)
 
 
 @outlined
-def _undo(st, reg, i, k):
+def _undo(st: State, reg: Registers, i: int, k: int) -> int:
     """A sheaf could not be filled: what it has got goes back to the slabs, and so does its own memory."""
-    if reg[i, R_PHASE] >> STAND_BITS == UNDO:
+    if reg[i, regs.PHASE] >> steps.STAND_BITS == UNDO:
         waits = free_chain(st, reg, i)
-        if waits != FINISHED:
+        if waits != steps.FINISHED:
             return answer_of(waits)
         about(reg, i, UNSHEAF)
     waits = slab_free(st, reg, i, taken_sheaf(reg, i))
-    if waits != FINISHED:
+    if waits != steps.FINISHED:
         return answer_of(waits)
     about(reg, i, SLAB)
     return _from_slab(st, reg, i, k)
 
 
 @kernel
-def _from_slab(st, reg, i, k):
+def _from_slab(st: State, reg: Registers, i: int, k: int) -> int:
     word = slab_alloc(st, reg, i, k)
-    if word == NIL:
+    if word == slabs.NIL:
         return FAILED
-    if word < NIL:
+    if word < slabs.NIL:
         return answer_of(word)
     return hand_out(st, reg, i, k, word)
 
 
 @outlined
-def free_chain(st, reg, i):
+def free_chain(st: State, reg: Registers, i: int) -> int:
     """Give the objects of the taken chain to slabs. Returns FINISHED, or waits."""
     while True:
-        where = reg[i, R_PHASE] & STAND_MASK
-        if where == F_FLUSH or where == F_DROPPED:  # of an object that the chain is rid of
+        where = reg[i, regs.PHASE] & steps.STAND_MASK
+        if where == steps.F_FLUSH or where == steps.F_DROPPED:  # of an object that the chain is rid of
             waits = slab_free(st, reg, i, 0)
         else:
             word = taken_chain(reg, i)
-            if word == NIL:
-                return FINISHED
+            if word == slabs.NIL:
+                return steps.FINISHED
             after = wide(st.word[word])
             waits = slab_free(st, reg, i, word)
-            if waits == FINISHED or reg[i, R_PHASE] & STAND_MASK != F_LIST:
+            if waits == steps.FINISHED or reg[i, regs.PHASE] & steps.STAND_MASK != steps.F_LIST:
                 take(reg, i, taken_sheaf(reg, i), after)
-        if waits != FINISHED:
+        if waits != steps.FINISHED:
             return waits
-        stand(reg, i, BEGIN)
+        stand(reg, i, steps.BEGIN)

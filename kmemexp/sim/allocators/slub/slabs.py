@@ -5,8 +5,11 @@ Places in a slab are in units of 8 bytes: `word` = address / 8, and of a free ob
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Registers, Table
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, insert
-from kmemexp.sim.slots import LOCK_SHIFT, PAGE_SHIFT, R_LOCK, R_WORK
+from kmemexp.sim.allocators.slub.state import State
+from kmemexp.sim.slots import PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 NIL = -1
@@ -37,14 +40,14 @@ C_SPARE = 4
 C_COLUMNS = 5
 
 # Columns of State.node (struct kmem_cache_node, struct node_barn).
-N_HEAD = 0  # partial list
-N_TAIL = 1
-N_PARTIAL = 2  # slabs on it
-N_FULL = 3  # first full sheaf
-N_FULLS = 4
-N_EMPTY = 5  # first empty sheaf
-N_EMPTIES = 6
-N_COLUMNS = 7
+NODE_HEAD = 0  # partial list
+NODE_TAIL = 1
+NODE_PARTIAL = 2  # slabs on it
+NODE_FULL = 3  # first full sheaf
+NODE_FULLS = 4
+NODE_EMPTY = 5  # first empty sheaf
+NODE_EMPTIES = 6
+NODE_COLUMNS = 7
 
 # Columns of State.slab (struct slab), in the row of the first page, but for the first two: in those of all pages.
 S_CACHE = 0  # cache + 1; LARGE: pages of a large kmalloc(); 0: none of ours
@@ -71,31 +74,31 @@ BARN_LOCK = 2
 
 
 @kernel
-def lock(st, reg, i, klass, k, n):
+def lock(st: State, reg: Registers, i: int, klass: int, k: int, n: int) -> None:
     """Name the lock of the next step: that of cache `k` and node `n`, or none (class 0)."""
-    reg[i, R_LOCK] = klass << LOCK_SHIFT | (k * st.nodes + n if klass else 0)
+    reg[i, regs.LOCK] = klass << regs.LOCK_SHIFT | (k * st.nodes + n if klass else 0)
 
 
 @kernel
-def cpu_pop(st, k, c):
+def cpu_pop(st: State, k: int, cpu: int) -> int:
     """Take the first object of a CPU's own freelist; NIL without one."""
-    at = st.cpu[k, c, C_FREE]
+    at = st.cpu[k, cpu, C_FREE]
     if at == NIL:
         return NIL
-    word = (st.cpu[k, c, C_SLAB] << PAGE_WORD_SHIFT) + at
-    st.cpu[k, c, C_FREE] = st.link[word]
+    word = (st.cpu[k, cpu, C_SLAB] << PAGE_WORD_SHIFT) + at
+    st.cpu[k, cpu, C_FREE] = st.link[word]
     return word
 
 
 @kernel
-def cpu_push(st, k, c, slab, word):
+def cpu_push(st: State, k: int, cpu: int, slab: int, word: int) -> None:
     """Free an object of a CPU's current slab on that CPU."""
-    st.link[word] = st.cpu[k, c, C_FREE]
-    st.cpu[k, c, C_FREE] = word - (slab << PAGE_WORD_SHIFT)
+    st.link[word] = st.cpu[k, cpu, C_FREE]
+    st.cpu[k, cpu, C_FREE] = word - (slab << PAGE_WORD_SHIFT)
 
 
 @kernel
-def slab_push(st, slab, word):
+def slab_push(st: State, slab: int, word: int) -> bool:
     """Free an object of a slab that stays where it is: of a CPU's current one, or one that was and will be partial.
 
     False: the slab was full, or will be empty, or its list is sorted by that, so that lists are concerned; nothing has
@@ -111,144 +114,144 @@ def slab_push(st, slab, word):
 
 
 @kernel
-def may_move(st, slab):
+def may_move(st: State, slab: int) -> bool:
     """Whether a slab is on a list that is sorted by free objects, in which each free may move it."""
     return st.p.slab_order == FULLEST and st.slab[slab, S_LISTED] != 0
 
 
 @kernel
-def make_current(st, k, c, slab):
+def make_current(st: State, k: int, cpu: int, slab: int) -> None:
     """Freeze a slab with free objects as a CPU's current one; its freelist becomes the CPU's."""
-    st.cpu[k, c, C_SLAB] = slab
-    st.cpu[k, c, C_FREE] = st.slab[slab, S_FREE]
+    st.cpu[k, cpu, C_SLAB] = slab
+    st.cpu[k, cpu, C_FREE] = st.slab[slab, S_FREE]
     st.slab[slab, S_FREE] = NIL
     st.slab[slab, S_INUSE] = st.slab[slab, S_OBJECTS]
     st.slab[slab, S_FROZEN] = 1
 
 
 @kernel
-def refill_cpu(st, k, c):
+def refill_cpu(st: State, k: int, cpu: int) -> int:
     """Take what others have freed into the current slab, else the CPU's next partial slab. Returns a word or NIL."""
-    slab = st.cpu[k, c, C_SLAB]
+    slab = st.cpu[k, cpu, C_SLAB]
     if slab != NIL:
         if st.slab[slab, S_FREE] != NIL:
-            make_current(st, k, c, slab)
-            return cpu_pop(st, k, c)
+            make_current(st, k, cpu, slab)
+            return cpu_pop(st, k, cpu)
         st.slab[slab, S_FROZEN] = 0  # full now, and on no list
-        st.cpu[k, c, C_SLAB] = NIL
-    slab = st.cpu[k, c, C_PARTIAL]
+        st.cpu[k, cpu, C_SLAB] = NIL
+    slab = st.cpu[k, cpu, C_PARTIAL]
     if slab == NIL:
         return NIL
-    st.cpu[k, c, C_PARTIAL] = st.slab[slab, S_NEXT]
-    make_current(st, k, c, slab)
-    return cpu_pop(st, k, c)
+    st.cpu[k, cpu, C_PARTIAL] = st.slab[slab, S_NEXT]
+    make_current(st, k, cpu, slab)
+    return cpu_pop(st, k, cpu)
 
 
 @kernel
-def push_cpu_partial(st, k, c, slab):
+def push_cpu_partial(st: State, k: int, cpu: int, slab: int) -> None:
     """Put a slab at the head of a CPU's partial list."""
-    before = st.cpu[k, c, C_PARTIAL]
+    before = st.cpu[k, cpu, C_PARTIAL]
     st.slab[slab, S_SLABS] = 1 + (st.slab[before, S_SLABS] if before != NIL else 0)
     st.slab[slab, S_NEXT] = before
-    st.cpu[k, c, C_PARTIAL] = slab
+    st.cpu[k, cpu, C_PARTIAL] = slab
 
 
 @kernel
-def add_partial(st, reg, i, k, slab, tail):
+def add_partial(st: State, reg: Registers, i: int, k: int, slab: int, tail: int) -> None:
     """Put a slab on its node's list, at the head or the tail, or where a sorted one wants it."""
     n = wide(st.slab[slab, S_NODE])
-    first, last = st.node[k, n, N_HEAD], st.node[k, n, N_TAIL]
+    first, last = st.node[k, n, NODE_HEAD], st.node[k, n, NODE_TAIL]
     st.slab[slab, S_LISTED] = 1
-    st.node[k, n, N_PARTIAL] += 1
+    st.node[k, n, NODE_PARTIAL] += 1
     if st.p.slab_order:
         sort_in(st, reg, i, k, slab, NIL, first)
     elif tail:
         st.slab[slab, S_NEXT] = NIL
         st.slab[slab, S_PREV] = last
-        st.node[k, n, N_TAIL] = slab
+        st.node[k, n, NODE_TAIL] = slab
         if last == NIL:
-            st.node[k, n, N_HEAD] = slab
+            st.node[k, n, NODE_HEAD] = slab
         else:
             st.slab[last, S_NEXT] = slab
     else:
         st.slab[slab, S_NEXT] = first
         st.slab[slab, S_PREV] = NIL
-        st.node[k, n, N_HEAD] = slab
+        st.node[k, n, NODE_HEAD] = slab
         if first == NIL:
-            st.node[k, n, N_TAIL] = slab
+            st.node[k, n, NODE_TAIL] = slab
         else:
             st.slab[first, S_PREV] = slab
 
 
 @outlined
-def sort_in(st, reg, i, k, slab, before, after):
+def sort_in(st: State, reg: Registers, i: int, k: int, slab: int, before: int, after: int) -> None:
     """Link a slab into its node's sorted list, from between two neighbours on."""
     n = wide(st.slab[slab, S_NODE])
     st.slab[slab, S_ROOM] = st.slab[slab, S_OBJECTS] - st.slab[slab, S_INUSE]
-    if insert(st.slab, LISTED, st.p.slab_order, slab, before, after, reg, i) == NIL:
-        st.node[k, n, N_HEAD] = slab
+    if insert(reg, i, st.slab, LISTED, st.p.slab_order, slab, before, after) == NIL:
+        st.node[k, n, NODE_HEAD] = slab
     if st.slab[slab, S_NEXT] == NIL:
-        st.node[k, n, N_TAIL] = slab
+        st.node[k, n, NODE_TAIL] = slab
 
 
 @outlined
-def move_on(st, reg, i, k, slab):
+def move_on(st: State, reg: Registers, i: int, k: int, slab: int) -> None:
     """Move a slab with one more free object in its node's sorted list."""
     before, after = wide(st.slab[slab, S_PREV]), wide(st.slab[slab, S_NEXT])
     remove_partial(st, k, slab)
     st.slab[slab, S_LISTED] = 1
-    st.node[k, wide(st.slab[slab, S_NODE]), N_PARTIAL] += 1
+    st.node[k, wide(st.slab[slab, S_NODE]), NODE_PARTIAL] += 1
     sort_in(st, reg, i, k, slab, before, after)
 
 
 @kernel
-def remove_partial(st, k, slab):
+def remove_partial(st: State, k: int, slab: int) -> None:
     """Take a slab off its node's list."""
     n = wide(st.slab[slab, S_NODE])
     after, before = wide(st.slab[slab, S_NEXT]), wide(st.slab[slab, S_PREV])
     st.slab[slab, S_LISTED] = 0
-    st.node[k, n, N_PARTIAL] -= 1
+    st.node[k, n, NODE_PARTIAL] -= 1
     if before == NIL:
-        st.node[k, n, N_HEAD] = after
+        st.node[k, n, NODE_HEAD] = after
     else:
         st.slab[before, S_NEXT] = after
     if after == NIL:
-        st.node[k, n, N_TAIL] = before
+        st.node[k, n, NODE_TAIL] = before
     else:
         st.slab[after, S_PREV] = before
 
 
 @kernel
-def take_partial(st, k, c, n):
-    """Take the first slab of node `n`, and move some more to CPU `c`'s partial list: get_partial_node(). NIL: none."""
-    found = st.node[k, n, N_HEAD]
+def take_partial(st: State, k: int, cpu: int, n: int) -> int:
+    """Take the first slab of node `n`, and move more to the partial list of `cpu`: get_partial_node(). NIL: none."""
+    found = st.node[k, n, NODE_HEAD]
     if found == NIL:
         return NIL
     remove_partial(st, k, found)
     most = st.cache[k, K_CPU_SLABS]
     moved = 0 if most else NIL
     while 0 <= moved <= most // 2:
-        slab = st.node[k, n, N_HEAD]
+        slab = st.node[k, n, NODE_HEAD]
         if slab == NIL:
             break
         remove_partial(st, k, slab)
-        push_cpu_partial(st, k, c, slab)
+        push_cpu_partial(st, k, cpu, slab)
         moved += 1
     return found
 
 
 @kernel
-def superfluous(st, k, slab):
+def superfluous(st: State, k: int, slab: int) -> bool:
     """Whether a slab is empty, and its node has enough partial ones."""
     n = wide(st.slab[slab, S_NODE])
-    return st.slab[slab, S_INUSE] == 0 and st.node[k, n, N_PARTIAL] >= st.cache[k, K_MIN_PARTIAL]
+    return st.slab[slab, S_INUSE] == 0 and st.node[k, n, NODE_PARTIAL] >= st.cache[k, K_MIN_PARTIAL]
 
 
 @kernel
-def unfreeze(st, k, c):
+def unfreeze(st: State, k: int, cpu: int) -> int:
     """Take a CPU's current slab away from it; the CPU's freelist comes before what others freed: deactivate_slab()."""
-    slab, first = st.cpu[k, c, C_SLAB], st.cpu[k, c, C_FREE]
-    st.cpu[k, c, C_SLAB] = st.cpu[k, c, C_FREE] = NIL
+    slab, first = st.cpu[k, cpu, C_SLAB], st.cpu[k, cpu, C_FREE]
+    st.cpu[k, cpu, C_SLAB] = st.cpu[k, cpu, C_FREE] = NIL
     st.slab[slab, S_FROZEN] = 0
     if first == NIL:
         return slab
@@ -264,7 +267,7 @@ def unfreeze(st, k, c):
 
 
 @kernel
-def new_slab(st, reg, i, k, slab, order, n):
+def new_slab(st: State, reg: Registers, i: int, k: int, slab: int, order: int, n: int) -> None:
     """Make a slab of pages; its objects are threaded in order of address, or as the cache's permutation says."""
     size = st.cache[k, K_SIZE]
     objects = (1 << (order + PAGE_SHIFT)) // size
@@ -285,11 +288,11 @@ def new_slab(st, reg, i, k, slab, order, n):
     st.cache[k, K_PAGES] += 1 << order
     st.cache[k, K_SLABS] += 1
     st.cache[k, K_MADE] += 1
-    reg[i, R_WORK] += objects - 1
+    reg[i, regs.WORK] += objects - 1
 
 
 @kernel
-def _thread(st, base, step, objects):
+def _thread(st: State, base: Address, step: int, objects: Table) -> int:
     """Link all objects, ascending. Returns the first."""
     last = (objects - 1) * step
     for at in range(0, last, step):
@@ -299,7 +302,7 @@ def _thread(st, base, step, objects):
 
 
 @kernel
-def _thread_shuffled(st, k, slab, objects):
+def _thread_shuffled(st: State, k: int, slab: int, objects: Table) -> int:
     """Link all objects in the order of the cache's permutation, from another place in it each time."""
     base, step = slab << PAGE_WORD_SHIFT, st.cache[k, K_SIZE] >> WORD_SHIFT
     count = st.cache[k, K_OBJECTS]
@@ -319,7 +322,7 @@ def _thread_shuffled(st, k, slab, objects):
 
 
 @kernel
-def forget_slab(st, k, slab):
+def forget_slab(st: State, k: int, slab: int) -> int:
     """A slab's pages are no longer ours. Returns its order."""
     order = wide(st.slab[slab, S_ORDER])
     for page in range(slab, slab + (1 << order)):

@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from kmemexp.sim.aliases import Cube, Table, Words
 from kmemexp.sim.allocators.slub import layout
 
 
@@ -30,16 +29,16 @@ class State(NamedTuple):
     map: int
     cpus: int
     nodes: int
-    cache_of: np.ndarray  # int16[1025], kmalloc() cache by size in units of 8 bytes; of size 0: NIL
-    cache: np.ndarray  # int64[caches, K_COLUMNS]
-    cpu: np.ndarray  # int64[caches, cpus, C_COLUMNS]
-    node: np.ndarray  # int64[caches, nodes, N_COLUMNS]
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    link: np.ndarray  # int16[kva_bytes / 8], of a free object: the next free one, in units of 8 bytes from its slab
-    word: np.ndarray  # int32[kva_bytes / 8], what sheaves hold; int32[1] without sheaves
-    order: np.ndarray  # int16[caches, objects], permutations of the objects of a slab; int16[1, 1] if by address
-    node_of: np.ndarray  # int64[cpus]
-    first_cpu: np.ndarray  # int64[nodes], a CPU of each node
-    promote: np.ndarray  # int64[33], shrinking: slabs by number of free objects
-    defrag: np.ndarray  # int64[1], times that other nodes might have been asked
-    large: np.ndarray  # int64[1], pages of large kmalloc()s
+    cache_of: Words  # int16[1025], kmalloc() cache by size in units of 8 bytes; of size 0: NIL
+    cache: Table  # int64[caches, K_COLUMNS]
+    cpu: Cube  # int64[caches, cpus, C_COLUMNS]
+    node: Cube  # int64[caches, nodes, NODE_COLUMNS]
+    slab: Table  # int32[pages, S_COLUMNS]
+    link: Words  # int16[kva_bytes / 8], of a free object: the next free one, in units of 8 bytes from its slab
+    word: Words  # int32[kva_bytes / 8], what sheaves hold; int32[1] without sheaves
+    order: Table  # int16[caches, objects], permutations of the objects of a slab; int16[1, 1] if by address
+    node_of: Words  # int64[cpus]
+    first_cpu: Words  # int64[nodes], a CPU of each node
+    promote: Words  # int64[33], shrinking: slabs by number of free objects
+    defrag: Words  # int64[1], times that other nodes might have been asked
+    large: Words  # int64[1], pages of large kmalloc()s

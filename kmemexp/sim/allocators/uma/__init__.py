@@ -41,22 +41,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma.moves import wanted
 from kmemexp.sim.allocators.uma.phases import BEGIN
-from kmemexp.sim.allocators.uma.slabs import CLUSTER, Z_FULL, Z_SIZE, cache_pop, cache_push
+from kmemexp.sim.allocators.uma.slabs import cache_pop, cache_push
 from kmemexp.sim.allocators.uma.state import Params, State
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, PAGE_SHIFT, R_ADDR, R_CPU, R_PHASE, R_SIZE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("adaptive/cpu", "adaptive/own")  # the CPUs' caches; a zone's lists, slabs and buckets
 KEEPS = False  # UMA drops its locks before it asks a map
 TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
@@ -95,7 +97,7 @@ def init(
         zone=zone,
         cache=cache,
         slab=np.zeros((pages, u.S_COLUMNS), np.int32),
-        index=np.zeros((pages, 256), np.uint8),
+        freelist=np.zeros((pages, 256), np.uint8),
         word=np.zeros(pages * PAGE // params.pointer_bytes, np.uint32),
         chain=np.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
         size_zone=(u.FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
@@ -104,7 +106,7 @@ def init(
     )
 
 
-def _zones(params: Params, items: Sequence[Item]) -> np.ndarray:
+def _zones(params: Params, items: Sequence[Item]) -> Array:
     """Build State.zone, each zone without slabs."""
     g, pointer = params.generation, params.pointer_bytes
     align = params.align or pointer
@@ -121,10 +123,10 @@ def _zones(params: Params, items: Sequence[Item]) -> np.ndarray:
         zone[z, : u.Z_HEADER] = lay.slab_layout(size, pointer, plain, internal=True)[: u.Z_HEADER]
     zone[u.FIRST_BUCKET : u.FIRST_CACHED, u.Z_COUNT] = entries
     for z, (size, to, limit) in enumerate(kinds, len(own)):
-        layout = lay.slab_layout(size, to, counted if z == CLUSTER else plain)
+        layout = lay.slab_layout(size, to, counted if z == u.CLUSTER else plain)
         zone[z, : u.Z_HEADER] = layout[: u.Z_HEADER]
         if layout.offset < 0:
-            zone[z, u.Z_HEADER] = u.COUNTED_SLABS if z == CLUSTER and g >= lay.UMA_06 else u.SLABS
+            zone[z, u.Z_HEADER] = u.COUNTED_SLABS if z == u.CLUSTER and g >= lay.UMA_06 else u.SLABS
         zone[z, u.Z_COUNT] = lay.first_count(layout.items, g, largest=z == u.MBUF and g >= lay.UMA_06)
         zone[z, u.Z_MAX] = lay.max_pages(limit, layout, g)
     return zone
@@ -136,35 +138,35 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Take an item from the CPU's buckets: uma_zalloc_arg(). The rest is in `steps`."""
-    if reg[i, R_PHASE] == BEGIN:
+    if reg[i, regs.PHASE] == BEGIN:
         z = wanted(st, reg, i)
-        if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):
-            addr = cache_pop(st, z, reg[i, R_CPU])
+        if z != NIL and (z != u.CLUSTER or reg[i, regs.SIZE] <= MCLBYTES):
+            addr = cache_pop(st, z, reg[i, regs.CPU])
             if addr != NIL:
-                return hand_out(reg, i, addr, st.zone[z, Z_SIZE])
+                return hand_out(reg, i, addr, st.zone[z, u.Z_SIZE])
     return go(st, reg, i, False)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Put the item into the CPU's buckets: uma_zfree_arg()."""
-    if reg[i, R_PHASE] == BEGIN:
-        addr = reg[i, R_ADDR]
+    if reg[i, regs.PHASE] == BEGIN:
+        addr = reg[i, regs.ADDR]
         z = zone_of(st, addr)
         if (
             z != NIL
-            and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0)
-            and not st.zone[z, Z_FULL]
-            and cache_push(st, z, reg[i, R_CPU], addr)
+            and (z != u.CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0)
+            and not st.zone[z, u.Z_FULL]
+            and cache_push(st, z, reg[i, regs.CPU], addr)
         ):
             return DONE
     return go(st, reg, i, True)
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Estimate the working sets (uma_timeout()); give back what can be spared (uma_reclaim())."""
     return upkeep(st, reg, i)
 

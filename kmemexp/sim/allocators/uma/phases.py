@@ -1,16 +1,16 @@
-"""R_PHASE of `allocators/uma`: which bits hold what, which phases there are, and which follows which.
+"""regs.PHASE of `allocators/uma`: which bits hold what, which phases there are, and which follows which.
 
-    R_PHASE     bits 0-5    phase
+    regs.PHASE     bits 0-5    phase
                 bits 6-11   FOR: phase that an item of one of UMA's own zones is wanted in, a bucket or a header
                 bits 12-17  BACK: phase to go on in when a slab has been made, or a bucket given back
                 bits 18-23  OWN: that zone of UMA's own
                 bit 24      REFUSED: no new slab is asked for
                 bit 25      FILLING: the operation is counted in Z_FILLS
                 bit 26      GIVING_UP: an allocation frees the chain that it could not complete
-    R_X         bucket in hand; NIL: none
-    R_Y         off-page header in hand; NIL: none
-    R_ADDR      of an allocation of several clusters: the last one so far
-    R_GRANTED   of a free: the next cluster of the chain + 1
+    regs.X         bucket in hand; NIL: none
+    regs.Y         off-page header in hand; NIL: none
+    regs.ADDR      of an allocation of several clusters: the last one so far
+    regs.GRANTED   of a free: the next cluster of the chain + 1
 
 What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is INTERNAL (FOR SLAB) or, without
 an off-page header, SLAB. `end`: the operation ends.
@@ -76,7 +76,7 @@ DRAIN = 35  # z: take out the free slabs
 HEADER = 36  # o: give the next one's header back
 UNMAP = 37  # then its pages
 
-# Fields of R_PHASE above the phase, and flags.
+# Fields of regs.PHASE above the phase, and flags.
 FOR_SHIFT = FIELD_BITS
 BACK_SHIFT = 2 * FIELD_BITS
 OWN_SHIFT = 3 * FIELD_BITS

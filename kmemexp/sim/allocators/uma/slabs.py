@@ -5,10 +5,13 @@ of a list + 1, word b + 1 its count, word b + 2 its entries, words b + 3 … its
 """
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.uma_requests import NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
-from kmemexp.sim.slots import PAGE, PAGE_SHIFT, R_WORK
+from kmemexp.sim.allocators.uma.state import State
+from kmemexp.sim.slots import PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 # Zones.
@@ -65,7 +68,7 @@ B_ENTRIES = 2
 
 
 @kernel
-def slab_take(st, z):
+def slab_take(st: State, z: int) -> int:
     """Take an item of the first partly free slab, else of the first free one. Returns the address or NIL."""
     page = st.zone[z, Z_PART]
     if page == NIL:
@@ -75,7 +78,7 @@ def slab_take(st, z):
         st.zone[z, Z_IDLE] = st.slab[page, S_NEXT]
         _put_first(st, z, Z_PART, page)
     k = wide(st.slab[page, S_FIRST])
-    st.slab[page, S_FIRST] = st.index[page, k]
+    st.slab[page, S_FIRST] = st.freelist[page, k]
     st.slab[page, S_COUNT] -= 1
     st.zone[z, Z_FREE] -= 1
     if st.slab[page, S_COUNT] == 0:
@@ -84,7 +87,7 @@ def slab_take(st, z):
 
 
 @kernel
-def slab_give(st, reg, i, addr):
+def slab_give(st: State, reg: Registers, i: int, addr: Address) -> None:
     """Give an item back to its slab: the end of uma_zfree_internal()."""
     page = addr >> PAGE_SHIFT
     z = zone_of(st, addr)
@@ -95,11 +98,11 @@ def slab_give(st, reg, i, addr):
             st.zone[z, Z_PART] = leave(st.slab, LISTED, page, st.zone[z, Z_PART])
         _put_first(st, z, Z_IDLE, page)
     elif count == 1:
-        st.zone[z, Z_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
+        st.zone[z, Z_PART] = enter(reg, i, st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART])
     else:
-        st.zone[z, Z_PART] = gained(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
+        st.zone[z, Z_PART] = gained(reg, i, st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART])
     k = (addr & (PAGE - 1)) // st.zone[z, Z_SIZE]
-    st.index[page, k] = st.slab[page, S_FIRST]
+    st.freelist[page, k] = st.slab[page, S_FIRST]
     st.slab[page, S_FIRST] = k
     st.zone[z, Z_FREE] += 1
     if st.zone[z, Z_FULL] and st.zone[z, Z_HELD] < st.zone[z, Z_MAX]:
@@ -107,13 +110,13 @@ def slab_give(st, reg, i, addr):
 
 
 @kernel
-def slab_add(st, reg, i, z, base, header, m):
+def slab_add(st: State, reg: Registers, i: int, z: int, base: Address, header: int, m: int) -> None:
     """Enter a new slab from map `m` among the partly free ones. `header`: address of an off-page one or NIL."""
     page = base >> PAGE_SHIFT
     items = st.zone[z, Z_ITEMS]
     for k in range(items):
-        st.index[page, k] = k + 1
-    reg[i, R_WORK] += items
+        st.freelist[page, k] = k + 1
+    reg[i, regs.WORK] += items
     st.slab[page, S_ZONE] = z + 1
     st.slab[page, S_COUNT] = items
     st.slab[page, S_FIRST] = 0
@@ -121,18 +124,18 @@ def slab_add(st, reg, i, z, base, header, m):
     st.slab[page, S_MAP] = m
     st.zone[z, Z_HELD] += st.zone[z, Z_PAGES]
     st.zone[z, Z_FREE] += items
-    st.zone[z, Z_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART], reg, i)
+    st.zone[z, Z_PART] = enter(reg, i, st.slab, LISTED, st.p.slab_order, page, st.zone[z, Z_PART])
 
 
 @kernel
-def _put_first(st, z, column, page):
+def _put_first(st: State, z: int, column: int, page: int) -> None:
     """Put a slab at the head of a list."""
     push(st.slab, LISTED, page, st.zone[z, column])
     st.zone[z, column] = page
 
 
 @kernel
-def idle_take(st, z, most, reverse):
+def idle_take(st: State, z: int, most: int, reverse: int) -> int:
     """Take up to `most` free slabs out of a zone. Returns the first page; S_NEXT leads on, `reverse`: backwards."""
     page = st.zone[z, Z_IDLE]
     first = NIL if reverse or most == 0 else page
@@ -156,19 +159,19 @@ def idle_take(st, z, most, reverse):
 
 
 @kernel
-def bucket_count(st, b):
+def bucket_count(st: State, b: int) -> int:
     """Items in a bucket."""
     return wide(st.word[b + B_COUNT])
 
 
 @kernel
-def bucket_room(st, z, b):
+def bucket_room(st: State, z: int, b: int) -> int:
     """Items that a bucket takes from frees: as many as fit; before late 2003 what the zone's are filled to."""
     return wide(st.word[b + B_ENTRIES]) if st.p.generation >= UMA_03 else st.zone[z, Z_COUNT]
 
 
 @kernel
-def bucket_add(st, b, addr):
+def bucket_add(st: State, b: int, addr: Address) -> None:
     """Put an item into a bucket that has room."""
     n = bucket_count(st, b)
     st.word[b + BUCKET_WORDS + n] = addr >> st.shift
@@ -176,7 +179,7 @@ def bucket_add(st, b, addr):
 
 
 @kernel
-def bucket_take(st, b):
+def bucket_take(st: State, b: int) -> int:
     """Take the last item of a bucket that has one. Returns its address."""
     n = bucket_count(st, b) - 1
     st.word[b + B_COUNT] = n
@@ -184,22 +187,22 @@ def bucket_take(st, b):
 
 
 @kernel
-def bucket_drain(st, reg, i, b):
+def bucket_drain(st: State, reg: Registers, i: int, b: int) -> None:
     """Give all items of a bucket back to their slabs, the last one first."""
-    reg[i, R_WORK] += bucket_count(st, b)
+    reg[i, regs.WORK] += bucket_count(st, b)
     while bucket_count(st, b) > 0:
         slab_give(st, reg, i, bucket_take(st, b))
 
 
 @kernel
-def list_push(st, z, column, b):
+def list_push(st: State, z: int, column: int, b: int) -> None:
     """Put a bucket at the head of a zone's list."""
     st.word[b + B_NEXT] = st.zone[z, column] + 1
     st.zone[z, column] = b
 
 
 @kernel
-def list_pop(st, z, column):
+def list_pop(st: State, z: int, column: int) -> int:
     """Take the first bucket of a zone's list. Returns it or NIL."""
     b = st.zone[z, column]
     if b != NIL:
@@ -208,7 +211,7 @@ def list_pop(st, z, column):
 
 
 @kernel
-def cache_pop(st, z, cpu):
+def cache_pop(st: State, z: int, cpu: int) -> int:
     """Take an item from a CPU's alloc bucket, which changes places with the free one when empty. Address or NIL."""
     b = st.cache[z, cpu, ALLOC]
     if b == NIL:
@@ -225,7 +228,7 @@ def cache_pop(st, z, cpu):
 
 
 @kernel
-def cache_push(st, z, cpu, addr):
+def cache_push(st: State, z: int, cpu: int, addr: Address) -> bool:
     """Put an item into a CPU's free bucket, which changes places with an alloc bucket that holds less. False: full."""
     b = st.cache[z, cpu, FREE]
     if b == NIL:
@@ -244,7 +247,7 @@ def cache_push(st, z, cpu, addr):
 
 
 @kernel
-def fold_allocs(st, z, cpu):
+def fold_allocs(st: State, z: int, cpu: int) -> None:
     """Add a CPU's count of allocations to the zone's."""
     st.zone[z, Z_ALLOCS] += st.cache[z, cpu, ALLOCS]
     st.cache[z, cpu, ALLOCS] = 0

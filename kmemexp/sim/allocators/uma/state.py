@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
+from kmemexp.sim.aliases import Cube, Table, Words
 from kmemexp.sim.allocators.uma import layout as lay
 
 
@@ -28,12 +27,12 @@ class State(NamedTuple):
     p: Params
     map: int  # map to grow in
     shift: int  # log2 of a pointer's bytes
-    zone: np.ndarray  # int64[zones, Z_COLUMNS]
-    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    index: np.ndarray  # uint8[pages, 256], of a free item: the next free one of its slab (us_freelist)
-    word: np.ndarray  # uint32[kva_bytes / pointer], buckets at their addresses
-    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
-    size_zone: np.ndarray  # int16[257], zone by size of a malloc() in units of 16 bytes
-    large: np.ndarray  # int64[1], pages of large malloc()s
-    low: np.ndarray  # int64[1], 1: no new buckets (bucketdisable)
+    zone: Table  # int64[zones, Z_COLUMNS]
+    cache: Cube  # int64[zones, cpus, C_COLUMNS]
+    slab: Table  # int32[pages, S_COLUMNS]
+    freelist: Table  # uint8[pages, 256], of a free item: the next free one of its slab (us_freelist)
+    word: Words  # uint32[kva_bytes / pointer], buckets at their addresses
+    chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    size_zone: Words  # int16[257], zone by size of a malloc() in units of 16 bytes
+    large: Words  # int64[1], pages of large malloc()s
+    low: Words  # int64[1], 1: no new buckets (bucketdisable)

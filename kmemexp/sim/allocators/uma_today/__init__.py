@@ -31,22 +31,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, wanted
 from kmemexp.sim.allocators.uma_today.phases import BEGIN
-from kmemexp.sim.allocators.uma_today.slabs import Z_SIZE, cache_pop, cache_push
+from kmemexp.sim.allocators.uma_today.slabs import cache_pop, cache_push
 from kmemexp.sim.allocators.uma_today.state import Params, State
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
-from kmemexp.sim.slots import C_MALLOC, C_MBUF, C_ZONE, DONE, PAGE, PAGE_SHIFT, R_ADDR, R_CPU, R_PHASE, R_SIZE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 
-SERVES = (C_MALLOC, C_ZONE, C_MBUF)
+SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
 LOCKS = ("critical", "adaptive/own", "adaptive/own", "adaptive/own")
 KEEPS = False
@@ -102,7 +104,7 @@ def init(
 
 def _zones(
     params: Params, cpus: int, domains: int, small: int, large: int, items: Sequence[Item]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Build State.zone; and, of slab headers and buckets, how many a CPU's stack gets at once."""
     kinds = [(size, 8, 0, True) for size in keg.HEADER_SIZES]
     kinds += [(keg.bucket_bytes(entries), 8, 0, False) for entries, _ in keg.BUCKETS]
@@ -133,22 +135,22 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def alloc(st, reg, i):
+def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in `steps`."""
-    if reg[i, R_PHASE] == BEGIN:
+    if reg[i, regs.PHASE] == BEGIN:
         z = wanted(st, reg, i)
-        if z != NIL and (z != CLUSTER or reg[i, R_SIZE] <= MCLBYTES):
-            addr = cache_pop(st, z, reg[i, R_CPU])
+        if z != NIL and (z != CLUSTER or reg[i, regs.SIZE] <= MCLBYTES):
+            addr = cache_pop(st, z, reg[i, regs.CPU])
             if addr != NIL:
-                return hand_out(reg, i, addr, st.zone[z, Z_SIZE])
+                return hand_out(reg, i, addr, st.zone[z, u.Z_SIZE])
     return go(st, reg, i, False)
 
 
 @kernel
-def free(st, reg, i):
+def free(st: State, reg: Registers, i: int) -> int:
     """Push into the CPU's alloc, free or cross bucket: uma_zfree_arg()."""
-    if reg[i, R_PHASE] == BEGIN:
-        addr, cpu = reg[i, R_ADDR], reg[i, R_CPU]
+    if reg[i, regs.PHASE] == BEGIN:
+        addr, cpu = reg[i, regs.ADDR], reg[i, regs.CPU]
         z = zone_of(st, addr)
         if z != NIL and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0):
             cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
@@ -158,7 +160,7 @@ def free(st, reg, i):
 
 
 @kernel
-def tend(st, reg, i):
+def tend(st: State, reg: Registers, i: int) -> int:
     """Estimate working sets and trim what was not used for long (uma_timeout()); reclaim (uma_reclaim())."""
     return upkeep(st, reg, i)
 
@@ -186,7 +188,7 @@ def census(st: State) -> dict[str, int]:
     return {name: int(count) for name, count in counts.items()}
 
 
-def _free_items(st: State) -> np.ndarray:
+def _free_items(st: State) -> Array:
     """Free items in the slabs of each zone."""
     pages = np.flatnonzero(st.slab[:, S_ZONE])
     first = pages[st.slab[pages, u.S_FIRST] == pages]

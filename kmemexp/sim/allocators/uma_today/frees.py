@@ -4,8 +4,10 @@ The registers are described in `phases`.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared.oversize import give_large
 from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
+from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.moves import (
     CLUSTER,
     bucket_zone,
@@ -18,25 +20,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_refill,
     to_section,
 )
-from kmemexp.sim.allocators.uma_today.phases import (
-    FREE_ITEM,
-    FREE_PIECES,
-    GIVING_UP,
-    LARGE,
-    PUT,
-    PUT_SORTED,
-    REFUSED,
-    RELOAD,
-    SORT,
-    SORTED,
-)
 from kmemexp.sim.allocators.uma_today.slabs import (
-    CROSS,
-    D_CROSS,
-    FREE,
-    S_COUNT,
-    Z_BUCKET,
-    Z_USED,
     bucket_add,
     bucket_count,
     bucket_entries,
@@ -49,153 +33,155 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     slab_give,
     stack_pop,
 )
-from kmemexp.sim.slots import DONE, FAILED, R_ADDR, R_CPU, R_PHASE, R_WORK, R_X, R_Y
+from kmemexp.sim.allocators.uma_today.state import State
+from kmemexp.sim.slots import DONE, FAILED
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 
 @kernel
-def free_step(st, reg, i, phase):
-    if phase == FREE_PIECES:
+def free_step(st: State, reg: Registers, i: int, phase: int) -> int:
+    if phase == phases.FREE_PIECES:
         return _free_pieces(st, reg, i, False)
-    if phase == PUT:
+    if phase == phases.PUT:
         return _put(st, reg, i)
-    if phase == RELOAD:
+    if phase == phases.RELOAD:
         return _free_pieces(st, reg, i, True)
-    if phase == FREE_ITEM:
+    if phase == phases.FREE_ITEM:
         return _free_item(st, reg, i)
-    if phase == SORT:
+    if phase == phases.SORT:
         return _sort(st, reg, i)
-    if phase == SORTED:
+    if phase == phases.SORTED:
         return _sorted(st, reg, i)
     return _put_sorted(st, reg, i)
 
 
 @kernel
-def begin_free(st, reg, i):
-    if zone_of(st, reg[i, R_ADDR]) == NIL:
-        return give_large(st, reg, i, LARGE, S_COUNT)
+def begin_free(st: State, reg: Registers, i: int) -> int:
+    if zone_of(st, reg[i, regs.ADDR]) == NIL:
+        return give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
     note_next(st, reg, i, CLUSTER)
     return _free_pieces(st, reg, i, False)
 
 
 @kernel
-def _freed(reg, i):
-    return FAILED if reg[i, R_PHASE] & GIVING_UP else DONE
+def _freed(reg: Registers, i: int) -> int:
+    return FAILED if reg[i, regs.PHASE] & phases.GIVING_UP else DONE
 
 
 @outlined
-def _free_pieces(st, reg, i, reload):
+def _free_pieces(st: State, reg: Registers, i: int, reload: int) -> int:
     """Put items into the CPU's buckets; where these are full, put the full one away: cache_free()."""
-    cpu = reg[i, R_CPU]
+    cpu = reg[i, regs.CPU]
     while True:
-        addr = reg[i, R_ADDR]
+        addr = reg[i, regs.ADDR]
         z, d = zone_of(st, addr), domain_at(st, addr)
         cross = d != st.domain_of[cpu]
         if reload and not _reload(st, reg, i, z, cross):
-            if reg[i, R_X] != REFUSED:
-                k = bucket_zone(st, st.zone[z, Z_BUCKET])
-                return to_refill(st, reg, i, k, st.domain_of[cpu], RELOAD)
-            reg[i, R_X] = NIL
-            return to_keg(st, reg, i, FREE_ITEM, z, d)
+            if reg[i, regs.X] != phases.REFUSED:
+                k = bucket_zone(st, st.zone[z, slabs.Z_BUCKET])
+                return to_refill(st, reg, i, k, st.domain_of[cpu], phases.RELOAD)
+            reg[i, regs.X] = NIL
+            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
         reload = False
         if cache_push(st, z, cpu, addr, cross):
             if not next_piece(st, reg, i, CLUSTER):
                 return _freed(reg, i)
             continue
-        if st.zone[z, Z_BUCKET] == 0:
-            return to_keg(st, reg, i, FREE_ITEM, z, d)
-        b = cache_unload(st, z, cpu, CROSS if cross else FREE)
-        reg[i, R_Y] = b
+        if st.zone[z, slabs.Z_BUCKET] == 0:
+            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
+        b = cache_unload(st, z, cpu, slabs.CROSS if cross else slabs.FREE)
+        reg[i, regs.Y] = b
         if b == NIL:
             reload = True
         elif cross and st.domains > 2:
-            return to_cross(reg, i, SORT, z)
+            return to_cross(reg, i, phases.SORT, z)
         else:
-            return to_list(st, reg, i, PUT, z, d)
+            return to_list(st, reg, i, phases.PUT, z, d)
 
 
 @kernel
-def _reload(st, reg, i, z, cross):
+def _reload(st: State, reg: Registers, i: int, z: int, cross: int) -> bool:
     """Give the CPU an empty bucket for what it frees. False: its stack has none."""
-    cpu = reg[i, R_CPU]
-    k = bucket_zone(st, st.zone[z, Z_BUCKET])
-    at = CROSS if cross and st.cache[z, cpu, CROSS] == NIL else FREE
+    cpu = reg[i, regs.CPU]
+    k = bucket_zone(st, st.zone[z, slabs.Z_BUCKET])
+    at = slabs.CROSS if cross and st.cache[z, cpu, slabs.CROSS] == NIL else slabs.FREE
     if st.cache[z, cpu, at] != NIL:  # somebody else was faster
         return True
     b = stack_pop(st, k, cpu)
     if b == NIL:
         return False
-    reg[i, R_X] = NIL
+    reg[i, regs.X] = NIL
     new_bucket(st, z, k, b)
     cache_load(st, z, cpu, at, b)
     return True
 
 
 @kernel
-def _put(st, reg, i):
+def _put(st: State, reg: Registers, i: int) -> int:
     """Put a full bucket on the list of its items' domain: zone_free_bucket()."""
-    z, d, b = zone_of(st, reg[i, R_ADDR]), domain_at(st, reg[i, R_ADDR]), reg[i, R_Y]
+    z, d, b = zone_of(st, reg[i, regs.ADDR]), domain_at(st, reg[i, regs.ADDR]), reg[i, regs.Y]
     enter_list(st, reg, i, z, d)
     if list_put(st, z, d, b, True):
-        return to_section(reg, i, RELOAD)
-    return empty_bucket(st, reg, i, b, RELOAD)
+        return to_section(reg, i, phases.RELOAD)
+    return empty_bucket(st, reg, i, b, phases.RELOAD)
 
 
 @kernel
-def _free_item(st, reg, i):
+def _free_item(st: State, reg: Registers, i: int) -> int:
     """Give a single item back to its slab: zone_free_item()."""
-    st.zone[zone_of(st, reg[i, R_ADDR]), Z_USED] -= 1
-    slab_give(st, reg, i, reg[i, R_ADDR])
-    return to_section(reg, i, FREE_PIECES) if next_piece(st, reg, i, CLUSTER) else _freed(reg, i)
+    st.zone[zone_of(st, reg[i, regs.ADDR]), slabs.Z_USED] -= 1
+    slab_give(st, reg, i, reg[i, regs.ADDR])
+    return to_section(reg, i, phases.FREE_PIECES) if next_piece(st, reg, i, CLUSTER) else _freed(reg, i)
 
 
 @kernel
-def _sort(st, reg, i):
+def _sort(st: State, reg: Registers, i: int) -> int:
     """Sort a cross bucket into those of its items' domains: zone_free_cross(). Full ones hang on word b."""
-    b, cpu = reg[i, R_Y], reg[i, R_CPU]
+    b, cpu = reg[i, regs.Y], reg[i, regs.CPU]
     count = bucket_count(st, b)
     while count > 0:
         addr = item_at(st, b, count - 1)
         z, d = zone_of(st, addr), domain_at(st, addr)
-        to = st.dom[z, d, D_CROSS]
+        to = st.dom[z, d, slabs.D_CROSS]
         if to == NIL:
-            k = bucket_zone(st, st.zone[z, Z_BUCKET])
+            k = bucket_zone(st, st.zone[z, slabs.Z_BUCKET])
             to = stack_pop(st, k, cpu)
             if to == NIL:
-                if reg[i, R_X] != REFUSED:
-                    return to_refill(st, reg, i, k, st.domain_of[cpu], SORT)
+                if reg[i, regs.X] != phases.REFUSED:
+                    return to_refill(st, reg, i, k, st.domain_of[cpu], phases.SORT)
                 break
             new_bucket(st, z, k, to)
-            st.dom[z, d, D_CROSS] = to
+            st.dom[z, d, slabs.D_CROSS] = to
         count -= 1
         st.word[b + 1] = wide(st.word[b + 1]) - 1
-        reg[i, R_WORK] += 1
+        reg[i, regs.WORK] += 1
         if bucket_add(st, to, addr) == bucket_entries(st, to):
-            st.dom[z, d, D_CROSS] = NIL
+            st.dom[z, d, slabs.D_CROSS] = NIL
             st.word[to] = st.word[b]
             st.word[b] = to + 1
-    reg[i, R_X] = NIL
-    return to_section(reg, i, SORTED)
+    reg[i, regs.X] = NIL
+    return to_section(reg, i, phases.SORTED)
 
 
 @kernel
-def _sorted(st, reg, i):
+def _sorted(st: State, reg: Registers, i: int) -> int:
     """Put what has become full on the lists, then put the sorted bucket away."""
-    b = reg[i, R_Y]
+    b = reg[i, regs.Y]
     full = wide(st.word[b]) - 1
     if full == NIL:
-        return empty_bucket(st, reg, i, b, RELOAD)
+        return empty_bucket(st, reg, i, b, phases.RELOAD)
     addr = item_at(st, full, 0)
-    return to_list(st, reg, i, PUT_SORTED, zone_of(st, addr), domain_at(st, addr))
+    return to_list(st, reg, i, phases.PUT_SORTED, zone_of(st, addr), domain_at(st, addr))
 
 
 @kernel
-def _put_sorted(st, reg, i):
-    b = reg[i, R_Y]
+def _put_sorted(st: State, reg: Registers, i: int) -> int:
+    b = reg[i, regs.Y]
     full = wide(st.word[b]) - 1
     z, d = zone_of(st, item_at(st, full, 0)), domain_at(st, item_at(st, full, 0))
     enter_list(st, reg, i, z, d)
     st.word[b] = st.word[full]
     if list_put(st, z, d, full, True):
-        return to_section(reg, i, SORTED)
-    return empty_bucket(st, reg, i, full, SORTED)
+        return to_section(reg, i, phases.SORTED)
+    return empty_bucket(st, reg, i, full, phases.SORTED)

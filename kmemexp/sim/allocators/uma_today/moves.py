@@ -4,38 +4,11 @@
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field, set_phase
 from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
-from kmemexp.sim.allocators.uma_today.phases import (
-    DISPOSE,
-    FLUSH,
-    HEADER,
-    HEADER_PAGE,
-    REFILL,
-    REFUSED,
-    RELEASE,
-    RETURN_SHIFT,
-    SLAB,
-    SORT,
-    STACK_SHIFT,
-    THEN_SHIFT,
-    UNHEADER,
-)
+from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.slabs import (
-    COUNT,
-    D_TAKES,
-    ENTRIES_SHIFT,
-    HALF,
-    S_DOMAIN,
-    TOP,
-    WORD_SHIFT,
-    Z_BUCKET,
-    Z_BUCKET_MAX,
-    Z_ENTRIES,
-    Z_HEADER,
-    Z_MAP,
-    Z_PAGES,
-    Z_USED,
     bucket_count,
     bucket_entries,
     item_at,
@@ -45,8 +18,10 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_pop,
     stack_push,
 )
+from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import DONE, LOCK_SHIFT, PAGE, PAGE_SHIFT, R_BASE, R_CPU, R_PHASE, R_TARGET, R_WORK, R_X, R_Y
+from kmemexp.sim.slots import DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 # Zones.
@@ -63,225 +38,225 @@ CROSS_LOCK = 3
 
 
 @kernel
-def to_section(reg, i, phase):
+def to_section(reg: Registers, i: int, phase: int) -> int:
     """Go on in the critical section."""
     return go_to(reg, i, phase, 0)
 
 
 @kernel
-def to_list(st, reg, i, phase, z, d):
+def to_list(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> int:
     """Go on under a zone-domain lock."""
-    reg[i, R_TARGET] = st.dom[z, d, D_TAKES]
-    return go_to(reg, i, phase, (LIST_LOCK << LOCK_SHIFT) | (z * st.domains + d))
+    reg[i, regs.TARGET] = st.dom[z, d, slabs.D_TAKES]
+    return go_to(reg, i, phase, (LIST_LOCK << regs.LOCK_SHIFT) | (z * st.domains + d))
 
 
 @kernel
-def to_keg(st, reg, i, phase, z, d):
+def to_keg(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> int:
     """Go on under a keg-domain lock."""
-    return go_to(reg, i, phase, (KEG_LOCK << LOCK_SHIFT) | (z * st.domains + d))
+    return go_to(reg, i, phase, (KEG_LOCK << regs.LOCK_SHIFT) | (z * st.domains + d))
 
 
 @kernel
-def to_cross(reg, i, phase, z):
+def to_cross(reg: Registers, i: int, phase: int, z: int) -> int:
     """Go on under a zone's lock for sorting."""
-    return go_to(reg, i, phase, (CROSS_LOCK << LOCK_SHIFT) | z)
+    return go_to(reg, i, phase, (CROSS_LOCK << regs.LOCK_SHIFT) | z)
 
 
 @kernel
-def then(reg, i, phase):
+def then(reg: Registers, i: int, phase: int) -> None:
     """Say where to go on after a detour: a phase of the critical section, or SORT."""
-    set_field(reg, i, THEN_SHIFT, phase)
+    set_field(reg, i, phases.THEN_SHIFT, phase)
 
 
 @kernel
-def resume(st, reg, i):
+def resume(st: State, reg: Registers, i: int) -> int:
     """Go on after the detour."""
-    phase = field(reg, i, THEN_SHIFT)
-    if phase == SORT:
-        return to_cross(reg, i, SORT, zone_of(st, item_at(st, reg[i, R_Y], 0)))
+    phase = field(reg, i, phases.THEN_SHIFT)
+    if phase == phases.SORT:
+        return to_cross(reg, i, phases.SORT, zone_of(st, item_at(st, reg[i, regs.Y], 0)))
     return to_section(reg, i, phase)
 
 
 @kernel
-def domain_at(st, addr):
+def domain_at(st: State, addr: Address) -> int:
     """Domain of an item."""
-    return wide(st.slab[addr >> PAGE_SHIFT, S_DOMAIN])
+    return wide(st.slab[addr >> PAGE_SHIFT, slabs.S_DOMAIN])
 
 
 @kernel
-def enter_list(st, reg, i, z, d):
+def enter_list(st: State, reg: Registers, i: int, z: int, d: int) -> None:
     """Count the taking of a zone-domain lock, and let buckets grow if it was contended: zone_domain_lock()."""
-    others = st.dom[z, d, D_TAKES] != reg[i, R_TARGET]
-    st.dom[z, d, D_TAKES] += 1
-    if others and st.p.bucket_growth and st.zone[z, Z_BUCKET] < st.zone[z, Z_BUCKET_MAX]:
-        st.zone[z, Z_BUCKET] += 1
+    others = st.dom[z, d, slabs.D_TAKES] != reg[i, regs.TARGET]
+    st.dom[z, d, slabs.D_TAKES] += 1
+    if others and st.p.bucket_growth and st.zone[z, slabs.Z_BUCKET] < st.zone[z, slabs.Z_BUCKET_MAX]:
+        st.zone[z, slabs.Z_BUCKET] += 1
 
 
 @kernel
-def bucket_zone(st, entries):
+def bucket_zone(st: State, entries: int) -> int:
     """Zone of the smallest buckets with so many entries."""
     k = FIRST_BUCKET
-    while st.zone[k, Z_ENTRIES] < entries:
+    while st.zone[k, slabs.Z_ENTRIES] < entries:
         k += 1
     return k
 
 
 @kernel
-def wanted(st, reg, i):
+def wanted(st: State, reg: Registers, i: int) -> int:
     """Zone that an allocation is served from; NIL: large malloc."""
     return zone_for(st, reg, i, MBUF, st.malloc_max)
 
 
 @kernel
-def own_domain(st, reg, i):
-    return st.domain_of[reg[i, R_CPU]]
+def own_domain(st: State, reg: Registers, i: int) -> int:
+    return st.domain_of[reg[i, regs.CPU]]
 
 
 @outlined
-def grow(st, reg, i, z, d, phase):
+def grow(st: State, reg: Registers, i: int, z: int, d: int, phase: int) -> int:
     """Begin to make a slab: keg_alloc_slab(). Goes on in `phase`, under the same lock."""
-    set_field(reg, i, RETURN_SHIFT, phase)
-    if st.zone[z, Z_HEADER] != NIL:
-        return to_keg(st, reg, i, HEADER, st.zone[z, Z_HEADER], d)
-    return _ask_slab(st, reg, i, SLAB, z, d)
+    set_field(reg, i, phases.RETURN_SHIFT, phase)
+    if st.zone[z, slabs.Z_HEADER] != NIL:
+        return to_keg(st, reg, i, phases.HEADER, st.zone[z, slabs.Z_HEADER], d)
+    return _ask_slab(st, reg, i, phases.SLAB, z, d)
 
 
 @kernel
-def _ask_slab(st, reg, i, phase, z, d):
+def _ask_slab(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> int:
     to_keg(st, reg, i, phase, z, d)
-    return ask_wired(reg, i, reg[i, R_PHASE], st.zone[z, Z_MAP], st.zone[z, Z_PAGES] << PAGE_SHIFT, PAGE)
+    return ask_wired(reg, i, reg[i, regs.PHASE], st.zone[z, slabs.Z_MAP], st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT, PAGE)
 
 
 @outlined
-def grow_further(st, reg, i, phase):
-    """Go on making a slab. DONE: it is made, or nothing of it is left; R_PHASE says where to go on."""
+def grow_further(st: State, reg: Registers, i: int, phase: int) -> int:
+    """Go on making a slab. DONE: it is made, or nothing of it is left; regs.PHASE says where to go on."""
     d = own_domain(st, reg, i)
-    back = field(reg, i, RETURN_SHIFT)
-    z = field(reg, i, STACK_SHIFT) if back == REFILL else wanted(st, reg, i)
-    if phase == SLAB:
+    back = field(reg, i, phases.RETURN_SHIFT)
+    z = field(reg, i, phases.STACK_SHIFT) if back == phases.REFILL else wanted(st, reg, i)
+    if phase == phases.SLAB:
         return _new_slab(st, reg, i, z, d, back)
-    h = st.zone[z, Z_HEADER]
-    if phase == UNHEADER:
-        slab_give(st, reg, i, reg[i, R_X])
-        reg[i, R_X] = REFUSED
+    h = st.zone[z, slabs.Z_HEADER]
+    if phase == phases.UNHEADER:
+        slab_give(st, reg, i, reg[i, regs.X])
+        reg[i, regs.X] = phases.REFUSED
         return to_keg(st, reg, i, back, z, d)
-    if phase == HEADER_PAGE:
-        if reg[i, R_BASE] < 0:
-            reg[i, R_X] = REFUSED
+    if phase == phases.HEADER_PAGE:
+        if reg[i, regs.BASE] < 0:
+            reg[i, regs.X] = phases.REFUSED
             return to_keg(st, reg, i, back, z, d)
-        slab_add(st, reg, i, h, d, reg[i, R_BASE], 0)
-    reg[i, R_X] = slab_take(st, h, d)
-    if reg[i, R_X] == NIL:
-        return _ask_slab(st, reg, i, HEADER_PAGE, h, d)
-    return _ask_slab(st, reg, i, SLAB, z, d)
+        slab_add(st, reg, i, h, d, reg[i, regs.BASE], 0)
+    reg[i, regs.X] = slab_take(st, h, d)
+    if reg[i, regs.X] == NIL:
+        return _ask_slab(st, reg, i, phases.HEADER_PAGE, h, d)
+    return _ask_slab(st, reg, i, phases.SLAB, z, d)
 
 
 @kernel
-def _new_slab(st, reg, i, z, d, back):
-    if reg[i, R_BASE] < 0:
-        if reg[i, R_X] >= 0:
-            return to_keg(st, reg, i, UNHEADER, st.zone[z, Z_HEADER], d)
-        reg[i, R_X] = REFUSED
+def _new_slab(st: State, reg: Registers, i: int, z: int, d: int, back: int) -> int:
+    if reg[i, regs.BASE] < 0:
+        if reg[i, regs.X] >= 0:
+            return to_keg(st, reg, i, phases.UNHEADER, st.zone[z, slabs.Z_HEADER], d)
+        reg[i, regs.X] = phases.REFUSED
     else:
-        slab_add(st, reg, i, z, d, reg[i, R_BASE], max(reg[i, R_X], 0))
-        reg[i, R_X] = NIL
+        slab_add(st, reg, i, z, d, reg[i, regs.BASE], max(reg[i, regs.X], 0))
+        reg[i, regs.X] = NIL
     set_phase(reg, i, back)
     return DONE
 
 
 @kernel
-def to_refill(st, reg, i, k, d, phase):
-    set_field(reg, i, STACK_SHIFT, k)
+def to_refill(st: State, reg: Registers, i: int, k: int, d: int, phase: int) -> int:
+    set_field(reg, i, phases.STACK_SHIFT, k)
     then(reg, i, phase)
-    return to_keg(st, reg, i, REFILL, k, d)
+    return to_keg(st, reg, i, phases.REFILL, k, d)
 
 
 @kernel
-def refill(st, reg, i):
-    """Fill the CPU's stack of a bucket zone. R_X stays REFUSED where nothing could be got."""
-    k, cpu, d = field(reg, i, STACK_SHIFT), reg[i, R_CPU], own_domain(st, reg, i)
-    while st.cache[k, cpu, COUNT] < st.cache[k, cpu, HALF]:
+def refill(st: State, reg: Registers, i: int) -> int:
+    """Fill the CPU's stack of a bucket zone. regs.X stays REFUSED where nothing could be got."""
+    k, cpu, d = field(reg, i, phases.STACK_SHIFT), reg[i, regs.CPU], own_domain(st, reg, i)
+    while st.cache[k, cpu, slabs.COUNT] < st.cache[k, cpu, slabs.HALF]:
         addr = slab_take(st, k, d)
         if addr == NIL:
-            if reg[i, R_X] != REFUSED:
-                return grow(st, reg, i, k, d, REFILL)
+            if reg[i, regs.X] != phases.REFUSED:
+                return grow(st, reg, i, k, d, phases.REFILL)
             break
-        stack_push(st, k, cpu, addr >> WORD_SHIFT)
-        reg[i, R_WORK] += 1
-    if st.cache[k, cpu, COUNT] > 0:
-        reg[i, R_X] = NIL
+        stack_push(st, k, cpu, addr >> slabs.WORD_SHIFT)
+        reg[i, regs.WORK] += 1
+    if st.cache[k, cpu, slabs.COUNT] > 0:
+        reg[i, regs.X] = NIL
     return resume(st, reg, i)
 
 
 @kernel
-def empty_bucket(st, reg, i, b, phase):
+def empty_bucket(st: State, reg: Registers, i: int, b: int, phase: int) -> int:
     """Give a bucket's items to their slabs and put it away, then go on in `phase`: bucket_free()."""
     then(reg, i, phase)
-    reg[i, R_BASE] = b
+    reg[i, regs.BASE] = b
     st.word[b] = 0  # items that have been given back
     if bucket_count(st, b) == 0:
-        return to_section(reg, i, DISPOSE)
+        return to_section(reg, i, phases.DISPOSE)
     addr = item_at(st, b, 0)
-    return to_keg(st, reg, i, RELEASE, zone_of(st, addr), domain_at(st, addr))
+    return to_keg(st, reg, i, phases.RELEASE, zone_of(st, addr), domain_at(st, addr))
 
 
 @outlined
-def put_away(st, reg, i, phase):
+def put_away(st: State, reg: Registers, i: int, phase: int) -> int:
     """RELEASE, DISPOSE and FLUSH."""
-    if phase == RELEASE:
+    if phase == phases.RELEASE:
         return _release(st, reg, i)
-    if phase == FLUSH:
+    if phase == phases.FLUSH:
         return _flush(st, reg, i)
-    b, cpu = reg[i, R_BASE], reg[i, R_CPU]
+    b, cpu = reg[i, regs.BASE], reg[i, regs.CPU]
     k = bucket_zone(st, bucket_entries(st, b))
     return to_flush(st, reg, i, k) if stack_push(st, k, cpu, b) else resume(st, reg, i)
 
 
 @kernel
-def _release(st, reg, i):
+def _release(st: State, reg: Registers, i: int) -> int:
     """Give items back, the first one first, as long as they belong to the domain whose lock we have: zone_release()."""
-    b = reg[i, R_BASE]
+    b = reg[i, regs.BASE]
     n, count = wide(st.word[b]), bucket_count(st, b)
     z, d = zone_of(st, item_at(st, b, n)), domain_at(st, item_at(st, b, n))
     while n < count:
         addr = item_at(st, b, n)
         if domain_at(st, addr) != d:
             st.word[b] = n
-            return to_keg(st, reg, i, RELEASE, z, domain_at(st, addr))
+            return to_keg(st, reg, i, phases.RELEASE, z, domain_at(st, addr))
         slab_give(st, reg, i, addr)
         n += 1
-        reg[i, R_WORK] += 1
-    st.zone[z, Z_USED] -= count
-    st.word[b + 1] = bucket_entries(st, b) << ENTRIES_SHIFT
-    return to_section(reg, i, DISPOSE)
+        reg[i, regs.WORK] += 1
+    st.zone[z, slabs.Z_USED] -= count
+    st.word[b + 1] = bucket_entries(st, b) << slabs.ENTRIES_SHIFT
+    return to_section(reg, i, phases.DISPOSE)
 
 
 @kernel
-def to_flush(st, reg, i, k):
-    set_field(reg, i, STACK_SHIFT, k)
-    addr = st.cache[k, reg[i, R_CPU], TOP] << WORD_SHIFT
-    return to_keg(st, reg, i, FLUSH, k, domain_at(st, addr))
+def to_flush(st: State, reg: Registers, i: int, k: int) -> int:
+    set_field(reg, i, phases.STACK_SHIFT, k)
+    addr = st.cache[k, reg[i, regs.CPU], slabs.TOP] << slabs.WORD_SHIFT
+    return to_keg(st, reg, i, phases.FLUSH, k, domain_at(st, addr))
 
 
 @kernel
-def _flush(st, reg, i):
+def _flush(st: State, reg: Registers, i: int) -> int:
     """Give buckets of the CPU's stack to their slabs, down to what a refill would get."""
-    k, cpu = field(reg, i, STACK_SHIFT), reg[i, R_CPU]
-    if flush_stack(st, reg, i, k, cpu, st.cache[k, cpu, HALF]):
+    k, cpu = field(reg, i, phases.STACK_SHIFT), reg[i, regs.CPU]
+    if flush_stack(st, reg, i, k, cpu, st.cache[k, cpu, slabs.HALF]):
         return resume(st, reg, i)
     return to_flush(st, reg, i, k)
 
 
 @kernel
-def flush_stack(st, reg, i, k, cpu, keep):
+def flush_stack(st: State, reg: Registers, i: int, k: int, cpu: int, keep: int) -> bool:
     """Give buckets of the topmost one's domain back until `keep` are left. False: there are others."""
     d = NIL
-    while st.cache[k, cpu, COUNT] > keep:
-        addr = st.cache[k, cpu, TOP] << WORD_SHIFT
+    while st.cache[k, cpu, slabs.COUNT] > keep:
+        addr = st.cache[k, cpu, slabs.TOP] << slabs.WORD_SHIFT
         if d == NIL:
             d = domain_at(st, addr)
         if d != domain_at(st, addr):
             return False
-        slab_give(st, reg, i, stack_pop(st, k, cpu) << WORD_SHIFT)
-        reg[i, R_WORK] += 1
+        slab_give(st, reg, i, stack_pop(st, k, cpu) << slabs.WORD_SHIFT)
+        reg[i, regs.WORK] += 1
     return True

@@ -1,15 +1,15 @@
-"""R_PHASE of `allocators/uma_today`: which bits hold what, which phases there are, and which follows which.
+"""regs.PHASE of `allocators/uma_today`: which bits hold what, which phases there are, and which follows which.
 
-    R_PHASE     bits 0-5    phase
+    regs.PHASE     bits 0-5    phase
                 bits 6-11   RETURN: phase to go on in when a slab has been made
                 bits 12-17  THEN: phase to go on in when a bucket has been put away, or a stack filled
                 bits 18-23  STACK: bucket zone of the stack that is filled or flushed
                 bit 24      GIVING_UP: an allocation frees the chain that it could not complete
-    R_X         off-page header on its way to its slab; NIL: none; REFUSED: the map has refused a slab
-    R_Y         bucket that is filled or put away
-    R_BASE      bucket that is emptied
-    R_TARGET    how often the zone-domain lock had been taken when it was asked for
-    R_GRANTED   of a free: the next cluster of the chain + 1
+    regs.X         off-page header on its way to its slab; NIL: none; REFUSED: the map has refused a slab
+    regs.Y         bucket that is filled or put away
+    regs.BASE      bucket that is emptied
+    regs.TARGET    how often the zone-domain lock had been taken when it was asked for
+    regs.GRANTED   of a free: the next cluster of the chain + 1
 
 What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is HEADER or, without an off-page
 header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the operation ends.
@@ -98,10 +98,10 @@ FREE_HEADER = 39  # k of a header zone: give its header back first
 CPUS = 40  # c: empty the CPUs' buckets
 STACKS = 41  # k of a bucket zone: empty the CPUs' stacks
 
-# Fields of R_PHASE above the phase, and a flag.
+# Fields of regs.PHASE above the phase, and a flag.
 RETURN_SHIFT = FIELD_BITS
 THEN_SHIFT = 2 * FIELD_BITS
 STACK_SHIFT = 3 * FIELD_BITS
 GIVING_UP = 1 << 24
 
-REFUSED = -2  # in R_X
+REFUSED = -2  # in regs.X

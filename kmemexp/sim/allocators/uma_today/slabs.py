@@ -6,8 +6,10 @@ holds it), word b + 1 its count and its entries << 16, words b + 2 … its items
 """
 
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.uma_requests import NIL, S_ZONE
+from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.slots import PAGE_SHIFT
 from kmemexp.sim.widths import wide
 
@@ -71,7 +73,7 @@ SET_WORDS = 16  # 32-bit words of a slab's bitmap
 
 
 @kernel
-def slab_take(st, z, d):
+def slab_take(st: State, z: int, d: int) -> int:
     """Take the lowest item of the first partly free slab, else of the first free one. Returns the address or NIL."""
     page = st.dom[z, d, D_PART]
     if page == NIL:
@@ -95,7 +97,7 @@ def slab_take(st, z, d):
 
 
 @kernel
-def slab_give(st, reg, i, addr):
+def slab_give(st: State, reg: Registers, i: int, addr: Address) -> None:
     """Give an item back to its slab: slab_free_item()."""
     page = wide(st.slab[addr >> PAGE_SHIFT, S_FIRST])
     z = wide(st.slab[page, S_ZONE]) - 1
@@ -109,15 +111,15 @@ def slab_give(st, reg, i, addr):
         st.dom[z, d, D_FREE] = page
         st.dom[z, d, D_FREE_SLABS] += 1
     elif count == 1:
-        st.dom[z, d, D_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
+        st.dom[z, d, D_PART] = enter(reg, i, st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART])
     else:
-        st.dom[z, d, D_PART] = gained(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
+        st.dom[z, d, D_PART] = gained(reg, i, st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART])
     index = (addr - (page << PAGE_SHIFT)) // st.zone[z, Z_SIZE]
     st.bits[page, index >> 5] = wide(st.bits[page, index >> 5]) | (1 << (index & 31))
 
 
 @kernel
-def slab_add(st, reg, i, z, d, base, header):
+def slab_add(st: State, reg: Registers, i: int, z: int, d: int, base: Address, header: int) -> None:
     """Enter a new slab at `base`, all of it free, among the partly free ones."""
     page = base >> PAGE_SHIFT
     for p in range(page, page + st.zone[z, Z_PAGES]):
@@ -131,18 +133,18 @@ def slab_add(st, reg, i, z, d, base, header):
     st.slab[page, S_COUNT] = items
     st.slab[page, S_HEADER] = header >> HEADER_SHIFT
     st.dom[z, d, D_PAGES] += st.zone[z, Z_PAGES]
-    st.dom[z, d, D_PART] = enter(st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART], reg, i)
+    st.dom[z, d, D_PART] = enter(reg, i, st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART])
 
 
 @kernel
-def slab_forget(st, z, page):
+def slab_forget(st: State, z: int, page: int) -> None:
     """Forget a slab whose pages go back."""
     for p in range(page, page + st.zone[z, Z_PAGES]):
         st.slab[p, S_ZONE] = 0
 
 
 @kernel
-def _bit_number(low):
+def _bit_number(low: int) -> int:
     """Return the number of the only bit that is set in a word of 32."""
     n = 16 if low & 0xFFFF0000 else 0
     n += 8 if low & 0xFF00FF00 else 0
@@ -152,31 +154,31 @@ def _bit_number(low):
 
 
 @kernel
-def item_at(st, b, n):
+def item_at(st: State, b: int, n: int) -> int:
     """Address of item `n` of a bucket."""
     return wide(st.word[b + 2 + n]) << WORD_SHIFT
 
 
 @kernel
-def bucket_count(st, b):
+def bucket_count(st: State, b: int) -> int:
     """Items in a bucket that no CPU has loaded."""
     return wide(st.word[b + 1]) & COUNT_MASK
 
 
 @kernel
-def bucket_entries(st, b):
+def bucket_entries(st: State, b: int) -> int:
     """Items that a bucket has room for."""
     return wide(st.word[b + 1]) >> ENTRIES_SHIFT
 
 
 @kernel
-def new_bucket(st, z, k, b):
+def new_bucket(st: State, z: int, k: int, b: int) -> None:
     """Make a bucket of bucket zone `k` one for zone `z`, without items."""
     st.word[b + 1] = min(st.zone[k, Z_ENTRIES], st.zone[z, Z_BUCKET_MAX]) << ENTRIES_SHIFT
 
 
 @kernel
-def bucket_add(st, b, addr):
+def bucket_add(st: State, b: int, addr: Address) -> int:
     """Put an item into a bucket that no CPU has loaded, and that has room."""
     n = bucket_count(st, b)
     st.word[b + 2 + n] = addr >> WORD_SHIFT
@@ -185,7 +187,7 @@ def bucket_add(st, b, addr):
 
 
 @kernel
-def cache_load(st, z, cpu, at, b):
+def cache_load(st: State, z: int, cpu: int, at: int, b: int) -> None:
     """Give a CPU a bucket in one of its three places, which is empty."""
     st.cache[z, cpu, at] = b
     st.cache[z, cpu, at + COUNT] = bucket_count(st, b)
@@ -193,7 +195,7 @@ def cache_load(st, z, cpu, at, b):
 
 
 @kernel
-def cache_unload(st, z, cpu, at):
+def cache_unload(st: State, z: int, cpu: int, at: int) -> int:
     """Take a CPU's bucket from it. Returns it or NIL; its word b is 0."""
     b = st.cache[z, cpu, at]
     if b != NIL:
@@ -206,7 +208,7 @@ def cache_unload(st, z, cpu, at):
 
 
 @kernel
-def cache_swap(st, z, cpu):
+def cache_swap(st: State, z: int, cpu: int) -> None:
     """Exchange a CPU's alloc and free bucket."""
     for k in range(FREE):
         other = st.cache[z, cpu, FREE + k]
@@ -215,7 +217,7 @@ def cache_swap(st, z, cpu):
 
 
 @kernel
-def cache_pop(st, z, cpu):
+def cache_pop(st: State, z: int, cpu: int) -> int:
     """Take the item that came last into a CPU's alloc bucket, else into its free bucket. Returns address or NIL."""
     n = st.cache[z, cpu, ALLOC + COUNT]
     if n == 0:
@@ -228,7 +230,7 @@ def cache_pop(st, z, cpu):
 
 
 @kernel
-def cache_push(st, z, cpu, addr, cross):
+def cache_push(st: State, z: int, cpu: int, addr: Address, cross: int) -> bool:
     """Put an item into a CPU's alloc bucket, else its free bucket; of another domain: its cross bucket. False: full."""
     at = ALLOC
     if cross:
@@ -247,7 +249,7 @@ def cache_push(st, z, cpu, addr, cross):
 
 
 @kernel
-def stack_push(st, k, cpu, b):
+def stack_push(st: State, k: int, cpu: int, b: int) -> bool:
     """Put an empty bucket on a CPU's stack of bucket zone `k`. True: the stack holds too many now."""
     st.word[b] = st.cache[k, cpu, TOP] + 1
     st.cache[k, cpu, TOP] = b
@@ -256,7 +258,7 @@ def stack_push(st, k, cpu, b):
 
 
 @kernel
-def stack_pop(st, k, cpu):
+def stack_pop(st: State, k: int, cpu: int) -> int:
     """Take a bucket from a CPU's stack. Returns it or NIL."""
     b = st.cache[k, cpu, TOP]
     if b != NIL:
@@ -267,7 +269,7 @@ def stack_pop(st, k, cpu):
 
 
 @kernel
-def list_put(st, z, d, b, working):
+def list_put(st: State, z: int, d: int, b: int, working: int) -> bool:
     """Put a bucket before the full ones of a domain: zone_put_bucket(). False: there are enough.
 
     `working`: its items count for the working set; otherwise the bounds of the estimate are shifted.
@@ -291,7 +293,7 @@ def list_put(st, z, d, b, working):
 
 
 @kernel
-def list_fetch(st, z, d, reclaim):
+def list_fetch(st: State, z: int, d: int, reclaim: int) -> int:
     """Take the first full bucket of a domain, for a CPU or to give its items back: zone_fetch_bucket()."""
     b = st.dom[z, d, D_LIST]
     if b == NIL:
@@ -316,7 +318,7 @@ def list_fetch(st, z, d, reclaim):
 
 
 @kernel
-def update_working_set(st, z, d):
+def update_working_set(st: State, z: int, d: int) -> None:
     """End an interval of the working-set estimate: zone_domain_update_wss()."""
     count = st.dom[z, d, D_COUNT]
     wss = max(st.dom[z, d, D_WSS] * 3 // 4, st.dom[z, d, D_IMAX] - st.dom[z, d, D_BIMIN])

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Cube, Table, Words
 
 
 class Params(NamedTuple):
@@ -28,13 +28,13 @@ class State(NamedTuple):
     map: int  # map of what has more than one page, and of large malloc()
     domains: int
     malloc_max: int  # largest size that a zone serves
-    zone: np.ndarray  # int64[zones, Z_COLUMNS]
-    cache: np.ndarray  # int64[zones, cpus, C_COLUMNS]
-    dom: np.ndarray  # int64[zones, domains, D_COLUMNS]
-    slab: np.ndarray  # int32[pages, S_COLUMNS]
-    bits: np.ndarray  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
-    word: np.ndarray  # uint32[kva_bytes / 8], contents of buckets at their addresses
-    chain: np.ndarray  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
-    size_zone: np.ndarray  # int16[4097], zone by size of a malloc() in units of 16 bytes
-    domain_of: np.ndarray  # int64[cpus]
-    large: np.ndarray  # int64[1], pages of large malloc()s
+    zone: Table  # int64[zones, Z_COLUMNS]
+    cache: Cube  # int64[zones, cpus, C_COLUMNS]
+    dom: Cube  # int64[zones, domains, D_COLUMNS]
+    slab: Table  # int32[pages, S_COLUMNS]
+    bits: Table  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
+    word: Words  # uint32[kva_bytes / 8], contents of buckets at their addresses
+    chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    size_zone: Words  # int16[4097], zone by size of a malloc() in units of 16 bytes
+    domain_of: Words  # int64[cpus]
+    large: Words  # int64[1], pages of large malloc()s

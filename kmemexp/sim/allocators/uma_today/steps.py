@@ -4,9 +4,11 @@ The registers are described in `phases`.
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large
 from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
 from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain
+from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma_today.moves import (
     CLUSTER,
@@ -26,39 +28,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_section,
     wanted,
 )
-from kmemexp.sim.allocators.uma_today.phases import (
-    BEGIN,
-    DISPOSE,
-    FETCH,
-    FLUSH,
-    FREE_PIECES,
-    GIVING_UP,
-    HEADER,
-    HEADER_PAGE,
-    IMPORT,
-    LARGE,
-    LOAD,
-    MISS,
-    ONE,
-    PIECES,
-    PUT_BACK,
-    REFILL,
-    REFUSED,
-    RELEASE,
-    SINGLE,
-    SLAB,
-    TAKE,
-    UNHEADER,
-)
 from kmemexp.sim.allocators.uma_today.slabs import (
-    ALLOC,
-    D_COUNT,
-    D_IMAX,
-    S_COUNT,
-    Z_BUCKET,
-    Z_MAX,
-    Z_SIZE,
-    Z_USED,
     bucket_add,
     bucket_count,
     bucket_entries,
@@ -72,222 +42,210 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_pop,
     stack_push,
 )
+from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, hand_out
 from kmemexp.sim.sizing import MCLBYTES
-from kmemexp.sim.slots import (
-    DONE,
-    FAILED,
-    ITEM_MALLOC,
-    PAGE,
-    R_BASE,
-    R_CPU,
-    R_GRANTED,
-    R_ITEM,
-    R_PHASE,
-    R_SIZE,
-    R_WORK,
-    R_X,
-    R_Y,
-)
+from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE
+from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 
 @outlined
-def go(st, reg, i, freeing):
+def go(st: State, reg: Registers, i: int, freeing: int) -> int:
     """Play one step that the fast path could not. Returns its answer."""
-    phase = reg[i, R_PHASE] & PHASE_MASK
-    if phase == SLAB or phase == UNHEADER or phase == HEADER or phase == HEADER_PAGE:
+    phase = reg[i, regs.PHASE] & PHASE_MASK
+    if phase == phases.SLAB or phase == phases.UNHEADER or phase == phases.HEADER or phase == phases.HEADER_PAGE:
         answer = grow_further(st, reg, i, phase)
-        phase = reg[i, R_PHASE] & PHASE_MASK
+        phase = reg[i, regs.PHASE] & PHASE_MASK
         if answer != DONE:
             return answer
-    if phase >= RELEASE and phase <= FLUSH:
+    if phase >= phases.RELEASE and phase <= phases.FLUSH:
         return put_away(st, reg, i, phase)
-    if phase == REFILL:
+    if phase == phases.REFILL:
         return refill(st, reg, i)
-    if phase == LARGE:
-        return DONE if freeing else enter_large(st, reg, i, S_COUNT)
-    if phase == BEGIN:
-        reg[i, R_X] = NIL
+    if phase == phases.LARGE:
+        return DONE if freeing else enter_large(st, reg, i, slabs.S_COUNT)
+    if phase == phases.BEGIN:
+        reg[i, regs.X] = NIL
         return begin_free(st, reg, i) if freeing else _begin_alloc(st, reg, i)
-    if phase >= FREE_PIECES:
+    if phase >= phases.FREE_PIECES:
         return free_step(st, reg, i, phase)
     return _alloc_step(st, reg, i, phase)
 
 
 @kernel
-def _alloc_step(st, reg, i, phase):
-    if phase == PIECES:
+def _alloc_step(st: State, reg: Registers, i: int, phase: int) -> int:
+    if phase == phases.PIECES:
         return _pieces(st, reg, i)
-    if phase == MISS:
+    if phase == phases.MISS:
         return _miss(st, reg, i)
-    if phase == FETCH:
+    if phase == phases.FETCH:
         return _fetch(st, reg, i)
-    if phase == TAKE:
+    if phase == phases.TAKE:
         return _take(st, reg, i)
-    if phase == IMPORT:
+    if phase == phases.IMPORT:
         return _import(st, reg, i)
-    if phase == SINGLE:
+    if phase == phases.SINGLE:
         return _single(st, reg, i)
-    if phase == ONE:
+    if phase == phases.ONE:
         return _one(st, reg, i)
-    if phase == LOAD:
+    if phase == phases.LOAD:
         return _load(st, reg, i)
     return _put_back(st, reg, i)
 
 
 @kernel
-def _begin_alloc(st, reg, i):
-    reg[i, R_GRANTED] = 0
+def _begin_alloc(st: State, reg: Registers, i: int) -> int:
+    reg[i, regs.GRANTED] = 0
     if wanted(st, reg, i) == NIL:
-        return ask_wired(reg, i, LARGE, st.map, (reg[i, R_SIZE] + PAGE - 1) & -PAGE, PAGE)
+        return ask_wired(reg, i, phases.LARGE, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
     return _pieces(st, reg, i)
 
 
 @outlined
-def _pieces(st, reg, i):
+def _pieces(st: State, reg: Registers, i: int) -> int:
     """Pop as many items as the request needs; on a miss put the empty alloc bucket on the stack: cache_alloc()."""
-    z, cpu = wanted(st, reg, i), reg[i, R_CPU]
+    z, cpu = wanted(st, reg, i), reg[i, regs.CPU]
     addr = cache_pop(st, z, cpu)
     while addr != NIL:
         if _got(st, reg, i, z, addr):
             return DONE
         addr = cache_pop(st, z, cpu)
-    b = cache_unload(st, z, cpu, ALLOC)
+    b = cache_unload(st, z, cpu, slabs.ALLOC)
     if b != NIL:
         k = bucket_zone(st, bucket_entries(st, b))
         if stack_push(st, k, cpu, b):
-            then(reg, i, MISS)
+            then(reg, i, phases.MISS)
             return to_flush(st, reg, i, k)
     return _miss(st, reg, i)
 
 
 @kernel
-def _got(st, reg, i, z, addr):
+def _got(st: State, reg: Registers, i: int, z: int, addr: Address) -> bool:
     """Hand an item out, or add it to the chain. True: that was all."""
-    if z == CLUSTER and reg[i, R_SIZE] > MCLBYTES:
+    if z == CLUSTER and reg[i, regs.SIZE] > MCLBYTES:
         return add_cluster(st, reg, i, addr)
-    hand_out(reg, i, addr, st.zone[z, Z_SIZE])
+    hand_out(reg, i, addr, st.zone[z, slabs.Z_SIZE])
     return True
 
 
 @kernel
-def _miss(st, reg, i):
+def _miss(st: State, reg: Registers, i: int) -> int:
     """Look for a full bucket. The kernel, too, looks at the count without the lock."""
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
-    if st.dom[z, d, D_COUNT] > 0:
-        return to_list(st, reg, i, FETCH, z, d)
+    if st.dom[z, d, slabs.D_COUNT] > 0:
+        return to_list(st, reg, i, phases.FETCH, z, d)
     return _take(st, reg, i)
 
 
 @kernel
-def _fetch(st, reg, i):
+def _fetch(st: State, reg: Registers, i: int) -> int:
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
     enter_list(st, reg, i, z, d)
     b = list_fetch(st, z, d, False)
-    reg[i, R_Y] = b
-    return to_section(reg, i, LOAD if b != NIL else TAKE)
+    reg[i, regs.Y] = b
+    return to_section(reg, i, phases.LOAD if b != NIL else phases.TAKE)
 
 
 @outlined
-def _take(st, reg, i):
+def _take(st: State, reg: Registers, i: int) -> int:
     """Take an empty bucket to fill, up to the zone's limit: zone_alloc_bucket(). Word b of it: how many items."""
-    z, d, cpu = wanted(st, reg, i), own_domain(st, reg, i), reg[i, R_CPU]
-    entries = st.zone[z, Z_BUCKET]
+    z, d, cpu = wanted(st, reg, i), own_domain(st, reg, i), reg[i, regs.CPU]
+    entries = st.zone[z, slabs.Z_BUCKET]
     n = entries
-    if st.zone[z, Z_MAX] > 0:
-        n = min(n, st.zone[z, Z_MAX] - st.zone[z, Z_USED])
+    if st.zone[z, slabs.Z_MAX] > 0:
+        n = min(n, st.zone[z, slabs.Z_MAX] - st.zone[z, slabs.Z_USED])
     if n > 0:
         k = bucket_zone(st, entries)
         b = stack_pop(st, k, cpu)
-        if b == NIL and reg[i, R_X] != REFUSED:
-            return to_refill(st, reg, i, k, d, TAKE)
-        reg[i, R_X] = NIL
+        if b == NIL and reg[i, regs.X] != phases.REFUSED:
+            return to_refill(st, reg, i, k, d, phases.TAKE)
+        reg[i, regs.X] = NIL
         if b != NIL:
-            st.zone[z, Z_USED] += n
+            st.zone[z, slabs.Z_USED] += n
             st.word[b] = n
             new_bucket(st, z, k, b)
-            reg[i, R_Y] = b
-            return to_keg(st, reg, i, IMPORT, z, d)
+            reg[i, regs.Y] = b
+            return to_keg(st, reg, i, phases.IMPORT, z, d)
     return _one(st, reg, i)
 
 
 @outlined
-def _one(st, reg, i):
+def _one(st: State, reg: Registers, i: int) -> int:
     """Ask for a single item: zone_alloc_item()."""
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
-    if st.zone[z, Z_MAX] > 0 and st.zone[z, Z_USED] >= st.zone[z, Z_MAX]:
+    if st.zone[z, slabs.Z_MAX] > 0 and st.zone[z, slabs.Z_USED] >= st.zone[z, slabs.Z_MAX]:
         return _give_up(st, reg, i)
-    st.zone[z, Z_USED] += 1
-    return to_keg(st, reg, i, SINGLE, z, d)
+    st.zone[z, slabs.Z_USED] += 1
+    return to_keg(st, reg, i, phases.SINGLE, z, d)
 
 
 @kernel
-def _import(st, reg, i):
+def _import(st: State, reg: Registers, i: int) -> int:
     """Fill the bucket from slabs: zone_import()."""
-    z, d, b = wanted(st, reg, i), own_domain(st, reg, i), reg[i, R_Y]
+    z, d, b = wanted(st, reg, i), own_domain(st, reg, i), reg[i, regs.Y]
     n = wide(st.word[b])
     have = bucket_count(st, b)
     while have < n:
         addr = slab_take(st, z, d)
         if addr == NIL:
-            if reg[i, R_X] != REFUSED:
-                return grow(st, reg, i, z, d, IMPORT)
+            if reg[i, regs.X] != phases.REFUSED:
+                return grow(st, reg, i, z, d, phases.IMPORT)
             break
         have = bucket_add(st, b, addr)
-        reg[i, R_WORK] += 1
-    reg[i, R_X] = NIL
-    st.zone[z, Z_USED] -= n - have
+        reg[i, regs.WORK] += 1
+    reg[i, regs.X] = NIL
+    st.zone[z, slabs.Z_USED] -= n - have
     if have == 0:
-        then(reg, i, ONE)
-        reg[i, R_BASE] = b
-        return to_section(reg, i, DISPOSE)
+        then(reg, i, phases.ONE)
+        reg[i, regs.BASE] = b
+        return to_section(reg, i, phases.DISPOSE)
     st.word[b] = 1  # new, for LOAD
-    return to_section(reg, i, LOAD)
+    return to_section(reg, i, phases.LOAD)
 
 
 @kernel
-def _single(st, reg, i):
+def _single(st: State, reg: Registers, i: int) -> int:
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
     addr = slab_take(st, z, d)
     if addr == NIL:
-        if reg[i, R_X] != REFUSED:
-            return grow(st, reg, i, z, d, SINGLE)
-        reg[i, R_X] = NIL
-        st.zone[z, Z_USED] -= 1
+        if reg[i, regs.X] != phases.REFUSED:
+            return grow(st, reg, i, z, d, phases.SINGLE)
+        reg[i, regs.X] = NIL
+        st.zone[z, slabs.Z_USED] -= 1
         return _give_up(st, reg, i)
-    reg[i, R_X] = NIL
-    return DONE if _got(st, reg, i, z, addr) else to_section(reg, i, PIECES)
+    reg[i, regs.X] = NIL
+    return DONE if _got(st, reg, i, z, addr) else to_section(reg, i, phases.PIECES)
 
 
 @kernel
-def _load(st, reg, i):
+def _load(st: State, reg: Registers, i: int) -> int:
     """Give the CPU the bucket, unless it has got one meanwhile."""
-    z, d, b, cpu = wanted(st, reg, i), own_domain(st, reg, i), reg[i, R_Y], reg[i, R_CPU]
-    if st.cache[z, cpu, ALLOC] != NIL:
-        return to_list(st, reg, i, PUT_BACK, z, d)
+    z, d, b, cpu = wanted(st, reg, i), own_domain(st, reg, i), reg[i, regs.Y], reg[i, regs.CPU]
+    if st.cache[z, cpu, slabs.ALLOC] != NIL:
+        return to_list(st, reg, i, phases.PUT_BACK, z, d)
     if st.word[b] != 0:
-        st.dom[z, d, D_IMAX] += bucket_count(st, b)
-    cache_load(st, z, cpu, ALLOC, b)
+        st.dom[z, d, slabs.D_IMAX] += bucket_count(st, b)
+    cache_load(st, z, cpu, slabs.ALLOC, b)
     return _pieces(st, reg, i)
 
 
 @kernel
-def _put_back(st, reg, i):
+def _put_back(st: State, reg: Registers, i: int) -> int:
     """Put the bucket on the list and begin again; what was new does not count for the working set."""
-    z, d, b = wanted(st, reg, i), own_domain(st, reg, i), reg[i, R_Y]
+    z, d, b = wanted(st, reg, i), own_domain(st, reg, i), reg[i, regs.Y]
     enter_list(st, reg, i, z, d)
     if list_put(st, z, d, b, st.word[b] == 0):
-        return to_section(reg, i, PIECES)
-    return empty_bucket(st, reg, i, b, PIECES)
+        return to_section(reg, i, phases.PIECES)
+    return empty_bucket(st, reg, i, b, phases.PIECES)
 
 
 @kernel
-def _give_up(st, reg, i):
+def _give_up(st: State, reg: Registers, i: int) -> int:
     """Fail, and free what a chain has got already."""
-    if reg[i, R_ITEM] >= 0 or reg[i, R_ITEM] == ITEM_MALLOC or reg[i, R_GRANTED] == 0:
+    if reg[i, regs.ITEM] >= 0 or reg[i, regs.ITEM] == ITEM_MALLOC or reg[i, regs.GRANTED] == 0:
         return FAILED
     open_chain(st, reg, i)
-    reg[i, R_PHASE] = GIVING_UP
+    reg[i, regs.PHASE] = phases.GIVING_UP
     note_next(st, reg, i, CLUSTER)
-    return to_section(reg, i, FREE_PIECES)
+    return to_section(reg, i, phases.FREE_PIECES)

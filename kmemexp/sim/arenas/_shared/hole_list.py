@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
 from kmemexp.sim.arenas._shared.measuring import erase, size_class
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import PAGE
+from kmemexp.sim.tables import gauge
 
 # Columns of State.hole. Row `m` is the header of map `m`; it closes the circular list.
 START = 0
@@ -40,9 +42,9 @@ class State(NamedTuple):
     """Maps and their holes."""
 
     p: Any  # the arena's Params
-    hole: np.ndarray  # int64[rows, HOLE_COLUMNS]
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    supply: np.ndarray  # int64[2]
+    hole: Table  # int64[rows, HOLE_COLUMNS]
+    maps: Table  # int64[maps, MAP_COLUMNS]
+    supply: Words  # int64[2]
 
 
 def one_hole(params: Any, kva_bytes: int, maps: int) -> State:
@@ -59,124 +61,124 @@ def one_hole(params: Any, kva_bytes: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if st.maps[m, TOP] > st.maps[m, BASE]:
-        raise ValueError(f"map {m} is in use")
-    st.maps[m, [BASE, TOP, HIGH, ROVER]] = base, base + nbytes, base, base
-    insert(st, m, m, base, base + nbytes)
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[map_no, TOP] > st.maps[map_no, BASE]:
+        raise ValueError(f"map {map_no} is in use")
+    st.maps[map_no, [BASE, TOP, HIGH, ROVER]] = base, base + nbytes, base, base
+    insert(st, map_no, map_no, base, base + nbytes)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
-    """Give [addr, addr + nbytes) back to map `m`: any range that is allocated. Returns 0."""
-    below = m
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
+    """Give [addr, addr + nbytes) back to map `map_no`: any range that is allocated. Returns 0."""
+    below = map_no
     passed = 0
-    while st.hole[below, NEXT] != m and st.hole[st.hole[below, NEXT], START] < addr:
+    while st.hole[below, NEXT] != map_no and st.hole[st.hole[below, NEXT], START] < addr:
         below = st.hole[below, NEXT]
         passed += 1
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     above = st.hole[below, NEXT]
     stop = addr + nbytes
-    joins_below = below != m and st.hole[below, END] == addr
-    joins_above = above != m and st.hole[above, START] == stop
+    joins_below = below != map_no and st.hole[below, END] == addr
+    joins_above = above != map_no and st.hole[above, START] == stop
     if joins_below and joins_above:
         st.hole[below, END] = st.hole[above, END]
-        drop(st, m, above)
+        drop(st, map_no, above)
     elif joins_below:
         st.hole[below, END] = stop
     elif joins_above:
         st.hole[above, START] = addr
     else:
-        insert(st, m, below, addr, stop)
+        insert(st, map_no, below, addr, stop)
         return 0
-    st.maps[m, FREE] += nbytes
+    st.maps[map_no, FREE] += nbytes
     return 0
 
 
 @kernel
-def cut(st, m, h, addr, nbytes):
+def cut(st: State, map_no: MapNo, h: int, addr: Address, nbytes: Bytes) -> None:
     """Take [addr, addr + nbytes) out of hole `h`."""
     start, end, stop = st.hole[h, START], st.hole[h, END], addr + nbytes
     if addr == start and stop == end:
-        drop(st, m, h)
+        drop(st, map_no, h)
     elif addr == start:
         st.hole[h, START] = stop
     else:
         st.hole[h, END] = addr
         if stop < end:
-            insert(st, m, h, stop, end)
-            st.maps[m, FREE] -= end - stop  # insert() has counted what was free before
-    st.maps[m, FREE] -= nbytes
-    st.maps[m, HIGH] = max(st.maps[m, HIGH], stop)
+            insert(st, map_no, h, stop, end)
+            st.maps[map_no, FREE] -= end - stop  # insert() has counted what was free before
+    st.maps[map_no, FREE] -= nbytes
+    st.maps[map_no, HIGH] = max(st.maps[map_no, HIGH], stop)
 
 
 @kernel
-def insert(st, m, below, start, end):
+def insert(st: State, map_no: MapNo, below: int, start: int, end: int) -> None:
     """Enter a hole behind row `below`."""
-    s = st.supply
-    h = s[FREE_ROW]
+    supply = st.supply
+    h = supply[FREE_ROW]
     if h >= 0:
-        s[FREE_ROW] = st.hole[h, NEXT]
+        supply[FREE_ROW] = st.hole[h, NEXT]
     else:
-        h = s[FRESH_ROW]
-        s[FRESH_ROW] += 1
+        h = supply[FRESH_ROW]
+        supply[FRESH_ROW] += 1
     above = st.hole[below, NEXT]
     st.hole[h, START], st.hole[h, END], st.hole[h, PREV], st.hole[h, NEXT] = start, end, below, above
     st.hole[below, NEXT] = st.hole[above, PREV] = h
-    st.maps[m, HOLES] += 1
-    st.maps[m, FREE] += end - start
+    st.maps[map_no, HOLES] += 1
+    st.maps[map_no, FREE] += end - start
 
 
 @kernel
-def drop(st, m, h):
+def drop(st: State, map_no: MapNo, h: int) -> None:
     """Take a hole out of the list; its bytes stay as they are counted."""
     below, above = st.hole[h, PREV], st.hole[h, NEXT]
     st.hole[below, NEXT], st.hole[above, PREV] = above, below
     st.hole[h, NEXT] = st.supply[FREE_ROW]
     st.supply[FREE_ROW] = h
-    st.maps[m, HOLES] -= 1
+    st.maps[map_no, HOLES] -= 1
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a hole."""
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]). An entry is a hole."""
     out[:] = 0
-    h = st.hole[m, NEXT]
-    while h != m:
+    h = st.hole[map_no, NEXT]
+    while h != map_no:
         nbytes = st.hole[h, END] - st.hole[h, START]
-        out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-        out[slots.M_HIST + size_class(nbytes)] += nbytes
+        out[gauge.LARGEST] = max(out[gauge.LARGEST], nbytes)
+        out[gauge.HIST + size_class(nbytes)] += nbytes
         h = st.hole[h, NEXT]
-    out[slots.M_FREE] = st.maps[m, FREE]
-    out[slots.M_HOLES] = out[slots.M_ENTRIES] = st.maps[m, HOLES]
-    out[slots.M_HIGH] = st.maps[m, HIGH] - st.maps[m, BASE]
-    out[slots.M_WALKED] = st.maps[m, WALKED]
+    out[gauge.FREE] = st.maps[map_no, FREE]
+    out[gauge.HOLES] = out[gauge.ENTRIES] = st.maps[map_no, HOLES]
+    out[gauge.HIGH] = st.maps[map_no, HIGH] - st.maps[map_no, BASE]
+    out[gauge.WALKED] = st.maps[map_no, WALKED]
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    base, top = st.maps[m, BASE], st.maps[m, TOP]
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
+    base, top = st.maps[map_no, BASE], st.maps[map_no, TOP]
     bins[:] = 1.0 if top > base else 0.0
     if top == base:
         return
-    h = st.hole[m, NEXT]
-    while h != m:
+    h = st.hole[map_no, NEXT]
+    while h != map_no:
         erase(bins, base, top, st.hole[h, START], st.hole[h, END])
         h = st.hole[h, NEXT]
 
 
 @kernel
-def map_walked(st, m):
-    """Holes that searches of map `m` have passed."""
-    return st.maps[m, WALKED]
+def map_walked(st: State, map_no: MapNo) -> int:
+    """Holes that searches of map `map_no` have passed."""
+    return st.maps[map_no, WALKED]
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Free bytes of map `m`, without a walk."""
-    return st.maps[m, FREE]
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Free bytes of map `map_no`, without a walk."""
+    return st.maps[map_no, FREE]
 
 
 def census(st: State) -> dict[str, int]:
@@ -185,26 +187,26 @@ def census(st: State) -> dict[str, int]:
             (("holes", HOLES), ("free_bytes", FREE), ("walked", WALKED))}  # fmt: skip
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are allocated."""
-    return int(st.maps[m, TOP] - st.maps[m, BASE] - st.maps[m, FREE])
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are allocated."""
+    return int(st.maps[map_no, TOP] - st.maps[map_no, BASE] - st.maps[map_no, FREE])
 
 
-def holes(st: State, m: int) -> list[tuple[int, int]]:
-    """(start, end) of the holes of map `m` by address."""
-    found, h = [], int(st.hole[m, NEXT])
-    while h != m:
+def holes(st: State, map_no: int) -> list[tuple[int, int]]:
+    """(start, end) of the holes of map `map_no` by address."""
+    found, h = [], int(st.hole[map_no, NEXT])
+    while h != map_no:
         found.append((int(st.hole[h, START]), int(st.hole[h, END])))
         h = int(st.hole[h, NEXT])
     return found
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    found = holes(st, m)
-    edges = [int(st.maps[m, BASE]), *(x for h in found for x in h), int(st.maps[m, TOP])]
-    assert edges == sorted(edges), "holes out of order, overlapping or out of bounds"
-    assert all(start < end for start, end in found), "empty hole"
-    assert all(a[1] < b[0] for a, b in pairwise(found)), "neighbours that are not merged"
-    assert sum(end - start for start, end in found) == st.maps[m, FREE], "free bytes miscounted"
-    assert len(found) == st.maps[m, HOLES], "holes miscounted"
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no` (slow, for tests)."""
+    found = holes(st, map_no)
+    edges = [int(st.maps[map_no, BASE]), *(x for h in found for x in h), int(st.maps[map_no, TOP])]
+    insist(edges == sorted(edges), "holes out of order, overlapping or out of bounds")
+    insist(all(start < end for start, end in found), "empty hole")
+    insist(all(a[1] < b[0] for a, b in pairwise(found)), "neighbours that are not merged")
+    insist(sum(end - start for start, end in found) == st.maps[map_no, FREE], "free bytes miscounted")
+    insist(len(found) == st.maps[map_no, HOLES], "holes miscounted")

@@ -5,7 +5,10 @@ it is ATTR_SINGLE, so that it merges with nothing; the other rows are entries. R
 node lies in one or two cache lines, and kernels pass few arrays on. `st` is the State of `sim.arenas.vm_map`.
 """
 
+from typing import Any
+
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes, MapNo
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, RECURSES
 
 # Where entries come from.
@@ -42,40 +45,40 @@ AVAIL = 7  # AVAIL + c, RESERVE: entries of CPU c beyond its standing reserve
 
 
 @outlined
-def enter(st, m, nbytes, align, attr):
+def enter(st: Any, map_no: MapNo, nbytes: Bytes, align: int, attr: int) -> int:
     """vm_map_findspace, vm_map_insert and, for wired memory, vm_map_wire. Returns the address, NO_SPACE or NO_ENTRY."""
-    addr = find_space(st, m, nbytes, align)
+    addr = find_space(st, map_no, nbytes, align)
     if addr < 0:
         return NO_SPACE
-    prev, _ = lookup(st, m, addr)
+    prev, _ = lookup(st, map_no, addr)
     if attr == ATTR_PAGEABLE and st.node[prev, ATTR] == ATTR_PAGEABLE and st.node[prev, END] == addr:
         st.node[prev, END] = addr + nbytes
-        simplify(st, m, prev)
+        simplify(st, map_no, prev)
     else:
         node = create(st)
         if node < 0:
             return none_left(st)
         st.node[node, START], st.node[node, END], st.node[node, ATTR] = addr, addr + nbytes, attr
-        link(st, m, prev, node)
+        link(st, map_no, prev, node)
         # The end of a header is the map's upper bound: the first entry always becomes first_free.
-        if st.maps[m, FIRST_FREE] == prev and st.node[prev, END] >= addr:
-            st.maps[m, FIRST_FREE] = node
+        if st.maps[map_no, FIRST_FREE] == prev and st.node[prev, END] >= addr:
+            st.maps[map_no, FIRST_FREE] = node
         if attr == ATTR_WIRED:
-            lookup(st, m, addr)
-            simplify(st, m, node)
-    st.maps[m, FREE] -= nbytes
-    st.maps[m, HIGH] = max(st.maps[m, HIGH], addr + nbytes)
+            lookup(st, map_no, addr)
+            simplify(st, map_no, node)
+    st.maps[map_no, FREE] -= nbytes
+    st.maps[map_no, HIGH] = max(st.maps[map_no, HIGH], addr + nbytes)
     return addr
 
 
 @kernel
-def find_space(st, m, nbytes, align):
+def find_space(st: Any, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """First fit above first_free; the hint becomes the entry below the space. Returns the address or NO_SPACE."""
     align = max(align, 1)
     power_of_two = align & (align - 1) == 0
-    entry = st.maps[m, FIRST_FREE]
-    addr = st.node[m, START] if entry == m else st.node[entry, END]
-    limit = st.node[m, END]
+    entry = st.maps[map_no, FIRST_FREE]
+    addr = st.node[map_no, START] if entry == map_no else st.node[entry, END]
+    limit = st.node[map_no, END]
     passed = 0
     while True:
         if power_of_two:
@@ -86,98 +89,98 @@ def find_space(st, m, nbytes, align):
             addr = NO_SPACE
             break
         above = st.node[entry, NEXT]
-        if above == m or st.node[above, START] >= addr + nbytes:
-            st.maps[m, HINT] = entry
+        if above == map_no or st.node[above, START] >= addr + nbytes:
+            st.maps[map_no, HINT] = entry
             break
         entry = above
         addr = st.node[entry, END]
         passed += 1
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     return addr
 
 
 @kernel
-def lookup(st, m, addr):
+def lookup(st: Any, map_no: MapNo, addr: Address) -> tuple[int, bool]:
     """vm_map_lookup_entry: (node that holds `addr`, True), or (the node before it, False); sets the hint."""
-    node = st.maps[m, HINT]
-    if node == m:
-        node = st.node[m, NEXT]
+    node = st.maps[map_no, HINT]
+    if node == map_no:
+        node = st.node[map_no, NEXT]
     if addr >= st.node[node, START]:
-        if node != m and st.node[node, END] > addr:
+        if node != map_no and st.node[node, END] > addr:
             return node, True  # the hint stays, even where it was the header
-        last = m
+        last = map_no
     else:
         last = st.node[node, NEXT]
-        node = st.node[m, NEXT]
+        node = st.node[map_no, NEXT]
     passed = 0
     while node != last and st.node[node, END] <= addr:
         node = st.node[node, NEXT]
         passed += 1
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     found = node != last and addr >= st.node[node, START]
     if not found:
         node = st.node[node, PREV]
-    st.maps[m, HINT] = node
+    st.maps[map_no, HINT] = node
     return node, found
 
 
 @outlined
-def remove(st, m, addr, stop):
+def remove(st: Any, map_no: MapNo, addr: Address, stop: int) -> int:
     """vm_map_delete. Returns 0, or NO_ENTRY where the first entry could not be split: then nothing is removed."""
-    node, found = lookup(st, m, addr)
+    node, found = lookup(st, map_no, addr)
     if found:
-        if addr > st.node[node, START] and not clip_start(st, m, node, addr):
+        if addr > st.node[node, START] and not clip_start(st, map_no, node, addr):
             return none_left(st)
-        st.maps[m, HINT] = st.node[node, PREV]
+        st.maps[map_no, HINT] = st.node[node, PREV]
     else:
         node = st.node[node, NEXT]
-    if node == m:
-        st.maps[m, FIRST_FREE] = m
-    elif st.node[st.maps[m, FIRST_FREE], START] >= addr:
-        st.maps[m, FIRST_FREE] = st.node[node, PREV]
-    while node != m and st.node[node, START] < stop:
-        if st.node[node, END] > stop and not clip_end(st, m, node, stop):
+    if node == map_no:
+        st.maps[map_no, FIRST_FREE] = map_no
+    elif st.node[st.maps[map_no, FIRST_FREE], START] >= addr:
+        st.maps[map_no, FIRST_FREE] = st.node[node, PREV]
+    while node != map_no and st.node[node, START] < stop:
+        if st.node[node, END] > stop and not clip_end(st, map_no, node, stop):
             return none_left(st)
         above = st.node[node, NEXT]
-        st.maps[m, FREE] += st.node[node, END] - st.node[node, START]
-        unlink(st, m, node)
+        st.maps[map_no, FREE] += st.node[node, END] - st.node[node, START]
+        unlink(st, map_no, node)
         node = above
     return 0
 
 
 @kernel
-def none_left(st):
+def none_left(st: Any) -> int:
     """What an operation answers that found no map entry."""
     return RECURSES if st.p.supply == ON_DEMAND else NO_ENTRY
 
 
 @kernel
-def clip_start(st, m, node, addr):
+def clip_start(st: Any, map_no: MapNo, node: int, addr: Address) -> bool:
     """Split an entry at `addr`; `node` keeps the upper part. False: no entry to be had."""
-    simplify(st, m, node)
+    simplify(st, map_no, node)
     lower = create(st)
     if lower < 0:
         return False
     st.node[lower, START], st.node[lower, END], st.node[lower, ATTR] = st.node[node, START], addr, st.node[node, ATTR]
     st.node[node, START] = addr
-    link(st, m, st.node[node, PREV], lower)
+    link(st, map_no, st.node[node, PREV], lower)
     return True
 
 
 @kernel
-def clip_end(st, m, node, addr):
+def clip_end(st: Any, map_no: MapNo, node: int, addr: Address) -> bool:
     """Split an entry at `addr`; `node` keeps the lower part. False: no entry to be had."""
     upper = create(st)
     if upper < 0:
         return False
     st.node[upper, START], st.node[upper, END], st.node[upper, ATTR] = addr, st.node[node, END], st.node[node, ATTR]
     st.node[node, END] = addr
-    link(st, m, node, upper)
+    link(st, map_no, node, upper)
     return True
 
 
 @kernel
-def simplify(st, m, node):
+def simplify(st: Any, map_no: MapNo, node: int) -> None:
     """vm_map_simplify_entry: take in both neighbours where they abut and are alike. `node` survives."""
     attr = st.node[node, ATTR]
     if attr == ATTR_SINGLE:
@@ -186,64 +189,64 @@ def simplify(st, m, node):
     # A header is ATTR_SINGLE.
     if st.node[below, ATTR] == attr and st.node[below, END] == st.node[node, START]:
         st.node[node, START] = st.node[below, START]
-        merge(st, m, below, node)
+        merge(st, map_no, below, node)
     if st.node[above, ATTR] == attr and st.node[above, START] == st.node[node, END]:
         st.node[node, END] = st.node[above, END]
-        merge(st, m, above, node)
+        merge(st, map_no, above, node)
 
 
 @kernel
-def merge(st, m, gone, node):
+def merge(st: Any, map_no: MapNo, gone: int, node: int) -> None:
     """Drop `gone`, which `node` has taken in."""
-    if st.maps[m, FIRST_FREE] == gone:
-        st.maps[m, FIRST_FREE] = node
-    if st.maps[m, HINT] == gone:
-        st.maps[m, HINT] = node
-    unlink(st, m, gone)
+    if st.maps[map_no, FIRST_FREE] == gone:
+        st.maps[map_no, FIRST_FREE] = node
+    if st.maps[map_no, HINT] == gone:
+        st.maps[map_no, HINT] = node
+    unlink(st, map_no, gone)
 
 
 @kernel
-def link(st, m, prev, node):
+def link(st: Any, map_no: MapNo, prev: int, node: int) -> None:
     """Put an entry behind `prev`."""
     above = st.node[prev, NEXT]
     st.node[node, PREV], st.node[node, NEXT] = prev, above
     st.node[prev, NEXT] = st.node[above, PREV] = node
-    st.maps[m, ENTRIES] += 1
+    st.maps[map_no, ENTRIES] += 1
 
 
 @kernel
-def unlink(st, m, node):
+def unlink(st: Any, map_no: MapNo, node: int) -> None:
     """Take an entry out of the list and give it back to the supply."""
     below, above = st.node[node, PREV], st.node[node, NEXT]
     st.node[below, NEXT], st.node[above, PREV] = above, below
-    st.maps[m, ENTRIES] -= 1
-    s = st.supply
-    st.node[node, NEXT], s[FREE_NODE] = s[FREE_NODE], node
-    s[IN_USE] -= 1
+    st.maps[map_no, ENTRIES] -= 1
+    supply = st.supply
+    st.node[node, NEXT], supply[FREE_NODE] = supply[FREE_NODE], node
+    supply[IN_USE] -= 1
     if st.p.supply != RESERVE:
-        s[ZONE_FREE] += 1
+        supply[ZONE_FREE] += 1
 
 
 @kernel
-def create(st):
+def create(st: Any) -> int:
     """vm_map_entry_create: a node, or -1 when kmapentzone is used up (RESERVE took its entry beforehand)."""
-    s = st.supply
+    supply = st.supply
     if st.p.supply != RESERVE:
-        if st.p.supply == ON_DEMAND and s[ZONE_FREE] <= s[ZONE_MIN]:
+        if st.p.supply == ON_DEMAND and supply[ZONE_FREE] <= supply[ZONE_MIN]:
             return -1  # zget() wants kernel_map, which this very operation has locked
-        if s[ZONE_FREE] <= s[ZONE_MIN] and s[ZONE_PAGES] < s[ZONE_MAX_PAGES]:
+        if supply[ZONE_FREE] <= supply[ZONE_MIN] and supply[ZONE_PAGES] < supply[ZONE_MAX_PAGES]:
             # An item may straddle the pages of an interrupt zone.
-            held = s[ZONE_PAGES] * PAGE
-            s[ZONE_FREE] += (held + PAGE) // st.p.entry_bytes - held // st.p.entry_bytes
-            s[ZONE_PAGES] += 1
-        if s[ZONE_FREE] == 0:
+            held = supply[ZONE_PAGES] * PAGE
+            supply[ZONE_FREE] += (held + PAGE) // st.p.entry_bytes - held // st.p.entry_bytes
+            supply[ZONE_PAGES] += 1
+        if supply[ZONE_FREE] == 0:
             return -1
-        s[ZONE_FREE] -= 1
-    s[IN_USE] += 1
-    node = s[FREE_NODE]
+        supply[ZONE_FREE] -= 1
+    supply[IN_USE] += 1
+    node = supply[FREE_NODE]
     if node >= 0:
-        s[FREE_NODE] = st.node[node, NEXT]
+        supply[FREE_NODE] = st.node[node, NEXT]
     else:
-        node = s[FRESH_NODE]
-        s[FRESH_NODE] += 1
+        node = supply[FRESH_NODE]
+        supply[FRESH_NODE] += 1
     return node

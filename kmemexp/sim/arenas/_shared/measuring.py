@@ -1,29 +1,30 @@
 """How an arena describes itself: holes for `map_measure`, occupied shares for `map_paint`."""
 
 from kmemexp.jit import kernel
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, Shares, Words
 from kmemexp.sim.arenas._shared.powers import log2
 from kmemexp.sim.slots import PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 
 @kernel
-def size_class(nbytes):
+def size_class(nbytes: Bytes) -> int:
     """Class k holds 2**k … 2**(k+1)-1 pages; the last class all above."""
-    return min(log2(nbytes >> PAGE_SHIFT), slots.M_CLASSES - 1)
+    return min(log2(nbytes >> PAGE_SHIFT), gauge.CLASSES - 1)
 
 
 @kernel
-def count_hole(out, nbytes):
+def count_hole(out: Words, nbytes: Bytes) -> None:
     """Enter a hole, if there is one, in what `map_measure` writes."""
     if nbytes > 0:
-        out[slots.M_FREE] += nbytes
-        out[slots.M_LARGEST] = max(out[slots.M_LARGEST], nbytes)
-        out[slots.M_HOLES] += 1
-        out[slots.M_HIST + size_class(nbytes)] += nbytes
+        out[gauge.FREE] += nbytes
+        out[gauge.LARGEST] = max(out[gauge.LARGEST], nbytes)
+        out[gauge.HOLES] += 1
+        out[gauge.HIST + size_class(nbytes)] += nbytes
 
 
 @kernel
-def paint(bins, base, top, start, end):
+def paint(bins: Shares, base: Address, top: int, start: int, end: int) -> None:
     """Raise the occupied share of the stretches of [base, top) that [start, end), which is in use, lies in."""
     scale = len(bins) / (top - base)
     low, high = (start - base) * scale, (end - base) * scale
@@ -32,7 +33,7 @@ def paint(bins, base, top, start, end):
 
 
 @kernel
-def erase(bins, base, top, start, end):
+def erase(bins: Shares, base: Address, top: int, start: int, end: int) -> None:
     """Lower the occupied share of the stretches of [base, top) that [start, end), which is free, lies in."""
     scale = len(bins) / (top - base)
     low, high = (start - base) * scale, (end - base) * scale

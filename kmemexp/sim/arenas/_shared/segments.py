@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Array, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas._shared.powers import round_up
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 # Columns of State.seg.
 START = 0  # bytes
@@ -60,14 +62,14 @@ SUPPLY = 3  # first that is the module's
 LEVELS = 3  # maps lie in maps: kernel_map, clean_map, buffer_map
 
 
-def arrays(kva_bytes: int, arenas: int, levels: int, supply: int) -> dict[str, np.ndarray]:
+def arrays(kva_bytes: int, arenas: int, levels: int, supply: int) -> dict[str, Array]:
     """Arrays of a State: room for `arenas` that cover the KVA `levels` times, and `supply` numbers of the module's own.
 
     Neither segments nor spans can outnumber the pages they cover. Rows are zeroed, so memory is found for them as they
     come into use.
     """
     pages = kva_bytes >> PAGE_SHIFT
-    found = {
+    found: dict[str, Array] = {
         "seg": np.zeros((2 * levels * pages + 4 * arenas, SEGMENT_COLUMNS), np.int64),
         "lists": np.zeros((arenas, LISTS), np.int64),
         "arena": np.zeros((arenas, ARENA_COLUMNS), np.int64),
@@ -113,34 +115,34 @@ def add_span(st: Any, a: int, k: int) -> None:
 
 
 @kernel
-def size(st, row):
+def size(st: Any, row: int) -> int:
     """Bytes of a segment."""
     return st.seg[row, END] - st.seg[row, START]
 
 
 @kernel
-def fit(st, row, nbytes, align):
+def fit(st: Any, row: int, nbytes: Bytes, align: int) -> int:
     """Lowest address at which a request fits into a segment, or -1."""
     addr = round_up(st.seg[row, START], align)
     return addr if addr + nbytes <= st.seg[row, END] else -1
 
 
 @kernel
-def has_room(st, row, nbytes, align):
+def has_room(st: Any, row: int, nbytes: Bytes, align: int) -> bool:
     """Whether a tag is a free segment that a request fits into."""
     return st.seg[row, KIND] == FREE and fit(st, row, nbytes, align) >= 0
 
 
 @kernel
-def insert(st, a, below, kind, start, end):
+def insert(st: Any, a: int, below: int, kind: int, start: int, end: int) -> int:
     """Make a tag behind `below`, of those in hand. Returns its row."""
-    s = st.supply
-    row = s[FREE_ROW]
+    supply = st.supply
+    row = supply[FREE_ROW]
     if row:
-        s[FREE_ROW] = st.seg[row, MORE]
+        supply[FREE_ROW] = st.seg[row, MORE]
     else:
-        row = s[FRESH_ROW]
-        s[FRESH_ROW] += 1
+        row = supply[FRESH_ROW]
+        supply[FRESH_ROW] += 1
     st.seg[row, START], st.seg[row, END], st.seg[row, KIND], st.seg[row, NOTE] = start, end, kind, 0
     link(st, below, row)
     st.arena[a, TAGS] += 1
@@ -149,7 +151,7 @@ def insert(st, a, below, kind, start, end):
 
 
 @kernel
-def remove(st, a, row):
+def remove(st: Any, a: int, row: int) -> None:
     """Take a tag, which is on no free list, out of the list; it is in hand again."""
     unlink(st, row)
     st.seg[row, MORE] = st.supply[FREE_ROW]
@@ -159,7 +161,7 @@ def remove(st, a, row):
 
 
 @kernel
-def link(st, below, row):
+def link(st: Any, below: int, row: int) -> None:
     """Put a row behind `below`."""
     above = st.seg[below, NEXT]
     st.seg[row, PREV], st.seg[row, NEXT] = below, above
@@ -167,14 +169,14 @@ def link(st, below, row):
 
 
 @kernel
-def unlink(st, row):
+def unlink(st: Any, row: int) -> None:
     """Take a row out of the list of all tags."""
     below, above = st.seg[row, PREV], st.seg[row, NEXT]
     st.seg[below, NEXT], st.seg[above, PREV] = above, below
 
 
 @kernel
-def push(st, a, row, k):
+def push(st: Any, a: int, row: int, k: int) -> None:
     """Put a segment on the head of free list `k`."""
     first = st.lists[a, k]
     st.seg[row, KIND], st.seg[row, NOTE] = FREE, k
@@ -187,7 +189,7 @@ def push(st, a, row, k):
 
 
 @kernel
-def pull(st, a, row):
+def pull(st: Any, a: int, row: int) -> None:
     """Take a segment off the free list that it is on."""
     k, less, more = st.seg[row, NOTE], st.seg[row, LESS], st.seg[row, MORE]
     if less:
@@ -202,7 +204,7 @@ def pull(st, a, row):
 
 
 @kernel
-def occupy(st, a, row, note):
+def occupy(st: Any, a: int, row: int, note: int) -> None:
     """Enter a segment, which is on no free list, as in use."""
     st.seg[row, KIND], st.seg[row, NOTE] = BUSY, note
     st.table[(st.seg[row, START] >> PAGE_SHIFT) + st.arena[a, SHIFT]] = row
@@ -210,13 +212,13 @@ def occupy(st, a, row, note):
 
 
 @kernel
-def in_use(st, a, addr):
+def in_use(st: Any, a: int, addr: Address) -> int:
     """Tag of the range in use that begins at `addr`, or 0."""
-    return np.int64(st.table[(addr >> PAGE_SHIFT) + st.arena[a, SHIFT]])
+    return int64(st.table[(addr >> PAGE_SHIFT) + st.arena[a, SHIFT]])
 
 
 @kernel
-def merge(st, a, row):
+def merge(st: Any, a: int, row: int) -> int:
     """Take a segment in use out of use, with its free neighbours in it, on no free list. Returns its tag."""
     st.table[(st.seg[row, START] >> PAGE_SHIFT) + st.arena[a, SHIFT]] = 0
     above = st.seg[row, NEXT]
@@ -233,13 +235,13 @@ def merge(st, a, row):
 
 
 @kernel
-def is_vacant(st, row):
+def is_vacant(st: Any, row: int) -> bool:
     """Whether nobody has a segment: it is free, or cached."""
     return st.seg[row, KIND] == FREE or (st.seg[row, KIND] == BUSY and st.seg[row, NOTE] == CACHED)
 
 
 @kernel
-def fits_after_rotor(st, a, nbytes, align):
+def fits_after_rotor(st: Any, a: int, nbytes: Bytes, align: int) -> int:
     """First free segment from the rotor on, round the list, that a request fits into; the rotor's row: none does."""
     rotor = a + len(st.arena)
     row = st.seg[rotor, NEXT]
@@ -252,17 +254,17 @@ def fits_after_rotor(st, a, nbytes, align):
 
 
 @kernel
-def measure_map(st, m, out):
-    """Write what `map_measure` says of the arena of map `m` alone. An entry is a tag."""
+def measure_map(st: Any, map_no: MapNo, out: Words) -> None:
+    """Write what `map_measure` says of the arena of map `map_no` alone. An entry is a tag."""
     out[:] = 0
-    measure(st, m, out)
-    out[slots.M_ENTRIES] = st.arena[m, TAGS]
-    out[slots.M_HIGH] = st.arena[m, HIGH] - st.arena[m, BASE]
-    out[slots.M_WALKED] = st.arena[m, WALKED]
+    measure(st, map_no, out)
+    out[gauge.ENTRIES] = st.arena[map_no, TAGS]
+    out[gauge.HIGH] = st.arena[map_no, HIGH] - st.arena[map_no, BASE]
+    out[gauge.WALKED] = st.arena[map_no, WALKED]
 
 
 @kernel
-def measure(st, a, out):
+def measure(st: Any, a: int, out: Words) -> None:
     """Add the holes of an arena: vacant segments of a span side by side, as if caches were empty and the rotor gone."""
     hole = 0
     row = st.seg[a, NEXT]
@@ -277,18 +279,18 @@ def measure(st, a, out):
 
 
 @kernel
-def paint_map(st, m, bins):
-    """Write what `map_paint` says of the arena of map `m` alone."""
-    has_range = st.arena[m, TOP] > st.arena[m, BASE]
+def paint_map(st: Any, map_no: MapNo, bins: Shares) -> None:
+    """Write what `map_paint` says of the arena of map `map_no` alone."""
+    has_range = st.arena[map_no, TOP] > st.arena[map_no, BASE]
     bins[:] = 1.0 if has_range else 0.0
     if has_range:
-        erase_vacant(st, m, m, bins)
+        erase_vacant(st, map_no, map_no, bins)
 
 
 @kernel
-def erase_vacant(st, m, a, bins):
-    """Erase the vacant segments of arena `a` from the picture of map `m`."""
-    base, top = st.arena[m, BASE], st.arena[m, TOP]
+def erase_vacant(st: Any, map_no: MapNo, a: int, bins: Shares) -> None:
+    """Erase the vacant segments of arena `a` from the picture of map `map_no`."""
+    base, top = st.arena[map_no, BASE], st.arena[map_no, TOP]
     row = st.seg[a, NEXT]
     while row != a:
         if is_vacant(st, row):
@@ -330,35 +332,35 @@ def check(
     """
     tags = rows(st, a)
     seg = [tuple(st.seg[row].tolist()) for row in tags]
-    assert all(st.seg[st.seg[row, NEXT], PREV] == row for row in [a, *tags]), "broken link"
-    assert sum(s[KIND] != ROTOR for s in seg) == st.arena[a, TAGS], "tags miscounted"
+    insist(all(st.seg[st.seg[row, NEXT], PREV] == row for row in [a, *tags]), "broken link")
+    insist(sum(supply[KIND] != ROTOR for supply in seg) == st.arena[a, TAGS], "tags miscounted")
     listed = [(row, k) for k in range(LISTS) for row in free_list(st, a, k)]
-    free = [(row, s[NOTE]) for row, s in zip(tags, seg, strict=True) if s[KIND] == FREE]
-    assert sorted(listed) == sorted(free), "free lists are wrong"
-    assert sum(1 << k for k in {k for _, k in listed}) == st.arena[a, BITS], "bits of the free lists are wrong"
+    free = [(row, supply[NOTE]) for row, supply in zip(tags, seg, strict=True) if supply[KIND] == FREE]
+    insist(sorted(listed) == sorted(free), "free lists are wrong")
+    insist(sum(1 << k for k in {k for _, k in listed}) == st.arena[a, BITS], "bits of the free lists are wrong")
     found = segments(st, a)
     free_segments = [(end - start, note) for start, end, kind, note in found if kind == FREE]
-    assert sum(nbytes for nbytes, _ in free_segments) == st.arena[a, FREE_BYTES], "free bytes miscounted"
-    assert list_of is None or all(list_of(nbytes) == k for nbytes, k in free_segments), "on the wrong free list"
-    assert all(start < end for start, end, _, _ in found), "empty segment"
-    assert all(one[1] <= other[0] for one, other in pairwise(found)), "segments overlap"
+    insist(sum(nbytes for nbytes, _ in free_segments) == st.arena[a, FREE_BYTES], "free bytes miscounted")
+    insist(list_of is None or all(list_of(nbytes) == k for nbytes, k in free_segments), "on the wrong free list")
+    insist(all(start < end for start, end, _, _ in found), "empty segment")
+    insist(all(one[1] <= other[0] for one, other in pairwise(found)), "segments overlap")
     _check_spans(seg, whole_spans)
     first, stop = ((st.arena[a, [BASE, TOP]] >> PAGE_SHIFT) + st.arena[a, SHIFT]).tolist()
     entered = (np.flatnonzero(st.table[first:stop]) << PAGE_SHIFT) + st.arena[a, BASE]
-    busy = [s[START] for s in seg if s[KIND] == BUSY]
-    assert sorted([*busy, *beside]) == entered.tolist(), "table of ranges in use is wrong"
+    busy = [supply[START] for supply in seg if supply[KIND] == BUSY]
+    insist(sorted([*busy, *beside]) == entered.tolist(), "table of ranges in use is wrong")
 
 
-def _check_spans(seg: list[tuple], whole: bool) -> None:
+def _check_spans(seg: list[tuple[int, ...]], whole: bool) -> None:
     """Segments fill each span, by address, and no two free ones are neighbours but on either side of the rotor."""
     at, stop, before = 0, 0, HEAD
     for start, end, *_, kind, _ in seg:
         if kind == SPAN:
-            assert at == stop or not whole, "span that is not filled"
+            insist(at == stop or not whole, "span that is not filled")
             at, stop = start, end
         elif kind != ROTOR:
-            assert start == at, "gap between segments"
-            assert (kind, before) != (FREE, FREE), "free neighbours that are not merged"
+            insist(start == at, "gap between segments")
+            insist((kind, before) != (FREE, FREE), "free neighbours that are not merged")
             at = end
         before = kind
-    assert at == stop or not whole, "span that is not filled"
+    insist(at == stop or not whole, "span that is not filled")

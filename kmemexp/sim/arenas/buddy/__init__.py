@@ -25,15 +25,16 @@ less than 12 MiB, shuffling, races for locks.
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Array, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.buddy.contents import walk
+from kmemexp.sim.arenas.buddy.contents import check, free_blocks, walk
 from kmemexp.sim.arenas.buddy.contig import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
 from kmemexp.sim.arenas.buddy.state import Params, State
 from kmemexp.sim.slots import ATTR_PAGEABLE, NO_SPACE, PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 __all__ = ["check", "free_blocks"]
 
@@ -69,15 +70,15 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if st.maps[m, z.TOP]:
-        raise ValueError(f"map {m} is in use")
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[map_no, z.TOP]:
+        raise ValueError(f"map {map_no} is in use")
     first, pages = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
     row, block, node = st.next.tolist()
     if row + pages > len(st.tag):
-        raise ValueError(f"map {m}: maps may lie in each other {LEVELS} deep")
-    zone, order = st.maps[m], st.p.pageblock_order
+        raise ValueError(f"map {map_no}: maps may lie in each other {LEVELS} deep")
+    zone, order = st.maps[map_no], st.p.pageblock_order
     zone[[z.BASE, z.TOP, z.HIGH]] = first, first + pages, first
     zone[[z.SHIFT, z.BLOCKS, z.TREE]] = row - first, block - (first >> order), node
     span = (first + pages - 1 >> order) - (first >> order) + 1
@@ -85,49 +86,49 @@ def add_map(st: State, m: int, base: int, nbytes: int) -> None:
     zone[z.LEAVES] = 1 << max(pages - 1, 0).bit_length()
     st.next[:] += pages, span, 2 * zone[z.LEAVES]
     zone[z.WMARK_HIGH] = buddy_index.watermarks(pages).high
-    cpus = st.pcp[m * st.p.cpus : (m + 1) * st.p.cpus]
+    cpus = st.pcp[map_no * st.p.cpus : (map_no + 1) * st.p.cpus]
     cpus[:, buddy_pcp.BATCH] = buddy_index.pcp_batch(pages)
     cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus)
-    _free_all(st, m)
+    _free_all(st, map_no)
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Allocate `nbytes` of map `m` at a multiple of `align`, a power of two. Returns the address or NO_SPACE."""
-    return allocate(st, m, nbytes >> PAGE_SHIFT, max(align, 1) >> PAGE_SHIFT, attr, cpu)
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Allocate `nbytes` of map `map_no` at a multiple of `align`, a power of two. Returns the address or NO_SPACE."""
+    return allocate(st, map_no, nbytes >> PAGE_SHIFT, max(align, 1) >> PAGE_SHIFT, attr, cpu)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Free what `map_alloc` returned, whole. Returns 0."""
-    release(st, m, addr >> PAGE_SHIFT, cpu)
+    release(st, map_no, addr >> PAGE_SHIFT, cpu)
     return 0
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]).
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]).
 
     A hole is a largest free block, with what lies on CPUs' lists counted as free; whole neighbours of the largest
     order are one hole. These are the requests that can be met after the CPUs' lists have been emptied.
     """
     out[:] = 0
-    page, top = st.maps[m, z.BASE], st.maps[m, z.TOP]
+    page, top = st.maps[map_no, z.BASE], st.maps[map_no, z.TOP]
     while page < top:
         end = page
-        while end < top and st.held[end + st.maps[m, z.SHIFT]] == 0:
-            end += block_pages(st, end + st.maps[m, z.SHIFT])
+        while end < top and st.held[end + st.maps[map_no, z.SHIFT]] == 0:
+            end += block_pages(st, end + st.maps[map_no, z.SHIFT])
         measure_run(st, page, end, out)
         page = end
         if page < top:
-            page += np.int64(st.held[page + st.maps[m, z.SHIFT]]) >> HELD_SHIFT
-    out[slots.M_ENTRIES] = st.maps[m, z.AREAS]
-    out[slots.M_HIGH] = (st.maps[m, z.HIGH] - st.maps[m, z.BASE]) << PAGE_SHIFT
-    out[slots.M_WALKED] = st.maps[m, z.WALKED]
+            page += int64(st.held[page + st.maps[map_no, z.SHIFT]]) >> HELD_SHIFT
+    out[gauge.ENTRIES] = st.maps[map_no, z.AREAS]
+    out[gauge.HIGH] = (st.maps[map_no, z.HIGH] - st.maps[map_no, z.BASE]) << PAGE_SHIFT
+    out[gauge.WALKED] = st.maps[map_no, z.WALKED]
 
 
 @kernel
-def measure_run(st, page, end, out):
+def measure_run(st: State, page: int, end: int, out: Words) -> None:
     """Count the holes of a range that is free on the whole."""
     largest = st.p.max_order
     while page < end:
@@ -142,14 +143,14 @@ def measure_run(st, page, end, out):
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
     bins[:] = 0.0
-    base, top = st.maps[m, z.BASE], st.maps[m, z.TOP]
+    base, top = st.maps[map_no, z.BASE], st.maps[map_no, z.TOP]
     page = base
     while page < top:
-        row = page + st.maps[m, z.SHIFT]
-        pages = np.int64(st.held[row]) >> HELD_SHIFT
+        row = page + st.maps[map_no, z.SHIFT]
+        pages = int64(st.held[row]) >> HELD_SHIFT
         if pages == 0:
             page += block_pages(st, row)
             continue
@@ -158,19 +159,19 @@ def map_paint(st, m, bins):
 
 
 @kernel
-def map_walked(st, m):
+def map_walked(st: State, map_no: MapNo) -> int:
     """Blocks that searches for more than the largest block have passed; other requests search nothing linearly."""
-    return st.maps[m, z.WALKED]
+    return st.maps[map_no, z.WALKED]
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Free bytes of map `m`, those on CPUs' lists included."""
-    return (st.maps[m, z.TOP] - st.maps[m, z.BASE] - st.maps[m, z.USED]) << PAGE_SHIFT
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Free bytes of map `map_no`, those on CPUs' lists included."""
+    return (st.maps[map_no, z.TOP] - st.maps[map_no, z.BASE] - st.maps[map_no, z.USED]) << PAGE_SHIFT
 
 
 @kernel
-def order_for(pages):
+def order_for(pages: int) -> int:
     """get_order: the smallest order of at least that many pages."""
     order = 0
     while 1 << order < pages:
@@ -179,7 +180,7 @@ def order_for(pages):
 
 
 @outlined
-def allocate(st, m, pages, align, attr, cpu):
+def allocate(st: State, map_no: MapNo, pages: int, align: int, attr: int, cpu: int) -> int:
     """map_alloc in pages."""
     if align & (align - 1):
         return NO_SPACE
@@ -187,53 +188,53 @@ def allocate(st, m, pages, align, attr, cpu):
     kind = z.MOVABLE if attr == ATTR_PAGEABLE and st.p.migrate else z.UNMOVABLE
     block = 1 << order
     if order > st.p.max_order:
-        page = contiguous(st, m, pages, align, attr)
+        page = contiguous(st, map_no, pages, align, attr)
         block = pages
     else:
-        page = buddy_pcp.get_pages(st, m, cpu, order, kind)
-        if page < 0 and st.p.pcp and buddy_pcp.drain_all(st, m) > 0:
-            st.maps[m, z.DRAINS] += 1
-            page = buddy_pcp.attempt(st, m, cpu, order, kind, 0)
+        page = buddy_pcp.get_pages(st, map_no, cpu, order, kind)
+        if page < 0 and st.p.pcp and buddy_pcp.drain_all(st, map_no) > 0:
+            st.maps[map_no, z.DRAINS] += 1
+            page = buddy_pcp.attempt(st, map_no, cpu, order, kind, 0)
     if page < 0:
         return NO_SPACE
     for rest in range(page + pages, page + block):
-        z.free_pages(st, m, rest, 0, True)
+        z.free_pages(st, map_no, rest, 0, True)
     exact = EXACT if block != pages or order > st.p.max_order else 0
-    st.held[page + st.maps[m, z.SHIFT]] = pages << HELD_SHIFT | exact | attr
+    st.held[page + st.maps[map_no, z.SHIFT]] = pages << HELD_SHIFT | exact | attr
     if attr == ATTR_PAGEABLE:
-        paint_tags(st, m, page, pages, z.MOVABLE_PAGE)
-    st.maps[m, z.USED] += pages
-    st.maps[m, z.AREAS] += 1
-    st.maps[m, z.HIGH] = max(st.maps[m, z.HIGH], page + pages)
+        paint_tags(st, map_no, page, pages, z.MOVABLE_PAGE)
+    st.maps[map_no, z.USED] += pages
+    st.maps[map_no, z.AREAS] += 1
+    st.maps[map_no, z.HIGH] = max(st.maps[map_no, z.HIGH], page + pages)
     return page << PAGE_SHIFT
 
 
 @kernel
-def paint_tags(st, m, page, pages, tag):
+def paint_tags(st: State, map_no: MapNo, page: int, pages: int, tag: int) -> None:
     """Tag every page of a range."""
-    for row in range(page + st.maps[m, z.SHIFT], page + pages + st.maps[m, z.SHIFT]):
+    for row in range(page + st.maps[map_no, z.SHIFT], page + pages + st.maps[map_no, z.SHIFT]):
         st.tag[row] = tag
 
 
 @outlined
-def release(st, m, page, cpu):
+def release(st: State, map_no: MapNo, page: int, cpu: int) -> None:
     """map_free in pages."""
-    row = page + st.maps[m, z.SHIFT]
-    held = np.int64(st.held[row])
+    row = page + st.maps[map_no, z.SHIFT]
+    held = int64(st.held[row])
     pages = held >> HELD_SHIFT
     if pages == 0:
         return
     st.held[row] = 0
     if held & ATTRIBUTE == ATTR_PAGEABLE:
-        paint_tags(st, m, page, pages, 0)
-    st.maps[m, z.USED] -= pages
-    st.maps[m, z.AREAS] -= 1
+        paint_tags(st, map_no, page, pages, 0)
+    st.maps[map_no, z.USED] -= pages
+    st.maps[map_no, z.AREAS] -= 1
     order = 0 if held & EXACT else order_for(pages)
     for at in range(page, page + pages, 1 << order):
         if buddy_pcp.holds(st, order):
-            buddy_pcp.give(st, m, cpu, at, order)
+            buddy_pcp.give(st, map_no, cpu, at, order)
         else:
-            z.free_pages(st, m, at, order, False)
+            z.free_pages(st, map_no, at, order, False)
 
 
 def census(st: State) -> dict[str, int]:
@@ -251,23 +252,23 @@ def census(st: State) -> dict[str, int]:
     }
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are allocated (to a submap, perhaps)."""
-    return int(st.maps[m, z.USED]) << PAGE_SHIFT
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are allocated (to a submap, perhaps)."""
+    return int(st.maps[map_no, z.USED]) << PAGE_SHIFT
 
 
-def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(start, end, attribute) of what is allocated in map `m`, in address order."""
+def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of what is allocated in map `map_no`, in address order."""
     return [
         (page << PAGE_SHIFT, page + (held >> HELD_SHIFT) << PAGE_SHIFT, held & ATTRIBUTE)
-        for page, held, _ in walk(st, m)
+        for page, held, _ in walk(st, map_no)
         if held
     ]
 
 
-def _free_all(st: State, m: int) -> None:
+def _free_all(st: State, map_no: int) -> None:
     """Free the whole of a map as boot does: largest aligned blocks, in address order, each to the tail of its list."""
-    zone, largest = st.maps[m], st.p.max_order
+    zone, largest = st.maps[map_no], st.p.max_order
     base, top = zone[[z.BASE, z.TOP]].tolist()
     kind = z.MOVABLE if st.p.migrate else z.UNMOVABLE
     edge = -(-base // (1 << largest)) << largest
@@ -275,21 +276,21 @@ def _free_all(st: State, m: int) -> None:
     page = base
     while page < top:
         if middle and page == middle.start:
-            _free_largest(st, m, np.arange(middle.start, middle.stop, middle.step), kind)
+            _free_largest(st, map_no, np.arange(middle.start, middle.stop, middle.step), kind)
             page = middle.stop
             continue
         order = min((page & -page).bit_length() - 1 if page else largest, (top - page).bit_length() - 1, largest)
-        z.put(st, m, page, order, kind, True)
+        z.put(st, map_no, page, order, kind, True)
         page += 1 << order
 
 
-def _free_largest(st: State, m: int, pages: np.ndarray, kind: int) -> None:
+def _free_largest(st: State, map_no: int, pages: Array, kind: int) -> None:
     """`put` of many blocks of the largest order on their empty list."""
-    zone, order = st.maps[m], st.p.max_order
+    zone, order = st.maps[map_no], st.p.max_order
     rows = pages + zone[z.SHIFT]
     st.tag[rows] = z.FREE_BLOCK + order
     zone[z.FREE] += len(pages) << order
-    which = z.zone_list(st, m, order, kind)
+    which = z.zone_list(st, map_no, order, kind)
     st.lists[which, z.COUNT] += len(pages)
     if st.p.plain:
         tree = st.tree[zone[z.TREE] :]

@@ -5,62 +5,67 @@ from typing import Any
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.buddy.contig import HELD_SHIFT
+from kmemexp.sim.checks import insist
 
 
-def free_blocks(st: Any, m: int) -> list[int]:
-    """Number of free blocks of each order in map `m`, as `index` wants them (/proc/buddyinfo)."""
+def free_blocks(st: Any, map_no: int) -> list[int]:
+    """Number of free blocks of each order in map `map_no`, as `index` wants them (/proc/buddyinfo)."""
     orders = st.p.max_order + 1
-    first = m * z.TYPES * orders
+    first = map_no * z.TYPES * orders
     return st.lists[first : first + z.TYPES * orders, z.COUNT].reshape(z.TYPES, orders).sum(axis=0).tolist()
 
 
-def walk(st: Any, m: int) -> list[tuple[int, int, int]]:
+def walk(st: Any, map_no: int) -> list[tuple[int, int, int]]:
     """(first page, `held`, tag) of each range in use and each block, in address order."""
-    found, page = [], int(st.maps[m, z.BASE])
-    while page < st.maps[m, z.TOP]:
-        row = page + int(st.maps[m, z.SHIFT])
+    found, page = [], int(st.maps[map_no, z.BASE])
+    while page < st.maps[map_no, z.TOP]:
+        row = page + int(st.maps[map_no, z.SHIFT])
         held, tag = int(st.held[row]), int(st.tag[row])
         found.append((page, held, tag))
         page += held >> HELD_SHIFT if held else 1 << (tag & z.FREE_BLOCK - 1)
     return found
 
 
-def check(st: Any, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    found, zone = list(walk(st, m)), st.maps[m]
-    assert sum(held >> HELD_SHIFT for _, held, _ in found) == zone[z.USED], "pages in use miscounted"
-    assert sum(held > 0 for _, held, _ in found) == zone[z.AREAS], "ranges miscounted"
+def check(st: Any, map_no: int) -> None:
+    """Assert what must hold of map `map_no` (slow, for tests)."""
+    found, zone = list(walk(st, map_no)), st.maps[map_no]
+    insist(sum(held >> HELD_SHIFT for _, held, _ in found) == zone[z.USED], "pages in use miscounted")
+    insist(sum(held > 0 for _, held, _ in found) == zone[z.AREAS], "ranges miscounted")
     free = {page: tag - z.FREE_BLOCK for page, held, tag in found if not held and tag & z.FREE_BLOCK}
     cpu = {page: tag - z.PCP_BLOCK for page, held, tag in found if not held and tag & z.PCP_BLOCK}
-    assert len(free) + len(cpu) + zone[z.AREAS] == len(found), "a page is neither free nor in use"
-    assert sum(1 << o for o in free.values()) == zone[z.FREE], "free pages miscounted"
+    insist(len(free) + len(cpu) + zone[z.AREAS] == len(found), "a page is neither free nor in use")
+    insist(sum(1 << o for o in free.values()) == zone[z.FREE], "free pages miscounted")
     for page, order in free.items():
-        assert page % (1 << order) == 0, "block not aligned"
-        assert order == st.p.max_order or free.get(page ^ 1 << order) != order, "buddies not merged"
-    assert free_blocks(st, m) == [list(free.values()).count(o) for o in range(st.p.max_order + 1)], "blocks miscounted"
+        insist(page % (1 << order) == 0, "block not aligned")
+        insist(order == st.p.max_order or free.get(page ^ 1 << order) != order, "buddies not merged")
+    insist(
+        free_blocks(st, map_no) == [list(free.values()).count(o) for o in range(st.p.max_order + 1)],
+        "blocks miscounted",
+    )
     if st.p.plain:
         return
     for kind in range(z.TYPES):
         for order in range(st.p.max_order + 1):
-            pages = _listed(st, m, z.zone_list(st, m, order, kind))
-            assert all(free[p] == order for p in pages), "block on a list of another order"
-            assert all(z.type_of(st, m, p) == kind for p in pages), "block on a list of another type"
-    for row in range(m * st.p.cpus, (m + 1) * st.p.cpus):
-        on = [(p, i) for i in range(buddy_pcp.LISTS) for p in _listed(st, m, buddy_pcp.pcp_list(st, row, i))]
-        assert all(cpu.pop(p) == buddy_pcp.order_of(st, i) for p, i in on), "block on a CPU's list of another order"
-        assert sum(1 << buddy_pcp.order_of(st, i) for _, i in on) == st.pcp[row, buddy_pcp.COUNT], (
-            "CPU's pages miscounted"
+            pages = _listed(st, map_no, z.zone_list(st, map_no, order, kind))
+            insist(all(free[p] == order for p in pages), "block on a list of another order")
+            insist(all(z.type_of(st, map_no, p) == kind for p in pages), "block on a list of another type")
+    for row in range(map_no * st.p.cpus, (map_no + 1) * st.p.cpus):
+        on = [(p, i) for i in range(buddy_pcp.LISTS) for p in _listed(st, map_no, buddy_pcp.pcp_list(st, row, i))]
+        insist(all(cpu.pop(p) == buddy_pcp.order_of(st, i) for p, i in on), "block on a CPU's list of another order")
+        insist(
+            sum(1 << buddy_pcp.order_of(st, i) for _, i in on) == st.pcp[row, buddy_pcp.COUNT], "CPU's pages miscounted"
         )
-    assert not cpu, "blocks on no CPU's list"
+    insist(not cpu, "blocks on no CPU's list")
 
 
-def _listed(st: Any, m: int, which: int) -> list[int]:
+def _listed(st: Any, map_no: int, which: int) -> list[int]:
     """Pages on a list, from its head; asserts that its links and its length are right."""
-    pages, page, shift = [], int(st.lists[which, z.HEAD]), int(st.maps[m, z.SHIFT])
+    pages: list[int] = []
+    page, shift = int(st.lists[which, z.HEAD]), int(st.maps[map_no, z.SHIFT])
     while page >= 0:
-        assert st.link[page + shift, z.PREV] == (pages[-1] if pages else -1), "broken link"
+        insist(st.link[page + shift, z.PREV] == (pages[-1] if pages else -1), "broken link")
         pages.append(page)
         page = int(st.link[page + shift, z.NEXT])
-    assert st.lists[which, z.TAIL] == (pages[-1] if pages else -1), "wrong tail"
-    assert st.lists[which, z.COUNT] == len(pages), "list miscounted"
+    insist(st.lists[which, z.TAIL] == (pages[-1] if pages else -1), "wrong tail")
+    insist(st.lists[which, z.COUNT] == len(pages), "list miscounted")
     return pages

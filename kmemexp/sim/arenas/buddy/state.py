@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Table, Words
 
 
 class Params(NamedTuple):
@@ -20,12 +20,12 @@ class State(NamedTuple):
     """Maps and their pages."""
 
     p: Params
-    tag: np.ndarray  # int8[rows], tags of `zone`
-    held: np.ndarray  # int32[rows], at the first page of a range in use
-    link: np.ndarray  # int32[rows, 2], pages before and after on a list
-    blocks: np.ndarray  # int8[pageblocks], migrate types
-    lists: np.ndarray  # int64[lists, LIST_COLUMNS]: zones' lists, then CPUs'
-    tree: np.ndarray  # int32[nodes], plain
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    pcp: np.ndarray  # int64[maps * cpus, PCP_COLUMNS]
-    next: np.ndarray  # int64[3], first row, pageblock and tree node that no map has yet
+    tag: Words  # int8[rows], tags of `zone`
+    held: Words  # int32[rows], at the first page of a range in use
+    link: Table  # int32[rows, 2], pages before and after on a list
+    blocks: Words  # int8[pageblocks], migrate types
+    lists: Table  # int64[lists, LIST_COLUMNS]: zones' lists, then CPUs'
+    tree: Words  # int32[nodes], plain
+    maps: Table  # int64[maps, MAP_COLUMNS]
+    pcp: Table  # int64[maps * cpus, PCP_COLUMNS]
+    next: Words  # int64[3], first row, pageblock and tree node that no map has yet

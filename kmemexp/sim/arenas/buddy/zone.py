@@ -8,9 +8,9 @@ With `plain`, a textbook binary buddy: no lists but a tree over the pages, each 
 free block below it, so that the lowest block of the smallest sufficient order is found in one descent.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import MapNo, int64
+from kmemexp.sim.arenas.buddy.state import State
 
 # Migrate types.
 UNMOVABLE = 0
@@ -56,37 +56,37 @@ STEAL = 1
 
 
 @kernel
-def tag_of(st, m, page):
+def tag_of(st: State, map_no: MapNo, page: int) -> int:
     """Tag of a page; 0 outside the map."""
-    if page < st.maps[m, BASE] or page >= st.maps[m, TOP]:
+    if page < st.maps[map_no, BASE] or page >= st.maps[map_no, TOP]:
         return 0
-    return np.int64(st.tag[page + st.maps[m, SHIFT]])
+    return int64(st.tag[page + st.maps[map_no, SHIFT]])
 
 
 @kernel
-def type_of(st, m, page):
+def type_of(st: State, map_no: MapNo, page: int) -> int:
     """Migrate type of a page's pageblock."""
-    return np.int64(st.blocks[st.maps[m, BLOCKS] + (page >> st.p.pageblock_order)])
+    return int64(st.blocks[st.maps[map_no, BLOCKS] + (page >> st.p.pageblock_order)])
 
 
 @kernel
-def set_type(st, m, page, order, kind):
+def set_type(st: State, map_no: MapNo, page: int, order: int, kind: int) -> None:
     """Give the pageblocks of a block, of one pageblock at least, a migrate type."""
-    first = st.maps[m, BLOCKS] + (page >> st.p.pageblock_order)
+    first = st.maps[map_no, BLOCKS] + (page >> st.p.pageblock_order)
     for b in range(first, first + (1 << (order - st.p.pageblock_order))):
         st.blocks[b] = kind
 
 
 @kernel
-def zone_list(st, m, order, kind):
+def zone_list(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """Number of a free list."""
-    return (m * TYPES + kind) * (st.p.max_order + 1) + order
+    return (map_no * TYPES + kind) * (st.p.max_order + 1) + order
 
 
 @kernel
-def push(st, m, which, page, tail):
+def push(st: State, map_no: MapNo, which: int, page: int, tail: int) -> None:
     """Put a block on a list, at its head or its tail."""
-    shift = st.maps[m, SHIFT]
+    shift = st.maps[map_no, SHIFT]
     other = st.lists[which, TAIL if tail else HEAD]
     if tail:
         st.link[page + shift, PREV], st.link[page + shift, NEXT] = other, -1
@@ -102,10 +102,10 @@ def push(st, m, which, page, tail):
 
 
 @kernel
-def pull(st, m, which, page):
+def pull(st: State, map_no: MapNo, which: int, page: int) -> None:
     """Take a block off a list."""
-    shift = st.maps[m, SHIFT]
-    above, below = np.int64(st.link[page + shift, NEXT]), np.int64(st.link[page + shift, PREV])
+    shift = st.maps[map_no, SHIFT]
+    above, below = int64(st.link[page + shift, NEXT]), int64(st.link[page + shift, PREV])
     if below < 0:
         st.lists[which, HEAD] = above
     else:
@@ -118,10 +118,10 @@ def pull(st, m, which, page):
 
 
 @kernel
-def mark(st, m, page, orders):
+def mark(st: State, map_no: MapNo, page: int, orders: int) -> None:
     """Plain: say in the tree which order is free at this page (a bit), or none (0)."""
-    root = st.maps[m, TREE]
-    node = st.maps[m, LEAVES] + page - st.maps[m, BASE]
+    root = st.maps[map_no, TREE]
+    node = st.maps[map_no, LEAVES] + page - st.maps[map_no, BASE]
     st.tree[root + node] = orders
     while node > 1:
         node >>= 1
@@ -132,108 +132,108 @@ def mark(st, m, page, orders):
 
 
 @kernel
-def put(st, m, page, order, kind, tail):
+def put(st: State, map_no: MapNo, page: int, order: int, kind: int, tail: int) -> None:
     """Add a free block."""
-    st.tag[page + st.maps[m, SHIFT]] = FREE_BLOCK + order
-    st.maps[m, FREE] += 1 << order
+    st.tag[page + st.maps[map_no, SHIFT]] = FREE_BLOCK + order
+    st.maps[map_no, FREE] += 1 << order
     if st.p.plain:
-        st.lists[zone_list(st, m, order, kind), COUNT] += 1
-        mark(st, m, page, 1 << order)
+        st.lists[zone_list(st, map_no, order, kind), COUNT] += 1
+        mark(st, map_no, page, 1 << order)
     else:
-        push(st, m, zone_list(st, m, order, kind), page, tail)
+        push(st, map_no, zone_list(st, map_no, order, kind), page, tail)
 
 
 @kernel
-def take(st, m, page, order, kind):
+def take(st: State, map_no: MapNo, page: int, order: int, kind: int) -> None:
     """Remove a free block, which lies on the lists of `kind`."""
-    st.tag[page + st.maps[m, SHIFT]] = 0
-    st.maps[m, FREE] -= 1 << order
+    st.tag[page + st.maps[map_no, SHIFT]] = 0
+    st.maps[map_no, FREE] -= 1 << order
     if st.p.plain:
-        st.lists[zone_list(st, m, order, kind), COUNT] -= 1
-        mark(st, m, page, 0)
+        st.lists[zone_list(st, map_no, order, kind), COUNT] -= 1
+        mark(st, map_no, page, 0)
     else:
-        pull(st, m, zone_list(st, m, order, kind), page)
+        pull(st, map_no, zone_list(st, map_no, order, kind), page)
 
 
 @kernel
-def expand(st, m, page, low, high, kind):
+def expand(st: State, map_no: MapNo, page: int, low: int, high: int, kind: int) -> None:
     """Split a block of order `high` that is on no list: upper halves become free, 2**low pages at `page` are left."""
     while high > low:
         high -= 1
-        put(st, m, page + (1 << high), high, kind, False)
+        put(st, map_no, page + (1 << high), high, kind, False)
 
 
 @kernel
-def free_block(st, m, page, order, to_tail):
+def free_block(st: State, map_no: MapNo, page: int, order: int, to_tail: int) -> None:
     """__free_one_page: merge with free buddies, then onto the list of the pageblock's type.
 
     At the tail, if `to_tail`, or if the buddy of the next order is free, so that this block may soon merge again.
     """
-    kind = type_of(st, m, page)
+    kind = type_of(st, map_no, page)
     while order < st.p.max_order:
         buddy = page ^ (1 << order)
-        if tag_of(st, m, buddy) != FREE_BLOCK + order:
+        if tag_of(st, map_no, buddy) != FREE_BLOCK + order:
             break
-        other = type_of(st, m, buddy)
-        take(st, m, buddy, order, other)
+        other = type_of(st, map_no, buddy)
+        take(st, map_no, buddy, order, other)
         if other != kind:
-            set_type(st, m, buddy, order, kind)
+            set_type(st, map_no, buddy, order, kind)
         page &= ~(1 << order)
         order += 1
     if order < st.p.max_order - 1 and not to_tail:
         higher = page & ~(1 << order)
-        to_tail = tag_of(st, m, higher ^ (2 << order)) == FREE_BLOCK + order + 1
-    put(st, m, page, order, kind, to_tail)
+        to_tail = tag_of(st, map_no, higher ^ (2 << order)) == FREE_BLOCK + order + 1
+    put(st, map_no, page, order, kind, to_tail)
 
 
 @outlined
-def free_pages(st, m, page, order, to_tail):
+def free_pages(st: State, map_no: MapNo, page: int, order: int, to_tail: int) -> None:
     """free_one_page: a block of several pageblocks goes back one pageblock at a time, each to its own type's list."""
     end = page + (1 << order)
     step = min(order, st.p.pageblock_order)
     while page < end:
-        free_block(st, m, page, step, to_tail)
+        free_block(st, map_no, page, step, to_tail)
         page += 1 << step
 
 
 @kernel
-def lowest(st, m, order):
+def lowest(st: State, map_no: MapNo, order: int) -> tuple[int, int]:
     """Plain: (page, order) of the lowest block of the smallest sufficient order; the page is -1 where there is none."""
-    root = st.maps[m, TREE]
+    root = st.maps[map_no, TREE]
     have = st.tree[root + 1] >> order
     if have == 0:
         return -1, order
     while have & 1 == 0:
         have >>= 1
         order += 1
-    node, leaves = 1, st.maps[m, LEAVES]
+    node, leaves = 1, st.maps[map_no, LEAVES]
     while node < leaves:
         node *= 2
         if (st.tree[root + node] >> order) & 1 == 0:
             node += 1
-    return node - leaves + st.maps[m, BASE], order
+    return node - leaves + st.maps[map_no, BASE], order
 
 
 @kernel
-def smallest(st, m, order, kind):
+def smallest(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """__rmqueue_smallest: from the head of the first list of this type that has a block. Returns the page or -1."""
     if st.p.plain:
-        page, found = lowest(st, m, order)
+        page, found = lowest(st, map_no, order)
         if page >= 0:
-            take(st, m, page, found, kind)
-            expand(st, m, page, order, found, kind)
+            take(st, map_no, page, found, kind)
+            expand(st, map_no, page, order, found, kind)
         return page
     for found in range(order, st.p.max_order + 1):
-        page = st.lists[zone_list(st, m, found, kind), HEAD]
+        page = st.lists[zone_list(st, map_no, found, kind), HEAD]
         if page >= 0:
-            take(st, m, page, found, kind)
-            expand(st, m, page, order, found, kind)
+            take(st, map_no, page, found, kind)
+            expand(st, map_no, page, order, found, kind)
             return page
     return -1
 
 
 @kernel
-def fallback(kind, i):
+def fallback(kind: int, i: int) -> int:
     """Return the i-th type (0 or 1) to fall back to."""
     if i == 0:
         return UNMOVABLE if kind == RECLAIMABLE else RECLAIMABLE
@@ -241,32 +241,32 @@ def fallback(kind, i):
 
 
 @kernel
-def fallback_type(st, m, order, kind):
+def fallback_type(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """First other type that has a block of this order, or -1."""
     for i in range(TYPES - 1):
         other = fallback(kind, i)
-        if st.lists[zone_list(st, m, order, other), HEAD] >= 0:
+        if st.lists[zone_list(st, map_no, order, other), HEAD] >= 0:
             return other
     return -1
 
 
 @outlined
-def claim_block(st, m, page, found, order, kind, other):
+def claim_block(st: State, map_no: MapNo, page: int, found: int, order: int, kind: int, other: int) -> int:
     """try_to_claim_block: take over the pageblock of a free block. Returns a page, or -1 if too little is alike."""
     if found >= st.p.pageblock_order:
-        take(st, m, page, found, other)
-        set_type(st, m, page, found, kind)
-        expand(st, m, page, order, found, kind)
-        st.maps[m, CLAIMS] += 1
+        take(st, map_no, page, found, other)
+        set_type(st, map_no, page, found, kind)
+        expand(st, map_no, page, order, found, kind)
+        st.maps[map_no, CLAIMS] += 1
         return page
     size = 1 << st.p.pageblock_order
     start = page & -size
-    if start < st.maps[m, BASE] or start + size > st.maps[m, TOP]:
+    if start < st.maps[map_no, BASE] or start + size > st.maps[map_no, TOP]:
         return -1
     free, movable = 0, 0
     at = start
     while at < start + size:
-        tag = np.int64(st.tag[at + st.maps[m, SHIFT]])
+        tag = int64(st.tag[at + st.maps[map_no, SHIFT]])
         if tag & FREE_BLOCK:
             free += 1 << (tag - FREE_BLOCK)
             at += 1 << (tag - FREE_BLOCK)
@@ -278,29 +278,29 @@ def claim_block(st, m, page, found, order, kind, other):
         alike = size - free - movable if other == MOVABLE else 0
     if free + alike < size // 2:
         return -1
-    move_blocks(st, m, start, other, kind)
-    st.maps[m, CLAIMS] += 1
-    return smallest(st, m, order, kind)
+    move_blocks(st, map_no, start, other, kind)
+    st.maps[map_no, CLAIMS] += 1
+    return smallest(st, map_no, order, kind)
 
 
 @kernel
-def move_blocks(st, m, start, old, kind):
+def move_blocks(st: State, map_no: MapNo, start: int, old: int, kind: int) -> None:
     """Give a pageblock another type; its free blocks go to the tails of that type's lists, in address order."""
     at = start
     while at < start + (1 << st.p.pageblock_order):
-        tag = np.int64(st.tag[at + st.maps[m, SHIFT]])
+        tag = int64(st.tag[at + st.maps[map_no, SHIFT]])
         if tag & FREE_BLOCK:
             order = tag - FREE_BLOCK
-            pull(st, m, zone_list(st, m, order, old), at)
-            push(st, m, zone_list(st, m, order, kind), at, True)
+            pull(st, map_no, zone_list(st, map_no, order, old), at)
+            push(st, map_no, zone_list(st, map_no, order, kind), at, True)
             at += 1 << order
         else:
             at += 1
-    set_type(st, m, start, st.p.pageblock_order, kind)
+    set_type(st, map_no, start, st.p.pageblock_order, kind)
 
 
 @outlined
-def claim(st, m, order, kind, nofragment):
+def claim(st: State, map_no: MapNo, order: int, kind: int, nofragment: int) -> int:
     """__rmqueue_claim: from the largest free block of another type down, one candidate for each order."""
     least = order
     if nofragment:
@@ -308,40 +308,40 @@ def claim(st, m, order, kind, nofragment):
     for found in range(st.p.max_order, least - 1, -1):
         if kind == MOVABLE and found < st.p.pageblock_order // 2:
             break
-        other = fallback_type(st, m, found, kind)
+        other = fallback_type(st, map_no, found, kind)
         if other >= 0:
-            page = st.lists[zone_list(st, m, found, other), HEAD]
-            page = claim_block(st, m, page, found, order, kind, other)
+            page = st.lists[zone_list(st, map_no, found, other), HEAD]
+            page = claim_block(st, map_no, page, found, order, kind, other)
             if page >= 0:
                 return page
     return -1
 
 
 @outlined
-def steal(st, m, order, kind):
+def steal(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """__rmqueue_steal: from the smallest sufficient block of another type, whose pageblock keeps its type."""
     for found in range(order, st.p.max_order + 1):
-        other = fallback_type(st, m, found, kind)
+        other = fallback_type(st, map_no, found, kind)
         if other >= 0:
-            page = st.lists[zone_list(st, m, found, other), HEAD]
-            take(st, m, page, found, other)
-            expand(st, m, page, order, found, other)
-            st.maps[m, STEALS] += 1
+            page = st.lists[zone_list(st, map_no, found, other), HEAD]
+            take(st, map_no, page, found, other)
+            expand(st, map_no, page, order, found, other)
+            st.maps[map_no, STEALS] += 1
             return page
     return -1
 
 
 @kernel
-def rmqueue(st, m, order, kind, nofragment, mode):
+def rmqueue(st: State, map_no: MapNo, order: int, kind: int, nofragment: int, mode: int) -> tuple[int, int]:
     """__rmqueue: (page or -1, mode for the next call under the same lock)."""
     if mode == NORMAL:
-        page = smallest(st, m, order, kind)
+        page = smallest(st, map_no, order, kind)
         if page < 0 and st.p.migrate:
-            page = claim(st, m, order, kind, nofragment)
+            page = claim(st, map_no, order, kind, nofragment)
         if page >= 0:
             return page, NORMAL
     if st.p.migrate and not nofragment:
-        page = steal(st, m, order, kind)
+        page = steal(st, map_no, order, kind)
         if page >= 0:
             return page, STEAL
     return -1, mode

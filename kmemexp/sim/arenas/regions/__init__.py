@@ -37,12 +37,15 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas.regions import placing as g
 from kmemexp.sim.arenas.regions import requesters as r
 from kmemexp.sim.arenas.regions.state import BY_LIFETIME, FULLEST, Params, State
 from kmemexp.sim.asking import every_free_flushes
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 SHARE = 8  # ASSUMPTION: without lifetime_bytes, long-lived is what outlives the entry of an eighth of the map
 
@@ -67,14 +70,14 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if st.maps[m, g.TOP] > st.maps[m, g.BASE]:
-        raise ValueError(f"map {m} is in use")
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[map_no, g.TOP] > st.maps[map_no, g.BASE]:
+        raise ValueError(f"map {map_no} is in use")
     base, pages, unit = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT, 1 << st.shift
     first, count = int(st.maps[:, g.COUNT].sum()), -(-pages // unit)
     limit = st.p.lifetime_bytes >> PAGE_SHIFT or pages // SHARE
-    st.maps[m] = base, base + pages, pages, base, 0, first, count, 1, r.logarithm(max(limit, 1))
+    st.maps[map_no] = base, base + pages, pages, base, 0, first, count, 1, r.logarithm(max(limit, 1))
     low = base + unit * np.arange(count)
     end = np.minimum(low + unit, base + pages)
     rows = st.region[first : first + count]
@@ -82,54 +85,54 @@ def add_map(st: State, m: int, base: int, nbytes: int) -> None:
     rows[:, g.END], rows[:, g.ROOM], rows[:, g.LARGEST] = end, end - low, end - low
     st.hole[low, g.BELOW] = st.hole[low, g.ABOVE] = -1
     st.hole[low, g.STOP], st.hole[end - 1, g.START] = end, low
-    st.stamp[base : base + pages] = -m
+    st.stamp[base : base + pages] = -map_no
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Enter `nbytes` in map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Enter `nbytes` in map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
     pages, unit = nbytes >> PAGE_SHIFT, max((align + PAGE - 1) >> PAGE_SHIFT, 1)
-    klass = r.class_of(st, m, attr)
+    klass = r.class_of(st, map_no, attr)
     top = st.p.two_ended and klass == g.SHORT
     page = -1
     if 2 * pages <= 1 << st.shift:
-        page = small(st, m, klass, top, pages, unit)
+        page = small(st, map_no, klass, top, pages, unit)
     if page < 0:
-        page = g.anywhere(st, m, top, pages, unit)
+        page = g.anywhere(st, map_no, top, pages, unit)
         if page < 0:
             return NO_SPACE
-        g.take_run(st, m, page, pages)
-    r.enter(st, m, attr, page, pages)
-    st.maps[m, g.FREE] -= pages
-    st.maps[m, g.HIGH] = max(st.maps[m, g.HIGH], page + pages)
+        g.take_run(st, map_no, page, pages)
+    r.enter(st, map_no, attr, page, pages)
+    st.maps[map_no, g.FREE] -= pages
+    st.maps[map_no, g.HIGH] = max(st.maps[map_no, g.HIGH], page + pages)
     return page << PAGE_SHIFT
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
-    """Remove [addr, addr + nbytes), all of it allocated, from map `m`. Returns 0."""
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
+    """Remove [addr, addr + nbytes), all of it allocated, from map `map_no`. Returns 0."""
     page, end = addr >> PAGE_SHIFT, (addr + nbytes) >> PAGE_SHIFT
-    st.maps[m, g.FREE] += end - page
-    r.leave(st, m, page, end)
-    row = g.region_of(st, m, page)
+    st.maps[map_no, g.FREE] += end - page
+    r.leave(st, map_no, page, end)
+    row = g.region_of(st, map_no, page)
     while page < end:
         stop = min(end, st.region[row, g.END])
-        g.put(st, m, row, page, stop)
+        g.put(st, map_no, row, page, stop)
         page, row = stop, row + 1
     return 0
 
 
 @kernel
-def small(st, m, klass, top, pages, unit):
+def small(st: State, map_no: MapNo, klass: int, top: int, pages: int, unit: int) -> int:
     """Take a range inside a region. Returns its page or -1."""
-    hole = g.search(st, m, klass, False, st.p.choice == FULLEST, pages, unit)
+    hole = g.search(st, map_no, klass, False, st.p.choice == FULLEST, pages, unit)
     if hole < 0:
-        hole = g.unclaimed(st, m, top, pages, unit)
+        hole = g.unclaimed(st, map_no, top, pages, unit)
         if hole < 0:
-            hole = g.search(st, m, klass, True, True, pages, unit)
+            hole = g.search(st, map_no, klass, True, True, pages, unit)
             if hole < 0:
                 return -1
-    row = g.region_of(st, m, hole)
+    row = g.region_of(st, map_no, hole)
     if st.region[row, g.CLASS] == g.NONE:
         st.region[row, g.CLASS] = klass
     page = g.rounded(hole, unit)
@@ -138,10 +141,10 @@ def small(st, m, klass, top, pages, unit):
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a hole."""
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]). An entry is a hole."""
     out[:] = 0
-    first, stop = st.maps[m, g.FIRST], st.maps[m, g.FIRST] + st.maps[m, g.COUNT]
+    first, stop = st.maps[map_no, g.FIRST], st.maps[map_no, g.FIRST] + st.maps[map_no, g.COUNT]
     run = 0  # pages of the hole that reaches the end of what has been seen
     for row in range(first, stop):
         hole = st.region[row, g.HEAD]
@@ -155,17 +158,17 @@ def map_measure(st, m, out):
                 run = 0
             hole = st.hole[hole, g.ABOVE]
     count_hole(out, run << PAGE_SHIFT)
-    out[slots.M_ENTRIES] = out[slots.M_HOLES]
-    out[slots.M_HIGH] = (st.maps[m, g.HIGH] - st.maps[m, g.BASE]) << PAGE_SHIFT
-    out[slots.M_WALKED] = st.maps[m, g.WALKED]
+    out[gauge.ENTRIES] = out[gauge.HOLES]
+    out[gauge.HIGH] = (st.maps[map_no, g.HIGH] - st.maps[map_no, g.BASE]) << PAGE_SHIFT
+    out[gauge.WALKED] = st.maps[map_no, g.WALKED]
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    base, top = st.maps[m, g.BASE], st.maps[m, g.TOP]
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
+    base, top = st.maps[map_no, g.BASE], st.maps[map_no, g.TOP]
     bins[:] = 1.0 if top > base else 0.0
-    for row in range(st.maps[m, g.FIRST], st.maps[m, g.FIRST] + st.maps[m, g.COUNT]):
+    for row in range(st.maps[map_no, g.FIRST], st.maps[map_no, g.FIRST] + st.maps[map_no, g.COUNT]):
         hole = st.region[row, g.HEAD]
         while hole >= 0:
             erase(bins, base, top, hole, st.hole[hole, g.STOP])
@@ -173,15 +176,15 @@ def map_paint(st, m, bins):
 
 
 @kernel
-def map_walked(st, m):
-    """Regions and holes that searches of map `m` have passed."""
-    return st.maps[m, g.WALKED]
+def map_walked(st: State, map_no: MapNo) -> int:
+    """Regions and holes that searches of map `map_no` have passed."""
+    return st.maps[map_no, g.WALKED]
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Free bytes of map `m`, without a walk."""
-    return st.maps[m, g.FREE] << PAGE_SHIFT
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Free bytes of map `map_no`, without a walk."""
+    return st.maps[map_no, g.FREE] << PAGE_SHIFT
 
 
 def census(st: State) -> dict[str, int]:
@@ -190,53 +193,53 @@ def census(st: State) -> dict[str, int]:
     names = {"free_regions": g.NONE, "long_regions": g.LONG, "short_regions": g.SHORT, "wired_regions": g.WIRED,
              "mixed_regions": g.MIXED}  # fmt: skip
     return {
-        "holes": sum(len(holes(st, m)) for m in range(len(st.maps))),
+        "holes": sum(len(holes(st, map_no)) for map_no in range(len(st.maps))),
         "free_bytes": int(st.maps[:, g.FREE].sum()) << PAGE_SHIFT,
         "walked": int(st.maps[:, g.WALKED].sum()),
         **{name: int((rows == klass).sum()) for name, klass in names.items()},
     }
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are allocated (to a submap, perhaps)."""
-    base, top, free = st.maps[m, [g.BASE, g.TOP, g.FREE]].tolist()
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are allocated (to a submap, perhaps)."""
+    base, top, free = st.maps[map_no, [g.BASE, g.TOP, g.FREE]].tolist()
     return (top - base - free) << PAGE_SHIFT
 
 
-def holes(st: State, m: int) -> list[tuple[int, int]]:
-    """(start, end) of the holes of map `m` by address, in bytes."""
+def holes(st: State, map_no: int) -> list[tuple[int, int]]:
+    """(start, end) of the holes of map `map_no` by address, in bytes."""
     found: list[tuple[int, int]] = []
-    for part in (p for row in _rows(st, m) for p in _parts(st, row)):
+    for part in (p for row in _rows(st, map_no) for p in _parts(st, row)):
         start, end = (n << PAGE_SHIFT for n in part)
         found.append((found.pop()[0], end) if found and found[-1][1] == start else (start, end))
     return found
 
 
-def regions(st: State, m: int) -> list[int]:
-    """Classes of the regions of map `m` by address."""
-    return st.region[_rows(st, m), g.CLASS].tolist()
+def regions(st: State, map_no: int) -> list[int]:
+    """Classes of the regions of map `map_no` by address."""
+    return st.region[_rows(st, map_no), g.CLASS].tolist()
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    base, top, free = st.maps[m, [g.BASE, g.TOP, g.FREE]].tolist()
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no` (slow, for tests)."""
+    base, top, free = st.maps[map_no, [g.BASE, g.TOP, g.FREE]].tolist()
     vacant = np.zeros(len(st.stamp), bool)
-    for row in _rows(st, m):
+    for row in _rows(st, map_no):
         klass, low, end, room, largest = st.region[row, : g.HEAD].tolist()
         parts = _parts(st, row)
         edges = [low, *(x for part in parts for x in part), end]
-        assert edges == sorted(edges), "holes out of order, overlapping or out of bounds"
-        assert all(a[1] < b[0] for a, b in pairwise(parts)), "neighbours that are not merged"
-        assert all(start < stop == st.hole[start, g.STOP] for start, stop in parts), "empty hole"
-        assert all(st.hole[stop - 1, g.START] == start for start, stop in parts), "a hole's last page leads elsewhere"
-        assert sum(stop - start for start, stop in parts) == room, "free pages of a region miscounted"
-        assert max((stop - start for start, stop in parts), default=0) <= largest, "a hole above the bound"
-        assert (klass == g.NONE) == (room == end - low), "a class without a range, or a range without a class"
-        assert parts == [] or parts[-1][0] == st.region[row, g.TAIL], "wrong tail"
+        insist(edges == sorted(edges), "holes out of order, overlapping or out of bounds")
+        insist(all(a[1] < b[0] for a, b in pairwise(parts)), "neighbours that are not merged")
+        insist(all(start < stop == st.hole[start, g.STOP] for start, stop in parts), "empty hole")
+        insist(all(st.hole[stop - 1, g.START] == start for start, stop in parts), "a hole's last page leads elsewhere")
+        insist(sum(stop - start for start, stop in parts) == room, "free pages of a region miscounted")
+        insist(max((stop - start for start, stop in parts), default=0) <= largest, "a hole above the bound")
+        insist((klass == g.NONE) == (room == end - low), "a class without a range, or a range without a class")
+        insist(parts == [] or parts[-1][0] == st.region[row, g.TAIL], "wrong tail")
         for start, stop in parts:
             vacant[start:stop] = True
-    assert vacant.sum() == free, "free pages miscounted"
-    assert ((st.stamp[base:top] == -m) == vacant[base:top]).all(), "marks differ from holes"
+    insist(vacant.sum() == free, "free pages miscounted")
+    insist(((st.stamp[base:top] == -map_no) == vacant[base:top]).all(), "marks differ from holes")
     _check_requesters(st)
 
 
@@ -246,13 +249,13 @@ def _check_requesters(st: State) -> None:
         return
     born, who = np.divmod(st.stamp[st.stamp > 0], slots.WHO_COUNT)
     rows, sums = st.who[: slots.WHO_COUNT], np.zeros(slots.WHO_COUNT, np.int64)
-    assert (np.bincount(who, minlength=slots.WHO_COUNT) == rows[:, r.LIVE]).all(), "live pages miscounted"
+    insist((np.bincount(who, minlength=slots.WHO_COUNT) == rows[:, r.LIVE]).all(), "live pages miscounted")
     np.add.at(sums, who, born)
-    assert (sums == rows[:, r.BORN]).all(), "births miscounted"
+    insist((sums == rows[:, r.BORN]).all(), "births miscounted")
 
 
-def _rows(st: State, m: int) -> range:
-    first, count = st.maps[m, [g.FIRST, g.COUNT]].tolist()
+def _rows(st: State, map_no: int) -> range:
+    first, count = st.maps[map_no, [g.FIRST, g.COUNT]].tolist()
     return range(first, first + count)
 
 

@@ -6,6 +6,8 @@ search. A region also has a bound on its largest hole, so that searches pass ove
 """
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import MapNo
+from kmemexp.sim.arenas.regions.state import State
 
 # Columns of State.maps.
 BASE = 0
@@ -46,13 +48,13 @@ LAST_KEY = (1 << 62) - 1  # above all keys of regions
 
 
 @kernel
-def rounded(page, align):
+def rounded(page: int, align: int) -> int:
     """Lowest multiple of `align` that is not below `page`."""
     return page if align == 1 else (page + align - 1) // align * align
 
 
 @outlined
-def fit(st, m, r, pages, align):
+def fit(st: State, map_no: MapNo, r: int, pages: int, align: int) -> int:
     """Lowest hole of region `r` that is large enough, or -1; then the bound on its largest hole is exact."""
     h = st.region[r, HEAD]
     largest = passed = 0
@@ -62,17 +64,17 @@ def fit(st, m, r, pages, align):
         h = st.hole[h, ABOVE]
     if h < 0:
         st.region[r, LARGEST] = largest
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     return h
 
 
 @outlined
-def search(st, m, klass, others, fullest, pages, align):
+def search(st: State, map_no: MapNo, klass: int, others: int, fullest: int, pages: int, align: int) -> int:
     """Hole for a small range in a region of `klass` (`others`: of any other class), or -1.
 
     Regions are tried by address or, with `fullest`, those with the most allocated pages first.
     """
-    first, stop = st.maps[m, FIRST], st.maps[m, FIRST] + st.maps[m, COUNT]
+    first, stop = st.maps[map_no, FIRST], st.maps[map_no, FIRST] + st.maps[map_no, COUNT]
     tried = -1
     passed = 0
     while True:
@@ -91,34 +93,34 @@ def search(st, m, klass, others, fullest, pages, align):
                 best, best_key = r, key
         if best < 0:
             break
-        h = fit(st, m, best, pages, align)
+        h = fit(st, map_no, best, pages, align)
         if h >= 0:
-            st.maps[m, WALKED] += passed - 1
+            st.maps[map_no, WALKED] += passed - 1
             return h
         tried = best_key
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     return -1
 
 
 @outlined
-def unclaimed(st, m, top, pages, align):
+def unclaimed(st: State, map_no: MapNo, top: int, pages: int, align: int) -> int:
     """Lowest (`top`: highest) region that is wholly free, as a hole, if the range fits in it; -1: none."""
-    first, count = st.maps[m, FIRST], st.maps[m, COUNT]
+    first, count = st.maps[map_no, FIRST], st.maps[map_no, COUNT]
     for k in range(count):
         r = first + (count - 1 - k if top else k)
         if st.region[r, CLASS] == NONE:
             if rounded(st.region[r, LOW], align) + pages <= st.region[r, END]:
                 return st.region[r, LOW]
-            st.maps[m, WALKED] += 1
+            st.maps[map_no, WALKED] += 1
     return -1
 
 
 @outlined
-def anywhere(st, m, top, pages, align):
+def anywhere(st: State, map_no: MapNo, top: int, pages: int, align: int) -> int:
     """Page for a range at the lowest (`top`: highest) place of the map where it fits, across regions; -1: none."""
     found = run = -1  # run: where the hole begins that reaches the end of the region before
     passed = 0
-    for r in range(st.maps[m, FIRST], st.maps[m, FIRST] + st.maps[m, COUNT]):
+    for r in range(st.maps[map_no, FIRST], st.maps[map_no, FIRST] + st.maps[map_no, COUNT]):
         h = st.region[r, HEAD]
         if h != st.region[r, LOW]:
             run = -1
@@ -130,18 +132,18 @@ def anywhere(st, m, top, pages, align):
             if top and (stop - pages) // align * align >= start:
                 found = (stop - pages) // align * align
             elif not top and rounded(start, align) + pages <= stop:
-                st.maps[m, WALKED] += passed - 1
+                st.maps[map_no, WALKED] += passed - 1
                 return rounded(start, align)
             run = start if stop == st.region[r, END] else -1
             h = st.region[r, TAIL] if leaps and h != st.region[r, TAIL] else st.hole[h, ABOVE]
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     return found
 
 
 @outlined
-def take_run(st, m, page, pages):
+def take_run(st: State, map_no: MapNo, page: int, pages: int) -> None:
     """Take a range that may span regions; the class of those it touches is MIXED."""
-    r = region_of(st, m, page)
+    r = region_of(st, map_no, page)
     stop = page + pages
     while page < stop:
         end = min(stop, st.region[r, END])
@@ -156,13 +158,13 @@ def take_run(st, m, page, pages):
 
 
 @kernel
-def region_of(st, m, page):
+def region_of(st: State, map_no: MapNo, page: int) -> int:
     """Row of the region that a page lies in."""
-    return st.maps[m, FIRST] + ((page - st.maps[m, BASE]) >> st.shift)
+    return st.maps[map_no, FIRST] + ((page - st.maps[map_no, BASE]) >> st.shift)
 
 
 @kernel
-def cut(st, r, h, page, end):
+def cut(st: State, r: int, h: int, page: int, end: int) -> None:
     """Take [page, end) out of hole `h` of region `r`."""
     stop = st.hole[h, STOP]
     above = st.hole[h, ABOVE]
@@ -179,11 +181,11 @@ def cut(st, r, h, page, end):
 
 
 @kernel
-def put(st, m, r, page, end):
+def put(st: State, map_no: MapNo, r: int, page: int, end: int) -> None:
     """Make [page, end), which lies in region `r` and is marked as free, a hole or part of one."""
     region, hole = st.region, st.hole
-    joins_below = page > region[r, LOW] and st.stamp[page - 1] == -m
-    joins_above = end < region[r, END] and st.stamp[end] == -m
+    joins_below = page > region[r, LOW] and st.stamp[page - 1] == -map_no
+    joins_above = end < region[r, END] and st.stamp[end] == -map_no
     stop = hole[end, STOP] if joins_above else end
     if joins_below:
         start = hole[page - 1, START]
@@ -191,7 +193,7 @@ def put(st, m, r, page, end):
             link(st, r, start, hole[end, ABOVE])
     else:
         start = page
-        below = hole[end, BELOW] if joins_above else hole_below(st, m, r, page)
+        below = hole[end, BELOW] if joins_above else hole_below(st, map_no, r, page)
         above = hole[end, ABOVE] if joins_above else (region[r, HEAD] if below < 0 else hole[below, ABOVE])
         link(st, r, below, start)
         link(st, r, start, above)
@@ -203,26 +205,26 @@ def put(st, m, r, page, end):
 
 
 @kernel
-def hole_below(st, m, r, page):
+def hole_below(st: State, map_no: MapNo, r: int, page: int) -> int:
     """Last hole of region `r` that begins below a page, or -1."""
     h = st.region[r, TAIL]
     passed = 0
     while h > page:
         h = st.hole[h, BELOW]
         passed += 1
-    st.maps[m, WALKED] += passed
+    st.maps[map_no, WALKED] += passed
     return h
 
 
 @kernel
-def close(st, h, stop):
+def close(st: State, h: int, stop: int) -> None:
     """Say where a hole ends."""
     st.hole[h, STOP] = stop
     st.hole[stop - 1, START] = h
 
 
 @kernel
-def link(st, r, below, above):
+def link(st: State, r: int, below: int, above: int) -> None:
     """Make two holes of a region neighbours in its list; -1: the list's end."""
     if below >= 0:
         st.hole[below, ABOVE] = above
@@ -235,7 +237,7 @@ def link(st, r, below, above):
 
 
 @kernel
-def emptiness(st, r):
+def emptiness(st: State, r: int) -> int:
     """Key that orders regions by allocated pages, most first, then by address."""
     taken = st.region[r, END] - st.region[r, LOW] - st.region[r, ROOM]
     return (((1 << 30) - taken) << 32) | r

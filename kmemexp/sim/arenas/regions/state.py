@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Table, Words
 
-from kmemexp.sim.arenas.regions import requesters as r
-
-TOGETHER, NEVER_FREED, BY_USE, BY_LIFETIME = r.TOGETHER, r.NEVER_FREED, r.BY_USE, r.BY_LIFETIME
+# Params.segregate.
+TOGETHER, NEVER_FREED, BY_USE, BY_LIFETIME = range(4)
 
 
 LOWEST, FULLEST = range(2)
@@ -28,8 +27,8 @@ class State(NamedTuple):
 
     p: Params
     shift: int  # log2 of a region's pages
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    region: np.ndarray  # int64[rows, REGION_COLUMNS], those of a map in a row
-    hole: np.ndarray  # int64[pages, HOLE_COLUMNS]
-    stamp: np.ndarray  # int64[pages]: birth * WHO_COUNT + requester; minus the number of the map where it is free
-    who: np.ndarray  # int64[maps * WHO_COUNT, WHO_COLUMNS]
+    maps: Table  # int64[maps, MAP_COLUMNS]
+    region: Table  # int64[rows, REGION_COLUMNS], those of a map in a row
+    hole: Table  # int64[pages, HOLE_COLUMNS]
+    stamp: Words  # int64[pages]: birth * WHO_COUNT + requester; minus the number of the map where it is free
+    who: Table  # int64[maps * WHO_COUNT, WHO_COLUMNS]

@@ -25,16 +25,17 @@ import itertools
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.vmap import tree as t
 from kmemexp.sim.arenas.vmap.pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
 from kmemexp.sim.arenas.vmap.state import Params, State, lazy_max_pages
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MAX_NODES = 128
-LAZY_PAGES = 8192  # 32 MiB for each bit of the number of CPUs
 AREA_BYTES = 72  # sizeof(struct vmap_area)
 
 
@@ -57,88 +58,88 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if st.maps[m, t.TOP]:
-        raise ValueError(f"map {m} is in use")
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    if st.maps[map_no, t.TOP]:
+        raise ValueError(f"map {map_no} is in use")
     row = int(st.supply[t.NEXT_ROW])
     if row + (nbytes >> PAGE_SHIFT) > len(st.area):
-        raise ValueError(f"map {m}: maps may lie in each other {LEVELS} deep")
+        raise ValueError(f"map {map_no}: maps may lie in each other {LEVELS} deep")
     st.supply[t.NEXT_ROW] += nbytes >> PAGE_SHIFT
-    st.maps[m, [t.BASE, t.TOP, t.ROW, t.HIGH]] = base, base + nbytes, row, base
-    st.maps[m, [t.LAZY_LOW, t.LAZY_TOP]] = base + nbytes, base
+    st.maps[map_no, [t.BASE, t.TOP, t.ROW, t.HIGH]] = base, base + nbytes, row, base
+    st.maps[map_no, [t.LAZY_LOW, t.LAZY_TOP]] = base + nbytes, base
     n = int(st.supply[t.FRESH_NODE])
     st.supply[t.FRESH_NODE] += 1
     st.node[n, [t.START, t.END, t.LARGEST]] = base, base + nbytes, nbytes
-    st.maps[m, [t.ROOT, t.HOLES]] = n, 1
-    st.area[row, [t.KIND, t.PAGES]] = t.A_FREE, n
+    st.maps[map_no, [t.ROOT, t.HOLES]] = n, 1
+    st.area[row, [t.KIND, t.PAGES]] = t.AREA_FREE, n
     count_objects(st)
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Allocate `nbytes` of map `m` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
-    return allocate(st, m, nbytes, max(align, 1), attr, cpu)
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Allocate `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
+    return allocate(st, map_no, nbytes, max(align, 1), attr, cpu)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Free what `map_alloc` returned, whole. Returns 0."""
-    release(st, m, addr)
+    release(st, map_no, addr)
     return 0
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]); holes are those that a drain would leave.
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]); holes are those that a drain would leave.
 
-    M_ENTRY_BYTES, the slab pages of struct vmap_area, belongs to all maps together and is reported by map 0 only.
+    gauge.ENTRY_BYTES, the slab pages of struct vmap_area, belongs to all maps together and is reported by map 0 only.
     """
     out[:] = 0
-    addr, top, hole = st.maps[m, t.BASE], st.maps[m, t.TOP], 0
+    addr, top, hole = st.maps[map_no, t.BASE], st.maps[map_no, t.TOP], 0
     while addr < top:
-        nbytes = t.extent(st, m, addr)
-        if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
+        nbytes = t.extent(st, map_no, addr)
+        if st.area[t.row_of(st, map_no, addr), t.KIND] == t.AREA_LIVE:
             count_hole(out, hole)
             hole = 0
         else:
             hole += nbytes
         addr += nbytes
     count_hole(out, hole)
-    out[slots.M_ENTRIES] = st.maps[m, t.AREAS] + st.maps[m, t.HOLES]
-    out[slots.M_HIGH] = st.maps[m, t.HIGH] - st.maps[m, t.BASE]
-    if m == 0:
+    out[gauge.ENTRIES] = st.maps[map_no, t.AREAS] + st.maps[map_no, t.HOLES]
+    out[gauge.HIGH] = st.maps[map_no, t.HIGH] - st.maps[map_no, t.BASE]
+    if map_no == 0:
         each = PAGE // AREA_BYTES
-        out[slots.M_ENTRY_BYTES] = (st.supply[t.PEAK] + each - 1) // each * PAGE
+        out[gauge.ENTRY_BYTES] = (st.supply[t.PEAK] + each - 1) // each * PAGE
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
     bins[:] = 0.0
-    base, top = st.maps[m, t.BASE], st.maps[m, t.TOP]
+    base, top = st.maps[map_no, t.BASE], st.maps[map_no, t.TOP]
     addr = base
     while addr < top:
-        nbytes = t.extent(st, m, addr)
-        if st.area[t.row_of(st, m, addr), t.KIND] == t.A_LIVE:
+        nbytes = t.extent(st, map_no, addr)
+        if st.area[t.row_of(st, map_no, addr), t.KIND] == t.AREA_LIVE:
             paint(bins, base, top, addr, addr + nbytes)
         addr += nbytes
 
 
 @kernel
-def map_walked(st, m):
+def map_walked(st: State, map_no: MapNo) -> int:
     """No search is linear here."""
     return 0
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Bytes of map `m` that are not in use: free, lazily freed or pooled."""
-    return st.maps[m, t.TOP] - st.maps[m, t.BASE] - st.maps[m, t.LIVE]
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Bytes of map `map_no` that are not in use: free, lazily freed or pooled."""
+    return st.maps[map_no, t.TOP] - st.maps[map_no, t.BASE] - st.maps[map_no, t.LIVE]
 
 
 @outlined
-def allocate(st, m, nbytes, align, attr, cpu):
+def allocate(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
     """alloc_vmap_area: from the pool of the CPU's node, else from the tree, else drain and try the tree again."""
     owner = 0
     addr = -1
@@ -146,53 +147,53 @@ def allocate(st, m, nbytes, align, attr, cpu):
         nbytes += st.p.guard * PAGE
         if st.p.nodes > 1:
             owner = cpu % st.p.nodes + 1
-            addr = take_pooled(st, m, owner - 1, nbytes >> PAGE_SHIFT, align)
+            addr = take_pooled(st, map_no, owner - 1, nbytes >> PAGE_SHIFT, align)
     if addr < 0:
-        addr = t.carve(st, m, nbytes, align)
+        addr = t.carve(st, map_no, nbytes, align)
         if addr < 0:
-            st.maps[m, t.OVERFLOWS] += 1
-            drain(st, m, 1)
-            addr = t.carve(st, m, nbytes, align)
+            st.maps[map_no, t.OVERFLOWS] += 1
+            drain(st, map_no, 1)
+            addr = t.carve(st, map_no, nbytes, align)
         if addr < 0:
             return NO_SPACE
-        st.maps[m, t.AREAS] += 1
+        st.maps[map_no, t.AREAS] += 1
         count_objects(st)
-    row = t.row_of(st, m, addr)
-    st.area[row, t.KIND], st.area[row, t.PAGES] = t.A_LIVE, nbytes >> PAGE_SHIFT
+    row = t.row_of(st, map_no, addr)
+    st.area[row, t.KIND], st.area[row, t.PAGES] = t.AREA_LIVE, nbytes >> PAGE_SHIFT
     st.area[row, t.OWNER], st.area[row, t.ATTR] = owner, attr
-    st.maps[m, t.LIVE] += nbytes
-    st.maps[m, t.HIGH] = max(st.maps[m, t.HIGH], addr + nbytes)
+    st.maps[map_no, t.LIVE] += nbytes
+    st.maps[map_no, t.HIGH] = max(st.maps[map_no, t.HIGH], addr + nbytes)
     return addr
 
 
 @kernel
-def count_objects(st):
+def count_objects(st: State) -> None:
     """Keep the greatest number of struct vmap_area in use."""
     total = 0
-    for m in range(len(st.maps)):
-        total += st.maps[m, t.AREAS] + st.maps[m, t.HOLES]
+    for map_no in range(len(st.maps)):
+        total += st.maps[map_no, t.AREAS] + st.maps[map_no, t.HOLES]
     st.supply[t.PEAK] = max(st.supply[t.PEAK], total)
 
 
 @outlined
-def release(st, m, addr):
+def release(st: State, map_no: MapNo, addr: Address) -> None:
     """free_vmap_area_noflush: mark an area as free; too many of them are drained."""
-    row = t.row_of(st, m, addr)
-    if st.area[row, t.KIND] != t.A_LIVE:
+    row = t.row_of(st, map_no, addr)
+    if st.area[row, t.KIND] != t.AREA_LIVE:
         return
-    pages = np.int64(st.area[row, t.PAGES])
+    pages = int64(st.area[row, t.PAGES])
     end = addr + (pages << PAGE_SHIFT)
-    st.maps[m, t.LIVE] -= end - addr
+    st.maps[map_no, t.LIVE] -= end - addr
     if st.area[row, t.ATTR] == ATTR_SINGLE:
-        st.maps[m, t.AREAS] -= 1
-        t.merge_or_add(st, m, addr, end)
+        st.maps[map_no, t.AREAS] -= 1
+        t.merge_or_add(st, map_no, addr, end)
         return
-    st.area[row, t.KIND] = t.A_LAZY
-    st.maps[m, t.LAZY] += pages
-    st.maps[m, t.LAZY_LOW] = min(st.maps[m, t.LAZY_LOW], addr)
-    st.maps[m, t.LAZY_TOP] = max(st.maps[m, t.LAZY_TOP], end)
-    if st.maps[m, t.LAZY] > st.p.lazy_max_pages:
-        drain(st, m, 0)
+    st.area[row, t.KIND] = t.AREA_LAZY
+    st.maps[map_no, t.LAZY] += pages
+    st.maps[map_no, t.LAZY_LOW] = min(st.maps[map_no, t.LAZY_LOW], addr)
+    st.maps[map_no, t.LAZY_TOP] = max(st.maps[map_no, t.LAZY_TOP], end)
+    if st.maps[map_no, t.LAZY] > st.p.lazy_max_pages:
+        drain(st, map_no, 0)
 
 
 def nodes_for(cpus: int) -> int:
@@ -201,9 +202,9 @@ def nodes_for(cpus: int) -> int:
 
 
 @kernel
-def map_flushes(st, m):
+def map_flushes(st: State, map_no: MapNo) -> int:
     """TLB flushes so far: one per drain."""
-    return st.maps[m, t.FLUSHES]
+    return st.maps[map_no, t.FLUSHES]
 
 
 def census(st: State) -> dict[str, int]:
@@ -221,65 +222,72 @@ def census(st: State) -> dict[str, int]:
     }
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are in use (by a submap, perhaps), with guard pages."""
-    return int(st.maps[m, t.LIVE])
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are in use (by a submap, perhaps), with guard pages."""
+    return int(st.maps[map_no, t.LIVE])
 
 
-def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(start, end, attribute) of the areas of map `m` in use, with their guard pages, in address order."""
-    return [(addr, end, attr) for kind, addr, end, _, attr in _walk(st, m) if kind == t.A_LIVE]
+def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of the areas of map `map_no` in use, with their guard pages, in address order."""
+    return [(addr, end, attr) for kind, addr, end, _, attr in _walk(st, map_no) if kind == t.AREA_LIVE]
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` (slow, for tests)."""
-    found, zone = _walk(st, m), st.maps[m]
-    tree = _in_order(st, m)
-    assert [(a, e) for kind, a, e, _, _ in found if kind == t.A_FREE] == tree, "tree and areas differ"
-    assert all(end < start for (_, end), (start, _) in itertools.pairwise(tree)), "free ranges not merged"
-    areas = [f for f in found if f[0] != t.A_FREE]
-    assert (len(areas), len(tree)) == (zone[t.AREAS], zone[t.HOLES]), "areas miscounted"
-    sizes = {k: sum(e - a for kind, a, e, _, _ in areas if kind == k) for k in (t.A_LIVE, t.A_LAZY, t.A_POOLED)}
-    assert sizes[t.A_LIVE] == zone[t.LIVE], "bytes in use miscounted"
-    assert (sizes[t.A_LAZY], sizes[t.A_POOLED]) == (zone[t.LAZY] * PAGE, zone[t.POOLED] * PAGE), "pages miscounted"
-    assert sum(sizes.values()) + sum(e - a for a, e in tree) == zone[t.TOP] - zone[t.BASE], "bytes lost"
-    assert zone[t.LAZY] <= max(st.p.lazy_max_pages, 0), "not drained"
-    pooled = {a: (e - a) // PAGE for kind, a, e, _, _ in areas if kind == t.A_POOLED}
-    owners = {a: owner for kind, a, _, owner, _ in areas if kind == t.A_POOLED}
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no` (slow, for tests)."""
+    found, zone = _walk(st, map_no), st.maps[map_no]
+    tree = _in_order(st, map_no)
+    insist([(a, e) for kind, a, e, _, _ in found if kind == t.AREA_FREE] == tree, "tree and areas differ")
+    insist(all(end < start for (_, end), (start, _) in itertools.pairwise(tree)), "free ranges not merged")
+    areas = [f for f in found if f[0] != t.AREA_FREE]
+    insist((len(areas), len(tree)) == (zone[t.AREAS], zone[t.HOLES]), "areas miscounted")
+    sizes = {
+        k: sum(e - a for kind, a, e, _, _ in areas if kind == k) for k in (t.AREA_LIVE, t.AREA_LAZY, t.AREA_POOLED)
+    }
+    insist(sizes[t.AREA_LIVE] == zone[t.LIVE], "bytes in use miscounted")
+    insist(
+        (sizes[t.AREA_LAZY], sizes[t.AREA_POOLED]) == (zone[t.LAZY] * PAGE, zone[t.POOLED] * PAGE), "pages miscounted"
+    )
+    insist(sum(sizes.values()) + sum(e - a for a, e in tree) == zone[t.TOP] - zone[t.BASE], "bytes lost")
+    insist(zone[t.LAZY] <= max(st.p.lazy_max_pages, 0), "not drained")
+    pooled = {a: (e - a) // PAGE for kind, a, e, _, _ in areas if kind == t.AREA_POOLED}
+    owners = {a: owner for kind, a, _, owner, _ in areas if kind == t.AREA_POOLED}
     for node in range(st.p.nodes):
         total = 0
         for pages in range(1, POOL_SIZES + 1):
-            listed = pool(st, m, node, pages)
-            assert all(pooled.pop(a) == pages and owners[a] == node + 1 for a in listed), "area in a wrong pool"
-            assert len(listed) == st.pools[(m * st.p.nodes + node) * POOL_SIZES + pages - 1, LENGTH], "pool miscounted"
+            listed = pool(st, map_no, node, pages)
+            insist(all(pooled.pop(a) == pages and owners[a] == node + 1 for a in listed), "area in a wrong pool")
+            insist(
+                len(listed) == st.pools[(map_no * st.p.nodes + node) * POOL_SIZES + pages - 1, LENGTH],
+                "pool miscounted",
+            )
             total += len(listed)
-        assert total == st.pooled[m * st.p.nodes + node], "node's areas miscounted"
-    assert not pooled, "areas in no pool"
+        insist(total == st.pooled[map_no * st.p.nodes + node], "node's areas miscounted")
+    insist(not pooled, "areas in no pool")
 
 
-def pool(st: State, m: int, node: int, pages: int) -> list[int]:
+def pool(st: State, map_no: int, node: int, pages: int) -> list[int]:
     """Addresses of the areas in a node's pool for that many pages, in the order in which they will be used."""
-    base, first = st.maps[m, [t.BASE, t.ROW]].tolist()
-    addresses, link = [], int(st.pools[(m * st.p.nodes + node) * POOL_SIZES + pages - 1, HEAD])
+    base, first = st.maps[map_no, [t.BASE, t.ROW]].tolist()
+    addresses, link = [], int(st.pools[(map_no * st.p.nodes + node) * POOL_SIZES + pages - 1, HEAD])
     while link:
         addresses.append(base + (link - 1 - first << PAGE_SHIFT))
         link = int(st.area[link - 1, t.LINK])
     return addresses
 
 
-def _walk(st: State, m: int) -> list[tuple[int, int, int, int, int]]:
+def _walk(st: State, map_no: int) -> list[tuple[int, int, int, int, int]]:
     """(kind, start, end, owner, attribute) of all areas and free ranges in address order."""
     found = []
-    addr, top, row = st.maps[m, [t.BASE, t.TOP, t.ROW]].tolist()
+    addr, top, row = st.maps[map_no, [t.BASE, t.TOP, t.ROW]].tolist()
     while addr < top:
         kind, value, owner, attr, _ = st.area[row].tolist()
-        end = int(st.node[value, t.END]) if kind == t.A_FREE else addr + (value << PAGE_SHIFT)
+        end = int(st.node[value, t.END]) if kind == t.AREA_FREE else addr + (value << PAGE_SHIFT)
         found.append((kind, addr, end, owner, attr))
         addr, row = end, row + (end - addr >> PAGE_SHIFT)
     return found
 
 
-def _in_order(st: State, m: int) -> list[tuple[int, int]]:
+def _in_order(st: State, map_no: int) -> list[tuple[int, int]]:
     """(start, end) of the tree's nodes in order; asserts that it is balanced and its sizes are right."""
     found = []
 
@@ -287,16 +295,16 @@ def _in_order(st: State, m: int) -> list[tuple[int, int]]:
         if n == 0:
             return 1
         start, end, up, left, right, largest, red = st.node[n].tolist()
-        assert up == parent, "broken link"
-        assert not (red and st.node[parent, t.RED]), "two red nodes in a row"
+        insist(up == parent, "broken link")
+        insist(not (red and st.node[parent, t.RED]), "two red nodes in a row")
         black = visit(left, n)
         found.append((start, end))
-        assert visit(right, n) == black, "unequal number of black nodes"
-        assert largest == max(end - start, st.node[left, t.LARGEST], st.node[right, t.LARGEST]), "wrong largest size"
+        insist(visit(right, n) == black, "unequal number of black nodes")
+        insist(largest == max(end - start, st.node[left, t.LARGEST], st.node[right, t.LARGEST]), "wrong largest size")
         return black + (not red)
 
-    visit(int(st.maps[m, t.ROOT]), 0)
-    assert st.node[0].tolist() == [0] * t.NODE_COLUMNS, "something was written to no node"
+    visit(int(st.maps[map_no, t.ROOT]), 0)
+    insist(st.node[0].tolist() == [0] * t.NODE_COLUMNS, "something was written to no node")
     return found
 
 

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Table, Words
 
-from kmemexp.sim.arenas.vmap import LAZY_PAGES
+LAZY_PAGES = 8192  # 32 MiB for each bit of the number of CPUs
 
 
 class Params(NamedTuple):
@@ -19,13 +19,13 @@ class State(NamedTuple):
     """Maps, their areas and free ranges."""
 
     p: Params
-    area: np.ndarray  # int32[rows, AREA_COLUMNS], a row for each page of each map
-    node: np.ndarray  # int64[nodes, NODE_COLUMNS], free ranges; 0 is none
-    maps: np.ndarray  # int64[maps, MAP_COLUMNS]
-    pools: np.ndarray  # int64[maps * nodes * POOL_SIZES, 3]
-    pooled: np.ndarray  # int64[maps * nodes], areas in a node's pools
-    chains: np.ndarray  # int64[nodes, 4], a drain's: lazily freed areas of a node, then decayed ones
-    supply: np.ndarray  # int64[SUPPLY_COLUMNS]
+    area: Table  # int32[rows, AREA_COLUMNS], a row for each page of each map
+    node: Table  # int64[nodes, NODE_COLUMNS], free ranges; 0 is none
+    maps: Table  # int64[maps, MAP_COLUMNS]
+    pools: Table  # int64[maps * nodes * POOL_SIZES, 3]
+    pooled: Words  # int64[maps * nodes], areas in a node's pools
+    chains: Table  # int64[nodes, 4], a drain's: lazily freed areas of a node, then decayed ones
+    supply: Words  # int64[SUPPLY_COLUMNS]
 
 
 def lazy_max_pages(cpus: int) -> int:

@@ -5,9 +5,9 @@ alignment depends on its shape: such a search looks for more than it needs, and 
 only if it lies on the way. `st` is the State of `sim.arenas.vmap`; node 0 is no node, black and empty.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes, MapNo, int64
+from kmemexp.sim.arenas.vmap.state import State
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 
 # Columns of a node; START and END in bytes.
@@ -47,11 +47,11 @@ ATTR = 3
 LINK = 4  # 1 + row of the next area of a pool or a chain; 0: the last
 AREA_COLUMNS = 5
 
-A_FREE = 1  # in the tree
-A_LIVE = 2
-A_LAZY = 3
-A_POOLED = 4
-A_DECAYED = 5  # out of its pool, on the way to the tree
+AREA_FREE = 1  # in the tree
+AREA_LIVE = 2
+AREA_LAZY = 3
+AREA_POOLED = 4
+AREA_DECAYED = 5  # out of its pool, on the way to the tree
 
 # The supply of nodes (struct vmap_area, shared by all maps).
 FREE_NODE = 0
@@ -62,23 +62,23 @@ SUPPLY_COLUMNS = 4
 
 
 @kernel
-def row_of(st, m, addr):
+def row_of(st: State, map_no: MapNo, addr: Address) -> int:
     """Row of the page at an address."""
-    return st.maps[m, ROW] + (addr - st.maps[m, BASE]) // PAGE
+    return st.maps[map_no, ROW] + (addr - st.maps[map_no, BASE]) // PAGE
 
 
 @kernel
-def extent(st, m, addr):
+def extent(st: State, map_no: MapNo, addr: Address) -> int:
     """Bytes of the area or free range that begins at an address."""
-    row = row_of(st, m, addr)
-    value = np.int64(st.area[row, PAGES])
-    if st.area[row, KIND] == A_FREE:
+    row = row_of(st, map_no, addr)
+    value = int64(st.area[row, PAGES])
+    if st.area[row, KIND] == AREA_FREE:
         return st.node[value, END] - addr
     return value << PAGE_SHIFT
 
 
 @kernel
-def align_up(addr, align):
+def align_up(addr: Address, align: int) -> int:
     """Return the least multiple of `align` from `addr` on."""
     if align & (align - 1) == 0:
         return (addr + align - 1) & -align
@@ -86,14 +86,14 @@ def align_up(addr, align):
 
 
 @kernel
-def update(st, n):
+def update(st: State, n: int) -> None:
     """Recompute a node's LARGEST from its children's."""
     t = st.node
     t[n, LARGEST] = max(t[n, END] - t[n, START], t[t[n, LEFT], LARGEST], t[t[n, RIGHT], LARGEST])
 
 
 @kernel
-def propagate(st, n):
+def propagate(st: State, n: int) -> None:
     """The same from a node up to the root."""
     while n:
         update(st, n)
@@ -101,11 +101,11 @@ def propagate(st, n):
 
 
 @kernel
-def replace(st, m, old, new):
+def replace(st: State, map_no: MapNo, old: int, new: int) -> None:
     """Put `new` in the place of `old` below the latter's parent."""
     t, parent = st.node, st.node[old, PARENT]
     if parent == 0:
-        st.maps[m, ROOT] = new
+        st.maps[map_no, ROOT] = new
     elif t[parent, LEFT] == old:
         t[parent, LEFT] = new
     else:
@@ -115,13 +115,13 @@ def replace(st, m, old, new):
 
 
 @kernel
-def rotate(st, m, n, side):
+def rotate(st: State, map_no: MapNo, n: int, side: int) -> None:
     """Let a node sink to `side`; its child on the other side takes its place."""
     t = st.node
     other = LEFT + RIGHT - side
     up = t[n, other]
     inner = t[up, side]
-    replace(st, m, n, up)
+    replace(st, map_no, n, up)
     t[n, other] = inner
     if inner:
         t[inner, PARENT] = n
@@ -132,13 +132,13 @@ def rotate(st, m, n, side):
 
 
 @outlined
-def attach(st, m, n, parent, side):
+def attach(st: State, map_no: MapNo, n: int, parent: int, side: int) -> None:
     """Insert a node as a leaf, and balance."""
     t = st.node
     t[n, LEFT] = t[n, RIGHT] = 0
     t[n, PARENT], t[n, RED] = parent, 1
     if parent == 0:
-        st.maps[m, ROOT] = n
+        st.maps[map_no, ROOT] = n
     else:
         t[parent, side] = n
     propagate(st, n)
@@ -154,21 +154,21 @@ def attach(st, m, n, parent, side):
             n = above
             continue
         if n == t[parent, other]:
-            rotate(st, m, parent, side)
+            rotate(st, map_no, parent, side)
             n, parent = parent, n
         t[parent, RED], t[above, RED] = 0, 1
-        rotate(st, m, above, other)
-    t[st.maps[m, ROOT], RED] = 0
+        rotate(st, map_no, above, other)
+    t[st.maps[map_no, ROOT], RED] = 0
 
 
 @outlined
-def detach(st, m, n):
+def detach(st: State, map_no: MapNo, n: int) -> None:
     """Remove a node, and balance. A node with two children gives its place to the next one by address."""
     t = st.node
     left, right = t[n, LEFT], t[n, RIGHT]
     if left == 0 or right == 0:
         child, parent, was_red = left + right, t[n, PARENT], t[n, RED]
-        replace(st, m, n, child)
+        replace(st, map_no, n, child)
     else:
         heir = right
         while t[heir, LEFT]:
@@ -177,20 +177,20 @@ def detach(st, m, n):
         if parent == n:
             parent = heir
         else:
-            replace(st, m, heir, child)
+            replace(st, map_no, heir, child)
             t[heir, RIGHT] = right
             t[right, PARENT] = heir
         t[heir, LEFT] = left
         t[left, PARENT] = heir
         t[heir, RED] = t[n, RED]
-        replace(st, m, n, heir)
+        replace(st, map_no, n, heir)
     propagate(st, parent)
     if not was_red:
-        rebalance(st, m, child, parent)
+        rebalance(st, map_no, child, parent)
 
 
 @outlined
-def rebalance(st, m, n, parent):
+def rebalance(st: State, map_no: MapNo, n: int, parent: int) -> None:
     """Restore the equal number of black nodes on all ways: below `parent`, that by `n` (0: a leaf) has one too few."""
     t = st.node
     while parent and not t[n, RED]:
@@ -199,7 +199,7 @@ def rebalance(st, m, n, parent):
         sibling = t[parent, other]
         if t[sibling, RED]:
             t[sibling, RED], t[parent, RED] = 0, 1
-            rotate(st, m, parent, side)
+            rotate(st, map_no, parent, side)
             sibling = t[parent, other]
         if not t[t[sibling, LEFT], RED] and not t[t[sibling, RIGHT], RED]:
             t[sibling, RED] = 1
@@ -208,16 +208,16 @@ def rebalance(st, m, n, parent):
             continue
         if not t[t[sibling, other], RED]:
             t[t[sibling, side], RED], t[sibling, RED] = 0, 1
-            rotate(st, m, sibling, other)
+            rotate(st, map_no, sibling, other)
             sibling = t[parent, other]
         t[sibling, RED], t[parent, RED], t[t[sibling, other], RED] = t[parent, RED], 0, 0
-        rotate(st, m, parent, side)
+        rotate(st, map_no, parent, side)
         return
     t[n, RED] = 0
 
 
 @kernel
-def new_node(st):
+def new_node(st: State) -> int:
     """Return a node of the supply."""
     n = st.supply[FREE_NODE]
     if n:
@@ -229,25 +229,25 @@ def new_node(st):
 
 
 @kernel
-def drop(st, m, n):
+def drop(st: State, map_no: MapNo, n: int) -> None:
     """Remove a free range from the tree."""
-    detach(st, m, n)
+    detach(st, map_no, n)
     st.node[n, LEFT], st.supply[FREE_NODE] = st.supply[FREE_NODE], n
-    st.maps[m, HOLES] -= 1
+    st.maps[map_no, HOLES] -= 1
 
 
 @kernel
-def note(st, m, n):
+def note(st: State, map_no: MapNo, n: int) -> None:
     """Say at the row of its first page that a free range begins there."""
-    row = row_of(st, m, st.node[n, START])
-    st.area[row, KIND], st.area[row, PAGES] = A_FREE, n
+    row = row_of(st, map_no, st.node[n, START])
+    st.area[row, KIND], st.area[row, PAGES] = AREA_FREE, n
 
 
 @outlined
-def merge_or_add(st, m, start, end):
+def merge_or_add(st: State, map_no: MapNo, start: int, end: int) -> None:
     """Give a range back to the tree: merged with the free ranges above and below, or on its own."""
     t = st.node
-    at, parent, side, below, above = st.maps[m, ROOT], 0, LEFT, 0, 0
+    at, parent, side, below, above = st.maps[map_no, ROOT], 0, LEFT, 0, 0
     while at:
         parent = at
         if end <= t[at, START]:
@@ -262,35 +262,35 @@ def merge_or_add(st, m, start, end):
     if below and t[below, END] == start:
         if merged:
             end = t[above, END]
-            drop(st, m, above)
+            drop(st, map_no, above)
         t[below, END] = end
         merged = below
     if merged:
         propagate(st, merged)
-        note(st, m, merged)
+        note(st, map_no, merged)
         return
     n = new_node(st)
     t[n, START], t[n, END] = start, end
-    attach(st, m, n, parent, side)
-    note(st, m, n)
-    st.maps[m, HOLES] += 1
+    attach(st, map_no, n, parent, side)
+    note(st, map_no, n)
+    st.maps[map_no, HOLES] += 1
 
 
 @kernel
-def fits(st, n, nbytes, align, start):
+def fits(st: State, n: int, nbytes: Bytes, align: int, start: int) -> bool:
     """is_within_this_va: whether a free range holds `nbytes`, aligned, from `start` on."""
     return align_up(max(st.node[n, START], start), align) + nbytes <= st.node[n, END]
 
 
 @outlined
-def search(st, m, nbytes, align):
+def search(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """find_vmap_lowest_match: a node that holds `nbytes` at a multiple of `align`, or 0."""
     t = st.node
-    start = st.maps[m, BASE]
+    start = st.maps[map_no, BASE]
     wanted = nbytes
-    if align > PAGE and st.maps[m, TOP] - start != nbytes:
+    if align > PAGE and st.maps[map_no, TOP] - start != nbytes:
         wanted += align - 1
-    n = st.maps[m, ROOT]
+    n = st.maps[map_no, ROOT]
     while n:
         if t[t[n, LEFT], LARGEST] >= wanted and start < t[n, START]:
             n = t[n, LEFT]
@@ -314,29 +314,29 @@ def search(st, m, nbytes, align):
 
 
 @outlined
-def carve(st, m, nbytes, align):
+def carve(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """__alloc_vmap_area: take `nbytes` at a multiple of `align` out of the tree. Returns the address or -1."""
-    n = search(st, m, nbytes, align)
+    n = search(st, map_no, nbytes, align)
     if n == 0:
         return -1
     t = st.node
     addr = align_up(t[n, START], align)
     if addr == t[n, START]:
         if addr + nbytes == t[n, END]:
-            drop(st, m, n)
+            drop(st, map_no, n)
             return addr
         t[n, START] += nbytes
-        note(st, m, n)
+        note(st, map_no, n)
     elif addr + nbytes == t[n, END]:
         t[n, END] = addr
     else:
-        split(st, m, n, addr, nbytes)
+        split(st, map_no, n, addr, nbytes)
     propagate(st, n)
     return addr
 
 
 @kernel
-def split(st, m, n, addr, nbytes):
+def split(st: State, map_no: MapNo, n: int, addr: Address, nbytes: Bytes) -> None:
     """Take the middle of a free range: the lower part becomes a node of its own, next below."""
     t = st.node
     low = new_node(st)
@@ -346,7 +346,7 @@ def split(st, m, n, addr, nbytes):
     parent, side = n, LEFT
     while t[parent, side]:
         parent, side = t[parent, side], RIGHT
-    attach(st, m, low, parent, side)
-    note(st, m, low)
-    note(st, m, n)
-    st.maps[m, HOLES] += 1
+    attach(st, map_no, low, parent, side)
+    note(st, map_no, low)
+    note(st, map_no, n)
+    st.maps[map_no, HOLES] += 1

@@ -37,12 +37,14 @@ hold. (A nextfit search that finds nothing after it has wrapped at the cursor do
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.arenas.vmem.state import BEST_FIT, FIRST_FIT, NEXT_FIT, Params, State
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import ATTR_SINGLE, NO_ENTRY, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 QCACHE_IDX_MAX = 16  # VMEM_QCACHE_IDX_MAX
 
@@ -58,11 +60,11 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         bucket=np.zeros((maps, p.cpus, max(most, 1), max(limits, default=1)), np.int64),
         filled=np.zeros((maps, p.cpus, max(most, 1)), np.int64),
     )
-    s = st.supply
-    s[v.PER_PAGE] = s[v.ZONE_FREE] = uma_keg.keg_layout(p.tag_bytes, internal=True).items
-    s[v.ZONE_PAGES] = 1
-    s[v.RESERVE] = 2 * v.BT_MAXALLOC * p.cpus
-    s[v.LIMIT : v.LIMIT + most] = limits
+    supply = st.supply
+    supply[v.PER_PAGE] = supply[v.ZONE_FREE] = uma_keg.keg_layout(p.tag_bytes, internal=True).items
+    supply[v.ZONE_PAGES] = 1
+    supply[v.RESERVE] = 2 * v.BT_MAXALLOC * p.cpus
+    supply[v.LIMIT : v.LIMIT + most] = limits
     st.arena[:maps, v.QCACHE] = min(p.submap_qcache_max, most) * PAGE
     st.arena[0, v.QCACHE] = min(p.qcache_max, most) * PAGE
     g.bound(st, 0, 0, kva_bytes)
@@ -75,97 +77,97 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    g.bound(st, m, base, nbytes)
-    _static_span(st, m)
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+    g.bound(st, map_no, base, nbytes)
+    _static_span(st, map_no)
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Allocate `nbytes` of map `m` at a multiple of `align`. Returns the address or NO_SPACE."""
-    if m == 0 and attr == ATTR_SINGLE and st.p.import_bytes:
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Allocate `nbytes` of map `map_no` at a multiple of `align`. Returns the address or NO_SPACE."""
+    if map_no == 0 and attr == ATTR_SINGLE and st.p.import_bytes:
         return v.take_beside(st, nbytes, align)
-    if nbytes <= st.arena[m, v.QCACHE]:
+    if nbytes <= st.arena[map_no, v.QCACHE]:
         if align <= PAGE:
-            return v.cached_alloc(st, m, nbytes, attr, cpu)
-        return v.xalloc(st, m, nbytes, align, attr | v.UNCACHED, True)
-    return v.xalloc(st, m, nbytes, max(align, PAGE), attr, True)
+            return v.cached_alloc(st, map_no, nbytes, attr, cpu)
+        return v.xalloc(st, map_no, nbytes, align, attr | v.UNCACHED, True)
+    return v.xalloc(st, map_no, nbytes, max(align, PAGE), attr, True)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Free what `map_alloc` returned, whole. Returns 0, or NO_ENTRY for what is no such range."""
-    row = g.in_use(st, m, addr)
+    row = g.in_use(st, map_no, addr)
     if row == 0 or g.size(st, row) != nbytes or st.seg[row, g.NOTE] == g.CACHED:
         return NO_ENTRY
     if st.seg[row, g.NOTE] & v.BESIDE:
         v.give_beside(st, row)
-    elif nbytes <= st.arena[m, v.QCACHE] and not st.seg[row, g.NOTE] & v.UNCACHED:
-        v.cached_free(st, m, row, cpu)
+    elif nbytes <= st.arena[map_no, v.QCACHE] and not st.seg[row, g.NOTE] & v.UNCACHED:
+        v.cached_free(st, map_no, row, cpu)
     else:
-        v.xfree(st, m, row)
+        v.xfree(st, map_no, row)
     return 0
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a boundary tag.
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]). An entry is a boundary tag.
 
     A hole is a range that one request can have. So what the arena of map 0 has free and what it has not imported yet
-    are two holes even side by side. M_ENTRY_BYTES, the pages of the tag zone, is reported by map 0 for all maps.
+    are two holes even side by side. gauge.ENTRY_BYTES, the pages of the tag zone, is reported by map 0 for all maps.
     """
-    g.measure_map(st, m, out)
-    if m == 0:
+    g.measure_map(st, map_no, out)
+    if map_no == 0:
         g.measure(st, v.kernel_map(st), out)
-        out[slots.M_ENTRY_BYTES] = st.supply[v.ZONE_PAGES] * PAGE
+        out[gauge.ENTRY_BYTES] = st.supply[v.ZONE_PAGES] * PAGE
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    g.paint_map(st, m, bins)
-    if m == 0:
-        g.erase_vacant(st, m, v.kernel_map(st), bins)
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
+    g.paint_map(st, map_no, bins)
+    if map_no == 0:
+        g.erase_vacant(st, map_no, v.kernel_map(st), bins)
 
 
 @kernel
-def map_walked(st, m):
-    """Tags that searches of map `m` have passed: too small ones on free lists, or all up to the one taken."""
-    return st.arena[m, g.WALKED]
+def map_walked(st: State, map_no: MapNo) -> int:
+    """Tags that searches of map `map_no` have passed: too small ones on free lists, or all up to the one taken."""
+    return st.arena[map_no, g.WALKED]
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Free bytes of map `m` in all, those of quantum caches and of kernel_map that was not imported among them."""
-    free = st.arena[m, g.FREE_BYTES] + st.arena[m, v.CACHED_BYTES]
-    return free + st.arena[v.kernel_map(st), g.FREE_BYTES] if m == 0 else free
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Free bytes of map `map_no` in all, those of quantum caches and of kernel_map that was not imported among them."""
+    free = st.arena[map_no, g.FREE_BYTES] + st.arena[map_no, v.CACHED_BYTES]
+    return free + st.arena[v.kernel_map(st), g.FREE_BYTES] if map_no == 0 else free
 
 
 def census(st: State) -> dict[str, int]:
     """Totals over all maps: tags by where they are, pages of tags, imports, and requests that got no tags."""
-    s, arenas = st.supply, st.arena[:-1]
+    supply, arenas = st.supply, st.arena[:-1]
     return {
         "tags": int(arenas[:, g.TAGS].sum()),
         "tags_in_hand": int(arenas[:, g.HAND].sum()),
-        "zone_free": int(s[v.ZONE_FREE]),
-        "zone_pages": int(s[v.ZONE_PAGES]),
-        "imports": int(s[v.IMPORTS]),
-        "imported_bytes": int(s[v.IMPORTED]),
-        "no_tags": int(s[v.NO_TAGS]),
+        "zone_free": int(supply[v.ZONE_FREE]),
+        "zone_pages": int(supply[v.ZONE_PAGES]),
+        "imports": int(supply[v.IMPORTS]),
+        "imported_bytes": int(supply[v.IMPORTED]),
+        "no_tags": int(supply[v.NO_TAGS]),
         "cached_bytes": int(arenas[:, v.CACHED_BYTES].sum()),
         "walked": int(arenas[:, g.WALKED].sum()),
     }
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are allocated."""
-    return sum(end - start for start, end, _ in ranges(st, m))
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are allocated."""
+    return sum(end - start for start, end, _ in ranges(st, map_no))
 
 
-def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(start, end, attribute) of what is allocated of map `m`, by address; pages of tags are, cached ranges are not."""
-    found = g.segments(st, m) + (_beside(st) if m == 0 else [])
+def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of what is allocated of a map, by address; pages of tags are, cached ranges are not."""
+    found = g.segments(st, map_no) + (_beside(st) if map_no == 0 else [])
     return sorted(
         (start, end, note & v.ATTRIBUTE)
         for start, end, kind, note in found
@@ -173,18 +175,26 @@ def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
     )
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m` and of the supply of tags (slow, for tests)."""
-    beside = [start for start, _, kind, note in _beside(st) if kind == g.BUSY and note & v.BESIDE] if m == 0 else []
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no` and of the supply of tags (slow, for tests)."""
+    beside = (
+        [start for start, _, kind, note in _beside(st) if kind == g.BUSY and note & v.BESIDE] if map_no == 0 else []
+    )
     # NEXT_FIT leaves what it merges around its cursor on the list of its former size.
     list_of = None if st.p.strategy == NEXT_FIT else _list
-    g.check(st, m, list_of=list_of, beside=beside, whole_spans=False)
-    counts, s = census(st), st.supply
-    assert counts["tags"] + counts["tags_in_hand"] + counts["zone_free"] == s[v.ZONE_PAGES] * s[v.PER_PAGE], "tags lost"
-    assert all(st.arena[:-1, g.HAND] >= 0), "tags in hand miscounted"
-    assert map_free_bytes(st, m) + used(st, m) == st.arena[m, g.TOP] - st.arena[m, g.BASE], "bytes lost"
-    cached = sum(end - start for start, end, kind, note in g.segments(st, m) if (kind, note) == (g.BUSY, g.CACHED))
-    assert cached == st.arena[m, v.CACHED_BYTES], "cached bytes miscounted"
+    g.check(st, map_no, list_of=list_of, beside=beside, whole_spans=False)
+    counts, supply = census(st), st.supply
+    insist(
+        counts["tags"] + counts["tags_in_hand"] + counts["zone_free"] == supply[v.ZONE_PAGES] * supply[v.PER_PAGE],
+        "tags lost",
+    )
+    insist(all(st.arena[:-1, g.HAND] >= 0), "tags in hand miscounted")
+    insist(
+        map_free_bytes(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
+        "bytes lost",
+    )
+    cached = sum(end - start for start, end, kind, note in g.segments(st, map_no) if (kind, note) == (g.BUSY, g.CACHED))
+    insist(cached == st.arena[map_no, v.CACHED_BYTES], "cached bytes miscounted")
 
 
 def _beside(st: State) -> list[tuple[int, int, int, int]]:
@@ -192,15 +202,15 @@ def _beside(st: State) -> list[tuple[int, int, int, int]]:
     return g.segments(st, len(st.arena) - 1)
 
 
-def _static_span(st: State, m: int) -> None:
+def _static_span(st: State, map_no: int) -> None:
     """Give a map's arena all of its range, with tags of the zone (vmem_init)."""
-    s = st.supply
-    while s[v.ZONE_FREE] < v.BT_MAXALLOC:
-        s[v.ZONE_FREE] += s[v.PER_PAGE]
-        s[v.ZONE_PAGES] += 1
-    s[v.ZONE_FREE] -= v.BT_MAXALLOC
-    st.arena[m, g.HAND] += v.BT_MAXALLOC
-    g.add_span(st, m, _list(int(st.arena[m, g.TOP] - st.arena[m, g.BASE])))
+    supply = st.supply
+    while supply[v.ZONE_FREE] < v.BT_MAXALLOC:
+        supply[v.ZONE_FREE] += supply[v.PER_PAGE]
+        supply[v.ZONE_PAGES] += 1
+    supply[v.ZONE_FREE] -= v.BT_MAXALLOC
+    st.arena[map_no, g.HAND] += v.BT_MAXALLOC
+    g.add_span(st, map_no, _list(int(st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE])))
 
 
 def _list(nbytes: int) -> int:

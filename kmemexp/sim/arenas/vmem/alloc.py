@@ -1,11 +1,11 @@
 """FreeBSD's vmem_xalloc, vmem_xfree, imports, tags and quantum caches; `st` is the State of `arenas.vmem`."""
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes, MapNo
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
+from kmemexp.sim.arenas.vmem.state import BEST_FIT, FIRST_FIT, NEXT_FIT, State
 from kmemexp.sim.slots import ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE, PAGE_SHIFT
-
-BEST_FIT, FIRST_FIT, NEXT_FIT = range(3)
 
 EXACT_LISTS = 32  # VMEM_OPTVALUE: lists of one size each
 BT_MAXALLOC = 4  # tags in hand before an allocation
@@ -34,25 +34,25 @@ SUPPLY = LIMIT - g.SUPPLY
 
 
 @kernel
-def kernel_map(st):
+def kernel_map(st: State) -> int:
     """Number of the arena that stands for kernel_map itself."""
     return len(st.arena) - 1
 
 
 @kernel
-def size_list(pages):
+def size_list(pages: int) -> int:
     """Free list of segments of that many pages (SIZE2ORDER)."""
     return pages - 1 if pages <= EXACT_LISTS else log2(pages) + 26
 
 
 @kernel
-def give(st, a, row):
+def give(st: State, a: int, row: int) -> None:
     """Put a segment on its free list."""
     g.push(st, a, row, size_list(g.size(st, row) >> PAGE_SHIFT))
 
 
 @outlined
-def clip(st, a, row, addr, nbytes, note):
+def clip(st: State, a: int, row: int, addr: Address, nbytes: Bytes, note: int) -> int:
     """vmem_clip(): take [addr, addr + nbytes) out of a free segment. `row` becomes what lies above, if there is any."""
     g.pull(st, a, row)
     start, stop = st.seg[row, g.START], addr + nbytes
@@ -71,32 +71,32 @@ def clip(st, a, row, addr, nbytes, note):
 
 
 @outlined
-def xalloc(st, m, nbytes, align, note, drains):
+def xalloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, note: int, drains: int) -> int:
     """vmem_xalloc(). `drains`: it may empty the quantum caches. Returns the address or NO_SPACE."""
-    if st.arena[m, g.HAND] < BT_MAXALLOC and not fill(st, m):
+    if st.arena[map_no, g.HAND] < BT_MAXALLOC and not fill(st, map_no):
         st.supply[NO_TAGS] += 1
         return NO_SPACE
-    return place(st, m, nbytes, align, st.p.strategy, note, drains)
+    return place(st, map_no, nbytes, align, st.p.strategy, note, drains)
 
 
 @outlined
-def place(st, m, nbytes, align, strategy, note, drains):
+def place(st: State, map_no: MapNo, nbytes: Bytes, align: int, strategy: int, note: int, drains: int) -> int:
     """The same with four tags in hand."""
     if strategy == NEXT_FIT:
-        return next_fit(st, m, nbytes, align, note, drains)
-    row = search(st, m, nbytes, align, strategy)
+        return next_fit(st, map_no, nbytes, align, note, drains)
+    row = search(st, map_no, nbytes, align, strategy)
     while row == 0:
-        if strategy == BEST_FIT and not fetch(st, m, nbytes, align, drains):
+        if strategy == BEST_FIT and not fetch(st, map_no, nbytes, align, drains):
             return NO_SPACE
         strategy = BEST_FIT
-        row = search(st, m, nbytes, align, strategy)
+        row = search(st, map_no, nbytes, align, strategy)
     addr = g.fit(st, row, nbytes, align)
-    clip(st, m, row, addr, nbytes, note)
+    clip(st, map_no, row, addr, nbytes, note)
     return addr
 
 
 @kernel
-def search(st, m, nbytes, align, strategy):
+def search(st: State, map_no: MapNo, nbytes: Bytes, align: int, strategy: int) -> int:
     """First free segment that a request fits in, in the order of the free lists, or 0."""
     pages = nbytes >> PAGE_SHIFT
     k = size_list(pages)
@@ -104,9 +104,9 @@ def search(st, m, nbytes, align, strategy):
     if strategy == FIRST_FIT and pages > EXACT_LISTS and pages & (pages - 1):
         k += 1
     found, passed = 0, 0
-    bits = st.arena[m, g.BITS] >> k << k
+    bits = st.arena[map_no, g.BITS] >> k << k
     while bits and not found:
-        row = st.lists[m, lowest_bit(bits)]
+        row = st.lists[map_no, lowest_bit(bits)]
         while row:
             if g.fit(st, row, nbytes, align) >= 0:
                 found = row
@@ -116,35 +116,35 @@ def search(st, m, nbytes, align, strategy):
                 break
             row = st.seg[row, g.MORE]
         bits &= bits - 1
-    st.arena[m, g.WALKED] += passed
+    st.arena[map_no, g.WALKED] += passed
     return found
 
 
 @outlined
-def next_fit(st, m, nbytes, align, note, drains):
+def next_fit(st: State, map_no: MapNo, nbytes: Bytes, align: int, note: int, drains: int) -> int:
     """vmem_xalloc_nextfit(): round the segments from the cursor on, which then stands behind what was taken."""
-    rotor = m + len(st.arena)
+    rotor = map_no + len(st.arena)
     while True:
-        row = g.fits_after_rotor(st, m, nbytes, align)
+        row = g.fits_after_rotor(st, map_no, nbytes, align)
         addr = -1
         if row != rotor:
             addr = g.fit(st, row, nbytes, align)
-            clip(st, m, row, addr, nbytes, note)
-        below = join_around(st, m, rotor)
+            clip(st, map_no, row, addr, nbytes, note)
+        below = join_around(st, map_no, rotor)
         if addr < 0 and below:
             row = below
             addr = g.fit(st, row, nbytes, align)
             if addr >= 0:
-                clip(st, m, row, addr, nbytes, note)
+                clip(st, map_no, row, addr, nbytes, note)
         if addr >= 0:
-            move_cursor(st, m, rotor, row, addr + nbytes)
+            move_cursor(st, map_no, rotor, row, addr + nbytes)
             return addr
-        if not fetch(st, m, nbytes, align, drains):
+        if not fetch(st, map_no, nbytes, align, drains):
             return NO_SPACE
 
 
 @kernel
-def join_around(st, m, rotor):
+def join_around(st: State, map_no: MapNo, rotor: int) -> int:
     """Merge the free segments that only the cursor keeps apart. Returns the one that is left, or 0.
 
     It stays on the free list of its former size, as in the kernel.
@@ -154,42 +154,42 @@ def join_around(st, m, rotor):
         return 0
     if st.seg[below, g.END] != st.seg[above, g.START]:
         return 0
-    g.pull(st, m, above)
+    g.pull(st, map_no, above)
     st.seg[below, g.END] = st.seg[above, g.END]
-    st.arena[m, g.FREE_BYTES] += g.size(st, above)
-    g.remove(st, m, above)
+    st.arena[map_no, g.FREE_BYTES] += g.size(st, above)
+    g.remove(st, map_no, above)
     return below
 
 
 @kernel
-def move_cursor(st, m, rotor, row, stop):
+def move_cursor(st: State, map_no: MapNo, rotor: int, row: int, stop: int) -> None:
     """Put the cursor before the first tag from `row` on that does not begin below `stop`, or at the beginning."""
     g.unlink(st, rotor)
-    while row != m and st.seg[row, g.START] < stop:
+    while row != map_no and st.seg[row, g.START] < stop:
         row = st.seg[row, g.NEXT]
-    g.link(st, m if row == m else st.seg[row, g.PREV], rotor)
+    g.link(st, map_no if row == map_no else st.seg[row, g.PREV], rotor)
 
 
 @outlined
-def xfree(st, m, row):
+def xfree(st: State, map_no: MapNo, row: int) -> None:
     """vmem_xfree() of a range in use."""
-    give(st, m, g.merge(st, m, row))
-    spare = st.arena[m, g.HAND] - BT_MAXFREE
+    give(st, map_no, g.merge(st, map_no, row))
+    spare = st.arena[map_no, g.HAND] - BT_MAXFREE
     if spare > 0:
-        st.arena[m, g.HAND] -= spare
+        st.arena[map_no, g.HAND] -= spare
         st.supply[ZONE_FREE] += spare
 
 
 @kernel
-def fetch(st, m, nbytes, align, drains):
+def fetch(st: State, map_no: MapNo, nbytes: Bytes, align: int, drains: int) -> int:
     """vmem_try_fetch(): bring more into the arena. False: nothing came."""
-    if m == 0 and st.p.import_bytes and bring(st, nbytes, align):
+    if map_no == 0 and st.p.import_bytes and bring(st, nbytes, align):
         return True
-    return drains and st.arena[m, QCACHE] > 0 and drain(st, m)
+    return drains and st.arena[map_no, QCACHE] > 0 and drain(st, map_no)
 
 
 @outlined
-def bring(st, nbytes, align):
+def bring(st: State, nbytes: Bytes, align: int) -> bool:
     """vmem_import() from kernel_map into the arena of map 0. False: kernel_map has no room."""
     if align != PAGE:
         nbytes += 2 * align
@@ -210,7 +210,7 @@ def bring(st, nbytes, align):
 
 
 @kernel
-def add_span(st, addr, nbytes):
+def add_span(st: State, addr: Address, nbytes: Bytes) -> None:
     """vmem_add1(): what continues the last segment needs no span tag, as nothing is ever given back."""
     last = st.seg[0, g.PREV]
     kind = st.seg[last, g.KIND]
@@ -226,7 +226,7 @@ def add_span(st, addr, nbytes):
 
 
 @kernel
-def claim(st, nbytes, align, note):
+def claim(st: State, nbytes: Bytes, align: int, note: int) -> int:
     """vm_map_find() in kernel_map: first fit by address. Returns the row of the range, or 0."""
     a = kernel_map(st)
     row = st.seg[a, g.NEXT]
@@ -238,7 +238,7 @@ def claim(st, nbytes, align, note):
 
 
 @outlined
-def take_beside(st, nbytes, align):
+def take_beside(st: State, nbytes: Bytes, align: int) -> int:
     """Allocate from kernel_map beside the arena. Returns the address or NO_SPACE."""
     row = claim(st, nbytes, max(align, PAGE), ATTR_SINGLE | BESIDE)
     if row == 0:
@@ -248,95 +248,95 @@ def take_beside(st, nbytes, align):
 
 
 @outlined
-def give_beside(st, row):
+def give_beside(st: State, row: int) -> None:
     """Give such a range back."""
     give(st, kernel_map(st), g.merge(st, kernel_map(st), row))
 
 
 @outlined
-def fill(st, m):
+def fill(st: State, map_no: MapNo) -> bool:
     """bt_fill(): False where the zone has no tags and no page for more."""
-    while st.arena[m, g.HAND] < BT_MAXALLOC:
+    while st.arena[map_no, g.HAND] < BT_MAXALLOC:
         # The slab that a new page makes is the caller's before it counts against the reserve.
         if st.supply[ZONE_FREE] <= st.supply[RESERVE] and not grow(st):
             return False
-        take_tag(st, m)
+        take_tag(st, map_no)
     return True
 
 
 @kernel
-def take_tag(st, m):
+def take_tag(st: State, map_no: MapNo) -> None:
     """A tag of the zone goes to an arena."""
     st.supply[ZONE_FREE] -= 1
-    st.arena[m, g.HAND] += 1
+    st.arena[map_no, g.HAND] += 1
 
 
 @kernel
-def grow(st):
+def grow(st: State) -> bool:
     """vmem_bt_alloc(): a page for the tag zone, from the arena of map 0, with tags of the reserve."""
-    s = st.supply
+    supply = st.supply
     if not st.p.direct:
         while st.arena[0, g.HAND] < BT_MAXALLOC:
-            if s[ZONE_FREE] == 0:
+            if supply[ZONE_FREE] == 0:
                 return False
             take_tag(st, 0)
         if place(st, 0, PAGE, PAGE, BEST_FIT, ATTR_WIRED | UNCACHED, True) < 0:
             return False
-    s[ZONE_PAGES] += 1
-    s[ZONE_FREE] += s[PER_PAGE]
+    supply[ZONE_PAGES] += 1
+    supply[ZONE_FREE] += supply[PER_PAGE]
     return True
 
 
 @kernel
-def cached_alloc(st, m, nbytes, attr, cpu):
+def cached_alloc(st: State, map_no: MapNo, nbytes: Bytes, attr: int, cpu: int) -> int:
     """vmem_alloc() of a size that is cached."""
     k = (nbytes >> PAGE_SHIFT) - 1
-    if st.filled[m, cpu, k] == 0 and not fill_bucket(st, m, nbytes, cpu):
-        return xalloc(st, m, nbytes, PAGE, attr, True)
-    st.filled[m, cpu, k] -= 1
-    st.arena[m, CACHED_BYTES] -= nbytes
-    addr = st.bucket[m, cpu, k, st.filled[m, cpu, k]]
-    st.seg[g.in_use(st, m, addr), g.NOTE] = attr
+    if st.filled[map_no, cpu, k] == 0 and not fill_bucket(st, map_no, nbytes, cpu):
+        return xalloc(st, map_no, nbytes, PAGE, attr, True)
+    st.filled[map_no, cpu, k] -= 1
+    st.arena[map_no, CACHED_BYTES] -= nbytes
+    addr = st.bucket[map_no, cpu, k, st.filled[map_no, cpu, k]]
+    st.seg[g.in_use(st, map_no, addr), g.NOTE] = attr
     return addr
 
 
 @outlined
-def fill_bucket(st, m, nbytes, cpu):
+def fill_bucket(st: State, map_no: MapNo, nbytes: Bytes, cpu: int) -> bool:
     """qc_import(): as many ranges as a bucket holds, or as there are. False: none."""
     k = (nbytes >> PAGE_SHIFT) - 1
-    while st.filled[m, cpu, k] < st.supply[LIMIT + k]:
-        addr = xalloc(st, m, nbytes, PAGE, g.CACHED, False)
+    while st.filled[map_no, cpu, k] < st.supply[LIMIT + k]:
+        addr = xalloc(st, map_no, nbytes, PAGE, g.CACHED, False)
         if addr < 0:
             break
-        st.bucket[m, cpu, k, st.filled[m, cpu, k]] = addr
-        st.filled[m, cpu, k] += 1
-        st.arena[m, CACHED_BYTES] += nbytes
-    return st.filled[m, cpu, k] > 0
+        st.bucket[map_no, cpu, k, st.filled[map_no, cpu, k]] = addr
+        st.filled[map_no, cpu, k] += 1
+        st.arena[map_no, CACHED_BYTES] += nbytes
+    return st.filled[map_no, cpu, k] > 0
 
 
 @kernel
-def cached_free(st, m, row, cpu):
+def cached_free(st: State, map_no: MapNo, row: int, cpu: int) -> None:
     """vmem_free() of a size that is cached."""
     nbytes = g.size(st, row)
     k = (nbytes >> PAGE_SHIFT) - 1
-    n = st.filled[m, cpu, k]
+    n = st.filled[map_no, cpu, k]
     if n == st.supply[LIMIT + k]:
-        xfree(st, m, row)
+        xfree(st, map_no, row)
         return
-    st.bucket[m, cpu, k, n] = st.seg[row, g.START]
-    st.filled[m, cpu, k] += 1
+    st.bucket[map_no, cpu, k, n] = st.seg[row, g.START]
+    st.filled[map_no, cpu, k] += 1
     st.seg[row, g.NOTE] = g.CACHED
-    st.arena[m, CACHED_BYTES] += nbytes
+    st.arena[map_no, CACHED_BYTES] += nbytes
 
 
 @outlined
-def drain(st, m):
+def drain(st: State, map_no: MapNo) -> int:
     """qc_drain(): all quantum caches of a map go back to the arena. False: they were empty."""
-    drained = st.arena[m, CACHED_BYTES] > 0
-    for k in range(st.arena[m, QCACHE] >> PAGE_SHIFT):
+    drained = st.arena[map_no, CACHED_BYTES] > 0
+    for k in range(st.arena[map_no, QCACHE] >> PAGE_SHIFT):
         for cpu in range(st.filled.shape[1]):
-            for n in range(st.filled[m, cpu, k]):
-                xfree(st, m, g.in_use(st, m, st.bucket[m, cpu, k, n]))
-            st.filled[m, cpu, k] = 0
-    st.arena[m, CACHED_BYTES] = 0
+            for n in range(st.filled[map_no, cpu, k]):
+                xfree(st, map_no, g.in_use(st, map_no, st.bucket[map_no, cpu, k, n]))
+            st.filled[map_no, cpu, k] = 0
+    st.arena[map_no, CACHED_BYTES] = 0
     return drained

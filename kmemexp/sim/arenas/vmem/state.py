@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-import numpy as np
+from kmemexp.sim.aliases import Array, Cube, Table, Words
 
-from kmemexp.sim.arenas.vmem import alloc as v
-
-BEST_FIT, FIRST_FIT, NEXT_FIT = v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT
+BEST_FIT, FIRST_FIT, NEXT_FIT = range(3)
 
 
 class Params(NamedTuple):
@@ -26,10 +24,10 @@ class State(NamedTuple):
     """Maps, kernel_map itself, and the tags of all."""
 
     p: Params
-    seg: np.ndarray  # int64[rows, SEGMENT_COLUMNS]
-    lists: np.ndarray  # int64[arenas, LISTS], heads of the free lists
-    arena: np.ndarray  # int64[maps + 1, ARENA_COLUMNS]; the last is kernel_map
-    table: np.ndarray  # int32[pages], row of the tag of the range in use that begins there
-    supply: np.ndarray  # int64[…]
-    bucket: np.ndarray  # int64[maps, cpus, sizes, ranges], quantum caches
-    filled: np.ndarray  # int64[maps, cpus, sizes], ranges in them
+    seg: Table  # int64[rows, SEGMENT_COLUMNS]
+    lists: Table  # int64[arenas, LISTS], heads of the free lists
+    arena: Table  # int64[maps + 1, ARENA_COLUMNS]; the last is kernel_map
+    table: Words  # int32[pages], row of the tag of the range in use that begins there
+    supply: Array  # int64[…]
+    bucket: Array  # int64[maps, cpus, sizes, ranges], quantum caches
+    filled: Cube  # int64[maps, cpus, sizes], ranges in them

@@ -30,13 +30,15 @@ update every 15 s; races, so that no import is superfluous; large-page heaps.
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
 from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.arenas.vmem_illumos.state import BEST_FIT, FIRST_FIT, INSTANT_FIT, NEXT_FIT, Params, State
+from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import gauge
 
 TAIL = -1  # attribute of what no range of a slab covers
 
@@ -56,59 +58,59 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         link=np.zeros(pages, np.int32),
         tree=np.zeros((caches, 2 << (cells - 1).bit_length()), np.int8),
     )
-    s = st.supply
-    s[v.BATCH], s[v.BATCH_PAGES] = layout.populate_batch(p.populators, p.tag_bytes)
-    s[v.GLOBAL] = s[v.MADE] = layout.SEG_INITIAL
+    supply = st.supply
+    supply[v.BATCH], supply[v.BATCH_PAGES] = layout.populate_batch(p.populators, p.tag_bytes)
+    supply[v.GLOBAL] = supply[v.MADE] = layout.SEG_INITIAL
     for a in (maps + v.VMEM_METADATA, maps + v.VMEM_SEG):
         st.arena[a, g.HAND] = layout.MINFREE
-    s[v.OTHERS] = (p.populators - 3) * layout.MINFREE
-    s[v.GLOBAL] -= 2 * layout.MINFREE + s[v.OTHERS]
+    supply[v.OTHERS] = (p.populators - 3) * layout.MINFREE
+    supply[v.GLOBAL] -= 2 * layout.MINFREE + supply[v.OTHERS]
     g.bound(st, maps + v.KMEM_VA, 0, kva_bytes)
     add_map(st, 0, 0, kva_bytes)
     return st
 
 
-def add_map(st: State, m: int, base: int, nbytes: int) -> None:
-    """Give map `m`, still empty, the range [base, base + nbytes), which its parent must have allocated.
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated.
 
     Where the global list has no 16 tags for it, a page of boot, in no map, brings them.
     """
-    g.bound(st, m, base, nbytes)
-    s = st.supply
-    while s[v.GLOBAL] < layout.MINFREE:
-        s[v.GLOBAL] += s[v.BATCH]
-        s[v.MADE] += s[v.BATCH]
-        s[v.TAG_PAGES] += s[v.BATCH_PAGES]
-    s[v.GLOBAL] -= layout.MINFREE
-    st.arena[m, g.HAND] += layout.MINFREE
-    g.add_span(st, m, layout.free_list(nbytes))
+    g.bound(st, map_no, base, nbytes)
+    supply = st.supply
+    while supply[v.GLOBAL] < layout.MINFREE:
+        supply[v.GLOBAL] += supply[v.BATCH]
+        supply[v.MADE] += supply[v.BATCH]
+        supply[v.TAG_PAGES] += supply[v.BATCH_PAGES]
+    supply[v.GLOBAL] -= layout.MINFREE
+    st.arena[map_no, g.HAND] += layout.MINFREE
+    g.add_span(st, map_no, layout.free_list(nbytes))
 
 
 @kernel
-def map_alloc(st, m, nbytes, align, attr, cpu):
-    """Allocate `nbytes` of map `m` at a multiple of `align`. Returns the address or NO_SPACE."""
+def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
+    """Allocate `nbytes` of map `map_no` at a multiple of `align`. Returns the address or NO_SPACE."""
     align = max(align, PAGE)
-    if m == 0 and attr == ATTR_WIRED:
+    if map_no == 0 and attr == ATTR_WIRED:
         return take_wired(st, nbytes, align)
-    if not v.restocked(st, m):
+    if not v.restocked(st, map_no):
         return NO_SPACE
-    return v.place(st, m, nbytes, align, st.p.strategy, attr)
+    return v.place(st, map_no, nbytes, align, st.p.strategy, attr)
 
 
 @kernel
-def map_free(st, m, addr, nbytes, cpu):
+def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Free what `map_alloc` returned, whole. Returns 0, or NO_ENTRY for what is no such range."""
-    row = g.in_use(st, m, addr)
-    if m == 0 and (row == 0 or st.seg[row, g.NOTE] >= v.IMPORT):
+    row = g.in_use(st, map_no, addr)
+    if map_no == 0 and (row == 0 or st.seg[row, g.NOTE] >= v.IMPORT):
         return give_wired(st, addr, nbytes)
     if row == 0 or g.size(st, row) != nbytes:
         return NO_ENTRY
-    v.xfree(st, m, row)
+    v.xfree(st, map_no, row)
     return 0
 
 
 @outlined
-def take_wired(st, nbytes, align):
+def take_wired(st: State, nbytes: Bytes, align: int) -> int:
     """Allocate from kmem_default, which has it from kmem_va. Returns the address or NO_SPACE."""
     default = v.arena(st, v.KMEM_DEFAULT)
     if not v.restocked(st, default):
@@ -123,7 +125,7 @@ def take_wired(st, nbytes, align):
 
 
 @outlined
-def give_wired(st, addr, nbytes):
+def give_wired(st: State, addr: Address, nbytes: Bytes) -> int:
     """Free what take_wired() returned. Returns 0 or NO_ENTRY."""
     a = v.arena(st, v.KMEM_VA)
     row = g.in_use(st, a, addr)
@@ -138,59 +140,59 @@ def give_wired(st, addr, nbytes):
 
 
 @outlined
-def map_measure(st, m, out):
-    """Write the state of map `m` into `out` (int64[M_COUNT]). An entry is a boundary tag.
+def map_measure(st: State, map_no: MapNo, out: Words) -> None:
+    """Write the state of map `map_no` into `out` (int64[M_COUNT]). An entry is a boundary tag.
 
     A hole is a range that one request can have: a free segment of the heap or of kmem_va, or a free range of a slab.
-    M_ENTRY_BYTES, the pages of tags, is reported by map 0 for all maps. M_HIGH of map 0 is that of the heap, imports of
-    kmem_va and vmem_metadata among it.
+    gauge.ENTRY_BYTES, the pages of tags, is reported by map 0 for all maps. gauge.HIGH of map 0 is that of the heap,
+    imports of kmem_va and vmem_metadata among it.
     """
-    g.measure_map(st, m, out)
-    if m == 0:
+    g.measure_map(st, map_no, out)
+    if map_no == 0:
         g.measure(st, v.arena(st, v.KMEM_VA), out)
         q.measure_chunks(st, out)
         for a in range(v.arena(st, 0), len(st.arena)):
-            out[slots.M_ENTRIES] += st.arena[a, g.TAGS]
-        out[slots.M_ENTRY_BYTES] = st.supply[v.TAG_PAGES] * PAGE
-        out[slots.M_WALKED] = map_walked(st, m)
+            out[gauge.ENTRIES] += st.arena[a, g.TAGS]
+        out[gauge.ENTRY_BYTES] = st.supply[v.TAG_PAGES] * PAGE
+        out[gauge.WALKED] = map_walked(st, map_no)
 
 
 @outlined
-def map_paint(st, m, bins):
-    """Write the occupied share of each of len(bins) equal stretches of map `m` (float64, 0 … 1)."""
-    g.paint_map(st, m, bins)
-    if m == 0:
-        g.erase_vacant(st, m, v.arena(st, v.KMEM_VA), bins)
-        q.erase_chunks(st, bins, st.arena[m, g.BASE], st.arena[m, g.TOP])
+def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
+    """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
+    g.paint_map(st, map_no, bins)
+    if map_no == 0:
+        g.erase_vacant(st, map_no, v.arena(st, v.KMEM_VA), bins)
+        q.erase_chunks(st, bins, st.arena[map_no, g.BASE], st.arena[map_no, g.TOP])
 
 
 @kernel
-def map_walked(st, m):
-    """Segments that searches of map `m` have looked at without taking them at once."""
-    walked = st.arena[m, g.WALKED]
-    return walked + st.arena[v.arena(st, v.KMEM_VA), g.WALKED] if m == 0 else walked
+def map_walked(st: State, map_no: MapNo) -> int:
+    """Segments that searches of map `map_no` have looked at without taking them at once."""
+    walked = st.arena[map_no, g.WALKED]
+    return walked + st.arena[v.arena(st, v.KMEM_VA), g.WALKED] if map_no == 0 else walked
 
 
 @kernel
-def map_free_bytes(st, m):
-    """Free bytes of map `m` in all: in the heap, in kmem_va and in slabs."""
-    free = st.arena[m, g.FREE_BYTES]
+def map_free_bytes(st: State, map_no: MapNo) -> int:
+    """Free bytes of map `map_no` in all: in the heap, in kmem_va and in slabs."""
+    free = st.arena[map_no, g.FREE_BYTES]
     a = v.arena(st, v.KMEM_VA)
-    return free + st.arena[a, g.FREE_BYTES] + st.arena[a, v.SLAB_FREE] if m == 0 else free
+    return free + st.arena[a, g.FREE_BYTES] + st.arena[a, v.SLAB_FREE] if map_no == 0 else free
 
 
 def census(st: State) -> dict[str, int]:
     """Totals over all maps: tags by where they are, pages of tags, and what kmem_va has of the heap."""
-    s = st.supply
+    supply = st.supply
     a = len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA
     slabs = int(np.count_nonzero(st.slab[:, q.FIRST]))
     return {
         "tags": int(st.arena[:, g.TAGS].sum()),
         "tags_in_hand": int(st.arena[:, g.HAND].sum()),
-        "tags_global": int(s[v.GLOBAL]),
-        "tag_pages": int(s[v.TAG_PAGES]),
-        "populates": int(s[v.POPULATES]),
-        "populate_fails": int(s[v.POPULATE_FAILS]),
+        "tags_global": int(supply[v.GLOBAL]),
+        "tag_pages": int(supply[v.TAG_PAGES]),
+        "populates": int(supply[v.POPULATES]),
+        "populate_fails": int(supply[v.POPULATE_FAILS]),
         "kmem_va_bytes": sum(e - b for b, e, kind, _ in g.segments(st, a)),
         "slabs": slabs,
         "slab_free_bytes": int(st.arena[a, v.SLAB_FREE]),
@@ -198,18 +200,18 @@ def census(st: State) -> dict[str, int]:
     }
 
 
-def used(st: State, m: int) -> int:
-    """Bytes of map `m` that are allocated, the tails of slabs among them."""
-    return sum(end - start for start, end, _ in ranges(st, m))
+def used(st: State, map_no: int) -> int:
+    """Bytes of map `map_no` that are allocated, the tails of slabs among them."""
+    return sum(end - start for start, end, _ in ranges(st, map_no))
 
 
-def ranges(st: State, m: int) -> list[tuple[int, int, int]]:
-    """(start, end, attribute) of what is allocated of map `m`, by address; of a slab its ranges in use and its TAIL."""
+def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
+    """(start, end, attribute) of what is allocated of a map, by address; of a slab its ranges in use and its TAIL."""
     found = []
-    for start, end, kind, note in g.segments(st, m):
+    for start, end, kind, note in g.segments(st, map_no):
         if kind == g.BUSY and note != v.IMPORT:
             found.append((start, end, ATTR_WIRED if note == v.METADATA else note))
-    if m == 0:
+    if map_no == 0:
         for start, end, kind, note in g.segments(st, len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA):
             if kind == g.BUSY:
                 found += _chunks(st, start, end) if note == v.SLAB else [(start, end, note)]
@@ -224,27 +226,33 @@ def _chunks(st: State, start: int, end: int) -> list[tuple[int, int, int]]:
     return [(at, at + nbytes, ATTR_WIRED) for at in taken] + ([(tail, end, TAIL)] if tail < end else [])
 
 
-def check(st: State, m: int) -> None:
-    """Assert what must hold of map `m`, of kmem_va and of the supply of tags (slow, for tests)."""
+def check(st: State, map_no: int) -> None:
+    """Assert what must hold of map `map_no`, of kmem_va and of the supply of tags (slow, for tests)."""
     kmem_va = len(st.arena) - v.EXTRA_ARENAS + v.KMEM_VA
-    for a in (m, kmem_va):
+    for a in (map_no, kmem_va):
         g.check(st, a, list_of=layout.free_list)
-    counts, s = census(st), st.supply
-    assert counts["tags"] + counts["tags_in_hand"] + counts["tags_global"] + s[v.OTHERS] == s[v.MADE], "tags lost"
-    assert (st.arena[:, g.HAND] >= 0).all(), "tags in hand miscounted"
-    assert map_free_bytes(st, m) + used(st, m) == st.arena[m, g.TOP] - st.arena[m, g.BASE], "bytes lost"
+    counts, supply = census(st), st.supply
+    insist(
+        counts["tags"] + counts["tags_in_hand"] + counts["tags_global"] + supply[v.OTHERS] == supply[v.MADE],
+        "tags lost",
+    )
+    insist((st.arena[:, g.HAND] >= 0).all(), "tags in hand miscounted")
+    insist(
+        map_free_bytes(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
+        "bytes lost",
+    )
     imports = [(b, e) for b, e, kind, note in g.segments(st, 0) if (kind, note) == (g.BUSY, v.IMPORT)]
-    assert sum(e - b for b, e in imports) == counts["kmem_va_bytes"], "kmem_va has what the heap did not give"
+    insist(sum(e - b for b, e in imports) == counts["kmem_va_bytes"], "kmem_va has what the heap did not give")
     slabs = [b for b, _, kind, note in g.segments(st, kmem_va) if (kind, note) == (g.BUSY, v.SLAB)]
-    assert slabs == ((st.slab[st.slab[:, q.FIRST] > 0, q.FIRST] - 1) * PAGE).tolist(), "slabs lost"
+    insist(slabs == ((st.slab[st.slab[:, q.FIRST] > 0, q.FIRST] - 1) * PAGE).tolist(), "slabs lost")
     for first, chunk, refcnt, head in st.slab[st.slab[:, q.FIRST] > 0].tolist():
         free = [page for page in range(first - 1, first - 1 + st.slab_pages // chunk * chunk, chunk) if st.link[page]]
         listed, at = [], head
         while at:
             listed.append(at - 1)
             at = int(st.link[at - 1]) - q.LAST
-        assert sorted(listed) == free, "free ranges of a slab are wrong"
-        assert 0 < refcnt == st.slab_pages // chunk - len(listed), "slab miscounted"
+        insist(sorted(listed) == free, "free ranges of a slab are wrong")
+        insist(0 < refcnt == st.slab_pages // chunk - len(listed), "slab miscounted")
 
 
 def _checked(p: Params) -> Params:

@@ -1,12 +1,12 @@
 """Segments, tags and imports of illumos' vmem; `st` is the State of `arenas.vmem_illumos`."""
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
 from kmemexp.sim.arenas.vmem_illumos.layout import MINFREE, POPULATE_RESERVE
+from kmemexp.sim.arenas.vmem_illumos.state import BEST_FIT, FIRST_FIT, INSTANT_FIT, NEXT_FIT, State
 from kmemexp.sim.slots import NO_SPACE, PAGE
-
-INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = range(4)
 
 METADATA_IMPORT = 32  # pages that vmem_metadata takes of the heap at once, in place of quantum caches
 
@@ -36,19 +36,19 @@ SUPPLY = 9
 
 
 @kernel
-def arena(st, which):
+def arena(st: State, which: int) -> int:
     """Number of one of the arenas behind those of the maps."""
     return len(st.arena) - EXTRA_ARENAS + which
 
 
 @kernel
-def give(st, a, row):
+def give(st: State, a: int, row: int) -> None:
     """vmem_freelist_insert()."""
     g.push(st, a, row, log2(g.size(st, row)))
 
 
 @outlined
-def place(st, a, nbytes, align, strategy, note):
+def place(st: State, a: int, nbytes: Bytes, align: int, strategy: int, note: int) -> int:
     """Allocate with tags in hand from what is in the arena. Returns the address or NO_SPACE."""
     if strategy == NEXT_FIT and align == PAGE:
         addr = next_fit(st, a, nbytes, note)
@@ -63,7 +63,7 @@ def place(st, a, nbytes, align, strategy, note):
 
 
 @kernel
-def scan(st, a, nbytes, align, strategy):
+def scan(st: State, a: int, nbytes: Bytes, align: int, strategy: int) -> int:
     """The free lists' part of vmem_xalloc(), and vmem_alloc()'s too: where it finds one, it is the same. 0: none."""
     bits = st.arena[a, g.BITS]
     k = log2(nbytes)
@@ -87,7 +87,7 @@ def scan(st, a, nbytes, align, strategy):
 
 
 @outlined
-def seg_alloc(st, a, row, addr, nbytes, note):
+def seg_alloc(st: State, a: int, row: int, addr: Address, nbytes: Bytes, note: int) -> None:
     """vmem_seg_alloc(): take [addr, addr + nbytes) out of a free segment."""
     start, end = st.seg[row, g.START], st.seg[row, g.END]
     stop = addr + nbytes
@@ -104,14 +104,14 @@ def seg_alloc(st, a, row, addr, nbytes, note):
 
 
 @kernel
-def stays(st, row, nbytes):
+def stays(st: State, row: int, nbytes: Bytes) -> bool:
     """Whether what a request leaves of a free segment belongs on the same free list."""
     rest = g.size(st, row) - nbytes
     return rest > 0 and log2(rest) == st.seg[row, g.NOTE]
 
 
 @kernel
-def bump(st, a, row, below, nbytes, note):
+def bump(st: State, a: int, row: int, below: int, nbytes: Bytes, note: int) -> None:
     """Take the low end of a free segment, which stays where it is on its list. The new tag stands behind `below`."""
     start = st.seg[row, g.START]
     st.seg[row, g.START] += nbytes
@@ -120,7 +120,7 @@ def bump(st, a, row, below, nbytes, note):
 
 
 @outlined
-def next_fit(st, a, nbytes, note):
+def next_fit(st: State, a: int, nbytes: Bytes, note: int) -> int:
     """vmem_nextfit_alloc(): round the segments from the rotor on. Returns the address or NO_SPACE."""
     rotor = a + len(st.arena)
     row = st.seg[rotor, g.NEXT]
@@ -142,7 +142,7 @@ def next_fit(st, a, nbytes, note):
 
 
 @outlined
-def advance(st, a, rotor, below):
+def advance(st: State, a: int, rotor: int, below: int) -> None:
     """vmem_advance(): move the rotor behind `below`, and merge what it kept apart."""
     under, above = st.seg[rotor, g.PREV], st.seg[rotor, g.NEXT]
     g.unlink(st, rotor)
@@ -164,14 +164,14 @@ def advance(st, a, rotor, below):
 
 
 @kernel
-def is_import(st, row):
+def is_import(st: State, row: int) -> bool:
     """Whether a free segment is all of an imported span."""
     span, above = st.seg[row, g.PREV], st.seg[row, g.NEXT]
     return st.seg[span, g.KIND] == g.SPAN and st.seg[span, g.NOTE] == IMPORT and st.seg[above, g.KIND] <= g.SPAN
 
 
 @outlined
-def give_back(st, a, row):
+def give_back(st: State, a: int, row: int) -> None:
     """Give a span, of which `row` is the only segment and on no free list, back to the heap."""
     heap_row = g.in_use(st, 0, st.seg[row, g.START])
     span = st.seg[row, g.PREV]
@@ -181,7 +181,7 @@ def give_back(st, a, row):
 
 
 @outlined
-def xfree(st, a, row):
+def xfree(st: State, a: int, row: int) -> None:
     """vmem_xfree() of a range in use."""
     row = g.merge(st, a, row)
     if is_import(st, row):
@@ -191,7 +191,7 @@ def xfree(st, a, row):
 
 
 @outlined
-def take_kmem_va(st, nbytes, align, strategy, note):
+def take_kmem_va(st: State, nbytes: Bytes, align: int, strategy: int, note: int) -> int:
     """Allocate from kmem_va, with an import from the heap where it must be. Returns the address or NO_SPACE."""
     a = arena(st, KMEM_VA)
     if not restocked(st, a):
@@ -213,25 +213,25 @@ def take_kmem_va(st, nbytes, align, strategy, note):
 
 
 @kernel
-def restocked(st, a):
+def restocked(st: State, a: int) -> bool:
     """See to it that 16 tags are in hand. False: there are none to be had."""
     return st.arena[a, g.HAND] >= MINFREE or populate(st, a)
 
 
 @outlined
-def populate(st, a):
+def populate(st: State, a: int) -> bool:
     """vmem_populate(): tags from the global list, else from new pages; the arenas that brought these come first."""
-    s = st.supply
+    supply = st.supply
     hand_out(st, a, MINFREE, GLOBAL)
     if st.arena[a, g.HAND] >= MINFREE:
         return True
     if not bring_pages(st):
-        s[POPULATE_FAILS] += 1
+        supply[POPULATE_FAILS] += 1
         return False
-    s[POPULATES] += 1
-    s[TAG_PAGES] += s[BATCH_PAGES]
-    s[MADE] += s[BATCH]
-    s[GLOBAL] += s[BATCH]
+    supply[POPULATES] += 1
+    supply[TAG_PAGES] += supply[BATCH_PAGES]
+    supply[MADE] += supply[BATCH]
+    supply[GLOBAL] += supply[BATCH]
     hand_out(st, 0, POPULATE_RESERVE, GLOBAL)
     hand_out(st, arena(st, VMEM_METADATA), POPULATE_RESERVE, GLOBAL)
     hand_out(st, arena(st, VMEM_SEG), POPULATE_RESERVE, GLOBAL)
@@ -240,7 +240,7 @@ def populate(st, a):
 
 
 @kernel
-def hand_out(st, a, least, source):
+def hand_out(st: State, a: int, least: int, source: int) -> None:
     """Raise the tags in hand of an arena to `least`, as far as the global list goes."""
     n = max(0, min(least - st.arena[a, g.HAND], st.supply[source]))
     st.arena[a, g.HAND] += n
@@ -248,24 +248,24 @@ def hand_out(st, a, least, source):
 
 
 @kernel
-def bring_pages(st):
+def bring_pages(st: State) -> bool:
     """Pages for tags: vmem_seg has them of vmem_metadata, that of the heap, all with tags of their reserves."""
-    s = st.supply
+    supply = st.supply
     metadata = arena(st, VMEM_METADATA)
-    if s[METADATA_LEFT] < s[BATCH_PAGES]:
+    if supply[METADATA_LEFT] < supply[BATCH_PAGES]:
         if place(st, 0, METADATA_IMPORT * PAGE, PAGE, INSTANT_FIT, METADATA) < 0:
             return False
         use_tags(st, metadata, 2)
-        s[METADATA_LEFT] += METADATA_IMPORT
-    s[METADATA_LEFT] -= s[BATCH_PAGES]
-    if s[METADATA_LEFT]:
+        supply[METADATA_LEFT] += METADATA_IMPORT
+    supply[METADATA_LEFT] -= supply[BATCH_PAGES]
+    if supply[METADATA_LEFT]:
         use_tags(st, metadata, 1)
     use_tags(st, arena(st, VMEM_SEG), 2)
     return True
 
 
 @kernel
-def use_tags(st, a, n):
+def use_tags(st: State, a: int, n: int) -> None:
     """An arena of which there are only tags takes some into its list, or out of it (n < 0)."""
     st.arena[a, g.HAND] -= n
     st.arena[a, g.TAGS] += n

@@ -6,13 +6,13 @@ holds the beginning of one at most; `tree` finds the first slab of a cache by ce
 `arenas.vmem_illumos`.
 """
 
-import numpy as np
-
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Address, Bytes, Shares, Words, int64
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas._shared.powers import log2
 from kmemexp.sim.arenas.vmem_illumos.alloc import INSTANT_FIT, KMEM_VA, SLAB, SLAB_FREE, arena, take_kmem_va, xfree
+from kmemexp.sim.arenas.vmem_illumos.state import State
 from kmemexp.sim.slots import NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 
 # Columns of State.slab.
@@ -27,13 +27,13 @@ LAST = 1
 
 
 @kernel
-def binshift(chunks):
+def binshift(chunks: int) -> int:
     """cache_binshift of a cache with that many ranges a slab."""
     return log2(chunks >> 4) + 2 if chunks >= 16 else 1
 
 
 @kernel
-def weight(refcnt, chunks, binshift):
+def weight(refcnt: int, chunks: int, binshift: int) -> int:
     """Rank of a slab, the lowest first (kmem_partial_slab_cmp); 0: it is not partial."""
     if refcnt == 0 or refcnt == chunks:
         return 0
@@ -43,38 +43,38 @@ def weight(refcnt, chunks, binshift):
 
 
 @kernel
-def next_free(st, page):
+def next_free(st: State, page: int) -> int:
     """Free range behind the one at a page, as page + 1; 0: none."""
-    return np.int64(st.link[page]) - LAST
+    return int64(st.link[page]) - LAST
 
 
 @kernel
-def rank(st, cell):
+def rank(st: State, cell: int) -> None:
     """Enter a slab's weight in the tree of its cache."""
-    c = st.slab[cell, CHUNK] - 1
+    first = st.slab[cell, CHUNK] - 1
     node = cell + (st.tree.shape[1] >> 1)
     chunks = st.slab_pages // st.slab[cell, CHUNK]
-    st.tree[c, node] = weight(st.slab[cell, REFCNT], chunks, binshift(chunks))
+    st.tree[first, node] = weight(st.slab[cell, REFCNT], chunks, binshift(chunks))
     while node > 1:
         node >>= 1
-        st.tree[c, node] = min(st.tree[c, 2 * node], st.tree[c, 2 * node + 1])
+        st.tree[first, node] = min(st.tree[first, 2 * node], st.tree[first, 2 * node + 1])
 
 
 @kernel
-def first_partial(st, c):
-    """Cell of the first partial slab of cache `c`, or -1."""
-    if st.tree[c, 1] == 0:
+def first_partial(st: State, first: int) -> int:
+    """Cell of the first partial slab of cache `first`, or -1."""
+    if st.tree[first, 1] == 0:
         return -1
     node, leaves = 1, st.tree.shape[1] >> 1
     while node < leaves:
         node *= 2
-        if st.tree[c, node] != st.tree[c, node >> 1]:
+        if st.tree[first, node] != st.tree[first, node >> 1]:
             node += 1
     return node - leaves
 
 
 @outlined
-def take_chunk(st, nbytes):
+def take_chunk(st: State, nbytes: Bytes) -> int:
     """Allocate a range of a cached size. Returns the address or NO_SPACE."""
     pages = nbytes >> PAGE_SHIFT
     cell = first_partial(st, pages - 1)
@@ -93,7 +93,7 @@ def take_chunk(st, nbytes):
 
 
 @kernel
-def new_slab(st, page, pages):
+def new_slab(st: State, page: int, pages: int) -> int:
     """Cut a slab into ranges. Returns its cell."""
     cell = page // st.slab_pages
     st.slab[cell, FIRST], st.slab[cell, CHUNK] = page + 1, pages
@@ -104,7 +104,7 @@ def new_slab(st, page, pages):
 
 
 @kernel
-def put(st, cell, page):
+def put(st: State, cell: int, page: int) -> None:
     """Put a range before the free ones of its slab."""
     st.link[page] = st.slab[cell, FREE_CHUNK] + LAST
     st.slab[cell, FREE_CHUNK] = page + 1
@@ -112,7 +112,7 @@ def put(st, cell, page):
 
 
 @kernel
-def cell_of(st, page):
+def cell_of(st: State, page: int) -> int:
     """Cell of the slab that a page lies in, or -1."""
     cell = page // st.slab_pages
     if cell > 0 and (st.slab[cell, FIRST] == 0 or st.slab[cell, FIRST] > page + 1):
@@ -122,7 +122,7 @@ def cell_of(st, page):
 
 
 @outlined
-def give_chunk(st, addr, nbytes):
+def give_chunk(st: State, addr: Address, nbytes: Bytes) -> int:
     """Free a range of a cached size; a slab that is wholly free goes at once. Returns 0, or NO_ENTRY for no range."""
     page, pages = addr >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
     cell = cell_of(st, page)
@@ -141,7 +141,7 @@ def give_chunk(st, addr, nbytes):
 
 
 @kernel
-def drop_slab(st, cell):
+def drop_slab(st: State, cell: int) -> None:
     """Give a slab back to kmem_va."""
     first, pages = st.slab[cell, FIRST] - 1, st.slab[cell, CHUNK]
     a = arena(st, KMEM_VA)
@@ -153,7 +153,7 @@ def drop_slab(st, cell):
 
 
 @kernel
-def next_slab(st, row):
+def next_slab(st: State, row: int) -> int:
     """Tag of the next slab in kmem_va behind `row`, or the arena's head."""
     a = arena(st, KMEM_VA)
     row = st.seg[row, g.NEXT]
@@ -163,7 +163,7 @@ def next_slab(st, row):
 
 
 @kernel
-def next_chunk(st, row, at):
+def next_chunk(st: State, row: int, at: int) -> tuple[int, int]:
     """Free range behind one, in the order of slabs: (tag of its slab, its page + 1). Begins from (arena's head, 0)."""
     a = arena(st, KMEM_VA)
     if at:
@@ -177,13 +177,13 @@ def next_chunk(st, row, at):
 
 
 @kernel
-def chunk_bytes(st, row):
+def chunk_bytes(st: State, row: int) -> int:
     """Bytes of each range of the slab with this tag."""
     return st.slab[(st.seg[row, g.START] >> PAGE_SHIFT) // st.slab_pages, CHUNK] * PAGE
 
 
 @kernel
-def measure_chunks(st, out):
+def measure_chunks(st: State, out: Words) -> None:
     """Add the free ranges in slabs, each a hole of its own: a slab's neighbours never become one."""
     row, at = next_chunk(st, arena(st, KMEM_VA), 0)
     while at:
@@ -192,7 +192,7 @@ def measure_chunks(st, out):
 
 
 @kernel
-def erase_chunks(st, bins, base, top):
+def erase_chunks(st: State, bins: Shares, base: Address, top: int) -> None:
     """Erase the free ranges in slabs from the picture of [base, top)."""
     row, at = next_chunk(st, arena(st, KMEM_VA), 0)
     while at:

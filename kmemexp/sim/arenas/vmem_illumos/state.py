@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
-from kmemexp.sim.arenas.vmem_illumos import alloc as v
+from kmemexp.sim.aliases import Array, Table, Words
 from kmemexp.sim.arenas.vmem_illumos import layout
 
-INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = v.INSTANT_FIT, v.BEST_FIT, v.FIRST_FIT, v.NEXT_FIT
+INSTANT_FIT, BEST_FIT, FIRST_FIT, NEXT_FIT = range(4)
 
 
 class Params(NamedTuple):
@@ -23,12 +21,12 @@ class State(NamedTuple):
     """Maps, kmem_va, and the tags of all."""
 
     p: Params
-    seg: np.ndarray  # int64[rows, SEGMENT_COLUMNS]
-    lists: np.ndarray  # int64[arenas, LISTS], heads of the free lists
-    arena: np.ndarray  # int64[maps + EXTRA_ARENAS, ARENA_COLUMNS]
-    table: np.ndarray  # int32[pages], row of the tag of the range in use that begins there
-    supply: np.ndarray  # int64[…]
+    seg: Table  # int64[rows, SEGMENT_COLUMNS]
+    lists: Table  # int64[arenas, LISTS], heads of the free lists
+    arena: Table  # int64[maps + EXTRA_ARENAS, ARENA_COLUMNS]
+    table: Words  # int32[pages], row of the tag of the range in use that begins there
+    supply: Array  # int64[…]
     slab_pages: int
-    slab: np.ndarray  # int64[cells, SLAB_COLUMNS]
-    link: np.ndarray  # int32[pages], free ranges of slabs
-    tree: np.ndarray  # int8[caches, 2 * leaves], weights of slabs
+    slab: Table  # int64[cells, SLAB_COLUMNS]
+    link: Words  # int32[pages], free ranges of slabs
+    tree: Table  # int8[caches, 2 * leaves], weights of slabs

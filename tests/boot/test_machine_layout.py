@@ -6,10 +6,9 @@ import pytest
 from kmemexp.boot.layout import Wired, build, enlarge_messages
 from kmemexp.boot.wiring import Wiring
 from kmemexp.errors import ConfigError
-from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine import programs as pg
+from kmemexp.sim.engine.tables import cpu, ctx, glob, msg, prog, src
 
 
 def wiring(**settings: object) -> Wiring:
@@ -23,7 +22,7 @@ def wiring(**settings: object) -> Wiring:
 
 def test_tables_follow_each_other_and_fill_the_array() -> None:
     wired = build(wiring(log_rows=3))
-    at = mc.G_COUNT
+    at = glob.COLUMNS
     for place, rows, columns in wired.shape.values():
         assert place == at
         at += rows * columns
@@ -36,28 +35,28 @@ def test_tables_follow_each_other_and_fill_the_array() -> None:
 )
 def test_a_word_becomes_its_place_in_the_list_of_words(setting: str, values: tuple[str, ...]) -> None:
     for number, word in enumerate(values):
-        assert build(wiring(**{setting: word})).m[getattr(mc, f"G_{setting.upper()}")] == number
+        assert build(wiring(**{setting: word})).m[getattr(glob, setting.upper())] == number
 
 
 def test_settings_that_are_numbers_arrive() -> None:
     m = build(wiring(queue=5, depth=7, sleep_locked=True, big_lock=True, seed=11, direct_map=4)).m
     names = ("QUEUE", "DEPTH", "SLEEP_LOCKED", "BIG_LOCK", "SEED", "DIRECT_MAP", "CPUS", "THREADS")
-    assert [m[getattr(mc, f"G_{name}")] for name in names] == [5, 7, 1, 1, 11, 4, 2, 2]
+    assert [m[getattr(glob, name)] for name in names] == [5, 7, 1, 1, 11, 4, 2, 2]
 
 
 def program(wired: Wired, source: str) -> np.ndarray:
     """Items of a source's program, with its end."""
     context = wired.table("contexts")[wired.names.contexts.index(source)]
-    first = (context[cx.X_PROG] - wired.shape["programs"][0]) // pg.I_COLUMNS
+    first = (context[ctx.PROG] - wired.shape["programs"][0]) // prog.COLUMNS
     items = wired.table("programs")
-    last = (items[first, pg.PC_END] - wired.shape["programs"][0]) // pg.I_COLUMNS
+    last = (items[first, pg.PC_END] - wired.shape["programs"][0]) // prog.COLUMNS
     return items[first : last + 1]
 
 
 def test_programs_name_locks_and_sources_by_their_places() -> None:
     wired = build(wiring())
     net = program(wired, "net")
-    assert net[:, pg.PC_CODE].tolist() == [pg.I_LOCK, pg.I_WORK, pg.I_UNLOCK, pg.I_END]
+    assert net[:, pg.PC_CODE].tolist() == [prog.LOCK, prog.WORK, prog.UNLOCK, prog.END]
     first_zone = wired.place("locks", np.array(1))
     assert net[0, [pg.PC_1, pg.PC_2]].tolist() == [first_zone, 1], "one for each CPU"
     assert net[1, [pg.PC_1, pg.PC_2]].tolist() == [pg.FIXED, 300]
@@ -73,7 +72,7 @@ def test_queues_have_a_row_for_each_cpu_and_come_in_the_order_of_their_names() -
     w.source("net", "device", [{"free": "buffer"}], law="poisson", rate_hz=10.0)
     wired = build(w, kind_number={"buffer": 3})
     assert wired.table("queues").shape == (4, pg.Q_ROWS + 9)
-    assert wired.m[mc.G_QUEUES] == 2, "those that handlers free from are the first"
+    assert wired.m[glob.QUEUES] == 2, "those that handlers free from are the first"
     buffer, other = wired.place("queues", np.array([0, 2]))
     items = program(wired, "fills")
     assert items[:2, pg.PC_4].tolist() == [other, buffer]
@@ -88,9 +87,9 @@ def test_a_source_has_one_context_or_one_on_each_cpu() -> None:
     names = wired.names.contexts
     assert [names.count(name) for name in ("net", "user", "clock", "ipi", "recorded_soft")] == [1, 1, 2, 2, 2]
     contexts = wired.table("contexts")
-    assert contexts[names.index("clock"), cx.X_KIND] == mc.FAST
-    assert wired.m[mc.G_IPI0] == wired.place("contexts", np.array(names.index("ipi")))
-    first = wired.table("sources")[wired.names.sources.index("clock"), ir.S_FIRST]
+    assert contexts[names.index("clock"), ctx.KIND] == mc.FAST
+    assert wired.m[glob.IPI0] == wired.place("contexts", np.array(names.index("ipi")))
+    first = wired.table("sources")[wired.names.sources.index("clock"), src.FIRST]
     assert first == wired.place("contexts", np.array(names.index("clock")))
 
 
@@ -104,8 +103,8 @@ def test_each_cpu_begins_with_its_first_thread_and_the_others_are_parked() -> No
     wired = build(wiring())
     threads = wired.place("contexts", np.arange(4)).tolist()
     cpus = wired.table("cpus")
-    assert cpus[0, cx.C_TOP] == threads[0]
-    assert cpus[:, cx.C_PARKED].tolist() == [threads[1], threads[3]]
+    assert cpus[0, cpu.TOP] == threads[0]
+    assert cpus[:, cpu.PARKED].tolist() == [threads[1], threads[3]]
 
 
 @pytest.mark.parametrize(
@@ -131,12 +130,12 @@ def test_a_route_to_a_cpu_that_there_is_not_is_refused() -> None:
 
 def test_more_room_for_messages_is_free_and_what_was_stays() -> None:
     small = build(wiring(), messages=4)
-    small.m[mc.G_MSG_FREE] = -1
+    small.m[glob.MSG_FREE] = -1
     large = enlarge_messages(small)
-    assert large.table("messages").shape == (8, mc.M_COUNT)
-    np.testing.assert_array_equal(large.m[mc.G_COUNT : len(small.m)], small.m[mc.G_COUNT :])
-    free, at = [], int(large.m[mc.G_MSG_FREE])
+    assert large.table("messages").shape == (8, msg.COLUMNS)
+    np.testing.assert_array_equal(large.m[glob.COLUMNS : len(small.m)], small.m[glob.COLUMNS :])
+    free, at = [], int(large.m[glob.MSG_FREE])
     while at >= 0:
         free.append(at)
-        at = int(large.m[at + mc.M_NEXT])
+        at = int(large.m[at + msg.NEXT])
     assert free == large.place("messages", np.arange(4, 8)).tolist()

@@ -1,0 +1,17 @@
+"""Columns of a CPU, and on what it spends its time."""
+
+TOP = 3  # context on the CPU; -1: none
+READY = 4  # first of the ready list; -1: none
+PARKED = 5  # first of the mainline threads without an operation
+OP = 6  # next operation of the mainline's stream, and the one after the last
+END = 7
+MARK = 8  # until when time is accounted
+TIME = 9  # cpu.TIME + T_*: ns spent
+MSG_HEAD = 15  # messages from other CPUs
+MSG_TAIL = 16
+FREE_AT = 17  # closed load: when the last operation ended
+NUMBER = 18
+BIG_WAITERS = 19  # contexts of this CPU that wait for the big lock
+COLUMNS = 20
+TIME_COUNT = 6
+TIME_IDLE, TIME_MAIN, TIME_SOFT, TIME_THREAD, TIME_FAST, TIME_SPIN = range(TIME_COUNT)

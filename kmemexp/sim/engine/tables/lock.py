@@ -1,0 +1,25 @@
+"""Columns of a lock, and the kinds of lock (locks)."""
+
+LOCK_KINDS = ("section", "spin", "adaptive", "sleep", "big", "token")
+SECTION, SPIN, ADAPTIVE, SLEEP, BIG, TOKEN = range(len(LOCK_KINDS))
+
+# Columns of a lock.
+KIND = 0
+OWNER = 1  # context (BIG: CPU); -1: free
+MASK = 2  # spl mask of its section
+CRIT = 3  # 1: its section is a critical section
+HEAD = 4  # waiters
+TAIL = 5
+LAST = 6  # CPU that held it last; -1: none yet
+NEXT = 7  # next of the locks that the owner holds
+DEPTH = 8  # BIG: how often its CPU has taken it
+SINCE = 9  # when it was taken
+INHERIT = 10  # 1: a waiter lends the owner its priority
+CEILING = 11  # priority that the owner has at least
+TAKEN = 12  # statistics: times taken, after a wait, ns waited, ns held
+WAITED = 13
+WAIT_NS = 14
+HELD_NS = 15
+CLASS = 16  # number of its class (locks of one class share statistics)
+HIST = 17  # place of its class's histogram of waits
+COLUMNS = 18

@@ -1,0 +1,34 @@
+"""What happened in a run: places of the machine's memory, among the globals (`glob`)."""
+
+DEADLOCKS = 32
+WOULD_SLEEP = 33  # requests to sleep in a context that cannot
+SELF = 34  # locks requested by their own holder
+REVERSALS = 35  # pairs of locks taken in both orders
+BLOCKABLE = 36  # locks that may sleep taken in a fast interrupt or a message handler
+INTERRUPTS = 37
+LOST = 38  # interrupts that found their ring full
+SENT = 39  # messages sent
+SHOOTDOWNS = 40
+LOCKS = 41  # locks taken
+CONTENDED = 42  # of these, after a wait
+WAIT_NS = 43
+HANDED = 44  # frees done by the context that was still allocating the object
+PREEMPTIONS = 45
+SLEPT = 46  # requests that waited for memory
+WITNESS = 47  # rows of the witness
+FORWARDED = 48  # interrupts delivered on the CPU that held the big lock
+AREA = 49  # sum over interrupts in the system of ns, by events
+INSIDE = 50  # interrupts in the system
+AREA_AT = 51
+SOJOURN = 52  # sum of the same ns, by interrupts that have left or waited
+DONE = 53  # interrupts handled
+WAITING = 54  # contexts that wait for a lock
+WAIT_AREA = 55
+WAIT_AT = 56
+OPS_DONE = 57
+DAEMON_PAGES = 58
+PAGE_FAILURES = 59  # requests refused for want of pages
+PANIC = 60  # first panic that the engine itself saw, panics.*
+PANICS = 61
+DEADLOCK_AT = 62
+ENDED_AT = 63  # when the last operation of the stream so far was over

@@ -1,0 +1,12 @@
+"""What `map_measure` writes of a map: totals, then free bytes by size class of the hole that they lie in."""
+
+FREE = 0  # free bytes
+LARGEST = 1  # bytes of the largest hole
+HOLES = 2  # number of holes
+ENTRIES = 3  # number of map entries in use
+HIGH = 4  # highest address ever allocated, relative to the map's start
+WALKED = 5  # entries that the policy's linear searches passed, since the beginning
+ENTRY_BYTES = 6  # memory that the entries' own supply holds
+HIST = 8  # gauge.HIST + k: free bytes in holes of 2**k … 2**(k+1)-1 pages
+CLASSES = 32
+COLUMNS = HIST + CLASSES

@@ -1,0 +1,29 @@
+"""Counters of a lane (int64[COLUMNS])."""
+
+OPS = 0  # operations played
+ALLOCS = 1  # allocations that succeeded
+FREES = 2
+REQUESTED = 3  # requested bytes of live objects (of the object allocators: what a map serves itself counts below)
+GRANTED = 4  # granted bytes of live objects
+REQUESTED_PEAK = 5
+HELD = 6  # bytes that the object allocators hold (pages wired for them)
+HELD_PEAK = 7
+REQUESTED_TOTAL = 8
+GRANTED_TOTAL = 9
+STEPS = 10
+MAP_OPS = 11
+IPIS = 12
+FRAGMENTED = 13  # map requests refused although enough was free in total
+EXHAUSTED = 14  # map requests refused for want of free KVA
+FAILURES = 15  # operations that got nothing
+NOWAIT_FAILURES = 16
+PANICS = 17
+PANIC = 18  # panics.* of the first panic
+PANIC_OP = 19  # operation at which it happened
+DIRECT = 20  # bytes mapped straight from a map (pipe KVA, u-areas, …)
+RETRIED = 21  # 1 + operation that is tried again after a reclaim
+MOVES = 22  # objects moved
+MOVED = 23  # bytes moved
+HELD_AT_PEAK = 24  # bytes held when the most were requested
+REQUESTED_AT_PEAK = 25  # requested bytes when the most were held, the first time
+COLUMNS = 26
