@@ -64,7 +64,7 @@ def _for_all_values(dispatcher: F) -> F:
 
 
 def outlined(function: F) -> F:
-    """Compile a kernel that stays a function of its own: code that seldom runs, and would bloat whoever calls it."""
+    """Compile a kernel that stays a function of its own: code that seldom runs, and would bloat its callers."""
     options = UNCOUNTED | {"forceinline": False, "pipeline_class": _Outlining}
     return _for_all_values(_cached(function, [function.__module__], options))
 

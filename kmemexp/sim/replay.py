@@ -1,8 +1,9 @@
 """The driver without a clock: each operation runs to completion at once, on whichever CPU it was recorded.
 
 It answers questions of placement and fragmentation: addresses, pages and the map come out exactly; nothing waits,
-so latency, contention and deadlock do not exist here. Physical memory is not limited: what fails, fails for want of
-KVA or of map entries. Where the historic kernel would have panicked the panic is counted and the operation dropped.
+so latency, contention and deadlock do not exist here. Physical memory is not limited: what fails, fails because
+KVA or map entries have run out. Where the historic kernel would have panicked the panic is counted and the operation
+dropped.
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ def serve(
     watch: Words,
     op: int,
 ) -> int:
-    """Play one operation through whoever serves it, step by step. Returns DONE or FAILED."""
+    """Play one operation through its server, step by step. Returns DONE or FAILED."""
     account = tally.DIRECT if server == SERVER_MAP else tally.HELD
     while True:
         counters[tally.STEPS] += 1

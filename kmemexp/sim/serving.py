@@ -1,4 +1,4 @@
-"""What both drivers do for an operation: call whoever serves it, carry out map steps, keep the table of objects.
+"""What both drivers do for an operation: call its server, carry out map steps, keep the table of objects.
 
 Register row `i` belongs to the operation (0 in the driver without a clock, the context's number in the timed one).
 """
@@ -29,7 +29,7 @@ from kmemexp.sim.tables import obj, panics, regs, tally
 
 @template
 def step(state_a: Any, state_b: Any, state_c: Any, reg: Registers, i: int, server: int, freeing: int) -> int:
-    """Let whoever serves the operation take one step. Returns its answer."""
+    """Let the server of the operation take one step. Returns its answer."""
     if server == SERVER_MAP:
         return direct(reg, i, freeing)
     if freeing:

@@ -51,7 +51,7 @@ ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours
 ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
 ATTR_COUNT = 3
 ATTR_SORT = 3  # mask of the above
-ATTR_NOFREE = 4  # a further bit: whoever asks will never give the memory back
+ATTR_NOFREE = 4  # a further bit: the requester will never give the memory back
 
 # What `map_attr` adds above these bits for an arena that looks at who asks.
 WHO_SHIFT = 8

@@ -1,18 +1,18 @@
-"""Stale references: what lies at the place of a freed object when somebody still reads there.
+"""Stale references: what lies at the place of a freed object that is still read.
 
-A *watch* begins just before an object is freed that somebody still refers to, and ends with the last read. Meanwhile
+A *watch* begins just before an object is freed to which a reference remains, and ends with the last read. Meanwhile
 whatever takes the first byte of the object is noted: an object (of the same kind, beginning at the same address, or
 another one), a map that takes the page back, or gives it out again. A read then finds one of five things:
 
-- the object itself: nobody has used its memory since;
+- the object itself: its memory has not been used since;
 - another object of the same kind, and the reader finds that out from a generation count;
 - the same, and it does not: it takes the wrong object for its own;
 - something else: an object of another kind, a part of one, or a page that a map has handed out again;
 - no page: it faults.
 
 What an allocator writes into free memory of its own (links, headers) is not noted, and a reference to an object that an
-allocator moves is not followed. All is in one array `w` (empty: nobody watches): counts first, then for each page of
-the KVA the first watch on it, then the watches. A watch is named by the place where it begins, 0 is none.
+allocator moves is not followed. All is in one array `watch` (empty: nothing is watched): counts first, then for each
+page of the KVA the first watch on it, then the watches. A watch is named by the place where it begins, 0 is none.
 """
 
 import numpy as np

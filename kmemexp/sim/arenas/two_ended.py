@@ -6,7 +6,7 @@ Neither sort cuts up the other's room. What comes from the top, by `apart`:
 1  whatever asks for no more than the alignment of a page. Aligned blocks of one size (the zones of DragonFly's slab
    allocator, 2003) leave no holes among themselves that another one cannot fill. Among ranges of odd sizes they do:
    what is left before the next multiple of their alignment.
-2  whatever somebody maps for himself (ATTR_PAGEABLE: pipes, device memory); wired memory comes from the bottom. Compare
+2  what is mapped for its own sake (ATTR_PAGEABLE: pipes, device memory); wired memory comes from the bottom. Compare
    FreeBSD's transient_map of 2013, a submap of fixed size for mappings that do not last.
 
 Submaps, and what boot sets aside, come from the bottom. At the bottom a request takes the low end of the lowest hole

@@ -8,7 +8,7 @@ from kmemexp.sim.engine.tables import cpu, ctx, lock
 
 @outlined
 def lend(m: Memory, owner: Ctx, prio: int) -> None:
-    """Raise the priority of an owner, and of whoever it waits for in turn."""
+    """Raise the priority of an owner, and of the owner that it waits for in turn."""
     while owner >= 0 and m[owner + ctx.PRIO] < prio:
         m[owner + ctx.PRIO] = prio
         if m[owner + ctx.STATE] == READY:

@@ -2,9 +2,9 @@
 
 FreeBSD 4 / DragonFly sys/vm/{vm_page,vm_pageout}.c, 2003: pages are counted, not named. A request takes free pages
 down to `reserved`; SYSTEM goes on to the interrupt reserve once no clean page is left, INTERRUPT to the last page;
-whoever is not an interrupt may turn clean (cache) pages into free ones. Who gets nothing wakes the daemon, and sleeps
-(VM_WAIT) or fails. The daemon frees pages in clusters until the target is reached, and wakes all sleepers as soon as
-there are more than `minimum`. Left out: which page is taken, the queues' ages, swap space, zeroing.
+what is not an interrupt may turn clean (cache) pages into free ones. A context that gets nothing wakes the daemon, and
+sleeps (VM_WAIT) or fails. The daemon frees pages in clusters until the target is reached, and wakes all sleepers as
+soon as there are more than `minimum`. Left out: which page is taken, the queues' ages, swap space, zeroing.
 """
 
 from kmemexp.jit import kernel, outlined

@@ -171,7 +171,7 @@ def pages_moved(m: Memory, reg: Registers, x: Ctx, flushes: int, lazy: int) -> i
     if m[x + ctx.SERVER] == SERVER_MAP and reg[i, regs.ATTR] & ATTR_SORT != ATTR_WIRED:
         pages = 0
     if answer == MAP_FREE:
-        undone = m[x + ctx.NEED] > 0  # for want of pages: it has those that there were
+        undone = m[x + ctx.NEED] > 0  # too few pages: it has those that there were
         pages -= m[x + ctx.NEED]
         give_pages(m, pages)
         if undone:

@@ -8,8 +8,8 @@ Every context waits for one thing at a time, so from each context one edge leads
 - it waits for memory: to the page daemon, if that is at work;
 - it waits for an interrupt: to the handler, if that has begun.
 
-What runs, or will be called by an event to come, ends the chain. Following it from whoever begins to wait finds every
-circle at the moment when it closes. A circle is a deadlock; its members are written down as the witness.
+What runs, or will be called by an event to come, ends the chain. Following it from each context that begins to wait
+finds every circle at the moment when it closes. A circle is a deadlock; its members are written down as the witness.
 """
 
 from kmemexp.jit import kernel, outlined

@@ -23,7 +23,7 @@ CACHE_LOCK = 2
 
 @kernel
 def hand_out(st: State, reg: Registers, i: int, k: int, b: int) -> int:
-    """Give buffer `b` to whoever asked."""
+    """Give buffer `b` to the caller."""
     if st.cache[k, K_MOVES]:
         st.word[b] = reg[i, regs.OBJECT]
     reg[i, regs.ADDR] = b << WORD_SHIFT

@@ -4,9 +4,9 @@ A cache has slabs, blocks of 2**order pages that are nothing but objects; its fr
 its current slab without a lock, by one compare-and-exchange. When that is used up the CPU takes what others have freed
 into it meanwhile, else the next slab of its own partial list, else several slabs of its node's partial list under the
 list lock, else of another node's, else new pages: a block of the preferred order or, if there is none, of the smallest
-that holds an object. An object is freed into its slab, whoever owns it. A slab that was full goes to the freeing CPU's
-partial list; when that has enough slabs all move to the tails of their nodes' lists. An empty slab on a node's list
-goes back to the map, unless the list is short. Nothing else ever gives memory back: no reaper, no moving.
+that holds an object. An object is freed into its slab, whichever CPU has that. A slab that was full goes to the
+freeing CPU's partial list; when that has enough slabs all move to the tails of their nodes' lists. An empty slab on a
+node's list goes back to the map, unless the list is short. Nothing else ever gives memory back: no reaper, no moving.
 
 malloc and mbufs are kmalloc(): 13 sizes up to 8 KiB, then blocks of pages up to 4 MiB. Each zone is a cache of its own.
 Slabs and blocks are asked of the map by size and alignment alike, as a buddy allocator gives them.
@@ -254,7 +254,8 @@ def census(st: State) -> dict[str, int]:
 
     `pages`: all that it holds, among them `large_pages` of large kmalloc()s. `slabs`, with `free_objects`: of these
     `current_slabs` are CPUs' current ones, `cpu_partial_slabs` on CPUs' partial lists, `node_partial_slabs` on nodes';
-    `fallbacks`: slabs ever made of the smallest order for want of larger blocks. `sheaves`, with `sheaf_objects`.
+    `fallbacks`: slabs ever made of the smallest order because no larger block was free. `sheaves`, with
+    `sheaf_objects`.
     """
     first = np.flatnonzero((st.slab[:, u.S_CACHE] > 0) & (st.slab[:, u.S_FIRST] == np.arange(len(st.slab))))
     slabs = st.slab[first].astype(np.int64)

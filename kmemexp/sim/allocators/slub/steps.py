@@ -1,4 +1,4 @@
-"""Allocations and frees in `allocators/slub` beyond the current slab, step by step, whoever they are for.
+"""Allocations and frees in `allocators/slub` beyond the current slab, step by step.
 
 regs.PHASE holds where such a call stands (the lower bits) and what it is for (the upper). A call returns a word of 0 or
 more (an allocation), NIL (an allocation without memory) or FINISHED (a free), or else it waits for the driver:

@@ -128,7 +128,7 @@ def to_internal(reg: Registers, i: int, own: int, purpose: int) -> int:
 def internal(st: State, reg: Registers, i: int, z: int, freeing: int, phase: int) -> int:
     """Take an item of one of UMA's own zones, for zone `z`, from its slabs: uma_zalloc_internal().
 
-    While a bucket zone grows, nobody else makes it grow; from late 2003 on he gets no bucket at all.
+    While a bucket zone grows, nobody else makes it grow; from late 2003 on the other gets no bucket at all.
     """
     own = field(reg, i, phases.OWN_SHIFT)
     is_bucket = own >= slabs.FIRST_BUCKET

@@ -24,7 +24,7 @@ class Watermarks(NamedTuple):
 
 
 def fragmentation_index(free: Sequence[int], order: int) -> int:
-    """Why an allocation of 2**order pages would fail: towards 0 for want of memory, towards 1000 of fragmentation.
+    """Why an allocation of 2**order pages would fail: towards 0 of too little memory, towards 1000 of fragmentation.
 
     -1000 where it would not fail; 0 where nothing at all is free; may go below 0 where little is free.
     """

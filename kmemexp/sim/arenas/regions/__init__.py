@@ -15,7 +15,7 @@ wholly free again has no class. The classes are, by `segregate`,
 
 0  one for all;
 1  what is never freed (ATTR_NOFREE, and submaps), and the rest (SHORT);
-2  what is never freed, wired memory of object allocators, and what somebody maps for himself (SHORT);
+2  what is never freed, wired memory of object allocators, and what is mapped for its own sake (SHORT);
 3  long and short-lived requesters, as learned from what they did before (`requesters`); submaps are long-lived.
 
 With `two_ended` SHORT takes the highest wholly free region, and as a large request the high end of the highest place
