@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from kmemexp.boot import design as boot_design
 from kmemexp.boot import timed
 from kmemexp.config import files
 from kmemexp.lane import latency, simulate_lanes
@@ -69,7 +70,7 @@ def test_with_a_clock_no_object_overlaps_another_and_all_are_served(design):
     assert (live[:-1, obj.ADDR] + live[:-1, obj.SIZE] <= live[1:, obj.ADDR]).all()
     assert counters[tally.FAILURES] == counters[tally.PANICS] == 0
     assert len(live) == counters[tally.ALLOCS] - counters[tally.FREES]
-    code = design.design(design.allocator_names(c["objects"]), c["maps"]["arena"])
+    code = boot_design.design(boot_design.allocator_names(c["objects"]), c["maps"]["arena"])
     pages = sum(m.census(t.world[k])["pages"] for k, m in enumerate(code.servers[: len(code.names)]))
     assert pages * 4096 == counters[tally.HELD]
     assert latency.metrics(t)["deadlocks_count"] == 0

@@ -215,7 +215,7 @@ def replayed(design: str, load: stream.Load, source: dict, edges: np.ndarray) ->
     zero = config(f"design={design}", "cost=zero", "interrupts/sources=none", "machine.cpus=4") | {"workload": source}
     machine = boot(plain, load.kinds, ops.slots)
     t = timed.boot(zero, load.kinds, ops, 0)
-    for name in "abc":
+    for name in ("state_a", "state_b", "state_c"):
         alike(getattr(machine.world, name), getattr(t.world, name))
     at = 0
     for until in edges.tolist():
@@ -233,7 +233,7 @@ def alike(one: object, other: object) -> None:
 
 def compare(replay: tuple, t: timed.Timed) -> None:
     """The same state of every allocator and of the maps, the same counters, the same address in every slot."""
-    for name in ("a", "b", "c", "arena", "counters"):
+    for name in ("state_a", "state_b", "state_c", "arena", "counters"):
         same(getattr(replay, name), getattr(t.world, name))
     rows = t.stream.row_in[: len(replay.objects)]
     live = np.flatnonzero(replay.objects[:, obj.ADDR] >= 0)
