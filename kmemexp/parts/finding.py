@@ -40,7 +40,7 @@ def serves(allocator: str) -> list[str]:
         raise ConfigError(f"allocator {allocator}: its module has no constant SERVES, which says what it can serve")
     nodes = list(ast.walk(found.value))
     names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
-    return [word for word in SERVED if f"CLASS_{word.upper()}" in names]
+    return [word for word in SERVED if {f"CLASS_{word.upper()}", f"C_{word.upper()}"} & names]  # C_: version 0.1
 
 
 def sets_aside(allocator: str) -> bool:

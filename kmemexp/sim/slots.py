@@ -81,8 +81,11 @@ if not TYPE_CHECKING:
         prefix, _, rest = name.partition("_")
         if prefix in FORMERLY:
             return getattr(FORMERLY[prefix], "COLUMNS" if rest == "COUNT" else rest)
-        if prefix in ("C", "T") and rest:
-            return globals()[{"C": "CLASS_", "T": "TEND_"}[prefix] + rest]
+        renamed = {"C": f"CLASS_{rest}", "T": f"TEND_{rest}"}.get(prefix)
+        if renamed in globals():
+            return globals()[renamed]
+        if name == "LOCK_SHIFT":
+            return regs.LOCK_SHIFT
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -117,7 +120,7 @@ def free_c(st: Any, reg: "Registers", i: int) -> int:
 
 
 def tend_a(st: Any, reg: "Registers", i: int) -> int:
-    """One step of the first object allocator's upkeep; regs.SIZE says why (T_*). Answers like a free."""
+    """One step of the first object allocator's upkeep; regs.SIZE says why (TEND_*). Answers like a free."""
     raise NotImplementedError
 
 

@@ -74,7 +74,7 @@ def schedule(m: Memory, x: Ctx, after: int) -> None:
     seed = m[glob.SEED]
     source = m[x + ctx.SOURCE]
     law, mean = m[source + src.LAW], m[source + src.MEAN]
-    number, number_ = m[source + src.NUMBER], m[m[x + ctx.CPU] + cpu.NUMBER]
+    number, cpu_no = m[source + src.NUMBER], m[m[x + ctx.CPU] + cpu.NUMBER]
     serial = m[x + ctx.BURST]  # arrivals scheduled so far
     m[x + ctx.BURST] += 1
     if law == programs.PERIODIC:
@@ -83,17 +83,17 @@ def schedule(m: Memory, x: Ctx, after: int) -> None:
         elif m[source + src.PHASE] >= 0:
             at = after + m[source + src.PHASE]
         else:
-            at = after + int(uniform(seed, number, number_, 0, FIRST_PHASE) * mean)
+            at = after + int(uniform(seed, number, cpu_no, 0, FIRST_PHASE) * mean)
     elif law == programs.POISSON:
-        at = after + draw(programs.EXPONENTIAL, mean, 0, seed, number, number_, serial, INTERVAL)
+        at = after + draw(programs.EXPONENTIAL, mean, 0, seed, number, cpu_no, serial, INTERVAL)
     else:
         # Each arrival ends its burst with chance 1 / mean length, so that lengths are geometric.
         gap, length = m[source + src.GAP], max(m[source + src.BURST], 1)
-        if serial > 0 and uniform(seed, number, number_, serial, BURST) * length > 1.0:
+        if serial > 0 and uniform(seed, number, cpu_no, serial, BURST) * length > 1.0:
             at = after + gap
         else:
             pause = max(mean * length - gap * (length - 1), 1)
-            at = after + draw(programs.EXPONENTIAL, pause, 0, seed, number, number_, serial, INTERVAL)
+            at = after + draw(programs.EXPONENTIAL, pause, 0, seed, number, cpu_no, serial, INTERVAL)
     alarm(m, x, at, x)
 
 

@@ -84,7 +84,7 @@ KEEPS = True  # kernel_map is locked inside the critical section
 TICK_NS = 10_000_000_000  # slab_cleanup()
 
 
-# Further R_PHASEs. `kmalloc_obj` begins its own at 16.
+# Further phases. `kmalloc_obj` begins its own at 16.
 SIGNALLED = OVERSIZE + 1  # the IPI of a free
 SWEEPING = OVERSIZE + 2  # slab_cleanup() of CPU regs.CPU
 REAPING = OVERSIZE + 3  # its FreeZones are given back
