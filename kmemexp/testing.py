@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kmemexp.jit import entry
 from kmemexp.parts import contract, outside
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
@@ -125,7 +126,7 @@ class Bench:
         """Take one step of an operation and do what it answers. True: it has ended."""
         r = self.reg[task.row]
         r[regs.WORK], r[regs.LOCK] = 0, -1
-        answer = int(getattr(self.module, task.verb)(self.state, self.reg, task.row))
+        answer = int(entry(getattr(self.module, task.verb))(self.state, self.reg, task.row))
         assert r[regs.WORK] >= 0, "R_WORK is negative"
         if answer <= s.FAILED:
             self._end(task, answer)

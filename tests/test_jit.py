@@ -9,16 +9,21 @@ import textwrap
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import pytest
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import CodeLibrary, CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import DefaultPassBuilder
 from numba.core.lowering import Lower
+from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
 from kmemexp import jit
+from kmemexp.jit import disk, pipeline, refs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,10 +121,10 @@ def test_a_cache_folder_that_cannot_be_made_is_replaced_by_a_temporary_one(
     (tmp_path / "file").write_text("")
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(jit.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert jit.cache_root().parent == tmp_path
+    monkeypatch.setattr(disk.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert disk.cache_root().parent == tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert jit.cache_root() == tmp_path / "cache" / "kmemexp"
+    assert disk.cache_root() == tmp_path / "cache" / "kmemexp"
 
 
 def test_a_part_with_other_parameters_is_refused_by_name() -> None:
@@ -157,11 +162,11 @@ def gone_module() -> types.ModuleType:
     return module
 
 
-# Canaries: what kmemexp/jit.py reaches into, and what it gets by that. Where one fails, Numba has moved something.
+# Canaries: what kmemexp/jit reaches into, and what it gets by that. Where one fails, Numba has moved something.
 
 
 def moved(what: str) -> str:
-    return f"Numba {numba.__version__} is not as kmemexp/jit.py knows it: {what}"
+    return f"Numba {numba.__version__} is not as kmemexp/jit knows it: {what}"
 
 
 compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: nothing is compiled")
@@ -171,7 +176,7 @@ def test_numba_still_has_what_is_replaced_in_it() -> None:
     index = getattr(arrayobj, "fix_integer_index", None)
     assert index, moved("numba.np.arrayobj.fix_integer_index is gone, which looks for negative indices")
     takes = list(inspect.signature(index).parameters)
-    ours = [name.lstrip("_") for name in inspect.signature(jit._plain_index).parameters]
+    ours = [name.lstrip("_") for name in inspect.signature(pipeline._plain_index).parameters]
     assert takes == ours, moved(f"fix_integer_index takes {takes}, `_plain_index` takes {ours}")
     assert "fix_integer_index" in arrayobj.basic_indexing.__code__.co_names, moved(
         "basic_indexing does not call fix_integer_index by that name, so that replacing it changes nothing"
@@ -183,6 +188,22 @@ def test_numba_still_has_what_is_replaced_in_it() -> None:
     source = inspect.getsource(DefaultPassBuilder.define_nopython_pipeline)
     source += inspect.getsource(DefaultPassBuilder.define_nopython_lowering_pipeline)
     assert "NativeLowering" in source, moved("the pipeline has no NativeLowering that could be replaced")
+
+
+def test_numba_s_libraries_still_have_what_is_replaced_in_them() -> None:
+    for name in (
+        "finalize", "_raise_if_finalized", "_ensure_finalized", "_optimize_final_module", "_finalize_final_module",
+        "_get_module_for_linking", "enable_object_caching",
+    ):  # fmt: skip
+        assert callable(getattr(JITCodeLibrary, name, None)), moved(f"JITCodeLibrary has no {name}")
+    source = inspect.getsource(CPUCodeLibrary) + inspect.getsource(CodeLibrary)
+    for name in ("_final_module", "_linking_libraries", "_shared_module", "_reload_init", "_finalized"):
+        assert f"self.{name} = " in source, moved(f"a CPUCodeLibrary has no {name}")
+    lowering = inspect.getsource(NativeLowering.__mro__[1].run_pass)
+    for text in ("if state.library is None", "flags.no_compile", "library._reload_init"):
+        assert text in lowering, moved(f"the lowering pass does not say `{text}`")
+    assert FunctionCache._impl_class is CompileResultCacheImpl, moved("FunctionCache stores in another way")
+    assert callable(getattr(CPUDispatcher, "add_overload", None)), moved("a dispatcher has no add_overload")
 
 
 @pytest.fixture
@@ -214,31 +235,42 @@ def element(a, i):
     return a[i]
 
 
+def calls(kernel: Callable) -> Callable:
+    """A function that Python calls and that calls a kernel: code of Numba's own, none of ours."""
+
+    def call(*args):
+        return kernel(*args)
+
+    return numba.njit(call)
+
+
 @compiled
 @pytest.mark.parametrize("compile_as", [jit.kernel, jit.outlined])
 def test_a_kernel_takes_an_index_as_it_is(compile_as, fresh) -> None:
     behind = np.arange(5)[1:]
-    assert fresh(compile_as, element)(behind, -1) == 0, moved("kernels count negative indices from the end again")
+    assert calls(fresh(compile_as, element))(behind, -1) == 0, moved(
+        "kernels count negative indices from the end again"
+    )
     assert fresh(jit.entry, element)(behind, -1) == 4, moved("an entry does not count them so")
 
 
 @compiled
 def test_an_outlined_kernel_is_not_inlined(fresh) -> None:
     outlined, inlined = fresh(jit.outlined, successor), fresh(jit.kernel, successor)
-    assert outlined(1) == inlined(1) == 2
+    assert calls(outlined)(1) == calls(inlined)(1) == 2
     assert "noinline" in attributes(outlined), moved("`noinline` does not reach LLVM")
     assert "alwaysinline" in attributes(inlined), moved("`forceinline` does not reach LLVM")
 
 
 def llvm(dispatcher) -> str:
     """LLVM's text of what was compiled."""
-    return "\n".join(dispatcher.inspect_llvm().values())
+    return "\n".join(str(compiled.library._final_module) for compiled in dispatcher.overloads.values())
 
 
 def attributes(dispatcher) -> str:
-    """LLVM's attributes of a compiled function, without those of its wrappers for Python and C."""
+    """LLVM's attributes of a compiled function."""
     text = llvm(dispatcher)
-    (group,) = re.findall(r"^define [^@]*@_ZN(?!7cpython).*successor.* (#\d+) \{", text, re.MULTILINE)
+    (group,) = re.findall(r"^define [^@]*@_ZN.*successor.* (#\d+) \{", text, re.MULTILINE)
     return re.search(rf"^attributes {group} = \{{(.*)\}}", text, re.MULTILINE)[1]
 
 
@@ -250,11 +282,141 @@ def test_a_kernel_is_compiled_once_for_all_constants(fresh) -> None:
         return inner(1) + inner(2)
 
     assert numba.njit(outer)() == 5
-    assert len(inner.signatures) == 1, moved(f"a kernel is compiled for each constant: {inner.signatures}")
+    assert len(inner.overloads) == 1, moved(f"a kernel is compiled for each constant: {list(inner.overloads)}")
 
 
 @compiled
-def test_a_kernel_counts_no_references(fresh) -> None:
-    kernel = fresh(jit.kernel, element)
-    kernel(np.arange(5), 1)
+@pytest.mark.parametrize("compile_as", [jit.kernel, jit.outlined])
+def test_a_kernel_counts_no_references_and_has_no_wrappers(compile_as, fresh) -> None:
+    kernel = fresh(compile_as, element)
+    calls(kernel)(np.arange(5), 1)
     assert "NRT_" not in llvm(kernel), moved("the option `_nrt` does not turn reference counting off")
+    assert "cpython" not in llvm(kernel), moved("the option `no_cpython_wrapper` does not leave the wrapper out")
+    assert "cfunc" not in llvm(kernel), moved("the option `no_cfunc_wrapper` does not leave the wrapper out")
+
+
+@compiled
+def test_an_inlined_kernel_is_no_machine_code_and_an_outlined_one_is_that_once(fresh) -> None:
+    outlined, inlined = fresh(jit.outlined, successor), fresh(jit.kernel, successor)
+    assert calls(outlined)(1) == calls(inlined)(1) == 2
+    (body,) = inlined.overloads.values()
+    assert not body.library._compiled, "machine code has been made of what is only inlined"
+    (function,) = outlined.overloads.values()
+    assert "define" not in str(function.library._get_module_for_linking()), "its callers compile it again"
+
+
+REFUSAL = """
+    import sys
+    from kmemexp.jit import entry, kernel, outlined
+
+    @{decorator}
+    def successor(x):
+        return x + 1
+
+    print(entry(successor)(1))
+    try:
+        successor(1)
+    except TypeError as error:
+        print(error)
+"""
+
+
+@compiled
+@pytest.mark.parametrize("decorator", ["kernel", "outlined"])
+def test_python_cannot_call_a_kernel_but_its_twin(decorator: str, tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(textwrap.dedent(REFUSAL.format(decorator=decorator)))
+    given = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-X", "faulthandler", "-c", "import toy"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "2", "toy.successor is compiled into what calls it: Python calls kmemexp.jit.entry(successor)"
+    ]  # fmt: skip
+
+
+CHAIN = """
+    from kmemexp.jit import entry, kernel, outlined
+
+    @kernel
+    def leaf(x):
+        return x + 1
+
+    @outlined
+    def middle(x):
+        return leaf(x) * 2
+
+    @kernel
+    def upper(x):
+        return middle(x) + leaf(x)
+
+    @outlined
+    def top(x):
+        return upper(x) + middle(x)
+
+    @entry
+    def run(x):
+        return top(x) + upper(x)
+"""
+
+
+@compiled
+def test_what_calls_an_outlined_kernel_finds_it_whoever_compiled_it(tmp_path: Path) -> None:
+    (tmp_path / "chain.py").write_text(textwrap.dedent(CHAIN))
+    given = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def play(first: str) -> str:
+        program = f"import chain\n{first}\nprint(chain.run(1))"
+        command = [sys.executable, "-X", "faulthandler", "-c", program]
+        return subprocess.run(command, env=given, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert play("from kmemexp.jit import entry; assert entry(chain.middle)(1) == 4") == "16"
+    assert play("") == "16"
+    for kernel in ("middle", "top", "upper", "leaf"):
+        for file in tmp_path.glob(f"*/*/chain.{kernel}-*"):
+            file.unlink()
+        assert play("") == "16", f"{kernel} is gone from the cache"
+    for file in tmp_path.glob("*/*/chain.run-*"):
+        file.unlink()
+    assert play("") == "16"
+
+
+class Inner(NamedTuple):
+    words: np.ndarray
+    factor: int
+
+
+class Outer(NamedTuple):
+    inner: Inner
+    table: np.ndarray
+    offset: int
+
+
+def weigh(st, i):
+    st.table[i, 0] += 1
+    return st.inner.words[i] * st.inner.factor + st.offset
+
+
+@compiled
+@pytest.mark.parametrize("compile_as", [jit.kernel, jit.outlined])
+def test_a_state_goes_by_pointer_and_reads_as_by_value(compile_as, fresh) -> None:
+    kernel = fresh(compile_as, weigh)
+
+    @numba.njit
+    def by_value(st, i):
+        return kernel(st, i)
+
+    @numba.njit
+    def by_reference(st, i):
+        return kernel(jit.ref(st), i)
+
+    outer = Outer(Inner(np.arange(4) + 1, 10), np.zeros((4, 2), np.int64), 3)
+    assert [by_value(outer, i) for i in range(4)] == [by_reference(outer, i) for i in range(4)] == [13, 23, 33, 43]
+    assert outer.table[:, 0].tolist() == [2, 2, 2, 2]
+    ((state, _),) = kernel.overloads
+    assert isinstance(state, refs.Ref), "a kernel has been compiled for a state by value"
+    assert jit.ref(outer) is outer
+
+
+def test_states_of_one_name_and_shape_in_two_modules_are_two_types() -> None:
+    one, other = (type("State", (Inner,), {"__module__": module}) for module in ("here", "there"))
+    names = {refs.Ref(numba.typeof(state(np.arange(2), 1))).mangling_args for state in (one, other)}
+    assert len(names) == 2

@@ -9,6 +9,7 @@ from kmemexp.boot.programs import freed_by_handlers, programs
 from kmemexp.boot.sources import PRIORITIES, ROUTES
 from kmemexp.boot.wiring import Source, Wiring
 from kmemexp.errors import ConfigError
+from kmemexp.jit import entry
 from kmemexp.parts.lock_spec import lock_row, mask_of, raised_by
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import costs
@@ -301,16 +302,16 @@ def _start(wired: Wired, sources: Sequence[Source]) -> None:
         x = m[c + cpu.PARKED]
         if x >= 0:
             m[c + cpu.PARKED] = m[x + ctx.LINK]
-        cx.resume(m, x, c)
+        entry(cx.resume)(m, x, c)
     for row, source in zip(wired.table("sources"), sources, strict=True):
         trains = row[src.CONTEXTS] if source.route == "each" else 1
         for x in row[src.FIRST] + np.arange(trains) * ctx.COLUMNS:
             if row[src.LAW] != pg.NONE and row[src.MEAN] > 0:
-                ir.schedule(m, x, 0)
+                entry(ir.schedule)(m, x, 0)
             elif source.mode == "task" and source.law == "none" and source.program:
-                cx.queue_ready(m, x)
+                entry(cx.queue_ready)(m, x)
     for c in cpus:
-        cx.reconsider(m, c)
+        entry(cx.reconsider)(m, c)
 
 
 def _park_threads(wired: Wired) -> None:

@@ -202,7 +202,7 @@ def _attach(wired: layout.Wired, wiring: Wiring, queues: _Queues, stream: Stream
             wired.m[x + ctx.PC], wired.m[x + ctx.BURST] = begin, end
             if begin < end:
                 i = int(queues.order[begin])
-                alarm(wired.m, x, int(stream.time_ns[i]), i)
+                jit.entry(alarm)(wired.m, x, int(stream.time_ns[i]), i)
 
 
 def _engine_stream(stream: Stream, queues: _Queues) -> mc.Stream:

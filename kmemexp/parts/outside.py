@@ -126,7 +126,7 @@ def _join(room: str, name: str, digest: str, source: str, text: Callable[[], str
 
 
 def _copy(room: str, name: str, digest: str) -> Path:
-    from kmemexp.jit import cache_root  # noqa: PLC0415 - brings Numba, which a plan without such parts does without
+    from kmemexp.jit.disk import cache_root  # noqa: PLC0415 - brings Numba, which a plan without such parts does without
 
     return cache_root() / "plugins" / digest / room / f"{name}.py"
 

@@ -8,7 +8,7 @@ dropped.
 
 from typing import Any, NamedTuple
 
-from kmemexp.jit import kernel, template
+from kmemexp.jit import kernel, ref, template
 from kmemexp.sim import slots
 from kmemexp.sim.aliases import MapNo, Registers, Shares, Table, Words
 from kmemexp.sim.ops import ALLOC, WATCH
@@ -70,12 +70,13 @@ def serve(
 @template
 def upkeep(world: World, server: int, why: int) -> int:
     """Let an allocator see to itself, to the end; `why`: T_*. Returns its last answer."""
-    reg, counters = world.reg, world.counters
+    lane = ref(world)
+    reg, counters = lane.reg, lane.counters
     reg[0, regs.CPU] = reg[0, regs.ITEM] = reg[0, regs.FLAGS] = reg[0, regs.PHASE] = reg[0, regs.PANIC] = 0
     reg[0, regs.SIZE] = why
     while True:
         counters[tally.STEPS] += 1
-        answer = tend_step(world.state_a, world.state_b, world.state_c, reg, 0, server)
+        answer = tend_step(lane.state_a, lane.state_b, lane.state_c, reg, 0, server)
         if answer <= slots.FAILED:
             return answer
         if answer == slots.IPI:
@@ -83,15 +84,15 @@ def upkeep(world: World, server: int, why: int) -> int:
             counters[tally.IPIS] += 1
         elif answer <= slots.WIRE:
             before = counters[tally.HELD]
-            map_step(world.arena, counters, reg, 0, answer, tally.HELD, server, -1)
-            if len(world.watch) and counters[tally.HELD] != before:
-                note_map_step(reg, 0, world.watch, answer)
+            map_step(lane.arena, counters, reg, 0, answer, tally.HELD, server, -1)
+            if len(lane.watch) and counters[tally.HELD] != before:
+                note_map_step(reg, 0, lane.watch, answer)
         elif answer == slots.MOVE:
-            moved(world.objects, counters, reg, 0, False)
-            if len(world.watch) and reg[0, regs.BASE] >= 0:
+            moved(lane.objects, counters, reg, 0, False)
+            if len(lane.watch) and reg[0, regs.BASE] >= 0:
                 number = reg[0, regs.OBJECT]
                 note_object(
-                    world.watch, reg[0, regs.BASE], world.objects[number, obj.GRANTED], world.objects[number, obj.KIND]
+                    lane.watch, reg[0, regs.BASE], lane.objects[number, obj.GRANTED], lane.objects[number, obj.KIND]
                 )
 
 
@@ -104,9 +105,10 @@ def replay(
     They are fewer where a map has refused a request that may wait, and `world.reclaims`: the allocators are to give
     back what they can, then the operation is played again.
     """
-    state_a, state_b, state_c, arena, watch = world.state_a, world.state_b, world.state_c, world.arena, world.watch
-    objects, counters, reg = world.objects, world.counters, world.reg
-    server, item, target_map, attribute = world.server, world.item, world.target_map, world.attribute
+    lane = ref(world)
+    state_a, state_b, state_c, arena, watch = lane.state_a, lane.state_b, lane.state_c, lane.arena, lane.watch
+    objects, counters, reg = lane.objects, lane.counters, lane.reg
+    server, item, target_map, attribute = lane.server, lane.item, lane.target_map, lane.attribute
     for i in range(lo, hi):
         k, number = kind[i], slot[i]
         if op[i] >= WATCH:
@@ -141,7 +143,7 @@ def replay(
                 nbytes = reg[0, regs.BYTES] if server[k] == SERVER_MAP else reg[0, regs.GRANTED]
                 note_object(watch, reg[0, regs.ADDR], nbytes, k)
         elif (
-            world.reclaims
+            lane.reclaims
             and not flags[i] & flag.NOWAIT
             and counters[tally.RETRIED] != i + 1
             and counters[tally.FRAGMENTED] + counters[tally.EXHAUSTED] != fragmented + exhausted

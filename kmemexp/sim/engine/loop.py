@@ -11,7 +11,7 @@ shares.
 
 from typing import Any
 
-from kmemexp.jit import kernel, outlined, template
+from kmemexp.jit import kernel, outlined, ref, template
 from kmemexp.sim.aliases import Ctx, Memory, Ns, Registers, Table, Words
 from kmemexp.sim.engine import costs, machine
 from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
@@ -37,6 +37,7 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
 
     `world`: replay.World, `m`: the machine's memory, `s`: machine.Stream.
     """
+    lane, stream = ref(world), ref(s)
     m[glob.EXIT] = 0
     left = budget
     while True:
@@ -61,15 +62,15 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
             fire(m, t)
         else:
             advance(
-                world.state_a,
-                world.state_b,
-                world.state_c,
-                world.arena,
+                lane.state_a,
+                lane.state_b,
+                lane.state_c,
+                lane.arena,
                 m,
-                s,
-                world.objects,
-                world.counters,
-                world.reg,
+                stream,
+                lane.objects,
+                lane.counters,
+                lane.reg,
                 m[c + cpu.TOP],
             )
         if m[glob.EXIT] != 0:

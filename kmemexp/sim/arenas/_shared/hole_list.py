@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
 from kmemexp.sim.arenas._shared.measuring import erase, size_class
 from kmemexp.sim.checks import insist
@@ -66,7 +66,7 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     if st.maps[map_no, TOP] > st.maps[map_no, BASE]:
         raise ValueError(f"map {map_no} is in use")
     st.maps[map_no, [BASE, TOP, HIGH, ROVER]] = base, base + nbytes, base, base
-    insert(st, map_no, map_no, base, base + nbytes)
+    entry(insert)(st, map_no, map_no, base, base + nbytes)
 
 
 @kernel

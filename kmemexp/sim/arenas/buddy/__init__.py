@@ -24,7 +24,7 @@ less than 12 MiB, shuffling, races for locks.
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim.aliases import Address, Array, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.buddy import index as buddy_index
@@ -280,7 +280,7 @@ def _free_all(st: State, map_no: int) -> None:
             page = middle.stop
             continue
         order = min((page & -page).bit_length() - 1 if page else largest, (top - page).bit_length() - 1, largest)
-        z.put(st, map_no, page, order, kind, True)
+        entry(z.put)(st, map_no, page, order, kind, True)
         page += 1 << order
 
 
@@ -290,7 +290,7 @@ def _free_largest(st: State, map_no: int, pages: Array, kind: int) -> None:
     rows = pages + zone[z.SHIFT]
     st.tag[rows] = z.FREE_BLOCK + order
     zone[z.FREE] += len(pages) << order
-    which = z.zone_list(st, map_no, order, kind)
+    which = entry(z.zone_list)(st, map_no, order, kind)
     st.lists[which, z.COUNT] += len(pages)
     if st.p.plain:
         tree = st.tree[zone[z.TREE] :]

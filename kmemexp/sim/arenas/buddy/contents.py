@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kmemexp.jit import entry
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.buddy.contig import HELD_SHIFT
@@ -46,15 +47,16 @@ def check(st: Any, map_no: int) -> None:
         return
     for kind in range(z.TYPES):
         for order in range(st.p.max_order + 1):
-            pages = _listed(st, map_no, z.zone_list(st, map_no, order, kind))
+            pages = _listed(st, map_no, entry(z.zone_list)(st, map_no, order, kind))
             insist(all(free[p] == order for p in pages), "block on a list of another order")
-            insist(all(z.type_of(st, map_no, p) == kind for p in pages), "block on a list of another type")
+            insist(all(entry(z.type_of)(st, map_no, p) == kind for p in pages), "block on a list of another type")
+    of = entry(buddy_pcp.order_of)
     for row in range(map_no * st.p.cpus, (map_no + 1) * st.p.cpus):
-        on = [(p, i) for i in range(buddy_pcp.LISTS) for p in _listed(st, map_no, buddy_pcp.pcp_list(st, row, i))]
-        insist(all(cpu.pop(p) == buddy_pcp.order_of(st, i) for p, i in on), "block on a CPU's list of another order")
-        insist(
-            sum(1 << buddy_pcp.order_of(st, i) for _, i in on) == st.pcp[row, buddy_pcp.COUNT], "CPU's pages miscounted"
-        )
+        on = [
+            (p, i) for i in range(buddy_pcp.LISTS) for p in _listed(st, map_no, entry(buddy_pcp.pcp_list)(st, row, i))
+        ]
+        insist(all(cpu.pop(p) == of(st, i) for p, i in on), "block on a CPU's list of another order")
+        insist(sum(1 << of(st, i) for _, i in on) == st.pcp[row, buddy_pcp.COUNT], "CPU's pages miscounted")
     insist(not cpu, "blocks on no CPU's list")
 
 

@@ -35,7 +35,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim import slots
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
@@ -77,7 +77,7 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     base, pages, unit = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT, 1 << st.shift
     first, count = int(st.maps[:, g.COUNT].sum()), -(-pages // unit)
     limit = st.p.lifetime_bytes >> PAGE_SHIFT or pages // SHARE
-    st.maps[map_no] = base, base + pages, pages, base, 0, first, count, 1, r.logarithm(max(limit, 1))
+    st.maps[map_no] = base, base + pages, pages, base, 0, first, count, 1, entry(r.logarithm)(max(limit, 1))
     low = base + unit * np.arange(count)
     end = np.minimum(low + unit, base + pages)
     rows = st.region[first : first + count]

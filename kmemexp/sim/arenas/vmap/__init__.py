@@ -24,7 +24,7 @@ import itertools
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.vmap import tree as t
@@ -73,7 +73,7 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     st.node[n, [t.START, t.END, t.LARGEST]] = base, base + nbytes, nbytes
     st.maps[map_no, [t.ROOT, t.HOLES]] = n, 1
     st.area[row, [t.KIND, t.PAGES]] = t.AREA_FREE, n
-    count_objects(st)
+    entry(count_objects)(st)
 
 
 @kernel

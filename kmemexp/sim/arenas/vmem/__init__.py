@@ -36,7 +36,7 @@ hold. (A nextfit search that finds nothing after it has wrapped at the cursor do
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.arenas._shared import segments as g
@@ -190,7 +190,7 @@ def check(st: State, map_no: int) -> None:
     )
     insist(all(st.arena[:-1, g.HAND] >= 0), "tags in hand miscounted")
     insist(
-        map_free_bytes(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
+        entry(map_free_bytes)(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
         "bytes lost",
     )
     cached = sum(end - start for start, end, kind, note in g.segments(st, map_no) if (kind, note) == (g.BUSY, g.CACHED))

@@ -29,7 +29,7 @@ update every 15 s; races, so that no import is superfluous; large-page heaps.
 
 import numpy as np
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
@@ -238,7 +238,7 @@ def check(st: State, map_no: int) -> None:
     )
     insist((st.arena[:, g.HAND] >= 0).all(), "tags in hand miscounted")
     insist(
-        map_free_bytes(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
+        entry(map_free_bytes)(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
         "bytes lost",
     )
     imports = [(b, e) for b, e, kind, note in g.segments(st, 0) if (kind, note) == (g.BUSY, v.IMPORT)]

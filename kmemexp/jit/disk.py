@@ -1,0 +1,132 @@
+"""Where compiled code is kept: a folder for each set of sources, and the digest that names it."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+import numba
+
+FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
+
+
+def cache_root() -> Path:
+    """Folder of the compiled code: NUMBA_CACHE_DIR, else kmemexp's folder in the user's cache, else a temporary one."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmemexp"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written, as in some containers
+        return _temporary_root()
+    return folder if os.access(folder, os.W_OK) else _temporary_root()
+
+
+@functools.cache
+def _temporary_root() -> Path:
+    """Folder in the system's temporary one that nobody else can write: what it holds is executed."""
+    folder = Path(tempfile.gettempdir()) / f"kmemexp-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="kmemexp-"))
+
+
+def digest(modules: Iterable[str]) -> str:
+    """Return the digest of the sources of these modules and of all that they import, with the flags.
+
+    What they import from other packages than their own and kmemexp counts by Numba's and Python's versions only.
+    """
+    return _digest(tuple(sorted(set(modules))))
+
+
+@functools.cache
+def _digest(modules: tuple[str, ...]) -> str:
+    total = hashlib.sha256()
+    total.update(numba.__version__.encode() + sys.version.encode())
+    total.update("".join(f"{f}={os.environ.get(f)};" for f in FLAGS).encode())
+    for name in sorted(_closure(modules)):
+        total.update(name.encode() + _source(name))
+    return total.hexdigest()[:16]
+
+
+def forgive(index: Any) -> None:
+    """Let an index of compiled code be read as empty where it names types that are not here.
+
+    A kernel that a user's part has used is cached with that part's State among its types, and then cannot be looked up
+    where the part is not loaded. Whoever compiles it next writes the index anew.
+    """
+    load = index._load_index
+
+    def load_index() -> dict[Any, Any]:
+        try:
+            found: dict[Any, Any] = load()
+        except (ImportError, AttributeError):
+            return {}
+        return found
+
+    index._load_index = load_index
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(_imports(name))
+    return found
+
+
+@functools.cache
+def _source(module: str) -> bytes:
+    spec = _find(module)
+    return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of the same top-level package, or of kmemexp, that a module imports."""
+    tops = {_top(module), "kmemexp"} - {"numba", "numpy"}
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_source(module))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level and _top(node.module) in tops:
+            names.update(_from(node.module, [alias.name for alias in node.names]))
+    return tuple(n for n in sorted(names) if _top(n) in tops and n != module and _find(n))
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _from(module: str, names: Iterable[str]) -> Iterator[str]:
+    """Modules that `from module import names` brings: of a package only those of its modules that are named."""
+    for name in names:
+        inner = f"{module}.{name}"
+        yield inner if _find(inner) else module
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Find a module without importing the packages around it, which may be in the midst of being imported."""
+    name, *leaves = module.split(".")
+    spec = importlib.util.find_spec(name)
+    for leaf in leaves:
+        loaded = sys.modules.get(name)  # its path may have grown: parts from outside
+        places = getattr(loaded, "__path__", None) or (spec.submodule_search_locations if spec else None)
+        if not places:
+            return None
+        name = f"{name}.{leaf}"
+        spec = PathFinder.find_spec(name, places)
+    return spec
