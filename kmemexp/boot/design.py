@@ -13,6 +13,9 @@ from kmemexp.sim.allocators import absent
 from kmemexp.sim.maps import DIRECT, KERNEL, KMEM, MB
 from kmemexp.sim.slots import PLACES
 
+FAST: dict[str, Callable[..., Any]] = {"fast_alloc": asking.never_fast_alloc, "fast_free": asking.never_fast_free}
+"""Slots that an allocator need not have, and what stands in their place."""
+
 
 class Design(NamedTuple):
     """A design's code: its object allocators and arena, and the drivers bound to them."""
@@ -38,7 +41,7 @@ def design(names: tuple[str, ...], arena: str) -> Design:
         names,
         tuple(servers),
         arena_module,
-        jit.bind(replay.replay, slots_of(servers, ("alloc", "free")) | map_parts, label),
+        jit.bind(replay.replay, slots_of(servers, ("alloc", "free", *FAST)) | map_parts, label),
         jit.bind(replay.upkeep, slots_of(servers, ("tend",)) | map_parts, label),
         jit.bind(replay.observe, {n: getattr(arena_module, n) for n in ("map_measure", "map_paint")}, arena),
         tuple(getattr(m, "TICK_NS", 0) for m in servers),
@@ -52,9 +55,9 @@ def map_slots(arena: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def slots_of(servers: Sequence[ModuleType], verbs: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """Functions for the drivers' slots of the object allocators; one that has no upkeep gets an empty one."""
+    """Functions for the slots of the object allocators; one without upkeep or a fast path gets an empty one."""
     return {
-        f"{verb}_{place}": getattr(module, verb, absent.tend)
+        f"{verb}_{place}": getattr(module, verb, FAST.get(verb, absent.tend))
         for place, module in zip(PLACES, servers, strict=True)
         for verb in verbs
     }

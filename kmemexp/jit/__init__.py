@@ -23,7 +23,7 @@ from numba.core.caching import FunctionCache
 from kmemexp.jit import disk, pipeline
 from kmemexp.jit.refs import by_pointer, ref
 
-__all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "ref", "template"]
+__all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "ref", "template"]
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each
@@ -33,6 +33,7 @@ UNCOUNTED = OPTIONS | {"_nrt": False}
 UNWRAPPED = UNCOUNTED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Numba hands `forceinline` down from caller to callee unless told otherwise, so every kernel says it.
 INLINED = UNWRAPPED | {"forceinline": True, "pipeline_class": pipeline.Inlining}
+STAYING = UNWRAPPED | {"forceinline": False, "pipeline_class": pipeline.Staying}
 OUTLINED = UNWRAPPED | {"forceinline": False, "pipeline_class": pipeline.Outlining}
 DRIVER = UNCOUNTED | {"forceinline": False, "pipeline_class": pipeline.Driving}
 ENTRY = OPTIONS | {"pipeline_class": pipeline.Entering}
@@ -96,6 +97,12 @@ def template(function: F) -> F:
     return function
 
 
+def outlined_template(function: F) -> F:
+    """Mark a template that stays a function of its own: what seldom runs, and would bloat its callers."""
+    function.is_outlined = True  # type: ignore[attr-defined]  # functions take attributes
+    return template(function)
+
+
 def bind(function: F, functions: Mapping[str, Callable[..., Any]], label: str) -> F:
     """Make a driver template call `functions` by its bare names, and compile it.
 
@@ -130,21 +137,33 @@ def _is_template(function: Any) -> bool:
     return bool(getattr(function, "is_template", False))
 
 
-def _inlined(function: F) -> F:
+def _inlined(function: F, options: Mapping[str, object] = INLINED) -> F:
     """Compile a part into its driver, where it is not a kernel anyway."""
     if numba.config.DISABLE_JIT or getattr(function, "targetoptions", {}).get("forceinline"):
         return function
-    compiled: F = numba.njit(**INLINED)(getattr(function, "py_func", function))
+    compiled: F = numba.njit(**options)(getattr(function, "py_func", function))
     return _inside(compiled)
 
 
-def _rebind(function: F, functions: dict[str, Callable[..., Any]], label: str) -> F:
-    """Copy a template with other globals; the templates that it calls are copied likewise, as kernels."""
+def _rebind(
+    function: F, slots: Mapping[str, Callable[..., Any]], label: str, done: dict[Any, Callable[..., Any]] | None = None
+) -> F:
+    """Copy a template with other globals: `slots`, and copies of the templates that it calls, as kernels.
+
+    `done`: templates that have been copied. Two of one name in two modules are two.
+    """
+    done = {} if done is None else done
+    used: dict[str, Callable[..., Any]] = {}
     for name in function.__code__.co_names:
         called: Any = function.__globals__.get(name)
-        if name not in functions and _is_template(called):
-            functions[name] = _inlined(_rebind(called, functions, label))
-    return _copy(function, f"{function.__name__}[{label}]", functions)
+        if name in slots:
+            used[name] = slots[name]
+        elif _is_template(called):
+            if called not in done:
+                options = STAYING if getattr(called, "is_outlined", False) else INLINED
+                done[called] = _inlined(_rebind(called, slots, label, done), options)
+            used[name] = done[called]
+    return _copy(function, f"{function.__name__}[{label}]", used)
 
 
 def _copy(function: F, name: str, functions: Mapping[str, Callable[..., Any]]) -> F:

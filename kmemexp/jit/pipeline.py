@@ -262,6 +262,17 @@ class _InlinedLowering(_Lowering):
         return done
 
 
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _StayingLowering(_InlinedLowering):
+    """The same, for what is compiled with its callers and stays a function in them."""
+
+    _name = "kmemexp_staying_lowering"
+
+    @property
+    def lowering_class(self) -> type[_OutlinedLower]:
+        return _OutlinedLower
+
+
 def _name_by_sources(state: Any) -> Any:
     """Let a kernel's symbol follow from its name and its sources: another process may have compiled its callers."""
     function = state.func_id.func
@@ -295,6 +306,12 @@ class Inlining(_Pipeline):
     """For kernels that are compiled into their callers."""
 
     lowering = _InlinedLowering
+
+
+class Staying(_Pipeline):
+    """For outlined templates: functions of their own within a driver."""
+
+    lowering = _StayingLowering
 
 
 class Outlining(_Pipeline):

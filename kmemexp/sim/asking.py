@@ -8,7 +8,7 @@ from typing import Any
 from kmemexp.jit import kernel
 from kmemexp.sim import slots
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers
-from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.sim.tables import flag, obj, panics, regs
 
 
 @kernel
@@ -71,6 +71,18 @@ def ask_unmap(reg: Registers, i: int, phase: int, map_no: MapNo, base: Address, 
     reg[i, regs.BASE] = base
     reg[i, regs.BYTES] = nbytes
     return slots.MAP_FREE
+
+
+@kernel
+def never_fast_alloc(st: Any, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """`fast_alloc` of an allocator that has none."""
+    return obj.ABSENT, 0
+
+
+@kernel
+def never_fast_free(st: Any, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """`fast_free` of an allocator that has none."""
+    return False
 
 
 @kernel

@@ -8,13 +8,22 @@ dropped.
 
 from typing import Any, NamedTuple
 
-from kmemexp.jit import kernel, ref, template
+from kmemexp.jit import kernel, outlined_template, ref, template
 from kmemexp.sim import slots
-from kmemexp.sim.aliases import MapNo, Registers, Shares, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers, Shares, Table, Words
 from kmemexp.sim.ops import ALLOC, WATCH
-from kmemexp.sim.probes import SERVER_MAP
-from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
-from kmemexp.sim.slots import map_measure, map_paint
+from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_C, SERVER_MAP
+from kmemexp.sim.serving import enter, forget, map_step, moved, note_panic, remember, step, tend_step
+from kmemexp.sim.slots import (
+    fast_alloc_a,
+    fast_alloc_b,
+    fast_alloc_c,
+    fast_free_a,
+    fast_free_b,
+    fast_free_c,
+    map_measure,
+    map_paint,
+)
 from kmemexp.sim.stale import NONE, begin_watch, note_map_step, note_object, read_freed
 from kmemexp.sim.tables import flag, obj, panics, regs, tally
 
@@ -38,23 +47,13 @@ class World(NamedTuple):
 
 
 @template
-def serve(
-    state_a: Any,
-    state_b: Any,
-    state_c: Any,
-    arena: Any,
-    counters: Words,
-    reg: Registers,
-    server: int,
-    freeing: int,
-    watch: Words,
-    op: int,
-) -> int:
+def serve(lane: World, server: int, freeing: int, op: int) -> int:
     """Play one operation through its server, step by step. Returns DONE or FAILED."""
+    arena, counters, reg, watch = lane.arena, lane.counters, lane.reg, lane.watch
     account = tally.DIRECT if server == SERVER_MAP else tally.HELD
     while True:
         counters[tally.STEPS] += 1
-        answer = step(state_a, state_b, state_c, reg, 0, server, freeing)
+        answer = step(lane.state_a, lane.state_b, lane.state_c, reg, 0, server, freeing)
         if answer <= slots.FAILED:
             return answer
         if answer == slots.IPI:
@@ -104,58 +103,107 @@ def replay(
 
     They are fewer where a map has refused a request that may wait, and `world.reclaims`: the allocators are to give
     back what they can, then the operation is played again.
+
+    What most operations are, an allocator's fast path, is in this loop; the rest is in `play`.
     """
     lane = ref(world)
-    state_a, state_b, state_c, arena, watch = lane.state_a, lane.state_b, lane.state_c, lane.arena, lane.watch
-    objects, counters, reg = lane.objects, lane.counters, lane.reg
-    server, item, target_map, attribute = lane.server, lane.item, lane.target_map, lane.attribute
+    objects, counters = lane.objects, lane.counters
+    server, item = lane.server, lane.item
+    watched = len(lane.watch) > 0
     for i in range(lo, hi):
         k, number = kind[i], slot[i]
-        if op[i] >= WATCH:
-            counters[tally.OPS] -= 1
-            look_back(objects, watch, op[i], number, size[i])
-            continue
-        freeing = op[i] != ALLOC
-        if freeing:
-            if objects[number, obj.ADDR] == obj.ABSENT:
-                continue  # its allocation had failed
-            reg[0, regs.ADDR] = objects[number, obj.ADDR]
-            reg[0, regs.SIZE] = objects[number, obj.SIZE]
-        else:
-            reg[0, regs.SIZE] = size[i]
-        reg[0, regs.CPU] = cpu[i]
-        reg[0, regs.ITEM] = item[k]
-        reg[0, regs.FLAGS] = flags[i]
-        reg[0, regs.PHASE] = 0
-        reg[0, regs.PANIC] = panics.NONE
-        reg[0, regs.OBJECT] = number
-        fragmented, exhausted = counters[tally.FRAGMENTED], counters[tally.EXHAUSTED]
-        if server[k] == SERVER_MAP:
-            reg[0, regs.MAP] = target_map[k]
-            reg[0, regs.ATTR] = attribute[k]
-        answer = serve(state_a, state_b, state_c, arena, counters, reg, server[k], freeing, watch, i)
-        if freeing:
-            forget(objects, counters, number, server[k])
-        elif answer == slots.DONE:
-            remember(objects, counters, reg, 0, number, server[k])
-            if len(watch):
-                objects[number, obj.KIND] = k
-                nbytes = reg[0, regs.BYTES] if server[k] == SERVER_MAP else reg[0, regs.GRANTED]
-                note_object(watch, reg[0, regs.ADDR], nbytes, k)
-        elif (
-            lane.reclaims
-            and not flags[i] & flag.NOWAIT
-            and counters[tally.RETRIED] != i + 1
-            and counters[tally.FRAGMENTED] + counters[tally.EXHAUSTED] != fragmented + exhausted
-        ):
-            counters[tally.FRAGMENTED], counters[tally.EXHAUSTED] = fragmented, exhausted
-            counters[tally.RETRIED] = i + 1
+        if not watched:
+            if op[i] == ALLOC:
+                addr, granted = fast_alloc(lane, server[k], item[k], size[i], cpu[i], flags[i])
+                if addr != obj.ABSENT:
+                    counters[tally.STEPS] += 1
+                    enter(objects, counters, number, addr, size[i], granted)
+                    continue
+            else:
+                addr = objects[number, obj.ADDR]
+                if addr == obj.ABSENT:
+                    continue  # its allocation had failed
+                if fast_free(lane, server[k], item[k], addr, objects[number, obj.SIZE], cpu[i], flags[i]):
+                    counters[tally.STEPS] += 1
+                    forget(objects, counters, number, server[k])
+                    continue
+        if not play(lane, op[i], k, number, size[i], cpu[i], flags[i], i):
             counters[tally.OPS] += i - lo
             return i - lo
-        else:
-            failed(objects, counters, reg, number, flags[i], i)
     counters[tally.OPS] += hi - lo
     return hi - lo
+
+
+@template
+def fast_alloc(lane: World, server: int, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Let the server of an allocation serve it on its fast path: (address, granted), or (ABSENT, 0)."""
+    if server == SERVER_A:
+        return fast_alloc_a(lane.state_a, item, size, cpu, flags)
+    if server == SERVER_B:
+        return fast_alloc_b(lane.state_b, item, size, cpu, flags)
+    if server == SERVER_C:
+        return fast_alloc_c(lane.state_c, item, size, cpu, flags)
+    return obj.ABSENT, 0
+
+
+@template
+def fast_free(lane: World, server: int, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Let the server of a free serve it on its fast path, if it can."""
+    if server == SERVER_A:
+        return fast_free_a(lane.state_a, item, addr, size, cpu, flags)
+    if server == SERVER_B:
+        return fast_free_b(lane.state_b, item, addr, size, cpu, flags)
+    if server == SERVER_C:
+        return fast_free_c(lane.state_c, item, addr, size, cpu, flags)
+    return False
+
+
+@outlined_template
+def play(lane: World, op: int, k: int, number: int, size: Bytes, cpu: int, flags: int, i: int) -> bool:
+    """Play operation `i`, of kind `k` on object `number`, through the registers. False: only after a reclaim."""
+    objects, counters, reg, watch, server = lane.objects, lane.counters, lane.reg, lane.watch, lane.server[k]
+    if op >= WATCH:
+        counters[tally.OPS] -= 1
+        look_back(objects, watch, op, number, size)
+        return True
+    freeing = op != ALLOC
+    if freeing:
+        if objects[number, obj.ADDR] == obj.ABSENT:
+            return True  # its allocation had failed
+        reg[0, regs.ADDR] = objects[number, obj.ADDR]
+        reg[0, regs.SIZE] = objects[number, obj.SIZE]
+    else:
+        reg[0, regs.SIZE] = size
+    reg[0, regs.CPU] = cpu
+    reg[0, regs.ITEM] = lane.item[k]
+    reg[0, regs.FLAGS] = flags
+    reg[0, regs.PHASE] = 0
+    reg[0, regs.PANIC] = panics.NONE
+    reg[0, regs.OBJECT] = number
+    fragmented, exhausted = counters[tally.FRAGMENTED], counters[tally.EXHAUSTED]
+    if server == SERVER_MAP:
+        reg[0, regs.MAP] = lane.target_map[k]
+        reg[0, regs.ATTR] = lane.attribute[k]
+    answer = serve(lane, server, freeing, i)
+    if freeing:
+        forget(objects, counters, number, server)
+    elif answer == slots.DONE:
+        remember(objects, counters, reg, 0, number, server)
+        if len(watch):
+            objects[number, obj.KIND] = k
+            note_object(watch, reg[0, regs.ADDR], reg[0, regs.BYTES if server == SERVER_MAP else regs.GRANTED], k)
+    elif (
+        lane.reclaims
+        and not flags & flag.NOWAIT
+        and counters[tally.RETRIED] != i + 1
+        and counters[tally.FRAGMENTED] + counters[tally.EXHAUSTED] != fragmented + exhausted
+    ):
+        counters[tally.FRAGMENTED], counters[tally.EXHAUSTED] = fragmented, exhausted
+        counters[tally.RETRIED] = i + 1
+        return False
+    else:
+        failed(objects, counters, reg, number, flags, i)
+    return True
 
 
 @template

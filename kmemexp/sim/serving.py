@@ -7,7 +7,7 @@ from typing import Any
 
 from kmemexp.jit import kernel, template
 from kmemexp.sim import slots
-from kmemexp.sim.aliases import Registers, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_MAP
 from kmemexp.sim.slots import (
     alloc_a,
@@ -129,14 +129,22 @@ def note_panic(counters: Words, panic: int, op: int) -> None:
 
 @template
 def remember(objects: Table, counters: Words, reg: Registers, i: int, row: int, server: int) -> None:
-    """Enter a new object in row `row` of the table and in the totals."""
-    size, granted = reg[i, regs.SIZE], reg[i, regs.GRANTED]
-    objects[row, obj.ADDR] = reg[i, regs.ADDR]
-    objects[row, obj.SIZE] = size
-    counters[tally.ALLOCS] += 1
+    """Enter a new object in row `row` of the table and in the totals, as the registers say."""
     if server == SERVER_MAP:
-        return
+        objects[row, obj.ADDR] = reg[i, regs.ADDR]
+        objects[row, obj.SIZE] = reg[i, regs.SIZE]
+        counters[tally.ALLOCS] += 1
+    else:
+        enter(objects, counters, row, reg[i, regs.ADDR], reg[i, regs.SIZE], reg[i, regs.GRANTED])
+
+
+@template
+def enter(objects: Table, counters: Words, row: int, addr: Address, size: Bytes, granted: Bytes) -> None:
+    """Enter an object of an allocator in row `row` of the table and in the totals."""
+    objects[row, obj.ADDR] = addr
+    objects[row, obj.SIZE] = size
     objects[row, obj.GRANTED] = granted
+    counters[tally.ALLOCS] += 1
     counters[tally.REQUESTED] += size
     counters[tally.GRANTED] += granted
     counters[tally.REQUESTED_TOTAL] += size

@@ -134,6 +134,40 @@ def tend_c(st: Any, reg: "Registers", i: int) -> int:
     raise NotImplementedError
 
 
+def fast_alloc_a(st: Any, item: int, size: "Bytes", cpu: int, flags: int) -> "tuple[Address, Bytes]":
+    """Allocate by the first object allocator, if that is its commonest case; else (ABSENT, 0), and nothing has changed.
+
+    Optional: the driver without a clock asks before it asks `alloc`, without the registers. Where this serves a
+    request, `alloc` must do the same in one step: the address, what is granted, the state afterwards.
+    """
+    raise NotImplementedError
+
+
+def fast_free_a(st: Any, item: int, addr: "Address", size: "Bytes", cpu: int, flags: int) -> bool:
+    """Free by the first object allocator, if that is its commonest case; else False, and nothing has changed."""
+    raise NotImplementedError
+
+
+def fast_alloc_b(st: Any, item: int, size: "Bytes", cpu: int, flags: int) -> "tuple[Address, Bytes]":
+    """Allocate by the second object allocator, if that is its commonest case."""
+    raise NotImplementedError
+
+
+def fast_free_b(st: Any, item: int, addr: "Address", size: "Bytes", cpu: int, flags: int) -> bool:
+    """Free by the second object allocator, if that is its commonest case."""
+    raise NotImplementedError
+
+
+def fast_alloc_c(st: Any, item: int, size: "Bytes", cpu: int, flags: int) -> "tuple[Address, Bytes]":
+    """Allocate by the third object allocator, if that is its commonest case."""
+    raise NotImplementedError
+
+
+def fast_free_c(st: Any, item: int, addr: "Address", size: "Bytes", cpu: int, flags: int) -> bool:
+    """Free by the third object allocator, if that is its commonest case."""
+    raise NotImplementedError
+
+
 def map_alloc(st: Any, map_no: "MapNo", nbytes: "Bytes", align: int, attr: int, cpu: int) -> int:
     """Enter `nbytes` in map `map_no` at a multiple of `align` (bytes). Returns the address, NO_SPACE or NO_ENTRY."""
     raise NotImplementedError

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Address, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import panics, regs
+from kmemexp.sim.tables import obj, panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("splhigh",)  # splmem(), which is splhigh()
@@ -96,13 +96,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         reg[i, regs.WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
         return ask_kept(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
-    chunk = st.bucket[b, HEAD]
-    st.bucket[b, HEAD] = st.link[chunk]
-    st.bucket[b, FREE] -= 1
-    st.bucket[b, CALLS] += 1
-    addr = chunk << MINBUCKET
-    st.usage[addr >> PAGE_SHIFT] -= 1
-    return hand_out(reg, i, addr, 1 << b)
+    return hand_out(reg, i, _pop(st, b), 1 << b)
 
 
 @kernel
@@ -115,21 +109,73 @@ def free(st: State, reg: Registers, i: int) -> int:
     b = use >> COUNT_BITS
     if 1 << b > MAXALLOCSAVE:
         return _free_large(st, reg, i, b, use & COUNT_MASK)
-    st.usage[addr >> PAGE_SHIFT] = use + 1
-    if (use & COUNT_MASK) + 1 >= st.bucket[b, ELMPERCL] and st.bucket[b, FREE] > HIGHWAT * st.bucket[b, ELMPERCL]:
+    if st.p.fifo and st.bucket[b, HEAD] != END:
+        _append(st, b, addr)
+    else:
+        _push(st, b, addr)
+    return DONE
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop the head of the bucket's list."""
+    if size > MAXALLOCSAVE:
+        return obj.ABSENT, 0
+    b = int64(st.index_of[(size + 15) >> MINBUCKET])
+    return (obj.ABSENT, 0) if st.bucket[b, HEAD] == END else (_pop(st, b), 1 << b)
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push a small chunk on its bucket's list."""
+    b = st.usage[addr >> PAGE_SHIFT] >> COUNT_BITS
+    if 1 << b > MAXALLOCSAVE or st.p.fifo:
+        return False
+    _push(st, b, addr)
+    return True
+
+
+@kernel
+def _pop(st: State, b: int) -> Address:
+    """Take the first chunk of a bucket's list, which is not empty."""
+    chunk = st.bucket[b, HEAD]
+    st.bucket[b, HEAD] = st.link[chunk]
+    st.bucket[b, FREE] -= 1
+    st.bucket[b, CALLS] += 1
+    addr = chunk << MINBUCKET
+    st.usage[addr >> PAGE_SHIFT] -= 1
+    return addr
+
+
+@kernel
+def _push(st: State, b: int, addr: Address) -> None:
+    """Put a chunk in front of its bucket's list."""
+    _count_free(st, b, addr)
+    chunk = addr >> MINBUCKET
+    head = st.bucket[b, HEAD]
+    if head == END:
+        st.bucket[b, TAIL] = chunk
+    st.link[chunk] = head
+    st.bucket[b, HEAD] = chunk
+
+
+@kernel
+def _append(st: State, b: int, addr: Address) -> None:
+    """Put a chunk at the end of its bucket's list, which is not empty."""
+    _count_free(st, b, addr)
+    chunk = addr >> MINBUCKET
+    st.link[st.bucket[b, TAIL]] = chunk
+    st.link[chunk] = END
+    st.bucket[b, TAIL] = chunk
+
+
+@kernel
+def _count_free(st: State, b: int, addr: Address) -> None:
+    use = int64(st.usage[addr >> PAGE_SHIFT]) + 1
+    st.usage[addr >> PAGE_SHIFT] = use
+    if use & COUNT_MASK >= st.bucket[b, ELMPERCL] and st.bucket[b, FREE] > HIGHWAT * st.bucket[b, ELMPERCL]:
         st.bucket[b, COULDFREE] += 1
     st.bucket[b, FREE] += 1
-    chunk = addr >> MINBUCKET
-    if st.bucket[b, HEAD] == END:
-        st.bucket[b, TAIL] = chunk
-    elif st.p.fifo:
-        st.link[st.bucket[b, TAIL]] = chunk
-        st.link[chunk] = END
-        st.bucket[b, TAIL] = chunk
-        return DONE
-    st.link[chunk] = st.bucket[b, HEAD]
-    st.bucket[b, HEAD] = chunk
-    return DONE
 
 
 @kernel
