@@ -189,6 +189,7 @@ def _cached(
     if numba.config.DISABLE_JIT:
         return function
     dispatcher: Any = numba.njit(**options)(function)
+    dispatcher.__class__ = pipeline.Once
     with _folder(*modules):
         dispatcher._cache = cache(function)
     disk.forgive(dispatcher._cache._cache_file)

@@ -1,6 +1,7 @@
 """Where compiled code is kept: a folder for each set of sources, and the digest that names it."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -75,6 +76,32 @@ def forgive(index: Any) -> None:
         return found
 
     index._load_index = load_index
+
+
+@contextlib.contextmanager
+def turn(index: Any, key: Any) -> Iterator[None]:
+    """Inside, this process is the only one that compiles what index file `index` should have under `key`.
+
+    A function is locked before what it calls, so no two processes wait for each other. Where files cannot be locked
+    (no POSIX, a folder that cannot be written), both compile.
+    """
+    path = Path(f"{index._index_path}.lock")
+    if path in _turns or key in index._load_index():
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl  # noqa: PLC0415 - POSIX has it
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
+        _turns.add(path)
+        held.callback(_turns.discard, path)
+        yield
+
+
+_turns: set[Path] = set()
+"""Locks that this process holds: Numba compiles in one thread at a time."""
 
 
 def _closure(modules: Iterable[str]) -> set[str]:

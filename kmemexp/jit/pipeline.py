@@ -16,9 +16,11 @@ from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.registry import CPUDispatcher
+from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
@@ -118,7 +120,20 @@ class _Nowhere:
     """Stands for the address of a kernel that has none."""
 
 
-class Inside(CPUDispatcher):
+class Once(CPUDispatcher):
+    """A dispatcher whose function one process compiles, while others that want it wait and then load it."""
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for a signature, or load."""
+        args, _ = normalize_signature(sig)
+        if args in self.overloads or not hasattr(self._cache, "_cache_file"):
+            return super().compile(sig)
+        key = self._cache._index_key(args, self.targetctx.codegen())
+        with global_compiler_lock, disk.turn(self._cache._cache_file, key):
+            return super().compile(sig)
+
+
+class Inside(Once):
     """What a kernel's name stands for: it says no to Python, for there is no machine code that Python could call."""
 
     def __call__(self, *_args: Any, **_kws: Any) -> None:
