@@ -54,6 +54,8 @@ def _lane(config: dict, replica: int) -> Lane:
         Path(path, f"started-{config['n']}-{replica}").touch()
         while not Path(path, "go").exists():
             time.sleep(0.01)
+    if path := config.get("touch"):
+        Path(path).touch()
     rng = np.random.default_rng([config["n"], replica, config["seed"]])
     shots = [(i, name, rng.integers(0, 256, 4, np.uint8)) for i in range(2) for name in ("kernel_map", "kmem_map")]
     series = rng.integers(0, 1 << 40, (5, len(SERIES)))
@@ -61,14 +63,23 @@ def _lane(config: dict, replica: int) -> Lane:
     return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "")
 
 
-def warm(configs: list[dict], note=None) -> None:
-    """Note how many were asked for, where the configuration names a file; refuse where it says so."""
+def warm(configs: list[dict], note=None, ready=None, stopped=None) -> None:
+    """Note how many were asked for, where the configuration names a file; refuse, wait or fail where it says so."""
     for config in configs:
         if path := config.get("warmed"):
             with Path(path).open("a") as log:
                 log.write(f"{len(configs)}\n")
         if config.get("refuse"):
             raise InputError("this design cannot be")
+        if not config.get("warm_after"):
+            ready(config)
+    for config in configs:
+        if path := config.get("warm_after"):
+            while not Path(path).exists() and not stopped():
+                time.sleep(0.01)
+            ready(config)
+        if config.get("refuse_at_last"):
+            raise InputError("this design cannot be, as it turns out")
 
 
 def make_cells(configs: Sequence[dict], streams: int = 3, est_ops: int = 3_000_000) -> Any:

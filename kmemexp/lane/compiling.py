@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Mapping
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -19,6 +21,10 @@ from kmemexp.sim.tables import gauge
 from kmemexp.workload import stability
 from kmemexp.workload.stream import Kinds, Stream
 
+POLL_SECONDS = 0.2
+Code = tuple[tuple[str, ...], str, bool]
+"""What decides which compiled code a cell needs: object allocators, arena, whether there is a clock."""
+
 NONE = np.zeros(0, np.int32)
 NO_KINDS = Kinds((), NONE.astype(np.int8), NONE, NONE, NONE)
 NO_OPERATIONS = Stream(
@@ -27,32 +33,69 @@ NO_OPERATIONS = Stream(
 )  # fmt: skip
 
 
-def warm(configs: Iterable[Mapping[str, Any]], note: Callable[[str], None] = lambda text: None) -> None:
+def warm(
+    configs: Iterable[Mapping[str, Any]],
+    note: Callable[[str], None] = lambda text: None,
+    ready: Callable[[Mapping[str, Any]], None] = lambda config: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
     """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError.
 
-    Several drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs;
-    `note` is told.
+    Drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs; `note` is
+    told. `ready` is told of each cell as soon as its code is there; `stopped` is asked whether to give up.
     """
-    distinct = list({_code(c): c for c in map(stability.routed, configs)}.values())
-    cold = [c for c in distinct if not all(jit.is_cached(driver) for driver in _drivers(c))]
+    alike: dict[Code, list[Mapping[str, Any]]] = {}
+    for config in configs:
+        alike.setdefault(_code(stability.routed(config)), []).append(config)
+    cold = {code: cells for code, cells in alike.items() if not all(map(jit.is_cached, _drivers(code)))}
+    for code, cells in alike.items():
+        if code not in cold:
+            warm_one(cells[0])
+            for config in cells:
+                ready(config)
     workers = min(len(cold), os.cpu_count() or 1)
     if workers > 1:
-        note(f"compiling {len(cold)} of {len(distinct)} designs, {workers} at a time; the next run finds them compiled")
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(warm_one, cold))
-    for config in distinct:
-        warm_one(config)
+        note(f"compiling {len(cold)} of {len(alike)} designs, {workers} at a time; the next run finds them compiled")
+    for code in _compiled(cold, workers, stopped):
+        for config in cold[code]:
+            ready(config)
 
 
-def _code(config: Mapping[str, Any]) -> tuple[tuple[str, ...], str, bool]:
-    """What decides which compiled code a cell needs."""
+def _compiled(
+    cold: Mapping[Code, list[Mapping[str, Any]]], workers: int, stopped: Callable[[], bool]
+) -> Iterator[Code]:
+    """Compile, and give each code back when it is there."""
+    if workers <= 1:
+        for code, cells in cold.items():
+            warm_one(cells[0])
+            yield code
+        return
+    # A Ctrl-C is for the process that asked.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    waiting = {pool.submit(warm_one, cells[0]): code for code, cells in cold.items()}
+    try:
+        while waiting and not stopped():
+            done, _ = futures.wait(waiting, POLL_SECONDS, futures.FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                yield waiting.pop(future)
+    finally:
+        children = list((pool._processes or {}).values()) if waiting else []
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.terminate()
+
+
+def _code(config: Mapping[str, Any]) -> Code:
     return allocator_names(config["objects"]), config["maps"]["arena"], timed.is_timed(config)
 
 
-def _drivers(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
-    names, arena, is_timed = _code(config)
-    code = design(names, arena)
-    return [code.replay, code.upkeep, *([timed.driver(names, arena)] if is_timed else [])]
+def _drivers(code: Code) -> list[Callable[..., Any]]:
+    names, arena, is_timed = code
+    bound = design(names, arena)
+    return [bound.replay, bound.upkeep, *([timed.driver(names, arena)] if is_timed else [])]
 
 
 def warm_one(config: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # workers read batches without pandas
@@ -99,6 +99,18 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     lanes = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
     middle = len(lanes) // 2
     return _batch(lanes[:middle], batch.simulate), _batch(lanes[middle:], batch.simulate)
+
+
+def divided(batch: Batch, chosen: Callable[[Cell], bool]) -> tuple[Batch | None, Batch | None]:
+    """Cut a batch into the cells that are chosen and the others; None for none of them."""
+    which = [chosen(cell) for cell in batch.cells]
+    if all(which):
+        return batch, None
+    if not any(which):
+        return None, batch
+    parts = ([c for c, one in zip(batch.cells, which, strict=True) if one == side] for side in (True, False))
+    now, later = (_batch([(cell, r) for cell in cells for r in cell.replicas], batch.simulate) for cells in parts)
+    return now, later
 
 
 def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tuple[str, int]]) -> Iterator[list[Lane]]:

@@ -1,7 +1,6 @@
 """Run the missing rows of a plan: submit batches, commit results as they come, stop cleanly."""
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -10,14 +9,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kmemexp.errors import InputError
 from kmemexp.parts import outside
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance, worker
+from kmemexp.sweep.ahead import Ahead
 from kmemexp.sweep.batches import Batch
 from kmemexp.sweep.progress import Quiet, make_progress
 from kmemexp.sweep.runners import Finished, Runner, make_runner
@@ -100,17 +99,19 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool
         store.write_text(name, text)
     runner = make_runner(plan.cluster, store.uri)
     with make_progress(progress, sum(lanes), work) as shown, _draining(stop):
+        ahead = Ahead(plan.simulate, configs, shown)
         try:
-            _prepare(runner, plan.simulate, configs, stop, shown)
+            ahead.start()
+            runner.start()
             todo = batches.make_batches(
                 plan.cells, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
-            shown.begin()
-            _Driver(runner, store, record["id"], stop, shown, plan.max_failures).drive(todo)
+            _Driver(runner, store, record["id"], stop, shown, plan.max_failures).drive(todo, ahead)
         except KeyboardInterrupt:
             stop.reason, stop.interrupted = "interrupted", True
         finally:
+            ahead.stop()
             runner.close()
     record |= {
         "ended": provenance.now(),
@@ -141,32 +142,6 @@ def _draining(stop: _Stop) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare(runner: Runner, simulate: str, configs: Sequence[Mapping[str, Any]], stop: _Stop, shown: Quiet) -> None:
-    """Start the runner and compile the designs meanwhile, so that workers find them in the disk cache."""
-    nodes = ("cost", "design", "maps", "objects")
-    distinct = {json.dumps([config.get(node) for node in nodes], sort_keys=True): config for config in configs}
-    shown.status(f"compiling {len(distinct)} designs" if len(distinct) > 1 else "compiling the design")
-    refused: list[InputError] = []
-
-    def warm() -> None:
-        module = importlib.import_module(simulate.partition(":")[0])
-        try:
-            if ahead := getattr(module, "warm", None):  # a plan may name a simulation that compiles nothing
-                ahead(list(distinct.values()), shown.note)
-        except InputError as error:
-            refused.append(error)
-        except Exception as error:  # what does not compile becomes failed rows of its own cells
-            shown.note(f"compiling ahead failed: {type(error).__name__}: {error}")
-
-    thread = threading.Thread(target=warm, daemon=True, name="kmemexp-warm")
-    thread.start()
-    runner.start()
-    while thread.is_alive() and not stop.reason:
-        thread.join(POLL_SECONDS)
-    if refused:
-        raise refused[0]
-
-
 class _Driver:
     """Keeps a runner busy and commits what it gives back."""
 
@@ -180,17 +155,41 @@ class _Driver:
         self.crashes: dict[str, int] = {}  # by batch id
         self.errors: set[str] = set()
 
-    def drive(self, todo: Sequence[Batch]) -> None:
-        """Work until everything is committed, or until `stop` is set and what is in work is committed."""
+    def drive(self, todo: Sequence[Batch], ahead: Ahead) -> None:
+        """Work until everything is committed, or until `stop` is set and what is in work is committed.
+
+        While designs are being compiled, batches wait whose code is not there. Raises InputError for one refused.
+        """
         self.waiting.extend(todo)
-        while self.running or (self.waiting and not self.stop.reason):
-            while self.waiting and not self.stop.reason and self.running < self.runner.window():
-                batch = self.waiting.popleft()
+        while self.running or (self.waiting and not self.stop.reason and not ahead.refused):
+            while self.running < self.runner.window() and (batch := self._next(ahead)):
+                if not self.running:
+                    self.shown.begin()
                 self.runner.submit(batch, self.crashes.get(batch.id, 0))
                 self.running += 1
+            if not self.running:
+                ahead.wait(POLL_SECONDS)
+                continue
             finished = self.runner.poll(POLL_SECONDS)
             self.running -= len(finished)
             self._commit([done for f in finished if (done := self._settled(f))])
+        if ahead.refused:
+            raise ahead.refused
+
+    def _next(self, ahead: Ahead) -> Batch | None:
+        """Take the next batch that can be simulated; of one that can in part, that part."""
+        if self.stop.reason or ahead.refused:
+            return None
+        if ahead.done:
+            return self.waiting.popleft() if self.waiting else None
+        for place, batch in enumerate(self.waiting):
+            now, later = batches.divided(batch, ahead.ready)
+            if now:
+                del self.waiting[place]
+                if later:
+                    self.waiting.insert(place, later)
+                return now
+        return None
 
     def _settled(self, finished: Finished) -> tuple[Batch, BatchResult] | None:
         """Give the batch back with its result; without one, queue it again, whole or in halves, and give None."""

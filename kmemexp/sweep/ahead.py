@@ -1,0 +1,66 @@
+"""Compile the designs of a plan while its first rows are simulated already."""
+
+import importlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kmemexp.errors import InputError
+from kmemexp.sweep.batches import Cell
+from kmemexp.sweep.progress import Quiet
+
+NODES = ("cost", "design", "maps", "objects")
+"""What decides which code a cell needs, at the most."""
+
+
+class Ahead:
+    """A thread that compiles, by the `warm` of the module that simulates, and what it has done so far."""
+
+    def __init__(self, simulate: str, configs: Sequence[Mapping[str, Any]], shown: Quiet) -> None:
+        self.refused: InputError | None = None
+        self._simulate, self._shown = simulate, shown
+        self._distinct = {_code(config): config for config in configs}
+        self._ready: set[str] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="kmemexp-warm")
+
+    def start(self) -> None:
+        """Begin."""
+        self._shown.status(f"compiling {len(self._distinct)} designs" if len(self._distinct) > 1 else "compiling")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End at the next opportunity. What has been compiled is kept on disk."""
+        self._stopped.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is done, at most so long."""
+        self._thread.join(seconds)
+
+    @property
+    def done(self) -> bool:
+        """Whether no code is compiled any more."""
+        return not self._thread.is_alive()
+
+    def ready(self, cell: Cell) -> bool:
+        """Whether the code of a cell is on disk, or has failed to compile, which its row will tell."""
+        return self.done or _code(json.loads(cell.config)) in self._ready
+
+    def _work(self) -> None:
+        warm: Callable[..., None] | None = None
+        try:
+            module = importlib.import_module(self._simulate.partition(":")[0])
+            if warm := getattr(module, "warm", None):  # a plan may name a simulation that compiles nothing
+                warm(list(self._distinct.values()), self._shown.note, self._note_ready, self._stopped.is_set)
+        except InputError as error:
+            self.refused = error
+        except Exception as error:  # what does not compile becomes failed rows of its own cells
+            self._shown.note(f"compiling ahead failed: {type(error).__name__}: {error}")
+
+    def _note_ready(self, config: Mapping[str, Any]) -> None:
+        self._ready.add(_code(config))
+
+
+def _code(config: Mapping[str, Any]) -> str:
+    return json.dumps([config.get(node) for node in NODES], sort_keys=True)
