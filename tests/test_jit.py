@@ -439,6 +439,24 @@ def test_a_state_goes_by_pointer_and_reads_as_by_value(compile_as, fresh) -> Non
     assert jit.ref(outer) is outer
 
 
+def tripled(st, n):
+    st = jit.ref(st)
+    total = np.zeros(len(st.table), np.int64)
+    for _ in range(n):
+        words = st.inner.words
+        total[: len(words)] += words
+    return total
+
+
+@compiled
+def test_a_function_that_counts_references_reads_a_state_by_pointer(fresh) -> None:
+    outer = Outer(Inner(np.arange(4), 10), np.zeros((4, 2), np.int64), 3)
+    count = sys.getrefcount(outer.inner.words)
+    assert fresh(jit.entry, tripled)(outer, 3).tolist() == [0, 3, 6, 9]
+    assert sys.getrefcount(outer.inner.words) == count
+    assert outer.inner.words.tolist() == [0, 1, 2, 3]
+
+
 def test_states_of_one_name_and_shape_in_two_modules_are_two_types() -> None:
     one, other = (type("State", (Inner,), {"__module__": module}) for module in ("here", "there"))
     names = {refs.Ref(numba.typeof(state(np.arange(2), 1))).mangling_args for state in (one, other)}

@@ -75,20 +75,31 @@ def _inside(dispatcher: F) -> F:
 def entry(function: F) -> F:
     """Compile a function that Python calls, cached on disk under a digest of the sources it reaches.
 
-    Of a kernel it makes a twin that takes what Python has: states by value.
+    Of a kernel it makes a twin that takes what Python has. A function that calls kernels in a loop takes `ref`s of its
+    tuples first, or each call would.
     """
     if numba.config.DISABLE_JIT:
         return function
-    inside: F | None = getattr(function, "py_func", None)
-    if inside is None:
-        return _cached(function, [function.__module__], ENTRY)
-    twin: F = _twin(inside)
-    return twin
+    if isinstance(function, pipeline.Inside):
+        twin: F = _twin(function)
+        return twin
+    return _cached(function, [function.__module__], ENTRY)
 
 
 @functools.cache
-def _twin(function: Callable[..., Any]) -> Any:
-    return _cached(_copy(function, f"{function.__qualname__}[entry]", {}), [function.__module__], DRIVER)
+def _twin(kernel: Any) -> Any:
+    function = kernel.py_func
+    call = _copy(_call, f"{function.__module__}.{function.__qualname__}[entry]", {"_kernel": kernel})
+    return _cached(call, [function.__module__], DRIVER)
+
+
+def _call(*args: Any) -> Any:
+    return _kernel(*args)
+
+
+def _kernel(*args: Any) -> Any:
+    """What a twin calls."""
+    raise NotImplementedError
 
 
 def template(function: F) -> F:

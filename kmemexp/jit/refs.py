@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
+from numba.core.imputils import impl_ret_borrowed
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
 from numba.extending import lower_builtin, lower_cast, lower_getattr_generic, register_model
@@ -111,7 +112,7 @@ def _read(context: Any, builder: Any, of: Ref, pointer: Any, attr: str) -> Any:
     place = cgutils.gep_inbounds(builder, builder.bitcast(pointer, struct.as_pointer()), 0, i)
     if isinstance(of.target[i], types.BaseNamedTuple):
         return builder.bitcast(place, cgutils.voidptr_t)
-    return _load(builder, place)
+    return impl_ret_borrowed(context, builder, of.target[i], _load(builder, place))
 
 
 def _load(builder: Any, place: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import entry, kernel
+from kmemexp.jit import entry, kernel, ref
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, Stream
 
 NEVER = np.iinfo(np.int64).max
@@ -130,6 +130,7 @@ def interleave(
     `objects` are in the order of their start, `ended` lists the rows that are freed in the order of their end; lane i
     owns the rows from first[i], ended_first[i] and out_first[i].
     """
+    objects, out, scratch = ref(objects), ref(out), ref(scratch)
     for lane in range(len(slots)):
         at, spare, used = out_first[lane], 0, 0
         end, last = ended_first[lane], ended_first[lane + 1]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import entry, kernel
+from kmemexp.jit import entry, kernel, ref
 
 SMALLEST = 1 << 12
 FULLEST = 0.5  # load above which the table is doubled
@@ -38,6 +38,7 @@ def with_room(t: Table, more: int) -> Table:
 @entry
 def _refill(source: Table, target: Table) -> None:
     """Enter every object of one table into another."""
+    source, target = ref(source), ref(target)
     for i in range(len(source.key)):
         if source.key[i] != 0:
             j = place(target, source.key[i])

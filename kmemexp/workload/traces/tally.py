@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import entry, kernel
+from kmemexp.jit import entry, kernel, ref
 from kmemexp.workload.traces import live, rounding
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.live import Table
@@ -92,6 +92,7 @@ def with_caches(tally: Tally, count: int) -> Tally:
 @entry
 def count(rows: Rows, tally: Tally, objects: Table, areas: Table) -> None:
     """Add rows (track.Rows) to a tally; `objects` and `areas` (live.Table of OBJECT_FIELDS) hold what is live."""
+    rows, tally, objects, areas = ref(rows), ref(tally), ref(objects), ref(areas)
     if tally.sums[SUM_FIRST] < 0 and len(rows.op) > 0:
         tally.sums[SUM_FIRST] = tally.sums[SUM_LAST] = rows.time_ns[0]
     for i in range(len(rows.op)):

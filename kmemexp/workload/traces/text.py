@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import entry, kernel
+from kmemexp.jit import entry, kernel, ref
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces import tokens as tk
 from kmemexp.workload.traces.tokens import Text
@@ -111,6 +111,7 @@ def columns(n: int) -> Lines:
 @entry
 def scan(text: Text, end: int, lines: Lines, st: Scan) -> int:
     """Read text[:end] (uint8, whole lines) into `lines`. Returns the number of rows."""
+    lines, st = ref(lines), ref(st)
     rows = 0
     at = 0
     while at < end:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmemexp.jit import entry, kernel
+from kmemexp.jit import entry, kernel, ref
 from kmemexp.workload.traces import live
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.live import Table
@@ -57,6 +57,7 @@ def rows(n: int) -> Rows:
 @entry
 def track(lines: Lines, count: int, objects: Table, areas: Table, next_id: int, out: Rows) -> tuple[int, int]:
     """Turn `count` lines into rows of `out` (room for 2 * count). Returns (rows written, next object id)."""
+    lines, objects, areas, out = ref(lines), ref(objects), ref(areas), ref(out)
     n = 0
     for i in range(count):
         does = DOES[lines.event[i]]
