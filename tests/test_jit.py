@@ -451,9 +451,11 @@ def tripled(st, n):
 @compiled
 def test_a_function_that_counts_references_reads_a_state_by_pointer(fresh) -> None:
     outer = Outer(Inner(np.arange(4), 10), np.zeros((4, 2), np.int64), 3)
-    count = sys.getrefcount(outer.inner.words)
-    assert fresh(jit.entry, tripled)(outer, 3).tolist() == [0, 3, 6, 9]
-    assert sys.getrefcount(outer.inner.words) == count
+    before = sys.getrefcount(outer.inner.words)
+    given = fresh(jit.entry, tripled)(outer, 3)
+    after = sys.getrefcount(outer.inner.words)
+    assert given.tolist() == [0, 3, 6, 9]
+    assert before == after
     assert outer.inner.words.tolist() == [0, 1, 2, 3]
 
 
