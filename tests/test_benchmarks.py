@@ -1,18 +1,22 @@
 """Every file in benchmarks/ runs, at its smallest size, and says something sane. How fast things are is not tested."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numba
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
 RATE = r"[1-9][\d.]*|0\.\d*[1-9]"
 SAYS = {
+    "bench_c": rf"buckets filetree: C ({RATE}) M operations/s; kmemexp ({RATE}) M .* ratio ({RATE})|no C compiler",
     "bench_compile": rf"1\. \w+ +({RATE}) s CPU to compile or load, ({RATE}) s from start to the first operation",
     "bench_engine": rf"dragonfly_slab +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
     "bench_plan": rf"cells +400 .*: ({RATE}) s wall, ({RATE}) s CPU",
@@ -30,6 +34,14 @@ import digest
 digest.cells = lambda few: iter([["design=dragonfly_slab", "workload=server2003", "workload.scale=0.01"]])
 digest.main()
 """
+
+
+def runner() -> ModuleType:
+    """`benchmarks/run.py` as a module."""
+    spec = importlib.util.spec_from_file_location("benchmarks_run", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(*words: str, code: int = 0) -> str:
@@ -55,6 +67,44 @@ def test_a_benchmark_runs(name: str) -> None:
         pytest.skip(f"{name} compares with {needed}, which is not installed: pip install -e '.[test]'")
     said = run(f"benchmarks/{name}.py", "--few")
     assert re.search(SAYS[name], said), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_are_run_by_one_that_writes_what_they_say(tmp_path: Path) -> None:
+    said = run("benchmarks/run.py", "--few", "--only", "store,plan", "--json", str(tmp_path / "told.json"))
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["machine"]["cpus"] == os.cpu_count()
+    assert told["machine"]["numba"] == numba.__version__
+    assert any(name.startswith("plan / cells 400") and name.endswith("[s wall]") for name in told["figures"])
+    assert all(value >= 0 for value in told["figures"].values())
+    assert len(said.splitlines()) == len(told["figures"])
+
+
+def test_figures_are_read_with_what_they_are_of() -> None:
+    text = "slab  4 CPUs  5.90 M operations/s (best 6.09), 2.37 events each, machine 4.5 MiB\n1,234 bytes per lane\n"
+    assert runner().figures("engine", text) == {
+        "engine / slab 4 CPUs [M operations/s]": 5.9,
+        "engine / slab 4 CPUs / best 6.09), 2.37 events each, machine [MiB]": 4.5,
+        "engine [bytes per lane]": 1234.0,
+    }
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git checkout: there are no revisions to compare")
+def test_a_revision_that_was_faster_is_named(monkeypatch, tmp_path: Path) -> None:
+    module = runner()
+    slow, fast = "engine / slab [M operations/s]", "compile / slab [s CPU]"
+
+    def measure(tree: Path, benchmark: str, few: bool) -> dict[str, float]:
+        here = tree == ROOT
+        return {slow: 9.0 if here else 10.0, fast: 20.0 if here else 30.0}
+
+    monkeypatch.setattr(module, "run", measure)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "engine", "--against", "HEAD", "--json", str(tmp_path / "j")])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == f"worse than before by more than 5 %:\n  {slow}"
+    assert json.loads((tmp_path / "j").read_text())["ratios"] == {slow: [0.9] * 3, fast: [1.5] * 3}
 
 
 @pytest.mark.slow
