@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Address, Array, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared import dfly_slab_layout, dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import chosen_zone_size, class_sizes, class_table
 from kmemexp.sim.allocators._shared.dfly_zones import (
@@ -40,12 +40,12 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     unmap_oversize,
     unmap_zone,
 )
-from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave
+from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_REAP
-from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
@@ -133,6 +133,12 @@ def init(
 
 
 @kernel
+def oversize(st: State, size: Bytes) -> bool:
+    """Whether a request goes straight to the map."""
+    return size >= st.zone_limit or size & (PAGE - 1) == 0
+
+
+@kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a malloc."""
     if reg[i, regs.PHASE] >= dfly_zones.NEW_ZONE:
@@ -141,12 +147,12 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     size = reg[i, regs.SIZE]
     if size == 0:
         return hand_out(reg, i, dfly_zones.ZERO_LENGTH_PTR, 0)
-    first = due(st, reg, i)
+    first = due(st, cpu, reg[i, regs.FLAGS], reg[i, regs.PHASE])
     if first == dfly_zones.RELEASING:
         return _release_zone(st, reg, i, dfly_zones.RELEASING)
     if first == dfly_zones.DRAINING:
         return release_oversize(st, reg, i)
-    if size >= st.zone_limit or size & (PAGE - 1) == 0:
+    if oversize(st, size):
         return ask_oversize(st, reg, i)
     klass = class_of(st, size)
     zone = wide(st.zone_ary[cpu, klass])
@@ -169,7 +175,9 @@ def free(st: State, reg: Registers, i: int) -> int:
     zone = addr >> st.zone_shift
     owner = wide(st.zone[zone, dfly_zones.OWNER])
     if owner == cpu:
-        _put(st, reg, i, zone, cpu, addr)
+        klass = _put(st, zone, addr)
+        _relist(st, reg, i, zone, cpu, klass)
+        _retire(st, zone, cpu, klass)
         if (
             st.p.free_unmaps
             and not reg[i, regs.LOCKED]
@@ -202,6 +210,31 @@ def tend(st: State, reg: Registers, i: int) -> int:
 
 
 @kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take a chunk of the first zone of the class, unless something must go back to the map before."""
+    if oversize(st, size) or due(st, cpu, flags, 0):
+        return obj.ABSENT, 0
+    klass = class_of(st, size)
+    zone = wide(st.zone_ary[cpu, klass])
+    if zone == dfly_zones.NIL:
+        return obj.ABSENT, 0
+    return _take(st, zone, cpu, klass), st.klass[klass, dfly_slab_layout.CHUNK]
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Give a chunk back to a zone of the CPU, where lists are in their own order and free() unmaps nothing."""
+    zone = addr >> st.zone_shift
+    if st.p.slab_order or st.p.free_unmaps or addr < 0 or st.zone[zone, dfly_zones.OWNER] != cpu:
+        return False
+    klass = _put(st, zone, addr)
+    if st.zone[zone, dfly_zones.N_FREE] == 1:
+        _enter_first(st, zone, cpu, klass)
+    _retire(st, zone, cpu, klass)
+    return True
+
+
+@kernel
 def _take(st: State, zone: int, cpu: int, klass: int) -> int:
     """Address of a chunk from a zone that has one."""
     st.zone[zone, dfly_zones.N_FREE] -= 1
@@ -221,8 +254,8 @@ def _take(st: State, zone: int, cpu: int, klass: int) -> int:
 
 
 @kernel
-def _put(st: State, reg: Registers, i: int, zone: int, cpu: int, addr: Address) -> None:
-    """Give a chunk back to its zone, on the CPU that owns the zone."""
+def _put(st: State, zone: int, addr: Address) -> int:
+    """Give a chunk back to its zone. Returns the zone's class."""
     klass = wide(st.zone[zone, dfly_zones.KLASS])
     inside = addr & (st.p.zone_bytes - 1)
     page = inside >> PAGE_SHIFT
@@ -231,11 +264,22 @@ def _put(st: State, reg: Registers, i: int, zone: int, cpu: int, addr: Address) 
     st.page_head[zone, page] = index
     st.zone[zone, FIRST_FREE_PAGE] = min(st.zone[zone, FIRST_FREE_PAGE], page)
     st.zone[zone, dfly_zones.N_FREE] += 1
+    return klass
+
+
+@kernel
+def _relist(st: State, reg: Registers, i: int, zone: int, cpu: int, klass: int) -> None:
+    """Put a zone that has got a chunk back where it belongs in its class's list."""
     if st.zone[zone, dfly_zones.N_FREE] == 1:
         _enter(st, reg, i, zone, cpu, klass)
     else:
         first = wide(st.zone_ary[cpu, klass])
         st.zone_ary[cpu, klass] = gained(reg, i, st.zone, LISTED, st.p.slab_order, zone, first)
+
+
+@kernel
+def _retire(st: State, zone: int, cpu: int, klass: int) -> None:
+    """Put a zone on FreeZones if it is wholly free, and its class has another."""
     if st.zone[zone, dfly_zones.N_FREE] == st.klass[klass, dfly_slab_layout.N_MAX] and (
         st.zone[zone, dfly_zones.NEXT] != dfly_zones.NIL or st.zone_ary[cpu, klass] != zone
     ):
@@ -250,6 +294,13 @@ def _enter(st: State, reg: Registers, i: int, zone: int, cpu: int, klass: int) -
     """Put a zone at the head of a class's list, or where a sorted list wants it."""
     first = wide(st.zone_ary[cpu, klass])
     st.zone_ary[cpu, klass] = enter(reg, i, st.zone, LISTED, st.p.slab_order, zone, first)
+
+
+@kernel
+def _enter_first(st: State, zone: int, cpu: int, klass: int) -> None:
+    """Put a zone at the head of a class's list, which has its own order."""
+    push(st.zone, LISTED, zone, wide(st.zone_ary[cpu, klass]))
+    st.zone_ary[cpu, klass] = zone
 
 
 @kernel

@@ -29,11 +29,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Registers, Table, Words, int64
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_ENTRY, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import panics, regs
+from kmemexp.sim.tables import obj, panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("adaptive",)  # one for all; Bonwick measured all four allocators under mutexes of SunOS 5
@@ -146,7 +146,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return FAILED
     if size > st.p.max_request:
         return _alloc_pages(st, reg, i)
-    klass = int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
+    klass = _class_for(st, size)
     if reg[i, regs.PHASE] == MAPPED:
         _push(st, _top(klass), GLOBAL, reg[i, regs.BASE] >> UNIT_SHIFT)
         st.held[LARGE_POOLS if klass > SMALL_TOP else SMALL_POOLS] += 1
@@ -175,14 +175,60 @@ def free(st: State, reg: Registers, i: int) -> int:
     if size > st.p.max_request:
         st.held[LARGE_PAGES] -= (size + PAGE - 1) >> PAGE_SHIFT
         return ask_unmap(reg, i, DIRECT, st.map, reg[i, regs.ADDR], (size + PAGE - 1) & -PAGE)
-    klass = int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
+    klass = _class_for(st, size)
     if reg[i, regs.PHASE] == BEGIN:
-        _release(st, reg, i, klass, reg[i, regs.ADDR] >> UNIT_SHIFT)
+        unit = reg[i, regs.ADDR] >> UNIT_SHIFT
+        if _is_lazy(st, klass):
+            _put_off(st, klass, unit)
+        else:
+            _release(st, reg, i, klass, unit)
     top = _top(klass)
     if st.klass[top, GLOBALS] > st.p.keep_pools:
         st.held[LARGE_POOLS if klass > SMALL_TOP else SMALL_POOLS] -= 1
         return ask_unmap(reg, i, GIVEN, st.map, _pop(st, top) << UNIT_SHIFT, 1 << _order(top))
     return DONE
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take a free block of the request's class."""
+    if size > st.p.max_request:
+        return obj.ABSENT, 0
+    klass = _class_for(st, size)
+    if st.klass[klass, LOCAL] == NONE and st.klass[klass, GLOBAL] == NONE:
+        return obj.ABSENT, 0
+    return _pop(st, klass) << UNIT_SHIFT, 1 << _order(klass)
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Make a block locally free, where the slack allows that, and no pool waits to go back."""
+    if size > st.p.max_request:
+        return False
+    klass = _class_for(st, size)
+    if not _is_lazy(st, klass) or st.klass[_top(klass), GLOBALS] > st.p.keep_pools:
+        return False
+    _put_off(st, klass, addr >> UNIT_SHIFT)
+    return True
+
+
+@kernel
+def _class_for(st: State, size: Bytes) -> int:
+    """Class of the blocks for a request, max_request at most."""
+    return int64(st.class_of[(size + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT])
+
+
+@kernel
+def _is_lazy(st: State, klass: int) -> bool:
+    """Whether the slack of a class puts merging off; whole pools are not kept for it."""
+    return klass != _top(klass) and st.klass[klass, SLACK] >= 2
+
+
+@kernel
+def _put_off(st: State, klass: int, unit: int) -> None:
+    """Make a block locally free."""
+    _push(st, klass, LOCAL, unit)
+    st.klass[klass, SLACK] -= 2
 
 
 @kernel
@@ -209,8 +255,7 @@ def _release(st: State, reg: Registers, i: int, klass: int, unit: int) -> None:
         whole = klass == _top(klass)
         if rules and not whole:
             if slack >= 2:
-                _push(st, klass, LOCAL, unit)
-                st.klass[klass, SLACK] -= 2
+                _put_off(st, klass, unit)
                 continue
             st.klass[klass, SLACK] = 0
             if slack == 0:  # L = A, which counts the block itself: there is a locally free one

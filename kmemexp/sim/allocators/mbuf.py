@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Address, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MBUF,)
 LOCKS = ("splimp",)
@@ -77,7 +77,7 @@ def init(
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Take an mbuf, a cluster or a chain. regs.GRANTED counts what the chain holds so far, regs.X is its last piece."""
-    k = sort_of(reg, i)
+    k = sort_of(reg[i, regs.SIZE])
     if reg[i, regs.PHASE] == BEGIN:
         reg[i, regs.GRANTED] = 0
     elif reg[i, regs.BASE] >= 0:
@@ -86,12 +86,9 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     else:
         return _refused(st, reg, i)
     while True:
-        piece = st.pool[k, HEAD]
-        if piece == NIL:
+        if st.pool[k, HEAD] == NIL:
             return _ask_map(st, reg, i, k)
-        st.pool[k, HEAD] = st.link[piece]
-        st.pool[k, FREE] -= 1
-        if add_piece(reg, i, st.link, piece, st.pool[k, SIZE]):
+        if add_piece(reg, i, st.link, _pop(st, k), st.pool[k, SIZE]):
             return DONE
 
 
@@ -100,6 +97,33 @@ def free(st: State, reg: Registers, i: int) -> int:
     """Push every piece of the chain, the first one first: m_freem()."""
     _free_chain(st, reg[i, regs.ADDR])
     return DONE
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take an mbuf or a cluster from its list."""
+    k = sort_of(size)
+    if st.pool[k, HEAD] == NIL or size > st.pool[k, SIZE]:
+        return obj.ABSENT, 0
+    piece = _pop(st, k)
+    st.link[piece] = NIL
+    return piece << MSHIFT, st.pool[k, SIZE]
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push every piece of the chain."""
+    _free_chain(st, addr)
+    return True
+
+
+@kernel
+def _pop(st: State, k: int) -> int:
+    """Take the first piece of a list, which is not empty."""
+    piece = st.pool[k, HEAD]
+    st.pool[k, HEAD] = st.link[piece]
+    st.pool[k, FREE] -= 1
+    return piece
 
 
 @kernel

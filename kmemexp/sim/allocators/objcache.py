@@ -26,17 +26,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Array, Cube, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Array, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.allocators import dfly_slab
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
 from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
 from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.allocators.dfly_slab import alloc as slab_alloc
+from kmemexp.sim.allocators.dfly_slab import fast_alloc as slab_fast_alloc
+from kmemexp.sim.allocators.dfly_slab import fast_free as slab_fast_free
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
 from kmemexp.sim.asking import go_on, hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, IPI, PAGE
-from kmemexp.sim.tables import flag, regs
+from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -199,7 +201,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     if z < 0:
         return slab_alloc(st.back, reg, i)
     if reg[i, regs.PHASE] == 0 and _filled(st, z, reg[i, regs.CPU]):
-        return _get(st, reg, i, z)
+        return hand_out(reg, i, _get(st, z, reg[i, regs.CPU]), st.depot[z, CHUNK])
     return _alloc_missed(st, reg, i, z)
 
 
@@ -210,8 +212,28 @@ def free(st: State, reg: Registers, i: int) -> int:
     if z < 0:
         return slab_free(st.back, reg, i)
     if reg[i, regs.PHASE] == 0 and _has_room(st, z, reg[i, regs.CPU]):
-        return _put(st, reg, i, z)
+        _put(st, z, reg[i, regs.CPU], reg[i, regs.ADDR])
+        return DONE
     return _free_missed(st, reg, i, z)
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take an object of the CPU's magazines, or what the slab allocator has at hand for a malloc."""
+    if item < 0:
+        return slab_fast_alloc(st.back, item, size, cpu, flags)
+    return (_get(st, item, cpu), st.depot[item, CHUNK]) if _filled(st, item, cpu) else (obj.ABSENT, 0)
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Put the object into the CPU's magazines, or what malloc gave back to the slab allocator."""
+    if item < 0:
+        return slab_fast_free(st.back, item, addr, size, cpu, flags)
+    if not _has_room(st, item, cpu):
+        return False
+    _put(st, item, cpu, addr)
+    return True
 
 
 @kernel
@@ -239,21 +261,19 @@ def _has_room(st: State, z: int, cpu: int) -> bool:
 
 
 @kernel
-def _get(st: State, reg: Registers, i: int, z: int) -> int:
-    """Hand out the top round of the loaded magazine, which has one."""
-    magazine = wide(st.pair[z, reg[i, regs.CPU], LOADED])
+def _get(st: State, z: int, cpu: int) -> Address:
+    """Take the top round of the loaded magazine, which has one."""
+    magazine = wide(st.pair[z, cpu, LOADED])
     st.magazine[magazine, ROUNDS] -= 1
-    addr = wide(st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]]) << UNIT_SHIFT
-    return hand_out(reg, i, addr, st.depot[z, CHUNK])
+    return wide(st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]]) << UNIT_SHIFT
 
 
 @kernel
-def _put(st: State, reg: Registers, i: int, z: int) -> int:
+def _put(st: State, z: int, cpu: int, addr: Address) -> None:
     """Put the object on the loaded magazine, which has room."""
-    magazine = wide(st.pair[z, reg[i, regs.CPU], LOADED])
-    st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]] = reg[i, regs.ADDR] >> UNIT_SHIFT
+    magazine = wide(st.pair[z, cpu, LOADED])
+    st.round[st.magazine[magazine, START] + st.magazine[magazine, ROUNDS]] = addr >> UNIT_SHIFT
     st.magazine[magazine, ROUNDS] += 1
-    return DONE
 
 
 @outlined
@@ -265,7 +285,7 @@ def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
     if phase == DEPOT:
         cpu = reg[i, regs.CPU]
         if _filled(st, z, cpu) or _exchange(st, z, cpu, FULL, EMPTY):
-            return _get(st, reg, i, z)
+            return hand_out(reg, i, _get(st, z, cpu), st.depot[z, CHUNK])
         if not _may_make(st, reg, i, z):
             return FAILED
         st.depot[z, UNALLOCATED] -= 1
@@ -291,7 +311,8 @@ def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     if phase == DEPOT:
         cpu = reg[i, regs.CPU]
         if _has_room(st, z, cpu) or (_make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL)):
-            return _put(st, reg, i, z)
+            _put(st, z, cpu, reg[i, regs.ADDR])
+            return DONE
         st.depot[z, UNALLOCATED] += 1
         return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == BEGIN_SLAB:

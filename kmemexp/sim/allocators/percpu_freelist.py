@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Cube, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_ZONE,)
@@ -98,7 +98,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] == MAPPED:
         return _mapped(st, reg, i, z, cpu)
     if st.list[z, cpu, HEAD] != END:
-        return _pop(st, reg, i, z, cpu)
+        return _hand_out(st, reg, i, z, cpu)
     if st.p.limit and reg[i, regs.PHASE] != FROM_SHARED:
         return _lock(reg, i, FROM_SHARED, z)
     count = min(st.list[z, st.shared, COUNT], max(st.p.limit >> 1, 1))
@@ -106,7 +106,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return ask_kept(reg, i, MAPPED, st.map, st.zone[z, GROWTH] << PAGE_SHIFT, PAGE)
     _move(st, z, st.shared, cpu, count)
     reg[i, regs.WORK] = count
-    return _pop(st, reg, i, z, cpu)
+    return _hand_out(st, reg, i, z, cpu)
 
 
 @kernel
@@ -125,6 +125,21 @@ def free(st: State, reg: Registers, i: int) -> int:
 
 
 @kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop from the CPU's list."""
+    return (obj.ABSENT, 0) if st.list[item, cpu, HEAD] == END else (_pop(st, item, cpu), st.zone[item, SIZE])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push on the CPU's list, unless that has enough."""
+    if st.p.limit and st.list[item, cpu, COUNT] >= st.p.limit:
+        return False
+    _push(st, item, cpu, addr >> ROUNDING_SHIFT)
+    return True
+
+
+@kernel
 def _push(st: State, z: int, which: int, item: int) -> None:
     st.link[item] = st.list[z, which, HEAD]
     st.list[z, which, HEAD] = item
@@ -132,11 +147,17 @@ def _push(st: State, z: int, which: int, item: int) -> None:
 
 
 @kernel
-def _pop(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
+def _pop(st: State, z: int, cpu: int) -> Address:
+    """Take the first item of a CPU's list, which is not empty."""
     item = st.list[z, cpu, HEAD]
     st.list[z, cpu, HEAD] = st.link[item]
     st.list[z, cpu, COUNT] -= 1
-    return hand_out(reg, i, item << ROUNDING_SHIFT, st.zone[z, SIZE])
+    return item << ROUNDING_SHIFT
+
+
+@kernel
+def _hand_out(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
+    return hand_out(reg, i, _pop(st, z, cpu), st.zone[z, SIZE])
 
 
 @kernel
@@ -165,7 +186,7 @@ def _mapped(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
     base = reg[i, regs.BASE]
     if base < 0:
         nothing = out_of_entries(reg, i) or st.list[z, cpu, HEAD] == END
-        return FAILED if nothing else _pop(st, reg, i, z, cpu)
+        return FAILED if nothing else _hand_out(st, reg, i, z, cpu)
     size = st.zone[z, SIZE]
     items = (st.zone[z, GROWTH] << PAGE_SHIFT) // size
     for k in range(items):
@@ -173,7 +194,7 @@ def _mapped(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
     st.zone[z, PAGES] += st.zone[z, GROWTH]
     st.zone[z, TOTAL] += items
     reg[i, regs.WORK] = items - 1
-    return _pop(st, reg, i, z, cpu)
+    return _hand_out(st, reg, i, z, cpu)
 
 
 def census(st: State) -> dict[str, int]:

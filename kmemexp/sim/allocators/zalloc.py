@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Address, Registers, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_ZONE,)
 LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
@@ -100,7 +100,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop while more than zfreemin items are free, else grow: zalloc()."""
     z = reg[i, regs.ITEM]
     if reg[i, regs.PHASE] == BEGIN and st.zone[z, FREE] > st.zone[z, FREEMIN]:
-        return _pop(st, reg, i, z)
+        return _hand_out(st, reg, i, z)
     if st.zone[z, BASE] < 0:
         return _grow_in_map(st, reg, i, z)
     return _grow_in_place(st, reg, i, z)
@@ -110,19 +110,45 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Push the item: zfree()."""
     z = reg[i, regs.ITEM]
-    item = reg[i, regs.ADDR] >> ROUNDING_SHIFT
-    st.link[item] = st.zone[z, HEAD]
-    st.zone[z, HEAD] = item
-    st.zone[z, FREE] += 1
+    _push(st, z, reg[i, regs.ADDR])
     return DONE
 
 
 @kernel
-def _pop(st: State, reg: Registers, i: int, z: int) -> int:
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop while more than zfreemin items are free."""
+    if st.zone[item, FREE] <= st.zone[item, FREEMIN]:
+        return obj.ABSENT, 0
+    return _pop(st, item), st.zone[item, SIZE]
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push the item."""
+    _push(st, item, addr)
+    return True
+
+
+@kernel
+def _push(st: State, z: int, addr: Address) -> None:
+    item = addr >> ROUNDING_SHIFT
+    st.link[item] = st.zone[z, HEAD]
+    st.zone[z, HEAD] = item
+    st.zone[z, FREE] += 1
+
+
+@kernel
+def _pop(st: State, z: int) -> Address:
+    """Take the first item of a zone's list, which is not empty."""
     item = st.zone[z, HEAD]
     st.zone[z, HEAD] = st.link[item]
     st.zone[z, FREE] -= 1
-    return hand_out(reg, i, item << ROUNDING_SHIFT, st.zone[z, SIZE])
+    return item << ROUNDING_SHIFT
+
+
+@kernel
+def _hand_out(st: State, reg: Registers, i: int, z: int) -> int:
+    return hand_out(reg, i, _pop(st, z), st.zone[z, SIZE])
 
 
 @kernel
@@ -168,7 +194,7 @@ def _grow_in_place(st: State, reg: Registers, i: int, z: int) -> int:
 def _take(st: State, reg: Registers, i: int, z: int, addr: Address, items: int) -> int:
     """Hand out the highest of the new items and push the rest ascending; without new ones, pop what is left."""
     if items == 0:
-        return _pop(st, reg, i, z) if st.zone[z, FREE] > 0 else FAILED
+        return _hand_out(st, reg, i, z) if st.zone[z, FREE] > 0 else FAILED
     size = st.zone[z, SIZE]
     for _ in range(items - 1):
         st.link[addr >> ROUNDING_SHIFT] = st.zone[z, HEAD]

@@ -103,12 +103,11 @@ def fresh_chunk(st: Any, zone: int, klass: int) -> int:
 
 
 @kernel
-def due(st: Any, reg: Registers, i: int) -> int:
+def due(st: Any, cpu: int, flags: int, phase: int) -> int:
     """What a malloc() that may sleep gives back to the map first: RELEASING a zone, DRAINING a block, 0: nothing."""
-    if reg[i, regs.FLAGS] & flag.NOWAIT:
+    if flags & flag.NOWAIT:
         return 0
-    cpu = reg[i, regs.CPU]
-    if reg[i, regs.PHASE] != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
+    if phase != DRAINING and st.cpu[cpu, FREE_ZONES_COUNT] > st.p.release_threshold:
         return RELEASING
     return DRAINING if st.cpu[cpu, FREE_OVER] != NIL else 0
 

@@ -5,7 +5,7 @@ by their address in units of 256 bytes, and linked in a table with a word for ea
 """
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Registers, Words
+from kmemexp.sim.aliases import Bytes, Registers, Words
 from kmemexp.sim.sizing import MSIZE
 from kmemexp.sim.tables import regs
 
@@ -17,9 +17,9 @@ CLUSTER = 1
 
 
 @kernel
-def sort_of(reg: Registers, i: int) -> int:
+def sort_of(size: Bytes) -> int:
     """Sort that a request asks for."""
-    return MBUF if reg[i, regs.SIZE] <= MSIZE else CLUSTER
+    return MBUF if size <= MSIZE else CLUSTER
 
 
 @kernel

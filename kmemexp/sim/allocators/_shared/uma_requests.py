@@ -9,7 +9,7 @@ the chain a ring, so that this one leads to the first. regs.GRANTED of a free is
 from typing import Any
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Address, Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT
 from kmemexp.sim.tables import regs
@@ -31,14 +31,20 @@ def zone_of(st: Any, addr: Address) -> int:
 
 
 @kernel
-def zone_for(st: Any, reg: Registers, i: int, mbuf: int, largest: int) -> int:
+def zone_for(st: Any, item: int, size: Bytes, mbuf: int, largest: int) -> int:
     """Zone that a request is served from; NIL: a malloc larger than `largest`. `mbuf`: the zone of mbufs."""
-    item, size = reg[i, regs.ITEM], reg[i, regs.SIZE]
     if item >= 0:
         return mbuf + 2 + item
     if item == ITEM_MALLOC:
         return wide(st.size_zone[(size + MALLOC_UNIT - 1) >> MALLOC_UNIT_SHIFT]) if size <= largest else NIL
     return mbuf if size <= MSIZE else mbuf + 1
+
+
+@kernel
+def zone_of_one(st: Any, addr: Address, cluster: int) -> int:
+    """Zone of what is freed at an address, if that is a single item; NIL: a large malloc, or a chain of clusters."""
+    z = zone_of(st, addr)
+    return NIL if z == cluster and st.chain[addr >> CLUSTER_SHIFT] != 0 else z
 
 
 @kernel

@@ -28,8 +28,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
+    CHUNK,
     MIN_CHUNK_SHIFT,
     MIN_CHUNK_SIZE,
     NZONES,
@@ -65,17 +66,21 @@ from kmemexp.sim.allocators.dfly_slab_2020 import zones
 from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER, Params, State, release_threshold
 from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     begin_zone,
+    is_last,
     off_free_zones,
     put,
     put_remote,
+    put_unsorted,
     signalled,
     sweep,
     take,
+    take_local,
+    tells,
 )
 from kmemexp.sim.asking import ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import AGAIN, CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_TICK
-from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
@@ -123,6 +128,12 @@ def init(
 
 
 @kernel
+def oversize(st: State, size: Bytes) -> bool:
+    """Whether a request goes straight to the map."""
+    return size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE)
+
+
+@kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kmalloc."""
     if reg[i, regs.PHASE] >= NEW_ZONE:
@@ -131,12 +142,12 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     size = reg[i, regs.SIZE]
     if size == 0:
         return hand_out(reg, i, ZERO_LENGTH_PTR, 0)
-    first = due(st, reg, i)
+    first = due(st, cpu, reg[i, regs.FLAGS], reg[i, regs.PHASE])
     if first == RELEASING:
         return _release_zone(st, reg, i, RELEASING)
     if first == DRAINING:
         return release_oversize(st, reg, i)
-    if size >= st.zone_limit or (size & (PAGE - 1) == 0 and size > 2 * PAGE):
+    if oversize(st, size):
         return ask_oversize(st, reg, i)
     klass = class_of(st, size)
     zone = wide(st.zone_last[cpu, klass])
@@ -167,12 +178,43 @@ def free(st: State, reg: Registers, i: int) -> int:
         return DONE
     if owner == NIL:
         return _free_oversize(st, reg, i)
-    if not put_remote(st, zone, unit):
+    told = tells(st, zone)
+    put_remote(st, zone, unit)
+    if not told:
         return DONE
+    st.zone[zone, zones.IN_FLIGHT] += 1
     reg[i, regs.TARGET] = owner
     reg[i, regs.FLAGS] |= flag.HARD
     reg[i, regs.PHASE] = SIGNALLED
     return IPI
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take a chunk of the last zone of the class, unless something must go back to the map or be taken over before."""
+    if size == 0 or oversize(st, size) or due(st, cpu, flags, 0):
+        return obj.ABSENT, 0
+    klass = class_of(st, size)
+    zone = wide(st.zone_last[cpu, klass])
+    if zone == NIL or (is_last(st, zone) and st.zone[zone, zones.REMOTE] > 0):
+        return obj.ABSENT, 0
+    return take_local(st, zone, cpu, klass), st.klass[klass, CHUNK]
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Give a chunk back to its zone, where its owner need not be told, and lists are in their own order."""
+    if st.p.slab_order or addr < 0:
+        return False
+    zone = addr >> st.zone_shift
+    owner, unit = st.zone[zone, OWNER], (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
+    if owner == cpu:
+        put_unsorted(st, zone, cpu, unit)
+        return True
+    if owner == NIL or tells(st, zone):
+        return False
+    put_remote(st, zone, unit)
+    return True
 
 
 @kernel

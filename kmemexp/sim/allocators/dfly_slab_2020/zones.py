@@ -43,52 +43,87 @@ CPU_COLUMNS = FREE_ZONES_LAST + 2
 
 @kernel
 def take(st: State, reg: Registers, i: int, zone: int, klass: int) -> int:
-    """Hand out a chunk of a zone that has one: the one freed last, else one never used."""
+    """Hand out a chunk of a zone that has one."""
+    if is_last(st, zone) and st.zone[zone, REMOTE] > 0:
+        st.zone[zone, N_FREE] = 0
+        reg[i, regs.WORK] = _gather(st, zone)
+        st.zone[zone, SIGNAL] = 0
+        _gained(st, reg, i, zone, klass)
+        return hand_out(reg, i, _pop(st, zone, klass), st.klass[klass, CHUNK])
+    return hand_out(reg, i, take_local(st, zone, reg[i, regs.CPU], klass), st.klass[klass, CHUNK])
+
+
+@kernel
+def is_last(st: State, zone: int) -> bool:
+    """Whether a zone has a single chunk, without those freed on other CPUs."""
+    return st.zone[zone, N_FREE] == 1
+
+
+@kernel
+def take_local(st: State, zone: int, cpu: int, klass: int) -> int:
+    """Take a chunk of a zone; with the last one it leaves its list, as there is nothing to take over."""
+    if is_last(st, zone):
+        st.zone[zone, SIGNAL] = 1
+        _unlink(st, zone, cpu, klass)
     st.zone[zone, N_FREE] -= 1
-    if st.zone[zone, N_FREE] == 0:
-        if st.zone[zone, REMOTE] > 0:
-            reg[i, regs.WORK] = _gather(st, zone)
-            st.zone[zone, SIGNAL] = 0
-            _gained(st, reg, i, zone, klass)
-        else:
-            st.zone[zone, SIGNAL] = 1
-            _unlink(st, zone, reg[i, regs.CPU], klass)
+    return _pop(st, zone, klass)
+
+
+@kernel
+def _pop(st: State, zone: int, klass: int) -> int:
+    """Address of the chunk freed last, else of one never used."""
     unit = wide(st.zone[zone, LOCAL_HEAD])
     if unit == NIL:
-        return hand_out(reg, i, fresh_chunk(st, zone, klass), st.klass[klass, CHUNK])
+        return fresh_chunk(st, zone, klass)
     st.zone[zone, LOCAL_HEAD] = st.link[zone, unit]
-    return hand_out(reg, i, (zone << st.zone_shift) + (unit << MIN_CHUNK_SHIFT), st.klass[klass, CHUNK])
+    return (zone << st.zone_shift) + (unit << MIN_CHUNK_SHIFT)
 
 
 @kernel
 def put(st: State, reg: Registers, i: int, zone: int, unit: int) -> None:
     """Give a chunk back to its zone, on the CPU that owns the zone."""
-    cpu, klass = reg[i, regs.CPU], wide(st.zone[zone, KLASS])
+    klass = _put(st, zone, unit)
+    if st.zone[zone, N_FREE] == 1:
+        _push(st, reg, i, zone, klass)
+    else:
+        _gained(st, reg, i, zone, klass)
+    _retire(st, zone, reg[i, regs.CPU], klass)
+
+
+@kernel
+def put_unsorted(st: State, zone: int, cpu: int, unit: int) -> None:
+    """Do what `put` does, where lists have their own order."""
+    klass = _put(st, zone, unit)
+    if st.zone[zone, N_FREE] == 1:
+        _push_first(st, zone, cpu, klass)
+    _retire(st, zone, cpu, klass)
+
+
+@kernel
+def _put(st: State, zone: int, unit: int) -> int:
+    """Push a chunk on its zone. Returns the zone's class."""
     if st.zone[zone, LOCAL_HEAD] == NIL:
         st.zone[zone, LOCAL_TAIL] = unit
     st.link[zone, unit] = st.zone[zone, LOCAL_HEAD]
     st.zone[zone, LOCAL_HEAD] = unit
     st.zone[zone, N_FREE] += 1
-    if st.zone[zone, N_FREE] == 1:
-        _push(st, reg, i, zone, klass)
-    else:
-        _gained(st, reg, i, zone, klass)
-    _retire(st, zone, cpu, klass)
+    return wide(st.zone[zone, KLASS])
 
 
 @kernel
-def put_remote(st: State, zone: int, unit: int) -> int:
-    """Give a chunk back on another CPU. Returns whether the owner must be told."""
-    first = st.zone[zone, REMOTE_HEAD] == NIL
-    if first:
+def tells(st: State, zone: int) -> bool:
+    """Whether the owner must be told of a chunk that is given back on another CPU."""
+    return st.zone[zone, REMOTE_HEAD] == NIL and st.zone[zone, SIGNAL] != 0
+
+
+@kernel
+def put_remote(st: State, zone: int, unit: int) -> None:
+    """Give a chunk back on another CPU."""
+    if st.zone[zone, REMOTE_HEAD] == NIL:
         st.zone[zone, REMOTE_TAIL] = unit
     st.link[zone, unit] = st.zone[zone, REMOTE_HEAD]
     st.zone[zone, REMOTE_HEAD] = unit
     st.zone[zone, REMOTE] += 1
-    tells = first and st.zone[zone, SIGNAL] != 0
-    if tells:
-        st.zone[zone, IN_FLIGHT] += 1
-    return tells
 
 
 @kernel
@@ -174,7 +209,13 @@ def _push(st: State, reg: Registers, i: int, zone: int, klass: int) -> None:
     cpu = reg[i, regs.CPU]
     if st.p.slab_order:
         _insert(st, reg, i, zone, klass, NIL, wide(st.zone_last[cpu, klass]))
-        return
+    else:
+        _push_first(st, zone, cpu, klass)
+
+
+@kernel
+def _push_first(st: State, zone: int, cpu: int, klass: int) -> None:
+    """Put a zone at the head of a class's list."""
     after = wide(st.zone_first[cpu, klass])
     push(st.zone, LINKS, zone, after)
     if after == NIL:

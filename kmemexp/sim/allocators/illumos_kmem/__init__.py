@@ -31,7 +31,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.allocators.illumos_kmem.calls import hand_out
@@ -44,7 +44,7 @@ from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # cc_lock (one for all caches of a CPU: only other CPUs could tell them apart, and these never take it but to resize),
@@ -129,7 +129,7 @@ def lock_count(st: State, klass: int) -> int:
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from one of the CPU's magazines: kmem_cache_alloc(). The rest is in `steps`."""
     if reg[i, regs.PHASE] == BEGIN:
-        k = wanted(st, reg, i)
+        k = wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
         if k != u.NIL:
             b = cpu_pop(st, k, reg[i, regs.CPU])
             if b != u.NIL:
@@ -149,6 +149,24 @@ def free(st: State, reg: Registers, i: int) -> int:
             if cpu_push(st, k, reg[i, regs.CPU], b):
                 return DONE
     return go(st, reg, i, True)
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop from one of the CPU's magazines. A buffer that may move would have to be told whose it is."""
+    k = wanted(st, item, size)
+    if k == u.NIL or st.cache[k, u.K_MOVES]:
+        return obj.ABSENT, 0
+    b = cpu_pop(st, k, cpu)
+    return (obj.ABSENT, 0) if b == u.NIL else (b << u.WORD_SHIFT, st.cache[k, u.K_CHUNK])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push into one of the CPU's magazines, likewise."""
+    b = addr >> u.WORD_SHIFT
+    k = cache_of(st, b)
+    return k != u.NIL and not st.cache[k, u.K_MOVES] and cpu_push(st, k, cpu, b)
 
 
 @kernel

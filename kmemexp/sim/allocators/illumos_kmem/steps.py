@@ -1,7 +1,7 @@
 """Allocations and frees of `allocators/illumos_kmem` beyond the fast path: which step is which function's."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Registers
+from kmemexp.sim.aliases import Bytes, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators.illumos_kmem import phases
 from kmemexp.sim.allocators.illumos_kmem.calls import buffer, cache, call, finish
@@ -98,9 +98,8 @@ def _free_step(st: State, reg: Registers, i: int, phase: int) -> int:
 
 
 @kernel
-def wanted(st: State, reg: Registers, i: int) -> int:
+def wanted(st: State, item: int, size: Bytes) -> int:
     """Cache that a request is served from; NIL: it is oversize."""
-    item, size = reg[i, regs.ITEM], reg[i, regs.SIZE]
     if item >= 0:
         return st.first_item + item
     if size <= PAGE:
@@ -110,7 +109,7 @@ def wanted(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _begin_alloc(st: State, reg: Registers, i: int) -> int:
-    k = wanted(st, reg, i)
+    k = wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
     if k == NIL:
         return ask_wired(reg, i, phases.LARGE, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
     call(reg, i, k, NIL, phases.HANDED_OUT)

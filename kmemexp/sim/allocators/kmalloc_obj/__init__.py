@@ -28,14 +28,15 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Address, Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators import dfly_slab_2020
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
+from kmemexp.sim.allocators.dfly_slab_2020 import fast_alloc as slab_fast_alloc
+from kmemexp.sim.allocators.dfly_slab_2020 import fast_free as slab_fast_free
 from kmemexp.sim.allocators.dfly_slab_2020 import free as slab_free
 from kmemexp.sim.allocators.dfly_slab_2020 import tend as slab_tend
 from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     ACTIVE,
-    ALTERNATE,
     COUNT,
     FREE,
     FREE_COUNT,
@@ -51,9 +52,11 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     TYPE_COLUMNS,
     UNIT_SHIFT,
     cached_slab,
+    hand_out_of,
     lay_out,
     poll,
     put,
+    ready_slab,
     rotate,
     rotate_in,
     take,
@@ -62,7 +65,7 @@ from kmemexp.sim.allocators.kmalloc_obj.state import Params, State
 from kmemexp.sim.asking import ask_unmap, ask_wired, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_SPACE, PAGE, TEND_TICK
-from kmemexp.sim.tables import panics, regs
+from kmemexp.sim.tables import obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -132,16 +135,8 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return slab_alloc(st.back, reg, i)
     if reg[i, regs.PHASE] != 0:
         return _refill(st, reg, i, z)
-    cpu = reg[i, regs.CPU]
-    slab = wide(st.pair[cpu, z, ACTIVE])
-    if slab == NIL or st.slab[slab, FREE] == 0:
-        other = wide(st.pair[cpu, z, ALTERNATE])
-        if other == NIL or st.slab[other, FREE] == 0:
-            return _go_on_locked(reg, i, ROTATE, z)
-        st.pair[cpu, z, ALTERNATE] = slab
-        st.pair[cpu, z, ACTIVE] = other
-        slab = other
-    return take(st, reg, i, z, slab)
+    slab = ready_slab(st, reg[i, regs.CPU], z)
+    return _go_on_locked(reg, i, ROTATE, z) if slab == NIL else hand_out_of(st, reg, i, z, slab)
 
 
 @kernel
@@ -152,6 +147,24 @@ def free(st: State, reg: Registers, i: int) -> int:
         return slab_free(st.back, reg, i)
     put(st, addr)
     return DONE
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take an object of the CPU's slabs, or what the slab allocator has at hand for what names no type."""
+    if item < 0 or st.type[item, COUNT] == 0:
+        return slab_fast_alloc(st.back, item, size, cpu, flags)
+    slab = ready_slab(st, cpu, item)
+    return (obj.ABSENT, 0) if slab == NIL else (take(st, item, slab), st.type[item, SIZE])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Put an object into its slab's ring, or what names no type back to the slab allocator."""
+    if item < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
+        return slab_fast_free(st.back, item, addr, size, cpu, flags)
+    put(st, addr)
+    return True
 
 
 @kernel
@@ -178,11 +191,11 @@ def _refill(st: State, reg: Registers, i: int, z: int) -> int:
     phase, cpu = reg[i, regs.PHASE], reg[i, regs.CPU]
     if phase == ROTATE:
         if rotate(st, reg, i, z):
-            return take(st, reg, i, z, wide(st.pair[cpu, z, ACTIVE]))
+            return hand_out_of(st, reg, i, z, wide(st.pair[cpu, z, ACTIVE]))
         return go_on(reg, i, NEW_SLAB, 0)
     if phase == ROTATE_IN:
         rotate_in(st, cpu, z, reg[i, regs.X])
-        return take(st, reg, i, z, reg[i, regs.X])
+        return hand_out_of(st, reg, i, z, reg[i, regs.X])
     if phase == NEW_SLAB:
         slab = cached_slab(st, cpu)
         if slab == NIL:

@@ -50,15 +50,34 @@ HELD = 2  # slabs that are mapped
 
 
 @kernel
-def take(st: State, reg: Registers, i: int, z: int, slab: int) -> int:
-    """Hand out the object that has been free for longest, of a slab that has one."""
+def ready_slab(st: State, cpu: int, z: int) -> int:
+    """Find a slab with free objects: the CPU's active one, else the alternate one, which becomes active. Or NIL."""
+    slab = wide(st.pair[cpu, z, ACTIVE])
+    if slab == NIL or st.slab[slab, FREE] == 0:
+        other = wide(st.pair[cpu, z, ALTERNATE])
+        if other == NIL or st.slab[other, FREE] == 0:
+            return NIL
+        st.pair[cpu, z, ALTERNATE] = slab
+        st.pair[cpu, z, ACTIVE] = other
+        slab = other
+    return slab
+
+
+@kernel
+def hand_out_of(st: State, reg: Registers, i: int, z: int, slab: int) -> int:
+    """Hand out an object of a slab that has one."""
+    return hand_out(reg, i, take(st, z, slab), st.type[z, SIZE])
+
+
+@kernel
+def take(st: State, z: int, slab: int) -> Address:
+    """Take the object that has been free for longest, of a slab that has one."""
     at = wide(st.slab[slab, FIRST])
-    # The registers are written first: after the slab's row they cost a tenth of the speed.
-    answer = hand_out(reg, i, (slab << SLAB_SHIFT) + (wide(st.ring[slab, at]) << UNIT_SHIFT), st.type[z, SIZE])
+    addr = (slab << SLAB_SHIFT) + (wide(st.ring[slab, at]) << UNIT_SHIFT)
     at += 1
     st.slab[slab, FIRST] = 0 if at == st.type[z, COUNT] else at
     st.slab[slab, FREE] -= 1
-    return answer
+    return addr
 
 
 @kernel

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.allocators.mb_alloc import containers
 from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket, pop, put
@@ -34,7 +34,7 @@ from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import AGAIN, CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import flag, regs
+from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MBUF,)
@@ -93,7 +93,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return _go_on(st, reg, i)
     if reg[i, regs.PHASE] == 0:
         reg[i, regs.GRANTED] = 0
-        if st.booted[reg[i, regs.CPU]] < st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]:
+        if _boots(st, reg[i, regs.CPU]):
             return _boot(st, reg, i)
     return _take(st, reg, i)
 
@@ -108,9 +108,46 @@ def free(st: State, reg: Registers, i: int) -> int:
 
 
 @kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take a buffer of the CPU's container, if the CPU has what it begins with."""
+    k = sort_of(size)
+    if _boots(st, cpu) or size > st.sort[k, containers.SIZE] or st.box[cpu, k, containers.HEAD] == NIL:
+        return obj.ABSENT, 0
+    piece = pop(st, cpu, k)
+    st.link[piece] = NIL
+    return piece << MSHIFT, st.sort[k, containers.SIZE]
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Put a buffer, not a chain, back into its bucket in the CPU's container."""
+    piece = addr >> MSHIFT
+    b = wide(st.bucket[piece >> containers.PAGE_PIECES_SHIFT, containers.FIRST])
+    k = wide(st.bucket[b, containers.SORT])
+    if st.link[piece] != NIL or st.bucket[b, containers.OWNER] != cpu or _crowded(st, cpu, k):
+        return False
+    put(st, cpu, k, b, piece, False)
+    return True
+
+
+@kernel
+def _boots(st: State, cpu: int) -> bool:
+    """Whether a CPU has yet to get buckets that it begins with."""
+    return st.booted[cpu] < st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]
+
+
+@kernel
+def _crowded(st: State, owner: int, k: int) -> bool:
+    """Whether a buffer that is freed makes a bucket of its owner general."""
+    return owner != st.general and (
+        st.box[owner, k, containers.COUNT] >= st.sort[k, containers.HIGH] or st.box[owner, k, containers.STARVED] > 0
+    )
+
+
+@kernel
 def _take(st: State, reg: Registers, i: int) -> int:
     """Take buffers of the CPU's container, under its lock."""
-    k = sort_of(reg, i)
+    k = sort_of(reg[i, regs.SIZE])
     cpu = reg[i, regs.CPU]
     while st.box[cpu, k, containers.HEAD] != NIL:
         if add_piece(reg, i, st.link, pop(st, cpu, k), st.sort[k, containers.SIZE]):
@@ -122,7 +159,7 @@ def _take(st: State, reg: Registers, i: int) -> int:
 def _go_on(st: State, reg: Registers, i: int) -> int:
     """Play a step of an allocation that its CPU's container could not serve."""
     phase, cpu = reg[i, regs.PHASE], reg[i, regs.CPU]
-    k = sort_of(reg, i)
+    k = sort_of(reg[i, regs.SIZE])
     if phase == BOOTED:
         return _booted(st, reg, i)
     if phase == STEAL:
@@ -237,7 +274,7 @@ def _booted(st: State, reg: Registers, i: int) -> int:
         st.sort[k, containers.ASKED] -= st.sort[k, containers.EACH]
         return _booted_all(st, reg, i)
     new_bucket(st, reg, i, k)
-    if st.booted[reg[i, regs.CPU]] < st.sort[MBUF, containers.BOOT] + st.sort[CLUSTER, containers.BOOT]:
+    if _boots(st, reg[i, regs.CPU]):
         return _boot(st, reg, i)
     return _take(st, reg, i)
 
@@ -256,10 +293,7 @@ def _free_chain(st: State, reg: Registers, i: int) -> int:
         piece = reg[i, regs.X]
         b = wide(st.bucket[piece >> containers.PAGE_PIECES_SHIFT, containers.FIRST])
         k, owner = wide(st.bucket[b, containers.SORT]), wide(st.bucket[b, containers.OWNER])
-        crowded = owner != st.general and (
-            st.box[owner, k, containers.COUNT] >= st.sort[k, containers.HIGH]
-            or st.box[owner, k, containers.STARVED] > 0
-        )
+        crowded = _crowded(st, owner, k)
         needed = st.general if crowded else owner
         if needed != held:
             return _hold(st, reg, i, needed)

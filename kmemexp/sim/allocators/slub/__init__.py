@@ -37,7 +37,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.slub import layout
@@ -51,7 +51,7 @@ from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, TEND_REAP
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -151,20 +151,20 @@ def lock_count(st: State, klass: int) -> int:
 
 
 @kernel
-def _cache_for(st: State, reg: Registers, i: int) -> int:
+def _cache_for(st: State, item: int, size: Bytes) -> int:
     """Cache that serves a request; NIL for none: kmalloc(0), or more than 8 KiB."""
-    if reg[i, regs.ITEM] >= 0:
-        return len(layout.KMALLOC_SIZES) + reg[i, regs.ITEM]
-    units = (reg[i, regs.SIZE] + 7) >> u.WORD_SHIFT
+    if item >= 0:
+        return len(layout.KMALLOC_SIZES) + item
+    units = (size + 7) >> u.WORD_SHIFT
     return wide(st.cache_of[units]) if units < len(st.cache_of) else u.NIL
 
 
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from the current slab's freelist, or from the main sheaf: slab_alloc_node(). The rest is in `steps`."""
-    k = _cache_for(st, reg, i)
+    k = _cache_for(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
     if k != u.NIL and reg[i, regs.PHASE] == BEGIN:
-        word = sheaf_pop(st, k, reg[i, regs.CPU]) if st.p.sheaves else cpu_pop(st, k, reg[i, regs.CPU])
+        word = _pop(st, k, reg[i, regs.CPU])
         if word != u.NIL:
             return hand_out(st, reg, i, k, word)
     return _alloc_slowly(st, reg, i, k)
@@ -173,20 +173,47 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Push on a slab's freelist, where that changes no list, or into the main sheaf: slab_free()."""
-    if reg[i, regs.PHASE] == BEGIN and reg[i, regs.ADDR] >= 0:
-        word, page, cpu = reg[i, regs.ADDR] >> u.WORD_SHIFT, reg[i, regs.ADDR] >> PAGE_SHIFT, reg[i, regs.CPU]
-        k = wide(st.slab[page, u.S_CACHE]) - 1
-        if k >= 0:
-            slab = wide(st.slab[page, u.S_FIRST])
-            if st.p.sheaves:
-                if st.slab[slab, u.S_NODE] == st.node_of[cpu] and sheaf_push(st, k, cpu, word):
-                    return DONE
-            elif st.cpu[k, cpu, u.C_SLAB] == slab:
-                cpu_push(st, k, cpu, slab, word)
-                return DONE
-            elif slab_push(st, slab, word):
-                return DONE
+    if reg[i, regs.PHASE] == BEGIN and _push(st, reg[i, regs.ADDR], reg[i, regs.CPU]):
+        return DONE
     return _free_slowly(st, reg, i)
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop from the current slab's freelist, or from the main sheaf."""
+    k = _cache_for(st, item, size)
+    word = _pop(st, k, cpu) if k != u.NIL else u.NIL
+    return (obj.ABSENT, 0) if word == u.NIL else (word << u.WORD_SHIFT, st.cache[k, u.K_SIZE])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push on a slab's freelist, where that changes no list, or into the main sheaf."""
+    return _push(st, addr, cpu)
+
+
+@kernel
+def _pop(st: State, k: int, cpu: int) -> int:
+    """Take the object of cache `k` that is at hand. NIL: there is none, and nothing has been done."""
+    return sheaf_pop(st, k, cpu) if st.p.sheaves else cpu_pop(st, k, cpu)
+
+
+@kernel
+def _push(st: State, addr: Address, cpu: int) -> bool:
+    """Free an object where that is one step. False: it is not, and nothing has been done."""
+    if addr < 0:
+        return False
+    word, page = addr >> u.WORD_SHIFT, addr >> PAGE_SHIFT
+    k = wide(st.slab[page, u.S_CACHE]) - 1
+    if k < 0:
+        return False
+    slab = wide(st.slab[page, u.S_FIRST])
+    if st.p.sheaves:
+        return st.slab[slab, u.S_NODE] == st.node_of[cpu] and sheaf_push(st, k, cpu, word)
+    if st.cpu[k, cpu, u.C_SLAB] == slab:
+        cpu_push(st, k, cpu, slab, word)
+        return True
+    return slab_push(st, slab, word)
 
 
 @kernel

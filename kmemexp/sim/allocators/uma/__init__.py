@@ -41,14 +41,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_of
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_of_one
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
-from kmemexp.sim.allocators.uma.moves import wanted
+from kmemexp.sim.allocators.uma.moves import zone_wanted
 from kmemexp.sim.allocators.uma.phases import BEGIN
-from kmemexp.sim.allocators.uma.slabs import cache_pop, cache_push
+from kmemexp.sim.allocators.uma.slabs import bucket_add, cache_pop, cache_push, has_room
 from kmemexp.sim.allocators.uma.state import Params, State
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
@@ -56,7 +56,7 @@ from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("adaptive/cpu", "adaptive/own")  # the CPUs' caches; a zone's lists, slabs and buckets
@@ -141,11 +141,9 @@ def lock_count(st: State, klass: int) -> int:
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Take an item from the CPU's buckets: uma_zalloc_arg(). The rest is in `steps`."""
     if reg[i, regs.PHASE] == BEGIN:
-        z = wanted(st, reg, i)
-        if z != NIL and (z != u.CLUSTER or reg[i, regs.SIZE] <= MCLBYTES):
-            addr = cache_pop(st, z, reg[i, regs.CPU])
-            if addr != NIL:
-                return hand_out(reg, i, addr, st.zone[z, u.Z_SIZE])
+        addr, granted = fast_alloc(st, reg[i, regs.ITEM], reg[i, regs.SIZE], reg[i, regs.CPU], reg[i, regs.FLAGS])
+        if addr != obj.ABSENT:
+            return hand_out(reg, i, addr, granted)
     return go(st, reg, i, False)
 
 
@@ -153,16 +151,40 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Put the item into the CPU's buckets: uma_zfree_arg()."""
     if reg[i, regs.PHASE] == BEGIN:
-        addr = reg[i, regs.ADDR]
-        z = zone_of(st, addr)
-        if (
-            z != NIL
-            and (z != u.CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0)
-            and not st.zone[z, u.Z_FULL]
-            and cache_push(st, z, reg[i, regs.CPU], addr)
-        ):
+        z = _caching_zone(st, reg[i, regs.ADDR])
+        if z != NIL and cache_push(st, z, reg[i, regs.CPU], reg[i, regs.ADDR]):
             return DONE
     return go(st, reg, i, True)
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Take an item from the CPU's buckets."""
+    z = zone_wanted(st, item, size)
+    if z == NIL or (z == u.CLUSTER and size > MCLBYTES):
+        return obj.ABSENT, 0
+    addr = cache_pop(st, z, cpu)
+    return (obj.ABSENT, 0) if addr == NIL else (addr, st.zone[z, u.Z_SIZE])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Put the item into the CPU's free bucket, if that has room."""
+    z = _caching_zone(st, addr)
+    if z == NIL:
+        return False
+    b = st.cache[z, cpu, u.FREE]
+    if not has_room(st, z, b):
+        return False
+    bucket_add(st, b, addr)
+    return True
+
+
+@kernel
+def _caching_zone(st: State, addr: Address) -> int:
+    """Zone of a single item that is freed, unless the zone is full, so that the item goes to its slab."""
+    z = zone_of_one(st, addr, u.CLUSTER)
+    return NIL if z == NIL or st.zone[z, u.Z_FULL] else z
 
 
 @kernel

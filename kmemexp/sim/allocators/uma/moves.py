@@ -4,7 +4,7 @@
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Address, Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field
 from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
 from kmemexp.sim.allocators.uma import phases, slabs
@@ -35,7 +35,13 @@ def to_zone(reg: Registers, i: int, phase: int, z: int) -> int:
 @kernel
 def wanted(st: State, reg: Registers, i: int) -> int:
     """Zone that an allocation is served from; NIL: large malloc."""
-    return zone_for(st, reg, i, slabs.MBUF, PAGE)
+    return zone_wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
+
+
+@kernel
+def zone_wanted(st: State, item: int, size: Bytes) -> int:
+    """Zone that a request is served from; NIL: large malloc."""
+    return zone_for(st, item, size, slabs.MBUF, PAGE)
 
 
 @kernel

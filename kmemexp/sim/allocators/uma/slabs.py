@@ -228,19 +228,25 @@ def cache_pop(st: State, z: int, cpu: int) -> int:
 
 
 @kernel
+def has_room(st: State, z: int, b: int) -> bool:
+    """Whether a bucket takes an item that is freed; NIL is none."""
+    return b != NIL and bucket_count(st, b) < bucket_room(st, z, b)
+
+
+@kernel
 def cache_push(st: State, z: int, cpu: int, addr: Address) -> bool:
     """Put an item into a CPU's free bucket, which changes places with an alloc bucket that holds less. False: full."""
     b = st.cache[z, cpu, FREE]
     if b == NIL:
         return False
-    if bucket_count(st, b) >= bucket_room(st, z, b):
+    if not has_room(st, z, b):
         other = st.cache[z, cpu, ALLOC]
         if other == NIL or bucket_count(st, other) >= bucket_count(st, b):
             return False
         st.cache[z, cpu, ALLOC] = b
         st.cache[z, cpu, FREE] = other
         b = other
-        if bucket_count(st, b) >= bucket_room(st, z, b):
+        if not has_room(st, z, b):
             return False
     bucket_add(st, b, addr)
     return True

@@ -31,12 +31,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Array, Registers
+from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of_one
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
-from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, wanted
+from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, zone_wanted
 from kmemexp.sim.allocators.uma_today.phases import BEGIN
 from kmemexp.sim.allocators.uma_today.slabs import cache_pop, cache_push
 from kmemexp.sim.allocators.uma_today.state import Params, State
@@ -46,7 +46,7 @@ from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
@@ -138,25 +138,44 @@ def lock_count(st: State, klass: int) -> int:
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop from the CPU's alloc bucket, or from its free bucket: uma_zalloc_arg(). The rest is in `steps`."""
     if reg[i, regs.PHASE] == BEGIN:
-        z = wanted(st, reg, i)
-        if z != NIL and (z != CLUSTER or reg[i, regs.SIZE] <= MCLBYTES):
-            addr = cache_pop(st, z, reg[i, regs.CPU])
-            if addr != NIL:
-                return hand_out(reg, i, addr, st.zone[z, u.Z_SIZE])
+        addr, granted = fast_alloc(st, reg[i, regs.ITEM], reg[i, regs.SIZE], reg[i, regs.CPU], reg[i, regs.FLAGS])
+        if addr != obj.ABSENT:
+            return hand_out(reg, i, addr, granted)
     return go(st, reg, i, False)
 
 
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Push into the CPU's alloc, free or cross bucket: uma_zfree_arg()."""
-    if reg[i, regs.PHASE] == BEGIN:
-        addr, cpu = reg[i, regs.ADDR], reg[i, regs.CPU]
-        z = zone_of(st, addr)
-        if z != NIL and (z != CLUSTER or st.chain[addr >> CLUSTER_SHIFT] == 0):
-            cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
-            if cache_push(st, z, cpu, addr, cross):
-                return DONE
+    if reg[i, regs.PHASE] == BEGIN and _push(st, reg[i, regs.ADDR], reg[i, regs.CPU]):
+        return DONE
     return go(st, reg, i, True)
+
+
+@kernel
+def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
+    """Pop from the CPU's alloc bucket, or from its free bucket."""
+    z = zone_wanted(st, item, size)
+    if z == NIL or (z == CLUSTER and size > MCLBYTES):
+        return obj.ABSENT, 0
+    addr = cache_pop(st, z, cpu)
+    return (obj.ABSENT, 0) if addr == NIL else (addr, st.zone[z, u.Z_SIZE])
+
+
+@kernel
+def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
+    """Push into the CPU's alloc, free or cross bucket."""
+    return _push(st, addr, cpu)
+
+
+@kernel
+def _push(st: State, addr: Address, cpu: int) -> bool:
+    """Free a single item into the CPU's buckets. False: it is none, or they are full, and nothing has been done."""
+    z = zone_of_one(st, addr, CLUSTER)
+    if z == NIL:
+        return False
+    cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
+    return cache_push(st, z, cpu, addr, cross)
 
 
 @kernel

@@ -4,7 +4,7 @@
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Address, Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field, set_phase
 from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
 from kmemexp.sim.allocators.uma_today import phases, slabs
@@ -104,7 +104,13 @@ def bucket_zone(st: State, entries: int) -> int:
 @kernel
 def wanted(st: State, reg: Registers, i: int) -> int:
     """Zone that an allocation is served from; NIL: large malloc."""
-    return zone_for(st, reg, i, MBUF, st.malloc_max)
+    return zone_wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
+
+
+@kernel
+def zone_wanted(st: State, item: int, size: Bytes) -> int:
+    """Zone that a request is served from; NIL: large malloc."""
+    return zone_for(st, item, size, MBUF, st.malloc_max)
 
 
 @kernel

@@ -1,0 +1,39 @@
+"""An allocator's fast slots do what its steps do, to the last bit, and what they refuse they have not touched."""
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fast_slots
+import pytest
+
+from kmemexp.parts import finding
+from kmemexp.sim import allocators
+
+TESTS = Path(__file__).resolve().parents[1]
+MODULES = {name: importlib.import_module(f"{allocators.__name__}.{name}") for name in finding.parts("allocators")}
+ALLOCATORS = [name for name, module in MODULES.items() if hasattr(module, "fast_alloc")]
+
+
+@functools.cache
+def in_plain_python(name: str) -> tuple[float, str]:
+    """Compare as plain Python, in a process of its own: compiling three drivers would take far longer."""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    command = [sys.executable, fast_slots.__file__, name]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    share, digest = run.stdout.split()
+    return float(share), digest
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_fast_slots_leave_what_the_steps_leave_and_serve_nearly_half(name: str) -> None:
+    assert in_plain_python(name)[0] > 0.45
+
+
+@pytest.mark.parametrize("name", ["buckets", "dfly_slab", "slub"])
+def test_the_compiled_driver_leaves_what_the_steps_leave(name: str) -> None:
+    assert fast_slots.played(name) == in_plain_python(name)[1]
