@@ -45,7 +45,7 @@ from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.allocators.slub.sheaf_frees import sheaf_free, to_slab
 from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
 from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
-from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, slab_push
+from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, push_full, slab_push
 from kmemexp.sim.allocators.slub.state import Params, State
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
 from kmemexp.sim.asking import ask_wired
@@ -180,16 +180,25 @@ def free(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
-    """Pop from the current slab's freelist, or from the main sheaf."""
+    """Pop from the current slab's freelist, which may be refilled, or from the main sheaf."""
     k = _cache_for(st, item, size)
-    word = _pop(st, k, cpu) if k != u.NIL else u.NIL
+    word = u.NIL
+    if k != u.NIL:
+        word = _pop(st, k, cpu)
+        if word == u.NIL and not st.p.sheaves:
+            word = pop_refilled(st, k, cpu)
     return (obj.ABSENT, 0) if word == u.NIL else (word << u.WORD_SHIFT, st.cache[k, u.K_SIZE])
 
 
 @kernel
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
-    """Push on a slab's freelist, where that changes no list, or into the main sheaf."""
-    return _push(st, addr, cpu)
+    """Push on a slab's freelist, where that changes no list but the CPU's own, or into the main sheaf."""
+    if addr < 0:
+        return False
+    if _push(st, addr, cpu):
+        return True
+    slab, k = wide(st.slab[addr >> PAGE_SHIFT, u.S_FIRST]), wide(st.slab[addr >> PAGE_SHIFT, u.S_CACHE]) - 1
+    return k >= 0 and not st.p.sheaves and push_full(st, k, cpu, slab, addr >> u.WORD_SHIFT)
 
 
 @kernel

@@ -107,10 +107,36 @@ def slab_push(st: State, slab: int, word: int) -> bool:
     prior = st.slab[slab, S_FREE]
     if not st.slab[slab, S_FROZEN] and (prior == NIL or st.slab[slab, S_INUSE] == 1 or may_move(st, slab)):
         return False
-    st.link[word] = prior
+    link_in(st, slab, word)
+    return True
+
+
+@kernel
+def link_in(st: State, slab: int, word: int) -> None:
+    """Put an object on its slab's freelist."""
+    st.link[word] = st.slab[slab, S_FREE]
     st.slab[slab, S_FREE] = word - (slab << PAGE_WORD_SHIFT)
     st.slab[slab, S_INUSE] -= 1
+
+
+@outlined
+def push_full(st: State, k: int, cpu: int, slab: int, word: int) -> bool:
+    """Free an object of a slab that was full, and is to be on the CPU's partial list.
+
+    False: it is another slab, or there is no such list, or that has enough; nothing has been done.
+    """
+    if st.slab[slab, S_FROZEN] or st.slab[slab, S_FREE] != NIL or cpu_has_enough(st, k, cpu):
+        return False
+    link_in(st, slab, word)
+    push_cpu_partial(st, k, cpu, slab)
     return True
+
+
+@kernel
+def cpu_has_enough(st: State, k: int, cpu: int) -> bool:
+    """Whether a CPU's partial list takes no further slab, or there is none."""
+    listed = st.cpu[k, cpu, C_PARTIAL]
+    return (0 if listed == NIL else st.slab[listed, S_SLABS]) >= st.cache[k, K_CPU_SLABS]
 
 
 @kernel
@@ -127,6 +153,15 @@ def make_current(st: State, k: int, cpu: int, slab: int) -> None:
     st.slab[slab, S_FREE] = NIL
     st.slab[slab, S_INUSE] = st.slab[slab, S_OBJECTS]
     st.slab[slab, S_FROZEN] = 1
+
+
+@outlined
+def pop_refilled(st: State, k: int, cpu: int) -> int:
+    """Do what `refill_cpu` does, if that gives an object. NIL: it does not, and nothing has been done."""
+    slab = st.cpu[k, cpu, C_SLAB]
+    if st.cpu[k, cpu, C_PARTIAL] == NIL and (slab == NIL or st.slab[slab, S_FREE] == NIL):
+        return NIL
+    return refill_cpu(st, k, cpu)
 
 
 @kernel

@@ -10,9 +10,11 @@ from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators.slub import slabs
 from kmemexp.sim.allocators.slub.slabs import (
     add_partial,
+    cpu_has_enough,
     cpu_pop,
     cpu_push,
     forget_slab,
+    link_in,
     lock,
     make_current,
     may_move,
@@ -201,9 +203,7 @@ def _free_elsewhere(st: State, reg: Registers, i: int, k: int, slab: int, word: 
     needs = not frozen and (emptied or prior == slabs.NIL or may_move(st, slab)) and (prior != slabs.NIL or listless)
     if needs and not locked:
         return _locked(st, reg, i, F_LIST, k, wide(st.slab[slab, slabs.S_NODE]))
-    st.link[word] = prior
-    st.slab[slab, slabs.S_FREE] = word - (slab << slabs.PAGE_WORD_SHIFT)
-    st.slab[slab, slabs.S_INUSE] -= 1
+    link_in(st, slab, word)
     if not frozen and prior == slabs.NIL and not listless:
         return _keep(st, reg, i, k, slab)
     if not needs or (prior != slabs.NIL and not st.slab[slab, slabs.S_LISTED]):
@@ -225,7 +225,7 @@ def _keep(st: State, reg: Registers, i: int, k: int, slab: int) -> int:
     """Put a slab that was full on this CPU's partial list; a list that has enough goes to the nodes before."""
     cpu = reg[i, regs.CPU]
     listed = st.cpu[k, cpu, slabs.C_PARTIAL]
-    enough = listed != slabs.NIL and st.slab[listed, slabs.S_SLABS] >= st.cache[k, slabs.K_CPU_SLABS]
+    enough = cpu_has_enough(st, k, cpu)
     if enough:
         st.cpu[k, cpu, slabs.C_PARTIAL] = slabs.NIL
     push_cpu_partial(st, k, cpu, slab)
