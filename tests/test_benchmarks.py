@@ -22,6 +22,7 @@ SAYS = {
     "bench_plan": rf"cells +400 .*: ({RATE}) s wall, ({RATE}) s CPU",
     "bench_replay": rf"dragonfly_slab +({RATE}) M operations/s .* after ({RATE}) s",
     "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
+    "bench_size": rf"dragonfly_slab, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",
     "bench_store": r"[1-9][\d,]* bytes per lane, compacted",
     "bench_traces": rf"stats of few\.txt\.zst: ({RATE}) s, ({RATE}) GiB",
     "bench_workload": rf"overlay of two copies +[1-9][\d,]* operations .* ({RATE}) M/s",
