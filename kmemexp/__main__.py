@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.version import setbase
 from omegaconf import DictConfig
 
-from kmemexp.config import files, schema
+from kmemexp.config import files, reading, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 
 STOCK = ("run", "cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
@@ -67,7 +67,9 @@ def _multirun(args: argparse.Namespace) -> None:
             raise ConfigError(f"--config-dir: there is no folder {folder}")
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        Explaining.create_main_hydra2("kmemexp", path).multirun("config", _single, args.overrides)
+        hydra = Explaining.create_main_hydra2("kmemexp", path)
+        hydra.config_loader = reading.keeping(hydra.config_loader)
+        hydra.multirun("config", _single, args.overrides)
     finally:
         GlobalHydra.instance().clear()
 

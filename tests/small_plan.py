@@ -17,4 +17,4 @@ def small_plan(cells: "pd.DataFrame", root: object, **given: Any) -> "Plan":
         "metrics": [], "cluster": {"runner": "serial"}, "action": "run", "retry_failed": False, "max_failures": None,
         "progress": False,
     }  # fmt: skip
-    return Plan(cells=cells, root=str(root), **(fields | given))
+    return Plan(columns={name: cells[name].tolist() for name in cells}, root=str(root), **(fields | given))

@@ -19,7 +19,7 @@ SAYS = {
     "bench_c": rf"buckets filetree: C ({RATE}) M operations/s; kmemexp ({RATE}) M .* ratio ({RATE})|no C compiler",
     "bench_compile": rf"1\. \w+ +({RATE}) s CPU to compile or load, ({RATE}) s from start to the first operation",
     "bench_engine": rf"dragonfly_slab +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
-    "bench_plan": rf"cells +400 .*: ({RATE}) s wall, ({RATE}) s CPU",
+    "bench_plan": rf"plan of 400 cells: ({RATE}) s wall, ({RATE}) s CPU",
     "bench_replay": rf"dragonfly_slab +({RATE}) M operations/s .* after ({RATE}) s",
     "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
     "bench_size": rf"dragonfly_slab, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",

@@ -36,17 +36,17 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
 
 def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
     """What a run would do and cost. `counts`: rows by status."""
-    lanes = len(plan.cells) * plan.replicas
+    cells = len(plan.columns["cell_key"])
     todo = counts["missing"] + (counts["failed"] if plan.retry_failed else 0)
-    pairs = zip(plan.cells["est_ops"].tolist(), plan.cells["timed"].tolist(), strict=True)
+    pairs = zip(plan.columns["est_ops"], plan.columns["timed"], strict=True)
     cpu_s = float(sum(work(ops, timed=timed) for ops, timed in pairs)) * plan.replicas / RATE_OPS
     cpus = _cpus(plan)
-    left_s = cpu_s * todo / lanes
+    left_s = cpu_s * todo / plan.lanes
     return {
-        "cells": f"{len(plan.cells)} ({plan.excluded} excluded, {plan.collapsed} equal to another)",
-        "replicas": f"{plan.replicas} each, {lanes} in all",
+        "cells": f"{cells} ({plan.excluded} excluded, {plan.collapsed} equal to another)",
+        "replicas": f"{plan.replicas} each, {plan.lanes} in all",
         "standing": ", ".join(f"{count} {status}" for status, count in counts.items()),
-        "operations": f"{plan.cells['est_ops'].sum() * plan.replicas:.3g} estimated",
+        "operations": f"{sum(plan.columns['est_ops']) * plan.replicas:.3g} estimated",
         "CPU time": f"{_duration(cpu_s)}, of which {_duration(left_s)} to do (at {RATE_OPS:.0e} operations/s, "
         f"a sixth of that with a clock)",
         "wall time": f"{_duration(left_s / cpus)} on {cpus} CPUs ({plan.cluster['runner']}, {plan.cluster['address']})",
@@ -58,10 +58,10 @@ def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
 
 def _first_rows(plan: Plan) -> Table:
     """Show the first cells by their axis values."""
-    rows = plan.cells.head(ROWS_SHOWN)
+    rows = {name: column[:ROWS_SHOWN] for name, column in plan.columns.items()}
     values = [json.loads(text) for text in rows["axes"]]
     axes = list(dict.fromkeys(key for row in values for key in row))
-    title = f"first {len(rows)} of {len(plan.cells)} cells"
+    title = f"first {len(values)} of {len(plan.columns['cell_key'])} cells"
     table = Table("cell_key", *axes, "est_ops", title=title, title_justify="left")
     for key, row, operations in zip(rows["cell_key"], values, rows["est_ops"], strict=True):
         shown = [
@@ -80,11 +80,11 @@ def _cpus(plan: Plan) -> int:
 
 def _result_bytes(plan: Plan) -> int:
     """Rough size of all results of the plan."""
-    sample = json.loads(plan.cells["config"].iloc[0])["sample"]
+    sample = json.loads(plan.columns["config"][0])["sample"]
     row = ROW_BYTES + 8 * len(NAMES)
     series = sample["points"] * len(SERIES) * 8 * SHRUNK
     pictures = sample["snapshots"] * MAPS * sample["bins"] * SHRUNK
-    return int(len(plan.cells) * plan.replicas * (row + series + pictures))
+    return int(plan.lanes * (row + series + pictures))
 
 
 def _duration(seconds: float) -> str:

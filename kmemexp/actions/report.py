@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.planning.plan import Plan
-from kmemexp.report import tables
+from kmemexp.report import ending
 from kmemexp.store import store
 
 if TYPE_CHECKING:
@@ -16,5 +16,5 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Print and write the comparison of each plan's results. Raises StoreError where there are none."""
     for plan in plans:
         store.Store(plan.root)
-        tables.finish(plan)
+        ending.finish(plan, anew=True)
     return COMPLETE

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kmemexp.actions.exit_codes import COMPLETE, FAILED, INTERRUPTED
 from kmemexp.planning.plan import Plan
-from kmemexp.report import tables
+from kmemexp.report import ending
 from kmemexp.sweep import in_turn
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Simulate what is missing, then print and write the comparison of each sweep."""
-    return run(plans, lambda plan, _: tables.finish(plan))
+    return run(plans, lambda plan, _: ending.finish(plan))
 
 
 def run(plans: Sequence[Plan], finish: Callable[[Plan, int], object]) -> int:

@@ -12,7 +12,6 @@ from kmemexp.planning.plan import Plan
 
 def standing(plan: Plan) -> tuple[dict[str, int], str]:
     """Rows of the plan by status, and what is wrong with the results folder where it cannot be read."""
-    lanes = len(plan.cells) * plan.replicas
     counts, note = {"done": 0, "failed": 0}, ""
     if "://" in plan.root or Path(plan.root).exists():
         from kmemexp.store import store  # noqa: PLC0415 - slow to import, and most plans have no results yet
@@ -21,11 +20,11 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
             rows = store.Store(plan.root).done()
         except StoreError as error:
             rows, note = {}, str(error)
-        keys = set(plan.cells["cell_key"])
+        keys = set(plan.columns["cell_key"])
         for (key, replica), row_status in rows.items():
             if key in keys and replica < plan.replicas:
                 counts[row_status] += 1
-    return counts | {"missing": lanes - sum(counts.values())}, note
+    return counts | {"missing": plan.lanes - sum(counts.values())}, note
 
 
 def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:

@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Say that the plans are sound: planning has checked every cell."""
     for plan in plans:
-        text = f"{plan.name}: {len(plan.cells)} cells x {plan.replicas} replicas, nothing wrong"
+        text = f"{plan.name}: {len(plan.columns['cell_key'])} cells x {plan.replicas} replicas, nothing wrong"
         Console().print(text, highlight=False)
     return COMPLETE

@@ -34,7 +34,7 @@ def _gaps(plans: "Mapping[str, Plan]") -> list[str]:
     """Say which sweeps lack something, and what went wrong there."""
     found = []
     for sweep, plan in plans.items():
-        lanes = len(plan.cells) * plan.replicas
+        lanes = plan.lanes
         try:
             metrics = planned(plan).metrics
         except InputError:

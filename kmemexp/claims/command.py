@@ -13,7 +13,7 @@ from kmemexp.claims import finding, request, writing
 from kmemexp.claims.analysis import analysed, complain
 from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import Plan, open_loader, plan_from
-from kmemexp.report import tables, terminal
+from kmemexp.report import ending, terminal
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -41,7 +41,7 @@ def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> i
 
 def _finish(plan: Plan, failed: int) -> None:
     """Write a sweep's tables without showing them, and say if something failed."""
-    tables.finish(plan, Console(quiet=True))
+    ending.finish(plan, Console(quiet=True))
     if failed:
         complain(f"sweep {plan.name}: has failed cells; the rest is reported without them ({plan.root})")
 

@@ -3,9 +3,11 @@
 What makes a value impossible is in kmemexp/config/checks.py.
 """
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -285,7 +287,7 @@ def type_checked(key: str, values: Sequence[Any]) -> list[Any]:
     sized = [byte_count(key, v) if isinstance(v, str) and key.endswith("_bytes") else v for v in whole]
     if root == "workload":  # free in form; its own check comes when a cell is put together
         return sized
-    schema = OmegaConf.structured(Config)
+    schema = cast(DictConfig, pickle.loads(_pickled()))  # noqa: S301 - pickled here; to make one anew is slow
     sound: set[type] = set()  # no leaf of the schema takes one value of a type and refuses another; asking is slow
     checked = []
     for value in sized:
@@ -294,6 +296,11 @@ def type_checked(key: str, values: Sequence[Any]) -> list[Any]:
             sound.add(type(value))
         checked.append(typed)
     return checked
+
+
+@cache
+def _pickled() -> bytes:
+    return pickle.dumps(OmegaConf.structured(Config))
 
 
 def _typed(schema: DictConfig, key: str, value: Any) -> Any:

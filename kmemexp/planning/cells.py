@@ -14,11 +14,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-import pandas as pd
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ConfigDefault
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
@@ -43,6 +42,7 @@ class Composer:
         self._loader = loader
         self._hydra: list[str] = []
         self.options: axes.Options = cache(self._options)
+        self.stands_alone = cache(self._stands_alone)
 
     def with_hydra(self, hydra: Sequence[str]) -> axes.Options:
         """Take over hydra.* settings (such as hydra.searchpath); returns the lookup of groups under them."""
@@ -56,7 +56,7 @@ class Composer:
         except schema.COMPOSE_ERRORS as error:
             raise ConfigError(schema.explanation(error)) from error
 
-    def stands_alone(self, group: str, option: str) -> bool:
+    def _stands_alone(self, group: str, option: str) -> bool:
         """Tell whether an option's file is plain values for its own node: no package, no defaults of other groups."""
         found = repository(self._loader).load_config(f"{group}/{option}")
         if found is None or found.header.get("package"):
@@ -65,7 +65,7 @@ class Composer:
         # What such a file builds on may not be found by its bare name: then it is another group's.
         return all(
             isinstance(default, ConfigDefault) and not default.is_override()
-            and str(default.path) in self._options(group) and self.stands_alone(group, str(default.path))
+            and str(default.path) in self.options(group) and self.stands_alone(group, str(default.path))
             for default in inner
         )  # fmt: skip
 
@@ -73,6 +73,10 @@ class Composer:
         if not re.fullmatch(r"[\w/-]+", group):
             return ()
         return tuple(self._loader.get_group_options(group, overrides=self._hydra))
+
+
+Columns = dict[str, list[Any]]
+"""A table of cells, by the name of the column; pandas would take longer to import than the planning takes."""
 
 
 class Combo(NamedTuple):
@@ -149,12 +153,15 @@ class Combos:
 
     @staticmethod
     def _read(composed: DictConfig) -> Combo:
-        refers = "${" in json.dumps(OmegaConf.to_container(OmegaConf.masked_copy(composed, list(NODES))))
-        return Combo(plain(composed, NODES), composed.hydra.runtime.choices, composed if refers else None)
+        raw = {node: _raw(composed, node) for node in NODES}
+        text = json.dumps(raw)
+        whole = not any(sign in text for sign in ("${", "???")) and None not in raw.values()
+        nodes = raw if whole else plain(composed, NODES)
+        return Combo(nodes, composed.hydra.runtime.choices, composed if "${" in text else None)
 
 
-def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
-    """Make the table of the distinct cells; returns also how many combinations were equal to another one."""
+def table(grid: Grid, combos: Combos) -> tuple[Columns, int]:
+    """Make the columns of the distinct cells; returns also how many combinations were equal to another one."""
     if not grid.count:
         raise ConfigError("the sweep has no cells: every combination is excluded")
     first, combo = grid.classes(combos.groups)
@@ -167,14 +174,12 @@ def table(grid: Grid, combos: Combos) -> tuple[pd.DataFrame, int]:
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
-    rows = pd.DataFrame({
-        "cell_key": [key_of(text) for text in texts],
-        "config": pd.Series(texts, dtype=object),  # long: not copied into Arrow's memory
-        "axes": _axes(grid),
-        **_facts(pieces),
-    })  # fmt: skip
-    distinct = rows.drop_duplicates("cell_key", ignore_index=True)
-    return distinct, len(rows) - len(distinct)
+    rows = {"cell_key": [key_of(text) for text in texts], "config": texts, "axes": _axes(grid), **_facts(pieces)}
+    first_of: dict[str, int] = {}
+    for place, key in enumerate(rows["cell_key"]):
+        first_of.setdefault(key, place)
+    distinct = {name: [column[place] for place in first_of.values()] for name, column in rows.items()}
+    return distinct, len(texts) - len(first_of)
 
 
 def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], axes.Numbers]) -> Pieces:
@@ -271,7 +276,7 @@ def _axes(grid: Grid) -> list[str]:
     return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*columns, strict=True)]
 
 
-def _facts(pieces: Mapping[str, Pieces]) -> dict[str, Any]:
+def _facts(pieces: Mapping[str, Pieces]) -> Columns:
     """Columns that say in plain what a cell is."""
     from kmemexp.workload.build import estimate  # noqa: PLC0415 (with it comes what reads traces)
 
@@ -285,11 +290,11 @@ def _facts(pieces: Mapping[str, Pieces]) -> dict[str, Any]:
     return {
         "design": _names(pieces["design"]),
         "workload": _names(workload),
-        "cpus": cpus,
-        **sizes,
+        "cpus": cpus.tolist(),
+        **{key: size.tolist() for key, size in sizes.items()},
         "stream_key": [stream_key(*stream) for stream in streams],
-        "est_ops": ops * np.where(closed, cpus, 1),
-        "timed": np.array([form["name"] != "none" for form in cost.forms])[cost.number],
+        "est_ops": (ops * np.where(closed, cpus, 1)).tolist(),
+        "timed": [cost.forms[i]["name"] != "none" for i in cost.number.tolist()],
     }
 
 
@@ -311,6 +316,14 @@ def _look(combo: Combo, key: str) -> Any:
     if isinstance(value, Mapping | list):
         raise ConfigError(f"{key}: is not a single value; a predicate cannot look at it")
     return values.byte_count(key, value) if key.endswith("_bytes") and isinstance(value, str) else value
+
+
+def _raw(composed: DictConfig, key: str) -> Any:
+    """Give a node as it is written, references and all; None where it is not there."""
+    node = composed._get_node(key, validate_access=False)
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node)
+    return node._value() if isinstance(node, Node) else None
 
 
 def repository(loader: ConfigLoader) -> "IConfigRepository":

@@ -6,23 +6,26 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from kmemexp.config import checks, files, schema
+from kmemexp.config import checks, files, reading, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.planning import axes, cells
 from kmemexp.planning.axes import CommandLine, Grid
+from kmemexp.planning.cells import Columns
 from kmemexp.planning.predicates import Mask, Predicate
 from kmemexp.values import one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ADHOC = "adhoc"
 SIMULATE = "kmemexp.lane:simulate_lanes"
@@ -33,14 +36,15 @@ SIMULATE = "kmemexp.lane:simulate_lanes"
 class Plan:
     """What a sweep asks for.
 
-    `cells` has one row per cell: cell_key, config (canonical JSON), axes (JSON of the cell's axis values), design,
-    workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same streams of operations),
-    est_ops (expected operations of one replica) and timed (whether it runs on the machine with a clock).
+    `columns`, and the data frame `cells`, have a row per cell: cell_key, config (canonical JSON), axes (JSON of the
+    cell's axis values), design, workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same
+    streams of operations), est_ops (expected operations of one replica) and timed (whether it runs on the machine with
+    a clock).
     """
 
     name: str
     description: str
-    cells: pd.DataFrame
+    columns: Columns
     replicas: int
     excluded: int  # combinations that an `exclude` took out
     collapsed: int  # combinations that turned out equal to another cell
@@ -57,14 +61,31 @@ class Plan:
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
 
     @property
+    def cells(self) -> "pd.DataFrame":
+        """The cells as a data frame; assign another one to change them."""
+        import pandas as pd  # noqa: PLC0415 - planning and a rerun do without
+
+        kinds = {"config": object}  # long: not copied into Arrow's memory
+        return pd.DataFrame({name: pd.Series(column, dtype=kinds.get(name)) for name, column in self.columns.items()})
+
+    @cells.setter
+    def cells(self, cells: "pd.DataFrame") -> None:
+        self.columns = {str(name): cells[name].tolist() for name in cells}
+
+    @property
+    def lanes(self) -> int:
+        """Number of rows asked for."""
+        return len(self.columns["cell_key"]) * self.replicas
+
+    @property
     def rows(self) -> list[tuple[str, int]]:
         """Every row asked for: (cell key, replica)."""
-        return [(key, replica) for key in self.cells["cell_key"].tolist() for replica in range(self.replicas)]
+        return [(key, replica) for key in self.columns["cell_key"] for replica in range(self.replicas)]
 
     @property
     def axes(self) -> dict[str, str]:
         """Axis values (JSON) of the cells in this plan, by cell key."""
-        return dict(zip(self.cells["cell_key"].tolist(), self.cells["axes"].tolist(), strict=True))
+        return dict(zip(self.columns["cell_key"], self.columns["axes"], strict=True))
 
 
 def plan_from(
@@ -99,7 +120,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     return Plan(
         name=name,
         description=wanted["description"],
-        cells=table,
+        columns=table,
         replicas=wanted["reps"]["max"],
         excluded=excluded,
         collapsed=collapsed,
@@ -122,13 +143,18 @@ def _folders(base: DictConfig) -> list[str]:
 
 
 def _restrict(grid: Grid, combos: cells.Combos, when: Mapping[str, Predicate], exclude: Sequence[Predicate]) -> int:
-    """Apply `when`, then `exclude`. Returns the number of combinations excluded."""
+    """Apply `when` and `exclude`. Returns the number of combinations excluded."""
+    before = grid.count
+    # Those first that look at nothing else than axes which are there in every cell, and those next that need no
+    # composing: combinations of groups that are excluded need not even compose.
+    at_once = [p for p in exclude if set(p.keys) <= grid.codes.keys() - when.keys()]
+    for predicate in at_once:
+        grid.keep(~_mask(grid, combos, predicate))
     for key, predicate in when.items():
         if key in grid.codes:
             grid.limit(key, _mask(grid, combos, predicate))
-    before = grid.count
-    # Those that need no composing first, so that combinations of groups that are excluded need not even compose.
-    for predicate in sorted(exclude, key=lambda p: not set(p.keys) <= set(grid.codes)):
+    later = [p for p in exclude if p not in at_once]
+    for predicate in sorted(later, key=lambda p: not set(p.keys) <= set(grid.codes)):
         grid.keep(~_mask(grid, combos, predicate))
     return before - grid.count
 
@@ -138,15 +164,17 @@ def _mask(grid: Grid, combos: cells.Combos, predicate: Predicate) -> Mask:
     return predicate.mask(columns, grid.count)
 
 
-def _baseline(wanted: dict[str, Any], cells: pd.DataFrame, groups: axes.Options) -> dict[str, Any]:
+def _baseline(wanted: dict[str, Any], columns: Columns, groups: axes.Options) -> dict[str, Any]:
     """Return the baseline; the first design where none is given or the command line has left it out of the plan."""
     for key, value in wanted.items():
         if known := groups(key):
             one_of(f"sweep.baseline.{key}", value, known)
-    present = [json.loads(text) | {"design": name} for text, name in zip(cells["axes"], cells["design"], strict=True)]
+    present = [
+        json.loads(text) | {"design": name} for text, name in zip(columns["axes"], columns["design"], strict=True)
+    ]
     if wanted and any(all(cell.get(key) == value for key, value in wanted.items()) for cell in present):
         return wanted
-    designs = cells["design"].unique()
+    designs = list(dict.fromkeys(columns["design"]))
     return {"design": designs[0]} if len(designs) > 1 else {}
 
 
@@ -173,7 +201,7 @@ def _without_collection() -> Iterator[None]:
 def open_loader(given: ConfigLoader | None = None, config_dir: str | None = None) -> Iterator[ConfigLoader]:
     """Hydra's loader; a Hydra that is in use elsewhere (in a notebook) is put back afterwards."""
     if given is not None:
-        yield given
+        yield reading.keeping(given)
         return
     schema.register()
     before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
@@ -182,7 +210,7 @@ def open_loader(given: ConfigLoader | None = None, config_dir: str | None = None
             loader = GlobalHydra.instance().config_loader()
             if config_dir is not None:
                 _search_also(loader, Path(config_dir).expanduser().absolute())
-            yield loader
+            yield reading.keeping(loader)
     finally:
         GlobalHydra.instance().hydra = before
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kmemexp.report.comparison import Numbers, varies
+from kmemexp.report.comparison import Numbers, number_groups, varies
+from kmemexp.report.shown import Block, Cell, Row, Section
 
 MARKS = {"better": "✓", "worse": "✗", "same": "=", "unclear": "?"}
 ARROWS = {"less": "↓", "more": "↑"}
@@ -23,30 +24,6 @@ class Unit(NamedTuple):
 
     name: str
     scale: float  # one of it in the metric's own unit
-
-
-class Cell(NamedTuple):
-    """One design's value of one metric."""
-
-    value: str  # mean and half-width
-    change: str  # against the baseline; empty for the baseline itself
-    verdict: str
-    best: bool
-
-
-class Row(NamedTuple):
-    """One metric under one condition."""
-
-    metric: str
-    unit: str
-    cells: list[Cell | None]
-
-
-class Section(NamedTuple):
-    """One condition of a workload."""
-
-    title: str
-    rows: list[Row]
 
 
 class Compared(NamedTuple):
@@ -67,6 +44,7 @@ class Compared(NamedTuple):
     occurs_high: float
     verdict: str
     best: bool
+    better: str  # "less", "more", ""
 
     @property
     def half(self) -> float:
@@ -84,14 +62,6 @@ class Compared(NamedTuple):
             mean=self.mean / scale, low=self.low / scale, high=self.high / scale,
             diff=self.diff / scale, diff_low=self.diff_low / scale, diff_high=self.diff_high / scale,
         )  # fmt: skip
-
-
-class Block(NamedTuple):
-    """A table: a workload, its designs as columns, its other conditions as sections."""
-
-    title: str
-    variants: list[str]
-    sections: list[Section]
 
 
 def unit_of(metric: str, largest: float) -> Unit:
@@ -167,10 +137,9 @@ def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> li
         title = str(workload[0]) if workload else ""
         titles = labels(numbered.drop_duplicates(other) if other else numbered.head(1), other, ", ")
         units = _units(numbered)
-        sections = [
-            Section(name, [_row(r, units[str(key[0])], len(names)) for key, r in _groups(section, ["metric"])])
-            for name, (_, section) in zip(titles, _groups(numbered, other), strict=True)
-        ]
+        sections = [Section(name, []) for name in titles]
+        for (place, metric), found in _by_metric(numbered, other).items():
+            sections[place].rows.append(_row(metric, found, units[metric], len(names)))
         blocks.append(Block(title, _headings(names, variant), sections))
     return blocks
 
@@ -243,21 +212,32 @@ def _headings(names: pd.DataFrame, variant: list[str]) -> list[str]:
     return [f"{text}\n(baseline)" if is_base else text for text, is_base in zip(texts, base, strict=True)]
 
 
-def _row(rows: pd.DataFrame, unit: Unit, count: int) -> Row:
-    """One metric under one condition; `count` variants."""
-    metric, better = str(rows["metric"].iloc[0]), str(rows["better"].iloc[0])
-    scaled = [row.scaled(unit.scale) for row in _compared(rows)]
+def _by_metric(table: pd.DataFrame, columns: list[str]) -> dict[tuple[int, str], list[tuple[int, Compared]]]:
+    """Rows by section and metric, in the order of their first rows, each with its `column_number`.
+
+    Sections are told apart by `columns`, and numbered in the order of their first rows.
+    """
+    sections = pd.factorize(number_groups(table, columns))[0].tolist()
+    found: dict[tuple[int, str], list[tuple[int, Compared]]] = {}
+    for section, column, row in zip(sections, table["column_number"].tolist(), _compared(table), strict=True):
+        found.setdefault((section, row.metric), []).append((column, row))
+    return found
+
+
+def _row(metric: str, found: list[tuple[int, Compared]], unit: Unit, count: int) -> Row:
+    """One metric under one condition, from its variants with their columns; there are `count` columns."""
+    scaled = [row.scaled(unit.scale) for _, row in found]
     places = decimals_for([row.mean for row in scaled], [row.half for row in scaled])
     change_places = decimals_for([row.diff for row in scaled], [row.change_half for row in scaled])
     replicas = max(row.n for row in scaled)
     boring = all(row.best for row in scaled) or not replicas
     nothing = all(row.mean == 0 for row in scaled)
     cells: list[Cell | None] = [None] * count
-    for column, row in zip(rows["column_number"].tolist(), scaled, strict=True):
+    for (column, _), row in zip(found, scaled, strict=True):
         value = _value(row, row.mean, row.half, places, replicas)
         change = "" if nothing else _change(row, change_places)
         cells[column] = Cell(value, change, row.verdict, row.best and not boring)
-    return Row(metric, f"{unit.name} {ARROWS.get(better, '')}".strip(), cells)
+    return Row(metric, f"{unit.name} {ARROWS.get(found[0][1].better, '')}".strip(), cells)
 
 
 def _value(row: Compared, mean: float, half: float, places: int, replicas: int) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import pandas as pd
 import pyarrow as pa
 
-from kmemexp.errors import ConfigError, StoreError
+from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
 from kmemexp.report import comparison, stats
 from kmemexp.store.rows import of_cells, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
-from kmemexp.store.store import Store
+from kmemexp.store.store import Store, with_results
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -130,12 +130,7 @@ def load(root: str | PathLike[str]) -> Results:
     >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
     """
-    store = Store(fspath(root))
-    if not any(store.counts().values()):
-        raise StoreError(
-            f"no results in {store.root} yet: run the sweep first, such as `python -m kmemexp +sweep=fragmentation`, "
-            "or give the folder of another one."
-        )
+    store = with_results(fspath(root))
     return Results(store.root, store)
 
 
@@ -202,10 +197,13 @@ def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return chosen
 
 
-def planned(plan: "Plan") -> Results:
-    """Results of a plan's own cells and replicas: its folder may hold others. StoreError where there are none."""
-    there = load(plan.root)
-    return Results(there.root, _Planned(there.tables, plan.axes, plan.replicas))
+def planned(plan: "Plan", there: Store | None = None) -> Results:
+    """Results of a plan's own cells and replicas: its folder may hold others. StoreError where there are none.
+
+    `there`: the folder, where it is open already.
+    """
+    there = there or with_results(plan.root)
+    return Results(there.root, _Planned(there, plan.axes, plan.replicas))
 
 
 class _Planned(NamedTuple):

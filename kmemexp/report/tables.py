@@ -1,22 +1,19 @@
-"""The tables at the end of a sweep: on the terminal, and as Parquet, CSV and Markdown in the results folder."""
+"""The tables at the end of a sweep: what is compared, how much of it is shown, and the same as Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from rich.console import Console
-from rich.text import Text
 
-from kmemexp.report import comparison, layout, terminal
-from kmemexp.report.layout import Block, Cell
+from kmemexp.report import comparison, layout
 from kmemexp.report.notes import notes
 from kmemexp.report.results import planned
+from kmemexp.report.shown import Block, Cell, Shown
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
 
-NAME = "tables/_comparison"
 CI = 0.95
 SHOWN = 12  # conditions (a workload on a machine) on the terminal
 WRITTEN = 200  # conditions in the Markdown file
@@ -37,43 +34,38 @@ METRICS = (
 """What is shown where the plan names no metrics."""
 
 
-def finish(plan: "Plan", console: Console | None = None) -> None:
-    """Compare the plan's cells with its baseline, print the tables and write them to `tables/_comparison.*`.
+class Made(NamedTuple):
+    """A comparison of a plan's cells, from which as much is laid out as can be read."""
 
-    Rows of other plans in the same folder are left out. Raises StoreError if the folder holds no results.
+    title: str
+    table: pd.DataFrame
+    cells: comparison.Layout
+    remarks: list[str]
+
+    def first(self, conditions: int) -> Shown:
+        """Lay out the first conditions; a remark says what is left out."""
+        condition, variant = self.cells.condition, self.cells.variant
+        if layout.one_variant_each(self.table, condition, variant):
+            return Shown(self.title, layout.across(self.table, condition), self.remarks)
+        chosen, left_out = _first(self.table, self.cells, conditions)
+        return Shown(self.title, layout.lay_out(chosen, condition, variant), self.remarks + left_out)
+
+
+def make(plan: "Plan", there: Store) -> Made | None:
+    """Compare the plan's cells with its baseline; None where the folder has none of them.
+
+    Rows of other plans in the same folder are left out.
     """
-    console = console or terminal.make_console()
-    frame = planned(plan).ordered(plan.cells)
+    frame = planned(plan, there).ordered(plan.cells)
     if frame.empty:
-        console.print(Text(f"{plan.name}: none of its {len(plan.cells)} cells is in {plan.root} yet."))
-        return
+        return None
     baseline, remarks = _present_baseline(frame, plan.baseline)
     cells = comparison.arrange(frame, compared=list(baseline))
     table = comparison.compare(frame, baseline, list(plan.metrics) or list(METRICS), ci=CI)
-    axes = cells.condition + cells.variant
-    remarks += notes(table, frame, axes, baseline, CI)
-    if missing := len(plan.cells) * plan.replicas - len(frame):
+    remarks += notes(table, frame, cells.condition + cells.variant, baseline, CI)
+    if missing := plan.lanes - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
-
-    flat = layout.one_variant_each(table, cells.condition, cells.variant)
-    chosen, left_out = (table, []) if flat else _first(table, cells, SHOWN)
-    console.print(Text(f"\n{plan.name}: {_summary(frame)}", style="bold"))
-    terminal.show(_blocks(chosen, cells, flat), remarks + left_out, console)
-
-    chosen, left_out = (table, []) if flat else _first(table, cells, WRITTEN)
-    store = Store(plan.root, write=True)
-    store.write_table(NAME, table)
-    store.write_text(
-        f"{NAME}.md",
-        markdown(plan.name, _blocks(chosen, cells, flat), remarks + left_out),
-    )
-    console.print(Text(f"Full table: {plan.root}/{NAME}.parquet, .csv, .md", style="dim"), soft_wrap=True)
-
-
-def _blocks(table: pd.DataFrame, cells: comparison.Layout, flat: bool) -> list[Block]:
-    if flat:
-        return layout.across(table, cells.condition)
-    return layout.lay_out(table, cells.condition, cells.variant)
+    return Made(f"{plan.name}: {_summary(frame)}", table, cells, remarks)
 
 
 def markdown(title: str, blocks: Sequence[Block], remarks: Iterable[str]) -> str:

@@ -1,13 +1,11 @@
 """A comparison on the terminal."""
 
-from collections.abc import Sequence
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmemexp.report.layout import Block, Cell, Section
+from kmemexp.report.shown import Block, Cell, Section, Shown
 
 STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim"}
 PLAIN_WIDTH = 120  # columns, where the output is not a terminal
@@ -20,14 +18,31 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=max(console.width, PLAIN_WIDTH))
 
 
-def show(blocks: Sequence[Block], notes: Sequence[str], console: Console) -> None:
-    """Print the blocks, each split into as many tables as the width demands, and the notes."""
-    for block in blocks:
+def show(shown: Shown, console: Console) -> Shown:
+    """Print a comparison. Returns it with what was printed: on a console that looks the same, that is printed again."""
+    if console.legacy_windows:  # has no codes for colours
+        _print(shown, console)
+    if console.quiet or console.legacy_windows:
+        return shown
+    look = f"{console.size.width} {console.color_system} {console.is_terminal} {console.no_color} {console.encoding}"
+    if shown.look != look:
+        with console.capture() as capture:
+            _print(shown, console)
+        shown = shown._replace(look=look, text=capture.get())
+    console.file.write(shown.text)
+    console.file.flush()
+    return shown
+
+
+def _print(shown: Shown, console: Console) -> None:
+    """Print the title, the blocks, each split into as many tables as the width demands, and the remarks."""
+    console.print(Text(f"\n{shown.title}", style="bold"))
+    for block in shown.blocks:
         for chosen in columns_that_fit(block, console.width):
             console.print(_table(block, chosen))
             console.print()
-    for note in notes:
-        console.print(Text(note, style="dim"))
+    for remark in shown.remarks:
+        console.print(Text(remark, style="dim"))
 
 
 def columns_that_fit(block: Block, width: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
     data/ _series/ _latency/ _snapshots/   committed files: metrics, series, latency, snapshots
     _manifest/<8 digits>.json    the truth: each adds and removes files, in order
     _staging/                    files that workers have written and no manifest names, or that are on the move
-    _run.json, tables/_*         provenance and tables of the last run
+    _run.json, tables/_*         provenance and tables of the last run, and what these tables were made of
 
 A worker stages files under an id of their own. The committer then (1) puts the next manifest, which fails if another
 committer took the number, (2) deletes what the manifest removes, (3) moves what it adds out of staging. Between
@@ -14,7 +14,7 @@ that was killed there.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from obstore import ObjectMeta
 
 STALE = timedelta(hours=24)
 """Staged files that no manifest names belong to a living run for at most this long."""
@@ -171,19 +172,38 @@ class Store:
 
     # Files beside the tables
 
-    def write_text(self, name: str, text: str) -> None:
-        """Put a text file, replacing it: `_run.json`, `tables/_comparison.md`."""
-        obstore.put(self._objects, _beside(name), text.encode())
+    def write_text(self, name: str, text: str) -> dict[str, str]:
+        """Put a text file, replacing it: `_run.json`, `tables/_comparison.md`. Returns its mark, see `marks`."""
+        return self._put(name, text.encode())
 
     def read_text(self, name: str) -> str | None:
         """Read such a file; None if there is none."""
         return files.read_text(self._objects, name)
 
-    def write_table(self, name: str, table: "pd.DataFrame | pa.Table") -> None:
-        """Put a table as `<name>.parquet` and `<name>.csv`; `name` is like `tables/_comparison`."""
+    def remove_text(self, name: str) -> None:
+        """Remove such a file; one that is not there is no error."""
+        files.delete(self._objects, [_beside(name)])
+
+    def write_table(self, name: str, table: "pd.DataFrame | pa.Table") -> dict[str, str]:
+        """Put a table as `<name>.parquet` and `<name>.csv`, and return their marks.
+
+        `name` is like `tables/_comparison`.
+        """
         arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
-        obstore.put(self._objects, _beside(name) + ".parquet", files.parquet_bytes(arrow))
-        obstore.put(self._objects, _beside(name) + ".csv", in_table.csv_bytes(arrow))
+        parquet = self._put(f"{name}.parquet", files.parquet_bytes(arrow))
+        return parquet | self._put(f"{name}.csv", in_table.csv_bytes(arrow))
+
+    def marks(self, folder: str) -> dict[str, str]:
+        """Marks of the files in a folder ("data", "tables"), by path: a file that is written again has another mark.
+
+        A mark is the store's e-tag: on a disk it is made of inode, time of modification and size. Left out are files
+        for which the store gives none.
+        """
+        return {meta["path"]: tag for meta in self._metas(f"{folder}/") if (tag := meta["e_tag"])}
+
+    def counting(self, table: str = "metrics") -> list[str]:
+        """Paths of the committed files of a table, sorted."""
+        return sorted(files.path_of(table, stored.id) for stored in self._counting.values() if table in stored.tables)
 
     # The protocol
 
@@ -299,9 +319,16 @@ class Store:
         places = [files.path_of(table, file_id) for file_id in ids for table in FOLDERS]
         files.delete(self._objects, places + [f"{STAGING}/{path}" for path in places])
 
+    def _put(self, name: str, data: bytes) -> dict[str, str]:
+        tag = obstore.put(self._objects, _beside(name), data)["e_tag"]
+        return {name: tag} if tag else {}
+
     def _list(self, prefix: str) -> dict[str, datetime]:
         """Modification time by path."""
-        return {meta["path"]: meta["last_modified"] for chunk in obstore.list(self._objects, prefix) for meta in chunk}
+        return {meta["path"]: meta["last_modified"] for meta in self._metas(prefix)}
+
+    def _metas(self, prefix: str) -> "Iterator[ObjectMeta]":
+        return (meta for chunk in obstore.list(self._objects, prefix) for meta in chunk)
 
     def _has(self, path: str) -> bool:
         for place in (f"{STAGING}/{path}", path):
@@ -320,6 +347,17 @@ class Store:
             f"{self.root}/{path} is gone, but the manifest counts it. Put it back, or delete the whole folder and run "
             "the sweep again."
         )
+
+
+def with_results(root: str) -> Store:
+    """Open a results folder for reading. Raises StoreError if there are no results in it."""
+    store = Store(root)
+    if not any(store.counts().values()):
+        raise StoreError(
+            f"no results in {store.root} yet: run the sweep first, such as `python -m kmemexp +sweep=fragmentation`, "
+            "or give the folder of another one."
+        )
+    return store
 
 
 def _new_files(status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:

@@ -89,10 +89,10 @@ def execute(plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[s
 def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool | None) -> None:
     """Simulate what is missing, with its record in `_run.json`."""
     replicas = range(plan.replicas)
-    keys = plan.cells["cell_key"].tolist()
+    keys = plan.columns["cell_key"]
     lanes = [sum((key, r) not in kept for r in replicas) for key in keys]
-    work = sum(n * ops for n, ops in zip(lanes, plan.cells["est_ops"].tolist(), strict=True))
-    configs = [json.loads(text) for n, text in zip(lanes, plan.cells["config"].tolist(), strict=True) if n]
+    work = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
+    configs = [json.loads(text) for n, text in zip(lanes, plan.columns["config"], strict=True) if n]
     record = provenance.new_run(plan.name, uuid.uuid4().hex, keys, replicas)
     store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():

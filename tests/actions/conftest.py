@@ -29,9 +29,9 @@ def runs(here, monkeypatch) -> list:
         seen.append(plan)
         return seen.outcome
 
-    def finish(plan):
+    def finish(plan, *, anew=False):
         seen.reported = (*seen.reported, plan.name)
 
     monkeypatch.setattr(execute, "execute", fake)
-    monkeypatch.setattr("kmemexp.report.tables.finish", finish)
+    monkeypatch.setattr("kmemexp.report.ending.finish", finish)
     return seen

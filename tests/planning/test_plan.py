@@ -256,6 +256,22 @@ def test_excluded_combinations_need_not_be_possible(my_conf):
         mine(my_conf, more.format('"true"'))
 
 
+def test_excluded_combinations_need_not_compose(my_conf):
+    write(my_conf, "design/broken", "# @package _global_\ndefaults: [{override /maps: nowhere}]\n")
+    more = "  when: {machine.cpus: \"workload == 'filetree'\"}\n  exclude: [\"design == 'broken'\"]\n"
+    plan = mine(my_conf, more, "design=freebsd4,broken")
+    assert set(plan.cells["design"]) == {"freebsd4"}
+    assert plan.excluded == 3
+
+
+def test_cells_can_be_chosen_from_the_data_frame():
+    plan = one("design=freebsd4,illumos", "machine.cpus=1,2")
+    plan.cells = plan.cells[plan.cells["design"] == "illumos"]
+    assert plan.columns["design"] == ["illumos", "illumos"]
+    assert (plan.lanes, len(plan.rows), len(plan.axes)) == (2, 2, 2)
+    assert [len(column) for column in plan.columns.values()] == [2] * len(plan.columns)
+
+
 def test_zip(my_conf):
     plan = mine(my_conf, "  zip: [{machine.ram_bytes: [64MiB, 128MiB], machine.kva_bytes: [512MiB, 1GiB]}]\n")
     sizes = set(zip(plan.cells["ram_bytes"], plan.cells["kva_bytes"], strict=True))

@@ -10,7 +10,7 @@ import report_fakes as fakes
 from rich.console import Console
 
 from kmemexp.errors import StoreError
-from kmemexp.report import tables
+from kmemexp.report import ending, tables
 from kmemexp.report.layout import TIMES
 
 HELD = "held_peak_bytes"
@@ -24,7 +24,7 @@ def finish(root, rows, width=120, **changes):
 
 def draw(plan, width=120):
     out = io.StringIO()
-    tables.finish(plan, Console(file=out, width=width))
+    ending.finish(plan, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -102,7 +102,7 @@ def test_the_best_is_bold_and_the_verdict_has_a_colour(tmp_path):
     rows = fakes.metrics_table(fakes.grid())
     fakes.write(tmp_path, rows)
     plan = fakes.plan(tmp_path, rows, metrics=[HELD])
-    tables.finish(plan, Console(file=out, width=120, force_terminal=True, color_system="standard"))
+    ending.finish(plan, Console(file=out, width=120, force_terminal=True, color_system="standard"))
     assert re.search(r"\x1b\[1m *[\d.]+ ± [\d.]+\x1b\[0m", out.getvalue())
     assert re.search(r"\x1b\[32m *-[\d.]+ ± [^\x1b]*✓\x1b\[0m", out.getvalue())
 
