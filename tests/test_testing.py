@@ -15,8 +15,9 @@ EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
 
 
 def changed(**functions: Callable) -> types.SimpleNamespace:
-    """4.4BSD's buckets with some functions replaced."""
-    return types.SimpleNamespace(**{**vars(buckets), **functions})
+    """4.4BSD's buckets without fast slots, and with some functions replaced."""
+    kept = {name: value for name, value in vars(buckets).items() if not name.startswith("fast_")}
+    return types.SimpleNamespace(**{**kept, **functions})
 
 
 def never_frees(st, reg, i):
@@ -61,6 +62,27 @@ def depends_on_the_past(st, reg, i):
     return buckets.alloc(st, reg, i)
 
 
+def does_not_count(st, item, size, cpu, flags):
+    addr, granted = buckets.fast_alloc(st, item, size, cpu, flags)
+    if addr >= 0:
+        st.bucket[4, buckets.CALLS] -= 1
+    return addr, granted
+
+
+def grants_more(st, item, size, cpu, flags):
+    addr, granted = buckets.fast_alloc(st, item, size, cpu, flags)
+    return addr, 2 * granted
+
+
+def writes_first(st, item, addr, size, cpu, flags):
+    st.bucket[4, buckets.FREE] += 1
+    return False
+
+
+def serves_what_takes_two_steps(st, item, addr, size, cpu, flags):
+    return buckets.fast_free(st, item, addr, size, cpu, flags) or size > buckets.MAXALLOCSAVE
+
+
 def forgets_pages(st):
     return {**buckets.census(st), "pages": 0}
 
@@ -74,6 +96,11 @@ def forgets_pages(st):
         ({"alloc": misaligns}, "not aligned"),
         ({"alloc": grants_too_little}, "granted for a request of"),
         ({"alloc": depends_on_the_past}, "other addresses"),
+        ({"fast_alloc": does_not_count}, "fast_alloc leaves another state than alloc"),
+        ({"fast_alloc": grants_more}, "fast_alloc gives"),
+        ({"fast_free": writes_first}, "fast_free has refused and has changed the state"),
+        ({"fast_free": serves_what_takes_two_steps}, "does not do in one step"),
+        ({"fast_alloc": lambda st: 0}, "fast_alloc takes"),
         ({"census": forgets_pages}, "census: 0 pages"),
         ({"LOCKS": ("mutex",)}, "unknown word 'mutex'"),
         ({"LOCKS": ("spin/own",)}, "lock_count"),

@@ -20,6 +20,10 @@ KERNELS = {
         for name in ("map_alloc", "map_free", "map_free_bytes", "map_walked", "map_measure", "map_paint")
     },
 }
+OPTIONAL = {
+    "allocators": {"tend": slots.tend_a, "fast_alloc": slots.fast_alloc_a, "fast_free": slots.fast_free_a},
+    "arenas": {"map_attr": slots.map_attr, "map_flushes": slots.map_flushes},
+}
 PLAIN = {"allocators": ("census",), "arenas": ("add_map", "census")}
 CLASSES = (slots.CLASS_MALLOC, slots.CLASS_ZONE, slots.CLASS_MBUF)
 PER = ("", "cpu", "item", "own")
@@ -47,8 +51,7 @@ def parameters(function: Any) -> list[str]:
 
 def _functions(module: ModuleType, room: str) -> Iterator[str]:
     wanted = {name: parameters(stub) for name, stub in KERNELS[room].items()} | {"init": INIT[room]}
-    if hasattr(module, "tend"):
-        wanted["tend"] = parameters(slots.tend_a)
+    wanted |= {name: parameters(stub) for name, stub in OPTIONAL[room].items() if hasattr(module, name)}
     for name, names in wanted.items():
         function = getattr(module, name, None)
         if function is None:

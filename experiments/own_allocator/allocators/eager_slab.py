@@ -102,12 +102,7 @@ def alloc(st, reg, i):
     page = st.first[klass]
     if page == NIL:
         return ask_wired(reg, i, NEW_SLAB, st.map, PAGE, PAGE)
-    chunk = np.int64(st.slab[page, HEAD])
-    st.slab[page, HEAD] = st.link[page, chunk]
-    st.slab[page, LIVE] += 1
-    if st.slab[page, HEAD] == NIL:
-        _unlink(st, klass, page)
-    reg[i, regs.ADDR] = (page << PAGE_SHIFT) + chunk * st.size[klass]
+    reg[i, regs.ADDR] = _take(st, klass, page)
     reg[i, regs.GRANTED] = st.size[klass]
     return DONE
 
@@ -123,6 +118,52 @@ def free(st, reg, i):
         nbytes = (reg[i, regs.SIZE] + PAGE - 1) & -PAGE
         st.large[0] -= nbytes >> PAGE_SHIFT
         return ask_unmap(reg, i, GIVEN_BACK, st.map, addr, nbytes)
+    klass = _put(st, page, addr)
+    if st.slab[page, LIVE] > 0:
+        return DONE
+    _unlink(st, klass, page)
+    st.slab[page, KLASS] = NIL
+    return ask_unmap(reg, i, GIVEN_BACK, st.map, page << PAGE_SHIFT, PAGE)
+
+
+# The two kernels below may be left out. The driver without a clock asks them first, and it is faster where they serve
+# most operations: what `alloc` and `free` would do in one step. What they refuse they must leave as it was.
+
+
+@kernel
+def fast_alloc(st, item, size, cpu, flags):
+    """Take a chunk of the first slab of the class: (address, bytes). (-1, 0): there is none."""
+    if size > LARGEST:
+        return -1, 0
+    klass = st.class_of[(size + UNIT - 1) >> UNIT_SHIFT]
+    page = st.first[klass]
+    return (-1, 0) if page == NIL else (_take(st, klass, page), st.size[klass])
+
+
+@kernel
+def fast_free(st, item, addr, size, cpu, flags):
+    """Put a chunk back into a slab that is not empty then. False: it is, or there is no slab."""
+    page = addr >> PAGE_SHIFT
+    if st.slab[page, KLASS] == NIL or st.slab[page, LIVE] == 1:
+        return False
+    _put(st, page, addr)
+    return True
+
+
+@kernel
+def _take(st, klass, page):
+    """Address of the first free chunk of a slab, which leaves its list when it is full."""
+    chunk = np.int64(st.slab[page, HEAD])
+    st.slab[page, HEAD] = st.link[page, chunk]
+    st.slab[page, LIVE] += 1
+    if st.slab[page, HEAD] == NIL:
+        _unlink(st, klass, page)
+    return (page << PAGE_SHIFT) + chunk * st.size[klass]
+
+
+@kernel
+def _put(st, page, addr):
+    """Put a chunk back into its slab. Returns the slab's class."""
     klass = np.int64(st.slab[page, KLASS])
     chunk = (addr & (PAGE - 1)) // st.size[klass]
     if st.slab[page, HEAD] == NIL:
@@ -130,11 +171,7 @@ def free(st, reg, i):
     st.link[page, chunk] = st.slab[page, HEAD]
     st.slab[page, HEAD] = chunk
     st.slab[page, LIVE] -= 1
-    if st.slab[page, LIVE] > 0:
-        return DONE
-    _unlink(st, klass, page)
-    st.slab[page, KLASS] = NIL
-    return ask_unmap(reg, i, GIVEN_BACK, st.map, page << PAGE_SHIFT, PAGE)
+    return klass
 
 
 @kernel
