@@ -59,7 +59,7 @@ def test_a_plan_is_run_once(tmp_path: Path, whole: dict) -> None:
 def test_what_another_sweep_has_is_copied_with_the_axes_of_this_one(tmp_path: Path, whole: dict) -> None:
     execute(make_plan(tmp_path / "one", [{}] * 5, replicas=3), progress=False)
     plan = make_plan(tmp_path / "two", [{}] * 8, replicas=3)
-    plan.cells["axes"] = [json.dumps({"n": i}) for i in range(8)]
+    plan.columns["axes"] = [json.dumps({"n": i}) for i in range(8)]
     outcome = execute(plan, progress=False, elsewhere=[str(tmp_path / "one")])
     assert counts(outcome) == (9, 0, 15, False)
     got = tables(tmp_path / "two")
