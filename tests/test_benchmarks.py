@@ -77,7 +77,7 @@ def test_all_are_run_by_one_that_writes_what_they_say(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["machine"]["cpus"] == os.cpu_count()
     assert told["machine"]["numba"] == numba.__version__
-    assert any(name.startswith("plan / cells 400") and name.endswith("[s wall]") for name in told["figures"])
+    assert any(name.startswith("plan / plan of 400 cells") and name.endswith("[s wall]") for name in told["figures"])
     assert all(value >= 0 for value in told["figures"].values())
     assert len(said.splitlines()) == len(told["figures"])
 
