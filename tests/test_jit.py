@@ -439,6 +439,20 @@ def test_a_state_goes_by_pointer_and_reads_as_by_value(compile_as, fresh) -> Non
     assert jit.ref(outer) is outer
 
 
+@compiled
+def test_a_driver_reads_what_python_has_written(fresh) -> None:
+    outer = Outer(Inner(np.arange(4) + 1, 10), np.zeros((4, 2), np.int64)[:, ::-1], 3)
+    twin = fresh(jit.entry, fresh(jit.kernel, weigh))
+    assert [twin(outer, i) for i in range(4)] == [13, 23, 33, 43]
+    assert outer.table[:, 0].tolist() == [1, 1, 1, 1]
+    for offset in range(5):  # more tuples than are kept
+        assert twin(outer._replace(offset=offset), 0) == 10 + offset
+    outer.inner.words[:] = 7
+    assert twin(outer, 0) == 73
+    with pytest.raises(TypeError, match="a state holds arrays, integers and states, not float"):
+        twin(outer._replace(offset=0.5), 0)
+
+
 def tripled(st, n):
     st = jit.ref(st)
     total = np.zeros(len(st.table), np.int64)

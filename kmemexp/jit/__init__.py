@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numba
 from numba.core.caching import FunctionCache
 
-from kmemexp.jit import disk, pipeline
+from kmemexp.jit import disk, packed, pipeline
 from kmemexp.jit.refs import by_pointer, ref
 
 __all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "ref", "template"]
@@ -90,7 +90,7 @@ def entry(function: F) -> F:
 def _twin(kernel: Any) -> Any:
     function = kernel.py_func
     call = _copy(_call, f"{function.__module__}.{function.__qualname__}[entry]", {"_kernel": kernel})
-    return _cached(call, [function.__module__], DRIVER)
+    return packed.Packing(_cached(call, [function.__module__], DRIVER))
 
 
 def _call(*args: Any) -> Any:
@@ -124,7 +124,8 @@ def bind(function: F, functions: Mapping[str, Callable[..., Any]], label: str) -
         _check_signature(_stub(function, name), part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
     inlined = {name: _inlined(part) for name, part in functions.items()}
-    return _cached(_rebind(function, inlined, label), modules, DRIVER)
+    driver: Any = _cached(_rebind(function, inlined, label), modules, DRIVER)
+    return driver if numba.config.DISABLE_JIT else packed.Packing(driver)  # type: ignore[return-value]  # called alike
 
 
 def _stub(function: Callable[..., Any], name: str) -> Callable[..., Any]:
