@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numba
 from numba.core.caching import FunctionCache
 
-from kmemexp.jit import disk, packed, pipeline
+from kmemexp.jit import disk, packed, pipeline, twins
 from kmemexp.jit.refs import by_pointer, ref
 
 __all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "ref", "template"]
@@ -89,17 +89,9 @@ def entry(function: F) -> F:
 @functools.cache
 def _twin(kernel: Any) -> Any:
     function = kernel.py_func
-    call = _copy(_call, f"{function.__module__}.{function.__qualname__}[entry]", {"_kernel": kernel})
-    return packed.Packing(_cached(call, [function.__module__], DRIVER))
-
-
-def _call(*args: Any) -> Any:
-    return _kernel(*args)
-
-
-def _kernel(*args: Any) -> Any:
-    """What a twin calls."""
-    raise NotImplementedError
+    call = twins.call(len(inspect.signature(function).parameters))
+    name = f"{function.__module__}.{function.__qualname__}[entry]"
+    return packed.Packing(_cached(_copy(call, name, {"kernel": kernel}), [function.__module__], DRIVER))
 
 
 def template(function: F) -> F:

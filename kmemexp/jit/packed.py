@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import cgutils
-from numba.extending import NativeValue, unbox
+from numba.extending import NativeValue, typeof_impl, unbox
 
 from kmemexp.jit.refs import Ref
 
@@ -25,7 +25,12 @@ class Packed:
         self.given = given
         self.words = np.array(list(_words(given)), np.int64)
         self.address = self.words.ctypes.data
-        self._numba_type_ = Ref(numba.typeof(given))
+        self.type = Ref(numba.typeof(given))
+
+
+@typeof_impl.register(Packed)
+def _type_of(packed: Packed, _context: Any) -> Ref:
+    return packed.type
 
 
 @unbox(Ref)
