@@ -25,7 +25,7 @@ class Packed:
         self.given = given
         self.words = np.array(list(_words(given)), np.int64)
         self.address = self.words.ctypes.data
-        self.type = Ref(numba.typeof(given))
+        self.type = _type(given)
 
 
 @typeof_impl.register(Packed)
@@ -44,7 +44,15 @@ def _unbox(_of: Ref, packed: Any, c: Any) -> NativeValue:
 def _words(value: Any) -> Iterator[int]:
     """Words of a value as Numba 0.68 lays it out (ArrayModel, TupleModel). TypeError for what has another size."""
     if isinstance(value, np.ndarray):
-        yield from (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+        yield from (
+            0,
+            0,
+            value.size,
+            value.itemsize,
+            value.__array_interface__["data"][0],
+            *value.shape,
+            *value.strides,
+        )
     elif isinstance(value, tuple):
         for field in value:
             yield from _words(field)
@@ -54,6 +62,22 @@ def _words(value: Any) -> Iterator[int]:
         raise TypeError(f"a state holds arrays, integers and states, not {type(value).__name__}")
 
 
+def _type(given: Any) -> Ref:
+    """Type of a NamedTuple's reference. Numba takes longer to find it than a kernel takes to run."""
+    form = _form(given)
+    if form not in _types:
+        _types[form] = Ref(numba.typeof(given))
+    return _types[form]
+
+
+def _form(value: Any) -> Any:
+    """What the type of a value depends on."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, value.flags.num
+    return (type(value), *map(_form, value)) if isinstance(value, tuple) else type(value)
+
+
+_types: dict[Any, Ref] = {}
 _packed: dict[int, Packed] = {}
 
 
