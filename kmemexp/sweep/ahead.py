@@ -56,6 +56,8 @@ class Ahead:
         except InputError as error:
             self.refused = error
         except Exception as error:  # what does not compile becomes failed rows of its own cells
+            if self._stopped.is_set():
+                return
             self._shown.note(f"compiling ahead failed: {type(error).__name__}: {error}")
 
     def _note_ready(self, config: Mapping[str, Any]) -> None:
