@@ -43,7 +43,7 @@ def churn(live: int, operations: int, cpus: int, klass: int) -> tuple[Kinds, Str
 
 def rate(design: str, live: int, operations: int, cpus: int = 1, klass: int = MALLOC) -> float:
     """Operations per CPU second with so many live objects; 0 where the design has no room for them."""
-    size = ["machine.ram_bytes=2GiB", "machine.kva_bytes=3GiB"]
+    size = ["machine.ram_bytes=1GiB", "machine.kva_bytes=3GiB"]
     (plan,) = plan_from([f"design={design}", f"machine.cpus={cpus}", *size, "maps.submaps=[]"])
     kinds, stream = churn(live, operations, cpus, klass)
     machine = boot(json.loads(plan.cells["config"].iloc[0]), kinds, stream.slots)
