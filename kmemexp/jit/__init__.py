@@ -116,7 +116,7 @@ def bind(function: F, functions: Mapping[str, Callable[..., Any]], label: str) -
         _check_signature(_stub(function, name), part, name)
     modules = [function.__module__, *(_module_of(f) for f in functions.values())]
     inlined = {name: _inlined(part) for name, part in functions.items()}
-    driver: Any = _cached(_rebind(function, inlined, label), modules, DRIVER)
+    driver: Any = _cached(_rebind(function, inlined, label, modules), modules, DRIVER)
     return driver if numba.config.DISABLE_JIT else packed.Packing(driver)  # type: ignore[return-value]  # called alike
 
 
@@ -150,10 +150,15 @@ def _inlined(function: F, options: Mapping[str, object] = INLINED) -> F:
 
 
 def _rebind(
-    function: F, slots: Mapping[str, Callable[..., Any]], label: str, done: dict[Any, Callable[..., Any]] | None = None
+    function: F,
+    slots: Mapping[str, Callable[..., Any]],
+    label: str,
+    modules: list[str],
+    done: dict[Any, Callable[..., Any]] | None = None,
 ) -> F:
     """Copy a template with other globals: `slots`, and copies of the templates that it calls, as kernels.
 
+    `modules`: those of the driver and of its parts, by which a copy's symbol is told from that of an edited part's.
     `done`: templates that have been copied. Two of one name in two modules are two.
     """
     done = {} if done is None else done
@@ -165,9 +170,11 @@ def _rebind(
         elif _is_template(called):
             if called not in done:
                 options = STAYING if getattr(called, "is_outlined", False) else INLINED
-                done[called] = _inlined(_rebind(called, slots, label, done), options)
+                done[called] = _inlined(_rebind(called, slots, label, modules, done), options)
             used[name] = done[called]
-    return _copy(function, f"{function.__name__}[{label}]", used)
+    copy = _copy(function, f"{function.__name__}[{label}]", used)
+    copy.sources = modules  # type: ignore[attr-defined]  # functions take attributes
+    return copy
 
 
 def _copy(function: F, name: str, functions: Mapping[str, Callable[..., Any]]) -> F:

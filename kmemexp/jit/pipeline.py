@@ -291,7 +291,7 @@ class _StayingLowering(_InlinedLowering):
 def _name_by_sources(state: Any) -> Any:
     """Let a kernel's symbol follow from its name and its sources: another process may have compiled its callers."""
     function = state.func_id.func
-    state.func_id.unique_id = disk.digest([function.__module__])
+    state.func_id.unique_id = disk.digest(getattr(function, "sources", [function.__module__]))
     return function
 
 
