@@ -163,7 +163,7 @@ class _Driver:
         self.waiting.extend(todo)
         while self.running or (self.waiting and not self.stop.reason and not ahead.refused):
             while self.running < self.runner.window() and (batch := self._next(ahead)):
-                if not self.running:
+                if not (self.running or self.shown.done):
                     self.shown.begin()
                 self.runner.submit(batch, self.crashes.get(batch.id, 0))
                 self.running += 1
