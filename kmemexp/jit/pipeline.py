@@ -24,7 +24,7 @@ from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
-from kmemexp.jit import disk
+from kmemexp.jit import disk, resolving
 
 
 class BoundLibrary(JITCodeLibrary):
@@ -129,7 +129,7 @@ class Once(CPUDispatcher):
         if args in self.overloads or not hasattr(self._cache, "_cache_file"):
             return super().compile(sig)
         key = self._cache._index_key(args, self.targetctx.codegen())
-        with global_compiler_lock, disk.turn(self._cache._cache_file, key):
+        with global_compiler_lock, resolving.remembered(), disk.turn(self._cache._cache_file, key):
             return super().compile(sig)
 
 

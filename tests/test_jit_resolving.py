@@ -1,0 +1,62 @@
+"""Numba finds the same signatures and flags with our shortcuts as without."""
+
+import operator
+
+import numba
+from hypothesis import given
+from hypothesis import strategies as st
+from numba.core import types
+from numba.core.compiler import Flags
+from numba.core.registry import cpu_target
+
+from kmemexp.jit import resolving
+
+SCALARS = (types.int64, types.uint8, types.int32, types.boolean, types.float64, types.IntegerLiteral(3))
+BINARY = (operator.add, operator.lt, operator.floordiv, operator.lshift, operator.and_, operator.eq)
+
+
+@given(st.sampled_from(BINARY), st.sampled_from(SCALARS), st.sampled_from(SCALARS))
+def test_an_operator_has_the_signature_that_numba_finds(function, left, right) -> None:
+    typing = cpu_target.typing_context
+    typing.refresh()
+
+    def found() -> str:
+        try:
+            return str(typing.resolve_function_type(function, (left, right), {}))
+        except numba.TypingError:
+            return "none"
+
+    plain = found()
+    with resolving.remembered():
+        assert [found(), found()] == [plain, plain]
+    assert found() == plain
+
+
+def test_an_array_is_read_and_written_with_the_signatures_that_numba_finds() -> None:
+    typing = cpu_target.typing_context
+    typing.refresh()
+    for table in (types.int64[::1], types.uint8[:, ::1], types.float64[:]):
+        index = types.int64 if table.ndim == 1 else types.UniTuple(types.int64, 2)
+        for function, args in ((operator.getitem, (table, index)), (operator.setitem, (table, index, types.int64))):
+            plain = str(typing.resolve_function_type(function, args, {}))
+            with resolving.remembered():
+                assert {str(typing.resolve_function_type(function, args, {})) for _ in range(2)} == {plain}
+
+
+def test_flags_are_equal_by_what_they_mean_and_hash_as_they_did() -> None:
+    flags, same, other = Flags(), Flags(), Flags()
+    same.forceinline = Flags.forceinline.fget(flags)  # set, to what it is anyway
+    other.nrt = not flags.nrt
+    plain = hash(flags), hash(other)
+    with resolving.remembered():
+        assert (hash(flags), hash(other)) == plain
+        assert flags == same
+        assert flags != other
+        assert flags == flags.copy()
+
+
+def test_what_numba_had_is_there_again_afterwards() -> None:
+    before = types.BaseFunction.get_call_type, Flags.__eq__, Flags.__hash__
+    with resolving.remembered():
+        assert types.BaseFunction.get_call_type is not before[0]
+    assert (types.BaseFunction.get_call_type, Flags.__eq__, Flags.__hash__) == before
