@@ -127,7 +127,7 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "log": (wiring.log_rows, mc.LOG_COUNT),
     }
     tables = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-    tables["cpus"][:, [cpu.TOP, cpu.READY, cpu.PARKED, cpu.MSG_HEAD, cpu.MSG_TAIL]] = -1
+    tables["cpus"][:, [cpu.TOP, cpu.READY, cpu.PARKED, cpu.MSG_HEAD, cpu.MSG_TAIL, cpu.ASKERS]] = -1
     tables["cpus"][:, cpu.NUMBER] = np.arange(wiring.cpus)
     return tables
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-MODEL_VERSION = 2  # raise when the same configuration gives other metrics
+MODEL_VERSION = 3  # raise when the same configuration gives other metrics
 SCHEMA_VERSION = 4  # raise when the meaning or the form of a configuration changes
 NODES = (
     "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "sample", "seed", "stability",

@@ -110,6 +110,7 @@ class Cost:
     shootdown_ns: float = 0
     shootdown_cpu_ns: float = 0
     shootdown_page_ns: float = 0
+    shootdown_answer_ns: float = 0
 
 
 @dataclass

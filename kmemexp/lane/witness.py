@@ -25,7 +25,8 @@ EVENTS = {
     mc.LOG_SELF: "asks for {lock}, which it holds itself",
 }  # fmt: skip
 STATES = ("idle", "running", "preempted", "ready", "blocked", "spinning")
-WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work"}
+WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work",
+         cx.ANSWER: "the answer of a CPU to a TLB shootdown"}  # fmt: skip
 
 
 def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:

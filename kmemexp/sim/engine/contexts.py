@@ -9,7 +9,7 @@ August 2003. A mainline thread is never preempted by another one of its priority
 """
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Cpu, Ctx, Memory
+from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.heap import KEY, NEVER, due
 from kmemexp.sim.engine.machine import FAST, LOG_COUNT, MAIN, SPL
@@ -29,6 +29,7 @@ MEMORY = -2
 TIMER = -3
 HANDLER = -4  # the next completion of the handler ctx.AWAITED
 PAGER = -5  # the page daemon: work
+ANSWER = -6  # the CPU ctx.AWAITED: its answer to a TLB shootdown
 
 DEEPEST = 8  # spl masks that can be saved
 
@@ -51,6 +52,16 @@ def charge(m: Memory, c: Cpu) -> None:
         what = cpu.TIME_SPIN if m[x + ctx.SPIN] else cpu.TIME_MAIN + m[x + ctx.KIND]
     m[c + cpu.TIME + what] += now - m[c + cpu.MARK]
     m[c + cpu.MARK] = now
+
+
+@outlined
+def cut(m: Memory, c: Cpu) -> Ns:
+    """Time that others have taken from what CPU `c` runs counts as a fast interrupt's. Returns it, to be made up."""
+    ns = m[c + cpu.CUT]
+    m[c + cpu.CUT] = 0
+    m[c + cpu.TIME + cpu.TIME_FAST] += ns
+    m[c + cpu.TIME + cpu.TIME_MAIN + m[m[c + cpu.TOP] + ctx.KIND]] -= ns
+    return ns
 
 
 @outlined
@@ -79,6 +90,8 @@ def push(m: Memory, c: Cpu, h: int) -> None:
             m[x + ctx.LEFT] = 0
         else:
             m[x + ctx.LEFT] = 0 if m[x + ctx.SPIN] else max(m[c + KEY] - now, 0)
+            if m[c + cpu.CUT]:
+                m[x + ctx.LEFT] += cut(m, c)
             m[seen.PREEMPTIONS] += m[x + ctx.STATE] == RUNNING or m[x + ctx.STATE] == SPINNING
             m[x + ctx.STATE] = PREEMPTED
             if m[glob.NESTED] and m[glob.MODEL] != SPL and m[h + ctx.KIND] != FAST:

@@ -12,7 +12,8 @@ from kmemexp.sim.engine.tables import glob
 
 NAMES = (
     "alloc", "free", "item", "spl", "critical", "lock", "move_near", "move_far", "switch", "interrupt", "ipi_send",
-    "ipi", "ipi_cpu", "map", "walk", "page", "shootdown", "shootdown_cpu", "shootdown_page", "socket_cpus",
+    "ipi", "ipi_cpu", "map", "walk", "page", "shootdown", "shootdown_cpu", "shootdown_page",
+    "shootdown_answer", "socket_cpus",
 )  # fmt: skip
 (
     ALLOC,  # one step of an allocation, without its lock
@@ -31,9 +32,10 @@ NAMES = (
     MAP,  # an operation on a map, without searching
     WALK,  # each map entry that a linear search passes
     PAGE,  # allocating or freeing a physical page and entering it in the page tables
-    SHOOTDOWN,  # TLB shootdown, with one other CPU
+    SHOOTDOWN,  # TLB shootdown, at the CPU that asks one other CPU: to its answer
     SHOOTDOWN_CPU,  # more, for each further CPU
     SHOOTDOWN_PAGE,  # more, for each page
+    SHOOTDOWN_ANSWER,  # what a CPU that is asked loses, besides INTERRUPT
     SOCKET_CPUS,  # CPUs per socket, a count
 ) = range(glob.COST0, glob.COST0 + len(NAMES))
 COLUMNS = len(NAMES)

@@ -15,9 +15,9 @@ from kmemexp.jit import kernel, outlined, ref, template
 from kmemexp.sim.aliases import Ctx, Memory, Ns, Registers, Table, Words
 from kmemexp.sim.engine import costs, machine
 from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
-from kmemexp.sim.engine.contexts import MESSAGES, STREAM, log
+from kmemexp.sim.engine.contexts import FIRST, MESSAGES, STREAM, cut, log
 from kmemexp.sim.engine.feed import begin_free, fill, free_row, next_operation, next_recorded, over
-from kmemexp.sim.engine.heap import KEY, NEVER, TIE
+from kmemexp.sim.engine.heap import KEY, NEVER, TIE, due
 from kmemexp.sim.engine.interpreter import TENDING, being_freed, keep
 from kmemexp.sim.engine.interrupts import fire
 from kmemexp.sim.engine.locks import enter
@@ -60,6 +60,8 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
         m[glob.NOW] = at
         if by_timer:
             fire(m, t)
+        elif m[c + cpu.CUT]:
+            due(m, c, at + cut(m, c), FIRST)
         else:
             advance(
                 lane.state_a,

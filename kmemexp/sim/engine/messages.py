@@ -6,6 +6,7 @@ from kmemexp.sim.engine.contexts import FIRST
 from kmemexp.sim.engine.heap import alarm, due
 from kmemexp.sim.engine.interrupts import handled
 from kmemexp.sim.engine.machine import E_GROW
+from kmemexp.sim.engine.shootdown import serve
 from kmemexp.sim.engine.tables import cpu, ctx, glob, msg, seen
 from kmemexp.sim.tables import flag, regs
 
@@ -44,6 +45,8 @@ def send(m: Memory, reg: Registers, x: Ctx, delay: int) -> bool:
 def next_message(m: Memory, reg: Registers, x: Ctx) -> bool:
     """Take the next message that has arrived, or end the handler."""
     c = m[x + ctx.CPU]
+    if (m[c + cpu.SERVING] or m[c + cpu.SHOT]) and serve(m, x):
+        return False
     row = m[c + cpu.MSG_HEAD]
     if row < 0 or m[row + msg.AT] > m[glob.NOW]:
         if row >= 0:

@@ -15,6 +15,7 @@ from kmemexp.sim.engine.locks import GRANTED, REFUSED, WAITS, acquire, exit_sect
 from kmemexp.sim.engine.machine import FAST, LOG_OP, LOG_RUN, WOULD_PANIC
 from kmemexp.sim.engine.memory import INTERRUPT, class_of, give_pages, take_pages, wait_for_memory
 from kmemexp.sim.engine.messages import next_message, send
+from kmemexp.sim.engine.shootdown import answered, shot_down
 from kmemexp.sim.engine.sleeping import may_sleep
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, src, stage
 from kmemexp.sim.probes import SERVER_MAP, observe_ns
@@ -179,8 +180,8 @@ def pages_moved(m: Memory, reg: Registers, x: Ctx, flushes: int, lazy: int) -> i
             reg[i, regs.BASE] = NO_PAGES
             if pages == 0:
                 return 0
-        return shot_down(m, flushes, FLUSH_CEILING if lazy else pages) + page_work(m, reg, i, pages)
-    ns = shot_down(m, flushes, FLUSH_CEILING)
+        return shot_down(m, x, flushes, FLUSH_CEILING if lazy else pages) + page_work(m, reg, i, pages)
+    ns = shot_down(m, x, flushes, FLUSH_CEILING)
     if reg[i, regs.BASE] < 0:
         return ns
     m[x + ctx.NEED] = pages
@@ -195,14 +196,6 @@ def page_work(m: Memory, reg: Registers, i: int, pages: int) -> int:
     return m[costs.PAGE] * pages
 
 
-@kernel
-def shot_down(m: Memory, flushes: int, pages: int) -> int:
-    """Interrupt the other CPUs to flush their TLBs. Returns ns."""
-    ns = (m[costs.SHOOTDOWN] + m[costs.SHOOTDOWN_PAGE] * pages) if flushes else 0
-    m[seen.SHOOTDOWNS] += ns > 0
-    return ns
-
-
 @outlined
 def _more_pages(m: Memory, reg: Registers, x: Ctx) -> int:
     """Take the pages that a request still lacks, as far as there are any. Returns ns."""
@@ -215,6 +208,8 @@ def _more_pages(m: Memory, reg: Registers, x: Ctx) -> int:
 @outlined
 def _mapped(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
     """The time of a map step is over: give the map back, or wait for pages, or undo."""
+    if m[x + ctx.SHOT] and not answered(m, x):
+        return False
     l, i = _map_lock(m, reg, x), m[x + ctx.NUMBER]
     if m[x + ctx.NEED] > 0:
         refused = reg[i, regs.FLAGS] & flag.NOWAIT or m[x + ctx.VICTIM] or m[x + ctx.ANSWER] == WIRE

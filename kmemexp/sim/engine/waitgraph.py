@@ -6,7 +6,8 @@ Every context waits for one thing at a time, so from each context one edge leads
 - another context runs, or waits, on top of it: to that one;
 - it is ready on a CPU: to the context that keeps the CPU by spinning;
 - it waits for memory: to the page daemon, if that is at work;
-- it waits for an interrupt: to the handler, if that has begun.
+- it waits for an interrupt: to the handler, if that has begun;
+- it waits for a CPU's answer to a TLB shootdown: to what that CPU runs.
 
 What runs, or will be called by an event to come, ends the chain. Following it from each context that begins to wait
 finds every circle at the moment when it closes. A circle is a deadlock; its members are written down as the witness.
@@ -44,6 +45,8 @@ def waits_for(m: Memory, x: Ctx) -> int:
     if wait == contexts.HANDLER:
         handler = m[x + ctx.AWAITED]
         return handler if m[handler + ctx.STATE] != contexts.IDLE else -1
+    if wait == contexts.ANSWER:
+        return m[m[x + ctx.AWAITED] + cpu.TOP]
     return -1
 
 

@@ -57,5 +57,6 @@ FREERS = 113  # 1: there are interrupts whose handlers free memory
 QUEUE0 = 114  # queues of programs, and how many there are
 QUEUES = 115
 DIRECT_MAP = 116  # number of the map that is the direct map of physical memory; -1: none
+SHOTS = 117  # TLB shootdowns that others were asked to take part in
 SHORT = 121  # 1: kernel_map's largest run was found too small
 COLUMNS = 128

@@ -1,0 +1,115 @@
+"""TLB shootdowns: the CPU that asks waits for the answers, and each CPU that is asked loses time.
+
+Who asks is busy for a time that grows with the CPUs asked. A CPU that takes interrupts answers at once: the time of an
+interrupt and of its invalidations is cut out of what it runs. One whose interrupts are off, in a fast interrupt or a
+critical section, answers when they are on again, and who asked waits for it. Who spins or waits for answers itself
+takes the message meanwhile, and loses nothing; nor does a CPU that is idle.
+
+Sources: FreeBSD 5 sys/i386/i386/mp_machdep.c (smp_tlb_shootdown: waits until all have counted themselves); DragonFly
+sys/i386/i386/pmap_inval.c and lwkt_ipiq.c (lwkt_cpusync: a critical section holds messages off, who waits takes them);
+Linux kernel/smp.c (smp_call_function_many_cond). What a CPU does is looked at when it is asked, not when the message
+arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because they are idle.
+"""
+
+from kmemexp.jit import kernel, outlined
+from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
+from kmemexp.sim.engine import costs
+from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, wake
+from kmemexp.sim.engine.heap import NEVER, due
+from kmemexp.sim.engine.interrupts import arrive
+from kmemexp.sim.engine.machine import FAST
+from kmemexp.sim.engine.tables import cpu, ctx, glob, seen
+from kmemexp.sim.engine.waitgraph import check
+
+
+@kernel
+def shot_down(m: Memory, x: Ctx, flushes: int, pages: int) -> Ns:
+    """Let the other CPUs flush their TLBs. Returns ns that `x` needs for it."""
+    ns = (m[costs.SHOOTDOWN] + m[costs.SHOOTDOWN_PAGE] * pages) if flushes else 0
+    if ns > 0:
+        m[seen.SHOOTDOWNS] += 1
+        _ask(m, x)
+    return ns
+
+
+@outlined
+def _ask(m: Memory, x: Ctx) -> None:
+    """Ask every other CPU."""
+    own = m[x + ctx.CPU]
+    loss = m[costs.INTERRUPT] + m[costs.SHOOTDOWN_ANSWER]
+    m[glob.SHOTS] += 1
+    m[x + ctx.SHOT] = m[glob.SHOTS]
+    if m[own + cpu.SHOT]:
+        m[own + cpu.SHOT] = 0
+        m[x + ctx.EXTRA] += loss
+        _thank(m, own)
+    for number in range(m[glob.CPUS]):
+        c = m[glob.CPU0] + number * cpu.COLUMNS
+        top = m[c + cpu.TOP]
+        if c == own or top < 0 or m[top + ctx.STATE] == IDLE or m[top + ctx.SHOT]:
+            continue
+        if m[top + ctx.STATE] == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
+            m[c + cpu.CUT] += loss
+        elif m[top + ctx.STATE] == RUNNING or m[top + ctx.KIND] == FAST:
+            if m[c + cpu.SHOT] == 0:
+                m[c + cpu.SHOT] = m[glob.SHOTS]
+            handler = m[glob.IPI0] + number * ctx.COLUMNS
+            if m[handler + ctx.STATE] == IDLE:
+                arrive(m, handler, m[glob.NOW])
+
+
+@kernel
+def _owes(m: Memory, c: Cpu, shot: int) -> bool:
+    """Whether a CPU has yet to answer a shootdown."""
+    return (0 < m[c + cpu.SHOT] <= shot) or (0 < m[c + cpu.SERVING] <= shot)
+
+
+@outlined
+def answered(m: Memory, x: Ctx) -> bool:
+    """Whether all have answered the shootdown of `x`; if not, it spins until the next one has."""
+    for number in range(m[glob.CPUS]):
+        c = m[glob.CPU0] + number * cpu.COLUMNS
+        if _owes(m, c, m[x + ctx.SHOT]):
+            own = m[x + ctx.CPU]
+            charge(m, own)
+            m[x + ctx.LINK] = m[c + cpu.ASKERS]
+            m[c + cpu.ASKERS] = x
+            m[x + ctx.WAIT] = ANSWER
+            m[x + ctx.AWAITED] = c
+            m[x + ctx.SINCE] = m[glob.NOW]
+            m[x + ctx.SPIN] = 1
+            m[x + ctx.STATE] = SPINNING
+            due(m, own, NEVER, 0)
+            if not check(m, x):
+                return False
+            m[c + cpu.ASKERS] = m[x + ctx.LINK]  # the lane goes on: as if the CPU had answered
+            wake(m, x)
+            break
+    m[x + ctx.SHOT] = 0
+    return True
+
+
+@outlined
+def serve(m: Memory, x: Ctx) -> bool:
+    """The handler of messages `x` answers shootdowns, for a time. False: it has done so."""
+    c = m[x + ctx.CPU]
+    if m[c + cpu.SERVING]:
+        m[c + cpu.SERVING] = 0
+        _thank(m, c)
+    if m[c + cpu.SHOT] == 0:
+        return False
+    m[c + cpu.SERVING] = m[c + cpu.SHOT]
+    m[c + cpu.SHOT] = 0
+    due(m, c, m[glob.NOW] + m[costs.SHOOTDOWN_ANSWER], FIRST)
+    return True
+
+
+@outlined
+def _thank(m: Memory, c: Cpu) -> None:
+    """A CPU has answered: those who waited for that look for the next one."""
+    x = m[c + cpu.ASKERS]
+    m[c + cpu.ASKERS] = -1
+    while x >= 0:
+        after = m[x + ctx.LINK]
+        wake(m, x)
+        x = after
