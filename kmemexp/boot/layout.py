@@ -165,6 +165,8 @@ def _globals(wiring: Wiring) -> np.ndarray:
     g[glob.LEAST_FREE] = g[glob.FREE]
     row = costs.table(wiring.cost, wiring.cpus)
     g[glob.COST0 : glob.COST0 + len(row)] = row
+    g[glob.DISPATCH] = costs.of_dispatch(row, wiring.dispatch)
+    g[glob.BIG_WAIT] = mc.BIG_WAIT.index(wiring.big_wait)
     return g
 
 

@@ -134,6 +134,8 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
         nested=interrupts["nested"],
         closed="pause_ns" in config["workload"],
         big_lock=interrupts["big_lock"],
+        big_wait=interrupts["big_wait"],
+        dispatch=interrupts["dispatch"],
         would_sleep=interrupts["would_sleep"],
         on_deadlock=interrupts["on_deadlock"],
         sleep_locked=bool(memory.get("sleep_locked")),

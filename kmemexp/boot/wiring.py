@@ -48,6 +48,8 @@ class Wiring:
     nested: bool = True
     closed: bool = False
     big_lock: bool = False
+    big_wait: str = "spin"  # "queue": who waits for the big lock leaves its CPU to others
+    dispatch: str = "borrow"  # what it takes to run an interrupt thread: "preempt", "switch"
     would_sleep: str = "block"
     on_deadlock: str = "stop"
     sleep_locked: bool = False

@@ -76,6 +76,11 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     one_of("interrupts.model", interrupts["model"], MODELS)
+    one_of("interrupts.big_wait", interrupts["big_wait"], ("spin", "queue"))
+    one_of("interrupts.dispatch", interrupts["dispatch"], ("borrow", "preempt", "switch"))
+    for key, value in (("big_wait", "queue"), ("dispatch", "preempt"), ("dispatch", "switch")):
+        if interrupts["model"] == "spl" and interrupts[key] == value:
+            raise ConfigError(f"interrupts.{key}={value}: needs threads for interrupts, but interrupts.model=spl")
     one_of("interrupts.would_sleep", interrupts["would_sleep"], ("block", "panic"))
     one_of("interrupts.on_deadlock", interrupts["on_deadlock"], ("stop", "continue"))
     at_least("interrupts.depth", interrupts["depth"], 1)

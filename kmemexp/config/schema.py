@@ -75,6 +75,8 @@ class Interrupts:
     model: str = MISSING  # spl | ithread
     nested: bool = True  # an interrupt thread may preempt another one
     big_lock: bool = False
+    big_wait: str = "spin"  # spin | queue: what becomes of who wants the big lock
+    dispatch: str = "borrow"  # borrow | preempt | switch: how an interrupt thread gets the CPU
     would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
     # stop: the lane ends; continue: the request that closed the circle is refused (one closed by a hand-over stays)
     on_deadlock: str = "stop"
@@ -100,6 +102,7 @@ class Cost:
     move_near_ns: float = 0
     move_far_ns: float = 0
     switch_ns: float = 0
+    preempt_ns: float = 0
     interrupt_ns: float = 0
     ipi_send_ns: float = 0
     ipi_ns: float = 0

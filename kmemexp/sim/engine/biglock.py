@@ -6,7 +6,7 @@ It belongs to a CPU, closes no section and lends no priority, so that much of `l
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory
 from kmemexp.sim.engine.contexts import log
-from kmemexp.sim.engine.locks import count_taken, hand_over, join_queue, spin, unwind_big, waits_or_refused
+from kmemexp.sim.engine.locks import count_taken, hand_over, join_queue, unwind_big, wait_big, waits_or_refused
 from kmemexp.sim.engine.machine import LOG_TAKE
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock
 
@@ -41,11 +41,11 @@ def gave_big(m: Memory, x: Ctx) -> bool:
 
 @outlined
 def wait_for_big(m: Memory, x: Ctx, stage: int) -> int:
-    """Spin for the big lock, which another CPU has: what `acquire` comes to after `took_big`, but shorter."""
+    """Wait for the big lock, which another CPU has: what `acquire` comes to after `took_big`, but shorter."""
     l = m[glob.LOCK0]
     m[x + ctx.STAGE] = stage
     join_queue(m, x, l, lock.BIG)
-    spin(m, x, l, m[l + lock.OWNER])
+    wait_big(m, x, l)
     return waits_or_refused(m, x, l)
 
 

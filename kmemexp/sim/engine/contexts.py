@@ -12,8 +12,8 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.heap import KEY, NEVER, due
-from kmemexp.sim.engine.machine import FAST, LOG_COUNT, MAIN, SPL
-from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, stage
+from kmemexp.sim.engine.machine import FAST, LOG_COUNT, MAIN, QUEUE_FOR_BIG, SOFT, SPL, THREAD
+from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
 
 # States.
 IDLE = 0  # nothing to do
@@ -92,7 +92,9 @@ def push(m: Memory, c: Cpu, h: int) -> None:
             m[x + ctx.LEFT] = 0 if m[x + ctx.SPIN] else max(m[c + KEY] - now, 0)
             if m[c + cpu.CUT]:
                 m[x + ctx.LEFT] += cut(m, c)
-            m[seen.PREEMPTIONS] += m[x + ctx.STATE] == RUNNING or m[x + ctx.STATE] == SPINNING
+            if m[x + ctx.STATE] == RUNNING or m[x + ctx.STATE] == SPINNING:
+                m[seen.PREEMPTIONS] += 1
+                m[x + ctx.LEFT] += m[glob.DISPATCH] if m[h + ctx.KIND] != FAST and not m[x + ctx.SPIN] else 0  # back
             m[x + ctx.STATE] = PREEMPTED
             if m[glob.NESTED] and m[glob.MODEL] != SPL and m[h + ctx.KIND] != FAST:
                 x = _set_aside(m, x)
@@ -103,6 +105,7 @@ def push(m: Memory, c: Cpu, h: int) -> None:
         bottom = m[bottom + ctx.UNDER]
     m[bottom + ctx.UNDER] = x
     if m[h + ctx.STAGE] == stage.START:
+        m[h + ctx.EXTRA] += m[glob.DISPATCH] if m[h + ctx.KIND] == SOFT or m[h + ctx.KIND] == THREAD else 0
         m[h + ctx.MASK] = m[h + ctx.RAISES]
         if m[glob.MODEL] == SPL and x >= 0 and m[x + ctx.STATE] != IDLE:
             m[h + ctx.MASK] |= m[x + ctx.MASK]
@@ -120,8 +123,13 @@ def may_preempt(m: Memory, top: int, r: int) -> bool:
         return True
     if m[top + ctx.MASK] & m[r + ctx.BIT]:
         return False
-    if m[r + ctx.STAGE] == stage.START and m[glob.MODEL] == SPL and m[r + ctx.KIND] != MAIN:
-        return True
+    if m[r + ctx.STAGE] == stage.START and m[r + ctx.KIND] != MAIN:
+        if m[glob.MODEL] == SPL:
+            return True
+        if m[glob.BIG_LOCK] and m[glob.BIG_WAIT] == QUEUE_FOR_BIG:
+            owner = m[m[glob.LOCK0] + lock.OWNER]
+            if owner >= 0 and owner != m[r + ctx.CPU]:
+                return False  # lwkt_preempt()
     if m[r + ctx.PRIO] <= m[top + ctx.PRIO]:
         return False
     if m[glob.NESTED]:
@@ -254,9 +262,15 @@ def stop_spinning(m: Memory, x: Ctx) -> None:
     due(m, c, m[glob.NOW], FIRST)
 
 
-@outlined
+@kernel
 def wake(m: Memory, x: Ctx) -> None:
-    """What `x` waited for has come: it goes on where it spins, or becomes ready."""
+    """What `x` waited for has come: it goes on where it spins, or becomes ready and needs a full switch."""
+    wake_after(m, x, m[costs.SWITCH])
+
+
+@outlined
+def wake_after(m: Memory, x: Ctx, switch: Ns) -> None:
+    """`wake`, where switching to `x` takes so long."""
     c = m[x + ctx.CPU]
     m[x + ctx.WAIT] = NOTHING
     if m[x + ctx.STATE] == SPINNING:
@@ -265,7 +279,7 @@ def wake(m: Memory, x: Ctx) -> None:
     if m[x + ctx.SPIN]:
         m[x + ctx.SPIN] = 0  # preempted: it goes on when its CPU comes back to it
         return
-    m[x + ctx.EXTRA] += m[costs.SWITCH]
+    m[x + ctx.EXTRA] += switch
     queue_ready(m, x)
     reconsider(m, c)
 

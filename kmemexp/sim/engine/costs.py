@@ -11,7 +11,8 @@ from kmemexp.sim.aliases import Array
 from kmemexp.sim.engine.tables import glob
 
 NAMES = (
-    "alloc", "free", "item", "spl", "critical", "lock", "move_near", "move_far", "switch", "interrupt", "ipi_send",
+    "alloc", "free", "item", "spl", "critical", "lock", "move_near", "move_far", "switch", "preempt",
+    "interrupt", "ipi_send",
     "ipi", "ipi_cpu", "map", "walk", "page", "shootdown", "shootdown_cpu", "shootdown_page",
     "shootdown_answer", "socket_cpus",
 )  # fmt: skip
@@ -25,6 +26,7 @@ NAMES = (
     MOVE_NEAR,  # more, if it was last held on another CPU of the same socket
     MOVE_FAR,  # more, if on another socket
     SWITCH,  # switching to a thread that had slept
+    PREEMPT,  # switching to a thread of the kernel without a full switch: LWKT, illumos' interrupt threads
     INTERRUPT,  # entering and leaving an interrupt handler
     IPI_SEND,  # sending a message to another CPU, at the sender
     IPI,  # until it arrives, with two CPUs
@@ -55,3 +57,9 @@ def table(cost: Mapping[str, float], cpus: int) -> Array:
         row[[at["shootdown"], at["shootdown_page"]]] = 0
     row[at["socket_cpus"]] = max(row[at["socket_cpus"]], 1)
     return row
+
+
+def of_dispatch(row: Array, how: str) -> int:
+    """Ns that it takes to dispatch an interrupt thread, and as long again to go back; `how`: one of machine.DISPATCH."""
+    names = {"borrow": "", "preempt": "preempt", "switch": "switch"}
+    return int(row[NAMES.index(names[how])]) if names[how] else 0

@@ -7,7 +7,8 @@ the first waiter the owner. The queue is FIFO, by priority where the lock propag
 SPIN      the waiter stays on its CPU (simple_lock, spin mutex)
 ADAPTIVE  it spins while the owner runs on another CPU, else it sleeps (FreeBSD mutex)
 SLEEP     it sleeps (lockmgr; FreeBSD sx); BSD's lockmgr had no priority inheritance
-BIG       spun for, held by a CPU, recursive, dropped while the holder sleeps (FreeBSD 4 MP lock, DragonFly MP lock)
+BIG       spun for, held by a CPU, recursive, dropped while the holder sleeps (FreeBSD 4 MP lock); in DragonFly a thread
+          that cannot get it stays in the queue, and its CPU runs what does not need it
 TOKEN     sleeps, and is dropped while the holder sleeps (DragonFly's serializing token, 2003)
 
 Sources: FreeBSD 4 kern_lock.c, i386/i386/mplock.s; FreeBSD 5 kern_mutex.c; DragonFly lwkt_thread.c, lwkt_token (2003).
@@ -27,6 +28,7 @@ from kmemexp.sim.engine.contexts import (
     reconsider,
     stop_spinning,
     wake,
+    wake_after,
 )
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.inheritance import lend, own_priority
@@ -172,12 +174,12 @@ def unwind_big(m: Memory, x: Ctx, l: Lock, depth: int) -> bool:
 
 @outlined
 def hand_over(m: Memory, l: Lock) -> None:
-    """Make the first waiter the owner. The big lock goes to a CPU: all who wait for it there have it now."""
+    """Make the first waiter the owner. The big lock goes to a CPU: all who spin for it there have it now."""
     waiter = m[l + lock.HEAD]
     if waiter < 0:
         return
     _give(m, l, -1, waiter)
-    if m[l + lock.KIND] == lock.BIG and m[m[waiter + ctx.CPU] + cpu.BIG_WAITERS] > 0:
+    if m[l + lock.KIND] == lock.BIG and not m[glob.BIG_WAIT] and m[m[waiter + ctx.CPU] + cpu.BIG_WAITERS] > 0:
         before, other = -1, m[l + lock.HEAD]
         while other >= 0:
             after = m[other + ctx.LINK]
@@ -216,7 +218,7 @@ def _give(m: Memory, l: Lock, before: int, waiter: Ctx) -> None:
     if m[waiter + ctx.STATE] == SPINNING:
         stop_spinning(m, waiter)
     else:
-        wake(m, waiter)
+        wake_after(m, waiter, m[costs.PREEMPT if m[l + lock.KIND] == lock.BIG else costs.SWITCH])
 
 
 @kernel
@@ -252,9 +254,21 @@ def _wait(m: Memory, x: Ctx, l: Lock, kind: int, owner: Ctx) -> int:
         log(m, x, machine.LOG_BLOCK, l, owner)
         drop(m, x)
         block(m, x)
+    elif kind == lock.BIG:
+        wait_big(m, x, l)
     else:
         spin(m, x, l, owner)
     return waits_or_refused(m, x, l)
+
+
+@kernel
+def wait_big(m: Memory, x: Ctx, l: Lock) -> None:
+    """Wait for the big lock: on the CPU, or off it."""
+    if m[glob.BIG_WAIT] and m[x + ctx.KIND] != machine.FAST:
+        log(m, x, machine.LOG_BLOCK, l, m[l + lock.OWNER])
+        block(m, x)
+    else:
+        spin(m, x, l, m[l + lock.OWNER])
 
 
 @kernel

@@ -45,6 +45,17 @@ WOULD_SLEEP = ("block", "panic")
     WOULD_BLOCK,  # the context waits all the same
     WOULD_PANIC,  # the request is refused, as if the kernel had panicked and gone on
 ) = range(len(WOULD_SLEEP))
+DISPATCH = ("borrow", "preempt", "switch")
+(
+    BORROW,  # a handler runs on the stack of what it interrupts
+    PREEMPT,  # an interrupt thread runs on top of it, without a full switch (LWKT; illumos)
+    SWITCH,  # a full switch to the interrupt thread, and one back (FreeBSD 5)
+) = range(len(DISPATCH))
+BIG_WAIT = ("spin", "queue")
+(
+    SPIN_FOR_BIG,  # who wants the big lock spins for it
+    QUEUE_FOR_BIG,  # it leaves the CPU to others that can run, and preempts nobody before it can have it (LWKT)
+) = range(len(BIG_WAIT))
 ON_DEADLOCK = ("stop", "continue")
 (
     STOP,  # the lane ends

@@ -264,7 +264,7 @@ def next_of_program(m: Memory, objects: Table, reg: Registers, x: Ctx) -> bool:
 @outlined
 def _start(m: Memory, x: Ctx) -> bool:
     """A handler begins: its entry costs time, and it may need the big lock."""
-    observe_ns(m, m[m[x + ctx.SOURCE] + src.HIST], m[glob.NOW] - m[x + ctx.RAISED])
+    observe_ns(m, m[m[x + ctx.SOURCE] + src.HIST], m[glob.NOW] + m[x + ctx.EXTRA] - m[x + ctx.RAISED])
     log(m, x, LOG_RUN, m[x + ctx.RAISED], 0)
     m[x + ctx.EXTRA] += m[costs.INTERRUPT]
     if m[glob.BIG_LOCK] and m[x + ctx.KIND] != FAST:

@@ -58,5 +58,7 @@ QUEUE0 = 114  # queues of programs, and how many there are
 QUEUES = 115
 DIRECT_MAP = 116  # number of the map that is the direct map of physical memory; -1: none
 SHOTS = 117  # TLB shootdowns that others were asked to take part in
+DISPATCH = 118  # ns of dispatching an interrupt thread, each way
+BIG_WAIT = 119  # SPIN_FOR_BIG, QUEUE_FOR_BIG
 SHORT = 121  # 1: kernel_map's largest run was found too small
 COLUMNS = 128
