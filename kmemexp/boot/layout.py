@@ -17,6 +17,7 @@ from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine import programs as pg
 from kmemexp.sim.engine.heap import KEY, NEVER, POS
+from kmemexp.sim.engine.lines import LINES
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, msg, prog, route, src, stage, witness
 from kmemexp.sim.engine.waitgraph import WITNESSES
 from kmemexp.sim.probes import BUCKETS, HIST_WAIT, SERVER_COUNT
@@ -123,6 +124,7 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "kinds": (1, mc.KIND_COUNT),
         "hist": (HIST_WAIT + len(wiring.locks) + 2 * sources, BUCKETS),
         "order": (len(wiring.locks), len(wiring.locks)),
+        "lines": (LINES if _lines_move(wiring) else 0, 1),
         "witness": (WITNESSES, witness.COLUMNS),
         "log": (wiring.log_rows, mc.LOG_COUNT),
     }
@@ -143,7 +145,14 @@ def _laid_out(wiring: Wiring, tables: Mapping[str, np.ndarray], names: Names) ->
         m[column] = shape[name][0]
     m[glob.CONTEXTS], m[glob.CLASSES] = shape["contexts"][1], shape["order"][1]
     m[glob.MSG_FREE] = shape["messages"][0]
+    m[glob.LINES] = shape["lines"][0] if _lines_move(wiring) else 0
     return Wired(m, names, shape)
+
+
+def _lines_move(wiring: Wiring) -> bool:
+    """Whether lines of objects are followed: only where that can cost anything."""
+    moves = wiring.cost.get("move_near_ns", 0) > 0 or wiring.cost.get("move_far_ns", 0) > 0
+    return wiring.object_lines and moves and wiring.cpus > 1
 
 
 def _globals(wiring: Wiring) -> np.ndarray:
@@ -166,6 +175,7 @@ def _globals(wiring: Wiring) -> np.ndarray:
     row = costs.table(wiring.cost, wiring.cpus)
     g[glob.COST0 : glob.COST0 + len(row)] = row
     g[glob.DISPATCH] = costs.of_dispatch(row, wiring.dispatch)
+    g[glob.SLICE] = wiring.slice_ns
     g[glob.BIG_WAIT] = mc.BIG_WAIT.index(wiring.big_wait)
     return g
 

@@ -50,6 +50,7 @@ class Wiring:
     big_lock: bool = False
     big_wait: str = "spin"  # "queue": who waits for the big lock leaves its CPU to others
     dispatch: str = "borrow"  # what it takes to run an interrupt thread: "preempt", "switch"
+    slice_ns: int = 0  # threads of one priority take turns after so long; 0: they do not
     would_sleep: str = "block"
     on_deadlock: str = "stop"
     sleep_locked: bool = False
@@ -58,6 +59,7 @@ class Wiring:
     log_rows: int = 0
     seed: int = 0
     cost: Mapping[str, float] = field(default_factory=dict)
+    object_lines: bool = False  # an object's line that moves between CPUs costs what a lock's does
     locks: list[Lock] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     daemon: str = ""  # source that is the page daemon

@@ -83,6 +83,7 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"interrupts.{key}={value}: needs threads for interrupts, but interrupts.model=spl")
     one_of("interrupts.would_sleep", interrupts["would_sleep"], ("block", "panic"))
     one_of("interrupts.on_deadlock", interrupts["on_deadlock"], ("stop", "continue"))
+    at_least("interrupts.slice_ns", interrupts["slice_ns"], 0)
     at_least("interrupts.depth", interrupts["depth"], 1)
     at_least("interrupts.queue", interrupts["queue"], 1)
     if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:

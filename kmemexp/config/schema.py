@@ -77,6 +77,7 @@ class Interrupts:
     big_lock: bool = False
     big_wait: str = "spin"  # spin | queue: what becomes of who wants the big lock
     dispatch: str = "borrow"  # borrow | preempt | switch: how an interrupt thread gets the CPU
+    slice_ns: int = 0  # threads of one priority take turns after so long; 0: a thread runs until it leaves its CPU
     would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
     # stop: the lane ends; continue: the request that closed the circle is refused (one closed by a hand-over stays)
     on_deadlock: str = "stop"
@@ -93,6 +94,7 @@ class Cost:
 
     name: str = MISSING
     socket_cpus: int = 1
+    object_lines: bool = True  # an object's cache line that moves between CPUs costs move_near_ns or move_far_ns
     alloc_ns: float = 0
     free_ns: float = 0
     item_ns: float = 0

@@ -37,11 +37,14 @@ SPL = {
     "splhigh": CLASSES,
 }
 """What each level covers."""
+BARGED = (lock.ADAPTIVE, lock.SLEEP)
+"""Kinds of lock for which who comes first may take what a sleeper is woken for, unless the text says "fifo"."""
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
     """Build a free lock, int64[lock.COLUMNS], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30"."""
     kind, mask, critical, inherit, ceiling = lock.SECTION, 0, 0, 0, 0
+    barge: int | None = None
     for word in spec.split("+"):
         if word in SPL:
             mask |= mask_of(SPL[word])
@@ -49,17 +52,21 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
             kind = lock.LOCK_KINDS.index(word)
         elif word == "critical":
             critical = 1
+        elif word in ("barging", "fifo"):
+            barge = int(word == "barging")
         elif word == "inherit":
             inherit = 1
         elif word.startswith("ceiling="):
             ceiling = int(word.removeprefix("ceiling="))
         elif word != "none":
-            known = [*lock.LOCK_KINDS, *SPL, "critical", "inherit", "ceiling=N", "none"]
+            known = [*lock.LOCK_KINDS, *SPL, "critical", "inherit", "barging", "fifo", "ceiling=N", "none"]
             raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
     row = np.zeros(lock.COLUMNS, np.int64)
     row[[lock.OWNER, lock.HEAD, lock.TAIL, lock.LAST, lock.NEXT]] = -1
     row[lock.KIND], row[lock.MASK], row[lock.CRIT] = kind, mask, critical
-    row[lock.INHERIT], row[lock.CEILING], row[lock.CLASS] = inherit, ceiling, klass
+    row[lock.INHERIT] = inherit or kind == lock.ADAPTIVE  # a turnstile
+    row[lock.BARGE] = kind in BARGED if barge is None else barge
+    row[lock.CEILING], row[lock.CLASS] = ceiling, klass
     return row
 
 

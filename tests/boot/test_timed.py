@@ -19,6 +19,7 @@ MBUF = {"kind": "packet", "class": "mbuf", "bytes": 256, "flags": "nowait"}
 KINDS = Kinds(("a", "b"), np.zeros(2, np.int8), np.full(2, 64, np.int32), np.ones(2, np.int32), np.zeros(2, np.int32))
 INTERRUPTS = {
     "model": "spl", "nested": True, "big_lock": True, "would_sleep": "panic", "on_deadlock": "continue",
+    "big_wait": "spin", "dispatch": "borrow", "slice_ns": 0,
     "rate_hz": None, "clock_allocates": False, "depth": 9, "queue": 5, "sources": {"net": NET},
 }  # fmt: skip
 LIMITED = {

@@ -5,6 +5,7 @@ from sim.test_engine_queues import assert_books_balance
 from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
+from kmemexp.lane.latency import MIDDLE
 from kmemexp.sim.engine.tables import cpu
 
 SWITCH, PREEMPT, INTERRUPT = 1_500, 150, 1_000  # ns
@@ -108,3 +109,39 @@ def test_the_queue_for_the_big_lock_is_first_come_first_served() -> None:
     assert machine.lock("big")["taken"] == 4
     # each begins to wait at 1 + number and is granted when the one before ends, whose switch comes on top
     assert machine.lock("big")["wait_ns"] == sum(n * 10_000 + max(n - 1, 0) * PREEMPT - n for n in range(1, 4))
+
+
+MS = 1_000_000
+
+
+def two_tasks(slice_ns: int, first: list, second: list, **more) -> tuple[int, int]:
+    """When each of two tasks on a CPU is done, ms."""
+    w = wiring.Wiring(slice_ns=slice_ns, log_rows=1 << 8, **more)
+    w.lock("section", "critical")
+    for name, program in (("first", first), ("second", second)):
+        w.source(name, "task", program, law="periodic", period_ns=ONCE, phase_ns=0)
+    machine = run(w, 10**10)
+    done = [machine.histogram(f"irq_{name}_done").nonzero()[0][0] for name in ("first", "second")]
+    return tuple(round(float(MIDDLE[bucket]) / MS) for bucket in done)
+
+
+@pytest.mark.parametrize(
+    ("slice_ns", "ends"), [(0, (25, 50)), (10 * MS, (45, 50)), (3 * MS, (49, 50)), (30 * MS, (25, 50))]
+)
+def test_threads_of_one_priority_take_turns(slice_ns, ends) -> None:
+    whole, parts = [{"work": 25 * MS}], [{"work": 5 * MS}] * 5
+    for first in (whole, parts):
+        for second in (whole, parts):
+            assert two_tasks(slice_ns, first, second) == pytest.approx(ends, abs=1)
+
+
+def test_a_turn_that_is_over_in_a_critical_section_ends_with_that() -> None:
+    critical = [{"lock": "section"}, {"work": 25 * MS}, {"unlock": "section"}, {"work": 1}]
+    assert two_tasks(10 * MS, critical, [{"work": 25 * MS}]) == pytest.approx((35, 50), abs=1)
+
+
+def test_a_change_of_turns_is_a_switch() -> None:
+    w = wiring.Wiring(slice_ns=10 * MS, cost=COST)
+    for name in ("first", "second"):
+        w.source(name, "task", [{"work": 25 * MS}], law="periodic", period_ns=ONCE, phase_ns=0)
+    assert run(w, 10**10).cpu_time()[0, cpu.TIME_MAIN] == 2 * (25 * MS + INTERRUPT) + 4 * SWITCH

@@ -262,7 +262,7 @@ def test_with_inheritance_or_a_ceiling_a_hog_does_not_block(spec, order, hog) ->
     assert inversion(spec, order, hog) == 2 + 9
 
 
-@pytest.mark.parametrize("spec", ["sleep", "sleep+ceiling=29"])
+@pytest.mark.parametrize("spec", ["sleep+fifo", "sleep+fifo+ceiling=29"])
 def test_a_ceiling_ends_with_its_section(spec) -> None:
     """A low task gets its lock from another CPU while a middle one runs, which waits for the section and no longer."""
     w = wiring.Wiring(cpus=2, log_rows=1 << 10)

@@ -5,7 +5,8 @@ the handler of messages from other CPUs. Each belongs to one CPU. A CPU has a st
 under it were preempted; and a list of contexts that are ready, highest priority first, FIFO among equals.
 
 Sources: FreeBSD 4 sys/i386/isa/{ipl_funcs.c,ipl.s,intr_machdep.c}; DragonFly sys/kern/{kern_intr.c,lwkt_thread.c} of
-August 2003. A mainline thread is never preempted by another one of its priority.
+August 2003. A mainline thread is not preempted by another one of its priority, unless they take turns (slices): kernels
+that preempt, such as illumos and Linux, do so in the kernel too.
 """
 
 from kmemexp.jit import kernel, outlined
@@ -56,12 +57,65 @@ def charge(m: Memory, c: Cpu) -> None:
 
 @outlined
 def cut(m: Memory, c: Cpu) -> Ns:
-    """Time that others have taken from what CPU `c` runs counts as a fast interrupt's. Returns it, to be made up."""
-    ns = m[c + cpu.CUT]
+    """Return how much of its burst CPU `c` has yet to do after its key. What others have taken counts as theirs."""
+    ns, stolen = m[c + cpu.CUT], m[c + cpu.STOLEN]
     m[c + cpu.CUT] = 0
-    m[c + cpu.TIME + cpu.TIME_FAST] += ns
-    m[c + cpu.TIME + cpu.TIME_MAIN + m[m[c + cpu.TOP] + ctx.KIND]] -= ns
+    m[c + cpu.STOLEN] = 0
+    m[c + cpu.TIME + cpu.TIME_FAST] += stolen
+    m[c + cpu.TIME + cpu.TIME_MAIN + m[m[c + cpu.TOP] + ctx.KIND]] -= stolen
     return ns
+
+
+@outlined
+def go_on(m: Memory, c: Cpu) -> None:
+    """CPU `c` has come to where its burst was cut: it does the rest, or its slice is over and another one's turn."""
+    x, now = m[c + cpu.TOP], m[glob.NOW]
+    left = cut(m, c)
+    if m[c + cpu.SLICE] and now >= m[c + cpu.SLICE] and turn_over(m, x, left):
+        return
+    due(m, c, now + left, FIRST)
+    within_slice(m, c)
+
+
+@outlined
+def turn_over(m: Memory, x: Ctx, left: Ns) -> bool:
+    """The slice of `x` is over: let the next one of its priority run, unless `x` must not be interrupted now."""
+    c = m[x + ctx.CPU]
+    held = m[x + ctx.HELD]
+    while held >= 0 and m[held + lock.KIND] != lock.SPIN:
+        held = m[held + lock.NEXT]
+    under = m[x + ctx.UNDER]
+    if held >= 0 or m[x + ctx.CRIT] or m[x + ctx.BIG] or (under >= 0 and m[under + ctx.STATE] != IDLE):
+        return False
+    charge(m, c)
+    m[x + ctx.UNDER] = -1
+    m[x + ctx.LEFT] = left + m[costs.SWITCH]
+    m[x + ctx.STATE] = READY
+    queue_ready(m, x)
+    if m[x + ctx.HELD] >= 0:
+        off_cpu(m, x)
+    leave(m, c, under)
+    return True
+
+
+@kernel
+def within_slice(m: Memory, c: Cpu) -> None:
+    """Cut the burst of what CPU `c` runs where its slice ends."""
+    end = m[c + cpu.SLICE]
+    if end > m[glob.NOW] and m[c + KEY] > end and m[c + KEY] != NEVER:
+        m[c + cpu.CUT] += m[c + KEY] - end
+        due(m, c, end, FIRST)
+
+
+@outlined
+def share(m: Memory, c: Cpu) -> None:
+    """Give what CPU `c` runs a slice from now on, if it has none and the next one is a thread of its priority."""
+    top, r = m[c + cpu.TOP], m[c + cpu.READY]
+    if m[c + cpu.SLICE] or r < 0 or top < 0 or m[top + ctx.STATE] != RUNNING:
+        return
+    if m[top + ctx.KIND] == MAIN and m[r + ctx.KIND] == MAIN and m[r + ctx.PRIO] == m[top + ctx.PRIO]:
+        m[c + cpu.SLICE] = m[glob.NOW] + m[glob.SLICE]
+        within_slice(m, c)
 
 
 @outlined
@@ -69,14 +123,38 @@ def resume(m: Memory, x: Ctx, c: Cpu) -> None:
     """Let `x` (-1: none) be the context that CPU `c` runs. It goes on when its burst ends, at once if it has none."""
     now = m[glob.NOW]
     m[c + cpu.TOP] = x
+    m[c + cpu.SLICE] = 0
     if x < 0 or m[x + ctx.STATE] == IDLE:
         due(m, c, now if x >= 0 and m[x + ctx.PROG] == STREAM else NEVER, FIRST)
     elif m[x + ctx.SPIN]:
         m[x + ctx.STATE] = SPINNING
-        due(m, c, NEVER, FIRST)
+        look_again(m, x)
     else:
         m[x + ctx.STATE] = RUNNING
         due(m, c, now + m[x + ctx.LEFT], FIRST)
+        if m[glob.SLICE]:
+            share(m, c)
+
+
+@outlined
+def look_again(m: Memory, x: Ctx) -> None:
+    """Let `x`, which spins, look at its lock again: at once, or when its CPU comes back to it."""
+    m[x + ctx.STAGE] |= stage.RETRY
+    if m[x + ctx.STATE] == SPINNING:
+        due(m, m[x + ctx.CPU], m[glob.NOW], FIRST)
+
+
+@outlined
+def off_cpu(m: Memory, x: Ctx) -> None:
+    """`x`, which holds locks, does not run any more: those who spin for them as long as it runs look again."""
+    l = m[x + ctx.HELD]
+    while l >= 0:
+        waiter = m[l + lock.HEAD] if m[l + lock.KIND] == lock.ADAPTIVE else -1
+        while waiter >= 0:
+            if m[waiter + ctx.SPIN]:
+                look_again(m, waiter)
+            waiter = m[waiter + ctx.LINK]
+        l = m[l + lock.NEXT]
 
 
 @outlined
@@ -96,6 +174,8 @@ def push(m: Memory, c: Cpu, h: int) -> None:
                 m[seen.PREEMPTIONS] += 1
                 m[x + ctx.LEFT] += m[glob.DISPATCH] if m[h + ctx.KIND] != FAST and not m[x + ctx.SPIN] else 0  # back
             m[x + ctx.STATE] = PREEMPTED
+            if m[x + ctx.HELD] >= 0 and m[glob.MODEL] != SPL and m[h + ctx.KIND] != FAST:
+                off_cpu(m, x)
             if m[glob.NESTED] and m[glob.MODEL] != SPL and m[h + ctx.KIND] != FAST:
                 x = _set_aside(m, x)
     if x >= 0:
@@ -168,6 +248,8 @@ def queue_ready(m: Memory, x: Ctx) -> None:
     """Put a context on the ready list of its CPU: behind all of its priority."""
     m[x + ctx.STATE] = READY
     _insert(m, x, m[x + ctx.PRIO] - 1)
+    if m[glob.SLICE]:
+        share(m, m[x + ctx.CPU])
 
 
 @kernel
@@ -248,6 +330,8 @@ def block(m: Memory, x: Ctx) -> None:
     m[bottom + ctx.UNDER] = -1
     m[x + ctx.STATE] = BLOCKED
     m[x + ctx.LEFT] = 0
+    if m[x + ctx.HELD] >= 0:
+        off_cpu(m, x)
     leave(m, c, under)
 
 
@@ -256,6 +340,7 @@ def stop_spinning(m: Memory, x: Ctx) -> None:
     """What `x` spun for has come."""
     c = m[x + ctx.CPU]
     m[x + ctx.WAIT] = NOTHING
+    m[x + ctx.STAGE] &= stage.RETRY - 1
     charge(m, c)
     m[x + ctx.SPIN] = 0
     m[x + ctx.STATE] = RUNNING
@@ -271,17 +356,27 @@ def wake(m: Memory, x: Ctx) -> None:
 @outlined
 def wake_after(m: Memory, x: Ctx, switch: Ns) -> None:
     """`wake`, where switching to `x` takes so long."""
-    c = m[x + ctx.CPU]
     m[x + ctx.WAIT] = NOTHING
     if m[x + ctx.STATE] == SPINNING:
         stop_spinning(m, x)
         return
+    m[x + ctx.STAGE] &= stage.RETRY - 1
     if m[x + ctx.SPIN]:
         m[x + ctx.SPIN] = 0  # preempted: it goes on when its CPU comes back to it
         return
+    make_ready(m, x, switch)
+
+
+@outlined
+def make_ready(m: Memory, x: Ctx, switch: Ns) -> None:
+    """Let `x`, which had left its CPU, run when its turn comes; switching to it takes so long."""
+    c = m[x + ctx.CPU]
     m[x + ctx.EXTRA] += switch
     queue_ready(m, x)
     reconsider(m, c)
+    top = m[c + cpu.TOP]
+    if m[x + ctx.STATE] == READY and top >= 0 and m[top + ctx.STATE] == SPINNING:
+        look_again(m, top)  # perhaps it spins for what `x` has, and keeps it from its CPU
 
 
 @outlined

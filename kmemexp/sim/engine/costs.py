@@ -60,6 +60,6 @@ def table(cost: Mapping[str, float], cpus: int) -> Array:
 
 
 def of_dispatch(row: Array, how: str) -> int:
-    """Ns that it takes to dispatch an interrupt thread, and as long again to go back; `how`: one of machine.DISPATCH."""
+    """Ns to dispatch an interrupt thread, and as long again to go back; `how`: one of machine.DISPATCH."""
     names = {"borrow": "", "preempt": "preempt", "switch": "switch"}
     return int(row[NAMES.index(names[how])]) if names[how] else 0

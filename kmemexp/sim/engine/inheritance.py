@@ -3,12 +3,13 @@
 from kmemexp.jit import outlined
 from kmemexp.sim.aliases import Ctx, Memory
 from kmemexp.sim.engine.contexts import READY, queue_ready, reconsider
+from kmemexp.sim.engine.queues import enqueue, remove
 from kmemexp.sim.engine.tables import cpu, ctx, lock
 
 
 @outlined
 def lend(m: Memory, owner: Ctx, prio: int) -> None:
-    """Raise the priority of an owner, and of the owner that it waits for in turn."""
+    """Raise the priority of an owner, and of the owner that it waits for in turn, in whose queue it moves forward."""
     while owner >= 0 and m[owner + ctx.PRIO] < prio:
         m[owner + ctx.PRIO] = prio
         if m[owner + ctx.STATE] == READY:
@@ -16,6 +17,8 @@ def lend(m: Memory, owner: Ctx, prio: int) -> None:
         wanted = m[owner + ctx.WAIT]
         if wanted < 0 or not m[wanted + lock.INHERIT]:
             return
+        remove(m, owner, wanted)
+        enqueue(m, owner, wanted)
         owner = m[wanted + lock.OWNER]
 
 

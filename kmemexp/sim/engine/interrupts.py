@@ -18,8 +18,8 @@ from kmemexp.sim.aliases import Ctx, Memory, Ns
 from kmemexp.sim.engine import programs
 from kmemexp.sim.engine.contexts import FIRST, HANDLER, IDLE, TIMER, block, finish, log, queue_ready, reconsider, wake
 from kmemexp.sim.engine.heap import NEVER, TIE, alarm, due
-from kmemexp.sim.engine.locks import drop
 from kmemexp.sim.engine.machine import LOG_RAISE, SPL
+from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src, stage
 from kmemexp.sim.engine.waitgraph import check
 from kmemexp.sim.probes import BUCKETS, observe_ns

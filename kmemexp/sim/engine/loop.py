@@ -15,11 +15,12 @@ from kmemexp.jit import kernel, outlined, ref, template
 from kmemexp.sim.aliases import Ctx, Memory, Ns, Registers, Table, Words
 from kmemexp.sim.engine import costs, machine
 from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
-from kmemexp.sim.engine.contexts import FIRST, MESSAGES, STREAM, cut, log
+from kmemexp.sim.engine.contexts import MESSAGES, STREAM, go_on, log
 from kmemexp.sim.engine.feed import begin_free, fill, free_row, next_operation, next_recorded, over
-from kmemexp.sim.engine.heap import KEY, NEVER, TIE, due
+from kmemexp.sim.engine.heap import KEY, NEVER, TIE
 from kmemexp.sim.engine.interpreter import TENDING, being_freed, keep
 from kmemexp.sim.engine.interrupts import fire
+from kmemexp.sim.engine.lines import fetch_line
 from kmemexp.sim.engine.locks import enter
 from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.stages import burst, left_section, lock_of, next_of_program, pages_moved, prepare
@@ -61,7 +62,7 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
         if by_timer:
             fire(m, t)
         elif m[c + cpu.CUT]:
-            due(m, c, at + cut(m, c), FIRST)
+            go_on(m, c)
         else:
             advance(
                 lane.state_a,
@@ -126,6 +127,8 @@ def advance(
             else:
                 m[x + ctx.ANSWER] = step(state_a, state_b, state_c, reg, i, server, freeing)
             ns = m[costs.FREE if freeing else costs.ALLOC] + m[costs.ITEM] * reg[i, regs.WORK]
+            if m[glob.LINES] and m[x + ctx.ANSWER] == DONE and freeing != TENDING and server != SERVER_MAP:
+                ns += fetch_line(m, m[x + ctx.CPU], reg[i, regs.ADDR])
             if burst(m, x, ns, stage.STEPPED):
                 return
             then = stage.STEPPED

@@ -50,6 +50,7 @@ def _ask(m: Memory, x: Ctx) -> None:
             continue
         if m[top + ctx.STATE] == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
             m[c + cpu.CUT] += loss
+            m[c + cpu.STOLEN] += loss
         elif m[top + ctx.STATE] == RUNNING or m[top + ctx.KIND] == FAST:
             if m[c + cpu.SHOT] == 0:
                 m[c + cpu.SHOT] = m[glob.SHOTS]

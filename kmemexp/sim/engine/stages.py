@@ -7,11 +7,11 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory, Ns, Registers, Table, Words
 from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.biglock import wait_for_big
-from kmemexp.sim.engine.contexts import FIRST, MESSAGES, log, reconsider
+from kmemexp.sim.engine.contexts import FIRST, MESSAGES, log, reconsider, turn_over, within_slice
 from kmemexp.sim.engine.feed import fill
 from kmemexp.sim.engine.heap import due
 from kmemexp.sim.engine.interpreter import GO_ON, TENDING, give_up, next_item
-from kmemexp.sim.engine.locks import GRANTED, REFUSED, WAITS, acquire, exit_section, release
+from kmemexp.sim.engine.locks import GRANTED, REFUSED, WAITS, acquire, exit_section, release, retry
 from kmemexp.sim.engine.machine import FAST, LOG_OP, LOG_RUN, WOULD_PANIC
 from kmemexp.sim.engine.memory import INTERRUPT, class_of, give_pages, take_pages, wait_for_memory
 from kmemexp.sim.engine.messages import next_message, send
@@ -248,9 +248,15 @@ def next_of_program(m: Memory, objects: Table, reg: Registers, x: Ctx) -> bool:
             return False
         m[x + ctx.STAGE] = stage.LOCK
         return True
+    c = m[x + ctx.CPU]
+    if m[c + cpu.SLICE] and m[glob.NOW] >= m[c + cpu.SLICE] and turn_over(m, x, 0):
+        return False
     ns = next_item(m, objects, reg, x)
     if ns >= 0:
-        return not burst(m, x, ns, stage.NEXT)
+        if not burst(m, x, ns, stage.NEXT):
+            return True
+        within_slice(m, c)
+        return False
     if -1 - ns != GO_ON:
         return False
     if m[x + ctx.STAGE] == stage.BEGIN:
@@ -275,13 +281,15 @@ def _start(m: Memory, x: Ctx) -> bool:
 
 @outlined
 def _again(m: Memory, reg: Registers, x: Ctx, then: int) -> bool:
-    """Take what was dropped for a sleep again: the big lock, then the token; then go on."""
-    if then == stage.REFUSED:
-        m[x + ctx.STAGE] = m[x + ctx.AFTER]
-        if m[x + ctx.STAGE] == stage.NEXT:
+    """Look again at a lock, or take what was dropped for a sleep again: the big lock, then the token; then go on."""
+    if then >= stage.RETRY:
+        if not m[x + ctx.SPIN] and burst(m, x, 0, then):
+            return False  # it is still being switched to
+        answer = retry(m, x)
+        if answer == REFUSED and m[x + ctx.STAGE] == stage.NEXT:
             give_up(m, x)
             return m[m[x + ctx.CPU] + cpu.TOP] == x
-        return _granted(m, reg, x, REFUSED)
+        return _granted(m, reg, x, answer)
     if then == stage.AGAIN and m[x + ctx.DROPPED] > 0:
         m[x + ctx.DROPPED] -= 1
         return acquire(m, x, m[glob.LOCK0], stage.AGAIN) == GRANTED

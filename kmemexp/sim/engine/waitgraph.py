@@ -21,6 +21,7 @@ from kmemexp.sim.engine.machine import CONTINUE, E_DEADLOCK, LOG_DEADLOCK, MAIN
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, witness
 
 WITNESSES = 64  # rows that are kept
+STALL = -1  # number of a "deadlock" that is none: a CPU that makes no progress
 
 
 @kernel
@@ -85,24 +86,25 @@ def _write(m: Memory, x: Ctx, circle: int) -> None:
     if circle:
         at = x
         while True:
-            _row(m, at)
+            note(m, at, m[seen.DEADLOCKS])
             at = waits_for(m, at)
             if at == x:
                 return
     for number in range(m[glob.CONTEXTS]):
         at = m[glob.CTX0] + number * ctx.COLUMNS
         if m[at + ctx.STATE] == contexts.BLOCKED or m[at + ctx.STATE] == contexts.SPINNING:
-            _row(m, at)
+            note(m, at, m[seen.DEADLOCKS])
 
 
 @outlined
-def _row(m: Memory, x: Ctx) -> None:
+def note(m: Memory, x: Ctx, number: int) -> None:
+    """Write the row of a context in the witness of deadlock `number`."""
     row = m[seen.WITNESS]
     if row >= WITNESSES:
         return
     m[seen.WITNESS] += 1
     member = m[glob.WITNESS0] + row * witness.COLUMNS
-    m[member + witness.DEADLOCK] = m[seen.DEADLOCKS]
+    m[member + witness.DEADLOCK] = number
     m[member + witness.CONTEXT] = x
     m[member + witness.CPU] = m[x + ctx.CPU]
     m[member + witness.STATE] = m[x + ctx.STATE]

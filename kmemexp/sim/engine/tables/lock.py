@@ -22,4 +22,5 @@ WAIT_NS = 14
 HELD_NS = 15
 CLASS = 16  # number of its class (locks of one class share statistics)
 HIST = 17  # place of its class's histogram of waits
-COLUMNS = 18
+BARGE = 18  # 1: when it is released who sleeps for it is woken, but who comes first takes it; 0: it is handed over
+COLUMNS = 19

@@ -14,4 +14,4 @@ DONE = 10  # the operation has ended
 AGAIN = 11  # take again what was dropped while asleep
 TOKEN = 12
 RELOCK = 13  # take the map's lock again after waiting for memory
-REFUSED = 14  # its request for a lock has been refused to break a deadlock; ctx.AFTER: what it would have gone on with
+RETRY = 64  # added to what it goes on with once it has its lock: it looks at the lock again before

@@ -1,6 +1,6 @@
 """Columns of a witness: a member of a deadlock, as it stood."""
 
-DEADLOCK = 0  # number of the deadlock
+DEADLOCK = 0  # number of the deadlock; waitgraph.STALL
 CONTEXT = 1
 CPU = 2
 STATE = 3
