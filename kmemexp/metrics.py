@@ -120,6 +120,12 @@ LEAST_SAMPLES = {"p50": 6, "p99": 299, "p999": 2995, "max": 1}
 
 TIMED = (
     Metric("deadlocks_count", "less", "safety", "circles in the wait-for graph"),
+    Metric(
+        "stalled_cpus_count",
+        "less",
+        "safety",
+        "CPUs that for 100 ms spun, or did nothing but interrupts, with work to do",
+    ),
     Metric("would_sleep_count", "less", "safety", "attempts to sleep in an interrupt that must not"),
     Metric("self_locks_count", "less", "safety", "locks requested by their own holder, or a handler on its stack"),
     Metric("lock_reversals_count", "less", "safety", "pairs of locks that were taken in both orders"),
@@ -133,7 +139,12 @@ TIMED = (
     Metric("main_ratio", "", "cost", "share of the CPU time spent in operations of the mainline"),
     Metric("interrupt_ratio", "", "cost", "share spent in interrupts of all kinds"),
     Metric("spin_ratio", "less", "cost", "share spent spinning for locks"),
-    Metric("lock_wait_ratio", "less", "cost", "time waited for locks, spinning or asleep, per CPU time"),
+    Metric(
+        "lock_wait_ratio",
+        "less",
+        "cost",
+        "time waited for locks, spinning or asleep, per CPU time, by those too who still wait at the end",
+    ),
     Metric("contended_ratio", "less", "cost", "share of the locks taken that had to be waited for"),
     Metric("locks_count", "less", "cost", "locks taken"),
     Metric("interrupts_count", "", "cost", "interrupts raised"),
@@ -145,6 +156,13 @@ TIMED = (
     Metric("free_pages_min_count", "more", "cost", "least number of free pages"),
     Metric("handed_frees_count", "", "cost", "frees that came before their object's allocation had ended"),
     Metric("unfinished_count", "less", "cost", "operations that were not done when the simulation ended"),
+    Metric(
+        "saturated_count",
+        "less",
+        "cost",
+        "1 where the machine did not keep up: operations left at the time limit, or done later than 1.05 times their "
+        "load's length and 10 ms, or over 1 % of the interrupts lost",
+    ),
     *(
         Metric(f"{name}_{q}_ns", "less", "latency", f"{text}: {'the longest' if q == 'max' else f'{v:.1%} quantile'}")
         for name, text in LATENCIES.items()

@@ -5,14 +5,17 @@ from typing import Any
 
 from kmemexp.boot.machine import Machine
 from kmemexp.boot.timed import Timed, boot, enlarge
+from kmemexp.jit import entry
 from kmemexp.lane import latency, memory, witness
 from kmemexp.lane.model import Lane, metrics_row
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
+from kmemexp.lane.unfinished import open_at_end
 from kmemexp.lane.upkeep import largest_run
 from kmemexp.metrics import PANICS
-from kmemexp.sim.engine.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW
+from kmemexp.sim.engine.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW, E_TIME
 from kmemexp.sim.engine.tables import glob, seen
+from kmemexp.sim.engine.watchdog import INTERVAL_NS, watch
 from kmemexp.sim.tables import tally
 from kmemexp.workload import phases
 from kmemexp.workload.stream import Stream
@@ -36,7 +39,7 @@ def run(replica: Replica) -> Lane:
 
     samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance)
     values = memory.metrics(samples) | latency.metrics(t)
-    rows, deadlock = latency.latency_rows(t.wired), witness.summary(t.wired)
+    rows, deadlock = latency.latency_rows(t.wired, open_at_end(t)), witness.summary(t.wired)
     return Lane(replica.number, metrics_row(values), panic(t), samples.series, samples.snapshots, rows, deadlock)
 
 
@@ -55,9 +58,14 @@ def run_out(t: Timed, replica: Replica) -> Timed:
 def advance(t: Timed, until_ns: int) -> Timed:
     """Simulate until a time, a deadlock or the end of the stream, making room where there is none."""
     while True:
-        code = t.run(t.world, t.wired.m, t.stream, until_ns, CHUNK)
+        stop = min(until_ns, (int(t.wired.m[glob.NOW]) // INTERVAL_NS + 1) * INTERVAL_NS)
+        code = t.run(t.world, t.wired.m, t.stream, stop, CHUNK)
         if code == E_GROW:
             t = enlarge(t)
+        elif code == E_TIME:
+            entry(watch)(t.wired.m)
+            if stop == until_ns:
+                return t
         elif code != E_CHUNK:
             return t
 

@@ -8,6 +8,7 @@ from kmemexp.boot import layout
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.tables import ctx, glob, seen, stage, witness
+from kmemexp.sim.engine.waitgraph import STALL
 
 STAGES = {
     stage.START: "entering", stage.NEXT: "running its program", stage.BEGIN: "beginning an operation",
@@ -41,7 +42,7 @@ def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
             "since_ns": row[witness.SINCE] if row[witness.STATE] in (cx.BLOCKED, cx.SPINNING) else None,
             "holds": _lock(wired, row[witness.HELD]) if row[witness.HELD] >= 0 else None,
             "holds_since_ns": row[witness.TAKEN] if row[witness.HELD] >= 0 else None,
-            "doing": STAGES.get(row[witness.STAGE], "?"),
+            "doing": STAGES.get(row[witness.STAGE] & (stage.RETRY - 1), "?"),
             "operation": row[witness.OP] if row[witness.OP] >= 0 else None,
             "at_ns": row[witness.AT],
         }
@@ -50,12 +51,17 @@ def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:
 
 
 def summary(wired: layout.Wired) -> str:
-    """The first deadlock in one line; empty if there was none."""
-    told = []
-    for m in members(wired):
-        holds = f" holding {m['holds']}" if m["holds"] else ""
-        told.append(f"{m['context']} on CPU {m['cpu']}{holds} waits for {m['waits_for']}")
-    return "; ".join(told)
+    """The first deadlock in one line, or else the first CPU without progress; empty if there was neither."""
+    if circle := members(wired):
+        return "; ".join(_told(m) for m in circle)
+    stalled = members(wired, STALL)
+    return "no progress: " + "; ".join(_told(m) for m in stalled) if stalled else ""
+
+
+def _told(m: dict[str, object]) -> str:
+    holds = f" holding {m['holds']}" if m["holds"] else ""
+    does = f"is {m['state']}" if m["waits_for"] == "nothing" else f"waits for {m['waits_for']}"
+    return f"{m['context']} on CPU {m['cpu']}{holds} {does}"
 
 
 def timeline(wired: layout.Wired, last: int = 40) -> Iterator[str]:

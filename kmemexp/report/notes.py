@@ -21,6 +21,7 @@ def notes(
         *_pairing(table),
         *_rare_events(table, ci),
         *_deadlocks(metrics, list(axes), ci),
+        *_saturated(metrics, list(axes), ci),
         *_panics(metrics, list(axes), ci),
         *_short_tails(table, metrics),
         *_failures(metrics),
@@ -105,6 +106,20 @@ def _deadlocks(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
     ]
 
 
+def _saturated(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
+    """Where the load was more than the machine can do."""
+    over = metrics["saturated_count"].eq(1) if "saturated_count" in metrics.columns else pd.Series(dtype=bool)
+    if not over.any():
+        return []
+    found = _occurrences(metrics.assign(_any=over.map({True: "x", False: ""})), axes, "_any", ci)
+    return [
+        *(f"Saturated: {where}" for _, where in found[:LINES]),
+        *_more(len(found), "saturated cells"),
+        "In a saturated cell what was unfinished counts: waits so far are in the ratios, quantiles that it could "
+        "change are not given (-), and a maximum is the longest so far.",
+    ]
+
+
 def _occurrences(metrics: pd.DataFrame, axes: list[str], column: str, ci: float) -> list[tuple[str, str]]:
     """Texts of a column, and for each cell that has one, where that is and in how many of its replicas."""
     done = metrics[metrics["status"] == "done"]
@@ -128,7 +143,10 @@ def _short_tails(table: pd.DataFrame, metrics: pd.DataFrame) -> list[str]:
     if short.empty:
         return []
     names = ", ".join(short["metric"].astype(str).drop_duplicates().head(3))
-    return [f"-: too few samples for that quantile ({names}): p99 needs 299, p99.9 2995; it is not estimated."]
+    return [
+        f"-: too few samples for that quantile ({names}): p99 needs 299, p99.9 2995; it is not estimated. Nor is one "
+        "that what was unfinished at the end could change."
+    ]
 
 
 def _failures(metrics: pd.DataFrame) -> list[str]:

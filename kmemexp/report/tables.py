@@ -32,6 +32,7 @@ METRICS = (
     "map_walked_count",
 )
 """What is shown where the plan names no metrics."""
+SATURATED = "saturated_count"
 
 
 class Made(NamedTuple):
@@ -61,7 +62,10 @@ def make(plan: "Plan", there: Store) -> Made | None:
         return None
     baseline, remarks = _present_baseline(frame, plan.baseline)
     cells = comparison.arrange(frame, compared=list(baseline))
-    table = comparison.compare(frame, baseline, list(plan.metrics) or list(METRICS), ci=CI)
+    metrics = list(plan.metrics) or list(METRICS)
+    if SATURATED not in metrics and SATURATED in frame.columns and frame[SATURATED].eq(1).any():
+        metrics.append(SATURATED)  # marks the cells
+    table = comparison.compare(frame, baseline, metrics, ci=CI)
     remarks += notes(table, frame, cells.condition + cells.variant, baseline, CI)
     if missing := plan.lanes - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")

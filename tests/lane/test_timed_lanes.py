@@ -100,3 +100,15 @@ def test_interrupts_of_a_recording_use_the_cpus_as_long_as_they_did_and_change_n
     without = api.simulate(words).metrics.iloc[0]
     assert int(t.world.counters[tally.OPS]) == without["operations_count"] == replica.stream.length
     assert int(t.world.counters[tally.ALLOCS]) > 0
+
+
+def test_objects_that_move_between_cpus_cost_and_a_switch_turns_that_off() -> None:
+    words = ("design=dragonfly_slab", "interrupts/sources=none", "cost.move_near_ns=5000", "cost.move_far_ns=5000")
+    for cpus in (1, 2):
+        on, off = (
+            simulate(*words, f"machine.cpus={cpus}", f"cost.object_lines={word}")[0] for word in ("true", "false")
+        )
+        busy = [metric(lane, "main_ratio") * metric(lane, "simulated_ns") for lane in (on, off)]
+        assert (busy[0] > busy[1]) == (cpus == 2)
+        if cpus == 1:
+            np.testing.assert_array_equal(on.metrics, off.metrics)
