@@ -44,13 +44,24 @@ FIRST = -1  # tie of what a CPU does: before operations that arrive at the same 
 
 
 @kernel
+def yields(m: Memory, x: Ctx) -> bool:
+    """Whether `x`, which stands on its CPU, is queued for the big lock: the CPU is free for all who do not want that.
+
+    A thread of the stream waits so. It is of the lowest priority, and the next one of its CPU would want the lock too.
+    """
+    return m[glob.BIG_WAIT] == QUEUE_FOR_BIG and m[x + ctx.WAIT] == m[glob.LOCK0] and m[x + ctx.PROG] == STREAM
+
+
+@kernel
 def charge(m: Memory, c: Cpu) -> None:
     """Account the time since the last call to what the CPU has been doing."""
     now = m[glob.NOW]
     x = m[c + cpu.TOP]
     what = cpu.TIME_IDLE
     if x >= 0 and m[x + ctx.STATE] != IDLE:
-        what = cpu.TIME_SPIN if m[x + ctx.SPIN] else cpu.TIME_MAIN + m[x + ctx.KIND]
+        what = cpu.TIME_MAIN + m[x + ctx.KIND]
+        if m[x + ctx.SPIN]:
+            what = cpu.TIME_IDLE if yields(m, x) else cpu.TIME_SPIN
     m[c + cpu.TIME + what] += now - m[c + cpu.MARK]
     m[c + cpu.MARK] = now
 
@@ -210,6 +221,8 @@ def may_preempt(m: Memory, top: int, r: int) -> bool:
             owner = m[m[glob.LOCK0] + lock.OWNER]
             if owner >= 0 and owner != m[r + ctx.CPU]:
                 return False  # lwkt_preempt()
+    if m[top + ctx.STATE] == SPINNING and yields(m, top):
+        return True
     if m[r + ctx.PRIO] <= m[top + ctx.PRIO]:
         return False
     if m[glob.NESTED]:
@@ -339,9 +352,9 @@ def block(m: Memory, x: Ctx) -> None:
 def stop_spinning(m: Memory, x: Ctx) -> None:
     """What `x` spun for has come."""
     c = m[x + ctx.CPU]
+    charge(m, c)
     m[x + ctx.WAIT] = NOTHING
     m[x + ctx.STAGE] &= stage.RETRY - 1
-    charge(m, c)
     m[x + ctx.SPIN] = 0
     m[x + ctx.STATE] = RUNNING
     due(m, c, m[glob.NOW], FIRST)
@@ -356,10 +369,10 @@ def wake(m: Memory, x: Ctx) -> None:
 @outlined
 def wake_after(m: Memory, x: Ctx, switch: Ns) -> None:
     """`wake`, where switching to `x` takes so long."""
-    m[x + ctx.WAIT] = NOTHING
     if m[x + ctx.STATE] == SPINNING:
         stop_spinning(m, x)
         return
+    m[x + ctx.WAIT] = NOTHING
     m[x + ctx.STAGE] &= stage.RETRY - 1
     if m[x + ctx.SPIN]:
         m[x + ctx.SPIN] = 0  # preempted: it goes on when its CPU comes back to it

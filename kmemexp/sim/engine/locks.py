@@ -23,6 +23,7 @@ from kmemexp.sim.engine.contexts import (
     PREEMPTED,
     RUNNING,
     SPINNING,
+    STREAM,
     block,
     charge,
     log,
@@ -171,7 +172,9 @@ def retry(m: Memory, x: Ctx) -> int:
         m[x + ctx.WAIT] = NOTHING
         m[x + ctx.STAGE] &= stage.RETRY - 1
         return GRANTED
-    how = _how(m, x, kind, owner)
+    how = ASLEEP  # as before
+    if m[x + ctx.SPIN] or (kind == lock.ADAPTIVE and _runs(m, owner)):
+        how = _how(m, x, kind, owner)
     if how == FORBIDDEN:
         _stop_waiting(m, x, l)
         return REFUSED
@@ -193,11 +196,14 @@ def retry(m: Memory, x: Ctx) -> int:
 @kernel
 def wait_big(m: Memory, x: Ctx, l: Lock) -> None:
     """Wait for the big lock: on the CPU, or off it."""
-    if m[glob.BIG_WAIT] and m[x + ctx.KIND] != machine.FAST:
+    if m[glob.BIG_WAIT] and m[x + ctx.KIND] != machine.FAST and m[x + ctx.PROG] != STREAM:
         log(m, x, machine.LOG_BLOCK, l, m[l + lock.OWNER])
         block(m, x)
     else:
+        c = m[x + ctx.CPU]
         spin(m, x, l, m[l + lock.OWNER])
+        if m[glob.BIG_WAIT] and m[c + cpu.READY] >= 0:
+            reconsider(m, c)
 
 
 @kernel

@@ -12,7 +12,7 @@ mutex.c (mutex_vector_exit).
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Lock, Memory
 from kmemexp.sim.engine import costs, machine
-from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, log, make_ready, stop_spinning, wake_after
+from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, log, make_ready, reconsider, stop_spinning, wake_after
 from kmemexp.sim.engine.inheritance import own_priority
 from kmemexp.sim.engine.queues import count_waiters, unqueue
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
@@ -94,13 +94,18 @@ def _give(m: Memory, l: Lock, before: int, waiter: Ctx) -> None:
     grant(m, l, before, waiter)
     if m[waiter + ctx.STATE] == SPINNING:
         stop_spinning(m, waiter)
+        if m[l + lock.KIND] == lock.BIG and m[glob.BIG_WAIT]:
+            c = m[waiter + ctx.CPU]
+            m[waiter + ctx.EXTRA] += m[costs.PREEMPT]
+            if m[c + cpu.READY] >= 0:
+                reconsider(m, c)  # an interrupt thread that wanted it too
     else:
         wake_after(m, waiter, m[costs.PREEMPT if m[l + lock.KIND] == lock.BIG else costs.SWITCH])
 
 
 @outlined
 def hand_over(m: Memory, l: Lock) -> None:
-    """Make the first waiter the owner. The big lock goes to a CPU: all who spin for it there have it now."""
+    """Make the first waiter the owner. The big lock goes to a CPU: all who stand on it there have it now."""
     waiter = m[l + lock.HEAD]
     if waiter < 0:
         return
@@ -108,11 +113,11 @@ def hand_over(m: Memory, l: Lock) -> None:
         _set_free(m, l)
         return
     _give(m, l, -1, waiter)
-    if m[l + lock.KIND] == lock.BIG and not m[glob.BIG_WAIT] and m[m[waiter + ctx.CPU] + cpu.BIG_WAITERS] > 0:
+    if m[l + lock.KIND] == lock.BIG and m[m[waiter + ctx.CPU] + cpu.BIG_WAITERS] > 0:
         before, other = -1, m[l + lock.HEAD]
         while other >= 0:
             after = m[other + ctx.LINK]
-            if m[other + ctx.CPU] == m[waiter + ctx.CPU]:
+            if m[other + ctx.CPU] == m[waiter + ctx.CPU] and (m[other + ctx.SPIN] or not m[glob.BIG_WAIT]):
                 _give(m, l, before, other)
             else:
                 before = other

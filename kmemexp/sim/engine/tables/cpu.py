@@ -2,7 +2,7 @@
 
 TOP = 3  # context on the CPU; -1: none
 READY = 4  # first of the ready list; -1: none
-PARKED = 5  # first of the mainline threads without an operation
+CUT = 5  # ns of its burst that come after its key
 OP = 6  # next operation of the mainline's stream, and the one after the last
 END = 7
 MARK = 8  # until when time is accounted
@@ -12,7 +12,7 @@ MSG_TAIL = 16
 FREE_AT = 17  # closed load: when the last operation ended
 NUMBER = 18
 BIG_WAITERS = 19  # contexts of this CPU that wait for the big lock
-CUT = 20  # ns of its burst that come after its key
+PARKED = 20  # first of the mainline threads without an operation
 SHOT = 21  # first TLB shootdown that it has not answered, because interrupts were off; 0: none
 SERVING = 22  # first of those that it is answering now; 0: none
 ASKERS = 23  # first context that waits for its answer
