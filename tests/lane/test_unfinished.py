@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kmemexp import api
+from kmemexp.boot.timed import Timed
 from kmemexp.lane import latency, unfinished, witness
 from kmemexp.lane.replica import prepare
 from kmemexp.lane.timed import booted, run_out
@@ -47,8 +48,12 @@ def test_with_nothing_open_a_quantile_is_what_it_was() -> None:
         assert one == other or (math.isnan(one) and math.isnan(other))
 
 
-def ended(*overrides: str):
-    (plan,) = api.plan(["workload=server2003", "workload.scale=0.02", "design=dragonfly_slab", *overrides])
+SMALL = ("workload=server2003", "workload.scale=0.02")
+
+
+def ended(*overrides: str, load: tuple[str, ...] = SMALL) -> Timed:
+    """The machine of a lane when it has ended."""
+    (plan,) = api.plan([*load, "design=dragonfly_slab", *overrides])
     (replica,) = prepare(json.loads(plan.cells["config"].iloc[0]), (0,))
     return run_out(booted(replica), replica)
 
@@ -86,3 +91,18 @@ def test_interrupts_that_take_all_of_a_cpu_are_a_stall_with_its_witness() -> Non
     assert told.startswith("no progress: ")
     assert "storm on CPU 0" in told
     assert "task on CPU 0 waits for its CPU" in told
+
+
+def test_the_more_interrupts_the_longer_they_take_until_the_machine_is_saturated() -> None:
+    medians, marks = [], []
+    for rate in (5_000, 20_000, 40_000, 80_000):
+        words = ("workload=filetree", "workload.copies=1", "workload.window_s=0.2", "interrupts/sources=stress",
+                 "cost=opteron2003", f"interrupts.rate_hz={rate}")  # fmt: skip
+        values = latency.metrics(ended(*words, load=()))
+        medians.append(values["irq_soft_done_p50_ns"])
+        marks.append(bool(values["saturated_count"]))
+    given = [m for m in medians if not math.isnan(m)]
+    assert given == sorted(given)
+    assert marks == sorted(marks)
+    assert (marks[0], marks[-1]) == (False, True)
+    assert not math.isnan(medians[0])
