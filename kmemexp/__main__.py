@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ from hydra._internal.utils import _run_hydra, create_config_search_path, get_arg
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.version import setbase
 from omegaconf import DictConfig
 
 from kmemexp.config import files, reading, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 
-STOCK = ("run", "cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
+STOCK = ("cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
 """Flags that are left to Hydra as it is."""
+UNAVAILABLE = r".* is not available\."  # what Hydra says, as a warning, of a folder or package that is not there
 
 
 class Explaining(Hydra):
@@ -27,8 +32,10 @@ class Explaining(Hydra):
     def compose_config(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose as Hydra does."""
         try:
-            return super().compose_config(*args, **kwargs)
-        except schema.COMPOSE_ERRORS as error:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", UNAVAILABLE, UserWarning)
+                return super().compose_config(*args, **kwargs)
+        except (*schema.COMPOSE_ERRORS, UserWarning) as error:
             raise ConfigError(schema.explanation(error)) from error
 
 
@@ -37,8 +44,9 @@ def main() -> None:
     setbase("1.3")
     schema.register()
     parser = get_args_parser()
-    args = parser.parse_args()
+    parser.exit_on_error = False
     try:
+        args = _arguments(parser)
         if any(getattr(args, flag) for flag in STOCK):
             folder = str(files.conf_dir())
             _run_hydra(args=args, args_parser=parser, task_function=_single, config_path=folder, config_name="config")
@@ -52,6 +60,41 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `action=plan | head`: what was asked for has been read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the flags, and refuse those that do not go with a sweep. Raises ConfigError."""
+    try:
+        args, unknown = parser.parse_known_args()
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}\n{parser.format_usage()}") from error
+    if flags := [word for word in unknown if word.startswith("-")]:
+        raise ConfigError(f"{flags[0]}: unknown option\n{parser.format_usage()}")
+    args.overrides = [*args.overrides, *unknown]
+    if args.run:
+        raise ConfigError("--run: a sweep is always a multirun; leave the flag out")
+    if other := [o for o in args.overrides if o.startswith("hydra/sweeper=") and o != "hydra/sweeper=kmemexp"]:
+        raise ConfigError(f"{other[0]}: kmemexp plans its sweeps by itself; leave it out")
+    if args.shell_completion and "COMP_LINE" not in os.environ and str(args.overrides[:1]).startswith("['query="):
+        raise ConfigError(
+            f"{args.overrides[0]}: is what an installed completion asks; there are install=SHELL and uninstall=SHELL, "
+            "for bash, fish and zsh"
+        )
+    if args.cfg:
+        args.overrides = _common(args.overrides)
+    return args
+
+
+def _common(overrides: Sequence[str]) -> list[str]:
+    """Overrides that hold for all cells; the others are printed as what varies, in a comment. Raises ConfigError."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
+    for override in parsed:
+        if override.is_sweep_override():
+            print(f"# varies: {override.input_line}")  # noqa: T201
+    return [str(override.input_line) for override in parsed if not override.is_sweep_override()]
 
 
 def _multirun(args: argparse.Namespace) -> None:
@@ -75,7 +118,7 @@ def _multirun(args: argparse.Namespace) -> None:
 
 
 def _single(composed: DictConfig) -> None:
-    """Run without the sweeper, which `--run` asks for."""
+    """Run without the sweeper, which `hydra.mode=RUN` asks for."""
     from kmemexp.cli import main as act  # noqa: PLC0415 (pandas is slow to import, and --help does without)
 
     if code := act(list(HydraConfig.get().overrides.task)):

@@ -34,6 +34,13 @@ def at_least(key: str, value: Any, low: int) -> int:
     return value
 
 
+def within(key: str, value: Any, low: int, high: int) -> int:
+    """Return an integer from `low` to `high`."""
+    if at_least(key, value, low) > high:
+        raise ConfigError(f"{key}={value}: must be at most {high}")
+    return int(value)
+
+
 def byte_count(key: str, value: Any) -> int:
     """Return the bytes in 4096, "16k", "128MiB" or "1.5 GiB"; units are powers of 1024. Raises ConfigError."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -8,12 +8,16 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from kmemexp.errors import ConfigError
+
 
 class KmemexpSweeper(Sweeper):
     """Run kmemexp's planner in place of Hydra's one job per cell."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what `sweep` needs."""
+        if config.hydra.job.chdir:
+            raise ConfigError("hydra.job.chdir=true: a sweep's jobs have no folders of their own; see store.root")
         self.hydra_context, self.config = hydra_context, config
         self.loader, self.settings = hydra_context.config_loader, list(config.hydra.overrides.hydra)
 

@@ -28,9 +28,11 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
 
 
 def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:
-    """Print a plan's name and description, and the facts in two columns, the note last."""
+    """Print a plan's name and description, and the facts in two columns, its notes and this one last."""
     console.print(f"[bold]{plan.name}[/]  {plan.description}", highlight=False)
     grid = Table.grid(padding=(0, 2))
-    for name, text in {**facts, **({"note": note} if note else {})}.items():
+    for name, text in facts.items():
         grid.add_row(name, text)
+    for text in filter(None, [*plan.notes, note]):
+        grid.add_row("note", text)
     console.print(grid)

@@ -14,7 +14,7 @@ from kmemexp.config.design import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
 from kmemexp.sim.slots import PAGE
-from kmemexp.values import at_least, byte_count, one_of, sizes
+from kmemexp.values import at_least, byte_count, one_of, sizes, within
 from kmemexp.workload import stability
 from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
@@ -22,6 +22,10 @@ from kmemexp.workload.stream import MAX_CPUS
 ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
 """The verbs that `action=` names, each a file in kmemexp/actions/."""
 MODELS = ("spl", "ithread")
+MOST_HZ = 1e9
+MOST_SEED = 2**63 - 1
+SAMPLES = {"points": (1, 100_000), "snapshots": (0, 10_000), "bins": (1, 65_536)}
+"""Fewest and most: a replica's points are held in memory."""
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
 
@@ -47,6 +51,8 @@ def check_run(settings: Mapping[str, Any]) -> None:
     if settings["max_failures"] is not None:
         at_least("max_failures", settings["max_failures"], 1)
     at_least("sweep.reps.max", sweep["reps"]["max"], 1)
+    if not sweep["metrics"]:
+        raise ConfigError(f"sweep.metrics: is empty; name what to compare, such as [{metrics.NAMES[0]}]")
     for name in sweep["metrics"]:
         one_of("sweep.metrics", name, metrics.NAMES)
     if sweep["name"] is not None and not re.fullmatch(r"\w[\w.-]*", sweep["name"]):
@@ -60,9 +66,7 @@ def _design(design: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    cpus = at_least("machine.cpus", machine["cpus"], 1)
-    if cpus > MAX_CPUS:
-        raise ConfigError(f"machine.cpus={cpus}: must be at most {MAX_CPUS}")
+    cpus = within("machine.cpus", machine["cpus"], 1, MAX_CPUS)
     sizes = {key: byte_count(f"machine.{key}", machine[key]) for key in ("ram_bytes", "kva_bytes")}
     for key, size in sizes.items():
         if size < PAGE or size % PAGE:
@@ -86,8 +90,9 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     at_least("interrupts.slice_ns", interrupts["slice_ns"], 0)
     at_least("interrupts.depth", interrupts["depth"], 1)
     at_least("interrupts.queue", interrupts["queue"], 1)
-    if interrupts["rate_hz"] is not None and not interrupts["rate_hz"] > 0:
-        raise ConfigError(f"interrupts.rate_hz={interrupts['rate_hz']}: must be above 0, or null for the sources' own")
+    if interrupts["rate_hz"] is not None and not 0 < interrupts["rate_hz"] <= MOST_HZ:
+        given = interrupts["rate_hz"]
+        raise ConfigError(f"interrupts.rate_hz={given}: must be above 0 and at most 1e9, or null for the sources' own")
     sources.check(interrupts["sources"])
     if interrupts["clock_allocates"] and not interrupts["sources"].get("clock"):
         raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
@@ -146,12 +151,11 @@ def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    least = {"points": 1, "snapshots": 0, "bins": 1}
-    return {key: at_least(f"sample.{key}", sample[key], low) for key, low in least.items()}
+    return {key: within(f"sample.{key}", sample[key], low, high) for key, (low, high) in SAMPLES.items()}
 
 
 def _seed(seed: int) -> int:
-    return at_least("seed", seed, 0)
+    return within("seed", seed, 0, MOST_SEED)
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {

@@ -83,4 +83,12 @@ def _source(module: str) -> ast.Module:
         loaded = sys.modules.get(name)  # its path may have grown: parts from outside
         grown = getattr(loaded, "__path__", None)
         places = grown or (spec and spec.submodule_search_locations) or []
-    return ast.parse(Path(str(spec.origin if spec else module)).read_text("utf-8"))
+    return parsed(Path(str(spec.origin if spec else module)))
+
+
+def parsed(path: Path) -> ast.Module:
+    """Parse a file of Python. Raises ConfigError where it is none."""
+    try:
+        return ast.parse(path.read_text("utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path}: line {getattr(error, 'lineno', '?')}: is not Python ({error})") from error

@@ -65,6 +65,8 @@ def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]
         elif o.is_sweep_override():
             line.swept[key] = axis_values(key, _values(o, groups), groups)
         else:
+            if isinstance(o.value(), dict | list) and (known := groups(key)):
+                raise ConfigError(f"{o.input_line}: {key} is a group; choose a file{_known(known)}")
             line.fixed[key] = str(o.input_line)
     return line
 
@@ -204,7 +206,9 @@ def _values(override: Override, groups: Options) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{line}: has no separate values; use a list, range() or choice()")
+        raise ConfigError(
+            f"{line}: has no separate values, which only samplers do without; use a list, range() or choice()"
+        )
     if override.package is not None or override.is_delete():
         raise ConfigError(f"{line}: cannot be swept")
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:

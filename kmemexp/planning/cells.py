@@ -25,9 +25,10 @@ from kmemexp.config import checks, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of
 from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError, InputError
-from kmemexp.planning import axes
+from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
+from kmemexp.sim.slots import SERVED
 from kmemexp.workload import stability
 
 if TYPE_CHECKING:
@@ -160,8 +161,11 @@ class Combos:
         return Combo(nodes, composed.hydra.runtime.choices, composed if "${" in text else None)
 
 
-def table(grid: Grid, combos: Combos) -> tuple[Columns, int]:
-    """Make the columns of the distinct cells; returns also how many combinations were equal to another one."""
+def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, int]:
+    """Make the columns of the distinct cells; returns also how many combinations were equal to another one.
+
+    Raises ConfigError for what is impossible in a cell, and for what has no effect in any.
+    """
     if not grid.count:
         raise ConfigError("the sweep has no cells: every combination is excluded")
     first, combo = grid.classes(combos.groups)
@@ -171,6 +175,8 @@ def table(grid: Grid, combos: Combos) -> tuple[Columns, int]:
     _check_clock(pieces)
     _check_policies(pieces)
     _check_stability(pieces)
+    effect.check_parts(line, _parts(pieces))
+    effect.check_settings([*line.fixed, *grid.codes], pieces["cost"].forms)
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
@@ -178,6 +184,8 @@ def table(grid: Grid, combos: Combos) -> tuple[Columns, int]:
     first_of: dict[str, int] = {}
     for place, key in enumerate(rows["cell_key"]):
         first_of.setdefault(key, place)
+    if len(first_of) < len(texts):
+        effect.check_axes(grid, rows["cell_key"])
     distinct = {name: [column[place] for place in first_of.values()] for name, column in rows.items()}
     return distinct, len(texts) - len(first_of)
 
@@ -229,6 +237,14 @@ def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], 
     for key in keys:
         if key.startswith("objects.params.") and key.split(".")[2] not in objects["params"]:
             grid.limit(key, ~cells)
+
+
+def _parts(pieces: Mapping[str, Pieces]) -> set[str]:
+    """Allocators and arenas of all cells."""
+    used = {form["arena"] for form in pieces["maps"].forms}
+    for form in pieces["objects"].forms:
+        used |= {form[place] for place in SERVED} | set(form["kinds"].values())
+    return used
 
 
 def _check_space(pieces: Mapping[str, Pieces]) -> None:

@@ -18,11 +18,10 @@ from kmemexp.config import checks, files, reading, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
-from kmemexp.planning import axes, cells
+from kmemexp.planning import axes, cells, effect
 from kmemexp.planning.axes import CommandLine, Grid
 from kmemexp.planning.cells import Columns
 from kmemexp.planning.predicates import Mask, Predicate
-from kmemexp.values import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +57,7 @@ class Plan:
     progress: bool
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
+    notes: Sequence[str] = ()  # what was not taken as the sweep file says
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
 
     @property
@@ -105,6 +105,7 @@ def plan_from(
 def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     fixed = [*line.fixed.values(), *([sweep] if sweep else [])]
     base = composer.compose(fixed)
+    effect.check_known(map(str, base), line)
     outside.discover(_folders(base))
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
@@ -112,10 +113,13 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     blocks = axes.read_file(wanted, composer.options)
     keys = [*(key for block in blocks for key in block), *line.swept]
     when, exclude = axes.predicates(wanted, keys)
+    effect.check_predicates([*when.values(), *exclude], blocks, line, composer.options)
     grid = Grid(axes.merge(blocks, line))
     combos = cells.Combos(composer, fixed, [key for key in grid.codes if composer.options(key)], base)
     excluded = _restrict(grid, combos, when, exclude)
-    table, collapsed = cells.table(grid, combos)
+    table, collapsed = cells.table(grid, combos, line)
+    present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
+    baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)
     name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or ADHOC
     return Plan(
         name=name,
@@ -124,7 +128,8 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         replicas=wanted["reps"]["max"],
         excluded=excluded,
         collapsed=collapsed,
-        baseline=_baseline(axes.flat(wanted["baseline"]), table, composer.options),
+        baseline=baseline,
+        notes=[note] if note else [],
         metrics=list(wanted["metrics"]),
         root=_root(settings["store"]["root"], name),
         cluster=settings["cluster"],
@@ -162,20 +167,6 @@ def _restrict(grid: Grid, combos: cells.Combos, when: Mapping[str, Predicate], e
 def _mask(grid: Grid, combos: cells.Combos, predicate: Predicate) -> Mask:
     columns = [grid.column(key, combos.elsewhere(grid)) for key in predicate.keys]
     return predicate.mask(columns, grid.count)
-
-
-def _baseline(wanted: dict[str, Any], columns: Columns, groups: axes.Options) -> dict[str, Any]:
-    """Return the baseline; the first design where none is given or the command line has left it out of the plan."""
-    for key, value in wanted.items():
-        if known := groups(key):
-            one_of(f"sweep.baseline.{key}", value, known)
-    present = [
-        json.loads(text) | {"design": name} for text, name in zip(columns["axes"], columns["design"], strict=True)
-    ]
-    if wanted and any(all(cell.get(key) == value for key, value in wanted.items()) for cell in present):
-        return wanted
-    designs = list(dict.fromkeys(columns["design"]))
-    return {"design": designs[0]} if len(designs) > 1 else {}
 
 
 def _root(root: str, name: str) -> str:

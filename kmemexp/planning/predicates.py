@@ -7,7 +7,7 @@ lists, comparisons (also chained, `in`, `not in`), `and`, `or`, `not`, and + - *
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,21 @@ class Predicate:
         for row in set(rows):
             known[row] = self(dict(zip(self.keys, row, strict=True)))
         return np.fromiter((known[row] for row in rows), bool, count)
+
+    def equated(self) -> Iterator[tuple[str, Any]]:
+        """Yield the values that it asks a key to be, or not to be: (key, constant)."""
+        for node in ast.walk(self._tree):
+            if not isinstance(node, ast.Compare):
+                continue
+            for left, op, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+                if isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn):
+                    yield from ((key, value) for key in self._plain_key(left) for value in _constants(right))
+                if isinstance(op, ast.Eq | ast.NotEq):
+                    yield from ((key, value) for key in self._plain_key(right) for value in _constants(left))
+
+    def _plain_key(self, node: ast.expr) -> list[str]:
+        is_key = isinstance(node, ast.Name | ast.Attribute) and self._key(node) not in CONSTANTS
+        return [self._key(node)] if is_key else []
 
     def _collect(self, node: ast.expr) -> list[str]:
         """Keys below a node; refuses what is not allowed."""
@@ -128,3 +143,12 @@ class Predicate:
 
     def _wrong(self, why: str) -> ConfigError:
         return ConfigError(f"{self.where}: {self.text!r}: {why}")
+
+
+def _constants(node: ast.expr) -> list[Any]:
+    """Texts and numbers that a side of a comparison is, or lists."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return [value for item in node.elts for value in _constants(item)]
+    if isinstance(node, ast.Constant) and node.value is not None:
+        return [node.value]
+    return []

@@ -17,6 +17,7 @@ from rich.padding import Padding
 
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
+from kmemexp.parts.finding import parsed
 from kmemexp.planning import cells
 from kmemexp.sim.slots import SERVED
 
@@ -51,7 +52,7 @@ def part(room: str, name: str) -> Part:
     found = importlib.util.find_spec(f"kmemexp.sim.{room}.{name}")
     if found is None:
         raise ConfigError(f"there is no kmemexp/sim/{room}/{name}.py")
-    text = ast.get_docstring(ast.parse(Path(str(found.origin)).read_text("utf-8"))) or ""
+    text = ast.get_docstring(parsed(Path(str(found.origin)))) or ""
     first = re.sub(r"\s+", " ", text.partition("\n\n")[0]).strip()
     left_out = LEFT_OUT.search(text)
     return Part(first, re.sub(r"\s+", " ", left_out[1]).strip() if left_out else "")

@@ -28,6 +28,8 @@ def finish(plan: "Plan", console: Console | None = None, *, anew: bool = False) 
     elif not _make(plan, there, made_of, console):
         console.print(Text(f"{plan.name}: none of its {len(plan.cells)} cells is in {plan.root} yet."))
         return
+    for note in plan.notes:
+        console.print(Text(f"Note: {note}."))
     console.print(Text(f"Full table: {plan.root}/{NAME}.parquet, .csv, .md", style="dim"), soft_wrap=True)
 
 

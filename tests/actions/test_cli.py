@@ -36,7 +36,7 @@ PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", 
         (["cluster=serial"], [1]),
         (["store.root=s3://bucket/run1"], [1]),
         (["+sweep=smoke", "sweep.reps.max=16", "seed=7"], [2]),
-        (["--run", "+sweep=smoke"], [2]),
+        (["hydra.mode=RUN", "+sweep=smoke"], [2]),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
@@ -98,6 +98,8 @@ def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
         (["--config-dir", "/nowhere"], "/nowhere"),
         (["design=3"], "Config group"),
         (["seed=range(3"], "range(3"),
+        (["--run", "+sweep=smoke"], "--run: a sweep is always a multirun"),
+        (["-x"], "-x: unknown option"),
         (["action=report"], "no results"),
         (["action=compact"], "no results"),
         (["action=export"], "no results"),
@@ -157,7 +159,12 @@ def test_help_teaches(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "shows"),
-    [(["--cfg", "job", "-p", "sweep", "+sweep=smoke"], "reps:"), (["--info", "defaults-tree"], "override")],
+    [
+        (["--cfg", "job", "-p", "sweep", "+sweep=smoke"], "reps:"),
+        (["--cfg", "job", "design=freebsd4,dragonfly_slab"], "# varies: design=freebsd4,dragonfly_slab"),
+        (["--info", "defaults-tree"], "override"),
+        (["--info", "searchpath"], "Search path"),
+    ],
 )
 def test_stock_flags(words, shows, tmp_path):
     run = shell(*words, cwd=tmp_path)

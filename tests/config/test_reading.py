@@ -1,6 +1,7 @@
 """What is read once composes to what Hydra composes by itself, and a changed file is read again."""
 
 import os
+import re
 
 import pytest
 import yaml
@@ -112,7 +113,7 @@ def test_a_file_that_hides_another_one_is_found(loaders, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "plain", "cpus: 1\ncpus: 2\n", "cpus: [1", "\tcpus: 1", "# @package nowhere.else\ncpus: 3\n",
+        "", "[]", "plain", "# @package nowhere.else\ncpus: 3\n",
         "# @package _global_\nmachine: {cpus: 3}\n", "defaults: {a: b}\n", "defaults: [nobody]\n", "unknown: 1\n",
         "cpus: 1e1\nram_bytes: 1_000\nkva_bytes: 0x10\n", "cpus: 2020-01-01\n", "cpus: ${seed}\nram_bytes: ???\n",
         "defaults: ['/memory@memory: ${policy}']\n", "cpus: 012\nthreads: yes\n", "cpus: é\n",
@@ -123,6 +124,22 @@ def test_odd_files_are_read_as_hydra_reads_them(loaders, tmp_path, text):
     mine, hydras = loaders(tmp_path)
     for _ in range(2):
         assert composed(mine, ["machine=odd"]) == composed(hydras, ["machine=odd"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpus: 1\ncpus: 2\n", "line 2, column 1: found duplicate key cpus"),
+        ("cpus: [1", r"line \d, column \d+: (did not find )?expected"),
+        ("ram_bytes: 1\n\tcpus: 1", r"line \d, column \d+: .*"),
+        ("cpus: !!python/object/apply:os.getpid []", "line 1, column 7: could not determine a constructor for the tag"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_named_with_the_line(loaders, tmp_path, text, said):
+    write(tmp_path / "machine" / "odd.yaml", text)
+    mine, _ = loaders(tmp_path)
+    found = composed(mine, ["machine=odd"])
+    assert re.search(f"{re.escape(str(tmp_path))}/machine/odd.yaml: {said}", found)
 
 
 def test_a_defaults_list_may_refer_to_choices(loaders, tmp_path):
