@@ -21,9 +21,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from kmemexp.errors import InputError, TraceError
 
 IMPORT_HELP = """\
-Reads ftrace text (the file `trace` or `trace_pipe`), `trace-cmd report` or `perf script` text, told apart by their
-content, plain or compressed (.gz, .zst), and writes one row per event to a Parquet file. Lines that cannot be read
-are left out and reported with their numbers.
+Reads ftrace text (the file `trace` or `trace_pipe`), `trace-cmd report`, `perf script`, Perfetto or systrace text or
+HTML, of Linux 2.6.31 and later, told apart by their content, plain or compressed (.gz, .zst), and writes one row per
+event to a Parquet file. Lines that cannot be read are left out and reported with their numbers; what a recording
+lacks is said too, and stands in the file.
 
 examples:
   cat /sys/kernel/tracing/trace > t.txt;             python -m kmemexp.trace import t.txt -o t.parquet
@@ -147,10 +148,10 @@ def _check_folder(out: Path) -> None:
 
 def _tell(report: dict[str, Any]) -> None:
     """Report damage on stderr."""
-    from kmemexp.workload.traces import show  # noqa: PLC0415
+    from kmemexp.workload.traces import warnings  # noqa: PLC0415
 
-    for line in show.damage(report):
-        Console(stderr=True, soft_wrap=True).print(line, style="yellow", highlight=False)
+    for line in warnings.damage(report):
+        Console(stderr=True, soft_wrap=True).print(line, style="yellow", markup=False, highlight=False)
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from kmemexp.workload.traces.meta import Report
 from kmemexp.workload.traces.reading import Progress, Reader
 from kmemexp.workload.traces.track import Rows
 
-IMPORTER = "kmemexp.workload.traces 1"
+IMPORTER = "kmemexp.workload.traces 2"
 COMPACT_DROPS = (
     "requested_bytes, allocated_bytes and cache on frees (look them up by object_id), page and pages, "
-    "cache of unmatched frees"
+    "cache of unmatched frees, call sites"
 )
 _DELTA = dict.fromkeys(("time_ns", "object_id", "page"), "DELTA_BINARY_PACKED")
-_WORDS = [f.name for f in sc.SCHEMA if f.name not in (*_DELTA, "nowait")]
+_WORDS = [f.name for f in sc.SCHEMA if f.name not in (*_DELTA, "nowait", "chance")]
 _GROUP, _COMPACT_GROUP = 1 << 20, 1 << 22  # rows of a row group
 
 
@@ -75,8 +75,12 @@ def import_trace(path: Path, out: Path, *, compact: bool = False, progress: Prog
         ) as writer:
             for rows in _grouped(reader, _COMPACT_GROUP if compact else _GROUP):
                 summary.add(rows)
-                table = reading.to_arrow(_compact(rows) if compact else rows, reader.names)
+                table = reading.to_arrow(_compact(rows) if compact else rows, reader.names, reader.sites)
                 writer.write_table(table, row_group_size=len(table))
+            if not summary.ops[sc.ALLOC] + summary.ops[sc.KVA_ALLOC]:
+                raise TraceError(
+                    f"{path}: holds no allocation{''.join(f'; {text}' for text in reader.report.warnings)}"
+                )
             extra = {"importer": IMPORTER, "summary": summary.as_dict(), "compact": COMPACT_DROPS if compact else ""}
             writer.add_key_value_metadata(meta.to_text(reader.report, extra))
         partial.replace(out)
@@ -109,6 +113,7 @@ def _compact(rows: Rows) -> Rows:
     frees = np.isin(rows.op, (sc.FREE, sc.LOST_FREE, sc.UNMATCHED_FREE, sc.KVA_FREE, sc.KVA_LOST_FREE))
     nothing = np.full(len(rows.op), -1)
     return rows._replace(
+        site=np.full(len(rows.op), -1, np.int32),
         requested=np.where(frees, -1, rows.requested),
         allocated=np.where(frees, -1, rows.allocated),
         cache=np.where(frees, -1, rows.cache).astype(np.int16),

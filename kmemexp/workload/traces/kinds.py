@@ -8,6 +8,7 @@ type; where call sites of the recorded traces show that, the line says so. What 
 from typing import NamedTuple
 
 from kmemexp.workload.stream import KVA_WIRED, MALLOC, MBUF, ZONE
+from kmemexp.workload.traces.schema import UNNAMED
 
 
 class Role(NamedTuple):
@@ -66,6 +67,8 @@ labels (lsm_*), UFS inode parts (extents), bio and buf headers, and all of kmall
 
 def role(cache: str) -> Role:
     """Return the role of a cache; every file system's own inode cache is a vnode's."""
+    if cache.startswith(f"{UNNAMED} "):
+        return _ONE  # a call site and a size: what it is we do not know, its size we do
     found = ROLES.get(cache)
     if found is None and cache.endswith(("_inode_cache", "_inode")):
         return _VNODE

@@ -27,6 +27,7 @@ class Report:
     lost_markers: int = 0  # lost-events markers
     lost_events: int = 0  # events lost, as far as the markers say
     first_lost_lines: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what it lacks, and what that means for a simulation
 
 
 def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
@@ -40,10 +41,9 @@ def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
     version = meta.get("schema_version")
     if version is None:
         raise TraceError(f"{path}: a Parquet file, but not one that `python -m kmemexp.trace import` wrote")
-    if version != sc.VERSION:
-        raise TraceError(
-            f"{path}: imported with schema version {version}, this program reads {sc.VERSION}: import it again"
-        )
+    if version not in sc.READ:
+        known = " and ".join(map(str, sc.READ))
+        raise TraceError(f"{path}: imported with schema version {version}, this program reads {known}: import it again")
     return file, meta
 
 

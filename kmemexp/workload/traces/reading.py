@@ -8,87 +8,136 @@ import numpy as np
 import pyarrow as pa
 
 from kmemexp.errors import TraceError
-from kmemexp.workload.traces import live, meta, source, text, track
+from kmemexp.workload.traces import lines as ln
+from kmemexp.workload.traces import live, meta, recognise, source, text, track, warnings
 from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.lines import Scan
+from kmemexp.workload.traces.naming import Naming
 from kmemexp.workload.traces.track import Rows
 
 Progress = Callable[[int], None]
-COLUMNS = dict(zip(sc.SCHEMA.names, Rows._fields, strict=True))  # column -> field of Rows
+COLUMNS = dict(zip(sc.SCHEMA.names, Rows._fields, strict=False))  # column -> field of Rows
 BATCH = 1 << 18  # rows of a batch from Parquet
 
 
 class Reader:
     """A trace that is read once, in batches.
 
-    `batches()` yields Rows in file order; `names` (cache names by number) and `report` grow with it and are complete
-    at its end. `only` names the fields of Rows that are wanted: others may be filled with -1. Raises TraceError where
-    the file is not a trace.
+    `batches()` yields Rows in file order; `names` (caches), `sites` (call sites), both by number, and `report` grow
+    with it and are complete at its end. Rows that an import added come last (`added=True`), or not at all. `only`
+    names the fields of Rows that are wanted: others may be filled with -1. Raises TraceError where the file is not a
+    trace.
     """
 
-    def __init__(self, path: Path, progress: Progress | None = None, only: Collection[str] = Rows._fields) -> None:
-        self.path, self.progress, self.only = path, progress, only
+    def __init__(
+        self,
+        path: Path,
+        progress: Progress | None = None,
+        only: Collection[str] = Rows._fields,
+        *,
+        added: bool = False,
+    ) -> None:
+        self.path, self.progress, self.only, self.added = path, progress, only, added
         self.names: list[str] = []
+        self.sites: list[str] = []
         self.report = meta.Report(source=path.name)
+        self._what = ""  # what the text is, if it is no trace
 
     def batches(self) -> Iterator[Rows]:
         """Yield the rows."""
         return self._from_parquet() if source.is_parquet(self.path) else self._from_text()
 
     def _from_text(self) -> Iterator[Rows]:
-        scan = text.scanner()
+        naming = Naming()
+        self.names, self.sites = naming.names, naming.sites
+        begun = False
+        for rows, scan, truncated in self._tracked(self.progress):
+            if not begun and scan.counts[ln.SEEN_UNNAMED] and scan.counts[ln.SEEN_NAMED_FREES]:
+                for other, names, _ in self._tracked(None):
+                    naming.learn(other, names.names)
+            begun = True
+            named = naming.named(rows, scan.names, scan.sites)
+            self._note(scan, truncated, naming.unnamed)
+            if len(rows.op):
+                yield named
+        if not self.report.events:
+            self._refuse()
+
+    def _tracked(self, progress: Progress | None) -> Iterator[tuple[Rows, Scan, bool]]:
+        """Yield the rows of each block, with what the scanner has seen so far, and whether the last line was cut."""
+        scan, past = ln.scanner(), track.nothing()
         objects, areas = live.table(track.FIELDS), live.table(track.FIELDS)
-        next_id = 0
-        for data, end, truncated in source.text_blocks(self.path, progress=self.progress):
-            self.report.format = self.report.format or source.text_format(data[: source.SNIFF])
-            lines = text.columns(data.count(b"\n", 0, end))
+        for data, end, truncated in source.text_blocks(self.path, progress=progress):
+            if not self.report.format:
+                self.report.format = source.text_format(data[: source.SNIFF])
+                self._what = recognise.text(data[: source.SNIFF])
+            scan.counts[ln.SEEN_HTML] = self.report.format == source.HTML
+            lines = ln.columns(data.count(b"\n", 0, end))
             count = text.scan(np.frombuffer(data, np.uint8), end, lines, scan)
+            self._check(scan)
             objects, areas = live.with_room(objects, count), live.with_room(areas, count)
             rows = track.rows(2 * count)
-            n, next_id = track.track(lines, count, objects, areas, next_id, rows)
-            self._note(scan, truncated)
-            if n:
-                yield Rows(*(column[:n] for column in rows))
-        if not self.report.events:
+            n = track.track(lines, count, objects, areas, past, rows)
+            yield Rows(*(column[:n] for column in rows)), scan, truncated
+
+    def _check(self, scan: Scan) -> None:
+        counts = scan.counts
+        if counts[ln.SEEN_FULL]:
+            raise TraceError(f"{self.path}: line {counts[ln.SEEN_LINES]}: more than {ln.MAX_NAMES} cache names")
+        if line := int(counts[ln.SEEN_BACK]):
+            before, after = (counts[i] / 1e9 for i in (ln.SEEN_BACK_FROM, ln.SEEN_BACK_TO))
             raise TraceError(
-                f"{self.path}: line {self.report.lines}: the end is reached without any known event "
-                f"({self.report.bad_lines} lines unreadable, {self.report.other_events} of other tracepoints); "
-                f"known are {', '.join(sc.EVENT_NAMES)}"
+                f"{self.path}: line {line}: time runs back from {before:.6f} to {after:.6f} s: these are two "
+                f"recordings, or not in order; split the file (`head -n {line - 1}` gives the first) and import each"
             )
 
-    def _note(self, scan: text.Scan, truncated: bool) -> None:
+    def _refuse(self) -> None:
+        if self._what:
+            raise TraceError(f"{self.path}: this is {self._what}")
+        report = self.report
+        said = "".join(f"; {text}" for text in report.warnings)
+        raise TraceError(
+            f"{self.path}: line {report.lines}: the end is reached without any known event "
+            f"({report.bad_lines} lines unreadable, {report.other_events} of other tracepoints{said}); "
+            f"known are {', '.join(sc.EVENT_NAMES)}"
+        )
+
+    def _note(self, scan: Scan, truncated: bool, unnamed: int) -> None:
         counts, report = scan.counts, self.report
-        self.names = text.cache_names(scan)
-        if counts[text.SEEN_FULL]:
-            raise TraceError(f"{self.path}: line {counts[text.SEEN_LINES]}: more than {text.MAX_NAMES} cache names")
         report.truncated = truncated
-        report.lines = int(counts[text.SEEN_LINES]) + truncated
-        report.events = int(counts[text.SEEN_ROWS])
-        report.other_events = int(counts[text.SEEN_OTHER])
-        report.bad_lines = int(counts[text.SEEN_BAD]) + truncated
+        report.lines = int(counts[ln.SEEN_LINES]) + truncated
+        report.events = int(counts[ln.SEEN_ROWS])
+        report.other_events = int(counts[ln.SEEN_OTHER])
+        report.bad_lines = int(counts[ln.SEEN_BAD]) + truncated
         report.first_bad_lines = [int(i) for i in scan.bad if i]
-        if truncated and len(report.first_bad_lines) < text.KEPT:
+        if truncated and len(report.first_bad_lines) < ln.KEPT:
             report.first_bad_lines.append(report.lines)
-        report.lost_markers, report.lost_events = int(counts[text.SEEN_GAPS]), int(counts[text.SEEN_LOST])
+        report.lost_markers = int(counts[ln.SEEN_GAPS])
+        report.lost_events = int(counts[ln.SEEN_LOST] + counts[ln.SEEN_OVERWRITTEN])
         report.first_lost_lines = [int(i) for i in scan.gaps if i]
+        report.warnings = warnings.of(scan, unnamed)
 
     def _from_parquet(self) -> Iterator[Rows]:
         file, stored = meta.open_parquet(self.path)
         self.report = meta.Report(**stored["report"])
         numbers: dict[str, int] = {}
-        for group in range(file.num_row_groups):
+        sites: dict[str, int] = {}
+        groups = file.num_row_groups if self.added else stored.get("recorded_groups", file.num_row_groups)
+        there = set(file.schema_arrow.names)
+        for group in range(groups):
             try:
-                table = file.read_row_group(group, [c for c, f in COLUMNS.items() if f in self.only])
-                rows = _rows(table, numbers)
+                table = file.read_row_group(group, [c for c, f in COLUMNS.items() if f in self.only and c in there])
+                rows = _rows(table, numbers, sites)
             except (pa.ArrowException, OSError, KeyError, ValueError) as error:
                 raise TraceError(f"{self.path}: row group {group} is damaged: {error}") from None
-            self.names = list(numbers)
+            self.names, self.sites = list(numbers), list(sites)
             for start in range(0, len(table), BATCH):
                 yield Rows(*(column[start : start + BATCH] for column in rows))
             if self.progress:
-                self.progress(self.path.stat().st_size * (group + 1) // file.num_row_groups)
+                self.progress(self.path.stat().st_size * (group + 1) // groups)
 
 
-def to_arrow(rows: Rows, names: Sequence[str]) -> pa.Table:
+def to_arrow(rows: Rows, names: Sequence[str], sites: Sequence[str]) -> pa.Table:
     """Return rows as a table of schema.SCHEMA."""
 
     def plain(values: np.ndarray) -> "pa.Array[Any]":
@@ -113,21 +162,26 @@ def to_arrow(rows: Rows, names: Sequence[str]) -> pa.Table:
         plain(rows.page),
         plain(rows.pages),
         plain(rows.vector),
+        words(rows.kmalloc, sc.KMALLOC_TYPES),
+        words(rows.site, sites),
+        plain(rows.streams),
+        pa.array(rows.chance, mask=rows.streams == -1),
     ]
     return pa.Table.from_arrays(columns, schema=sc.SCHEMA)
 
 
-def _rows(table: pa.Table, numbers: dict[str, int]) -> Rows:
-    """Return a row group as numbers; cache names are numbered in order of appearance over the whole file."""
+def _rows(table: pa.Table, numbers: dict[str, int], sites: dict[str, int]) -> Rows:
+    """Return a row group as numbers; caches and sites are numbered in order of appearance over the whole file."""
     found = set(table.column_names)
-    if "cache" in found:
-        for name in _dictionary(table["cache"]).dictionary.to_pylist():
-            numbers.setdefault(name, len(numbers))
+    for column, known in (("cache", numbers), ("site", sites)):
+        for word in _dictionary(table[column]).dictionary.to_pylist() if column in found else ():
+            known.setdefault(word, len(known))
     words: Mapping[str, Sequence[str]] = {
-        "context": sc.CONTEXTS, "op": sc.OPS, "event": sc.EVENT_NAMES, "cache": list(numbers)
+        "context": sc.CONTEXTS, "op": sc.OPS, "event": sc.EVENT_NAMES, "cache": list(numbers),
+        "kmalloc": sc.KMALLOC_TYPES, "site": list(sites),
     }  # fmt: skip
-    columns: dict[str, np.ndarray] = {}
-    for (name, field), kind in zip(COLUMNS.items(), track.ROW_TYPES, strict=True):
+    columns = {"address": np.broadcast_to(np.int64(-1), len(table))}
+    for (name, field), kind in zip(COLUMNS.items(), track.ROW_TYPES, strict=False):
         if name not in found:
             columns[field] = np.broadcast_to(kind(-1), len(table))
         elif name in words:
@@ -138,8 +192,8 @@ def _rows(table: pa.Table, numbers: dict[str, int]) -> Rows:
                 values = values.fill_null(False if kind is np.bool_ else -1)
             columns[field] = values.to_numpy(zero_copy_only=False).astype(kind, copy=False)
     cpu = columns["cpu"]
-    if len(cpu) and not 0 <= cpu.min() <= cpu.max() < text.MAX_CPUS:
-        raise ValueError(f"a CPU number is outside of 0 … {text.MAX_CPUS - 1}")
+    if len(cpu) and not 0 <= cpu.min() <= cpu.max() < ln.MAX_CPUS:
+        raise ValueError(f"a CPU number is outside of 0 … {ln.MAX_CPUS - 1}")
     return Rows(**columns)
 
 
@@ -151,6 +205,7 @@ def _dictionary(column: "pa.ChunkedArray[Any]") -> Any:
 def _codes(column: "pa.ChunkedArray[Any]", words: Sequence[str]) -> np.ndarray:
     """Return the numbers of a dictionary column's words; -1 for null."""
     array = _dictionary(column)
-    order = np.array([words.index(word) for word in array.dictionary.to_pylist()] + [-1])
+    place = {word: number for number, word in enumerate(words)}
+    order = np.array([place[word] for word in array.dictionary.to_pylist()] + [-1])
     codes: np.ndarray = order[array.indices.fill_null(len(order) - 1).to_numpy(zero_copy_only=False)]
     return codes

@@ -79,6 +79,8 @@ def _events(root: Path) -> tuple[list[Path], list[str]]:
     """Return the `enable` files (relative to an instance) of our events, and the events that are not there."""
     found, missing = [], []
     for event in sc.EVENTS:
+        if event.does in (sc.DO_PAGE_ALLOC, sc.DO_PAGE_FREE, sc.DO_MARK):
+            continue
         enable = Path("events") / event.group / event.name / "enable"
         if (root / enable).exists():
             found.append(enable)

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # versions that are read
 
 # What a tracepoint does to memory.
 DO_ALLOC = 0
@@ -13,6 +14,11 @@ DO_KVA_ALLOC = 2
 DO_KVA_FREE = 3
 DO_ENTER = 4
 DO_EXIT = 5
+DO_PAGE_ALLOC = 6
+DO_PAGE_FREE = 7
+DO_MARK = 8
+
+SNAP_BEFORE, SNAP_AFTER = 1, 2  # marks of the recorder around its snapshots: `snap_before`, `snap_after`
 
 # Contexts, as ftrace's third flag tells them.
 TASK = 0
@@ -46,6 +52,10 @@ EVENTS = (
     Event("irq", "softirq_exit", DO_EXIT, SOFTIRQ),
     Event("irq_vectors", "local_timer_entry", DO_ENTER, HARDIRQ),
     Event("irq_vectors", "local_timer_exit", DO_EXIT, HARDIRQ),
+    Event("kmem", "mm_page_alloc", DO_PAGE_ALLOC, TASK),
+    Event("kmem", "mm_page_free", DO_PAGE_FREE, TASK),
+    Event("ftrace", "tracing_mark_write", DO_MARK, TASK),
+    Event("ftrace", "print", DO_MARK, TASK),  # the same, as trace-cmd and perf call it
 )
 EVENT_NAMES = tuple(e.name for e in EVENTS)
 
@@ -64,17 +74,37 @@ KVA_UNMATCHED_FREE = 10
 KVA_FAILED = 11
 IRQ_ENTER = 12
 IRQ_EXIT = 13
+PAGE_ALLOC = 14  # pages that the page allocator gave; not an object
+PAGE_FREE = 15
+MARK = 16  # `vector`: SNAP_BEFORE or SNAP_AFTER
+# What the import adds, in row groups of their own after all others (reconstruct.py). These are no events.
+IMPUTED_FREE = 17  # a death that left no event; it takes the place of the object's lost_free, if there is one
+ADDED_ALLOC = 18  # a birth that left no event
+ADDED_FREE = 19  # the end of such an object
+OLD_ALLOC = 20  # what was there before the recording
+OLD_FREE = 21
 OPS = (
     "alloc", "free", "lost_free", "null_free", "unmatched_free", "null_alloc", "zero_alloc",
     "kva_alloc", "kva_free", "kva_lost_free", "kva_unmatched_free", "kva_failed", "irq_enter", "irq_exit",
+    "page_alloc", "page_free", "mark", "imputed_free", "added_alloc", "added_free", "old_alloc", "old_free",
 )  # fmt: skip
 """Names of the operations by code: what stands in the column `op`."""
 
 PLAYED = ("alloc", "free", "lost_free", "kva_alloc", "kva_free", "kva_lost_free")
 """Operations that a simulation plays."""
 
+STREAMS = ("recorded", "law", "reconciled")
+"""Streams of one recording: as recorded; with the deaths that can be proven or that a law says; with the object counts
+of a snapshot after it as well."""
+STREAM_LAW, STREAM_RECONCILED, STREAM_START = 1, 2, 4
+"""Bits of the column `streams`: what an added row belongs to; the last: to a replay that begins with old objects."""
+
+KMALLOC_TYPES = ("plain", "accounted", "reclaimable", "dma", "msg_msg", "memdup_user")
+"""Which of kmalloc's caches an allocation came from, besides its size (`slabs.py`)."""
+
 KMALLOC = "kmalloc"  # cache name of what kmalloc serves; always cache 0
 UNNAMED = "(unnamed)"  # cache of a kmem_cache_alloc line without a name (until Linux 6.0); always cache 1
+UNNAMED_CACHE = 1
 
 _WORD = pa.dictionary(pa.int8(), pa.string())
 SCHEMA = pa.schema(
@@ -91,9 +121,14 @@ SCHEMA = pa.schema(
         pa.field("nowait", pa.bool_()),  # allocations: GFP_ATOMIC or GFP_NOWAIT
         pa.field("page", pa.int64()),  # first 4 KiB page of the address (address >> 12)
         pa.field("pages", pa.int32()),  # 4 KiB pages that the object or area touches
-        pa.field("vector", pa.int32()),  # interrupts: irq or vector number, softirq number
+        pa.field("vector", pa.int32()),  # interrupts: irq or vector number, softirq number; marks: SNAP_*
+        pa.field("kmalloc", _WORD),  # KMALLOC_TYPES; null where it is not kmalloc's
+        pa.field("site", pa.dictionary(pa.int32(), pa.string())),  # allocations: the call site
+        pa.field("streams", pa.int8()),  # added rows: STREAM_*; null on what was recorded
+        pa.field("chance", pa.float32()),  # added rows: how likely it is; null on what was recorded
     ]
 )
-"""One row per line of text, in file order. Compact files leave columns null (see importer.COMPACT_ROWS)."""
+"""One row per line of text, in file order. Compact files leave columns null (see importer.COMPACT_DROPS). Version 1 has
+neither of the last four columns."""
 
 META = "kmemexp.trace"  # key of the JSON in the file's metadata

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kmemexp.workload.traces import warnings
+
 Figures = Mapping[str, Any]
 """Figures of a trace, or one table of them, as `stats.stats` gives them."""
 
@@ -20,24 +22,8 @@ def show(figures: Figures, console: Console) -> None:
     console.print(_lifetimes(figures["lifetimes"]))
     if figures["interrupts"]:
         console.print(_interrupts(figures["interrupts"]))
-    for line in damage(figures["report"]):
+    for line in warnings.damage(figures["report"]):
         console.print(line, style="yellow")
-
-
-def damage(report: Figures) -> list[str]:
-    """Return sentences on what could not be read or was lost; none for a clean trace."""
-    found = []
-    if report["bad_lines"]:
-        where = ", ".join(f"{n:,}" for n in report["first_bad_lines"])
-        cut = "; the last line has no end" if report["truncated"] else ""
-        found.append(f"{report['bad_lines']:,} lines could not be read and were left out (lines {where} …{cut})")
-    if report["lost_markers"]:
-        where = ", ".join(f"{n:,}" for n in report["first_lost_lines"])
-        found.append(
-            f"{report['lost_events']:,} events were lost while recording, in {report['lost_markers']:,} gaps "
-            f"(lines {where} …): frees among them count as lost frees"
-        )
-    return found
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:

@@ -10,21 +10,21 @@ from typing import BinaryIO
 import zstandard
 
 from kmemexp.errors import TraceError
+from kmemexp.workload.traces import recognise
 
 BLOCK = 1 << 25  # bytes of text read at once
 LONGEST = 1 << 20  # no line of a trace is longer
+LONGEST_HTML = 1 << 26  # but a page that shows one has its program in a line
 SNIFF = 1 << 16
+HTML = "systrace HTML"
 
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r"))
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
-BINARIES = {
-    b"\x17\x08\x44tracing": "a binary trace.dat: turn it into text with `trace-cmd report -i {name} > trace.txt`",
-    b"PERFILE2": "a binary perf.data: turn it into text with `perf script -i {name} > trace.txt`",
-}
-_PERF = re.compile(rb"^.*\[\d+\]\s+(?:\S+\s+)?\d+\.\d+:\s+(?:\d+\s+)?\w+:\w+:", re.MULTILINE)
+_PERF = re.compile(rb"^.*\s\d+\.\d+:\s+(?:\d+\s+)?\w+:\w+: ", re.MULTILINE)
+_PERFETTO = re.compile(rb"^.*\( *\d+\) \[\d+\]\s+\S+\s+\d+\.\d+: kmem_?\w*: bytes_alloc=", re.MULTILINE)
 _FLAGS = re.compile(rb"^.*\[\d+\]\s+[^\s\d]\S+\s+\d+\.\d+:\s", re.MULTILINE)
 
 
@@ -34,7 +34,12 @@ def is_parquet(path: Path) -> bool:
 
 
 def text_format(beginning: bytes) -> str:
-    """Name the program that printed this: "ftrace", "trace-cmd report" or "perf script"."""
+    """Name the program that printed this: "ftrace", "trace-cmd report", "perf script", or a page that holds a trace."""
+    beginning = beginning.removeprefix(b"\xef\xbb\xbf")
+    if recognise.is_html(beginning):
+        return HTML
+    if _PERFETTO.search(beginning):
+        return "Perfetto"
     if beginning.startswith(b"# tracer"):
         return "ftrace"
     if _PERF.search(beginning):
@@ -53,20 +58,21 @@ def text_blocks(
     Raises TraceError, with the line number, where the file is empty, binary, or its compression is damaged.
     """
     begin = _first_bytes(path)
-    for magic, text in BINARIES.items():
-        if begin.startswith(magic):
-            raise TraceError(f"{path}: line 1: {text.format(name=path.name)}")
+    if what := recognise.binary(begin, path.name):
+        raise TraceError(f"{path}: line 1: {what}")
     if not begin:
         raise TraceError(f"{path}: line 1: the file is empty")
     lines = 0
     rest = b""
+    longest = LONGEST
     with path.open("rb") as raw:
         read = _reader(raw, begin)
         while True:
             piece, fault = read(block)
             data = rest + piece
-            if not lines and _is_binary(data[:SNIFF]):
-                raise TraceError(f"{path}: line 1: binary data, not the text of a trace")
+            if not lines:
+                _check_text(path, data)
+                longest = LONGEST_HTML if recognise.is_html(data[:SNIFF]) else LONGEST
             end = data.rfind(b"\n") + 1
             rest = data[end:]
             if progress:
@@ -82,8 +88,16 @@ def text_blocks(
                 )
             if not piece:
                 return
-            if len(rest) > LONGEST:
-                raise TraceError(f"{path}: line {lines + 1}: longer than {LONGEST:,} bytes; this is not a trace")
+            if len(rest) > longest:
+                raise TraceError(f"{path}: line {lines + 1}: longer than {longest:,} bytes; this is not a trace")
+
+
+def _check_text(path: Path, data: bytes) -> None:
+    """Raise TraceError where the beginning of the (decompressed) data is no text."""
+    if what := recognise.binary(data, path.stem):
+        raise TraceError(f"{path}: line 1: compressed, and inside it {what}; decompress it first")
+    if _is_binary(data[:SNIFF]):
+        raise TraceError(f"{path}: line 1: {recognise.binary_data(data)}")
 
 
 def _is_binary(beginning: bytes) -> bool:

@@ -93,13 +93,15 @@ def with_caches(tally: Tally, count: int) -> Tally:
 def count(rows: Rows, tally: Tally, objects: Table, areas: Table) -> None:
     """Add rows (track.Rows) to a tally; `objects` and `areas` (live.Table of OBJECT_FIELDS) hold what is live."""
     rows, tally, objects, areas = ref(rows), ref(tally), ref(objects), ref(areas)
-    if tally.sums[SUM_FIRST] < 0 and len(rows.op) > 0:
-        tally.sums[SUM_FIRST] = tally.sums[SUM_LAST] = rows.time_ns[0]
     for i in range(len(rows.op)):
         op = rows.op[i]
-        tally.cpus[rows.cpu[i]] = True
-        tally.sums[SUM_LAST] = rows.time_ns[i]
         tally.ops[op, rows.context[i]] += 1
+        if op >= sc.PAGE_ALLOC:
+            continue  # no event of an object, of KVA or of an interrupt
+        tally.cpus[rows.cpu[i]] = True
+        if tally.sums[SUM_FIRST] < 0:
+            tally.sums[SUM_FIRST] = rows.time_ns[i]
+        tally.sums[SUM_LAST] = max(rows.time_ns[i], tally.sums[SUM_LAST])
         if rows.event[i] >= 0:
             tally.events[rows.event[i]] += 1
         if op in (sc.ALLOC, sc.ZERO_ALLOC):

@@ -15,15 +15,14 @@ Byte = Any
 
 SPACE, TAB, NEWLINE = 32, 9, 10
 HASH, PAREN, CLOSE_PAREN, DOT, ZERO, NINE, COLON, EQUALS, BRACKET, CLOSE, BAR, X = (ord(c) for c in "#().09:=[]|x")
+LATEST_S = 9_000_000_000  # seconds that fit int64 as nanoseconds
+PLUS, BACKSLASH, U, S, N, T, ONE = (ord(c) for c in "+\\usnt1")
 
 
 def words(texts: Sequence[str]) -> tuple[Text, np.ndarray]:
     """Return words as the rows of a table of bytes (uint8[n, longest]), and their lengths."""
     lengths = np.array([len(t) for t in texts])
     return np.array([list(t.encode().ljust(lengths.max())) for t in texts], np.uint8), lengths
-
-
-FLAG_TEXT, FLAG_LENGTH = words(("GFP_ATOMIC", "GFP_NOWAIT"))
 
 
 @kernel
@@ -107,7 +106,10 @@ def decimal(text: Text, at: int, end: int) -> tuple[int, int]:
 
 @kernel
 def number(text: Text, at: int, end: int) -> tuple[int, bool]:
-    """Read a whole token as a decimal number. Returns (value, ok)."""
+    """Read a whole token as a number, decimal or hex with 0x. Returns (value, ok)."""
+    if end - at > 2 and text[at] == ZERO and text[at + 1] == X:
+        value, ok = address(text, at, end, True)
+        return value, ok and value < 1 << 60
     value, stop = decimal(text, at, end)
     return value, stop == end and stop > at and stop - at <= 18
 
@@ -136,7 +138,7 @@ def address(text: Text, at: int, end: int, hexadecimal: bool) -> tuple[int, bool
 def seconds(text: Text, at: int, end: int) -> tuple[int, int]:
     """Read `seconds.fraction:`. Returns (ns, end) or (0, -1)."""
     whole, dot = decimal(text, at, end)
-    if dot == at or dot - at > 9 or dot >= end or text[dot] != DOT:
+    if dot == at or dot >= end or text[dot] != DOT or whole > LATEST_S:
         return 0, -1
     part, stop = decimal(text, dot + 1, end)
     if stop == dot + 1 or stop - dot > 10 or stop >= end or text[stop] != COLON:
@@ -144,6 +146,24 @@ def seconds(text: Text, at: int, end: int) -> tuple[int, int]:
     for _ in range(10 - (stop - dot)):
         part *= 10
     return whole * 1_000_000_000 + part, stop + 1
+
+
+@kernel
+def ticks(text: Text, at: int, end: int) -> tuple[int, int, int]:
+    """Read a time without a point: `123:` of a counter, or `123us!:` of the latency format.
+
+    Returns (ns, or what the counter says; end or -1; 1 where it is a counter).
+    """
+    whole, stop = decimal(text, at, end)
+    if stop == at or stop >= end:
+        return 0, -1, 0
+    if text[stop] == COLON:
+        return whole, stop + 1, 1
+    if stop + 2 < end and text[stop] == U and text[stop + 1] == S and stop - at < 16:
+        after = stop + 2 if text[stop + 2] == COLON else stop + 3  # one character marks what took long
+        if after < end and text[after] == COLON:
+            return 1000 * whole, after + 1, 0
+    return 0, -1, 0
 
 
 @kernel
@@ -156,16 +176,3 @@ def flag(byte: Byte) -> int:
     if byte in (ord("z"), ord("Z")):
         return sc.NMI
     return sc.TASK
-
-
-@kernel
-def cannot_sleep(text: Text, at: int, end: int) -> bool:
-    """Whether one of the GFP flags is GFP_ATOMIC or GFP_NOWAIT."""
-    while at < end:
-        stop = at
-        while stop < end and text[stop] != BAR:
-            stop += 1
-        if which(text, at, stop, FLAG_TEXT, FLAG_LENGTH) >= 0:
-            return True
-        at = stop + 1
-    return False

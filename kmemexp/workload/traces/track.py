@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import entry, kernel, ref
-from kmemexp.workload.traces import live
+from kmemexp.workload.traces import gfp, live
 from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.fields import DOES
+from kmemexp.workload.traces.lines import Lines
 from kmemexp.workload.traces.live import Table
-from kmemexp.workload.traces.text import DOES, Lines
 
 ZERO_SIZE = 16  # ZERO_SIZE_PTR: what kmalloc(0) returns
 PAGE_SHIFT = 12
@@ -23,6 +24,11 @@ REQUESTED = 1
 ALLOCATED = 2
 CACHE = 3
 FIELDS = 4
+
+# What is carried along besides live objects.
+NEXT_ID = 0  # of the next object
+NOTHING = 1  # pointer that allocations of no bytes got, if it is hashed
+PAST = 2
 
 
 class Rows(NamedTuple):
@@ -41,11 +47,16 @@ class Rows(NamedTuple):
     page: np.ndarray  # int64
     pages: np.ndarray  # int32
     vector: np.ndarray  # int32
+    kmalloc: np.ndarray  # int8, bits of gfp.py until reading.Reader makes schema.KMALLOC_TYPES of them
+    site: np.ndarray  # int32
+    streams: np.ndarray  # int8
+    chance: np.ndarray  # float32
+    address: np.ndarray  # int64, of text only: not in Parquet
 
 
 ROW_TYPES = (
     np.int64, np.int16, np.int8, np.int8, np.int8, np.int64, np.int64, np.int64, np.int16, np.bool_, np.int64,
-    np.int32, np.int32,
+    np.int32, np.int32, np.int8, np.int32, np.int8, np.float32, np.int64,
 )  # fmt: skip
 
 
@@ -54,9 +65,17 @@ def rows(n: int) -> Rows:
     return Rows(*(np.empty(n, t) for t in ROW_TYPES))
 
 
+def nothing() -> np.ndarray:
+    """Return what is carried along at the beginning of a recording."""
+    return np.zeros(PAST, np.int64)
+
+
 @entry
-def track(lines: Lines, count: int, objects: Table, areas: Table, next_id: int, out: Rows) -> tuple[int, int]:
-    """Turn `count` lines into rows of `out` (room for 2 * count). Returns (rows written, next object id)."""
+def track(lines: Lines, count: int, objects: Table, areas: Table, past: np.ndarray, out: Rows) -> int:
+    """Turn `count` lines into rows of `out` (room for 2 * count). Returns the rows written.
+
+    `past` is carried along (int64[PAST], from `nothing`).
+    """
     lines, objects, areas, out = ref(lines), ref(objects), ref(areas), ref(out)
     n = 0
     for i in range(count):
@@ -64,23 +83,39 @@ def track(lines: Lines, count: int, objects: Table, areas: Table, next_id: int, 
         key = lines.address[i]
         is_kva = does in (sc.DO_KVA_ALLOC, sc.DO_KVA_FREE)
         table = areas if is_kva else objects
-        if (does == sc.DO_ALLOC and key not in (0, ZERO_SIZE)) or (does == sc.DO_KVA_ALLOC and lines.allocated[i] == 0):
-            n = _alloc(lines, i, table, next_id, is_kva, out, n)
-            next_id += 1
-        elif (does == sc.DO_FREE and key != 0) or does == sc.DO_KVA_FREE:
+        if does == sc.DO_ALLOC and lines.requested[i] == 0 and lines.allocated[i] == 0 and key != 0:
+            past[NOTHING] = key  # where pointers are hashed, the pointer to nothing is one of them
+        is_nothing = key == 0 or (key == past[NOTHING] and key != ZERO_SIZE)
+        if (does == sc.DO_ALLOC and not is_nothing and key != ZERO_SIZE) or (
+            does == sc.DO_KVA_ALLOC and lines.allocated[i] == 0
+        ):
+            n = _alloc(lines, i, table, past[NEXT_ID], is_kva, out, n)
+            past[NEXT_ID] += 1
+        elif (does == sc.DO_FREE and not is_nothing) or does == sc.DO_KVA_FREE:
             n = _free(lines, i, table, is_kva, out, n)
         else:
-            _common(lines, i, out, n)
-            out.op[n] = _plain(does, key)
-            if does in (sc.DO_ALLOC, sc.DO_KVA_ALLOC):
-                out.requested[n] = lines.requested[i]
-                out.cache[n] = lines.cache[i]
-                out.nowait[n] = lines.nowait[i]
-                out.allocated[n] = lines.allocated[i] if does == sc.DO_ALLOC else -1
-            elif does in (sc.DO_ENTER, sc.DO_EXIT):
-                out.vector[n] = lines.vector[i]
+            _without_object(lines, i, does, key, out, n)
             n += 1
-    return n, next_id
+    return n
+
+
+@kernel
+def _without_object(lines: Lines, i: int, does: int, key: int, out: Rows, n: int) -> None:
+    """Write the row of a line that touches no object."""
+    _common(lines, i, out, n)
+    out.op[n] = _plain(does, key)
+    if does in (sc.DO_ALLOC, sc.DO_KVA_ALLOC):
+        out.requested[n] = lines.requested[i]
+        out.cache[n] = lines.cache[i]
+        out.nowait[n] = (lines.gfp[i] & gfp.NOWAIT) != 0
+        out.allocated[n] = lines.allocated[i] if does == sc.DO_ALLOC else -1
+        out.site[n] = lines.site[i]
+        out.kmalloc[n] = lines.gfp[i] if does == sc.DO_ALLOC and lines.cache[i] == 0 else -1
+    elif does in (sc.DO_PAGE_ALLOC, sc.DO_PAGE_FREE):
+        out.page[n] = key
+        out.pages[n] = 1 << min(lines.allocated[i], 30)
+    elif does != sc.DO_FREE:
+        out.vector[n] = lines.vector[i]
 
 
 @kernel
@@ -92,7 +127,11 @@ def _plain(does: int, key: int) -> int:
         return sc.NULL_ALLOC if key == 0 else sc.ZERO_ALLOC
     if does == sc.DO_KVA_ALLOC:
         return sc.KVA_FAILED
-    return sc.IRQ_ENTER if does == sc.DO_ENTER else sc.IRQ_EXIT
+    if does in (sc.DO_ENTER, sc.DO_EXIT):
+        return sc.IRQ_ENTER if does == sc.DO_ENTER else sc.IRQ_EXIT
+    if does == sc.DO_MARK:
+        return sc.MARK
+    return sc.PAGE_ALLOC if does == sc.DO_PAGE_ALLOC else sc.PAGE_FREE
 
 
 @kernel
@@ -115,7 +154,10 @@ def _alloc(lines: Lines, i: int, table: Table, number: int, is_kva: bool, out: R
     item[CACHE] = lines.cache[i]
     _common(lines, i, out, n)
     out.op[n] = sc.KVA_ALLOC if is_kva else sc.ALLOC
-    out.nowait[n] = lines.nowait[i]
+    out.nowait[n] = (lines.gfp[i] & gfp.NOWAIT) != 0
+    out.site[n] = lines.site[i]
+    if not is_kva and lines.cache[i] == 0:
+        out.kmalloc[n] = lines.gfp[i]
     _object(table, at, key, out, n)
     return n + 1
 
@@ -129,6 +171,8 @@ def _free(lines: Lines, i: int, table: Table, is_kva: bool, out: Rows, n: int) -
     if table.key[at] == key:
         out.op[n] = sc.KVA_FREE if is_kva else sc.FREE
         _object(table, at, key, out, n)
+        if out.cache[n] == sc.UNNAMED_CACHE and lines.cache[i] > sc.UNNAMED_CACHE:
+            out.cache[n] = lines.cache[i]  # kernels that name the cache on the free only
         live.remove(table, at)
     else:
         out.op[n] = sc.KVA_UNMATCHED_FREE if is_kva else sc.UNMATCHED_FREE
@@ -145,8 +189,10 @@ def _common(lines: Lines, i: int, out: Rows, n: int) -> None:
     out.context[n] = lines.context[i]
     out.event[n] = lines.event[i]
     out.object_id[n] = out.requested[n] = out.allocated[n] = out.page[n] = -1
-    out.cache[n] = out.pages[n] = out.vector[n] = -1
+    out.cache[n] = out.pages[n] = out.vector[n] = out.kmalloc[n] = out.site[n] = out.streams[n] = -1
+    out.chance[n] = -1.0
     out.nowait[n] = False
+    out.address[n] = lines.address[i]
 
 
 @kernel

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracetext import as_perf, as_trace_cmd, cache_alloc, cache_free, kfree, kmalloc, read
 
-from kmemexp.workload.traces import live, text
+from kmemexp.workload.traces import live, words
 from kmemexp.workload.traces import schema as sc
 
 EVENT = re.compile(
@@ -70,7 +70,7 @@ def test_equals_a_parser_by_regular_expression(drawn, form):
         drawn = [form(line) if "call_site" in line else line for line in drawn]
     trace = "".join(drawn)
     rows, scan = read(trace)
-    names = [*text.cache_names(scan), None]
+    names = [*words.listed(scan.names), None]
     got = [
         (sc.OPS[r[3]], int(r[0]), int(r[1]), int(r[5]), int(r[6]), int(r[7]), names[r[8]], bool(r[9]))
         for r in zip(*rows, strict=True)

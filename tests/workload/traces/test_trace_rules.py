@@ -3,8 +3,9 @@
 import pytest
 from tracetext import as_perf, as_trace_cmd, cache_alloc, cache_free, ftrace, kfree, kmalloc, ops, read
 
+from kmemexp.workload.traces import lines as ln
 from kmemexp.workload.traces import schema as sc
-from kmemexp.workload.traces import text
+from kmemexp.workload.traces import words
 
 A, B = 0xFFFF888100000040, 0xFFFF888100000080
 
@@ -107,7 +108,7 @@ def test_times_of_any_resolution():
 def test_older_kernels_name_no_cache():
     line = cache_alloc(A).replace("name=filp ", "") + kmalloc(B).replace("kmalloc:", "kmalloc_node:")
     rows, scan = read(line)
-    assert [text.cache_names(scan)[c] for c in rows.cache] == [sc.UNNAMED, sc.KMALLOC]
+    assert [words.listed(scan.names)[c] for c in rows.cache] == [sc.UNNAMED, sc.KMALLOC]
 
 
 @pytest.mark.parametrize(
@@ -121,10 +122,10 @@ def test_older_kernels_name_no_cache():
 )
 def test_lost_events_are_counted(marker, lost):
     _, scan = read(kmalloc(A) + marker + kfree(A))
-    assert scan.counts[text.SEEN_GAPS] == 1
-    assert scan.counts[text.SEEN_LOST] == lost
+    assert scan.counts[ln.SEEN_GAPS] == 1
+    assert scan.counts[ln.SEEN_LOST] == lost
     assert scan.gaps[0] == 2
-    assert scan.counts[text.SEEN_BAD] == 0
+    assert scan.counts[ln.SEEN_BAD] == 0
 
 
 @pytest.mark.parametrize("cut", ["bytes_alloc=128", "gfp_flags=GFP_KERNEL", "00000040 bytes_req=100"])
@@ -133,7 +134,7 @@ def test_a_line_without_a_field_is_counted(cut):
     broken = line[: line.index(cut)] + "\n"
     rows, scan = read(line + broken + kfree(A) + kfree(A)[:-5] + "\n")
     assert len(rows.op) == 2
-    assert scan.counts[text.SEEN_BAD] == 2
+    assert scan.counts[ln.SEEN_BAD] == 2
     assert scan.bad[:2].tolist() == [2, 4]
 
 
@@ -141,5 +142,5 @@ def test_other_lines_are_told_apart():
     other = ftrace("sched_switch", "prev_comm=a")
     _, scan = read("# tracer: nop\n\ncpus=2\n" + other + kmalloc(A) + " => f\n" + "\0\1garbage [000\n")
     counts = scan.counts
-    assert (counts[text.SEEN_LINES], counts[text.SEEN_ROWS]) == (7, 1)
-    assert (counts[text.SEEN_REMARK], counts[text.SEEN_OTHER], counts[text.SEEN_BAD]) == (4, 1, 1)
+    assert (counts[ln.SEEN_LINES], counts[ln.SEEN_ROWS]) == (7, 1)
+    assert (counts[ln.SEEN_REMARK], counts[ln.SEEN_OTHER], counts[ln.SEEN_BAD]) == (4, 1, 1)

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from kmemexp.workload.traces import lines as ln
 from kmemexp.workload.traces import live, text, track
 from kmemexp.workload.traces import schema as sc
 
@@ -52,12 +53,12 @@ def as_perf(line):
 
 def read(trace):
     """Rows and scanner state of a text, without a file."""
-    scan = text.scanner()
+    scan = ln.scanner()
     data = np.frombuffer(trace.encode(), np.uint8)
-    lines = text.columns(trace.count("\n"))
+    lines = ln.columns(trace.count("\n"))
     count = text.scan(data, len(data), lines, scan)
     rows = track.rows(2 * count)
-    n, _ = track.track(lines, count, live.table(track.FIELDS), live.table(track.FIELDS), 0, rows)
+    n = track.track(lines, count, live.table(track.FIELDS), live.table(track.FIELDS), track.nothing(), rows)
     return track.Rows(*(c[:n] for c in rows)), scan
 
 
