@@ -30,7 +30,10 @@ examples:
   cat /sys/kernel/tracing/trace > t.txt;             python -m kmemexp.trace import t.txt -o t.parquet
   trace-cmd report -i trace.dat > t.txt;             python -m kmemexp.trace import t.txt -o t.parquet
   perf script -i perf.data | zstd > t.txt.zst;       python -m kmemexp.trace import t.txt.zst -o t.parquet
-  python -m kmemexp workload=… workload.trace=t.parquet      replays it"""
+  python -m kmemexp workload=trace workload.path=t.parquet                    replays it
+
+Deaths and births that left no event are inferred and added, marked, after the rows of the recording: `stats` counts
+them, workload.stream=recorded,law chooses."""
 STATS_HELP = """\
 Prints what `perf kmem stat` prints (bytes requested and allocated, fragmentation, ping-pong, by cache) and more:
 lifetimes, contexts, KVA, interrupts, and what the same requests cost in the size classes of 4.4BSD, UMA and DragonFly.
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst")
     command.add_argument("-o", "--out", type=Path, required=True, help="Parquet file to write")
     command.add_argument("--compact", action="store_true", help="smallest file: leave out what can be looked up")
+    command.add_argument("--as-recorded", action="store_true", help="infer no deaths and births that left no event")
     command.set_defaults(run=_import)
 
     command = commands.add_parser("stats", help="figures of a trace", description=STATS_HELP, formatter_class=raw)
@@ -96,10 +100,11 @@ def _seconds(text: str) -> float:
 
 
 def _import(args: argparse.Namespace) -> None:
-    from kmemexp.workload.traces.importer import import_trace  # noqa: PLC0415 - --help and record need no Numba
+    from kmemexp.workload.traces.importer import Options, import_trace  # noqa: PLC0415 - --help needs no Numba
 
+    options = Options(args.compact, args.as_recorded)
     with _progress(args.file) as update:
-        report = import_trace(args.file, args.out, compact=args.compact, progress=update)
+        report = import_trace(args.file, args.out, options=options, progress=update)
     _tell(report.__dict__)
     console = Console(stderr=True, soft_wrap=True)
     console.print(f"{args.out}: {report.events:,} events of {report.lines:,} lines ({report.format})", highlight=False)

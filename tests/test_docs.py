@@ -159,7 +159,7 @@ def test_a_command_plans(words: list[str], monkeypatch: pytest.MonkeyPatch) -> N
         at = words.index("--config-dir")
         folder = words[at + 1]
         words = words[:at] + words[at + 2 :]
-    if any(re.match(r"workload\.trace=.*my\.parquet$", word) for word in words):
+    if any(re.match(r"workload\.(trace|path)=.*my\.parquet$", word) for word in words):
         pytest.skip("plays a recording that the reader makes")
     for word in words:
         assert not word.startswith("-"), f"{word}: a flag that this test does not know"

@@ -128,12 +128,9 @@ def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
     workload = sizes("workload", workload)
     check(workload)
     if workload["source"] == "trace":
-        from kmemexp.workload.traces import library  # noqa: PLC0415 (only a trace needs it)
+        from kmemexp.workload import recorded  # noqa: PLC0415 (only a trace needs it)
 
-        # A cell is known by what its trace holds: another recording under the same name is another cell.
-        name = workload["trace"]
-        place = name if name in library.names() else str(library.path_of(name).resolve())
-        return {**workload, "trace": place, "digest": library.digest(name)}
+        return recorded.node(workload)
     return dict(workload)
 
 

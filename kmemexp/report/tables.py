@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from kmemexp.report import comparison, layout
+from kmemexp.report import comparison, layout, recordings
 from kmemexp.report.notes import notes
 from kmemexp.report.results import planned
 from kmemexp.report.shown import Block, Cell, Shown
@@ -67,6 +67,7 @@ def make(plan: "Plan", there: Store) -> Made | None:
         metrics.append(SATURATED)  # marks the cells
     table = comparison.compare(frame, baseline, metrics, ci=CI)
     remarks += notes(table, frame, cells.condition + cells.variant, baseline, CI)
+    remarks += recordings.remarks(frame["config"].unique(), frame, metrics, cells.condition + cells.variant)
     if missing := plan.lanes - len(frame):
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
     return Made(f"{plan.name}: {_summary(frame)}", table, cells, remarks)

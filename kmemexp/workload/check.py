@@ -10,8 +10,11 @@ from kmemexp.workload.laws import LIFETIME_LAWS, SIZE_LAWS
 from kmemexp.workload.stream import CLASS_NAMES
 
 SOURCES = ("synthetic", "trace")
-TRACE_KEYS = ("name", "source", "trace", "copies", "shift_s", "window_s")
-TRACE_OPTIONS = ("digest", "interrupts")  # digest: set by the plan, of what was in the file then
+TRACE_KEYS = ("name", "source", "copies", "shift_s", "window_s")
+TRACE_FILES = ("trace", "path")  # one of them
+TRACE_OPTIONS = ("digest", "interrupts", "start", "stream", "warnings")  # the plan sets digest and warnings
+STREAMS = ("recorded", "law", "reconciled", "auto")  # auto: law where the import has it, else as recorded
+STARTS = ("empty", "recorded")
 SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
 SYNTHETIC_OPTIONS = ("pause_ns",)
 PHASE_KEYS = ("name", "seconds", "level")
@@ -40,15 +43,23 @@ def check(workload: Mapping[str, Any]) -> None:
 def _check_trace(workload: Mapping[str, Any]) -> None:
     from kmemexp.workload.traces import library  # noqa: PLC0415  (only a trace needs it)
 
-    _keys("workload", workload, TRACE_KEYS, TRACE_OPTIONS)
+    _keys("workload", workload, TRACE_KEYS, (*TRACE_FILES, *TRACE_OPTIONS))
     _text("workload.name", workload["name"])
-    _text("workload.trace", workload["trace"])
+    files = [key for key in TRACE_FILES if key in workload]
+    if len(files) != 1:
+        raise ConfigError(f"workload.trace and workload.path: one of them names the recording, not {len(files)}")
+    if workload[files[0]] == "":
+        raise ConfigError(f"workload.{files[0]}: names the recording: a file, or one of {_listed(library.names())}")
+    _text(f"workload.{files[0]}", workload[files[0]])
+    for key, known in (("stream", STREAMS), ("start", STARTS)):
+        if workload.get(key, known[0]) not in known:
+            raise _wrong(f"workload.{key}", workload[key], f"must be one of {_listed(known)}")
     _whole("workload.copies", workload["copies"], 1)
     _number("workload.shift_s", workload["shift_s"])
     _number("workload.window_s", workload["window_s"])
     if not isinstance(workload.get("interrupts", False), bool):
         raise _wrong("workload.interrupts", workload["interrupts"], "must be true or false")
-    library.path_of(workload["trace"])
+    library.path_of(workload[files[0]])
 
 
 def _check_synthetic(workload: Mapping[str, Any]) -> None:

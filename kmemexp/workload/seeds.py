@@ -15,6 +15,7 @@ CONTEXTS = 4  # soft interrupt or not, may sleep or not
 SHIFTS = 5  # starting times of a trace's copies
 PAUSES = 6  # before the operations of a closed load
 REFERENCES = 7  # to freed objects, and when they are read
+GUESSES = 8  # deaths in a recording that left no event: which, and when
 
 
 def generator(seed: int, cause: int, replica: int) -> np.random.Generator:

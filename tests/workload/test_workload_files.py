@@ -105,7 +105,7 @@ def held_at_end(kinds, seconds):
     return dict(zip(load.kinds.names, np.bincount(kind, change) / 1000, strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - set(synthetic())))
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"trace", *synthetic()}))
 def test_trace_loads_are_valid_and_estimated_from_what_ships(name):
     workload = read(name)
     check(workload)

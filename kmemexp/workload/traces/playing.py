@@ -1,18 +1,18 @@
 """What a simulation plays of a trace: kinds, one stream of operations, and the interrupts, all from one reading."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from kmemexp.errors import TraceError
 from kmemexp.sim.tables import flag
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
-from kmemexp.workload.traces import interrupts, kinds
+from kmemexp.workload.traces import choosing, interrupts, kinds
 from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.choosing import AS_RECORDED, Choice, Played
 from kmemexp.workload.traces.interrupts import CONTEXT_FLAGS, Interrupts
 from kmemexp.workload.traces.placing import assign_slots
 from kmemexp.workload.traces.reading import Reader
@@ -20,22 +20,10 @@ from kmemexp.workload.traces.track import Rows
 
 # By schema.OPS.
 _IS_PLAYED = np.isin(sc.OPS, sc.PLAYED)
-_IS_ALLOC = np.isin(sc.OPS, ("alloc", "kva_alloc"))
+_IS_ADDED = np.arange(len(sc.OPS)) >= sc.IMPUTED_FREE
+_IS_ALLOC = np.isin(sc.OPS, ("alloc", "kva_alloc", "added_alloc", "old_alloc"))
 _IS_KVA = np.isin(sc.OPS, [name for name in sc.OPS if name.startswith("kva")])
 _IS_INTERRUPT = np.isin(sc.OPS, ("irq_enter", "irq_exit"))
-
-
-class Played(NamedTuple):
-    """Rows of operations that are played; fields as in track.Rows."""
-
-    time_ns: np.ndarray
-    cpu: np.ndarray
-    context: np.ndarray
-    op: np.ndarray
-    object_id: np.ndarray
-    requested: np.ndarray
-    cache: np.ndarray
-    nowait: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,25 +35,63 @@ class Recording:
     interrupts: Interrupts
     origin_ns: int  # when the stream begins, on the trace's own clock
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return _bytes(self.stream.arrays) + _bytes(self.interrupts)
+
     @functools.cached_property
     def handlers(self) -> Handlers:
         """The interrupts, on the clock of the stream."""
         return interrupts.handlers(self.interrupts, self.origin_ns)
 
 
-def read(path: Path) -> Recording:
+@dataclass(frozen=True)
+class Material:
+    """A trace as it was read: what was recorded, and what its import added. The arrays are shared."""
+
+    rows: Played  # as recorded, in file order
+    added: Played  # in the order of time
+    caches: Sequence[str]
+    interrupts: Interrupts
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return _bytes(self.rows) + _bytes(self.added) + _bytes(self.interrupts)
+
+    @property
+    def guessed(self) -> bool:
+        """Whether replicas may differ in when objects died."""
+        return bool(np.any((self.added.chance > 0) & (self.added.chance < 1)))
+
+    def play(self, choice: Choice = AS_RECORDED, draw: np.random.Generator | None = None) -> Recording:
+        """Make one of the streams of this recording; `draw` makes it one of many that are as likely."""
+        columns = choosing.choose(self.rows, self.added, choice, draw)
+        table, stream = _kinds_and_stream(columns, list(self.caches))
+        return Recording(table, stream, self.interrupts, int(columns.time_ns[0]))
+
+
+def _bytes(arrays: Iterable[np.ndarray]) -> int:
+    return sum(a.nbytes for a in arrays)
+
+
+def read(path: Path) -> Material:
     """Read a trace, text or imported. Raises TraceError, also where it holds nothing to play."""
-    reader = Reader(path, only=Played._fields)
-    played, entries = [], []
+    reader = Reader(path, only=Played._fields, added=True)
+    recorded = [name for name in Played._fields if name not in choosing.OF_ADDED]
+    played, added, entries = [], [], []
     for rows in reader.batches():
-        played.append(_select(rows, _IS_PLAYED, Played._fields))
+        played.append(_select(rows, _IS_PLAYED, recorded))
+        added.append(_select(rows, _IS_ADDED, Played._fields))
         entries.append(_select(rows, _IS_INTERRUPT, Interrupts._fields))
     if not any(len(part[0]) for part in played):
         raise TraceError(f"{path}: holds no allocation")
-    columns = Played(*map(np.concatenate, zip(*played, strict=True)))
-    table, stream = _kinds_and_stream(columns, reader.names)
+    columns = list(map(np.concatenate, zip(*played, strict=True)))
+    nothing = [np.broadcast_to(np.int8(-1), len(columns[0]))] * len(choosing.OF_ADDED)
+    inferred = Played(*map(np.concatenate, zip(*added, strict=True)))
     around = Interrupts(*map(np.concatenate, zip(*entries, strict=True)))
-    return Recording(table, stream, around, int(columns.time_ns[0]))
+    return Material(Played(*columns, *nothing), inferred, reader.names, around)
 
 
 def _select(rows: Rows, wanted: np.ndarray, fields: Sequence[str]) -> list[np.ndarray]:

@@ -22,6 +22,8 @@ def show(figures: Figures, console: Console) -> None:
     console.print(_lifetimes(figures["lifetimes"]))
     if figures["interrupts"]:
         console.print(_interrupts(figures["interrupts"]))
+    if figures["inferred"]:
+        console.print(_inferred(figures["inferred"]))
     for line in warnings.damage(figures["report"]):
         console.print(line, style="yellow")
 
@@ -96,6 +98,27 @@ def _caches(caches: Sequence[Figures]) -> Table:
         )
     if len(caches) > LARGEST_CACHES:
         table.caption = f"and {len(caches) - LARGEST_CACHES} smaller ones (all: --json)"
+    return table
+
+
+INFERRED = (
+    "births", "deaths_seen", "deaths_proven", "deaths_by_law", "unmatched_frees", "births_added", "live_at_end",
+)  # fmt: skip
+
+
+def _inferred(inferred: Figures) -> Table:
+    """What of each cache was seen and what the import inferred; those that left nothing to infer are left out."""
+    table = _table(
+        "Deaths and births that left no event, by slab cache",
+        "cache",
+        *(c.replace("_", " ") for c in INFERRED),
+        "guessed",
+    )
+    unsure = [c for c in inferred["caches"] if c["deaths_proven"] + c["deaths_by_law"] + c["births_added"]]
+    for c in unsure[:LARGEST_CACHES]:
+        table.add_row(c["cache"], *(f"{c[k]:,}" for k in INFERRED), f"{c['guessed_share']:.1%}")
+    table.add_row("all caches", *(f"{inferred[k]:,}" for k in INFERRED), f"{inferred['guessed_share']:.1%}")
+    table.caption = "guessed: share of the bytes live at the end; streams: recorded, " + ", ".join(inferred["streams"])
     return table
 
 

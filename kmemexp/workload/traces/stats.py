@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.workload.traces import live, tally
+from kmemexp.workload.traces import live, meta, source, tally
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.meta import Report
 from kmemexp.workload.traces.reading import Progress, Reader
@@ -20,7 +20,9 @@ def stats(path: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Count a trace, text or imported. Returns the figures; raises TraceError where it is not a trace.
 
     Keys as in the shared traces' *.expected.json (rules: their README); bytes, counts and microseconds, exact.
-    Besides: `per_cache`, `lifetimes`, `interrupts`, `kva`, `sizes`, `report` (what was read and what was damaged).
+    Besides: `per_cache`, `lifetimes`, `interrupts`, `kva`, `sizes`, `pages` (events of the page allocator), `report`
+    (what was read and what was damaged), and of an imported trace `inferred`: by slab cache, what was seen, imputed and
+    added, and the share of live bytes that is a guess. All other figures are of what was recorded alone.
     """
     reader = Reader(path, progress)
     total = tally.nothing()
@@ -29,7 +31,8 @@ def stats(path: Path, progress: Progress | None = None) -> dict[str, Any]:
         objects, areas = live.with_room(objects, len(rows.op)), live.with_room(areas, len(rows.op))
         total = tally.with_caches(total, len(reader.names))
         tally.count(rows, total, objects, areas)
-    return _figures(total, reader.names, reader.report)
+    inferred = meta.open_parquet(path)[1].get("inferred") if source.is_parquet(path) else None
+    return {**_figures(total, reader.names, reader.report), "inferred": inferred}
 
 
 def _figures(total: Tally, names: list[str], report: Report) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def _figures(total: Tally, names: list[str], report: Report) -> dict[str, Any]:
         "sizes": {f"{1 << i}": int(n) for i, n in enumerate(total.sizes) if n},
         "lifetimes": _lifetimes(total.lifetimes),
         "interrupts": _interrupts(total),
+        "pages": {"allocs": ops["page_alloc"], "frees": ops["page_free"]},
         "report": asdict(report),
     }
 

@@ -41,11 +41,11 @@ def test_exits_end_the_last_entry_of_their_cpu_and_context(path):
 
 
 def test_a_trace_is_read_once(path, monkeypatch):
-    read = []
+    read, imported = [], library.imported(str(path))
     batches = reading.Reader.batches
     monkeypatch.setattr(reading.Reader, "batches", lambda self: read.append(self.path) or batches(self))
     for _ in range(2):
         trace = library.load(str(path))
         assert trace.stream.length == 2
         assert len(trace.handlers.ns) == 3
-    assert read == [path]
+    assert read == [imported]

@@ -1,0 +1,169 @@
+"""The kernel's own counts before and after a recording: PREFIX.before.NAME and PREFIX.after.NAME.
+
+`slabinfo` (/proc/slabinfo) is what everything rests on; `sysfs` (counts of /sys/kernel/slab, a line per cache) is exact
+where slabinfo estimates; `kpf` (one byte per page frame: 0 no slab, 1 slab, 2 head, 3 tail of a larger one) says which
+slabs are old and which are gone. PREFIX.const has each cache's constants, PREFIX.aliases which caches were merged. The
+others (buddyinfo, pagetypeinfo, vmallocinfo, meminfo, zoneinfo) are kept as they are, for comparison.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import zstandard
+
+from kmemexp.errors import TraceError
+
+OTHERS = ("buddyinfo", "pagetypeinfo", "vmallocinfo", "meminfo", "zoneinfo")
+WHEN = ("before", "after")
+_SUFFIXES = (".zst", ".gz", ".txt", ".perf-script", ".ftrace", ".parquet", ".log", ".trace")
+
+
+class Cache(NamedTuple):
+    """Constants of a cache. Linux 6.18, mm/slub.c; line numbers as of 6.18.35."""
+
+    size: int  # bytes of an object, with what belongs to it
+    per_slab: int
+    order: int
+    min_partial: int
+    cpu_slabs: int  # slabs on a CPU's partial list (cpu_partial_slabs)
+    sheaf: int  # capacity of a sheaf; 0: none
+
+
+class Count(NamedTuple):
+    """Counts of a cache."""
+
+    active: int  # slots less the free ones on node lists
+    slots: int
+    slabs: int
+    exact: bool  # from sysfs: slabinfo estimates where there are more than 10 000 partial slabs
+
+
+class Snapshot(NamedTuple):
+    """The counts at one time."""
+
+    counts: dict[str, Count]
+    bitmap: np.ndarray | None  # uint8 by page frame
+    others: dict[str, str]  # text by name
+
+
+class Snapshots(NamedTuple):
+    """Before and after a recording."""
+
+    prefix: str
+    caches: dict[str, Cache]
+    before: Snapshot
+    after: Snapshot | None
+
+
+def prefix_of(path: Path) -> Path:
+    """Return a trace's path without the suffixes that traces have."""
+    while path.suffix in _SUFFIXES:
+        path = path.with_suffix("")
+    return path
+
+
+def find(path: Path, prefix: str = "") -> Snapshots | None:
+    """Read the snapshots of a prefix, or those beside a trace. None where there are none; TraceError if asked for."""
+    base = Path(prefix) if prefix else prefix_of(path)
+    if not _at(base, "before.slabinfo"):
+        if prefix:
+            raise TraceError(f"{base}.before.slabinfo: there is no such snapshot")
+        return None
+    before, after = (_snapshot(base, when) for when in WHEN)
+    if before is None:
+        return None
+    constants = _at(base, "const")
+    caches = _from_slabinfo(_at(base, "before.slabinfo"))
+    if constants:
+        caches |= _from_constants(constants)
+    return Snapshots(base.name, caches, before, after)
+
+
+def files(path: Path) -> list[Path]:
+    """List the snapshots that lie beside a trace."""
+    base = prefix_of(path)
+    names = [f"{when}.{kind}" for when in WHEN for kind in ("slabinfo", "sysfs", "kpf", *OTHERS)]
+    return [found for name in ("const", "aliases", *names) if (found := _path(base, name))]
+
+
+def _path(base: Path, name: str) -> Path | None:
+    for suffix in ("", ".zst"):
+        path = base.with_name(f"{base.name}.{name}{suffix}")
+        if path.is_file():
+            return path
+    return None
+
+
+def _at(base: Path, name: str) -> bytes:
+    """Return a file's content; empty where there is none."""
+    path = _path(base, name)
+    if path is None:
+        return b""
+    try:
+        content = path.read_bytes()
+        return zstandard.ZstdDecompressor().stream_reader(content).read() if path.suffix == ".zst" else content
+    except (OSError, zstandard.ZstdError) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+
+
+def _snapshot(base: Path, when: str) -> Snapshot | None:
+    text = _at(base, f"{when}.slabinfo")
+    if not text:
+        return None
+    counts = {}
+    for name, fields in _slabinfo(text, f"{base}.{when}.slabinfo"):
+        counts[name] = Count(fields[0], fields[1], fields[12], exact=False)
+    for name, known in _sysfs(_at(base, f"{when}.sysfs")):
+        counts[name] = Count(known["objects"], known["total_objects"], known["slabs"], exact=True)
+    bitmap = _at(base, f"{when}.kpf")
+    others = {name: _at(base, f"{when}.{name}").decode("utf-8", "replace") for name in OTHERS}
+    return Snapshot(
+        counts, np.frombuffer(bitmap, np.uint8) if bitmap else None, {name: t for name, t in others.items() if t}
+    )
+
+
+def _slabinfo(text: bytes, where: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield each cache's name and its numbers; columns that are words are 0."""
+    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip() or line.startswith(("slabinfo", "#")):
+            continue
+        name, *fields = line.split()
+        values = [int(f) if f.isdigit() else 0 for f in fields]
+        if len(values) < 15 or fields[5] != ":":
+            raise TraceError(f"{where}: line {number}: not a line of /proc/slabinfo")
+        yield name, [*values[:5], *values[5:]]
+
+
+def _sysfs(text: bytes) -> Iterator[tuple[str, dict[str, int]]]:
+    for line in text.decode("utf-8", "replace").splitlines():
+        name, *fields = line.split()
+        found = (re.match(r"(\w+)=(\d+)", field) for field in fields)
+        known = {m[1]: int(m[2]) for m in found if m}
+        if {"objects", "total_objects", "slabs"} <= known.keys():
+            yield name, known
+
+
+def _from_slabinfo(text: bytes) -> dict[str, Cache]:
+    """Derive the constants by the rules of Linux 6.18 from sizes alone."""
+    found = {}
+    for name, fields in _slabinfo(text, "slabinfo"):
+        size, per_slab, pages = fields[2:5]
+        cpu_objects = 6 if size >= 4096 else 24 if size >= 1024 else 52 if size >= 256 else 120
+        cpu_slabs = -(-2 * cpu_objects // max(per_slab, 1))
+        sheaf = 32 if name in ("maple_node", "vm_area_struct") else 0
+        min_partial = min(max((max(size, 1).bit_length() - 1) // 2, 5), 10)
+        found[name] = Cache(size, per_slab, max(pages, 1).bit_length() - 1, min_partial, cpu_slabs, sheaf)
+    return found
+
+
+def _from_constants(text: bytes) -> dict[str, Cache]:
+    found = {}
+    for line in text.decode("utf-8", "replace").splitlines():
+        name, *fields = line.split()
+        _, size, per_slab, order, min_partial, cpu_objects, sheaf = (int(f) for f in fields[:7])
+        cpu_slabs = -(-2 * cpu_objects // max(per_slab, 1))
+        found[name] = Cache(size, per_slab, order, min_partial, cpu_slabs, sheaf)
+    return found
