@@ -17,9 +17,10 @@ from pathlib import Path
 import zstandard
 
 TIME = re.compile(rb"(?m)^(.{0,40}?\] \S+ +)(\d+)(?=\.\d+: )")
-IMPORT = "from kmemexp.workload.traces.importer import import_trace; "
+IMPORT = "from kmemexp.workload.traces.importer import Options, import_trace; "
 STATS = "from kmemexp.workload.traces.stats import stats; "
 STEPS = {
+    "import as recorded": IMPORT + "import_trace({path}, {out}, options=Options(as_recorded=True))",
     "import": IMPORT + "import_trace({path}, {out})",
     "import --compact": IMPORT + "import_trace({path}, {out}.with_suffix('.compact'), compact=True)",
     "stats of text": STATS + "stats({path})",

@@ -6,6 +6,7 @@ python -m kmemexp.trace stats load.parquet
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -45,6 +46,8 @@ examples:
 RECORD_HELP = """\
 Records allocations, frees, KVA operations and interrupts of the running kernel through tracefs, in a tracing instance
 of its own, which is always removed afterwards. Needs Linux, root and a mounted tracefs. Ctrl-C ends it early.
+Beside it, as load.before.* and load.after.*, stand the kernel's own counts (slabinfo, /sys/kernel/slab, a map of slab
+pages, buddyinfo …), from which an import tells what was there before and what left no event.
 
 examples:
   sudo python -m kmemexp.trace record --seconds 10 -o load.txt.zst
@@ -77,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--out", type=Path, required=True, help="Parquet file to write")
     command.add_argument("--compact", action="store_true", help="smallest file: leave out what can be looked up")
     command.add_argument("--as-recorded", action="store_true", help="infer no deaths and births that left no event")
+    command.add_argument(
+        "--snapshots",
+        default="",
+        metavar="PREFIX",
+        help="counts before and after, PREFIX.before.slabinfo …; those beside the file are found anyway",
+    )
     command.set_defaults(run=_import)
 
     command = commands.add_parser("stats", help="figures of a trace", description=STATS_HELP, formatter_class=raw)
@@ -87,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("record", help="record on Linux", description=RECORD_HELP, formatter_class=raw)
     command.add_argument("--seconds", type=_seconds, required=True, metavar="N", help="how long")
     command.add_argument("-o", "--out", type=Path, required=True, help="text, .gz, .zst or .parquet")
+    command.add_argument("--no-snapshots", action="store_true", help="leave out the kernel's counts before and after")
     command.add_argument("--tracefs", type=Path, metavar="DIR", help="root of tracefs, if not where it is usually")
     command.set_defaults(run=_record)
     return parser
@@ -102,7 +112,7 @@ def _seconds(text: str) -> float:
 def _import(args: argparse.Namespace) -> None:
     from kmemexp.workload.traces.importer import Options, import_trace  # noqa: PLC0415 - --help needs no Numba
 
-    options = Options(args.compact, args.as_recorded)
+    options = Options(args.compact, args.as_recorded, args.snapshots)
     with _progress(args.file) as update:
         report = import_trace(args.file, args.out, options=options, progress=update)
     _tell(report.__dict__)
@@ -125,19 +135,30 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _record(args: argparse.Namespace) -> None:
-    from kmemexp.workload.traces import record  # noqa: PLC0415
+    from kmemexp.workload.lives.snapshots import prefix_of  # noqa: PLC0415
+    from kmemexp.workload.traces import capturing, record  # noqa: PLC0415
 
     console = Console(stderr=True, soft_wrap=True)
     _check_folder(args.out)
+
+    def to(text: Path) -> record.Recording:
+        snapshot = None if args.no_snapshots else functools.partial(capturing.capture, prefix_of(text))
+        return record.record(args.seconds, text, root=args.tracefs, snapshot=snapshot)
+
     if args.out.suffix == ".parquet":
         from kmemexp.workload.traces.importer import import_trace  # noqa: PLC0415
 
         with tempfile.TemporaryDirectory(dir=args.out.resolve().parent) as folder:
             text = Path(folder) / "trace.txt.zst"
-            result = record.record(args.seconds, text, root=args.tracefs)
+            result = to(text)
             _tell(import_trace(text, args.out).__dict__)
     else:
-        result = record.record(args.seconds, args.out, root=args.tracefs)
+        result = to(args.out)
+    if result.no_snapshot:
+        names = ", ".join(result.no_snapshot)
+        console.print(
+            f"these counts of the kernel could not be read: {names} (root? CONFIG_SLUB_DEBUG?)", style="yellow"
+        )
     for event in result.missing:
         console.print(f"this kernel has no event {event}: recorded without it", style="yellow")
     if result.lost_events:

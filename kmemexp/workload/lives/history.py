@@ -36,7 +36,21 @@ class Events(NamedTuple):
     site: np.ndarray  # int32
     page: np.ndarray  # int64, of pages the frame number
     address: np.ndarray  # int64, of 63 bits
-    pages: np.ndarray  # int32
+    pages: np.ndarray  # int32; of marks which one it is
+
+
+class Window(NamedTuple):
+    """The events between two snapshots: numbers of the first and of the one after the last."""
+
+    first: int
+    end: int
+
+
+def window(events: Events) -> Window:
+    """Find what lies between the recorder's marks; without marks, all of it."""
+    before = np.flatnonzero((events.op == sc.MARK) & (events.pages == sc.SNAP_BEFORE))
+    after = np.flatnonzero((events.op == sc.MARK) & (events.pages == sc.SNAP_AFTER))
+    return Window(int(before[0]) if len(before) else 0, int(after[-1]) if len(after) else len(events.op))
 
 
 class Gathering:
@@ -48,6 +62,7 @@ class Gathering:
     def add(self, rows: Rows) -> None:
         """Keep what is needed of a batch."""
         keep = _KEPT[rows.op] & ~((rows.op == sc.UNMATCHED_FREE) & (rows.address == _NOTHING))
+        rows = rows._replace(pages=np.where(rows.op == sc.MARK, rows.vector, rows.pages))
         columns = (getattr(rows, name)[keep] for name in Events._fields)
         clipped = (np.minimum(c, np.iinfo(t).max).astype(t) for c, t in zip(columns, _TYPES, strict=True))
         self._parts.append(Events(*clipped))

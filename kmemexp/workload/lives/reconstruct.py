@@ -4,40 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.workload.lives import history, law, proofs
-from kmemexp.workload.lives.history import Events, Lives
+from kmemexp.workload.lives import history, law, prologue, proofs
+from kmemexp.workload.lives.added import filled, together
+from kmemexp.workload.lives.before import Reconciled, beginning, counted, ended
+from kmemexp.workload.lives.history import Events
+from kmemexp.workload.lives.known import Known, know
 from kmemexp.workload.lives.slabs import Slabs
 from kmemexp.workload.lives.snapshots import Snapshots
 from kmemexp.workload.traces import schema as sc
-from kmemexp.workload.traces import track
 from kmemexp.workload.traces.track import Rows
-
-
-class Known(NamedTuple):
-    """A recording's events, and what is known of each."""
-
-    events: Events
-    caches: list[str]
-    slabs: Slabs
-    slab: np.ndarray  # int32 by event, number in `slabs`; -1: none, or not known
-    order: np.ndarray  # int8 by slab cache, pages of a slab as a power of two; 0 where it is not known
-    lives: Lives
-    frame: np.ndarray  # int64 by event, page frame of the object or of the pages
-
-
-def know(events: Events, caches: list[str], slabs: Slabs, orders: dict[str, int]) -> Known:
-    """Find lives, slab caches and frames of a recording's events."""
-    found = history.lives(events)
-    slab = slabs.of_events(events, caches)
-    ended = found.end != history.OPEN
-    slab[found.died[ended]] = slab[found.born[ended]]
-    is_page = (events.op == sc.PAGE_ALLOC) | (events.op == sc.PAGE_FREE)
-    is_object = ~is_page & (events.op != sc.MARK)
-    if is_object.any():
-        slab = np.where(is_object, proofs.owners(slab, np.where(is_object, events.page, 0), events.op), -1)
-    order = np.array([orders.get(name, 0) for name in slabs.names], np.int8)
-    base = proofs.first_frame(events.page[events.op == sc.ALLOC], events.page[events.op == sc.PAGE_ALLOC])
-    return Known(events, caches, slabs, slab, order, found, np.where(is_page, events.page, events.page - base))
 
 
 def deaths(known: Known) -> law.Deaths:
@@ -57,21 +32,28 @@ def deaths(known: Known) -> law.Deaths:
     return law.deaths(group.reshape(-1), born, np.maximum(proof, born), seen, int(events.time_ns.max()))
 
 
-def death_rows(known: Known, found: law.Deaths) -> Rows:
+def death_rows(known: Known, found: law.Deaths, said: Reconciled | None) -> Rows:
     """Rows of deaths: on the CPU of the birth, or on that which used the address again."""
-    events, lives = known.events, known.lives
-    born, died = lives.born[found.life], lives.died[found.life]
-    both = sc.STREAM_LAW
-    return _rows(
-        time_ns=found.time_ns,
-        cpu=np.where(died >= 0, events.cpu[died], events.cpu[born]),
-        op=np.full(len(born), sc.IMPUTED_FREE),
-        object_id=events.object_id[born],
-        cache=events.cache[born],
-        site=events.site[born],
-        streams=np.where(found.dies, both, 0),
-        chance=found.chance,
-    )
+    put = ended(known, found, np.ones(len(found.life), np.bool_))
+    bits = np.where(found.dies, sc.STREAM_LAW, 0)
+    parts = [(put, bits, found.chance)]
+    if said:
+        proven = found.chance >= 1
+        bits |= np.where(proven | np.isin(found.life, said.ended.life), sc.STREAM_RECONCILED, 0)
+        more = said.ended.of(~np.isin(said.ended.life, found.life))
+        parts.append((more, np.full(len(more.life), sc.STREAM_RECONCILED), np.zeros(len(more.life), np.float32)))
+    lives = known.lives
+    made = []
+    for each, streams, chance in parts:
+        born = lives.born[each.life]
+        made.append(
+            filled(
+                time_ns=each.time_ns, cpu=each.cpu, op=np.full(len(born), sc.IMPUTED_FREE),
+                object_id=known.events.object_id[born], cache=known.events.cache[born],
+                site=known.events.site[born], streams=streams, chance=chance,
+            )
+        )  # fmt: skip
+    return together(made)
 
 
 class Births(NamedTuple):
@@ -82,34 +64,25 @@ class Births(NamedTuple):
     granted: np.ndarray  # int32
 
 
-def births(known: Known, also: np.ndarray) -> Births:
-    """Find births right before frees that match nothing: the address had an event of that cache before, or `also`."""
-    events = known.events
-    unmatched = events.op == sc.UNMATCHED_FREE
-    again = proofs.seen_before(events.op, events.address, known.slab)
-    rows = np.flatnonzero(unmatched & (again | also) & (known.slab >= 0))
-    sizes = sizes_of(known)
-    return Births(rows, sizes[known.slab[rows], 0], sizes[known.slab[rows], 1])
+def births(known: Known, new_frees: np.ndarray, bytes_of: np.ndarray) -> Births:
+    """Find births right before frees that match nothing: the address had an event of that cache before.
+
+    `new_frees`: events of frees of what was not there before, which were born unseen too. `bytes_of`: by slab cache,
+    bytes requested and granted (int32[caches, 2]).
+    """
+    again = proofs.seen_before(known.events.op, known.events.address, known.slab)
+    again[new_frees] = True
+    rows = np.flatnonzero((known.events.op == sc.UNMATCHED_FREE) & again & (known.slab >= 0))
+    return Births(rows, bytes_of[known.slab[rows], 0], bytes_of[known.slab[rows], 1])
 
 
-def sizes_of(known: Known) -> np.ndarray:
-    """Bytes usually requested from each slab cache, and bytes granted (int32[slabs, 2]); 0 where nothing shows them."""
-    found = np.zeros((len(known.slabs.names), 2), np.int32)
-    born = known.lives.born[known.slab[known.lives.born] >= 0]
-    slab, first = np.unique(known.slab[born], return_index=True)
-    found[slab, 0] = known.events.requested[born[first]]
-    found[slab, 1] = known.events.allocated[born[first]]
-    return found
-
-
-def birth_rows(known: Known, found: Births, first_id: int) -> Rows:
-    """Rows of such births and their frees, in pairs, numbered from `first_id` on."""
+def birth_rows(known: Known, found: Births, first_id: int, caches: np.ndarray) -> Rows:
+    """Rows of such births and their frees, in pairs, numbered from `first_id` on. `caches`: by slab cache."""
     keep = found.size > 0
     events, free = known.events, found.free[keep]
-    caches = cache_of(known)
     ids = first_id + np.arange(len(free))
     two = np.repeat(free, 2)
-    return _rows(
+    return filled(
         time_ns=events.time_ns[two],
         cpu=events.cpu[two],
         op=np.tile([sc.ADDED_ALLOC, sc.ADDED_FREE], len(free)),
@@ -117,30 +90,9 @@ def birth_rows(known: Known, found: Births, first_id: int) -> Rows:
         requested=np.repeat(found.size[keep], 2),
         allocated=np.repeat(found.granted[keep], 2),
         cache=caches[known.slab[two]],
-        streams=np.full(len(two), sc.STREAM_LAW),
+        streams=np.full(len(two), sc.STREAM_LAW | sc.STREAM_RECONCILED),
         chance=np.ones(len(two)),
     )
-
-
-def cache_of(known: Known) -> np.ndarray:
-    """Cache (its number in the recording) of each slab cache: all of kmalloc's are one."""
-    number = {name: i for i, name in enumerate(known.caches)}
-    return np.array([number.get(name, number.get(sc.KMALLOC, -1)) for name in known.slabs.names], np.int16)
-
-
-def _rows(**columns: np.ndarray) -> Rows:
-    """Rows with these columns; the others are null."""
-    n = len(columns["time_ns"])
-    given = {"context": np.zeros(n), "nowait": np.zeros(n), **columns}
-    filled = {name: given.get(name, np.full(n, -1)) for name in Rows._fields}
-    return Rows(*(c.astype(t) for c, t in zip(filled.values(), track.ROW_TYPES, strict=True)))
-
-
-def together(parts: list[Rows]) -> Rows:
-    """Put added rows in the order of time; what comes first in `parts` is first among equals."""
-    joined = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    order = np.argsort(joined.time_ns, kind="stable")
-    return Rows(*(column[order] for column in joined))
 
 
 def summary(known: Known, found: law.Deaths, added: np.ndarray) -> list[dict[str, Any]]:
@@ -195,28 +147,63 @@ class Inferred(NamedTuple):
     warnings: list[str]
 
 
-def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snapshots | None) -> Inferred:
-    """Infer what a recording does not show. `next_id`: number of the first object that is added."""
+def known_of(events: Events, caches: list[str], snapshots: Snapshots | None) -> Known:
+    """Find what is known of a recording's events; the caches of a snapshot are numbered first."""
     sizes = snapshots.caches if snapshots else {}
     slabs = Slabs(sizes)
-    known = know(events, caches, slabs, {name: cache.order for name, cache in sizes.items()})
+    for name in snapshots.before.counts if snapshots else ():
+        slabs.number(name)
+    return know(events, caches, slabs, {name: cache.order for name, cache in sizes.items()})
+
+
+def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snapshots | None) -> Inferred:
+    """Infer what a recording does not show. `next_id`: number of the first object that is added.
+
+    `caches` gets the names of caches of which only a snapshot tells.
+    """
+    known = known_of(events, caches, snapshots)
+    sizes, slabs = (snapshots.caches if snapshots else {}), known.slabs
     found = deaths(known)
-    unseen = births(known, np.zeros(len(events.op), np.bool_))
-    rows = [death_rows(known, found), birth_rows(known, unseen, next_id)]
+    start = beginning(known, snapshots) if snapshots and len(events.op) else None
+    said = counted(known, start, found, snapshots) if start and snapshots and snapshots.after else None
+    number = prologue.cache_numbers(known)
+    bytes_of = prologue.sizes(known, sizes)
+    unseen = births(known, start.new_frees if start else np.zeros(0, np.int64), bytes_of)
+    rows = [death_rows(known, found, said), birth_rows(known, unseen, next_id, number)]
+    next_id += len(unseen.free)
+    if said and start:
+        rows.append(prologue.unseen_births(known, start, said, next_id, number, bytes_of))
+        next_id += sum(said.births.values())
+    old = prologue.old_rows(known, start, sizes, next_id, number, bytes_of) if start else None
     added = np.bincount(known.slab[unseen.free], minlength=len(slabs.names))
     per_cache = summary(known, found, added)
-    total = {key: sum(row[key] for row in per_cache) for key in TOTALS}
+    _with_counts(per_cache, said)
+    total = {key: sum(row.get(key, 0) for row in per_cache) for key in TOTALS}
     share = round(total["guessed_bytes"] / max(total["live_bytes"], total["guessed_bytes"], 1), 4)
-    return Inferred(
-        together(rows),
-        {"streams": ["law"], "start": False, "guessed_share": share, **total, "caches": per_cache},
-        _warnings(share),
-    )
+    about: dict[str, Any] = {"streams": ["law", "reconciled"] if said else ["law"], "start": old is not None}
+    if start and old:
+        clock = start.lived.clock
+        about["window_ns"] = [int(clock[start.window.first]), int(clock[start.window.end - 1])]
+        at_start = old.op[old.time_ns < about["window_ns"][0]]
+        about["old_objects"] = int(np.sum(at_start == sc.OLD_ALLOC) - np.sum(at_start == sc.OLD_FREE))
+        rows.insert(0, old)
+    return Inferred(together(rows), {**about, "guessed_share": share, **total, "caches": per_cache}, _warnings(share))
+
+
+def _with_counts(per_cache: list[dict[str, Any]], said: Reconciled | None) -> None:
+    """Enter by cache what the counts after said."""
+    known = {cache["cache"]: cache for cache in per_cache}
+    for row in said.rows if said else ():
+        if row.cache not in known and row.births_added:
+            known[row.cache] = {"cache": row.cache, **dict.fromkeys(TOTALS, 0), "guessed_share": 0.0}
+            per_cache.append(known[row.cache])
+        if cache := known.get(row.cache):
+            cache["births_by_counts"], cache["deaths_by_counts"] = row.births_added, row.deaths_added
 
 
 TOTALS = (
-    "births", "deaths_seen", "deaths_proven", "deaths_by_law", "unmatched_frees", "births_added", "live_at_end",
-    "live_bytes", "guessed_bytes",
+    "births", "deaths_seen", "deaths_proven", "deaths_by_law", "unmatched_frees", "births_added", "births_by_counts",
+    "deaths_by_counts", "live_at_end", "live_bytes", "guessed_bytes",
 )  # fmt: skip
 LARGE_SHARE = 0.05
 

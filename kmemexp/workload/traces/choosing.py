@@ -46,14 +46,20 @@ class Played(NamedTuple):
         return Played(*(column[which] for column in self))
 
 
-def choose(rows: Played, added: Played, choice: Choice, draw: np.random.Generator | None) -> Played:
+def choose(
+    rows: Played, added: Played, choice: Choice, window_ns: tuple[int, int], draw: np.random.Generator | None
+) -> Played:
     """Put the rows of a stream together, in the order in which they are played.
 
-    `rows` as recorded, `added` what the import added. With `draw` the deaths that are only likely are drawn anew: which
-    of a call site's open lives are over, and when. A proven death takes the place of the lost free that shows it.
+    `rows` as recorded, `added` what the import added. What begins with old objects is the window between the
+    snapshots: objects that were born before it are old ones there. With `draw` the deaths that are only likely are
+    drawn anew: which of a call site's open lives are over, and when. A proven death takes the place of the lost free
+    that shows it.
     """
     if choice == AS_RECORDED:
         return rows
+    if choice.start == "recorded":
+        rows, added = _between(rows, added, window_ns)
     is_old = (added.op == sc.OLD_ALLOC) | (added.op == sc.OLD_FREE)
     wanted = np.where(is_old, choice.start == "recorded", (added.streams & choice.bit) != 0)
     time_ns = added.time_ns
@@ -65,6 +71,18 @@ def choose(rows: Played, added: Played, choice: Choice, draw: np.random.Generato
     replaced = chosen.object_id[chosen.op == sc.IMPUTED_FREE]
     gone = (rows.op == sc.LOST_FREE) & np.isin(rows.object_id, replaced)
     return _merged(rows.rows(~gone), chosen)
+
+
+def _between(rows: Played, added: Played, window_ns: tuple[int, int]) -> tuple[Played, Played]:
+    """Keep what happens in the window to objects that are born in it, and the old ones."""
+    first, last = window_ns
+    is_birth = (rows.op == sc.ALLOC) | (rows.op == sc.KVA_ALLOC)
+    known = np.zeros(int(max(rows.object_id.max(initial=0), added.object_id.max(initial=0))) + 1, np.bool_)
+    known[rows.object_id[is_birth & (rows.time_ns >= first)]] = True
+    known[added.object_id[(added.op == sc.ADDED_ALLOC) & (added.time_ns >= first)]] = True
+    known[added.object_id[added.op == sc.OLD_ALLOC]] = True
+    kept = [part.rows(known[part.object_id] & (part.time_ns <= last)) for part in (rows, added)]
+    return kept[0], kept[1]
 
 
 def _births(rows: Played, added: Played) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from kmemexp.errors import TraceError
 from kmemexp.sim.tables import flag
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
-from kmemexp.workload.traces import choosing, interrupts, kinds
+from kmemexp.workload.traces import choosing, interrupts, kinds, meta, source
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.choosing import AS_RECORDED, Choice, Played
 from kmemexp.workload.traces.interrupts import CONTEXT_FLAGS, Interrupts
@@ -54,6 +54,7 @@ class Material:
     added: Played  # in the order of time
     caches: Sequence[str]
     interrupts: Interrupts
+    window_ns: tuple[int, int]  # between the snapshots, if there were any
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +68,7 @@ class Material:
 
     def play(self, choice: Choice = AS_RECORDED, draw: np.random.Generator | None = None) -> Recording:
         """Make one of the streams of this recording; `draw` makes it one of many that are as likely."""
-        columns = choosing.choose(self.rows, self.added, choice, draw)
+        columns = choosing.choose(self.rows, self.added, choice, self.window_ns, draw)
         table, stream = _kinds_and_stream(columns, list(self.caches))
         return Recording(table, stream, self.interrupts, int(columns.time_ns[0]))
 
@@ -91,7 +92,9 @@ def read(path: Path) -> Material:
     nothing = [np.broadcast_to(np.int8(-1), len(columns[0]))] * len(choosing.OF_ADDED)
     inferred = Played(*map(np.concatenate, zip(*added, strict=True)))
     around = Interrupts(*map(np.concatenate, zip(*entries, strict=True)))
-    return Material(Played(*columns, *nothing), inferred, reader.names, around)
+    told = meta.open_parquet(path)[1].get("inferred", {}) if source.is_parquet(path) else {}
+    first, last = told.get("window_ns", (0, np.iinfo(np.int64).max))
+    return Material(Played(*columns, *nothing), inferred, reader.names, around, (first, last))
 
 
 def _select(rows: Rows, wanted: np.ndarray, fields: Sequence[str]) -> list[np.ndarray]:

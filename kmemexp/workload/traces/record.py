@@ -1,6 +1,7 @@
 """Recording on Linux: a tracing instance of our own, its text streamed to a file, everything undone at the end."""
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE = "kmemexp"
 BUFFER_KB = 65536  # per CPU
 REQUIRED = ("kmalloc", "kfree", "kmem_cache_alloc", "kmem_cache_free")
+NO_MOVABLE_PAGES = "!(gfp_flags & 0x8)"  # those are user memory and the page cache, never slabs
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHUNK = 1 << 20
 POLL_S = 0.1
@@ -33,6 +35,7 @@ class Recording:
     lost_events: int = 0  # overruns and drops of all CPUs, as the kernel counts them
     missing: list[str] = field(default_factory=list)  # events that this kernel does not have
     interrupted: bool = False
+    no_snapshot: list[str] = field(default_factory=list)  # counts of the kernel that could not be read
 
 
 def tracefs() -> Path:
@@ -48,11 +51,19 @@ def tracefs() -> Path:
     raise TraceError(f"tracefs is not mounted; `mount -t tracefs tracefs {ROOTS[0]}` (needs CONFIG_TRACING)")
 
 
-def record(seconds: float, out: Path, *, root: Path | None = None, buffer_kb: int = BUFFER_KB) -> Recording:
+def record(
+    seconds: float,
+    out: Path,
+    *,
+    root: Path | None = None,
+    buffer_kb: int = BUFFER_KB,
+    snapshot: Callable[[str], list[str]] | None = None,
+) -> Recording:
     """Record the traces' events for so long into `out`: text, compressed if the name ends in .gz or .zst.
 
     Uses an instance of its own (`instances/kmemexp`), so other tracing goes on undisturbed; it is removed whatever
     happens, also on SIGINT, SIGTERM and SIGHUP, which end the recording early. `root` is the root of tracefs.
+    `snapshot` is called with "before" and "after", next to marks in the trace, and returns what it could not take.
     Raises TraceError where recording is not possible, naming what is missing.
     """
     root = root or tracefs()
@@ -62,8 +73,10 @@ def record(seconds: float, out: Path, *, root: Path | None = None, buffer_kb: in
     try:
         with _signals() as stopped, _instance(root) as instance:
             _set_up(instance, events, buffer_kb)
+            result.no_snapshot = snapshot("before") if snapshot else []
+            after = functools.partial(snapshot, "after") if snapshot else None
             with _writer(partial, out.suffix) as write:
-                result.bytes_text = _stream(instance, seconds, write, stopped)
+                result.bytes_text = _stream(instance, seconds, write, stopped, after)
             result.lost_events = _lost(instance)
             result.interrupted = bool(stopped)
         partial.replace(out)
@@ -79,7 +92,7 @@ def _events(root: Path) -> tuple[list[Path], list[str]]:
     """Return the `enable` files (relative to an instance) of our events, and the events that are not there."""
     found, missing = [], []
     for event in sc.EVENTS:
-        if event.does in (sc.DO_PAGE_ALLOC, sc.DO_PAGE_FREE, sc.DO_MARK):
+        if event.does == sc.DO_MARK:
             continue
         enable = Path("events") / event.group / event.name / "enable"
         if (root / enable).exists():
@@ -91,7 +104,7 @@ def _events(root: Path) -> tuple[list[Path], list[str]]:
         raise TraceError(
             f"{root}: this kernel has no event {', '.join('kmem:' + n for n in lacking)} (CONFIG_TRACING?)"
         )
-    optional = [name for name in missing if not name.endswith("_node")]  # those ended with Linux 6.1
+    optional = [name for name in missing if not name.endswith("_node")]  # those ended with Linux 6.0
     return found, optional
 
 
@@ -153,21 +166,44 @@ def _set_up(instance: Path, events: list[Path], buffer_kb: int) -> None:
             if (instance / name).exists():
                 (instance / name).write_text(value)
     for enable in events:
+        only = instance / enable.with_name("filter")
+        if enable.parent.name == "mm_page_alloc" and only.exists():
+            only.write_text(NO_MOVABLE_PAGES)
         (instance / enable).write_text("1")
 
 
-def _stream(instance: Path, seconds: float, write: Callable[[bytes], object], stopped: list[int]) -> int:
-    """Copy trace_pipe until the time is up or a signal came, then what is left in the buffers. Returns the bytes."""
+def _mark(instance: Path, text: str) -> None:
+    """Write a mark into the trace."""
+    with contextlib.suppress(OSError):  # not in every kernel: then the whole recording lies between the snapshots
+        if (instance / "trace_marker").exists():
+            (instance / "trace_marker").write_text(text)
+
+
+def _stream(
+    instance: Path,
+    seconds: float,
+    write: Callable[[bytes], object],
+    stopped: list[int],
+    after: Callable[[], object] | None,
+) -> int:
+    """Copy trace_pipe until the time is up or a signal came, then what is left in the buffers. Returns the bytes.
+
+    `after` is called when the recording has just ended.
+    """
     total = 0
     pipe = os.open(instance / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         (instance / "tracing_on").write_text("1")
+        _mark(instance, "snap_before")
         end = time.monotonic() + seconds
         recording = True
         while True:
             if recording and (stopped or time.monotonic() >= end):
+                _mark(instance, "snap_after")
                 (instance / "tracing_on").write_text("0")
                 recording = False
+                if after:
+                    after()
             try:
                 data = os.read(pipe, CHUNK)
             except BlockingIOError:

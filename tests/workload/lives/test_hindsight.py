@@ -1,0 +1,92 @@
+"""The start of a recording by hindsight, and what counts after it say: the worked examples of the rules."""
+
+import numpy as np
+import pytest
+
+from kmemexp.workload.lives import hindsight, reconcile
+from kmemexp.workload.lives.history import Window
+from kmemexp.workload.lives.reconcile import Ended, Lived, Operations
+from kmemexp.workload.lives.snapshots import Cache, Count
+from kmemexp.workload.traces import schema as sc
+
+A, F = sc.ALLOC, sc.UNMATCHED_FREE
+P, Q, R = 10, 11, 12  # page frames
+
+
+def touched(*events, order=0):
+    """Events as (op, frame, slot) on CPU 0, or (op, frame, slot, cpu)."""
+    op, frame, slot, cpu = (np.array(c, np.int64) for c in zip(*((*e, 0)[:4] for e in events), strict=True))
+    slab = np.zeros(len(op), np.int32)
+    return hindsight.touched(
+        op.astype(np.int8), cpu.astype(np.int16), slab, frame * 4096 + slot * 64 + 64, frame, np.array([order], np.int8)
+    )
+
+
+def cache(per_slab=4, sheaf=0):
+    return Cache(1024, per_slab, 0, 5, 2, sheaf)
+
+
+def test_a_slab_that_was_used_up_held_what_was_never_seen():
+    found = touched((A, P, 0), (A, P, 2), (A, Q, 0), (F, P, 1))
+    start = hindsight.start(found, 0, cache(), Count(5, 8, 2, exact=False), (None, None))
+    assert found.base[start.touched].tolist() == [P, Q]
+    assert start.free.tolist() == [2, 1]  # P: a and c were free, b and d were not; of three free slots one is left in Q
+    assert start.cpu.tolist() == [0, -1]
+    assert found.slab_of.tolist() == [-1, -1, -1, 0]
+
+
+def test_slabs_that_nobody_touched_share_the_free_slots_that_are_left():
+    found = touched((F, P, 0))
+    start = hindsight.start(found, 0, cache(), Count(9, 12, 3, exact=False), (None, None))
+    assert start.free.tolist() == [0, 2, 1]
+
+
+def test_a_new_slab_is_not_taken_for_an_old_one():
+    found = touched((A, P, 0), (A, P, 1), (A, P, 2), (A, P, 3), (A, Q, 0))
+    start = hindsight.start(found, 0, cache(), Count(0, 0, 0, exact=False), (None, None))
+    assert start.free.tolist() == []
+
+
+def test_a_map_of_slab_pages_says_which_are_old():
+    found = touched((A, P, 0), (F, Q, 0), (A, R, 0))
+    before, after = np.zeros(20, np.uint8), np.zeros(20, np.uint8)
+    before[[P, R]], after[P] = 1, 1
+    count = Count(6, 8, 2, exact=True)
+    alone = hindsight.start(found, 0, cache(), count, (before, None))
+    assert found.base[alone.touched].tolist() == [P, R]
+    assert alone.free.tolist() == [1, 1]
+    both = hindsight.start(found, 0, cache(), count, (before, after))
+    assert both.free.tolist() == [1, 4]  # R is gone: nothing was in it
+
+
+def lived(n):
+    """Lives of one cache, born at each of the first events of a hundred."""
+    nothing = np.zeros(0, np.int64)
+    born = np.arange(n)
+    return Lived(
+        np.arange(100) * 1000, np.zeros(100, np.int16), np.zeros(n, np.int32), born, np.full(n, -1), nothing, nothing,
+        nothing,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("active", "births", "deaths"), [(60, 0, 20), (90, 0, 0), (140, 60, 0)])
+def test_counts_after_say_what_is_lacking(active, births, deaths):
+    """Five slabs full of sixteen: active 80."""
+    known, window = lived(80), Window(0, 100)
+    no_death = Ended(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int16))
+    (done,) = reconcile.operations(known, window, no_death, 1)
+    start = hindsight.Start(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
+    still = Ended(np.arange(80), np.full(80, 99_000), np.zeros(80, np.int16))
+    after = Count(active, 0, 0, exact=True)
+    said = reconcile.reconcile(done, start, cache(16), after, still, known, window, 1)
+    assert said.births == births
+    assert abs(said.result.active - active) <= 16
+    assert len(said.ended) >= deaths
+    assert bool(len(said.ended)) == bool(deaths)
+
+
+def test_deaths_stand_between_events_and_behind_their_births():
+    known = lived(10)
+    put = reconcile.deaths(known, Ended(np.array([3, 9]), np.array([5000, 0]), np.zeros(2, np.int16)))
+    assert put.key.tolist() == [12, 20]
+    assert isinstance(put, Operations)

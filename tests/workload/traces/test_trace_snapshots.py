@@ -1,0 +1,118 @@
+"""The kernel's counts around a recording: taking them, reading them, and playing what was there before."""
+
+import numpy as np
+import pytest
+import zstandard
+from tracetext import cache_alloc, cache_free, ftrace
+
+from kmemexp import trace
+from kmemexp.errors import TraceError
+from kmemexp.workload.lives import snapshots
+from kmemexp.workload.stream import OP_ALLOC
+from kmemexp.workload.traces import capturing, importer, library
+from kmemexp.workload.traces.choosing import Choice
+from kmemexp.workload.traces.stats import stats
+
+BASE = 0xFFFF888100000000
+HEAD = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : …\n"
+
+
+def slabinfo(**caches):
+    """Lines of /proc/slabinfo: (active, slots, size, per slab) by cache."""
+    lines = [
+        f"{name} {active} {slots} {size} {per} 1 : tunables 0 0 0 : slabdata {slots // per} {slots // per} 0\n"
+        for name, (active, slots, size, per) in caches.items()
+    ]
+    return HEAD + "".join(lines)
+
+
+def recording(tmp_path, after):
+    """Three old objects of one cache in a slab of four, one of which is freed; two new ones; a cache nobody touches."""
+    (tmp_path / "load.before.slabinfo").write_text(slabinfo(node=(3, 4, 1024, 4), quiet=(7, 8, 512, 8)))
+    (tmp_path / "load.after.slabinfo").write_text(slabinfo(node=(after, 4 * -(-after // 4), 1024, 4)))
+    lines = [
+        cache_free(BASE + 0x8000, "node", time="0.1"),  # before the mark: it is none of the old objects
+        ftrace("tracing_mark_write", "snap_before", time="0.5"),
+        cache_free(BASE, "node", time="1.0"),
+        *(cache_alloc(BASE + 0x400 * i, "node", 1000, allocated=1024, time=f"2.{i}") for i in range(2)),
+        ftrace("tracing_mark_write", "snap_after", time="3.0"),
+    ]
+    text = tmp_path / "load.txt"
+    text.write_text("".join(lines))
+    out = tmp_path / "load.parquet"
+    importer.import_trace(text, out)
+    return out
+
+
+def live_at_end(path, choice):
+    stream = library.load(str(path), choice).stream
+    changes = np.cumsum(np.where(stream.op == OP_ALLOC, 1, -1))
+    assert changes.min() >= 0
+    return int(changes[-1])
+
+
+def test_old_objects_are_played_where_they_are_wanted(tmp_path):
+    out = recording(tmp_path, after=4)
+    told = stats(out)["inferred"]
+    assert (told["streams"], told["start"], told["old_objects"]) == (["law", "reconciled"], True, 10)
+    assert live_at_end(out, Choice("recorded", "empty")) == 2
+    assert live_at_end(out, Choice("recorded", "recorded")) == 11  # 3 + 7 before, one freed, two born
+    kinds = library.load(str(out), Choice("law", "recorded")).kinds
+    assert kinds.names == ("node", "quiet")
+
+
+def test_counts_after_add_births_that_were_not_seen(tmp_path):
+    out = recording(tmp_path, after=24)
+    (node,) = (c for c in stats(out)["inferred"]["caches"] if c["cache"] == "node")
+    assert node["births_by_counts"] >= 16
+    more = live_at_end(out, Choice("reconciled", "recorded")) - live_at_end(out, Choice("law", "recorded"))
+    assert more == node["births_by_counts"]
+
+
+def test_snapshots_that_are_asked_for_must_be_there(tmp_path, capsys):
+    recording(tmp_path, after=4)
+    text, out = tmp_path / "load.txt", tmp_path / "other.parquet"
+    assert trace.main(["import", str(text), "-o", str(out), "--snapshots", str(tmp_path / "none")]) == 1
+    assert "none.before.slabinfo: there is no such snapshot" in " ".join(capsys.readouterr().err.split())
+    assert trace.main(["import", str(text), "-o", str(out), "--snapshots", str(tmp_path / "load")]) == 0
+    assert stats(out)["inferred"]["start"]
+
+
+def test_a_snapshot_that_is_none_is_refused_with_its_line(tmp_path):
+    (tmp_path / "load.before.slabinfo").write_text(HEAD + "node 1 2\n")
+    with pytest.raises(TraceError, match=r"before\.slabinfo: line 3: not a line of /proc/slabinfo"):
+        snapshots.find(tmp_path / "load.txt")
+
+
+def test_constants_follow_the_kernel_s_rules(tmp_path):
+    (tmp_path / "load.before.slabinfo").write_text(slabinfo(dentry=(1, 21, 192, 21), big=(1, 4, 8192, 4)))
+    caches = snapshots.find(tmp_path / "load.zst").caches
+    assert caches["dentry"] == snapshots.Cache(192, 21, 0, 5, 12, 0)
+    assert (caches["big"].min_partial, caches["big"].cpu_slabs) == (6, 3)
+
+
+def test_counts_are_captured_as_they_are_read(tmp_path):
+    proc, slab = tmp_path / "proc", tmp_path / "slab"
+    proc.mkdir()
+    (slab / ":0001024").mkdir(parents=True)
+    (slab / "node").symlink_to(":0001024")
+    flags = np.zeros(6, np.uint64)
+    flags[1], flags[2], flags[3] = 1 << 7, 1 << 7 | 1 << 15, 1 << 7 | 1 << 16
+    (proc / "kpageflags").write_bytes(flags.tobytes())
+    (proc / "slabinfo").write_text(slabinfo(node=(3, 4, 1024, 4)))
+    (proc / "buddyinfo").write_text("Node 0, zone DMA 1 2\n")
+    values = {"objects": "3 N0=3", "total_objects": "4 N0=4", "slabs": "1 N0=1", "partial": "1", "objects_partial": "3",
+              "cpu_slabs": "0", "slabs_cpu_partial": "0(0)", "object_size": "1000", "slab_size": "1024",
+              "objs_per_slab": "4", "order": "0", "min_partial": "5", "cpu_partial": "24"}  # fmt: skip
+    for name, value in values.items():
+        (slab / ":0001024" / name).write_text(f"{value}\n")
+    missing = capturing.capture(tmp_path / "load", "before", proc=proc, slab=slab)
+    assert missing == ["pagetypeinfo", "vmallocinfo", "meminfo", "zoneinfo"]
+    assert (tmp_path / "load.aliases").read_text() == "node :0001024\n"
+    found = snapshots.find(tmp_path / "load.txt.zst")
+    assert found.before.counts["node"] == snapshots.Count(3, 4, 1, exact=True)
+    assert found.before.bitmap.tolist() == [0, 1, 2, 3, 0, 0]
+    assert found.caches["node"] == snapshots.Cache(1024, 4, 0, 5, 12, 0)
+    assert found.before.others == {"buddyinfo": "Node 0, zone DMA 1 2\n"}
+    packed = zstandard.ZstdDecompressor().decompress((tmp_path / "load.before.kpf.zst").read_bytes())
+    assert packed == b"\0\1\2\3\0\0"
