@@ -59,6 +59,8 @@ def _check_trace(workload: Mapping[str, Any]) -> None:
     _number("workload.window_s", workload["window_s"])
     if not isinstance(workload.get("interrupts", False), bool):
         raise _wrong("workload.interrupts", workload["interrupts"], "must be true or false")
+    if workload.get("start", STARTS[0]) != STARTS[0] and workload["copies"] > 1:
+        raise ConfigError("workload.start=recorded: a machine has one past; set workload.copies=1")
     library.path_of(workload[files[0]])
 
 

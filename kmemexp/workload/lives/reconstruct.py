@@ -164,7 +164,7 @@ def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snap
     known = known_of(events, caches, snapshots)
     sizes, slabs = (snapshots.caches if snapshots else {}), known.slabs
     found = deaths(known)
-    start = beginning(known, snapshots) if snapshots and len(events.op) else None
+    start = beginning(known, snapshots) if snapshots and len(events.op) and not known.hashed else None
     said = counted(known, start, found, snapshots) if start and snapshots and snapshots.after else None
     number = prologue.cache_numbers(known)
     bytes_of = prologue.sizes(known, sizes)
@@ -187,7 +187,9 @@ def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snap
         at_start = old.op[old.time_ns < about["window_ns"][0]]
         about["old_objects"] = int(np.sum(at_start == sc.OLD_ALLOC) - np.sum(at_start == sc.OLD_FREE))
         rows.insert(0, old)
-    return Inferred(together(rows), {**about, "guessed_share": share, **total, "caches": per_cache}, _warnings(share))
+    return Inferred(
+        together(rows), {**about, "guessed_share": share, **total, "caches": per_cache}, _warnings(share, known.hashed)
+    )
 
 
 def _with_counts(per_cache: list[dict[str, Any]], said: Reconciled | None) -> None:
@@ -208,10 +210,18 @@ TOTALS = (
 LARGE_SHARE = 0.05
 
 
-def _warnings(share: float) -> list[str]:
+HASHED = (
+    "pointers are hashed: only the reuse of an address proves a death, and snapshots cannot be used; record with real "
+    "ones (`echo 0 > options/hash-ptr` in tracefs, or boot with no_hash_pointers)"
+)
+
+
+def _warnings(share: float, hashed: bool) -> list[str]:
+    found = [HASHED] if hashed else []
     if share <= LARGE_SHARE:
-        return []
+        return found
     return [
+        *found,
         f"{share:.0%} of the bytes that live at the end are a guess: frees by bulk or RCU leave no event; compare "
-        "workload.stream=recorded with law, and believe only what both say"
+        "workload.stream=recorded with law, and believe only what both say",
     ]

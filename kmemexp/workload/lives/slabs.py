@@ -13,6 +13,7 @@ from kmemexp.workload.traces import schema as sc
 LARGEST = 8192  # bytes: larger requests get pages, not a slab
 _FORMS = ("kmalloc-{}", "kmalloc-cg-{}", "kmalloc-rcl-{}", "dma-kmalloc-{}", "msg_msg-{}", "memdup_user-{}")
 _PLAIN = "kmalloc-{}"
+_INSTEAD = {sc.KMALLOC_TYPES.index("msg_msg"): "kmalloc-cg-{}"}  # messages are accounted (ipc/msgutil.c)
 
 
 class Slabs:
@@ -48,10 +49,9 @@ class Slabs:
 
     def _kmalloc(self, kind: int, size: int) -> str:
         """Return the name of the cache, or of the next one where the kernel has no such cache."""
-        wanted = _FORMS[max(kind, 0)].format(_size(size))
-        if not self.known or wanted in self.known:
-            return wanted
-        return _PLAIN.format(_size(size))
+        forms = _FORMS[max(kind, 0)], _INSTEAD.get(kind, _PLAIN), _PLAIN
+        names = [form.format(_size(size)) for form in forms]
+        return next((name for name in names if not self.known or name in self.known), names[-1])
 
 
 def _size(size: int) -> str:

@@ -93,6 +93,14 @@ def test_a_page_event_proves_death(tmp_path):
     assert stats(out)["events"] == 2
 
 
+def test_hashed_pointers_prove_by_reuse_alone(tmp_path):
+    lines = [cache_alloc(0x1000 + 64 * i, "node", 64, allocated=64, time=f"1.{i:02}") for i in range(16)]
+    lines += [cache_alloc(0x1800, "filp", time="2.0"), cache_alloc(0x1000, "node", 64, allocated=64, time="3.0")]
+    _, out = write(tmp_path, lines)
+    assert stats(out)["inferred"]["deaths_proven"] == 1
+    assert "pointers are hashed" in " ".join(stats(out)["report"]["warnings"])
+
+
 def test_a_free_after_a_free_tells_of_a_birth_in_between(tmp_path):
     lines = [cache_alloc(BASE), cache_free(BASE), cache_free(BASE), kfree(BASE + 0x40)]
     _, out = write(tmp_path, lines)
