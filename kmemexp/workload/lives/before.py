@@ -22,14 +22,14 @@ class Beginning(NamedTuple):
     new_frees: np.ndarray  # int64, events that free what was neither seen born nor there before
 
 
-def beginning(known: Known, snapshots: Snapshots) -> Beginning:
-    """Find the slabs of every cache at the start."""
+def beginning(known: Known, snapshots: Snapshots, after: np.ndarray | None = None) -> Beginning:
+    """Find the slabs of every cache at the start. `after`: a map of slab pages after the recording, if it may tell."""
     events, window = known.events, history.window(known.events)
     part = slice(window.first, window.end)
     found = hindsight.touched(
         events.op[part], events.cpu[part], known.slab[part], events.address[part], known.frame[part], known.order
     )
-    bitmaps = (snapshots.before.bitmap, None)
+    bitmaps = (snapshots.before.bitmap, after)
     starts = {}
     local = np.full(len(found.base), -1, np.int32)
     for name, count in snapshots.before.counts.items():

@@ -41,7 +41,7 @@ def touched(
 ) -> Touched:
     """Find the slabs that events touch, by event and (order) by cache; only events of slab caches count."""
     events = np.isin(op, (sc.ALLOC, sc.FREE, sc.UNMATCHED_FREE)) & (slab >= 0)
-    base = np.where(events, frame & -(1 << order[np.maximum(slab, 0)].astype(np.int64)), 0)
+    base = np.where(events, base_of(frame, order[np.maximum(slab, 0)]), 0)
     slabs = live.with_room(live.table(1), len(np.unique(base)) + 1)
     seen = live.with_room(live.table(1), len(np.unique(address)) + 1)
     rows = np.zeros((int(slabs.key.size // 2) + 1, COLUMNS), np.int64)
@@ -100,9 +100,10 @@ def start(found: Touched, which: int, cache: Cache, count: Count, bitmaps: tuple
     before, after = bitmaps
     free = np.minimum(rows[:, _FREE], cache.per_slab)
     if before is not None:
-        old = _is_slab(before, found.base[mine], cache.order)
+        order = np.int8(cache.order)
+        old = is_slab(before, found.base[mine], order)
         if after is not None:
-            gone = ~_is_slab(after, found.base[mine], cache.order)
+            gone = ~is_slab(after, found.base[mine], order)
             free = np.where(gone, np.maximum(cache.per_slab - rows[:, _OLD], 0), free)
     else:
         old, free = _guessed(rows, free, cache, count)
@@ -117,11 +118,17 @@ def start(found: Touched, which: int, cache: Cache, count: Count, bitmaps: tuple
     )
 
 
-def _is_slab(bitmap: np.ndarray, base: np.ndarray, order: int) -> np.ndarray:
-    """Whether a slab of this order lies at these frames: 1 for a single page, 2 for the head of a larger one."""
+def is_slab(bitmap: np.ndarray, base: np.ndarray, order: "np.ndarray | np.int8") -> np.ndarray:
+    """Whether slabs of these orders lie at these frames: 1 for a single page, 2 for the head of a larger one."""
     inside = (base >= 0) & (base < len(bitmap))
-    wanted: np.ndarray = inside & (bitmap[np.where(inside, base, 0)] == (2 if order else 1))
+    wanted: np.ndarray = inside & (bitmap[np.where(inside, base, 0)] == np.where(order, 2, 1))
     return wanted
+
+
+def base_of(frame: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """First frame of the slab of this order that a frame is in."""
+    base: np.ndarray = frame & -(1 << order.astype(np.int64))
+    return base
 
 
 def _guessed(rows: np.ndarray, free: np.ndarray, cache: Cache, count: Count) -> tuple[np.ndarray, np.ndarray]:

@@ -23,8 +23,10 @@ class Known(NamedTuple):
     hashed: bool  # addresses are hashes: they tell objects apart, not where these lie
 
 
-def know(events: Events, caches: list[str], slabs: Slabs, orders: dict[str, int]) -> Known:
-    """Find lives, slab caches and frames of a recording's events."""
+def know(
+    events: Events, caches: list[str], slabs: Slabs, orders: dict[str, int], slab_frames: np.ndarray | None = None
+) -> Known:
+    """Find lives, slab caches and frames of a recording's events. `slab_frames`: of a map of slab pages, if any."""
     found = history.lives(events)
     hashed = _hashed(events.address[found.born])
     if hashed:  # an address is all that an object's place is known by
@@ -37,7 +39,10 @@ def know(events: Events, caches: list[str], slabs: Slabs, orders: dict[str, int]
     if is_object.any():
         slab = np.where(is_object, proofs.owners(slab, np.where(is_object, events.page, 0), events.op), -1)
     order = np.array([orders.get(name, 0) for name in slabs.names], np.int8)
-    base = proofs.first_frame(events.page[events.op == sc.ALLOC], events.page[events.op == sc.PAGE_ALLOC])
+    frames = events.page[events.op == sc.PAGE_ALLOC]
+    if slab_frames is not None:
+        frames = np.concatenate([frames, slab_frames])
+    base = proofs.first_frame(events.page[events.op == sc.ALLOC], frames)
     return Known(events, caches, slabs, slab, order, found, np.where(is_page, events.page, events.page - base), hashed)
 
 

@@ -22,9 +22,9 @@ _MOST_FRAMES = 1 << 10
 
 
 def first_frame(pages: np.ndarray, frames: np.ndarray) -> int:
-    """Find the page of frame 0: where most pages of objects were frames that the page allocator gave.
+    """Find the page of frame 0: where most pages of objects are frames that the page allocator gave, or slabs.
 
-    `pages`: of objects; `frames`: numbers in the page allocator's events. Without these the usual place is returned.
+    `pages`: of objects; `frames`: numbers of frames. Without these the usual place is returned.
     """
     if not len(frames) or not len(pages):
         return DIRECT_MAP

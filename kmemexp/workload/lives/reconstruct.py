@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmemexp.workload.lives import history, law, prologue, proofs
+from kmemexp.workload.lives import hindsight, history, law, prologue, proofs
 from kmemexp.workload.lives.added import filled, together
 from kmemexp.workload.lives.before import Reconciled, beginning, counted, ended
 from kmemexp.workload.lives.history import Events
@@ -15,8 +15,11 @@ from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.track import Rows
 
 
-def deaths(known: Known) -> law.Deaths:
-    """Find deaths that left no event: the proven ones, and those that the law of their site says."""
+def deaths(known: Known, after: np.ndarray | None = None) -> law.Deaths:
+    """Find deaths that left no event: the proven ones, and those that the law of their site says.
+
+    `after`: a map of slab pages after the recording; what it has no slab for is dead by then.
+    """
     events, lives = known.events, known.lives
     if not len(lives.born):
         return law.deaths(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.bool_), 0)
@@ -24,6 +27,13 @@ def deaths(known: Known) -> law.Deaths:
     proof = by_event[lives.born]
     reused = lives.end == history.REUSED
     proof[reused] = np.minimum(proof[reused], events.time_ns[lives.died[reused]])
+    if after is not None:
+        window = history.window(events)
+        gone = np.flatnonzero((lives.born < window.end) & (known.slab[lives.born] >= 0) & (lives.died < 0))
+        slab = known.slab[lives.born[gone]]
+        base = hindsight.base_of(known.frame[lives.born[gone]], known.order[slab])
+        gone = gone[~hindsight.is_slab(after, base, known.order[slab])]
+        proof[gone] = np.minimum(proof[gone], events.time_ns[window.end - 1])
     seen = lives.end == history.SEEN
     site = events.site[lives.born].astype(np.int64) + 1
     key = (known.slab[lives.born].astype(np.int64) + 1) << 32 | site
@@ -153,7 +163,9 @@ def known_of(events: Events, caches: list[str], snapshots: Snapshots | None) -> 
     slabs = Slabs(sizes)
     for name in snapshots.before.counts if snapshots else ():
         slabs.number(name)
-    return know(events, caches, slabs, {name: cache.order for name, cache in sizes.items()})
+    maps = [s.bitmap for s in (snapshots.before, snapshots.after) if s and s.bitmap is not None] if snapshots else []
+    frames = np.concatenate([np.flatnonzero(bitmap) for bitmap in maps]) if maps else None
+    return know(events, caches, slabs, {name: cache.order for name, cache in sizes.items()}, frames)
 
 
 def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snapshots | None) -> Inferred:
@@ -163,8 +175,9 @@ def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snap
     """
     known = known_of(events, caches, snapshots)
     sizes, slabs = (snapshots.caches if snapshots else {}), known.slabs
-    found = deaths(known)
-    start = beginning(known, snapshots) if snapshots and len(events.op) and not known.hashed else None
+    after = snapshots.after.bitmap if snapshots and snapshots.after and not known.hashed else None
+    found = deaths(known, after)
+    start = beginning(known, snapshots, after) if snapshots and len(events.op) and not known.hashed else None
     said = counted(known, start, found, snapshots) if start and snapshots and snapshots.after else None
     number = prologue.cache_numbers(known)
     bytes_of = prologue.sizes(known, sizes)

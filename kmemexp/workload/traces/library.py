@@ -161,4 +161,4 @@ class _Kept(Generic[T]):
 
 
 _RECORDINGS: "_Kept[Recording]" = _Kept(1 << 30)
-_MATERIAL: "_Kept[Material]" = _Kept(1 << 27)
+_MATERIAL: "_Kept[Material]" = _Kept(1 << 28)

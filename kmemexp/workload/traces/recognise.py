@@ -36,6 +36,7 @@ TEXTS = (
     (rb"^Node \d+, zone +\w+\n +per-node stats", "/proc/zoneinfo: " + _SNAPSHOT.format("zoneinfo")),
     (rb"^Node \d+, zone", "/proc/buddyinfo: " + _SNAPSHOT.format("buddyinfo")),
     (rb"^0x[0-9a-f]+-0x[0-9a-f]+ +\d+ ", "/proc/vmallocinfo: " + _SNAPSHOT.format("vmallocinfo")),
+    (rb"^ *\d+\.\d+ .*kmem:\w+\(", "output of `perf trace`, which is not read: use `perf record` and `perf script`"),
     (rb"^SUMMARY \(SLAB allocator\)", "output of `perf kmem stat`: " + _PERF),
     (rb"^# To display the perf\.data header info", "a report of perf: " + _PERF),
     (rb'^\{ *"(traceEvents|systemTraceEvents)"', "a trace as JSON, which is not read: `traceconv systrace` makes text"),

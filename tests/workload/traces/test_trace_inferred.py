@@ -11,7 +11,7 @@ from kmemexp.errors import TraceError
 from kmemexp.workload import build as front
 from kmemexp.workload import recorded
 from kmemexp.workload.stream import OP_ALLOC
-from kmemexp.workload.traces import importer, library
+from kmemexp.workload.traces import importer, library, playing
 from kmemexp.workload.traces.choosing import Choice
 from kmemexp.workload.traces.stats import stats
 
@@ -151,6 +151,17 @@ def test_replicas_differ_in_what_is_a_guess_and_designs_do_not(tmp_path):
     same = front.build(recorded.node({**WORKLOAD, "path": str(out), "stream": "recorded"}), cpus=2, seed=1,
                        replicas=range(2)).streams  # fmt: skip
     assert same[0] is same[1]
+
+
+def test_a_worker_reads_a_recording_once(tmp_path, monkeypatch):
+    _, out = write(tmp_path, bulk())
+    read = []
+    monkeypatch.setattr(playing, "read", lambda path, of=playing.read: read.append(path) or of(path))
+    for cpus, stream in ((1, "law"), (2, "law"), (1, "recorded"), (2, "recorded")):
+        node = recorded.node({**WORKLOAD, "path": str(out), "stream": stream})
+        for seed in range(2):
+            front.build(node, cpus=cpus, seed=seed, replicas=range(3))
+    assert read == [out]
 
 
 def bulk_site(i):

@@ -69,6 +69,21 @@ def test_counts_after_add_births_that_were_not_seen(tmp_path):
     assert more == node["births_by_counts"]
 
 
+def test_a_page_that_is_no_slab_afterwards_holds_nothing(tmp_path):
+    (tmp_path / "load.before.slabinfo").write_text(slabinfo(node=(0, 0, 1024, 4)))
+    (tmp_path / "load.after.slabinfo").write_text(slabinfo(node=(1, 4, 1024, 4)))
+    frames = np.zeros(1 << 21, np.uint8)
+    (tmp_path / "load.before.kpf.zst").write_bytes(zstandard.compress(frames.tobytes()))
+    frames[0x100001] = 1
+    (tmp_path / "load.after.kpf.zst").write_bytes(zstandard.compress(frames.tobytes()))
+    lines = [cache_alloc(BASE + 0x1000 * i, "node", 1000, allocated=1024, time=f"1.{i}") for i in range(2)]
+    (tmp_path / "load.txt").write_text("".join(lines))
+    out = tmp_path / "load.parquet"
+    importer.import_trace(tmp_path / "load.txt", out)
+    assert stats(out)["inferred"]["deaths_proven"] == 1
+    assert live_at_end(out, Choice("law")) == 1
+
+
 def test_snapshots_that_are_asked_for_must_be_there(tmp_path, capsys):
     recording(tmp_path, after=4)
     text, out = tmp_path / "load.txt", tmp_path / "other.parquet"
