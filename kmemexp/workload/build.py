@@ -25,17 +25,24 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
 def estimate(workload: Mapping[str, Any]) -> int:
     """Compute the expected number of operations of one lane, without building it.
 
-    A trace's operations count as spread evenly over it, and its copies as shifted by half of `shift_s`.
+    A trace's operations count as spread evenly over it, and its copies as shifted by half of `shift_s`; deaths that are
+    only likely count whole, and a lost free that one replaces too.
     """
     if workload["source"] == "synthetic":
         return phases.expected_operations(workload)
     from kmemexp.workload.traces import library  # noqa: PLC0415
 
     trace = library.describe(workload["trace"])
+    added = trace.get("added", {})
+    ops = trace["ops"]
+    if workload.get("stream", "recorded") != "recorded":
+        ops += sum(added.get(op, 0) for op in ("imputed_free", "added_alloc", "added_free"))
+    if workload.get("start", "empty") != "empty":
+        ops += sum(added.get(op, 0) for op in ("old_alloc", "old_free"))
     total = 0.0
     for copy in range(workload["copies"]):
         shift_s = workload["shift_s"] / 2 if copy > 0 else 0.0
-        total += trace["ops"] * _share(workload["window_s"], shift_s, trace["seconds"])
+        total += ops * _share(workload["window_s"], shift_s, trace["seconds"])
     return round(total)
 
 

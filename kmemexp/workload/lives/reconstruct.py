@@ -200,8 +200,11 @@ def reconstruct(events: Events, caches: list[str], next_id: int, snapshots: Snap
         at_start = old.op[old.time_ns < about["window_ns"][0]]
         about["old_objects"] = int(np.sum(at_start == sc.OLD_ALLOC) - np.sum(at_start == sc.OLD_FREE))
         rows.insert(0, old)
+    whole = together(rows)
+    about["added"] = {name: int(n) for name, n in zip(sc.OPS, np.bincount(whole.op, minlength=len(sc.OPS)), strict=True)
+                      if n}  # fmt: skip
     return Inferred(
-        together(rows), {**about, "guessed_share": share, **total, "caches": per_cache}, _warnings(share, known.hashed)
+        whole, {**about, "guessed_share": share, **total, "caches": per_cache}, _warnings(share, known.hashed)
     )
 
 

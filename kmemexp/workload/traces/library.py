@@ -63,7 +63,8 @@ def _digest(path: Path, _changed: int, _size: int) -> str:
 def describe(name: str) -> dict[str, Any]:
     """Return {"allocs", "ops", "cpus": counts, "seconds": float} of a trace as `load` gives it as recorded.
 
-    Besides "streams" (those that it has), "start" (whether it has old objects) and "warnings". Cheap for shipped and
+    Besides "added" (operations that its import added, by kind), "streams" (those that it has), "start" (whether it has
+    old objects) and "warnings". Cheap for shipped and
     imported traces, which carry it in their metadata; text is imported first.
     """
     from kmemexp.workload.traces import meta  # noqa: PLC0415 - names() needs none of it
@@ -76,6 +77,7 @@ def describe(name: str) -> dict[str, Any]:
         "ops": sum(ops.get(op, 0) for op in sc.PLAYED),
         "cpus": summary["cpus"],
         "seconds": summary["seconds"],
+        "added": inferred.get("added", {}),
         "streams": [sc.STREAMS[0], *inferred.get("streams", ())],
         "start": inferred.get("start", False),
         "warnings": about["report"].get("warnings", []),
