@@ -96,7 +96,13 @@ def turn_over(m: Memory, x: Ctx, left: Ns) -> bool:
     while held >= 0 and m[held + lock.KIND] != lock.SPIN:
         held = m[held + lock.NEXT]
     under = m[x + ctx.UNDER]
-    if held >= 0 or m[x + ctx.CRIT] or m[x + ctx.BIG] or (under >= 0 and m[under + ctx.STATE] != IDLE):
+    if (
+        held >= 0
+        or m[x + ctx.CRIT]
+        or m[x + ctx.MASK]
+        or m[x + ctx.BIG]
+        or (under >= 0 and m[under + ctx.STATE] != IDLE)
+    ):
         return False
     charge(m, c)
     m[x + ctx.UNDER] = -1
@@ -404,3 +410,14 @@ def log(m: Memory, x: Ctx, event: int, a: int, b: int) -> None:
         m[row + 3] = a
         m[row + 4] = b
         m[glob.LOG] += 1
+
+
+@outlined
+def has_answered(m: Memory, c: Cpu) -> None:
+    """A CPU has answered TLB shootdowns: those who waited for that look for the next one that has not."""
+    x = m[c + cpu.ASKERS]
+    m[c + cpu.ASKERS] = -1
+    while x >= 0:
+        after = m[x + ctx.LINK]
+        wake(m, x)
+        x = after

@@ -14,7 +14,7 @@ arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
-from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, wake
+from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, has_answered, wake
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.interrupts import arrive
 from kmemexp.sim.engine.machine import FAST
@@ -42,21 +42,27 @@ def _ask(m: Memory, x: Ctx) -> None:
     if m[own + cpu.SHOT]:
         m[own + cpu.SHOT] = 0
         m[x + ctx.EXTRA] += loss
-        _thank(m, own)
+        has_answered(m, own)
+    late = 0
     for number in range(m[glob.CPUS]):
         c = m[glob.CPU0] + number * cpu.COLUMNS
         top = m[c + cpu.TOP]
-        if c == own or top < 0 or m[top + ctx.STATE] == IDLE or m[top + ctx.SHOT]:
+        if top < 0 or c == own:
             continue
-        if m[top + ctx.STATE] == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
+        state = m[top + ctx.STATE]
+        if state == IDLE or (state == SPINNING and m[top + ctx.KIND] != FAST) or m[top + ctx.SHOT]:
+            continue
+        if state == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
             m[c + cpu.CUT] += loss
             m[c + cpu.STOLEN] += loss
-        elif m[top + ctx.STATE] == RUNNING or m[top + ctx.KIND] == FAST:
+        else:
+            late += 1
             if m[c + cpu.SHOT] == 0:
                 m[c + cpu.SHOT] = m[glob.SHOTS]
             handler = m[glob.IPI0] + number * ctx.COLUMNS
             if m[handler + ctx.STATE] == IDLE:
                 arrive(m, handler, m[glob.NOW])
+    m[x + ctx.LATE] = late
 
 
 @kernel
@@ -68,7 +74,7 @@ def _owes(m: Memory, c: Cpu, shot: int) -> bool:
 @outlined
 def answered(m: Memory, x: Ctx) -> bool:
     """Whether all have answered the shootdown of `x`; if not, it spins until the next one has."""
-    for number in range(m[glob.CPUS]):
+    for number in range(m[glob.CPUS] if m[x + ctx.LATE] else 0):
         c = m[glob.CPU0] + number * cpu.COLUMNS
         if _owes(m, c, m[x + ctx.SHOT]):
             own = m[x + ctx.CPU]
@@ -96,21 +102,10 @@ def serve(m: Memory, x: Ctx) -> bool:
     c = m[x + ctx.CPU]
     if m[c + cpu.SERVING]:
         m[c + cpu.SERVING] = 0
-        _thank(m, c)
+        has_answered(m, c)
     if m[c + cpu.SHOT] == 0:
         return False
     m[c + cpu.SERVING] = m[c + cpu.SHOT]
     m[c + cpu.SHOT] = 0
     due(m, c, m[glob.NOW] + m[costs.SHOOTDOWN_ANSWER], FIRST)
     return True
-
-
-@outlined
-def _thank(m: Memory, c: Cpu) -> None:
-    """A CPU has answered: those who waited for that look for the next one."""
-    x = m[c + cpu.ASKERS]
-    m[c + cpu.ASKERS] = -1
-    while x >= 0:
-        after = m[x + ctx.LINK]
-        wake(m, x)
-        x = after
