@@ -215,6 +215,17 @@ class Cluster:
     num_cpus: int | None = None  # CPUs to use; null: all
     window: int | None = None  # batches in flight; null: chosen by the runner
     batch_s: float = 2.0  # work in one batch, seconds
+    grace_s: float = (
+        25.0  # after SIGTERM or SIGHUP, what is in work may take so long; Slurm and Kubernetes kill after 30
+    )
+
+
+@dataclass
+class Limits:
+    """What simulating one replica of a cell may take; one that takes more is a failed row."""
+
+    seconds: float | None = 3600.0  # of CPU time, and five times as much by the clock
+    memory: Any = None  # bytes of memory, such as 4GiB
 
 
 @dataclass
@@ -244,6 +255,7 @@ class Config:
     experiment: Experiment = field(default_factory=Experiment)
     cluster: Cluster = field(default_factory=Cluster)
     store: Store = field(default_factory=Store)
+    limits: Limits = field(default_factory=Limits)
     action: str = "run"
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain: which replica; null: the first with a deadlock

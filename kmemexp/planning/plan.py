@@ -4,7 +4,7 @@ import contextlib
 import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ class Plan:
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
+    limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
 
     @property
@@ -139,6 +140,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         progress=settings["progress"],
         cell=settings["cell"],
         replica=settings["replica"],
+        limits=checks.limits(settings["limits"]),
     )
 
 

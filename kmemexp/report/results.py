@@ -13,6 +13,7 @@ import pyarrow as pa
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
 from kmemexp.report import comparison, stats
+from kmemexp.store.files import DamageError
 from kmemexp.store.rows import of_cells, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store, with_results
@@ -78,7 +79,10 @@ class Results:
     def run(self) -> dict[str, Any]:
         """Where the results come from (`_run.json`): ``run["runs"]`` lists the runs, the last one last."""
         text = self.tables.read_text("_run.json")
-        return json.loads(text) if text else {}
+        try:
+            return dict(json.loads(text)) if text else {}
+        except (ValueError, TypeError) as error:
+            raise DamageError(f"{self.root}/_run.json is damaged: {error}. The next run begins a new one.") from error
 
     @property
     def failures(self) -> pd.DataFrame:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+from kmemexp.sweep.limits import Limits
 
 if TYPE_CHECKING:  # workers read batches without pandas
     import pandas as pd
@@ -55,6 +57,14 @@ class Batch(NamedTuple):
         return sum(cell.est_ops * len(cell.replicas) for cell in self.cells)
 
 
+class Target(NamedTuple):
+    """Where a worker stages rows, in whose name, and what a cell may take."""
+
+    root: str  # results folder
+    writer: str = ""
+    limits: Limits = Limits()
+
+
 Lane = tuple[Cell, int]  # a cell and one of its replicas
 
 
@@ -99,6 +109,19 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     lanes = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
     middle = len(lanes) // 2
     return _batch(lanes[:middle], batch.simulate), _batch(lanes[middle:], batch.simulate)
+
+
+def single(batch: Batch) -> list[Batch]:
+    """Make a batch of each lane."""
+    return [_batch([(cell, replica)], batch.simulate) for cell in batch.cells for replica in cell.replicas]
+
+
+def divided_by(batch: Batch, lanes: Mapping[str, Sequence[int]]) -> tuple[Batch, Batch | None]:
+    """Cut a batch into these lanes (replicas by cell key), of which it has one at least, and the others."""
+    every = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
+    chosen = [(cell, r) for cell, r in every if r in lanes.get(cell.cell_key, ())]
+    others = [(cell, r) for cell, r in every if r not in lanes.get(cell.cell_key, ())]
+    return _batch(chosen, batch.simulate), _batch(others, batch.simulate) if others else None
 
 
 def divided(batch: Batch, chosen: Callable[[Cell], bool]) -> tuple[Batch | None, Batch | None]:

@@ -70,7 +70,7 @@ def test_settings_reach_the_plan(runs, monkeypatch):
 )
 def test_exit_codes(outcome, code, runs, monkeypatch):
     done, failed, interrupted = outcome
-    outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "")
+    outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "", 2 * interrupted)
     assert call(monkeypatch, "design=freebsd4") == code
     assert bool(runs.reported) is not outcome.interrupted
 

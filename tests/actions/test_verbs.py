@@ -46,6 +46,9 @@ class FakeStore:
     def compact(self):
         return 7
 
+    def close(self):
+        pass
+
     def export(self, folder):
         return ["metrics.csv"]
 

@@ -14,6 +14,7 @@ from kmemexp.report import results
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS, STAMP
 from kmemexp.store.store import Store
 from kmemexp.sweep import worker
+from kmemexp.sweep.batches import Target
 from kmemexp.sweep.execute import execute
 
 OLD_ID, LOST_ID = "81fb287741d91e8051a8-0-0b441ff6d7c5", "0f1c287741d91e8051a8-1-aa441ff6d7c5"
@@ -69,12 +70,16 @@ def test_a_sweep_goes_on_in_an_older_folder(folder: Path) -> None:
     assert not (folder / "data" / f"part-{LOST_ID}.parquet").exists()
 
 
-def test_manifests_are_written_as_ever(folder: Path) -> None:
+def test_what_a_manifest_says_is_where_it_has_always_been(folder: Path) -> None:
     store = Store(str(folder), write=True)
-    (staged,) = worker.run_batch(_batch(), str(folder)).staged
+    (staged,) = worker.run_batch(_batch(), Target(str(folder))).staged
     store.commit([staged], "e7f69dd25cb647bd868c1f29b7c57c06")
-    written = (folder / "_manifest" / "00000002.json").read_text()
-    assert written == manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
+    written = json.loads((folder / "_manifest" / "00000002.json").read_text())
+    (added,) = written["add"]
+    assert set(added.pop("files")) == set(SCHEMAS)
+    assert {key: written[key] for key in ("schema", "run", "remove", "add")} == json.loads(
+        manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
+    )
     for place in ("data", "_series", "_latency", "_snapshots"):
         assert (folder / place / f"part-{staged.id}.parquet").is_file()
 

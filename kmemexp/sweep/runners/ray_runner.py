@@ -20,7 +20,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from kmemexp.errors import InputError
-from kmemexp.sweep.batches import Batch
+from kmemexp.sweep.batches import Batch, Target
 from kmemexp.sweep.runners import Finished
 from kmemexp.sweep.worker import run_batch
 
@@ -40,11 +40,11 @@ PASSED_ON = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT", "NUMBA_BO
 class Runner:
     """See `runners.Runner`. Uses the Ray that this process is connected to already, if it is."""
 
-    def __init__(self, cluster: Mapping[str, Any], root: str) -> None:
+    def __init__(self, cluster: Mapping[str, Any], target: Target) -> None:
         self._address = cluster.get("address") or "local"
         self._num_cpus = cluster.get("num_cpus")
         self._window = cluster.get("window")
-        self._root = root
+        self._target = target
         self._running: dict[Any, Batch] = {}
         self._ours = False
 
@@ -73,15 +73,20 @@ class Runner:
 
     def submit(self, batch: Batch, attempt: int) -> None:
         """Hand the batch to Ray."""
-        self._running[self._task.remote(batch, self._root, attempt)] = batch
+        self._running[self._task.remote(batch, self._target, attempt)] = batch
 
     def poll(self, timeout: float) -> list[Finished]:
         """Collect what has finished. A dead worker or node is a crash; what a worker raised is raised."""
         if not self._running:
             return []
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        if ready:
-            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return self.collected() if ready else []
+
+    def collected(self) -> list[Finished]:
+        """Collect what has finished, without waiting."""
+        if not self._running:
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._collect(ref) for ref in ready]
 
     def close(self) -> None:
