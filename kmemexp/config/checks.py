@@ -71,7 +71,9 @@ def limits(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"limits.seconds={seconds}: must be above 0 seconds, or null for no limit")
     if memory is not None:
         memory = at_least("limits.memory", byte_count("limits.memory", memory), 1 << 20)
-    return {"seconds": seconds, "memory": memory}
+    if (steps := given["steps_per_operation"]) is not None:
+        at_least("limits.steps_per_operation", steps, 1)
+    return {"seconds": seconds, "memory": memory, "steps_per_operation": steps}
 
 
 def _design(design: Mapping[str, Any]) -> dict[str, Any]:

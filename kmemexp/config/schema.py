@@ -226,6 +226,7 @@ class Limits:
 
     seconds: float | None = 3600.0  # of CPU time, and five times as much by the clock
     memory: Any = None  # bytes of memory, such as 4GiB
+    steps_per_operation: int | None = 10_000_000  # of an allocator without a clock
 
 
 @dataclass

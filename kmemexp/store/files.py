@@ -209,6 +209,18 @@ def _delete(objects: ObjectStore, path: str) -> None:
         obstore.delete(objects, path)
 
 
+def read_parquet(objects: ObjectStore, name: str) -> pa.Table | None:
+    """Read a table that lies beside the others; None if there is none. Raises DamageError."""
+    try:
+        data = obstore.get(objects, name).bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"{name} is damaged: {first_line(error)}") from error
+
+
 def move(objects: ObjectStore, path: str, target: str) -> None:
     """Move a file; one that is gone already is no error."""
     with contextlib.suppress(FileNotFoundError):

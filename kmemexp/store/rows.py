@@ -67,6 +67,13 @@ def with_axes(metrics: pa.Table, axes: Mapping[str, str]) -> pa.Table:
     return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
 
 
+def with_known_axes(metrics: pa.Table, known: pa.Table) -> pa.Table:
+    """`metrics` with the axes that `known` (cell_key, axes) has for its cells; others keep theirs."""
+    place = pc.index_in(metrics["cell_key"].combine_chunks(), known["cell_key"].combine_chunks())
+    column = pc.coalesce(known["axes"].combine_chunks().take(place), metrics["axes"].combine_chunks())
+    return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
+
+
 def csv_bytes(table: pa.Table) -> bytes:
     """Encode a table as CSV."""
     buffer = io.BytesIO()

@@ -15,11 +15,10 @@ rows missing, never a row twice or one that does not count. Opening for writing 
 that was killed there.
 """
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import obstore
 import pyarrow as pa
@@ -27,6 +26,7 @@ import pyarrow as pa
 from kmemexp.errors import StoreError
 from kmemexp.store import checking, files, manifest, merging, tidy
 from kmemexp.store import rows as in_table
+from kmemexp.store.beside import Beside
 from kmemexp.store.checking import Damage
 from kmemexp.store.files import DamageError, LaneFiles
 from kmemexp.store.history import History
@@ -34,10 +34,6 @@ from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.store.writers import Watch, Writer
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from obstore import ObjectMeta
 
 __all__ = ["Committed", "Row", "Store", "with_results"]
 
@@ -49,7 +45,7 @@ class Committed(NamedTuple):
     lost: list[LaneFiles]  # files that are not there any more, or not whole: their rows must be simulated again
 
 
-class Store:
+class Store(Beside):
     """A results folder, for reading or (`write=True`) for one committer; several committers do each other no harm.
 
     `root` is a path or a URI that obstore knows. Raises StoreError where the folder is missing (reading), cannot be
@@ -112,7 +108,9 @@ class Store:
                 if self._history.next == before:  # no other committer has replaced it
                     raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                return in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
+                whole = in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
+                known = self._known_axes() if table == "metrics" else None
+                return whole if known is None else in_table.with_known_axes(whole, known)
 
     def check(self) -> list[Damage]:
         """Read every byte of what counts. Returns what is damaged; raises nothing for it."""
@@ -205,45 +203,6 @@ class Store:
                     obstore.put(target, table + suffix, data)
                 names.append(table + suffix)
         return names
-
-    # Files beside the tables
-
-    def write_text(self, name: str, text: str) -> dict[str, str]:
-        """Put a text file, replacing it: `_run.json`, `tables/_comparison.md`. Returns its mark, see `marks`."""
-        return self._put(name, text.encode())
-
-    def read_text(self, name: str) -> str | None:
-        """Read such a file; None if there is none. Raises DamageError where it is no text."""
-        with files.explained(self.root, "read"), self._explaining():
-            try:
-                return files.read_text(self._objects, name)
-            except UnicodeDecodeError as error:
-                raise DamageError(f"{name} is damaged: {error}") from error
-
-    def remove_text(self, name: str) -> None:
-        """Remove such a file; one that is not there is no error."""
-        files.delete(self._objects, [_beside(name)])
-
-    def set_aside(self, name: str) -> None:
-        """Move such a file to `_quarantine/`."""
-        tidy.quarantine(self._objects, [_beside(name)])
-
-    def write_table(self, name: str, table: "pd.DataFrame | pa.Table") -> dict[str, str]:
-        """Put a table as `<name>.parquet` and `<name>.csv`, and return their marks.
-
-        `name` is like `tables/_comparison`.
-        """
-        arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
-        parquet = self._put(f"{name}.parquet", files.parquet_bytes(arrow))
-        return parquet | self._put(f"{name}.csv", in_table.csv_bytes(arrow))
-
-    def marks(self, folder: str) -> dict[str, str]:
-        """Marks of the files in a folder ("data", "tables"), by path: a file that is written again has another mark.
-
-        A mark is the store's e-tag: on a disk it is made of inode, time of modification and size. Left out are files
-        for which the store gives none.
-        """
-        return {meta["path"]: tag for meta in self._metas(f"{folder}/") if (tag := meta["e_tag"])}
 
     def counting(self, table: str = "metrics") -> list[str]:
         """Paths of the committed files of a table, sorted."""
@@ -344,31 +303,6 @@ class Store:
         places = [files.path_of(table, file_id) for file_id in ids for table in files.FOLDERS]
         files.delete(self._objects, places + [f"{files.STAGING}/{path}" for path in places])
 
-    def _put(self, name: str, data: bytes) -> dict[str, str]:
-        with files.explained(self.root):
-            tag = obstore.put(self._objects, _beside(name), data)["e_tag"]
-        return {name: tag} if tag else {}
-
-    def _metas(self, prefix: str) -> "Iterator[ObjectMeta]":
-        return (meta for chunk in obstore.list(self._objects, prefix) for meta in chunk)
-
-    @contextlib.contextmanager
-    def _explaining(self) -> Iterator[None]:
-        """Say of damage which folder it is in, and what to run."""
-        try:
-            yield
-        except DamageError as error:
-            raise error if str(error).startswith(self.root) else self._damaged(str(error)) from error
-
-    def _damaged(self, what: str) -> DamageError:
-        return DamageError(
-            f"{self.root}/{what}. Nothing was changed. Run the same command with action=repair: it moves what is "
-            f"damaged to {files.QUARANTINE}/ and simulates these rows again (action=check tells all that is wrong)."
-        )
-
-    def _lost(self, path: str) -> DamageError:
-        return self._damaged(f"{path} is gone, but the manifest counts it")
-
     def _empty(self) -> StoreError:
         return StoreError(f"no results in {self.root}: run the sweep first, or give the folder of another one.")
 
@@ -382,9 +316,3 @@ def with_results(root: str) -> Store:
             "or give the folder of another one."
         )
     return store
-
-
-def _beside(name: str) -> str:
-    if not name.rpartition("/")[2].startswith("_"):
-        raise ValueError(f"{name}: files beside the tables begin with an underscore, or pd.read_parquet reads them")
-    return name

@@ -57,6 +57,8 @@ def execute(
         for root in elsewhere:
             store.adopt(Store(root), rows, plan.axes)
         before = store.done()
+        if before:
+            store.note_axes(plan.axes)
         kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
         if only is not None:
             kept.update(row for row in rows if row not in only)
@@ -96,7 +98,7 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: Stop, progress: bool 
     provenance.put(store, record)
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
         store.write_text(name, text)
-    limits = Limits(plan.limits.get("seconds"), plan.limits.get("memory"))
+    limits = Limits(plan.limits.get("seconds"), plan.limits.get("memory"), plan.limits.get("steps_per_operation"))
     target = Target(store.uri, store.writer, limits)
     runner = make_runner(plan.cluster, target)
     with make_progress(progress, sum(lanes), amount) as shown, stop.listening():

@@ -28,6 +28,7 @@ class Limits(NamedTuple):
 
     seconds: float | None = None  # of CPU time
     memory: int | None = None  # bytes beyond what the process had before
+    steps: int | None = None  # of an allocator in one operation
 
 
 class LimitError(BaseException):
@@ -48,7 +49,7 @@ class Watch:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Inside, there is a thread that watches."""
-        if self._limits == Limits():
+        if self._limits[:2] == (None, None):
             yield
             return
         watcher = threading.Thread(target=self._watch, daemon=True, name="kmemexp-limits")
@@ -62,7 +63,7 @@ class Watch:
     @contextlib.contextmanager
     def over(self, replicas: int) -> Iterator[None]:
         """Inside, so many replicas of one cell are simulated. Raises LimitError there."""
-        if self._limits == Limits():
+        if self._limits[:2] == (None, None):
             yield
             return
         self.error = ""
@@ -103,7 +104,7 @@ class _Work:
 
     def excess(self) -> str:
         """Say which limit it is over, or ""."""
-        seconds, memory = self._limits
+        seconds, memory, _ = self._limits
         if seconds is not None:
             most = seconds * self._replicas
             cpu, wall = time.process_time() - self._cpu, time.monotonic() - self._wall

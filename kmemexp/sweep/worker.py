@@ -117,6 +117,8 @@ class _Attempts:
 
     def __init__(self, simulate: Simulate, batch: Batch, target: Target, attempt: int, doom: Doom) -> None:
         self._simulate, self._now = simulate, Verdict({}, "")
+        steps = target.limits.steps
+        self._steps = {"limits": {"steps_per_operation": steps}} if steps else {}
         self.watch = Watch(target.limits, lambda error: doom(batch, target, attempt, self._now._replace(error=error)))
 
     def lanes(self, cell: Cell) -> list[Any]:
@@ -130,7 +132,7 @@ class _Attempts:
         self._now = Verdict({cell.cell_key: list(replicas)}, "")
         try:
             with self.watch.over(len(replicas)):
-                lanes = list(self._simulate(json.loads(cell.config), tuple(replicas)))
+                lanes = list(self._simulate(json.loads(cell.config) | self._steps, tuple(replicas)))
                 _check(lanes, replicas)
         except GiveUp:
             raise

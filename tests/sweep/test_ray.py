@@ -85,6 +85,36 @@ def test_the_lane_that_kills_every_worker_is_a_failed_row(tmp_path: Path, local_
     assert row["error"].startswith("WorkerCrashedError: the worker died")
 
 
+@pytest.mark.parametrize("hows", [["vanish", "exit", "interrupt"], ["wild write", "hog", "loop in Python"],
+                                  ["loop in a kernel"]])  # fmt: skip
+def test_whatever_a_cell_does_it_is_a_failed_row_and_the_others_go_on(
+    tmp_path: Path, local_ray: None, hows: list[str]
+) -> None:
+    configs = [{}, {}, *({"poison": [1], "how": how} for how in hows), {}]
+    plan = make_plan(tmp_path / "ray", configs)
+    plan.limits = {"seconds": 1.5, "memory": 300 << 20}
+    assert execute(plan, progress=False)[:4] == (3 * len(configs) - len(hows), len(hows), 0, False)
+    df = pd.read_parquet(tmp_path / "ray")
+    failed = df[df.status == FAILED].sort_values("cell_key")
+    assert [(int(key, 16), replica) for key, replica in zip(failed.cell_key, failed.replica, strict=True)] == [
+        (2 + i, 1) for i in range(len(hows))
+    ]
+    wanted = {
+        "vanish": "WorkerCrashedError", "exit": "SystemExit: 3", "interrupt": "KeyboardInterrupt: in a cell",
+        "wild write": "WorkerCrashedError", "hog": "LimitError: it took more than limits.memory=300MiB",
+        "loop in Python": "LimitError: it took more than limits.seconds=1.5 s",
+        "loop in a kernel": "LimitError: it took more than limits.seconds=1.5 s",
+    }  # fmt: skip
+    for error, how in zip(failed.error, hows, strict=True):
+        assert error.startswith(wanted[how])
+    execute(make_plan(tmp_path / "serial", [c if "how" not in c else c | {"poison": []} for c in configs],
+                      runner="serial"), progress=False)  # fmt: skip
+    healthy = Store(str(tmp_path / "serial")).read("series").to_pandas()
+    gone = set(zip(failed.cell_key, failed.replica, strict=True))
+    healthy = healthy[[(k, r) not in gone for k, r in zip(healthy.cell_key, healthy.replica, strict=True)]]
+    assert Store(str(tmp_path / "ray")).read("series").to_pandas().equals(healthy.reset_index(drop=True))
+
+
 def test_what_a_worker_raises_outside_a_cell_ends_the_run(tmp_path: Path, local_ray: None) -> None:
     plan = make_plan(tmp_path, [{}])
     plan.simulate = "sweep_fakes:no_such_function"
@@ -186,6 +216,24 @@ def test_ctrl_c_in_the_terminal_drains_and_leaves_no_process(tmp_path: Path) -> 
     execute(make_plan(root, configs, runner="serial"), progress=False)
     execute(make_plan(tmp_path / "whole", configs, runner="serial"), progress=False)
     assert same(tables(root), tables(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_drains_a_run_and_kills_nothing_in_work(tmp_path: Path, number: int) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    driver = start(root, [{"gate": str(gate)}] * 12, address="local", num_cpus=2, window=2, batch_s=0.6)
+    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+    driver.send_signal(number)
+    assert any("stopping when" in line for line in iter(driver.stderr.readline, ""))
+    (gate / "go").touch()
+    out, err = finish(driver)
+    done, failed, skipped, interrupted, _, _, by = json.loads(out)
+    assert (failed, skipped, interrupted, by) == (0, 0, True, number), err
+    assert 0 < done < 36
+    assert not any(word in err for word in ("***", "stack", "Traceback")), err
+    wait_for(lambda: not marked(root))
+    assert not list((root / "_writers").iterdir())
 
 
 TWO_NODES = """
