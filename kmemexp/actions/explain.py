@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from kmemexp.actions.exit_codes import COMPLETE
-from kmemexp.boot.timed import Timed, is_timed
+from kmemexp.boot.clock import is_timed
+from kmemexp.boot.timed import Timed
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.lane import timed, witness
 from kmemexp.lane.replica import prepare

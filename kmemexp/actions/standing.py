@@ -21,9 +21,14 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
         except StoreError as error:
             rows, note = {}, str(error)
         keys = set(plan.columns["cell_key"])
+        others = 0
         for (key, replica), row_status in rows.items():
             if key in keys and replica < plan.replicas:
                 counts[row_status] += 1
+            else:
+                others += 1
+        if others and not note:
+            note = f"{others} rows in the folder are of other plans, or of an earlier version of the model"
     return counts | {"missing": plan.lanes - sum(counts.values())}, note
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
 from kmemexp.config import checks, schema
-from kmemexp.config.cell import NODES, canonical, digest, key_of
+from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
 from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.planning import axes, effect
@@ -180,7 +180,8 @@ def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, 
     columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
     form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
     texts = [form % row for row in zip(*columns, strict=True)]
-    rows = {"cell_key": [key_of(text) for text in texts], "config": texts, "axes": _axes(grid), **_facts(pieces)}
+    keys = list(map(key_of, texts, _models(pieces)))
+    rows = {"cell_key": keys, "config": texts, "axes": _axes(grid), **_facts(pieces)}
     first_of: dict[str, int] = {}
     for place, key in enumerate(rows["cell_key"]):
         first_of.setdefault(key, place)
@@ -260,6 +261,13 @@ def _check_clock(pieces: Mapping[str, Pieces]) -> None:
             raise ConfigError(
                 f"workload={workload['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
             )
+
+
+def _models(pieces: Mapping[str, Pieces]) -> list[str]:
+    """Digests of the sources that simulate each cell."""
+    chosen = [pieces[node] for node in ("objects", "maps", "cost")]
+    model = cache(lambda *forms: model_with(*(piece.forms[i] for piece, i in zip(chosen, forms, strict=True))))
+    return list(map(model, *(piece.number.tolist() for piece in chosen)))
 
 
 def _check_policies(pieces: Mapping[str, Pieces]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
@@ -135,7 +136,30 @@ def load(root: str | PathLike[str]) -> Results:
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
     """
     store = with_results(fspath(root))
-    return Results(store.root, store)
+    return Results(store.root, _Latest(store))
+
+
+class _Latest(NamedTuple):
+    """Tables of a folder without rows of an earlier model whose configuration has been simulated again since."""
+
+    tables: Store
+
+    def read(self, table: str = "metrics") -> pa.Table:
+        """Read the rows of one table."""
+        rows = self.tables.read(table)
+        latest = self.tables.latest_keys()
+        if latest is None:
+            return rows
+        metrics = rows if table == "metrics" else self.tables.read("metrics")
+        cells = metrics.select(["cell_key", "config"]).group_by(["cell_key", "config"]).aggregate([])
+        is_latest = pc.is_in(cells["cell_key"], latest)
+        again = pc.is_in(cells["config"], cells.filter(is_latest)["config"].combine_chunks())
+        old = cells.filter(pc.and_not(again, is_latest))["cell_key"].combine_chunks()
+        return rows.filter(pc.invert(pc.is_in(rows["cell_key"], old))) if len(old) else rows
+
+    def read_text(self, name: str) -> str | None:
+        """Read a text file beside the tables."""
+        return self.tables.read_text(name)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 import pyarrow as pa
@@ -57,14 +57,23 @@ class Beside:
 
     def note_axes(self, axes: Mapping[str, str]) -> None:
         """Let cells (by key) have these axis values (JSON) from now on, whichever plan they were simulated for."""
-        mine = pa.table({"cell_key": pa.array(axes.keys(), pa.string()), "axes": pa.array(axes.values(), pa.string())})
+        mine = pa.table({
+            "cell_key": pa.array(axes.keys(), pa.string()), "axes": pa.array(axes.values(), pa.string()),
+            "latest": pa.array([True] * len(axes)),
+        })  # fmt: skip
         before = self._known_axes()
         if before is not None:
             if len(before) >= len(mine) and before.slice(0, len(mine)).equals(mine):
                 return
             others = pc.invert(pc.is_in(before["cell_key"], mine["cell_key"].combine_chunks()))
-            mine = pa.concat_tables([mine, before.filter(others)])
+            rest = before.filter(others)
+            mine = pa.concat_tables([mine, rest.set_column(2, "latest", pa.array([False] * len(rest)))])
         self._put(AXES, files.parquet_bytes(mine))
+
+    def latest_keys(self) -> "pa.Array[Any] | None":
+        """Keys of the cells of the last plan that found rows in the folder; None where there was none."""
+        known = self._known_axes()
+        return None if known is None else known.filter(known["latest"])["cell_key"].combine_chunks()
 
     def _known_axes(self) -> pa.Table | None:
         with files.explained(self.root, "read"), self._explaining():

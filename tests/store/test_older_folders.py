@@ -100,3 +100,14 @@ def test_the_simulator_keeps_its_name() -> None:
     (plan,) = plan_from([])
     assert plan.simulate == "kmemexp.lane:simulate_lanes"
     assert worker.find(plan.simulate).__name__ == "simulate_lanes"
+
+
+def test_rows_of_an_earlier_model_stay_and_are_left_out_once_they_are_simulated_again(folder: Path) -> None:
+    before = len(Store(str(folder)).done())
+    plan = make_plan(folder, [{}] * 4, replicas=2)
+    plan.columns["cell_key"] = [f"{n + 100:032x}" for n in range(4)]  # the same configurations under other keys
+    assert execute(plan, progress=False)[:3] == (8, 0, 0)
+    assert len(Store(str(folder)).done()) == 8 + before
+    loaded = results.load(folder)
+    assert set(loaded.metrics["cell_key"]) == set(plan.columns["cell_key"])
+    assert set(loaded.series["cell_key"]) == set(plan.columns["cell_key"])
