@@ -11,6 +11,7 @@ from kmemexp.actions.exit_codes import COMPLETE, FAILED
 from kmemexp.planning.plan import Plan
 from kmemexp.store import checking
 from kmemexp.store.checking import Damage
+from kmemexp.values import visible
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -27,7 +28,7 @@ def show(root: str, damages: Sequence[Damage], console: Console) -> None:
     for name in ("file", "what is wrong", "rows"):
         table.add_column(name, overflow="fold")
     for damage in damages:
-        table.add_row(Text(damage.path), Text(damage.wrong), str(damage.rows or ""))
+        table.add_row(Text(visible(damage.path)), Text(visible(damage.wrong)), str(damage.rows or ""))
     console.print(table)
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kmemexp.errors import StoreError
 from kmemexp.planning.plan import Plan
+from kmemexp.values import visible
 
 
 def standing(plan: Plan) -> tuple[dict[str, int], str]:
@@ -34,10 +36,8 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
 
 def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:
     """Print a plan's name and description, and the facts in two columns, its notes and this one last."""
-    console.print(f"[bold]{plan.name}[/]  {plan.description}", highlight=False)
+    console.print(Text.assemble((visible(plan.name), "bold"), f"  {visible(plan.description)}"), highlight=False)
     grid = Table.grid(padding=(0, 2))
-    for name, text in facts.items():
-        grid.add_row(name, text)
-    for text in filter(None, [*plan.notes, note]):
-        grid.add_row("note", text)
+    for name, text in [*facts.items(), *(("note", text) for text in [*plan.notes, note] if text)]:
+        grid.add_row(Text(visible(name)), Text(visible(text)))
     console.print(grid)

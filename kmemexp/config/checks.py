@@ -20,7 +20,7 @@ from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
 
 ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs",
-           "check", "repair")  # fmt: skip
+           "check", "repair", "live")  # fmt: skip
 """The verbs that `action=` names, each a file in kmemexp/actions/."""
 MODELS = ("spl", "ithread")
 MOST_HZ = 1e9

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]  # PyYAML comes without types; OmegaConf brings it
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -19,7 +20,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 from kmemexp.values import byte_count, close
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
 DEFAULT_METRICS = (
@@ -290,9 +291,20 @@ def register() -> None:
 
 def explanation(error: Exception) -> str:
     """Put what Hydra says, and what OmegaConf said to it, into one message."""
+    if isinstance(error, yaml.YAMLError):
+        return _of_yaml(error)
     cause = error.__cause__
     texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
     return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """Say where a file is no plain YAML, and why."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return f"{where}{problem}. Tags (!…) are not allowed here: a configuration is plain values"
+    return f"{where}{problem}"
 
 
 def type_checked(key: str, values: Sequence[Any]) -> list[Any]:

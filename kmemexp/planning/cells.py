@@ -29,6 +29,7 @@ from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
 from kmemexp.sim.slots import SERVED
+from kmemexp.values import visible
 from kmemexp.workload import stability
 
 if TYPE_CHECKING:
@@ -204,13 +205,27 @@ def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Comb
         assigned = grid.assignment(cell, keys)
         origin = found[combo[cell]]
         try:
-            forms.append(checks.check_node(node, _patched(origin, node, assigned)))
+            forms.append(_printable(node, checks.check_node(node, _patched(origin, node, assigned))))
         except InputError as error:
             where = ", ".join(f"{k}={v}" for k, v in grid.assignment(cell, list(grid.codes)).items() if k in involved)
             raise type(error)(f"{error}\n(in cells with {where})" if where else str(error)) from error
         if node == "objects":
             _forget_unused(grid, keys, forms[-1], number == i)
     return Pieces(forms, [canonical(form) for form in forms], number)
+
+
+def _printable(key: str, value: Any) -> Any:
+    """Return a node whose texts can be shown as they are. Raises ConfigError for control characters."""
+    if isinstance(value, str) and visible(value) != value:
+        raise ConfigError(f"{key}: {visible(value)[:60]!r} has a control character in it; texts are shown on terminals")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _printable(key, str(name))
+            _printable(f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _printable(key, inner)
+    return value
 
 
 def _patched(origin: Combo, node: str, assigned: Mapping[str, Any]) -> Any:

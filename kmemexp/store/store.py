@@ -18,7 +18,7 @@ that was killed there.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import obstore
 import pyarrow as pa
@@ -124,10 +124,14 @@ class Store(Beside):
         self.beat()
         return self._writer.id
 
-    def beat(self) -> None:
+    def beat(self, progress: Mapping[str, Any] | None = None) -> None:
         """Say that this store lives. To be called every few seconds while something is staged in its name."""
         with files.explained(self.root):
-            self._writer.beat()
+            self._writer.beat(progress)
+
+    def drivers(self) -> dict[str, dict[str, Any]]:
+        """Who may be writing here now, described, and how far each has come (`sweep.progress.Quiet.state`)."""
+        return tidy.progress(self._objects, self._watch)
 
     def clear(self) -> None:
         """Delete what dead writers have left. Writers elsewhere must be watched a while to be known as dead."""

@@ -8,6 +8,7 @@ dead.
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import obstore
 from obstore.store import LocalStore, ObjectStore
@@ -70,12 +71,19 @@ def clear(objects: ObjectStore, ledger: Ledger, refresh: Callable[[], None], wat
 
 def living(objects: ObjectStore, watch: writers.Watch) -> list[str]:
     """Describe the writers that may be alive."""
-    found = []
+    return [f"{writers.describe(text)} ({path})" for path, text in _living(objects, watch)]
+
+
+def progress(objects: ObjectStore, watch: writers.Watch) -> dict[str, dict[str, Any]]:
+    """Tell how far each writer has come that may be alive, by its description."""
+    return {writers.describe(text): writers.progress(text) for _, text in _living(objects, watch)}
+
+
+def _living(objects: ObjectStore, watch: writers.Watch) -> Iterator[tuple[str, str]]:
     for path in listed(objects, writers.FOLDER):
         writer, text = writers.in_path(path), files.read_text(objects, path)
         if writer and text is not None and not watch.is_dead(writer, text):
-            found.append(f"{writers.describe(text)} ({path})")
-    return found
+            yield path, text
 
 
 def _is_dead(file_id: str, alive: set[str]) -> bool:

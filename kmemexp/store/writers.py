@@ -21,7 +21,7 @@ import obstore
 from obstore.store import ObjectStore
 
 FOLDER = "_writers"
-BEAT_SECONDS = 30.0
+BEAT_SECONDS = 10.0
 LEASE_SECONDS = 600.0
 _NAME = re.compile(rf"{FOLDER}/([0-9a-f]{{12}})\.json")
 
@@ -35,12 +35,12 @@ class Writer:
         self._beats = 0
         self._last = -BEAT_SECONDS
 
-    def beat(self) -> None:
-        """Say that this writer lives, where that is due."""
+    def beat(self, progress: Mapping[str, Any] | None = None) -> None:
+        """Say that this writer lives, and how far it has come, where that is due."""
         if time.monotonic() - self._last >= BEAT_SECONDS:
             self._last = time.monotonic()
             self._beats += 1
-            record = me() | {"beats": self._beats}
+            record = me() | {"beats": self._beats, "progress": progress}
             obstore.put(self._objects, path_of(self.id), json.dumps(record).encode())
 
     def leave(self) -> None:
@@ -105,6 +105,14 @@ def describe(text: str) -> str:
         return f"process {int(record['pid'])} on {record['host']}"
     except (ValueError, KeyError, TypeError):
         return "an unknown process"
+
+
+def progress(text: str) -> dict[str, Any]:
+    """How far a writer has come, as it has said; {} where it has not."""
+    try:
+        return dict(json.loads(text).get("progress") or {})
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 @cache

@@ -1,6 +1,5 @@
 """Keeps a runner busy and commits what it gives back."""
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,7 +41,7 @@ class Driver:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.waiting: deque[Batch] = deque()
-        self.running = 0
+        self.running = self.lanes = 0  # batches in work, and their rows
         self.crashes: dict[str, int] = {}  # by batch id
         self.losses: dict[str, int] = {}
         self.errors: set[str] = set()
@@ -57,13 +56,14 @@ class Driver:
         try:
             while self.running or (self.waiting and not stop.reason and not ahead.refused):
                 self._submit(ahead)
-                self.work.store.beat()
+                self.work.store.beat(self.work.shown.state(self.lanes))
                 with stop.interruptible():
                     if not self.running:
                         ahead.wait(POLL_SECONDS)
                         continue
                     finished = runner.poll(POLL_SECONDS)
                 self.running -= len(finished)
+                self.lanes -= sum(f.batch.lanes for f in finished)
                 self._commit([done for f in finished if (done := self._settled(f))])
         except GiveUp:  # what has come back already is kept
             self._commit([done for f in runner.collected() if (done := self._settled(f))])
@@ -77,6 +77,7 @@ class Driver:
                 work.shown.begin()
             work.runner.submit(batch, self.crashes.get(batch.id, 0))
             self.running += 1
+            self.lanes += batch.lanes
 
     def _next(self, ahead: Ahead) -> Batch | None:
         """Take the next batch that can be simulated; of one that can in part, that part."""
@@ -146,8 +147,3 @@ class Driver:
             if error not in self.errors and len(self.errors) < ERRORS_SHOWN:
                 self.errors.add(error)
                 self.work.shown.note(f"failed: {error}")
-
-
-def waited(started: float) -> float:
-    """Seconds since an instant of the monotonic clock."""
-    return time.monotonic() - started

@@ -23,6 +23,7 @@ from kmemexp.sweep.batches import Batch, Cell, Target, make_batches
 from kmemexp.sweep.limits import LimitError, Watch
 from kmemexp.sweep.stopping import GiveUp
 from kmemexp.sweep.verdicts import Verdict
+from kmemexp.values import visible
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -155,7 +156,7 @@ def _describe(error: BaseException) -> str:
     """Type, message and a digest of the traceback, the same wherever the package is installed."""
     frames = traceback.extract_tb(error.__traceback__)
     trail = "".join(f"{Path(frame.filename).name}:{frame.name}:{frame.lineno};" for frame in frames)
-    return f"{type(error).__name__}: {error} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
+    return f"{type(error).__name__}: {visible(str(error))} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
 
 
 def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> LaneFiles:

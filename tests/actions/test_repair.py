@@ -24,6 +24,8 @@ def test_check_and_repair(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     before = Store("results/adhoc").read().to_pandas()
     assert call(monkeypatch, *WORDS, "action=check") == 0
     assert "nothing wrong" in capsys.readouterr().out
+    assert call(monkeypatch, *WORDS, "action=live") == 0
+    assert "done" in capsys.readouterr().out
     path = next(Path("results/adhoc/_series").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     assert call(monkeypatch, *WORDS, "action=check") == 2

@@ -14,6 +14,7 @@ from sweep_fakes import make_cells, make_plan
 
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.report import results
+from kmemexp.store import writers
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep import execute as execute_module
@@ -112,6 +113,27 @@ def test_rows_of_an_earlier_plan_have_the_axes_of_the_one_that_uses_them(tmp_pat
     (tmp_path / "_axes.parquet").write_text("x")
     with pytest.raises(InputError, match=r"_axes.parquet is damaged"):
         results.load(tmp_path).metrics.empty  # noqa: B018
+
+
+def test_a_run_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers, "BEAT_SECONDS", 0.0)
+    said = []
+
+    class Asking(SerialRunner):
+        def poll(self, timeout: float) -> list[Finished]:
+            said.append(Store(str(tmp_path)).drivers() if (tmp_path / "data").exists() else {})
+            return super().poll(timeout)
+
+    monkeypatch.setattr(execute_module, "make_runner", Asking)
+    cluster = {"runner": "serial", "batch_s": 0.3}
+    execute(make_plan(tmp_path, [{}] * 8, replicas=3, cluster=cluster), progress=False)
+    ((who, state),) = said[-1].items()
+    assert str(os.getpid()) in who
+    assert state["rows"] == 24
+    assert 0 < state["done"] < 24
+    assert state["running"] == 24 - state["done"]
+    assert state["left"] > 0
+    assert Store(str(tmp_path)).drivers() == {}
 
 
 def test_a_failed_replica_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:

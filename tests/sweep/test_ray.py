@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,48 @@ def test_ctrl_c_in_the_terminal_drains_and_leaves_no_process(tmp_path: Path) -> 
     execute(make_plan(root, configs, runner="serial"), progress=False)
     execute(make_plan(tmp_path / "whole", configs, runner="serial"), progress=False)
     assert same(tables(root), tables(tmp_path / "whole"))
+
+
+def listening(root: Path) -> dict[str, list[str]]:
+    """Addresses, in hexadecimal, on which processes descended from the one for this folder listen; by process."""
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
+    found: dict[str, list[str]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"KMEMEXP_TEST_MARK={root}".encode() not in (folder / "environ").read_bytes():
+                continue
+            links = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+            name = f"{(folder / 'comm').read_text().strip()} {folder.name}"
+        except OSError:
+            continue
+        found[name] = [sockets[link] for link in links if link in sockets]
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_a_ray_of_our_own_listens_on_loopback_only_asks_for_a_token_and_leaves_no_files(tmp_path: Path) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    driver = start(root, [{"gate": str(gate)}], address="local", num_cpus=1)
+    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+    found = listening(root)
+    assert sum(map(bool, found.values())) >= 3, found
+    assert {address for addresses in found.values() for address in addresses} <= LOOPBACK, found
+    raylet = next(name.split()[-1] for name in found if name.startswith("raylet"))
+    environ = Path("/proc", raylet, "environ").read_bytes()
+    assert b"RAY_AUTH_MODE=token" in environ
+    assert len(environ.partition(b"RAY_AUTH_TOKEN=")[2].partition(b"\0")[0]) == 64
+    (gate / "go").touch()
+    out, err = finish(driver)
+    assert json.loads(out)[:3] == [3, 0, 0], err
+    assert not list(Path(tempfile.gettempdir(), f"kray-{os.getuid()}").glob(f"{driver.pid}-*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

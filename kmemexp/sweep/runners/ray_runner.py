@@ -3,6 +3,7 @@
 Ray's own retries are off: the driver sees every crash, and cuts the batch in two to find the lane that causes it.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -21,7 +22,7 @@ from ray import exceptions as ray_errors
 
 from kmemexp.errors import InputError
 from kmemexp.sweep.batches import Batch, Target
-from kmemexp.sweep.runners import Finished
+from kmemexp.sweep.runners import Finished, own_ray
 from kmemexp.sweep.worker import run_batch
 
 PER_CPU = 3  # batches in flight per CPU: one in work, the next ones on their way
@@ -47,6 +48,7 @@ class Runner:
         self._target = target
         self._running: dict[Any, Batch] = {}
         self._ours = False
+        self._own = contextlib.ExitStack()
 
     def start(self) -> None:
         """Start a Ray on this machine, or connect to the cluster at `address`."""
@@ -56,7 +58,13 @@ class Runner:
         else:
             _probe(self._address)
             self._ours = True  # also where it fails halfway
-            _connect(self._address, self._num_cpus)
+            if self._address == "local":
+                folder = own_ray.folder()
+                self._own.callback(own_ray.remove, folder)
+                self._own.enter_context(own_ray.secured())
+                _connect(self._address, self._num_cpus, {"_temp_dir": str(folder)} if folder else {})
+            else:
+                _connect(self._address, self._num_cpus, {})
         self._task: Any = ray.remote(run_batch).options(**options)  # whose type would forget the arguments
 
     def cpus(self) -> int:
@@ -93,6 +101,7 @@ class Runner:
         """Stop tasks in work, and Ray if it was started or connected to here."""
         if self._ours:
             ray.shutdown()
+            self._own.close()
         else:
             for ref in self._running:
                 ray.cancel(ref, force=True)
@@ -126,13 +135,13 @@ def _environment() -> dict[str, str]:
     return {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | passed_on
 
 
-def _connect(address: str, num_cpus: int | None) -> None:
+def _connect(address: str, num_cpus: int | None, more: Mapping[str, Any]) -> None:
     package = Path(__file__).resolve().parents[2]
     environment: dict[str, Any] = {"env_vars": _environment()}
-    how: dict[str, Any] = {}
+    how = dict(more)
     if address == "local":
         environment["env_vars"]["PYTHONPATH"] = _python_path(package.parent)
-        how = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        how |= {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     else:
         environment["py_modules"] = [str(package)]  # every node simulates with the driver's own code
     try:
