@@ -19,17 +19,14 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
         from kmemexp.store import store  # noqa: PLC0415 - slow to import, and most plans have no results yet
 
         try:
-            rows = store.Store(plan.root).done()
+            there = store.Store(plan.root)
         except StoreError as error:
-            rows, note = {}, str(error)
-        keys = set(plan.columns["cell_key"])
-        others = 0
-        for (key, replica), row_status in rows.items():
-            if key in keys and replica < plan.replicas:
-                counts[row_status] += 1
-            else:
-                others += 1
-        if others and not note:
+            return counts | {"missing": plan.lanes}, str(error)
+        for key in plan.columns["cell_key"]:
+            for replica in range(plan.replicas):
+                if row_status := there.status(key, replica):
+                    counts[row_status] += 1
+        if others := sum(there.counts().values()) - sum(counts.values()):
             note = f"{others} rows in the folder are of other plans, or of an earlier version of the model"
     return counts | {"missing": plan.lanes - sum(counts.values())}, note
 

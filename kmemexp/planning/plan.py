@@ -67,7 +67,9 @@ class Plan:
         import pandas as pd  # noqa: PLC0415 - planning and a rerun do without
 
         kinds = {"config": object}  # long: not copied into Arrow's memory
-        return pd.DataFrame({name: pd.Series(column, dtype=kinds.get(name)) for name, column in self.columns.items()})
+        return pd.DataFrame(
+            {name: pd.Series(list(column), dtype=kinds.get(name)) for name, column in self.columns.items()}
+        )
 
     @cells.setter
     def cells(self, cells: "pd.DataFrame") -> None:

@@ -115,7 +115,7 @@ class Results:
         """Paired comparison with a baseline, see `kmemexp.compare`."""
         return comparison.compare(self.metrics, baseline, **options)
 
-    def ordered(self, cells: pd.DataFrame) -> pd.DataFrame:
+    def ordered(self, cells: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""
         order = {name: list(dict.fromkeys(cells[name])) for name in ("design", "workload")}
         return _metrics_frame(self.tables.read("metrics").to_pandas(), order)

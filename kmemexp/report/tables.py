@@ -58,7 +58,7 @@ def make(plan: "Plan", there: Store) -> Made | None:
 
     Rows of other plans in the same folder are left out.
     """
-    frame = planned(plan, there).ordered(plan.cells)
+    frame = planned(plan, there).ordered(plan.columns)
     if frame.empty:
         return None
     baseline, remarks = _present_baseline(frame, plan.baseline)

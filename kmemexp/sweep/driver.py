@@ -1,7 +1,7 @@
 """Keeps a runner busy and commits what it gives back."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kmemexp.errors import StoreError
@@ -16,6 +16,7 @@ from kmemexp.sweep.worker import BatchResult
 
 POLL_SECONDS = 0.2
 TRIES = 2  # crashes of a batch before it is cut in two, and of a lane before it counts as failed
+LOOK_AHEAD = 1000  # batches in which one is sought whose code is there
 LOSSES = 5  # times that a batch's staged files may vanish before the run ends
 ERRORS_SHOWN = 5  # different ones
 
@@ -41,20 +42,21 @@ class Driver:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.waiting: deque[Batch] = deque()
+        self.coming: Iterator[Batch] = iter(())
         self.running = self.lanes = 0  # batches in work, and their rows
         self.crashes: dict[str, int] = {}  # by batch id
         self.losses: dict[str, int] = {}
         self.errors: set[str] = set()
 
-    def drive(self, todo: Sequence[Batch], ahead: Ahead) -> None:
+    def drive(self, todo: Iterable[Batch], ahead: Ahead) -> None:
         """Work until everything is committed, or until `stop` is set and what is in work is committed.
 
         While designs are being compiled, batches wait whose code is not there. Raises InputError for one refused.
         """
         runner, stop = self.work.runner, self.work.stop
-        self.waiting.extend(todo)
+        self.coming = iter(todo)
         try:
-            while self.running or (self.waiting and not stop.reason and not ahead.refused):
+            while self.running or (not stop.reason and not ahead.refused and self._more(1)):
                 self._submit(ahead)
                 self.work.store.beat(self.work.shown.state(self.lanes))
                 with stop.interruptible():
@@ -84,7 +86,8 @@ class Driver:
         if self.work.stop.reason or ahead.refused:
             return None
         if ahead.done or ahead.seconds > self.work.compile_seconds:
-            return self.waiting.popleft() if self.waiting else None
+            return self.waiting.popleft() if self._more(1) else None
+        self._more(LOOK_AHEAD)
         for place, batch in enumerate(self.waiting):
             now, later = batches.divided(batch, ahead.ready)
             if now:
@@ -93,6 +96,12 @@ class Driver:
                     self.waiting.insert(place, later)
                 return now
         return None
+
+    def _more(self, count: int) -> bool:
+        """Take so many batches from those that come, if there are. Whether any waits."""
+        while len(self.waiting) < count and (batch := next(self.coming, None)):
+            self.waiting.append(batch)
+        return bool(self.waiting)
 
     def _settled(self, finished: Finished) -> Settled | None:
         """Give the batch back with its result; without one, queue again what is not known to kill its worker."""

@@ -4,14 +4,18 @@ import json
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
 
 from kmemexp.parts import outside
+from kmemexp.planning.texts import Texts
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance
-from kmemexp.sweep.ahead import Ahead
+from kmemexp.sweep.ahead import NODES, Ahead
 from kmemexp.sweep.batches import Target
 from kmemexp.sweep.driver import Driver, Work
 from kmemexp.sweep.limits import Limits
@@ -53,32 +57,28 @@ def execute(
     for path in store.strays:
         sys.stderr.write(f"{store.root}: no manifest names {path}; it is in _quarantine/ now\n")
     try:
-        rows = plan.rows
         for root in elsewhere:
-            store.adopt(Store(root), rows, plan.axes)
-        before = store.done()
-        if before:
+            store.adopt(Store(root), plan.rows, plan.axes)
+        if any(store.counts().values()):
             store.note_axes(plan.axes)
-        kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
-        if only is not None:
-            kept.update(row for row in rows if row not in only)
+        skipped = _count(plan, store)[DONE]
+        kept = _Kept(store, plan.retry_failed, only)
         stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
-        if any(row not in kept for row in rows):
-            _run(plan, store, kept, stop, progress)
+        lanes = [sum((key, r) not in kept for r in range(plan.replicas)) for key in plan.columns["cell_key"]]
+        if any(lanes):
+            _run(plan, store, kept, lanes, stop, progress)
     finally:
         store.close()
-    after = store.done()
-    now = [after.get(row) for row in rows]
-    skipped = sum(before.get(row) == DONE for row in rows)
-    missing = now.count(None)
+    now = _count(plan, store)
+    missing = plan.lanes - now[DONE] - now[FAILED]
     if stop.reason and missing:
         sys.stderr.write(
-            f"{stop.reason}: {len(rows) - missing:,} of {len(rows):,} rows are in {store.root}. To go on from there:\n"
-            f"  {provenance.command()}\n"
+            f"{stop.reason}: {plan.lanes - missing:,} of {plan.lanes:,} rows are in {store.root}. To go on from there:"
+            f"\n  {provenance.command()}\n"
         )
     return Outcome(
-        done=now.count(DONE) - skipped,
-        failed=now.count(FAILED),
+        done=now[DONE] - skipped,
+        failed=now[FAILED],
         skipped=skipped,
         interrupted=stop.interrupted and missing > 0,
         seconds=time.monotonic() - started,
@@ -87,13 +87,38 @@ def execute(
     )
 
 
-def _run(plan: "Plan", store: Store, kept: set[Row], stop: Stop, progress: bool | None) -> None:
-    """Simulate what is missing, with its record in `_run.json`."""
+class _Kept:
+    """Rows that are not to be simulated."""
+
+    def __init__(self, store: Store, retry_failed: bool, only: Container[Row] | None) -> None:
+        self._status, self._only = store.status, only
+        self._enough = (DONE,) if retry_failed else (DONE, FAILED)
+
+    def __contains__(self, row: object) -> bool:
+        key, replica = cast(Row, row)
+        return self._status(key, replica) in self._enough or (self._only is not None and row not in self._only)
+
+
+def _count(plan: "Plan", store: Store) -> Counter[str | None]:
+    """Count the rows of a plan by their status in the folder."""
+    status, replicas = store.status, range(plan.replicas)
+    return Counter(status(key, r) for key in plan.columns["cell_key"] for r in replicas)
+
+
+def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:
+    """Configurations of the cells with lanes, one for each code that they need."""
+    texts = plan.columns["config"]
+    if isinstance(texts, Texts):
+        return list(map(json.loads, texts.distinct(NODES, np.array(lanes) > 0)))
+    return [json.loads(text) for n, text in zip(lanes, texts, strict=True) if n]
+
+
+def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: Stop, progress: bool | None) -> None:
+    """Simulate what is missing (`lanes` of each cell), with its record in `_run.json`."""
     replicas = range(plan.replicas)
     keys = plan.columns["cell_key"]
-    lanes = [sum((key, r) not in kept for r in replicas) for key in keys]
     amount = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
-    configs = [json.loads(text) for n, text in zip(lanes, plan.columns["config"], strict=True) if n]
+    configs = _needed(plan, lanes)
     record = provenance.new_run(plan.name, uuid.uuid4().hex, keys, replicas)
     provenance.put(store, record)
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
@@ -108,7 +133,7 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: Stop, progress: bool 
             runner.start()
             stop.listen()  # Ray has taken signals for itself
             todo = batches.make_batches(
-                plan.cells, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
+                plan.columns, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
             work = Work(

@@ -100,7 +100,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
     lanes = []
     for plan in plans:
         simulate = find(plan.simulate)
-        for batch in make_batches(plan.cells, range(plan.replicas), (), simulate=plan.simulate):
+        for batch in make_batches(plan.columns, range(plan.replicas), (), simulate=plan.simulate):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
     return _metrics(lanes), _series(lanes), _latency(lanes), _snapshots(lanes)

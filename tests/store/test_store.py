@@ -32,9 +32,8 @@ class Crash(BaseException):
 def stage(root: str, numbers: list[int], replicas: list[int], writer: str = "", **config) -> list[LaneFiles]:
     """Simulate and stage these cells in one batch, in the name of `writer`."""
     cells = make_cells([config] * (max(numbers) + 1)).iloc[numbers]
-    batch = batches.make_batches(cells, replicas, (), simulate=SIMULATE, rate_ops=1e12)
-    assert len(batch) == 1
-    return worker.run_batch(batch[0], batches.Target(root, writer)).staged
+    (batch,) = batches.make_batches(cells, replicas, (), simulate=SIMULATE, rate_ops=1e12)
+    return worker.run_batch(batch, batches.Target(root, writer)).staged
 
 
 def rows(table: pa.Table | pd.DataFrame) -> list[tuple[int, int, str]]:
