@@ -62,6 +62,8 @@ def check_run(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"sweep.name={sweep['name']!r}: names a folder; use letters, digits, '_', '-' and '.'")
     if not settings["store"]["root"]:
         raise ConfigError("store.root: is empty; give a folder or a URI")
+    if "://" not in settings["store"]["root"] and any(settings["store"]["options"].values()):
+        raise ConfigError("store.options: are for an object store; store.root is a path on this machine")
 
 
 def limits(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -231,10 +231,23 @@ class Limits:
 
 
 @dataclass
+class StoreOptions:
+    """How an object store is reached. Credentials come from the environment, or from where these say."""
+
+    endpoint: str | None = None  # http://host:9000 of a store that is not the cloud's own
+    region: str | None = None
+    http: bool = False  # allow http://
+    profile: str | None = None  # of ~/.aws/credentials
+    anonymous: bool = False  # ask without credentials
+    metadata: bool = False  # ask the cloud's metadata service for credentials
+
+
+@dataclass
 class Store:
     """Where results go."""
 
     root: str = "results"
+    options: StoreOptions = field(default_factory=StoreOptions)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -134,7 +135,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         baseline=baseline,
         notes=[note] if note else [],
         metrics=list(wanted["metrics"]),
-        root=_root(settings["store"]["root"], name),
+        root=_root(settings["store"], name),
         cluster=settings["cluster"],
         action=settings["action"],
         retry_failed=settings["retry_failed"],
@@ -173,10 +174,14 @@ def _mask(grid: Grid, combos: cells.Combos, predicate: Predicate) -> Mask:
     return predicate.mask(columns, grid.count)
 
 
-def _root(root: str, name: str) -> str:
-    """Folder of a sweep below the store's root; paths become absolute, URIs stay."""
+def _root(store: Mapping[str, Any], name: str) -> str:
+    """Folder of a sweep below the store's root; paths become absolute, URIs stay, and have the options after a `?`."""
+    root = store["root"]
     if "://" in root:
-        return f"{root.rstrip('/')}/{name}"
+        folder, _, query = root.partition("?")
+        given = {k: "true" if v is True else str(v) for k, v in store["options"].items() if v not in (None, False)}
+        query = "&".join(filter(None, [query, urlencode(given)]))
+        return f"{folder.rstrip('/')}/{name}" + (f"?{query}" if query else "")
     return str(Path(root).expanduser().absolute() / name)
 
 

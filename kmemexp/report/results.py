@@ -15,6 +15,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
 from kmemexp.report import comparison, stats
 from kmemexp.store.files import DamageError
+from kmemexp.store.remote import with_options
 from kmemexp.store.rows import of_cells, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store, with_results
@@ -127,15 +128,15 @@ class Results:
         return frame[["cell_key", "design", "workload", *table.column_names[1:]]]
 
 
-def load(root: str | PathLike[str]) -> Results:
-    """Open a results folder, given as a path or a URI.
+def load(root: str | PathLike[str], options: Mapping[str, Any] | None = None) -> Results:
+    """Open a results folder, given as a path or a URI; `options`: those of `store.options`.
 
     Raises StoreError if there are no results in it.
 
     >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
     """
-    store = with_results(fspath(root))
+    store = with_results(with_options(fspath(root), options or {}))
     return Results(store.root, _Latest(store))
 
 

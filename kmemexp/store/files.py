@@ -21,9 +21,10 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from kmemexp.errors import StoreError
+from kmemexp.store import remote
 from kmemexp.store import rows as in_table
 from kmemexp.store.schema import DONE, SCHEMAS
 
@@ -75,7 +76,7 @@ def connect(root: str, *, create: bool = True) -> ObjectStore:
     """
     local = _local_path(root)
     if local is None:
-        return _connect_url(root)
+        return remote.connect(root)
     if not create and not local.is_dir():
         raise FileNotFoundError(local)
     return LocalStore(local, mkdir=True)
@@ -91,16 +92,6 @@ def _local_path(root: str) -> Path | None:
     if root.startswith("file://"):
         return Path(unquote(urlsplit(root).path))
     return None if "://" in root else Path(root).expanduser().absolute()
-
-
-@functools.cache  # every connection to a memory:// URI is a new, empty store
-def _connect_url(url: str) -> ObjectStore:
-    try:
-        return from_url(url)
-    except BaseError as error:
-        raise StoreError(
-            f"store.root={url}: {first_line(error)}. Give a path, or a URI such as s3://bucket/folder or gs://bucket/folder."
-        ) from error
 
 
 def first_line(error: Exception) -> str:
@@ -176,8 +167,8 @@ def explained(root: str, what: str = "write to") -> Iterator[None]:
         raise
     except (OSError, BaseError) as error:
         raise StoreError(
-            f"cannot {what} the results folder {root}: {first_line(error)}. Check store.root, its permissions and the "
-            "room that is left; what has been committed stays, and the same command goes on from there."
+            f"cannot {what} the results folder {remote.bare(root)}: {remote.reason(error)}. Check store.root, its "
+            "permissions and the room that is left; what has been committed stays, and the same command goes on."
         ) from error
 
 

@@ -24,7 +24,7 @@ import obstore
 import pyarrow as pa
 
 from kmemexp.errors import StoreError
-from kmemexp.store import checking, files, manifest, merging, tidy
+from kmemexp.store import checking, files, manifest, merging, remote, tidy
 from kmemexp.store import rows as in_table
 from kmemexp.store.beside import Beside
 from kmemexp.store.checking import Damage
@@ -54,13 +54,13 @@ class Store(Beside):
     """
 
     def __init__(self, root: str, *, write: bool = False) -> None:
-        self.root = str(root)
-        self.uri = files.absolute(self.root)
+        self.root = remote.bare(str(root))
+        self.uri = files.absolute(str(root))
         self.strays: list[str] = []
         self._watch = Watch()
         try:
             with files.explained(self.root, "write to" if write else "read"):
-                self._objects = files.connect(self.root, create=write)
+                self._objects = files.connect(self.uri, create=write)
                 self._history = History(self._objects)
                 self._writer = Writer(self._objects)
                 if write:
