@@ -20,7 +20,7 @@ from kmemexp.metrics import NAMES, SERIES
 from kmemexp.store.schema import SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep import worker
-from kmemexp.sweep.batches import make_batches
+from kmemexp.sweep.batches import Target, make_batches
 
 POINTS, SNAPSHOTS, BINS = 96, 8, 256
 REPLICAS = 10
@@ -55,12 +55,12 @@ def measure(lanes: int, per_file: int) -> None:
     )  # fmt: skip
     sys.modules["bench_store"] = sys.modules["__main__"]
     with timed("make batches", lanes):
-        batches = make_batches(cells, range(REPLICAS), (), target_seconds=1.0, simulate="bench_store:simulate")
+        batches = list(make_batches(cells, range(REPLICAS), (), target_seconds=1.0, simulate="bench_store:simulate"))
     with tempfile.TemporaryDirectory() as folder:
         root = str(Path(folder) / "results")
         store = Store(root, write=True)
         with timed(f"stage {len(batches)} batches", len(batches)):
-            results = [worker.run_batch(batch, root) for batch in batches]
+            results = [worker.run_batch(batch, Target(root, store.writer)) for batch in batches]
         assert not any(result.errors for result in results), results[0].errors
         with timed("commit, one manifest per batch", len(batches)):
             for result in results:

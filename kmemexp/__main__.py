@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from kmemexp.config import files, reading, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
+from kmemexp.values import visible
 
 STOCK = ("cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
 """Flags that are left to Hydra as it is."""
@@ -55,7 +56,7 @@ def main() -> None:
     except InputError as error:
         if wants_traceback():
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(visible(f"error: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `action=plan | head`: what was asked for has been read

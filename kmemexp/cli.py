@@ -10,6 +10,7 @@ from kmemexp.actions.finding import find
 from kmemexp.claims import request
 from kmemexp.errors import InputError, wants_traceback
 from kmemexp.planning.plan import plan_from
+from kmemexp.values import visible
 
 
 def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int:
@@ -24,5 +25,5 @@ def main(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> int
     except InputError as error:
         if wants_traceback():
             raise
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(visible(f"error: {error}"), file=sys.stderr)  # noqa: T201
         return WRONG

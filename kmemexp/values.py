@@ -16,6 +16,7 @@ def known(where: str, what: str, name: Any, names: Iterable[Any]) -> Any:
     return name
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # and those that turn text around
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -69,6 +70,18 @@ def sizes(key: str, value: Any) -> Any:
     if isinstance(value, list):
         return [sizes(key, v) for v in value]
     return byte_count(key, value) if isinstance(value, str) and key.endswith("bytes") else value
+
+
+def visible(text: str) -> str:
+    """Write control characters as their hexadecimal codes: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def markdown(text: str) -> str:
+    """Write a text so that Markdown, and the HTML made of it, shows just this text, on one line."""
+    for sign, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(sign, shown)
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", visible(text).replace("\n", " "))
 
 
 def close(name: str, known: Iterable[str]) -> str:

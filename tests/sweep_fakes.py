@@ -1,8 +1,10 @@
 """A plan and a simulator for the tests of the store and the runners: quick, deterministic, and able to misbehave."""
 
+import ctypes
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +47,10 @@ def _lane(config: dict, replica: int) -> Lane:
     if replica in config.get("signals", ()):
         for number in config["numbers"]:
             os.kill(os.getpid(), number)
+    if replica in config.get("stay", ()):
+        time.sleep(60)
     if replica in config.get("poison", ()):
-        os.kill(os.getpid(), signal.SIGKILL)
+        POISONS[config.get("how", "kill")]()
     if (path := config.get("kill_once")) and not Path(path).exists():
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -61,6 +65,45 @@ def _lane(config: dict, replica: int) -> Lane:
     series = rng.integers(0, 1 << 40, (5, len(SERIES)))
     latency = (("alloc_main", 7, *rng.random(5).tolist()),)
     return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "")
+
+
+def _loop_in_python() -> None:
+    while True:
+        pass
+
+
+def _loop_in_kernel() -> None:
+    import numba
+
+    @numba.njit(nogil=True)
+    def forever(a: np.ndarray) -> None:
+        while a[0] != 1:
+            a[1] += 1
+
+    forever(np.zeros(2, np.int64))
+
+
+def _hog() -> None:
+    held = []
+    while True:
+        held.append(np.ones(1 << 20))
+
+
+POISONS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "vanish": lambda: os._exit(0),
+    "exit": lambda: sys.exit(3),
+    "interrupt": lambda: _raise(KeyboardInterrupt("in a cell")),
+    "exception": lambda: _raise(ZeroDivisionError("in a cell")),
+    "wild write": lambda: ctypes.memset(8, 0, 64),
+    "loop in Python": _loop_in_python,
+    "loop in a kernel": _loop_in_kernel,
+    "hog": _hog,
+}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def warm(configs: list[dict], note=None, ready=None, stopped=None) -> None:

@@ -71,6 +71,12 @@ def test_a_benchmark_runs(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_disturbed_sweeps_end_like_undisturbed_ones() -> None:
+    said = run("benchmarks/reliability.py", "--few")
+    assert said.count("1 trials, all the same in the end") == 4
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_all_are_run_by_one_that_writes_what_they_say(tmp_path: Path) -> None:
     said = run("benchmarks/run.py", "--few", "--only", "store,plan", "--json", str(tmp_path / "told.json"))

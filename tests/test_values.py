@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kmemexp import values
 from kmemexp.errors import ConfigError
+from kmemexp.values import markdown, visible
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,11 @@ def test_sizes_become_integers_in_the_workload_too():
     kind = {"class": "malloc", "rate_hz": 1.0, "size": {"law": "fixed", "bytes": "2k"},
             "lifetime": {"law": "exponential", "mean_s": 1.0}}  # fmt: skip
     assert values.sizes("workload", {"kinds": {"a": kind}})["kinds"]["a"]["size"] == {"law": "fixed", "bytes": 2048}
+
+
+def test_a_terminal_is_not_told_what_to_do() -> None:
+    assert visible("a\x1b[31mb\x07\x9bc\u202ed\n") == "a\\x1b[31mb\\x07\\x9bc\\x202ed\n"
+
+
+def test_markdown_shows_a_text_as_it_is() -> None:
+    assert markdown("<b>a|b</b> [x](y) `*` \x1b\n&") == "&lt;b&gt;a\\|b&lt;/b&gt; \\[x\\](y) \\`\\*\\` \\\\x1b &amp;"

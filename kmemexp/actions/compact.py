@@ -1,5 +1,6 @@
 """`action=compact`: merge the many small files of a results folder."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Merge the files of each plan's results. Raises StoreError where there are none."""
     for plan in plans:
         store.Store(plan.root)  # must exist: opening it for writing would make it
-        removed = store.Store(plan.root, write=True).compact()
+        with contextlib.closing(store.Store(plan.root, write=True)) as writing:
+            removed = writing.compact()
         Console().print(f"{plan.name}: {removed} files merged in {plan.root}", highlight=False)
     return COMPLETE

@@ -1,3 +1,7 @@
-"""Exit codes of the program: 0 complete, 1 wrong configuration or input, 2 finished with failed cells, 130 Ctrl-C."""
+"""Exit codes of the program.
 
-COMPLETE, WRONG, FAILED, INTERRUPTED = 0, 1, 2, 130
+0 complete, 1 wrong configuration or input, 2 finished with failed or damaged rows; 128 and its number where a signal
+has ended it: 130 Ctrl-C, 143 SIGTERM.
+"""
+
+COMPLETE, WRONG, FAILED, SIGNALLED = 0, 1, 2, 128

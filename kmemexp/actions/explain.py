@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from kmemexp.actions.exit_codes import COMPLETE
-from kmemexp.boot.timed import Timed, is_timed
+from kmemexp.boot.clock import is_timed
+from kmemexp.boot.timed import Timed
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.lane import timed, witness
 from kmemexp.lane.replica import prepare
 from kmemexp.planning.plan import Plan
 from kmemexp.report.results import load
 from kmemexp.sim.engine.tables import glob
+from kmemexp.values import visible
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -48,7 +50,7 @@ def explain_lane(plan: Plan, console: Console) -> None:
 
 def show(t: Timed, console: Console, title: str) -> None:
     """Print what happened to a lane that has ended."""
-    console.print(Text(title, style="bold"))
+    console.print(Text(visible(title), style="bold"))
     if panic := timed.panic(t):
         console.print(Text(f'the historic kernel would have panicked: "{panic}"'), highlight=False)
     members = witness.members(t.wired)
@@ -57,12 +59,12 @@ def show(t: Timed, console: Console, title: str) -> None:
             f"deadlock at {members[0]['at_ns']:,} ns; each waits for the next, the last for the first:", highlight=False
         )
         for line in _circle(members):
-            console.print(Text(line), highlight=False, soft_wrap=True)
+            console.print(Text(visible(line)), highlight=False, soft_wrap=True)
     else:
         console.print(f"no deadlock; the run ended at {int(t.wired.m[glob.NOW]):,} ns", highlight=False)
     console.print(f"the last {SHOWN} events:", highlight=False)
     for line in witness.timeline(t.wired, SHOWN):
-        console.print(Text(line), highlight=False, soft_wrap=True)
+        console.print(Text(visible(line)), highlight=False, soft_wrap=True)
 
 
 def _circle(members: list[dict[str, object]]) -> list[str]:

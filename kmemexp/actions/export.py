@@ -7,7 +7,7 @@ from rich.console import Console
 
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.planning.plan import Plan
-from kmemexp.store import store
+from kmemexp.store import remote, store
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Write each plan's results to `_export` in its results folder. Raises StoreError where there are none."""
     for plan in plans:
-        folder = f"{plan.root}/_export"
+        folder = remote.below(plan.root, "_export")
         names = store.Store(plan.root).export(folder)
-        Console().print(f"{plan.name}: {', '.join(names)} in {folder}", highlight=False)
+        Console().print(f"{plan.name}: {', '.join(names)} in {remote.bare(folder)}", highlight=False)
     return COMPLETE

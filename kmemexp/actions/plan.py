@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.actions.standing import show_facts, standing
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.planning.plan import Plan
 from kmemexp.sweep.batches import RATE_OPS, work
-from kmemexp.values import size_text
+from kmemexp.values import size_text, visible
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -62,12 +64,12 @@ def _first_rows(plan: Plan) -> Table:
     values = [json.loads(text) for text in rows["axes"]]
     axes = list(dict.fromkeys(key for row in values for key in row))
     title = f"first {len(values)} of {len(plan.columns['cell_key'])} cells"
-    table = Table("cell_key", *axes, "est_ops", title=title, title_justify="left")
+    table = Table("cell_key", *map(escape, map(visible, axes)), "est_ops", title=title, title_justify="left")
     for key, row, operations in zip(rows["cell_key"], values, rows["est_ops"], strict=True):
         shown = [
             size_text(row[axis]) if axis.endswith("_bytes") and axis in row else row.get(axis, "") for axis in axes
         ]
-        table.add_row(key[:8], *map(str, shown), str(operations))
+        table.add_row(key[:8], *(Text(visible(str(value))) for value in shown), str(operations))
     return table
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kmemexp.actions.exit_codes import COMPLETE, FAILED, INTERRUPTED
+from kmemexp.actions.exit_codes import COMPLETE, FAILED, SIGNALLED
 from kmemexp.planning.plan import Plan
 from kmemexp.report import ending
 from kmemexp.sweep import in_turn
@@ -25,7 +25,7 @@ def run(plans: Sequence[Plan], finish: Callable[[Plan, int], object]) -> int:
     worst = COMPLETE
     for plan, outcome in in_turn.run(plans):
         if outcome.interrupted:
-            return INTERRUPTED
+            return SIGNALLED + outcome.signal
         finish(plan, outcome.failed)
         worst = max(worst, FAILED if outcome.failed else COMPLETE)
     return worst

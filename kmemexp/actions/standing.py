@@ -5,9 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kmemexp.errors import StoreError
 from kmemexp.planning.plan import Plan
+from kmemexp.values import visible
 
 
 def standing(plan: Plan) -> tuple[dict[str, int], str]:
@@ -17,22 +19,22 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
         from kmemexp.store import store  # noqa: PLC0415 - slow to import, and most plans have no results yet
 
         try:
-            rows = store.Store(plan.root).done()
+            there = store.Store(plan.root)
         except StoreError as error:
-            rows, note = {}, str(error)
-        keys = set(plan.columns["cell_key"])
-        for (key, replica), row_status in rows.items():
-            if key in keys and replica < plan.replicas:
-                counts[row_status] += 1
+            return counts | {"missing": plan.lanes}, str(error)
+        for key in plan.columns["cell_key"]:
+            for replica in range(plan.replicas):
+                if row_status := there.status(key, replica):
+                    counts[row_status] += 1
+        if others := sum(there.counts().values()) - sum(counts.values()):
+            note = f"{others} rows in the folder are of other plans, or of an earlier version of the model"
     return counts | {"missing": plan.lanes - sum(counts.values())}, note
 
 
 def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:
     """Print a plan's name and description, and the facts in two columns, its notes and this one last."""
-    console.print(f"[bold]{plan.name}[/]  {plan.description}", highlight=False)
+    console.print(Text.assemble((visible(plan.name), "bold"), f"  {visible(plan.description)}"), highlight=False)
     grid = Table.grid(padding=(0, 2))
-    for name, text in facts.items():
-        grid.add_row(name, text)
-    for text in filter(None, [*plan.notes, note]):
-        grid.add_row("note", text)
+    for name, text in [*facts.items(), *(("note", text) for text in [*plan.notes, note] if text)]:
+        grid.add_row(Text(visible(name)), Text(visible(text)))
     console.print(grid)

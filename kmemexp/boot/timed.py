@@ -55,11 +55,6 @@ def driver(names: tuple[str, ...], arena: str) -> Callable[..., int]:
     return jit.bind(loop.run, parts, ",".join([*names, arena]))
 
 
-def is_timed(config: Mapping[str, Any]) -> bool:
-    """Whether a cell runs on the machine with a clock."""
-    return bool(config["cost"]["name"] != "none")
-
-
 def boot(
     config: Mapping[str, Any],
     kinds: Kinds,

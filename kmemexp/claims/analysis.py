@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kmemexp.claims.judging import VERDICTS, Report
 from kmemexp.errors import InputError, wants_traceback
 from kmemexp.report.results import planned
+from kmemexp.values import visible
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -52,4 +53,4 @@ def _gaps(plans: "Mapping[str, Plan]") -> list[str]:
 
 def complain(text: str) -> None:
     """Print a message on stderr."""
-    print(text, file=sys.stderr)  # noqa: T201
+    print(visible(text), file=sys.stderr)  # noqa: T201

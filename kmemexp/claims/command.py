@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kmemexp.actions.exit_codes import COMPLETE, FAILED, INTERRUPTED
+from kmemexp.actions.exit_codes import COMPLETE, FAILED, SIGNALLED
 from kmemexp.actions.finding import find
 from kmemexp.actions.run import run
 from kmemexp.claims import finding, request, writing
@@ -33,7 +33,7 @@ def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> i
     if action not in ("run", "report"):
         return find(action)(every, loader)
     code = run(every, _finish) if action == "run" else COMPLETE
-    if code == INTERRUPTED:
+    if code >= SIGNALLED:
         return code
     mine = {name: {one[0]: plans[one] for one in runs} for name, runs in wanted.items()}
     return max(code, _report(mine, writing.home(every[0].root), asked.publish))

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmemexp.values import markdown as escaped
+
 if TYPE_CHECKING:
     from kmemexp.claims.judging import Report
 
@@ -95,9 +97,9 @@ def gather(folder: Path, names: Sequence[str]) -> int:
 def markdown(table: pd.DataFrame) -> str:
     """Write a table as Markdown, numbers to the right, four digits of what is not whole."""
     right = [pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
-    rows = [list(map(str, table.columns)), ["---:" if r else "---" for r in right]]
+    rows = [[escaped(str(name)) for name in table.columns], ["---:" if r else "---" for r in right]]
     rows += [[_text(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def _text(value: Any) -> str:
@@ -105,4 +107,4 @@ def _text(value: Any) -> str:
         if math.isnan(value):
             return "-"
         return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e4 else f"{value:.4g}"
-    return "-" if value is None or value is pd.NA else str(value).replace("\n", " ")
+    return "-" if value is None or value is pd.NA else escaped(str(value))

@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-MODEL_VERSION = 3  # raise when the same configuration gives other metrics
+from kmemexp.parts.model import version
+
+MODEL_VERSION = 3  # the sources that a cell reaches are in its key by themselves (parts.model)
 SCHEMA_VERSION = 4  # raise when the meaning or the form of a configuration changes
 NODES = (
     "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "sample", "seed", "stability",
@@ -24,13 +26,27 @@ def canonical(config: Mapping[str, Any]) -> str:
 
 def cell_key(config: Mapping[str, Any]) -> str:
     """Key of a cell, 32 hexadecimal digits: equal for equal configurations, whatever the order of their keys."""
-    return key_of(canonical(config))
+    return key_of(canonical(config), model_of(config))
 
 
-def key_of(canonical_json: str) -> str:
-    """`cell_key` of a configuration that is in canonical form already."""
-    text = f'{{"config":{canonical_json},"model_version":{MODEL_VERSION},"schema_version":{SCHEMA_VERSION}}}'
-    return digest(text)
+def key_of(canonical_json: str, model: str) -> str:
+    """`cell_key` of a configuration that is in canonical form already; `model`: `model_of` it."""
+    versions = f'"model":"{model}","model_version":{MODEL_VERSION},"schema_version":{SCHEMA_VERSION}'
+    return digest(f'{{"config":{canonical_json},{versions}}}')
+
+
+def model_of(config: Mapping[str, Any]) -> str:
+    """Digest of the sources that simulate a cell; "" for a configuration that is no cell's."""
+    try:
+        return model_with(config["objects"], config["maps"], config["cost"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def model_with(objects: Mapping[str, Any], maps: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """Digest of the sources that simulate a cell with these nodes."""
+    served = {objects["malloc"], objects["zone"], objects["mbuf"], *objects["kinds"].values()}
+    return version(tuple(sorted(served)), maps["arena"], cost["name"] != "none")
 
 
 def digest(text: str) -> str:

@@ -19,7 +19,8 @@ from kmemexp.workload import stability
 from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs")
+ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs",
+           "check", "repair", "live")  # fmt: skip
 """The verbs that `action=` names, each a file in kmemexp/actions/."""
 MODELS = ("spl", "ithread")
 MOST_HZ = 1e9
@@ -48,6 +49,8 @@ def check_run(settings: Mapping[str, Any]) -> None:
             at_least(f"cluster.{key}", cluster[key], 1)
     if not cluster["batch_s"] > 0:
         raise ConfigError(f"cluster.batch_s={cluster['batch_s']}: must be above 0 seconds")
+    if not 0 <= cluster["grace_s"] < float("inf"):
+        raise ConfigError(f"cluster.grace_s={cluster['grace_s']}: must be at least 0 seconds")
     if settings["max_failures"] is not None:
         at_least("max_failures", settings["max_failures"], 1)
     at_least("sweep.reps.max", sweep["reps"]["max"], 1)
@@ -59,6 +62,20 @@ def check_run(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"sweep.name={sweep['name']!r}: names a folder; use letters, digits, '_', '-' and '.'")
     if not settings["store"]["root"]:
         raise ConfigError("store.root: is empty; give a folder or a URI")
+    if "://" not in settings["store"]["root"] and any(settings["store"]["options"].values()):
+        raise ConfigError("store.options: are for an object store; store.root is a path on this machine")
+
+
+def limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the limits of a cell; sizes become integers. Raises ConfigError."""
+    seconds, memory = given["seconds"], given["memory"]
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise ConfigError(f"limits.seconds={seconds}: must be above 0 seconds, or null for no limit")
+    if memory is not None:
+        memory = at_least("limits.memory", byte_count("limits.memory", memory), 1 << 20)
+    if (steps := given["steps_per_operation"]) is not None:
+        at_least("limits.steps_per_operation", steps, 1)
+    return {"seconds": seconds, "memory": memory, "steps_per_operation": steps}
 
 
 def _design(design: Mapping[str, Any]) -> dict[str, Any]:

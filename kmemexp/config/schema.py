@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]  # PyYAML comes without types; OmegaConf brings it
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -19,7 +20,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 from kmemexp.values import byte_count, close
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
 DEFAULT_METRICS = (
@@ -215,6 +216,30 @@ class Cluster:
     num_cpus: int | None = None  # CPUs to use; null: all
     window: int | None = None  # batches in flight; null: chosen by the runner
     batch_s: float = 2.0  # work in one batch, seconds
+    grace_s: float = (
+        25.0  # after SIGTERM or SIGHUP, what is in work may take so long; Slurm and Kubernetes kill after 30
+    )
+
+
+@dataclass
+class Limits:
+    """What simulating one replica of a cell may take; one that takes more is a failed row."""
+
+    seconds: float | None = 3600.0  # of CPU time, and five times as much by the clock
+    memory: Any = None  # bytes of memory, such as 4GiB
+    steps_per_operation: int | None = 10_000_000  # of an allocator without a clock
+
+
+@dataclass
+class StoreOptions:
+    """How an object store is reached. Credentials come from the environment, or from where these say."""
+
+    endpoint: str | None = None  # http://host:9000 of a store that is not the cloud's own
+    region: str | None = None
+    http: bool = False  # allow http://
+    profile: str | None = None  # of ~/.aws/credentials
+    anonymous: bool = False  # ask without credentials
+    metadata: bool = False  # ask the cloud's metadata service for credentials
 
 
 @dataclass
@@ -222,6 +247,7 @@ class Store:
     """Where results go."""
 
     root: str = "results"
+    options: StoreOptions = field(default_factory=StoreOptions)
 
 
 @dataclass
@@ -244,6 +270,7 @@ class Config:
     experiment: Experiment = field(default_factory=Experiment)
     cluster: Cluster = field(default_factory=Cluster)
     store: Store = field(default_factory=Store)
+    limits: Limits = field(default_factory=Limits)
     action: str = "run"
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain: which replica; null: the first with a deadlock
@@ -277,9 +304,20 @@ def register() -> None:
 
 def explanation(error: Exception) -> str:
     """Put what Hydra says, and what OmegaConf said to it, into one message."""
+    if isinstance(error, yaml.YAMLError):
+        return _of_yaml(error)
     cause = error.__cause__
     texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
     return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """Say where a file is no plain YAML, and why."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return f"{where}{problem}. Tags (!…) are not allowed here: a configuration is plain values"
+    return f"{where}{problem}"
 
 
 def type_checked(key: str, values: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """Every decision about Numba: options, the disk cache and its key, states by pointer, binding a driver to a design.
 
-May import nothing of kmemexp: every room may import it.
+May import nothing of kmemexp but `reach`: every room may import it.
 
 Three facts of Numba's cache shape this room (numba 0.68). Its key holds the bytecode of the jitted function but
 neither its callees in other files nor constants imported from there, nor flags such as NUMBA_BOUNDSCHECK: so each

@@ -1,20 +1,19 @@
 """Where compiled code is kept: a folder for each set of sources, and the digest that names it."""
 
-import ast
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import os
 import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 import numba
+
+from kmemexp import reach
 
 FLAGS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO")
 
@@ -55,8 +54,8 @@ def _digest(modules: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     total.update(numba.__version__.encode() + sys.version.encode())
     total.update("".join(f"{f}={os.environ.get(f)};" for f in FLAGS).encode())
-    for name in sorted(_closure(modules)):
-        total.update(name.encode() + _source(name))
+    for name in sorted(reach.closure(modules)):
+        total.update(name.encode() + reach.source(name))
     return total.hexdigest()[:16]
 
 
@@ -102,58 +101,3 @@ def turn(index: Any, key: Any) -> Iterator[None]:
 
 _turns: set[Path] = set()
 """Locks that this process holds: Numba compiles in one thread at a time."""
-
-
-def _closure(modules: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo.extend(_imports(name))
-    return found
-
-
-@functools.cache
-def _source(module: str) -> bytes:
-    spec = _find(module)
-    return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
-
-
-@functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    """Modules of the same top-level package, or of kmemexp, that a module imports."""
-    tops = {_top(module), "kmemexp"} - {"numba", "numpy"}
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(_source(module))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level and _top(node.module) in tops:
-            names.update(_from(node.module, [alias.name for alias in node.names]))
-    return tuple(n for n in sorted(names) if _top(n) in tops and n != module and _find(n))
-
-
-def _top(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _from(module: str, names: Iterable[str]) -> Iterator[str]:
-    """Modules that `from module import names` brings: of a package only those of its modules that are named."""
-    for name in names:
-        inner = f"{module}.{name}"
-        yield inner if _find(inner) else module
-
-
-def _find(module: str) -> ModuleSpec | None:
-    """Find a module without importing the packages around it, which may be in the midst of being imported."""
-    name, *leaves = module.split(".")
-    spec = importlib.util.find_spec(name)
-    for leaf in leaves:
-        loaded = sys.modules.get(name)  # its path may have grown: parts from outside
-        places = getattr(loaded, "__path__", None) or (spec.submodule_search_locations if spec else None)
-        if not places:
-            return None
-        name = f"{name}.{leaf}"
-        spec = PathFinder.find_spec(name, places)
-    return spec

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmemexp import jit
 from kmemexp.boot import timed
+from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import allocator_names, design
 from kmemexp.boot.machine import boot
 from kmemexp.parts import outside
@@ -89,20 +90,20 @@ def _compiled(
 
 
 def _code(config: Mapping[str, Any]) -> Code:
-    return allocator_names(config["objects"]), config["maps"]["arena"], timed.is_timed(config)
+    return allocator_names(config["objects"]), config["maps"]["arena"], is_timed(config)
 
 
 def _drivers(code: Code) -> list[Callable[..., Any]]:
-    names, arena, is_timed = code
+    names, arena, has_clock = code
     bound = design(names, arena)
-    return [bound.replay, bound.upkeep, *([timed.driver(names, arena)] if is_timed else [])]
+    return [bound.replay, bound.upkeep, *([timed.driver(names, arena)] if has_clock else [])]
 
 
 def warm_one(config: Mapping[str, Any]) -> None:
     """Compile what one cell needs, by running it on nothing."""
     outside.provide(config)
     config = stability.routed(config)
-    if timed.is_timed(config):
+    if is_timed(config):
         t = timed.boot(config, NO_KINDS, NO_OPERATIONS, 0)
         t.run(t.world, t.wired.m, t.stream, 0, 1)
         t.base.observe(t.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kmemexp.boot.timed import is_timed
+from kmemexp.boot.clock import is_timed
 from kmemexp.lane.model import Sampling
 from kmemexp.workload import stability
 from kmemexp.workload.build import build

@@ -8,7 +8,7 @@ sum up what was seen; all of it together is a `Lane`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kmemexp.boot.timed import is_timed
+from kmemexp.boot.clock import is_timed
 from kmemexp.lane import replayed, timed
 from kmemexp.lane.model import Lane
 from kmemexp.lane.replica import prepare

@@ -119,6 +119,8 @@ def _join(room: str, name: str, digest: str, source: str, text: Callable[[], str
         content = text()
         if content is None:
             raise ConfigError(f"{room[:-1]} {name}: its text is not in the results folder, as {source}")
+        if digest_of(content) != digest:  # it is executed: nothing else than what the cell names
+            raise ConfigError(f"{room[:-1]} {name}: {source} is not the text that the cell was planned with")
         _write(copy, content)
     package.__path__.append(str(copy.parent))
     importlib.invalidate_caches()

@@ -22,13 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
 from kmemexp.config import checks, schema
-from kmemexp.config.cell import NODES, canonical, digest, key_of
+from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
 from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
 from kmemexp.sim.slots import SERVED
+from kmemexp.planning.texts import Texts
+from kmemexp.values import visible
 from kmemexp.workload import stability
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Composer:
         return tuple(self._loader.get_group_options(group, overrides=self._hydra))
 
 
-Columns = dict[str, list[Any]]
+Columns = dict[str, Sequence[Any]]
 """A table of cells, by the name of the column; pandas would take longer to import than the planning takes."""
 
 
@@ -177,17 +179,19 @@ def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, 
     _check_stability(pieces)
     effect.check_parts(line, _parts(pieces))
     effect.check_settings([*line.fixed, *grid.codes], pieces["cost"].forms)
-    columns = [[piece.texts[i] for i in piece.number.tolist()] for piece in pieces.values()]
-    form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
-    texts = [form % row for row in zip(*columns, strict=True)]
-    rows = {"cell_key": [key_of(text) for text in texts], "config": texts, "axes": _axes(grid), **_facts(pieces)}
+    texts = Texts({node: (piece.texts, piece.number) for node, piece in pieces.items()})
     first_of: dict[str, int] = {}
-    for place, key in enumerate(rows["cell_key"]):
+    for place, key in enumerate(map(key_of, texts, _models(pieces))):
         first_of.setdefault(key, place)
-    if len(first_of) < len(texts):
-        effect.check_axes(grid, rows["cell_key"])
-    distinct = {name: [column[place] for place in first_of.values()] for name, column in rows.items()}
-    return distinct, len(texts) - len(first_of)
+    keys, places, count = list(first_of), list(first_of.values()), len(texts)
+    del first_of
+    if len(keys) < count:
+        effect.check_axes(grid, list(map(key_of, texts, _models(pieces))))
+    rows = {"axes": _axes(grid), **_facts(pieces)}
+    if len(keys) < count:
+        texts = texts.chosen(places)
+        rows = {name: [column[place] for place in places] for name, column in rows.items()}
+    return {"cell_key": keys, "config": texts, **rows}, count - len(keys)
 
 
 def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], axes.Numbers]) -> Pieces:
@@ -203,13 +207,27 @@ def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Comb
         assigned = grid.assignment(cell, keys)
         origin = found[combo[cell]]
         try:
-            forms.append(checks.check_node(node, _patched(origin, node, assigned)))
+            forms.append(_printable(node, checks.check_node(node, _patched(origin, node, assigned))))
         except InputError as error:
             where = ", ".join(f"{k}={v}" for k, v in grid.assignment(cell, list(grid.codes)).items() if k in involved)
             raise type(error)(f"{error}\n(in cells with {where})" if where else str(error)) from error
         if node == "objects":
             _forget_unused(grid, keys, forms[-1], number == i)
     return Pieces(forms, [canonical(form) for form in forms], number)
+
+
+def _printable(key: str, value: Any) -> Any:
+    """Return a node whose texts can be shown as they are. Raises ConfigError for control characters."""
+    if isinstance(value, str) and visible(value) != value:
+        raise ConfigError(f"{key}: {visible(value)[:60]!r} has a control character in it; texts are shown on terminals")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _printable(key, str(name))
+            _printable(f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _printable(key, inner)
+    return value
 
 
 def _patched(origin: Combo, node: str, assigned: Mapping[str, Any]) -> Any:
@@ -262,6 +280,13 @@ def _check_clock(pieces: Mapping[str, Pieces]) -> None:
             )
 
 
+def _models(pieces: Mapping[str, Pieces]) -> list[str]:
+    """Digests of the sources that simulate each cell."""
+    chosen = [pieces[node] for node in ("objects", "maps", "cost")]
+    model = cache(lambda *forms: model_with(*(piece.forms[i] for piece, i in zip(chosen, forms, strict=True))))
+    return list(map(model, *(piece.number.tolist() for piece in chosen)))
+
+
 def _check_policies(pieces: Mapping[str, Pieces]) -> None:
     """Refuse a policy that does nothing to a design."""
     for policy, maps, objects, design in _combinations(pieces, "policy", "maps", "objects", "design"):
@@ -286,10 +311,11 @@ def _axes(grid: Grid) -> list[str]:
     columns = []
     for key in sorted(grid.codes):
         texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in grid.choices[key])]
-        columns.append([texts[code + 1] for code in grid.codes[key].tolist()])
+        columns.append((texts, grid.codes[key]))
     if not columns:
         return ["{}"] * grid.count
-    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*columns, strict=True)]
+    values = [(texts[code + 1] for code in codes.tolist()) for texts, codes in columns]
+    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)]
 
 
 def _facts(pieces: Mapping[str, Pieces]) -> Columns:
@@ -306,12 +332,18 @@ def _facts(pieces: Mapping[str, Pieces]) -> Columns:
     return {
         "design": _names(pieces["design"]),
         "workload": _names(workload),
-        "cpus": cpus.tolist(),
-        **{key: size.tolist() for key, size in sizes.items()},
+        "cpus": _shared(cpus),
+        **{key: _shared(size) for key, size in sizes.items()},
         "stream_key": [stream_key(*stream) for stream in streams],
-        "est_ops": (ops * np.where(closed, cpus, 1)).tolist(),
+        "est_ops": _shared(ops * np.where(closed, cpus, 1)),
         "timed": [cost.forms[i]["name"] != "none" for i in cost.number.tolist()],
     }
+
+
+def _shared(numbers: axes.Numbers) -> list[int]:
+    """Integers as a list, in which equal ones are one object."""
+    one = cache(lambda number: number)
+    return list(map(one, numbers.tolist()))
 
 
 def _names(piece: Pieces) -> list[str]:

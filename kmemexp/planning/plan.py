@@ -4,9 +4,10 @@ import contextlib
 import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -58,6 +59,7 @@ class Plan:
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
+    limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
 
     @property
@@ -66,7 +68,9 @@ class Plan:
         import pandas as pd  # noqa: PLC0415 - planning and a rerun do without
 
         kinds = {"config": object}  # long: not copied into Arrow's memory
-        return pd.DataFrame({name: pd.Series(column, dtype=kinds.get(name)) for name, column in self.columns.items()})
+        return pd.DataFrame(
+            {name: pd.Series(list(column), dtype=kinds.get(name)) for name, column in self.columns.items()}
+        )
 
     @cells.setter
     def cells(self, cells: "pd.DataFrame") -> None:
@@ -131,7 +135,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         baseline=baseline,
         notes=[note] if note else [],
         metrics=list(wanted["metrics"]),
-        root=_root(settings["store"]["root"], name),
+        root=_root(settings["store"], name),
         cluster=settings["cluster"],
         action=settings["action"],
         retry_failed=settings["retry_failed"],
@@ -139,6 +143,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         progress=settings["progress"],
         cell=settings["cell"],
         replica=settings["replica"],
+        limits=checks.limits(settings["limits"]),
     )
 
 
@@ -169,10 +174,14 @@ def _mask(grid: Grid, combos: cells.Combos, predicate: Predicate) -> Mask:
     return predicate.mask(columns, grid.count)
 
 
-def _root(root: str, name: str) -> str:
-    """Folder of a sweep below the store's root; paths become absolute, URIs stay."""
+def _root(store: Mapping[str, Any], name: str) -> str:
+    """Folder of a sweep below the store's root; paths become absolute, URIs stay, and have the options after a `?`."""
+    root = store["root"]
     if "://" in root:
-        return f"{root.rstrip('/')}/{name}"
+        folder, _, query = root.partition("?")
+        given = {k: "true" if v is True else str(v) for k, v in store["options"].items() if v not in (None, False)}
+        query = "&".join(filter(None, [query, urlencode(given)]))
+        return f"{folder.rstrip('/')}/{name}" + (f"?{query}" if query else "")
     return str(Path(root).expanduser().absolute() / name)
 
 

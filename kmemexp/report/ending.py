@@ -26,7 +26,7 @@ def finish(plan: "Plan", console: Console | None = None, *, anew: bool = False) 
     if not anew and (shown := kept.stored(there, made_of)):
         terminal.show(shown, console)
     elif not _make(plan, there, made_of, console):
-        console.print(Text(f"{plan.name}: none of its {len(plan.cells)} cells is in {plan.root} yet."))
+        console.print(Text(f"{plan.name}: none of its {len(plan.columns['cell_key'])} cells is in {plan.root} yet."))
         return
     for note in plan.notes:
         console.print(Text(f"Note: {note}."))

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
 from kmemexp.report import comparison, stats
+from kmemexp.store.files import DamageError
+from kmemexp.store.remote import with_options
 from kmemexp.store.rows import of_cells, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store, with_results
@@ -78,7 +81,10 @@ class Results:
     def run(self) -> dict[str, Any]:
         """Where the results come from (`_run.json`): ``run["runs"]`` lists the runs, the last one last."""
         text = self.tables.read_text("_run.json")
-        return json.loads(text) if text else {}
+        try:
+            return dict(json.loads(text)) if text else {}
+        except (ValueError, TypeError) as error:
+            raise DamageError(f"{self.root}/_run.json is damaged: {error}. The next run begins a new one.") from error
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -110,7 +116,7 @@ class Results:
         """Paired comparison with a baseline, see `kmemexp.compare`."""
         return comparison.compare(self.metrics, baseline, **options)
 
-    def ordered(self, cells: pd.DataFrame) -> pd.DataFrame:
+    def ordered(self, cells: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""
         order = {name: list(dict.fromkeys(cells[name])) for name in ("design", "workload")}
         return _metrics_frame(self.tables.read("metrics").to_pandas(), order)
@@ -122,16 +128,39 @@ class Results:
         return frame[["cell_key", "design", "workload", *table.column_names[1:]]]
 
 
-def load(root: str | PathLike[str]) -> Results:
-    """Open a results folder, given as a path or a URI.
+def load(root: str | PathLike[str], options: Mapping[str, Any] | None = None) -> Results:
+    """Open a results folder, given as a path or a URI; `options`: those of `store.options`.
 
     Raises StoreError if there are no results in it.
 
     >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
     """
-    store = with_results(fspath(root))
-    return Results(store.root, store)
+    store = with_results(with_options(fspath(root), options or {}))
+    return Results(store.root, _Latest(store))
+
+
+class _Latest(NamedTuple):
+    """Tables of a folder without rows of an earlier model whose configuration has been simulated again since."""
+
+    tables: Store
+
+    def read(self, table: str = "metrics") -> pa.Table:
+        """Read the rows of one table."""
+        rows = self.tables.read(table)
+        latest = self.tables.latest_keys()
+        if latest is None:
+            return rows
+        metrics = rows if table == "metrics" else self.tables.read("metrics")
+        cells = metrics.select(["cell_key", "config"]).group_by(["cell_key", "config"]).aggregate([])
+        is_latest = pc.is_in(cells["cell_key"], latest)
+        again = pc.is_in(cells["config"], cells.filter(is_latest)["config"].combine_chunks())
+        old = cells.filter(pc.and_not(again, is_latest))["cell_key"].combine_chunks()
+        return rows.filter(pc.invert(pc.is_in(rows["cell_key"], old))) if len(old) else rows
+
+    def read_text(self, name: str) -> str | None:
+        """Read a text file beside the tables."""
+        return self.tables.read_text(name)
 
 
 @dataclass(frozen=True)

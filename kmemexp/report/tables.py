@@ -10,6 +10,7 @@ from kmemexp.report.notes import notes
 from kmemexp.report.results import planned
 from kmemexp.report.shown import Block, Cell, Shown
 from kmemexp.store.store import Store
+from kmemexp.values import markdown as escaped
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -57,7 +58,7 @@ def make(plan: "Plan", there: Store) -> Made | None:
 
     Rows of other plans in the same folder are left out.
     """
-    frame = planned(plan, there).ordered(plan.cells)
+    frame = planned(plan, there).ordered(plan.columns)
     if frame.empty:
         return None
     baseline, remarks = _present_baseline(frame, plan.baseline)
@@ -75,26 +76,28 @@ def make(plan: "Plan", there: Store) -> Made | None:
 
 def markdown(title: str, blocks: Sequence[Block], remarks: Iterable[str]) -> str:
     """Write the blocks as Markdown: one table per workload and condition."""
-    lines = [f"# {title}"]
+    lines = [f"# {escaped(title)}"]
     for block in blocks:
-        lines += ["", f"## {block.title}"] if block.title else []
-        heads = [name.replace("\n", "<br>") for name in block.variants]
+        lines += ["", f"## {escaped(block.title)}"] if block.title else []
+        heads = ["<br>".join(map(escaped, name.split("\n"))) for name in block.variants]
         for section in block.sections:
-            lines += ["", f"### {section.title}"] if section.title else []
+            lines += ["", f"### {escaped(section.title)}"] if section.title else []
             lines += ["", _md_row(["metric", "", *heads]), "|---|---|" + "---:|" * len(heads)]
-            lines += [_md_row([row.metric, row.unit, *map(_md_cell, row.cells)]) for row in section.rows]
-    return "\n".join([*lines, "", *(f"- {remark.strip()}" for remark in remarks), ""])
+            lines += [
+                _md_row([escaped(row.metric), escaped(row.unit), *map(_md_cell, row.cells)]) for row in section.rows
+            ]
+    return "\n".join([*lines, "", *(f"- {escaped(remark.strip())}" for remark in remarks), ""])
 
 
 def _md_row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def _md_cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    value = f"**{cell.value}**" if cell.best else cell.value
-    return f"{value}<br>{cell.change}" if cell.change else value
+    value = f"**{escaped(cell.value)}**" if cell.best else escaped(cell.value)
+    return f"{value}<br>{escaped(cell.change)}" if cell.change else value
 
 
 def _present_baseline(frame: pd.DataFrame, baseline: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

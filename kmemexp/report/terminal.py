@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmemexp.report.shown import Block, Cell, Section, Shown
+from kmemexp.values import visible
 
 STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim"}
 PLAIN_WIDTH = 120  # columns, where the output is not a terminal
@@ -36,13 +37,13 @@ def show(shown: Shown, console: Console) -> Shown:
 
 def _print(shown: Shown, console: Console) -> None:
     """Print the title, the blocks, each split into as many tables as the width demands, and the remarks."""
-    console.print(Text(f"\n{shown.title}", style="bold"))
+    console.print(Text(visible(f"\n{shown.title}"), style="bold"))
     for block in shown.blocks:
         for chosen in columns_that_fit(block, console.width):
             console.print(_table(block, chosen))
             console.print()
     for remark in shown.remarks:
-        console.print(Text(remark, style="dim"))
+        console.print(Text(visible(remark), style="dim"))
 
 
 def columns_that_fit(block: Block, width: int) -> list[list[int]]:
@@ -64,11 +65,13 @@ def columns_that_fit(block: Block, width: int) -> list[list[int]]:
 
 
 def _table(block: Block, chosen: list[int]) -> Table:
-    table = Table(title=Text(block.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=Text(visible(block.title), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False
+    )
     table.add_column("metric")
     table.add_column("")
     for i in chosen:
-        table.add_column(Text(block.variants[i]), justify="right")
+        table.add_column(Text(visible(block.variants[i])), justify="right")
     for section in block.sections:
         _add_section(table, section, chosen)
     return table
@@ -77,9 +80,9 @@ def _table(block: Block, chosen: list[int]) -> Table:
 def _add_section(table: Table, section: Section, chosen: list[int]) -> None:
     table.add_section()
     if section.title:
-        table.add_row(Text(section.title, style="bold cyan"))
+        table.add_row(Text(visible(section.title), style="bold cyan"))
     for row in section.rows:
-        table.add_row(row.metric, row.unit, *(_cell(row.cells[i]) for i in chosen))
+        table.add_row(Text(visible(row.metric)), Text(visible(row.unit)), *(_cell(row.cells[i]) for i in chosen))
 
 
 def _cell(cell: Cell | None) -> Text:

@@ -51,8 +51,12 @@ def serve(lane: World, server: int, freeing: int, op: int) -> int:
     """Play one operation through its server, step by step. Returns DONE or FAILED."""
     arena, counters, reg, watch = lane.arena, lane.counters, lane.reg, lane.watch
     account = tally.DIRECT if server == SERVER_MAP else tally.HELD
+    last = counters[tally.STEPS] + counters[tally.MOST_STEPS]
     while True:
         counters[tally.STEPS] += 1
+        if counters[tally.STEPS] > last and counters[tally.MOST_STEPS]:
+            counters[tally.RUNAWAY] = op + 1
+            return slots.FAILED
         answer = step(lane.state_a, lane.state_b, lane.state_c, reg, 0, server, freeing)
         if answer <= slots.FAILED:
             return answer
@@ -73,8 +77,12 @@ def upkeep(world: World, server: int, why: int) -> int:
     reg, counters = lane.reg, lane.counters
     reg[0, regs.CPU] = reg[0, regs.ITEM] = reg[0, regs.FLAGS] = reg[0, regs.PHASE] = reg[0, regs.PANIC] = 0
     reg[0, regs.SIZE] = why
+    last = counters[tally.STEPS] + counters[tally.MOST_STEPS]
     while True:
         counters[tally.STEPS] += 1
+        if counters[tally.STEPS] > last and counters[tally.MOST_STEPS]:
+            counters[tally.RUNAWAY] = -1
+            return slots.FAILED
         answer = tend_step(lane.state_a, lane.state_b, lane.state_c, reg, 0, server)
         if answer <= slots.FAILED:
             return answer
@@ -102,7 +110,7 @@ def replay(
     """Play operations lo … hi-1 of a stream on world `world`. Returns the number of operations played.
 
     They are fewer where a map has refused a request that may wait, and `world.reclaims`: the allocators are to give
-    back what they can, then the operation is played again.
+    back what they can, then the operation is played again; or where one took more than `tally.MOST_STEPS` steps.
 
     What most operations are, an allocator's fast path, is in this loop; the rest is in `play`.
     """
@@ -160,7 +168,10 @@ def fast_free(lane: World, server: int, item: int, addr: Address, size: Bytes, c
 
 @outlined_template
 def play(lane: World, op: int, k: int, number: int, size: Bytes, cpu: int, flags: int, i: int) -> bool:
-    """Play operation `i`, of kind `k` on object `number`, through the registers. False: only after a reclaim."""
+    """Play operation `i`, of kind `k` on object `number`, through the registers.
+
+    False: only after a reclaim, or never, as it took too many steps.
+    """
     objects, counters, reg, watch, server = lane.objects, lane.counters, lane.reg, lane.watch, lane.server[k]
     if op >= WATCH:
         counters[tally.OPS] -= 1
@@ -185,6 +196,8 @@ def play(lane: World, op: int, k: int, number: int, size: Bytes, cpu: int, flags
         reg[0, regs.MAP] = lane.target_map[k]
         reg[0, regs.ATTR] = lane.attribute[k]
     answer = serve(lane, server, freeing, i)
+    if counters[tally.RUNAWAY]:
+        return False
     if freeing:
         forget(objects, counters, number, server)
     elif answer == slots.DONE:

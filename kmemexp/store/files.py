@@ -7,10 +7,11 @@ nothing else.
 
 import contextlib
 import functools
+import hashlib
 import io
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,13 +21,16 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from kmemexp.errors import StoreError
-from kmemexp.store.schema import DONE
+from kmemexp.store import remote
+from kmemexp.store import rows as in_table
+from kmemexp.store.schema import DONE, SCHEMAS
 
 FOLDERS = {"metrics": "data", "series": "_series", "latency": "_latency", "snapshots": "_snapshots"}
 STAGING = "_staging"
+QUARANTINE = "_quarantine"
 ROW_GROUP = 131_072  # rows
 THREADS = 16  # requests in flight: an object store answers in tens of milliseconds
 
@@ -35,12 +39,24 @@ B = TypeVar("B")
 _FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots)/part-([0-9a-f-]+)\.parquet")
 
 
+class DamageError(StoreError):
+    """A file of a results folder is not what was written."""
+
+
+class Sum(NamedTuple):
+    """What a file's bytes are checked by."""
+
+    size: int  # bytes
+    sha256: str
+
+
 class LaneFiles(NamedTuple):
     """The files of some lanes of one status: one for each table, all of the same id."""
 
     id: str
     status: str  # schema.DONE or schema.FAILED
-    cells: dict[str, list[int]]  # replicas by cell key
+    cells: Mapping[str, Sequence[int]]  # replicas by cell key
+    sums: Mapping[str, Sum] = {}  # by table; earlier versions wrote none
 
     @property
     def lanes(self) -> int:
@@ -60,7 +76,7 @@ def connect(root: str, *, create: bool = True) -> ObjectStore:
     """
     local = _local_path(root)
     if local is None:
-        return _connect_url(root)
+        return remote.connect(root)
     if not create and not local.is_dir():
         raise FileNotFoundError(local)
     return LocalStore(local, mkdir=True)
@@ -78,24 +94,25 @@ def _local_path(root: str) -> Path | None:
     return None if "://" in root else Path(root).expanduser().absolute()
 
 
-@functools.cache  # every connection to a memory:// URI is a new, empty store
-def _connect_url(url: str) -> ObjectStore:
-    try:
-        return from_url(url)
-    except BaseError as error:
-        raise StoreError(
-            f"store.root={url}: {first_line(error)}. Give a path, or a URI such as s3://bucket/folder or gs://bucket/folder."
-        ) from error
-
-
 def first_line(error: Exception) -> str:
     """Cut an error's text to what it says, without the debug output that follows."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def new_id(digest: str, attempt: int) -> str:
-    """Make an id for new files, different from all others."""
-    return f"{digest}-{attempt}-{uuid.uuid4().hex[:12]}"
+def new_id(digest: str, attempt: int, writer: str) -> str:
+    """Make an id for new files, different from all others; `writer`: whose files they are (`store.writers`)."""
+    return f"{digest}-{attempt}-{writer}-{uuid.uuid4().hex[:12]}"
+
+
+def verdict_id(digest: str, attempt: int, writer: str) -> str:
+    """Make the id under which a worker that must die says why."""
+    return f"{digest}-{attempt}-{writer}-dead"
+
+
+def writer_in(file_id: str) -> str | None:
+    """Find whose files these are; None for those of earlier versions, which did not say."""
+    parts = file_id.split("-")
+    return parts[2] if len(parts) == 4 else None
 
 
 def path_of(table: str, file_id: str) -> str:
@@ -129,9 +146,30 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def stage(objects: ObjectStore, file_id: str, table: str, rows: pa.Table) -> None:
-    """Write the file of one table where no reader looks yet."""
-    obstore.put(objects, f"{STAGING}/{path_of(table, file_id)}", parquet_bytes(rows))
+def stage(objects: ObjectStore, file_id: str, table: str, rows: pa.Table) -> Sum:
+    """Write the file of one table where no reader looks yet. Returns what it is checked by."""
+    data = parquet_bytes(rows)
+    obstore.put(objects, f"{STAGING}/{path_of(table, file_id)}", data)
+    return sum_of(data)
+
+
+def sum_of(data: bytes | memoryview) -> Sum:
+    """Size and digest of a file's bytes."""
+    return Sum(len(data), hashlib.sha256(data).hexdigest())
+
+
+@contextlib.contextmanager
+def explained(root: str, what: str = "write to") -> Iterator[None]:
+    """Turn what the storage raises into a StoreError that names the folder; a missing file stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, BaseError) as error:
+        raise StoreError(
+            f"cannot {what} the results folder {remote.bare(root)}: {remote.reason(error)}. Check store.root, its "
+            "permissions and the room that is left; what has been committed stays, and the same command goes on."
+        ) from error
 
 
 def read_text(objects: ObjectStore, name: str) -> str | None:
@@ -162,19 +200,64 @@ def _delete(objects: ObjectStore, path: str) -> None:
         obstore.delete(objects, path)
 
 
-def load(objects: ObjectStore, file_id: str, table: str) -> pa.Table:
-    """Read the file of one table, staged or in its place. Raises FileNotFoundError where it is in neither.
+def read_parquet(objects: ObjectStore, name: str) -> pa.Table | None:
+    """Read a table that lies beside the others; None if there is none. Raises DamageError."""
+    try:
+        data = obstore.get(objects, name).bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"{name} is damaged: {first_line(error)}") from error
 
-    Raises StoreError where the file is not sound Parquet.
+
+def move(objects: ObjectStore, path: str, target: str) -> None:
+    """Move a file; one that is gone already is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        obstore.rename(objects, path, target)
+
+
+def load(objects: ObjectStore, stored: LaneFiles, table: str) -> pa.Table:
+    """Read the file of one table, staged or in its place, and check it.
+
+    Raises FileNotFoundError where it is in neither place, DamageError where it is not what was written.
     """
-    path = path_of(table, file_id)
+    path = path_of(table, stored.id)
+    data = fetch(objects, path)
+    wrong = difference(data, stored.sums.get(table))
+    if wrong:
+        raise DamageError(f"{path} is damaged: {wrong}")
+    try:
+        found = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # files are small
+        found = in_table.conforming(found, SCHEMAS[table])
+        if table not in stored.sums:
+            in_table.check_lanes(found, stored.cells, whole=table == "metrics")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamageError(f"{path} is damaged: {first_line(error)}") from error
+    return found
+
+
+def fetch(objects: ObjectStore, path: str) -> memoryview:
+    """Bytes of a file, staged or in its place. Raises FileNotFoundError where it is in neither."""
     for place in (path, f"{STAGING}/{path}", path):  # a move between the first two looks is seen by the third
-        try:
-            data = obstore.get(objects, place).bytes()
-        except FileNotFoundError:
-            continue
-        try:
-            return pq.ParquetFile(pa.BufferReader(memoryview(data))).read(use_threads=False)  # files are small
-        except pa.ArrowInvalid as error:
-            raise StoreError(f"{place} is damaged: {first_line(error)}. Delete the folder and run again.") from error
+        with contextlib.suppress(FileNotFoundError):
+            return memoryview(obstore.get(objects, place).bytes())
     raise FileNotFoundError(path)
+
+
+def size_of(objects: ObjectStore, path: str) -> int | None:
+    """Bytes of a file, staged or in its place; None where it is in neither."""
+    for place in (f"{STAGING}/{path}", path):
+        with contextlib.suppress(FileNotFoundError):
+            return int(obstore.head(objects, place)["size"])
+    return None
+
+
+def difference(data: memoryview, wanted: Sum | None) -> str:
+    """Say how bytes differ from what was written, or ""."""
+    if wanted is None:
+        return ""
+    if len(data) != wanted.size:
+        return f"it has {len(data):,} bytes, and {wanted.size:,} were written"
+    return "" if sum_of(data) == wanted else "its bytes are not those that were written (SHA-256)"

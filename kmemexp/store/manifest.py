@@ -1,20 +1,28 @@
 """Manifests: `_manifest/<8 digits>.json` says which files count. Each adds and removes files, in order.
 
 Format (one JSON object): `schema` is the stamp of layout and columns, `run` the id of the run, `remove` a list of ids
-of files, `add` a list of objects with `id`, `status`, `rows` (lanes) and `cells` (replicas by cell key).
+of files, `add` a list of objects with `id`, `status`, `rows` (lanes), `cells` (replicas by cell key) and `files` (size
+and SHA-256 by table); `previous` is the SHA-256 of the manifest before, `digest` that of all the text before it.
+Manifests of earlier versions have no `files`, `previous` and `digest`.
+
+`_manifest/<8 digits>.whole.json` says in the same form, with `removed` besides, what counts after the manifest of that
+number: whoever reads begins with the last sound one of them, and needs no manifest up to its number.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Container
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from kmemexp.errors import StoreError
-from kmemexp.store.files import LaneFiles, first_line
-from kmemexp.store.schema import STAMP
+from kmemexp.store.files import DamageError, LaneFiles, Sum, first_line
+from kmemexp.store.schema import DONE, FAILED, LAYOUT, STAMP
 
 FOLDER = "_manifest"
 _NAME = re.compile(rf"{FOLDER}/(\d{{8}})\.json")
+_WHOLE = re.compile(rf"{FOLDER}/(\d{{8}})\.whole\.json")
+_LANES: dict[tuple[int, ...], tuple[int, ...]] = {}
 
 
 class Change(NamedTuple):
@@ -24,9 +32,22 @@ class Change(NamedTuple):
     remove: list[str]  # ids
 
 
+class Whole(NamedTuple):
+    """What counts after a manifest."""
+
+    files: list[LaneFiles]
+    removed: list[str]  # ids of files that have counted and may not be deleted yet
+    last: str  # SHA-256 of the manifest of that number; "" where it was lost
+
+
 def path_of(number: int) -> str:
     """Where the manifest of this number stands."""
     return f"{FOLDER}/{number:08}.json"
+
+
+def whole_path(number: int) -> str:
+    """Where it stands what counts after the manifest of this number."""
+    return f"{FOLDER}/{number:08}.whole.json"
 
 
 def number_in(path: str) -> int | None:
@@ -35,42 +56,104 @@ def number_in(path: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def encode(change: Change, run: str) -> bytes:
+def whole_number(path: str) -> int | None:
+    """Find the number in the path of a file that says what counts; None for other files."""
+    match = _WHOLE.fullmatch(path)
+    return int(match[1]) if match else None
+
+
+def digest(text: bytes) -> str:
+    """SHA-256 of a manifest, by which the next one names it."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def encode(change: Change, run: str, previous: str) -> bytes:
     """Write a manifest: the same change, the same bytes."""
-    record = {
-        "schema": STAMP,
-        "run": run,
-        "remove": change.remove,
-        "add": [{"id": f.id, "status": f.status, "rows": f.lanes, "cells": f.cells} for f in change.add],
-    }
-    return json.dumps(record, separators=(",", ":")).encode()
+    add = [_encoded(f) for f in change.add]
+    return _sealed({"schema": STAMP, "run": run, "remove": change.remove, "add": add, "previous": previous})
 
 
-def decode(root: str, path: str, text: bytes, counting: Container[str]) -> Change:
-    """Read the manifest `path` of the results folder `root`; `counting` are the ids that it may remove.
+def encode_whole(whole: Whole) -> bytes:
+    """Write down what counts."""
+    add = [_encoded(f) for f in whole.files]
+    return _sealed({"schema": STAMP, "add": add, "removed": whole.removed, "previous": whole.last})
 
-    Raises StoreError for a damaged manifest and for one of other columns.
+
+def decode(path: str, text: bytes, previous: str) -> Change:
+    """Read the manifest `path`; `previous`: digest of the one before, "" where that is unknown.
+
+    Raises DamageError for one that is damaged or does not follow, StoreError for one of another layout.
     """
     try:
-        record = json.loads(text)
-        _check_stamp(root, record["schema"])
-        add = [LaneFiles(f["id"], f["status"], f["cells"]) for f in record["add"]]
-        remove = list(record["remove"])
-        if unknown := [file_id for file_id in remove if file_id not in counting]:
-            raise KeyError(unknown[0])
+        record = _opened(text)
+        if previous and (before := record.get("previous")) not in (None, "", previous):
+            raise ValueError(f"it follows a manifest {before[:8]}, and {previous[:8]} stands before it")
+        return Change(_decoded(record["add"]), list(map(str, record["remove"])))
     except StoreError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{root}/{path} is damaged ({type(error).__name__}: {first_line(error)}). If it is the last "
-            "one, delete it: its rows are simulated again. Otherwise give another store.root."
-        ) from error
-    return Change(add, remove)
+        raise _damaged(path, error) from error
 
 
-def _check_stamp(root: str, stamp: str) -> None:
-    if stamp != STAMP:
+def decode_whole(path: str, text: bytes) -> Whole:
+    """Read what counts. Raises as `decode` does."""
+    try:
+        record = _opened(text)
+        return Whole(_decoded(record["add"]), list(map(str, record["removed"])), record["previous"])
+    except StoreError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> DamageError:
+    return DamageError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}")
+
+
+def _encoded(f: LaneFiles) -> dict[str, Any]:
+    return {"id": f.id, "status": f.status, "rows": f.lanes, "cells": f.cells, "files": f.sums}
+
+
+def _decoded(entries: Iterable[Mapping[str, Any]]) -> list[LaneFiles]:
+    found = []
+    for f in entries:
+        sums = {table: Sum(int(size), str(sha)) for table, (size, sha) in f.get("files", {}).items()}
+        cells = {key: _shared(replicas) for key, replicas in f["cells"].items()}
+        if f["status"] not in (DONE, FAILED):
+            raise ValueError(f"{f['status']!r} is no status")
+        one = LaneFiles(str(f["id"]), str(f["status"]), cells, sums)
+        if one.lanes != f["rows"]:
+            raise ValueError(f"{one.id} has {f['rows']} rows, and {one.lanes} are named")
+        found.append(one)
+    return found
+
+
+def _shared(replicas: Iterable[int]) -> tuple[int, ...]:
+    """Keep one tuple of each kind: most cells have the same replicas."""
+    key = tuple(replicas)
+    if len(_LANES) > 1000:
+        _LANES.clear()
+    return _LANES.setdefault(key, key)
+
+
+def _sealed(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, separators=(",", ":")).encode()[:-1]
+    return text + f',"digest":"{digest(text)}"}}'.encode()
+
+
+def _opened(text: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(text)
+    _check_stamp(record["schema"])
+    if (said := record.get("digest")) is not None and said != digest(text[: text.rfind(b',"digest":')]):
+        raise ValueError("its text is not what was written (SHA-256)")
+    return record
+
+
+def _check_stamp(stamp: str) -> None:
+    """Take in any columns (`rows.conforming`), but no later layout."""
+    layout = stamp.partition("-")[0]
+    if not layout.isdecimal() or int(layout) > LAYOUT:
         raise StoreError(
-            f"{root} holds results of another version of kmemexp (columns {stamp}, this version writes "
-            f"{STAMP}). Give another store.root, delete the folder, or use the version that wrote it."
+            f"the folder is laid out as a later version of kmemexp does it ({stamp}; this one writes {STAMP}). "
+            "Use that version, or give another store.root."
         )

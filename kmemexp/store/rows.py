@@ -19,6 +19,30 @@ def in_order(table: pa.Table) -> pa.Table:
     return table if np.all(codes[:-1] <= codes[1:]) else table.take(np.argsort(codes, kind="stable"))
 
 
+def conforming(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with the columns of `schema`: those that an earlier version did not have are null, others are dropped.
+
+    Raises ValueError (ArrowInvalid) where a column cannot be what it should be.
+    """
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
+    if missing := {"cell_key", "replica"}.difference(table.column_names):
+        raise ValueError(f"it has no column {min(missing)}")
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def check_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]], *, whole: bool) -> None:
+    """Raise ValueError where a table has rows of other lanes, or (`whole`) not just one row of each."""
+    found = list(zip(table["cell_key"].to_pylist(), table["replica"].to_pylist(), strict=True))
+    wanted = {(key, replica) for key, replicas in lanes.items() for replica in replicas}
+    if not wanted.issuperset(found) or (whole and len(found) != len(wanted)):
+        raise ValueError("its rows are not those that the manifest names")
+
+
 def of_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]]) -> pa.Table:
     """Rows of these lanes: replicas by cell key."""
     codes, rank = _codes(table)
@@ -40,6 +64,13 @@ def with_axes(metrics: pa.Table, axes: Mapping[str, str]) -> pa.Table:
     keys = metrics["cell_key"].combine_chunks()
     place = pc.index_in(keys, pa.array(list(axes), pa.string()))
     column = pa.array(list(axes.values()), pa.string()).take(place)
+    return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
+
+
+def with_known_axes(metrics: pa.Table, known: pa.Table) -> pa.Table:
+    """`metrics` with the axes that `known` (cell_key, axes) has for its cells; others keep theirs."""
+    place = pc.index_in(metrics["cell_key"].combine_chunks(), known["cell_key"].combine_chunks())
+    column = pc.coalesce(known["axes"].combine_chunks().take(place), metrics["axes"].combine_chunks())
     return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
 
 

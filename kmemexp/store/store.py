@@ -3,7 +3,10 @@
     data/ _series/ _latency/ _snapshots/   committed files: metrics, series, latency, snapshots
     _manifest/<8 digits>.json    the truth: each adds and removes files, in order
     _staging/                    files that workers have written and no manifest names, or that are on the move
+    _writers/                    who writes here now
+    _quarantine/                 what was damaged, or stood here without a manifest that names it
     _run.json, tables/_*         provenance and tables of the last run, and what these tables were made of
+    _axes.parquet                axes that cells have in the plan that used them last
 
 A worker stages files under an id of their own. The committer then (1) puts the next manifest, which fails if another
 committer took the number, (2) deletes what the manifest removes, (3) moves what it adds out of staging. Between
@@ -14,150 +17,184 @@ that was killed there.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import obstore
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, BaseError
 
 from kmemexp.errors import StoreError
-from kmemexp.store import files, manifest
+from kmemexp.store import checking, files, manifest, merging, remote, tidy
 from kmemexp.store import rows as in_table
-from kmemexp.store.files import FOLDERS, STAGING, LaneFiles
+from kmemexp.store.beside import Beside
+from kmemexp.store.checking import Damage
+from kmemexp.store.files import DamageError, LaneFiles
+from kmemexp.store.history import History
+from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
+from kmemexp.store.writers import Watch, Writer
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from obstore import ObjectMeta
-
-STALE = timedelta(hours=24)
-"""Staged files that no manifest names belong to a living run for at most this long."""
-
-Row = tuple[str, int]  # (cell key, replica): the identity of a result
+__all__ = ["Committed", "Row", "Store", "with_results"]
 
 
-class Store:
+class Committed(NamedTuple):
+    """What came of a commit."""
+
+    added: list[LaneFiles]
+    lost: list[LaneFiles]  # files that are not there any more, or not whole: their rows must be simulated again
+
+
+class Store(Beside):
     """A results folder, for reading or (`write=True`) for one committer; several committers do each other no harm.
 
     `root` is a path or a URI that obstore knows. Raises StoreError where the folder is missing (reading), cannot be
-    written, is not a results folder, was written with other columns, or is damaged. `uri` is the same folder in a form
-    that holds in other processes too.
+    written, is not a results folder, was laid out by a later version, or is damaged. `uri` is the same folder in a form
+    that holds in other processes too. `strays`: files that opening it has moved to `_quarantine/`.
     """
 
     def __init__(self, root: str, *, write: bool = False) -> None:
-        self.root = str(root)
-        self.uri = files.absolute(self.root)
-        self._next = 0  # number of the next manifest
-        self._counting: dict[str, LaneFiles] = {}  # by id
-        self._owner: dict[str, dict[int, str]] = {}  # id of the files by cell key and replica
+        self.root = remote.bare(str(root))
+        self.uri = files.absolute(str(root))
+        self.strays: list[str] = []
+        self._watch = Watch()
         try:
-            self._objects = files.connect(self.root, create=write)
-            if write:
-                self._roll_forward()
-            else:
-                self.refresh()
-        except (OSError, BaseError) as error:
-            if not write and isinstance(error, FileNotFoundError):
-                raise self._empty() from None
-            raise StoreError(
-                f"cannot {'write to' if write else 'read'} the results folder {self.root}: {files.first_line(error)}. "
-                "Check store.root and its permissions."
-            ) from error
-        if not write and not self._next:
+            with files.explained(self.root, "write to" if write else "read"):
+                self._objects = files.connect(self.uri, create=write)
+                self._history = History(self._objects)
+                self._writer = Writer(self._objects)
+                if write:
+                    self._open_for_writing()
+                else:
+                    self.refresh()
+        except FileNotFoundError:
+            raise self._empty() from None
+        if not write and not self._history.next:
             raise self._empty()
+
+    def close(self) -> None:
+        """End writing: what is staged in this store's name from now on is nobody's."""
+        self._writer.leave()
 
     # What is there
 
     def refresh(self) -> None:
         """Take in the manifests that have appeared since."""
-        numbers = {path: manifest.number_in(path) for path in self._list(f"{manifest.FOLDER}/")}
-        new = sorted((n, path) for path, n in numbers.items() if n is not None and n >= self._next)
-        texts = files.in_parallel(lambda found: bytes(obstore.get(self._objects, found[1]).bytes()), new)
-        for (number, path), text in zip(new, texts, strict=True):
-            self._apply(manifest.decode(self.root, path, text, self._counting))
-            self._next = number + 1
+        with self._explaining():
+            self._history.refresh()
 
     def done(self) -> dict[Row, str]:
         """Status (schema.DONE or FAILED) of every row that is committed."""
-        return {
-            (key, replica): self._counting[owner].status
-            for key, owners in self._owner.items()
-            for replica, owner in owners.items()
-        }
+        return self._ledger.done()
+
+    def status(self, key: str, replica: int) -> str | None:
+        """Status of one row; None where it is not there."""
+        return self._ledger.status(key, replica)
 
     def counts(self) -> dict[str, int]:
         """Count the committed rows by status."""
-        counts = {DONE: 0, FAILED: 0}
-        for stored in self._counting.values():
-            counts[stored.status] += stored.lanes
-        return counts
+        return self._ledger.counts()
 
     def read(self, table: str = "metrics") -> pa.Table:
         """All committed rows of "metrics", "series", "latency" or "snapshots", sorted by cell key and replica."""
         while True:
-            wanted = [stored.id for stored in self._counting.values() if table in stored.tables]
+            wanted = [stored for stored in self._ledger.files.values() if table in stored.tables]
+            before = self._history.next
             try:
-                found = self._load(wanted, table)
-            except FileNotFoundError as error:
-                before = self._next
+                with self._explaining(), files.explained(self.root, "read"):
+                    found = self._load(wanted, table)
+            except (FileNotFoundError, DamageError) as error:
                 self.refresh()
-                if self._next == before:  # no other committer has replaced it
-                    raise self._lost(str(error)) from error
+                if self._history.next == before:  # no other committer has replaced it
+                    raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                return in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
+                whole = in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
+                known = self._known_axes() if table == "metrics" else None
+                return whole if known is None else in_table.with_known_axes(whole, known)
+
+    def check(self) -> list[Damage]:
+        """Read every byte of what counts. Returns what is damaged; raises nothing for it."""
+        return checking.check_files(self._objects, sorted(self._ledger.paths(), key=lambda one: one[0]))
 
     # Changes
 
-    def commit(self, staged: Iterable[LaneFiles], run: str = "") -> list[LaneFiles]:
-        """Make staged files count. Returns what was added: rows that are done already are left out.
+    @property
+    def writer(self) -> str:
+        """Id of this store as a writer, in whose name files may be staged."""
+        self.beat()
+        return self._writer.id
+
+    def beat(self, progress: Mapping[str, Any] | None = None) -> None:
+        """Say that this store lives. To be called every few seconds while something is staged in its name."""
+        with files.explained(self.root):
+            self._writer.beat(progress)
+
+    def drivers(self) -> dict[str, dict[str, Any]]:
+        """Who may be writing here now, described, and how far each has come (`sweep.progress.Quiet.state`)."""
+        return tidy.progress(self._objects, self._watch)
+
+    def clear(self) -> None:
+        """Delete what dead writers have left. Writers elsewhere must be watched a while to be known as dead."""
+        with files.explained(self.root):
+            tidy.clear(self._objects, self._ledger, self.refresh, self._watch)
+
+    def commit(self, staged: Iterable[LaneFiles], run: str = "") -> Committed:
+        """Make staged files count, but for rows that are done already, and files that are not whole.
 
         A row that has failed before is replaced, whether it is done now or has failed again.
         """
         staged = list(staged)
         mine = {new.id for new in staged}
-        while True:
-            change = self._resolve(staged)
-            if not change.add or self._append(change, run):
-                break
-            self._delete(new.id for new in change.add if new.id not in mine)
-        self._delete(mine - {new.id for new in change.add})
-        self._settle(change)
-        return change.add
+        with files.explained(self.root), self._explaining():
+            while True:
+                whole = [all(each) for each in files.in_parallel(self._presence, staged)]
+                lost = [new for new, is_whole in zip(staged, whole, strict=True) if not is_whole]
+                try:
+                    change = self._resolve([new for new in staged if new not in lost])
+                except (FileNotFoundError, DamageError):
+                    if all(all(self._presence(new)) for new in staged):
+                        raise  # it is not one of those
+                    continue
+                if not change.add or self._history.append(change, run):
+                    break
+                self._delete(new.id for new in change.add if new.id not in mine)
+            self._delete(mine - {new.id for new in change.add})
+            self._settle(change)
+            self._history.write_whole()
+        return Committed(change.add, lost)
 
     def adopt(self, other: "Store", rows: Iterable[Row], axes: Mapping[str, str]) -> int:
         """Copy those of `rows` that another results folder has done and this one has not. Returns how many.
 
         `axes` gives the axis values (JSON) that a cell has in this sweep, by cell key.
         """
-        theirs = other.done()
         lanes: dict[str, list[int]] = {}
         for key, replica in rows:
-            if theirs.get((key, replica)) == DONE and not self._is_done(key, replica):
+            if other.status(key, replica) == DONE and not self._ledger.is_done(key, replica):
                 lanes.setdefault(key, []).append(replica)
         if not lanes:
             return 0
-        copy = _new_files(DONE, lanes)
-        for table in copy.tables:
-            found = in_table.of_lanes(other.read(table), lanes)
-            files.stage(self._objects, copy.id, table, in_table.with_axes(found, axes) if table == "metrics" else found)
-        return sum(added.lanes for added in self.commit([copy]))
+        tables = {table: in_table.of_lanes(other.read(table), lanes) for table in SCHEMAS}
+        tables["metrics"] = in_table.with_axes(tables["metrics"], axes)
+        with files.explained(self.root):
+            copy = self._staged(DONE, lanes, tables.__getitem__)
+        return sum(added.lanes for added in self.commit([copy]).added)
 
     def compact(self, run: str = "") -> int:
-        """Merge the files of a status into one per table, sorted by (cell_key, replica).
+        """Merge the files of a status into few, sorted by (cell_key, replica).
 
-        Returns how many there were before, counted in one table; 0 where there was nothing to merge. Holds one table in
-        memory at a time; the series take about 9 KiB per lane of 96 samples.
+        Returns how many were merged, counted in one table; 0 where there was nothing to merge. Holds one table of
+        `merging.MOST_LANES` rows in memory at a time.
         """
-        while True:
-            change = self._merge()
-            if not change.add or self._append(change, run):
-                break
-            self._delete(merged.id for merged in change.add)
-        self._settle(change)
-        return len(change.remove)
+        with self._explaining():
+            merged = sum(self._merge(status, group, run) for status, group in merging.groups(self._ledger))
+            self._history.write_whole(now=True)
+        return merged
+
+    def merge_small(self, run: str = "") -> int:
+        """Merge small files where there are many, as a sweep goes on."""
+        with self._explaining():
+            return sum(self._merge(status, group, run) for status, group in merging.due(self._ledger))
 
     def export(self, folder: str) -> list[str]:
         """Write metrics, series and latency as one Parquet and one CSV file each. Returns the names of the files."""
@@ -166,187 +203,112 @@ class Store:
         for table in ("metrics", "series", "latency"):
             rows = self.read(table)
             for suffix, data in ((".parquet", files.parquet_bytes(rows)), (".csv", in_table.csv_bytes(rows))):
-                obstore.put(target, table + suffix, data)
+                with files.explained(folder):
+                    obstore.put(target, table + suffix, data)
                 names.append(table + suffix)
         return names
 
-    # Files beside the tables
-
-    def write_text(self, name: str, text: str) -> dict[str, str]:
-        """Put a text file, replacing it: `_run.json`, `tables/_comparison.md`. Returns its mark, see `marks`."""
-        return self._put(name, text.encode())
-
-    def read_text(self, name: str) -> str | None:
-        """Read such a file; None if there is none."""
-        return files.read_text(self._objects, name)
-
-    def remove_text(self, name: str) -> None:
-        """Remove such a file; one that is not there is no error."""
-        files.delete(self._objects, [_beside(name)])
-
-    def write_table(self, name: str, table: "pd.DataFrame | pa.Table") -> dict[str, str]:
-        """Put a table as `<name>.parquet` and `<name>.csv`, and return their marks.
-
-        `name` is like `tables/_comparison`.
-        """
-        arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
-        parquet = self._put(f"{name}.parquet", files.parquet_bytes(arrow))
-        return parquet | self._put(f"{name}.csv", in_table.csv_bytes(arrow))
-
-    def marks(self, folder: str) -> dict[str, str]:
-        """Marks of the files in a folder ("data", "tables"), by path: a file that is written again has another mark.
-
-        A mark is the store's e-tag: on a disk it is made of inode, time of modification and size. Left out are files
-        for which the store gives none.
-        """
-        return {meta["path"]: tag for meta in self._metas(f"{folder}/") if (tag := meta["e_tag"])}
-
     def counting(self, table: str = "metrics") -> list[str]:
         """Paths of the committed files of a table, sorted."""
-        return sorted(files.path_of(table, stored.id) for stored in self._counting.values() if table in stored.tables)
+        return sorted(path for path, _, of in self._ledger.paths() if of == table)
 
     # The protocol
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._history.ledger
+
+    def _open_for_writing(self) -> None:
+        found = tidy.Found(self._objects)
+        self.refresh()
+        if found.placed and not self._history.next:
+            raise StoreError(
+                f"{self.root} holds {found.placed[0]} but no {manifest.FOLDER}/: it is no results folder of kmemexp, "
+                "or has lost its manifests. Nothing was changed. Give another store.root, or put them back."
+            )
+        self.strays = tidy.roll_forward(self._objects, found, self._ledger)
+        wanted = {path for path, _, _ in self._ledger.paths()}
+        missing = wanted.difference(found.staged, found.placed)
+        if lost := [path for path in sorted(missing) if files.size_of(self._objects, path) is None]:
+            raise self._lost(lost[0])
+        self.clear()
 
     def _resolve(self, staged: Sequence[LaneFiles]) -> Change:
         """Make the change that adds what is not done yet and replaces what has failed."""
         add = []
         coming: dict[str, set[int]] = {}
         for new in staged:
-            fresh = {key: [r for r in replicas if not self._is_done(key, r)] for key, replicas in new.cells.items()}
+            fresh = {key: [r for r in rs if not self._is_taken(key, r, coming)] for key, rs in new.cells.items()}
             fresh = {key: replicas for key, replicas in fresh.items() if replicas}
             for key, replicas in fresh.items():
                 coming.setdefault(key, set()).update(replicas)
-            if fresh == new.cells:
+            if fresh == {key: list(replicas) for key, replicas in new.cells.items()}:
                 add.append(new)
             elif fresh:
-                add.append(self._rewrite([new.id], new.status, fresh))
-        replaced = {
-            owner for key, replicas in coming.items() for r in replicas if (owner := self._owner.get(key, {}).get(r))
-        }
-        for file_id in sorted(replaced):
+                add.append(self._rewrite([new], new.status, fresh))
+        owners = (self._ledger.owner(key, r) for key, replicas in coming.items() for r in replicas)
+        replaced = {owner.id: owner for owner in owners if owner}
+        for _, old in sorted(replaced.items()):
             rest = {
                 key: left
-                for key, replicas in self._counting[file_id].cells.items()
+                for key, replicas in old.cells.items()
                 if (left := [r for r in replicas if r not in coming.get(key, ())])
             }
             if rest:
-                add.append(self._rewrite([file_id], FAILED, rest))
+                add.append(self._rewrite([old], FAILED, rest))
         return Change(add, sorted(replaced))
 
-    def _merge(self) -> Change:
-        """Make the change that puts one file per table in the place of all files of a status."""
-        change = Change([], [])
-        for status in (DONE, FAILED):
-            old = [stored for stored in self._counting.values() if stored.status == status]
-            if len(old) > 1:
-                lanes: dict[str, list[int]] = {}
-                for stored in old:
-                    for key, replicas in stored.cells.items():
-                        lanes.setdefault(key, []).extend(replicas)
-                lanes = {key: sorted(lanes[key]) for key in sorted(lanes)}
-                change.add.append(self._rewrite([stored.id for stored in old], status, lanes))
-                change.remove.extend(stored.id for stored in old)
-        return change
+    def _is_taken(self, key: str, replica: int, coming: Mapping[str, set[int]]) -> bool:
+        return replica in coming.get(key, ()) or self._ledger.is_done(key, replica)
 
-    def _rewrite(self, old: Sequence[str], status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:
+    def _merge(self, status: str, group: Sequence[LaneFiles], run: str) -> int:
+        """Put one file per table in the place of some. 0 if another committer has changed one of them meanwhile."""
+        with files.explained(self.root):
+            merged = self._rewrite(group, status, merging.lanes_of(group))
+            change = Change([merged], [stored.id for stored in group])
+            while not self._history.append(change, run):
+                if any(stored.id not in self._ledger.files for stored in group):
+                    self._delete([merged.id])
+                    return 0
+            self._settle(change)
+        return len(group)
+
+    def _rewrite(self, old: Sequence[LaneFiles], status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:
         """Stage new files with those rows of the old ones that `lanes` names, sorted."""
-        new = _new_files(status, lanes)
-        for table in new.tables:
-            rows = in_table.of_lanes(pa.concat_tables(self._load(old, table)), lanes)
-            files.stage(self._objects, new.id, table, in_table.in_order(rows))
-        return new
 
-    def _append(self, change: Change, run: str) -> bool:
-        """Put the next manifest. False, and what others have committed is taken in, if the number was taken."""
-        text = manifest.encode(change, run)
-        try:
-            obstore.put(self._objects, manifest.path_of(self._next), text, mode="create")
-        except AlreadyExistsError:
-            self.refresh()
-            return False
-        self._apply(change)
-        self._next += 1
-        return True
+        def rows_of(table: str) -> pa.Table:
+            return in_table.in_order(in_table.of_lanes(pa.concat_tables(self._load(old, table)), lanes))
+
+        return self._staged(status, lanes, rows_of)
+
+    def _staged(self, status: str, lanes: Mapping[str, list[int]], rows_of: Callable[[str], pa.Table]) -> LaneFiles:
+        """Stage files with the rows that `rows_of` gives for a table."""
+        named = hashlib.sha256(json.dumps(sorted(lanes.items())).encode()).hexdigest()[:20]
+        new = LaneFiles(files.new_id(named, 0, self.writer), status, dict(lanes))
+        return new._replace(sums={t: files.stage(self._objects, new.id, t, rows_of(t)) for t in new.tables})
 
     def _settle(self, change: Change) -> None:
         """Move and delete files as a manifest says."""
         self._delete(change.remove)
         files.publish(self._objects, [files.path_of(table, new.id) for new in change.add for table in new.tables])
 
-    def _roll_forward(self) -> None:
-        """Finish the commits of killed runs and clear what they left."""
-        # Files first, manifests second: a file that counts by now is then never taken for an orphan.
-        staged = {path.removeprefix(f"{STAGING}/"): when for path, when in self._list(f"{STAGING}/").items()}
-        placed = [path for folder in FOLDERS.values() for path in self._list(f"{folder}/")]
-        self.refresh()
-        if placed and not self._next:
-            raise StoreError(
-                f"{self.root} holds {placed[0]} but no {manifest.FOLDER}/: it is not a results folder of kmemexp. "
-                "Give another store.root."
-            )
-        wanted = {files.path_of(table, stored.id) for stored in self._counting.values() for table in stored.tables}
-        orphans = [path for path in placed if path not in wanted and files.id_in(path)]
-        dead = datetime.now(UTC) - STALE
-        orphans += [f"{STAGING}/{path}" for path, when in staged.items() if path not in wanted and when < dead]
-        files.delete(self._objects, orphans)
-        files.publish(self._objects, [path for path in staged if path in wanted])
-        missing = wanted.difference(staged, placed)
-        if lost := [path for path in sorted(missing) if not self._has(path)]:
-            raise self._lost(lost[0])
-
-    def _apply(self, change: Change) -> None:
-        """Let the files count that a manifest adds, and no longer those that it removes."""
-        for file_id in change.remove:
-            for key, replicas in self._counting.pop(file_id).cells.items():
-                for replica in replicas:
-                    del self._owner[key][replica]
-        for new in change.add:
-            self._counting[new.id] = new
-            for key, replicas in new.cells.items():
-                self._owner.setdefault(key, {}).update(dict.fromkeys(replicas, new.id))
-
     # Helpers
 
-    def _is_done(self, key: str, replica: int) -> bool:
-        owner = self._owner.get(key, {}).get(replica)
-        return owner is not None and self._counting[owner].status == DONE
+    def _presence(self, new: LaneFiles) -> list[bool]:
+        """Whether the file of each table is there and has its size."""
+        sizes = [(files.size_of(self._objects, files.path_of(t, new.id)), new.sums.get(t)) for t in new.tables]
+        return [size is not None and (wanted is None or wanted.size == size) for size, wanted in sizes]
 
-    def _load(self, ids: Sequence[str], table: str) -> list[pa.Table]:
-        return files.in_parallel(lambda file_id: files.load(self._objects, file_id, table), ids)
+    def _load(self, stored: Sequence[LaneFiles], table: str) -> list[pa.Table]:
+        return files.in_parallel(lambda each: files.load(self._objects, each, table), stored)
 
     def _delete(self, ids: Iterable[str]) -> None:
         """Delete the files of these ids, wherever they are."""
-        places = [files.path_of(table, file_id) for file_id in ids for table in FOLDERS]
-        files.delete(self._objects, places + [f"{STAGING}/{path}" for path in places])
-
-    def _put(self, name: str, data: bytes) -> dict[str, str]:
-        tag = obstore.put(self._objects, _beside(name), data)["e_tag"]
-        return {name: tag} if tag else {}
-
-    def _list(self, prefix: str) -> dict[str, datetime]:
-        """Modification time by path."""
-        return {meta["path"]: meta["last_modified"] for meta in self._metas(prefix)}
-
-    def _metas(self, prefix: str) -> "Iterator[ObjectMeta]":
-        return (meta for chunk in obstore.list(self._objects, prefix) for meta in chunk)
-
-    def _has(self, path: str) -> bool:
-        for place in (f"{STAGING}/{path}", path):
-            try:
-                obstore.head(self._objects, place)
-            except FileNotFoundError:
-                continue
-            return True
-        return False
+        places = [files.path_of(table, file_id) for file_id in ids for table in files.FOLDERS]
+        files.delete(self._objects, places + [f"{files.STAGING}/{path}" for path in places])
 
     def _empty(self) -> StoreError:
         return StoreError(f"no results in {self.root}: run the sweep first, or give the folder of another one.")
-
-    def _lost(self, path: str) -> StoreError:
-        return StoreError(
-            f"{self.root}/{path} is gone, but the manifest counts it. Put it back, or delete the whole folder and run "
-            "the sweep again."
-        )
 
 
 def with_results(root: str) -> Store:
@@ -358,15 +320,3 @@ def with_results(root: str) -> Store:
             "or give the folder of another one."
         )
     return store
-
-
-def _new_files(status: str, lanes: Mapping[str, list[int]]) -> LaneFiles:
-    """Name files for these lanes, whose id begins with a digest of what they hold."""
-    digest = hashlib.sha256(json.dumps(sorted(lanes.items())).encode()).hexdigest()[:20]
-    return LaneFiles(files.new_id(digest, 0), status, dict(lanes))
-
-
-def _beside(name: str) -> str:
-    if not name.rpartition("/")[2].startswith("_"):
-        raise ValueError(f"{name}: files beside the tables begin with an underscore, or pd.read_parquet reads them")
-    return name

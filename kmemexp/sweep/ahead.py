@@ -3,6 +3,7 @@
 import importlib
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class Ahead:
         self._distinct = {_code(config): config for config in configs}
         self._ready: set[str] = set()
         self._stopped = threading.Event()
+        self._started = time.monotonic()
         self._thread = threading.Thread(target=self._work, daemon=True, name="kmemexp-warm")
 
     def start(self) -> None:
@@ -37,6 +39,11 @@ class Ahead:
     def wait(self, seconds: float) -> None:
         """Wait until it is done, at most so long."""
         self._thread.join(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Time since a design was last found compiled."""
+        return time.monotonic() - self._started
 
     @property
     def done(self) -> bool:
@@ -62,6 +69,7 @@ class Ahead:
 
     def _note_ready(self, config: Mapping[str, Any]) -> None:
         self._ready.add(_code(config))
+        self._started = time.monotonic()
 
 
 def _code(config: Mapping[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+from kmemexp.sweep.limits import Limits
 
 if TYPE_CHECKING:  # workers read batches without pandas
     import pandas as pd
@@ -55,6 +57,15 @@ class Batch(NamedTuple):
         return sum(cell.est_ops * len(cell.replicas) for cell in self.cells)
 
 
+class Target(NamedTuple):
+    """Where a worker stages rows, in whose name, and what a cell may take."""
+
+    root: str  # results folder
+    writer: str = ""
+    limits: Limits = Limits()
+
+
+Cells = Union["pd.DataFrame", Mapping[str, Sequence[Any]]]
 Lane = tuple[Cell, int]  # a cell and one of its replicas
 
 
@@ -64,7 +75,7 @@ def work(operations: int, *, timed: bool) -> int:
 
 
 def make_batches(
-    cells: "pd.DataFrame",
+    cells: "Cells",
     replicas: Sequence[int],
     done: Container[tuple[str, int]],
     *,
@@ -72,26 +83,30 @@ def make_batches(
     cpus: int = 1,
     target_seconds: float = TARGET_SECONDS,
     rate_ops: float = RATE_OPS,
-) -> list[Batch]:
-    """Batches of all lanes that are not in `done`, in the order of the plan.
+) -> Iterator[Batch]:
+    """Make batches of all lanes that are not in `done`, in the order of the plan, each when it is asked for.
 
-    `cells` has a row per cell with the fields of `Cell` and `stream_key`; lanes of equal stream key and replica replay
-    the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than four.
+    `cells` has for each cell the fields of `Cell` and `stream_key`, by column; lanes of equal stream key and replica
+    replay the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than
+    four.
     """
-    streams = list(_streams(cells, replicas, done))
-    total = sum(cell.work for lanes in streams for cell, _ in lanes)
+    columns = {name: _column(cells, name) for name in (*Cell._fields[:-1], "stream_key")}
+    total = sum(
+        work(ops, timed=timed) * sum((key, r) not in done for r in replicas)
+        for key, ops, timed in zip(columns["cell_key"], columns["est_ops"], columns["timed"], strict=True)
+    )
     target = min(target_seconds * rate_ops, max(total / (BATCHES_PER_CPU * cpus), LEAST_SECONDS * rate_ops))
-    batches: list[Batch] = []
     now: list[Lane] = []
     so_far = 0
-    for piece in (piece for lanes in streams for piece in _pieces(lanes, target)):
+    for piece in (piece for lanes in _streams(columns, replicas, done) for piece in _pieces(lanes, target)):
         ops = sum(cell.work for cell, _ in piece)
         if now and so_far + ops > 1.25 * target:
-            batches.append(_batch(now, simulate))
+            yield _batch(now, simulate)
             now, so_far = [], 0
         now += piece
         so_far += ops
-    return [*batches, _batch(now, simulate)] if now else batches
+    if now:
+        yield _batch(now, simulate)
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -99,6 +114,19 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     lanes = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
     middle = len(lanes) // 2
     return _batch(lanes[:middle], batch.simulate), _batch(lanes[middle:], batch.simulate)
+
+
+def single(batch: Batch) -> list[Batch]:
+    """Make a batch of each lane."""
+    return [_batch([(cell, replica)], batch.simulate) for cell in batch.cells for replica in cell.replicas]
+
+
+def divided_by(batch: Batch, lanes: Mapping[str, Sequence[int]]) -> tuple[Batch, Batch | None]:
+    """Cut a batch into these lanes (replicas by cell key), of which it has one at least, and the others."""
+    every = [(cell, replica) for cell in batch.cells for replica in cell.replicas]
+    chosen = [(cell, r) for cell, r in every if r in lanes.get(cell.cell_key, ())]
+    others = [(cell, r) for cell, r in every if r not in lanes.get(cell.cell_key, ())]
+    return _batch(chosen, batch.simulate), _batch(others, batch.simulate) if others else None
 
 
 def divided(batch: Batch, chosen: Callable[[Cell], bool]) -> tuple[Batch | None, Batch | None]:
@@ -113,13 +141,21 @@ def divided(batch: Batch, chosen: Callable[[Cell], bool]) -> tuple[Batch | None,
     return now, later
 
 
-def _streams(cells: "pd.DataFrame", replicas: Sequence[int], done: Container[tuple[str, int]]) -> Iterator[list[Lane]]:
+def _column(cells: "Cells", name: str) -> Sequence[Any]:
+    column: Any = cells[name]
+    values: Sequence[Any] = column.tolist() if hasattr(column, "tolist") else column
+    return values
+
+
+def _streams(
+    columns: Mapping[str, Sequence[Any]], replicas: Sequence[int], done: Container[tuple[str, int]]
+) -> Iterator[list[Lane]]:
     """Missing lanes of each stream: by stream key in the order of the plan, then by replica."""
-    groups: dict[str, list[Cell]] = {}
-    columns = [cells[name].tolist() for name in Cell._fields if name != "replicas"]
-    for stream_key, *fields in zip(cells["stream_key"].tolist(), *columns, strict=True):
-        groups.setdefault(stream_key, []).append(Cell._make([*fields, ()]))
-    for group in groups.values():
+    groups: dict[str, list[int]] = {}
+    for place, stream_key in enumerate(columns["stream_key"]):
+        groups.setdefault(stream_key, []).append(place)
+    for places in groups.values():
+        group = [Cell._make([*(columns[name][place] for name in Cell._fields[:-1]), ()]) for place in places]
         for replica in replicas:
             if lanes := [(cell, replica) for cell in group if (cell.cell_key, replica) not in done]:
                 yield lanes

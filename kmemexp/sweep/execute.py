@@ -1,33 +1,32 @@
 """Run the missing rows of a plan: submit batches, commit results as they come, stop cleanly."""
 
-import contextlib
 import json
-import os
-import signal
 import sys
-import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
 
 from kmemexp.parts import outside
+from kmemexp.planning.texts import Texts
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
-from kmemexp.sweep import batches, provenance, worker
-from kmemexp.sweep.ahead import Ahead
-from kmemexp.sweep.batches import Batch
-from kmemexp.sweep.progress import Quiet, make_progress
-from kmemexp.sweep.runners import Finished, Runner, make_runner
-from kmemexp.sweep.worker import BatchResult
+from kmemexp.sweep import batches, provenance
+from kmemexp.sweep.ahead import NODES, Ahead
+from kmemexp.sweep.batches import Target
+from kmemexp.sweep.driver import Driver, Work
+from kmemexp.sweep.limits import Limits
+from kmemexp.sweep.progress import make_progress
+from kmemexp.sweep.runners import make_runner
+from kmemexp.sweep.stopping import GRACE_SECONDS, GiveUp, Stop
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
 
-POLL_SECONDS = 0.2
-TRIES = 2  # crashes of a batch before it is cut in two, and of a lane before it counts as failed
-ERRORS_SHOWN = 5  # different ones
+LEAST_COMPILE_SECONDS = 600.0  # before a cell is simulated though its code has not been compiled yet
 
 
 class Outcome(NamedTuple):
@@ -36,80 +35,114 @@ class Outcome(NamedTuple):
     done: int  # rows simulated now
     failed: int  # rows of the plan that stand as failed, from now or from earlier
     skipped: int  # rows that were done already
-    interrupted: bool  # by Ctrl-C, with rows still missing
+    interrupted: bool  # by a signal, with rows still missing
     seconds: float
     root: str
+    signal: int = 0  # by which
 
 
-class _Stop:
-    """Whether to submit no more batches, and why."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self.interrupted = False
-
-
-def execute(plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[str] = ()) -> Outcome:
+def execute(
+    plan: "Plan", *, progress: bool | None = None, elsewhere: Sequence[str] = (), only: Container[Row] | None = None
+) -> Outcome:
     """Simulate the rows of a plan that are missing (and the failed ones, if it says so) and commit them.
 
-    Rows that one of the results folders `elsewhere` has are copied from there.
+    Rows that one of the results folders `elsewhere` has are copied from there; `only` limits what is simulated.
 
-    Ctrl-C drains: nothing more is submitted, what is in work is committed. A second one gives that up too. `progress`
-    is None for a bar or lines on stderr, False for silence. Raises InputError where the user must do something first.
+    Ctrl-C, SIGTERM and SIGHUP drain: nothing more is submitted, what is in work is committed. A second one gives that
+    up too. `progress` is None for a bar or lines on stderr, False for silence. Raises InputError where the user must do
+    something first.
     """
     started = time.monotonic()
     store = Store(plan.root, write=True)
-    rows = plan.rows
-    for root in elsewhere:
-        store.adopt(Store(root), rows, plan.axes)
-    before = store.done()
-    kept = {row for row, status in before.items() if status == DONE or not plan.retry_failed}
-    stop = _Stop()
-    if any(row not in kept for row in rows):
-        _run(plan, store, kept, stop, progress)
-    after = store.done()
-    now = [after.get(row) for row in rows]
-    skipped = sum(before.get(row) == DONE for row in rows)
-    missing = now.count(None)
+    for path in store.strays:
+        sys.stderr.write(f"{store.root}: no manifest names {path}; it is in _quarantine/ now\n")
+    try:
+        for root in elsewhere:
+            store.adopt(Store(root), plan.rows, plan.axes)
+        if any(store.counts().values()):
+            store.note_axes(plan.axes)
+        skipped = _count(plan, store)[DONE]
+        kept = _Kept(store, plan.retry_failed, only)
+        stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
+        lanes = [sum((key, r) not in kept for r in range(plan.replicas)) for key in plan.columns["cell_key"]]
+        if any(lanes):
+            _run(plan, store, kept, lanes, stop, progress)
+    finally:
+        store.close()
+    now = _count(plan, store)
+    missing = plan.lanes - now[DONE] - now[FAILED]
     if stop.reason and missing:
         sys.stderr.write(
-            f"{stop.reason}: {len(rows) - missing:,} of {len(rows):,} rows are in {store.root}. To go on from there:\n"
-            f"  {provenance.command()}\n"
+            f"{stop.reason}: {plan.lanes - missing:,} of {plan.lanes:,} rows are in {store.root}. To go on from there:"
+            f"\n  {provenance.command()}\n"
         )
     return Outcome(
-        done=now.count(DONE) - skipped,
-        failed=now.count(FAILED),
+        done=now[DONE] - skipped,
+        failed=now[FAILED],
         skipped=skipped,
         interrupted=stop.interrupted and missing > 0,
         seconds=time.monotonic() - started,
         root=store.root,
+        signal=stop.signal,
     )
 
 
-def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool | None) -> None:
-    """Simulate what is missing, with its record in `_run.json`."""
+class _Kept:
+    """Rows that are not to be simulated."""
+
+    def __init__(self, store: Store, retry_failed: bool, only: Container[Row] | None) -> None:
+        self._status, self._only = store.status, only
+        self._enough = (DONE,) if retry_failed else (DONE, FAILED)
+
+    def __contains__(self, row: object) -> bool:
+        key, replica = cast(Row, row)
+        return self._status(key, replica) in self._enough or (self._only is not None and row not in self._only)
+
+
+def _count(plan: "Plan", store: Store) -> Counter[str | None]:
+    """Count the rows of a plan by their status in the folder."""
+    status, replicas = store.status, range(plan.replicas)
+    return Counter(status(key, r) for key in plan.columns["cell_key"] for r in replicas)
+
+
+def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:
+    """Configurations of the cells with lanes, one for each code that they need."""
+    texts = plan.columns["config"]
+    if isinstance(texts, Texts):
+        return list(map(json.loads, texts.distinct(NODES, np.array(lanes) > 0)))
+    return [json.loads(text) for n, text in zip(lanes, texts, strict=True) if n]
+
+
+def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: Stop, progress: bool | None) -> None:
+    """Simulate what is missing (`lanes` of each cell), with its record in `_run.json`."""
     replicas = range(plan.replicas)
     keys = plan.columns["cell_key"]
-    lanes = [sum((key, r) not in kept for r in replicas) for key in keys]
-    work = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
-    configs = [json.loads(text) for n, text in zip(lanes, plan.columns["config"], strict=True) if n]
+    amount = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
+    configs = _needed(plan, lanes)
     record = provenance.new_run(plan.name, uuid.uuid4().hex, keys, replicas)
-    store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
+    provenance.put(store, record)
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
         store.write_text(name, text)
-    runner = make_runner(plan.cluster, store.uri)
-    with make_progress(progress, sum(lanes), work) as shown, _draining(stop):
+    limits = Limits(plan.limits.get("seconds"), plan.limits.get("memory"), plan.limits.get("steps_per_operation"))
+    target = Target(store.uri, store.writer, limits)
+    runner = make_runner(plan.cluster, target)
+    with make_progress(progress, sum(lanes), amount) as shown, stop.listening():
         ahead = Ahead(plan.simulate, configs, shown)
         try:
             ahead.start()
             runner.start()
+            stop.listen()  # Ray has taken signals for itself
             todo = batches.make_batches(
-                plan.cells, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
+                plan.columns, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
-            _Driver(runner, store, record["id"], stop, shown, plan.max_failures).drive(todo, ahead)
-        except KeyboardInterrupt:
-            stop.reason, stop.interrupted = "interrupted", True
+            work = Work(
+                runner, store, target, record["id"], stop, shown, plan.max_failures,
+                max(limits.seconds or 0.0, LEAST_COMPILE_SECONDS),
+            )  # fmt: skip
+            Driver(work).drive(todo, ahead)
+        except GiveUp:
+            pass
         finally:
             ahead.stop()
             runner.close()
@@ -119,100 +152,4 @@ def _run(plan: "Plan", store: Store, kept: set[Row], stop: _Stop, progress: bool
         "rows": shown.done,
         "failed": shown.failed,
     }
-    store.write_text("_run.json", provenance.appended(store.read_text("_run.json"), record))
-
-
-@contextlib.contextmanager
-def _draining(stop: _Stop) -> Iterator[None]:
-    """Turn the first Ctrl-C into a request to stop; the second one is a KeyboardInterrupt as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        if stop.interrupted:
-            raise KeyboardInterrupt
-        stop.reason, stop.interrupted = "interrupted", True
-        os.write(2, b"\nstopping when the batches in work are done; Ctrl-C again gives them up\n")
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Driver:
-    """Keeps a runner busy and commits what it gives back."""
-
-    def __init__(
-        self, runner: Runner, store: Store, run: str, stop: _Stop, shown: Quiet, max_failures: int | None
-    ) -> None:
-        self.runner, self.store, self.run = runner, store, run
-        self.stop, self.shown, self.max_failures = stop, shown, max_failures
-        self.waiting: deque[Batch] = deque()
-        self.running = 0
-        self.crashes: dict[str, int] = {}  # by batch id
-        self.errors: set[str] = set()
-
-    def drive(self, todo: Sequence[Batch], ahead: Ahead) -> None:
-        """Work until everything is committed, or until `stop` is set and what is in work is committed.
-
-        While designs are being compiled, batches wait whose code is not there. Raises InputError for one refused.
-        """
-        self.waiting.extend(todo)
-        while self.running or (self.waiting and not self.stop.reason and not ahead.refused):
-            while self.running < self.runner.window() and (batch := self._next(ahead)):
-                if not (self.running or self.shown.done):
-                    self.shown.begin()
-                self.runner.submit(batch, self.crashes.get(batch.id, 0))
-                self.running += 1
-            if not self.running:
-                ahead.wait(POLL_SECONDS)
-                continue
-            finished = self.runner.poll(POLL_SECONDS)
-            self.running -= len(finished)
-            self._commit([done for f in finished if (done := self._settled(f))])
-        if ahead.refused:
-            raise ahead.refused
-
-    def _next(self, ahead: Ahead) -> Batch | None:
-        """Take the next batch that can be simulated; of one that can in part, that part."""
-        if self.stop.reason or ahead.refused:
-            return None
-        if ahead.done:
-            return self.waiting.popleft() if self.waiting else None
-        for place, batch in enumerate(self.waiting):
-            now, later = batches.divided(batch, ahead.ready)
-            if now:
-                del self.waiting[place]
-                if later:
-                    self.waiting.insert(place, later)
-                return now
-        return None
-
-    def _settled(self, finished: Finished) -> tuple[Batch, BatchResult] | None:
-        """Give the batch back with its result; without one, queue it again, whole or in halves, and give None."""
-        batch = finished.batch
-        if finished.result:
-            return batch, finished.result
-        crashes = self.crashes.get(batch.id, 0) + 1
-        if crashes >= TRIES and batch.lanes == 1:
-            return batch, worker.stage_failures(batch, self.store.uri, finished.crash)
-        again = batches.halves(batch) if crashes >= TRIES else (batch,)
-        self.crashes.update((each.id, 1) for each in again)
-        self.waiting.extendleft(reversed(again))
-        return None
-
-    def _commit(self, settled: Sequence[tuple[Batch, BatchResult]]) -> None:
-        if not settled:
-            return
-        self.store.commit([staged for _, result in settled for staged in result.staged], self.run)
-        for batch, result in settled:
-            self.shown.advance(batch.lanes, len(result.errors), batch.est_ops)
-            for error in result.errors:
-                if error not in self.errors and len(self.errors) < ERRORS_SHOWN:
-                    self.errors.add(error)
-                    self.shown.note(f"failed: {error}")
-        if self.max_failures and self.shown.failed >= self.max_failures and not self.stop.reason:
-            self.stop.reason = f"stopped after {self.shown.failed} failed rows (max_failures={self.max_failures})"
+    provenance.put(store, record)

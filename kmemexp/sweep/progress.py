@@ -8,6 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kmemexp.values import visible
+
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -45,6 +47,19 @@ class Quiet:
     def show(self) -> None:
         """Draw the present state."""
 
+    def state(self, running: int) -> dict[str, float]:
+        """How far it has come, for other processes to see; `running`: rows in work."""
+        now = time.monotonic()
+        return {
+            "rows": self.rows, "done": self.done, "failed": self.failed, "running": running,
+            "seconds": now - self.begun, "left": self.left,
+        }  # fmt: skip
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, about; 0 where that cannot be told yet."""
+        return (time.monotonic() - self.begun) * (self.work - self.worked) / self.worked if self.worked else 0.0
+
     @property
     def counts(self) -> str:
         """Rows so far, in words."""
@@ -64,7 +79,7 @@ class Lines(Quiet):
 
     def note(self, text: str) -> None:
         """Print a line."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(visible(text) + "\n")
         sys.stderr.flush()
 
     def show(self) -> None:
@@ -73,8 +88,9 @@ class Lines(Quiet):
         if now - self._shown >= LINE_SECONDS or self.done == self.rows:
             self._shown = now
             spent = now - self.started
-            left = (now - self.begun) * (self.work - self.worked) / self.worked if self.worked else 0.0
-            self.note(f"{self.counts}, {spent:.0f} s" + (f", about {left:.0f} s left" if self.done < self.rows else ""))
+            self.note(
+                f"{self.counts}, {spent:.0f} s" + (f", about {self.left:.0f} s left" if self.done < self.rows else "")
+            )
 
 
 class Bar(Quiet):
@@ -104,7 +120,7 @@ class Bar(Quiet):
 
     def note(self, text: str) -> None:
         """Write above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def show(self) -> None:
         """Move the bar."""

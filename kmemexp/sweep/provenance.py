@@ -7,12 +7,17 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kmemexp.errors import StoreError
+from kmemexp.store.files import DamageError
+from kmemexp.store.store import Store
+
+NAME = "_run.json"
 PACKAGES = ("kmemexp", "numpy", "numba", "llvmlite", "pyarrow", "obstore", "pandas", "ray", "hydra-core")
 
 
@@ -38,14 +43,27 @@ def new_run(name: str, run_id: str, keys: Iterable[str], replicas: Sequence[int]
     }
 
 
-def appended(text: str | None, run: dict[str, Any]) -> str:
-    """`_run.json` with this run's record put last, in place of an earlier one of the same id."""
+def put(store: Store, run: Mapping[str, Any]) -> None:
+    """Put a run's record last in `_run.json`, in place of an earlier one of the same id."""
     try:
-        runs = json.loads(text or "{}").get("runs", [])
-    except (ValueError, AttributeError):
+        runs = read(store)
+    except StoreError:  # kept, but it must not be in the way of results
+        store.set_aside(NAME)
         runs = []
     runs = [other for other in runs if other.get("id") != run["id"]]
-    return json.dumps({"runs": [*runs, run]}, indent=1) + "\n"
+    store.write_text(NAME, json.dumps({"runs": [*runs, run]}, indent=1) + "\n")
+
+
+def read(store: Store) -> list[dict[str, Any]]:
+    """Records of the runs, the last one last. Raises DamageError."""
+    try:
+        runs = json.loads(store.read_text(NAME) or "{}").get("runs", [])
+        return [dict(run) for run in runs]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DamageError(
+            f"{store.root}/{NAME} is damaged: {error}. It tells where results come from; they do not depend on it. The "
+            "next run moves it to _quarantine/ and begins a new one."
+        ) from error
 
 
 def command() -> str:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,12 @@ from kmemexp.parts import outside
 from kmemexp.store import files
 from kmemexp.store.files import LaneFiles
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
-from kmemexp.sweep.batches import Batch, Cell, make_batches
+from kmemexp.sweep import verdicts
+from kmemexp.sweep.batches import Batch, Cell, Target, make_batches
+from kmemexp.sweep.limits import LimitError, Watch
+from kmemexp.sweep.stopping import GiveUp
+from kmemexp.sweep.verdicts import Verdict
+from kmemexp.values import visible
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -35,6 +41,10 @@ class Failure(NamedTuple):
     error: str
 
 
+Doom = Callable[[Batch, Target, int, Verdict], None]
+"""Ends the process that simulates an attempt at a batch, as a verdict says."""
+
+
 class BatchResult(NamedTuple):
     """What a worker reports to the driver: the rows themselves are in the store."""
 
@@ -42,32 +52,44 @@ class BatchResult(NamedTuple):
     errors: list[str]  # of the failed lanes
 
 
-def run_batch(batch: Batch, root: str, attempt: int = 0) -> BatchResult:
-    """Simulate a batch and stage its rows in the results folder `root`; the driver's commit makes them count.
+def leave_and_die(batch: Batch, target: Target, attempt: int, verdict: Verdict) -> None:
+    """Leave the verdict for the driver, and end this process."""
+    try:
+        verdicts.leave(target, batch, attempt, verdict)
+    finally:
+        os._exit(1)
 
-    What simulating a cell raises becomes its failed rows, and the batch goes on. Errors of the store are raised.
+
+def run_batch(batch: Batch, target: Target, attempt: int = 0, doom: Doom = leave_and_die) -> BatchResult:
+    """Simulate a batch and stage its rows at `target`; the driver's commit makes them count.
+
+    What simulating a cell raises, be it an exit, becomes its failed rows, and the batch goes on. Errors of the store
+    are raised. `doom` ends the process where a cell that is over a limit cannot be stopped.
     """
     simulate = find(batch.simulate)
-    read_text = functools.partial(files.read_text, files.connect(root))
-    for cell in batch.cells:
-        outside.provide(json.loads(cell.config), read_text)
+    with files.explained(target.root, "read"):
+        read_text = functools.partial(files.read_text, files.connect(target.root))
+        for cell in batch.cells:
+            outside.provide(json.loads(cell.config), read_text)
+    attempts = _Attempts(simulate, batch, target, attempt, doom)
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
-    for cell in batch.cells:
-        for lane in _simulate(simulate, cell):
-            (failed if isinstance(lane, Failure) else done).append((cell, lane))
+    with attempts.watch.running():
+        for cell in batch.cells:
+            for lane in attempts.lanes(cell):
+                (failed if isinstance(lane, Failure) else done).append((cell, lane))
     staged = []
     if done:
-        staged.append(_stage(batch, root, attempt, DONE, done))
+        staged.append(_stage(batch, target, attempt, DONE, done))
     if failed:
-        staged.append(_stage(batch, root, attempt, FAILED, failed))
+        staged.append(_stage(batch, target, attempt, FAILED, failed))
     return BatchResult(staged, [failure.error for _, failure in failed])
 
 
-def stage_failures(batch: Batch, root: str, error: str) -> BatchResult:
+def stage_failures(batch: Batch, target: Target, error: str) -> BatchResult:
     """Stage failed rows for a batch that no worker survived."""
     failed = [(cell, Failure(replica, error)) for cell in batch.cells for replica in cell.replicas]
-    return BatchResult([_stage(batch, root, 0, FAILED, failed)], [error] * batch.lanes)
+    return BatchResult([_stage(batch, target, 0, FAILED, failed)], [error] * batch.lanes)
 
 
 def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
@@ -78,7 +100,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
     lanes = []
     for plan in plans:
         simulate = find(plan.simulate)
-        for batch in make_batches(plan.cells, range(plan.replicas), (), simulate=plan.simulate):
+        for batch in make_batches(plan.columns, range(plan.replicas), (), simulate=plan.simulate):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
     return _metrics(lanes), _series(lanes), _latency(lanes), _snapshots(lanes)
@@ -91,21 +113,35 @@ def find(name: str) -> Simulate:
     return cast(Simulate, getattr(importlib.import_module(module), function))
 
 
-def _simulate(simulate: Simulate, cell: Cell) -> list[Any]:
-    """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
-    outcome = _attempt(simulate, cell, cell.replicas)
-    if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
-        outcome = [lane for replica in cell.replicas for lane in _attempt(simulate, cell, [replica])]
-    return outcome
+class _Attempts:
+    """Simulates the cells of a batch, under its limits."""
 
+    def __init__(self, simulate: Simulate, batch: Batch, target: Target, attempt: int, doom: Doom) -> None:
+        self._simulate, self._now = simulate, Verdict({}, "")
+        steps = target.limits.steps
+        self._steps = {"limits": {"steps_per_operation": steps}} if steps else {}
+        self.watch = Watch(target.limits, lambda error: doom(batch, target, attempt, self._now._replace(error=error)))
 
-def _attempt(simulate: Simulate, cell: Cell, replicas: Sequence[int]) -> list[Any]:
-    try:
-        lanes = list(simulate(json.loads(cell.config), tuple(replicas)))
-        _check(lanes, replicas)
-    except Exception as error:
-        return [Failure(replica, _describe(error)) for replica in replicas]
-    return lanes
+    def lanes(self, cell: Cell) -> list[Any]:
+        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
+        outcome = self._attempt(cell, cell.replicas)
+        if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
+            outcome = [lane for replica in cell.replicas for lane in self._attempt(cell, [replica])]
+        return outcome
+
+    def _attempt(self, cell: Cell, replicas: Sequence[int]) -> list[Any]:
+        self._now = Verdict({cell.cell_key: list(replicas)}, "")
+        try:
+            with self.watch.over(len(replicas)):
+                lanes = list(self._simulate(json.loads(cell.config) | self._steps, tuple(replicas)))
+                _check(lanes, replicas)
+        except GiveUp:
+            raise
+        except LimitError:
+            return [Failure(replica, self.watch.error) for replica in replicas]
+        except BaseException as error:  # a cell that exits, or interrupts, fails like any other
+            return [Failure(replica, _describe(error)) for replica in replicas]
+        return lanes
 
 
 def _check(lanes: list[Any], replicas: Sequence[int]) -> None:
@@ -116,22 +152,22 @@ def _check(lanes: list[Any], replicas: Sequence[int]) -> None:
             raise ValueError(f"lane has {lane.metrics.shape} metrics and {lane.series.shape} series")
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """Type, message and a digest of the traceback, the same wherever the package is installed."""
     frames = traceback.extract_tb(error.__traceback__)
     trail = "".join(f"{Path(frame.filename).name}:{frame.name}:{frame.lineno};" for frame in frames)
-    return f"{type(error).__name__}: {error} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
+    return f"{type(error).__name__}: {visible(str(error))} [{hashlib.sha256(trail.encode()).hexdigest()[:8]}]"
 
 
-def _stage(batch: Batch, root: str, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> LaneFiles:
+def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[tuple[Cell, Any]]) -> LaneFiles:
     cells: dict[str, list[int]] = {}
     for cell, lane in lanes:
         cells.setdefault(cell.cell_key, []).append(lane.replica)
-    new = LaneFiles(files.new_id(batch.id, attempt), status, cells)
+    new = LaneFiles(files.new_id(batch.id, attempt, target.writer), status, cells)
     build = {"metrics": _metrics, "series": _series, "latency": _latency, "snapshots": _snapshots}
-    for table in new.tables:
-        files.stage(files.connect(root), new.id, table, build[table](lanes))
-    return new
+    with files.explained(target.root):
+        objects = files.connect(target.root)
+        return new._replace(sums={t: files.stage(objects, new.id, t, build[t](lanes)) for t in new.tables})
 
 
 def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:

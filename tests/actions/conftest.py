@@ -25,7 +25,7 @@ def runs(here, monkeypatch) -> list:
 
     seen = Runs()
 
-    def fake(plan, *, progress=None, elsewhere=()):
+    def fake(plan, *, progress=None, elsewhere=(), only=None):
         seen.append(plan)
         return seen.outcome
 

@@ -70,7 +70,7 @@ def test_settings_reach_the_plan(runs, monkeypatch):
 )
 def test_exit_codes(outcome, code, runs, monkeypatch):
     done, failed, interrupted = outcome
-    outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "")
+    outcome = runs.outcome = Outcome(done, failed, 0, interrupted, 1.0, "", 2 * interrupted)
     assert call(monkeypatch, "design=freebsd4") == code
     assert bool(runs.reported) is not outcome.interrupted
 
@@ -182,3 +182,33 @@ def test_planning_imports_nothing_that_takes_long(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_what_a_configuration_says_is_not_obeyed_by_the_terminal(here, monkeypatch, capsys):
+    folder = here / "my"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "workload").mkdir()
+    sweep = folder / "sweep" / "evil.yaml"
+    sweep.write_text('description: "a\\e[31mb [bold]c"\naxes: {design: [freebsd4]}\n')
+    assert call(monkeypatch, "--config-dir", str(folder), "+sweep=evil", "action=plan") == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[31m" not in shown
+    assert "a\\x1b[31mb [bold]c" in shown
+    assert call(monkeypatch, "--config-dir", str(folder), "design=\x1b[31m", "action=plan") == 1
+    assert "\x1b" not in capsys.readouterr().err
+    (folder / "workload" / "evil.yaml").write_text('defaults: [filetree]\nname: "x\\e]0;y\\a"\n')
+    assert call(monkeypatch, "--config-dir", str(folder), "workload=evil", "action=plan") == 1
+    assert "control character" in capsys.readouterr().err
+
+
+def test_yaml_tags_are_refused_with_the_line(here, monkeypatch, capsys):
+    (here / "my" / "sweep").mkdir(parents=True)
+    mark = here / "executed"
+    (here / "my" / "sweep" / "evil.yaml").write_text(
+        f"description: x\naxes: !!python/object/apply:pathlib.Path.touch [{mark}]\n"
+    )
+    assert call(monkeypatch, "--config-dir", str(here / "my"), "+sweep=evil", "action=plan") == 1
+    said = capsys.readouterr().err
+    assert "line 2" in said
+    assert "Tags" in said
+    assert not mark.exists()

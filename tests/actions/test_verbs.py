@@ -40,11 +40,21 @@ class FakeStore:
         if not self.rows:
             raise StoreError(f"no results in {root}")
 
-    def done(self):
-        return dict(self.rows) | {("another", 0): "done"}
+    def status(self, key, replica):
+        return dict(self.rows).get((key, replica))
+
+    def counts(self):
+        statuses = [status for _, status in self.rows] + ["done"]
+        return {status: statuses.count(status) for status in ("done", "failed")}
+
+    def drivers(self):
+        return {}
 
     def compact(self):
         return 7
+
+    def close(self):
+        pass
 
     def export(self, folder):
         return ["metrics.csv"]

@@ -71,7 +71,7 @@ def runs(here, monkeypatch) -> list:
     def fake(plan, *, progress=None, elsewhere=()):
         seen.append(plan)
         if seen.interrupted:
-            return Outcome(0, 0, 0, True, 0.1, plan.root)
+            return Outcome(0, 0, 0, True, 0.1, plan.root, 2)
         cells = [{"design": name, "workload": "server2003", "workload.scale": 0.05} for name in plan.cells["design"]]
         table = fakes.metrics_table(cells, plan.replicas, seen.failed)
         keys = dict(zip((f"{n:032x}" for n in range(len(cells))), plan.cells["cell_key"], strict=True))

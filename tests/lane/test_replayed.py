@@ -158,3 +158,14 @@ def test_a_map_without_room_makes_allocators_give_back_what_they_can_spare(recla
     assert played.metrics[INDEX["alloc_failures_count"]] == failures
     refused = played.metrics[INDEX["failed_fragmented_count"]] + played.metrics[INDEX["failed_exhausted_count"]]
     assert refused == failures
+
+
+@pytest.mark.parametrize("parts", DESIGNS[:1])
+def test_an_operation_that_takes_too_many_steps_ends_the_lane(parts: tuple[str, str, str]) -> None:
+    config = cell(*parts)
+    bounded = config | {"limits": {"steps_per_operation": 50}}
+    (plain,), (same,) = simulate_lanes(config, [0]), simulate_lanes(bounded, [0])
+    assert np.array_equal(plain.metrics, same.metrics, equal_nan=True)
+    assert np.array_equal(plain.series, same.series)
+    with pytest.raises(replayed.RunawayError, match=r"operation \d+ .* limits.steps_per_operation=1 steps"):
+        simulate_lanes(config | {"limits": {"steps_per_operation": 1}}, [0])

@@ -87,7 +87,7 @@ def write(root: Path, metrics: pa.Table) -> None:
         cells: dict[str, list[int]] = {}
         for key, replica in zip(keys, replicas, strict=True):
             cells.setdefault(key, []).append(replica)
-        new = files.LaneFiles(files.new_id("0123456789abcdef012" + str(number), 0), status, cells)
+        new = files.LaneFiles(files.new_id("0123456789abcdef012" + str(number), 0, store.writer), status, cells)
         lanes = [{"cell_key": key, "replica": replica} for key, replica in zip(keys, replicas, strict=True)]
         series = [lane | {"sample": i} | dict.fromkeys(SERIES, 10 * i) for lane in lanes for i in range(3)]
         shots = [lane | {"time_ns": 5, "map": "kernel_map", "occupancy": [0, 255]} for lane in lanes]
@@ -101,6 +101,7 @@ def write(root: Path, metrics: pa.Table) -> None:
             files.stage(files.connect(str(root)), new.id, name, tables[name])
         staged.append(new)
     store.commit(staged)
+    store.close()
     store.write_text("_run.json", '{"runs": [{"sweep": "made_up"}]}\n')
 
 

@@ -14,6 +14,7 @@ from kmemexp.report import results
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS, STAMP
 from kmemexp.store.store import Store
 from kmemexp.sweep import worker
+from kmemexp.sweep.batches import Target
 from kmemexp.sweep.execute import execute
 
 OLD_ID, LOST_ID = "81fb287741d91e8051a8-0-0b441ff6d7c5", "0f1c287741d91e8051a8-1-aa441ff6d7c5"
@@ -69,12 +70,16 @@ def test_a_sweep_goes_on_in_an_older_folder(folder: Path) -> None:
     assert not (folder / "data" / f"part-{LOST_ID}.parquet").exists()
 
 
-def test_manifests_are_written_as_ever(folder: Path) -> None:
+def test_what_a_manifest_says_is_where_it_has_always_been(folder: Path) -> None:
     store = Store(str(folder), write=True)
-    (staged,) = worker.run_batch(_batch(), str(folder)).staged
+    (staged,) = worker.run_batch(_batch(), Target(str(folder))).staged
     store.commit([staged], "e7f69dd25cb647bd868c1f29b7c57c06")
-    written = (folder / "_manifest" / "00000002.json").read_text()
-    assert written == manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
+    written = json.loads((folder / "_manifest" / "00000002.json").read_text())
+    (added,) = written["add"]
+    assert set(added.pop("files")) == set(SCHEMAS)
+    assert {key: written[key] for key in ("schema", "run", "remove", "add")} == json.loads(
+        manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
+    )
     for place in ("data", "_series", "_latency", "_snapshots"):
         assert (folder / place / f"part-{staged.id}.parquet").is_file()
 
@@ -95,3 +100,14 @@ def test_the_simulator_keeps_its_name() -> None:
     (plan,) = plan_from([])
     assert plan.simulate == "kmemexp.lane:simulate_lanes"
     assert worker.find(plan.simulate).__name__ == "simulate_lanes"
+
+
+def test_rows_of_an_earlier_model_stay_and_are_left_out_once_they_are_simulated_again(folder: Path) -> None:
+    before = len(Store(str(folder)).done())
+    plan = make_plan(folder, [{}] * 4, replicas=2)
+    plan.columns["cell_key"] = [f"{n + 100:032x}" for n in range(4)]  # the same configurations under other keys
+    assert execute(plan, progress=False)[:3] == (8, 0, 0)
+    assert len(Store(str(folder)).done()) == 8 + before
+    loaded = results.load(folder)
+    assert set(loaded.metrics["cell_key"]) == set(plan.columns["cell_key"])
+    assert set(loaded.series["cell_key"]) == set(plan.columns["cell_key"])

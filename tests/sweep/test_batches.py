@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_fakes import SIMULATE, make_cells
 
-from kmemexp.sweep.batches import Batch, halves, make_batches
+from kmemexp.sweep import batches
+from kmemexp.sweep.batches import Batch, halves
+
+
+def make_batches(*given, **more) -> list[Batch]:
+    return list(batches.make_batches(*given, **more))
 
 
 def lanes(batch: Batch) -> list[tuple[str, int]]:

@@ -13,6 +13,8 @@ import pytest
 from sweep_fakes import make_cells, make_plan
 
 from kmemexp.errors import ConfigError, InputError
+from kmemexp.report import results
+from kmemexp.store import writers
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep import execute as execute_module
@@ -96,6 +98,42 @@ def test_rows_do_not_depend_on_the_size_of_batches(
     cluster = {"runner": "serial", "batch_s": seconds}
     execute(make_plan(tmp_path / "r", [{}] * 8, replicas=3, cluster=cluster), progress=False)
     assert same(tables(tmp_path / "r"), whole)
+
+
+def test_rows_of_an_earlier_plan_have_the_axes_of_the_one_that_uses_them(tmp_path: Path) -> None:
+    execute(make_plan(tmp_path, [{}] * 2), progress=False)
+    plan = make_plan(tmp_path, [{}] * 4)
+    plan.columns["axes"] = [json.dumps({"n": i}) for i in range(4)]
+    execute(plan, progress=False)
+    assert results.load(tmp_path).metrics["n"].tolist() == [0, 0, 2, 2, 1, 1, 3, 3]  # by workload and design
+    Store(str(tmp_path), write=True).compact()
+    execute(make_plan(tmp_path, [{}] * 1), progress=False)
+    metrics = results.load(tmp_path).metrics.sort_values("cell_key")
+    assert metrics["n"].isna().tolist() == [True] * 2 + [False] * 6
+    (tmp_path / "_axes.parquet").write_text("x")
+    with pytest.raises(InputError, match=r"_axes.parquet is damaged"):
+        results.load(tmp_path).metrics.empty  # noqa: B018
+
+
+def test_a_run_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers, "BEAT_SECONDS", 0.0)
+    said = []
+
+    class Asking(SerialRunner):
+        def poll(self, timeout: float) -> list[Finished]:
+            said.append(Store(str(tmp_path)).drivers() if (tmp_path / "data").exists() else {})
+            return super().poll(timeout)
+
+    monkeypatch.setattr(execute_module, "make_runner", Asking)
+    cluster = {"runner": "serial", "batch_s": 0.3}
+    execute(make_plan(tmp_path, [{}] * 8, replicas=3, cluster=cluster), progress=False)
+    ((who, state),) = said[-1].items()
+    assert str(os.getpid()) in who
+    assert state["rows"] == 24
+    assert 0 < state["done"] < 24
+    assert state["running"] == 24 - state["done"]
+    assert state["left"] > 0
+    assert Store(str(tmp_path)).drivers() == {}
 
 
 def test_a_failed_replica_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
@@ -247,17 +285,23 @@ def test_a_plan_can_be_simulated_without_a_folder(tmp_path: Path, whole: dict) -
 # Stopping: in a process of its own, in which lanes send signals to it.
 
 SCRIPT = """
-import json, sys
+import json, resource, signal, sys
 from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
-plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"])
+if "largest" in given:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (given["largest"], resource.RLIM_INFINITY))
+plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"], limits=given.get("limits", {}))
 print(json.dumps(execute(plan)))
 """
 
 
 def run(root: Path, configs: list[dict], batch_s: float = 0.6) -> subprocess.CompletedProcess:
-    given = {"configs": configs, "root": str(root), "cluster": {"runner": "serial", "batch_s": batch_s}}
+    return run_given({"configs": configs, "root": str(root), "cluster": {"runner": "serial", "batch_s": batch_s}})
+
+
+def run_given(given: dict) -> subprocess.CompletedProcess:
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(given)],
@@ -302,6 +346,40 @@ def test_a_second_ctrl_c_gives_up_what_is_in_work(tmp_path: Path) -> None:
     assert (4, 1) not in {(int(k, 16), r) for k, r in Store(str(tmp_path / "r")).done()}
     assert json.loads(run(tmp_path / "r", trouble()).stdout)[:4] == [24 - done, 0, done, False]
     assert len(pd.read_parquet(tmp_path / "r")) == 24
+
+
+def test_the_grace_period_ends_what_is_in_work(tmp_path: Path) -> None:
+    configs = [{}] * 4 + [{"signals": [1], "numbers": [signal.SIGTERM], "stay": [1]}] + [{}] * 3
+    given = {"configs": configs, "root": str(tmp_path), "cluster": {"runner": "serial", "batch_s": 0.6, "grace_s": 0.3}}
+    ended = run_given(given)
+    done, failed, *_, interrupted, _, _, by = json.loads(ended.stdout)
+    assert (failed, interrupted, by) == (0, True, signal.SIGTERM), ended.stderr
+    assert 0 < done < 24
+    assert len(pd.read_parquet(tmp_path)) == done
+
+
+def test_a_loop_in_a_kernel_of_this_process_is_a_failed_row_of_the_next_run(tmp_path: Path) -> None:
+    configs = [{}] * 2 + [{"poison": [1], "how": "loop in a kernel"}] + [{}]
+    given = {"configs": configs, "root": str(tmp_path), "cluster": {"runner": "serial"}, "limits": {"seconds": 4.0}}
+    ended = run_given(given)
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be stopped within this process" in ended.stderr
+    again = run_given(given)
+    done, failed, skipped, *_ = json.loads(again.stdout)
+    assert (done + skipped, failed) == (11, 1)
+
+
+def test_a_full_disk_ends_a_run_with_a_message_and_it_goes_on_later(tmp_path: Path, whole: dict) -> None:
+    """The limit on the size of files stands in for a disk: some files do not fit."""
+    root = tmp_path / "r"
+    given = {"configs": [{}] * 8, "root": str(root), "cluster": {"runner": "serial", "batch_s": 0.6}}
+    most = max(path.stat().st_size for path in (tmp_path / "whole" / "data").iterdir())
+    ended = run_given(given | {"largest": most // 2})
+    assert ended.returncode == 1
+    assert "cannot write to the results folder" in ended.stderr
+    done = len(Store(str(root)).done()) if list(root.glob("_manifest/*")) else 0
+    assert json.loads(run_given(given).stdout)[:3] == [24 - done, 0, done]
+    assert same(tables(root), whole)
 
 
 def test_a_killed_run_resumes(tmp_path: Path, whole: dict) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,36 @@ def test_the_lane_that_kills_every_worker_is_a_failed_row(tmp_path: Path, local_
     (row,) = df[df.status == FAILED].to_dict("records")
     assert (int(row["cell_key"], 16), row["replica"]) == (1, 2)
     assert row["error"].startswith("WorkerCrashedError: the worker died")
+
+
+@pytest.mark.parametrize("hows", [["vanish", "exit", "interrupt"], ["wild write", "hog", "loop in Python"],
+                                  ["loop in a kernel"]])  # fmt: skip
+def test_whatever_a_cell_does_it_is_a_failed_row_and_the_others_go_on(
+    tmp_path: Path, local_ray: None, hows: list[str]
+) -> None:
+    configs = [{}, {}, *({"poison": [1], "how": how} for how in hows), {}]
+    plan = make_plan(tmp_path / "ray", configs)
+    plan.limits = {"seconds": 1.5, "memory": 300 << 20}
+    assert execute(plan, progress=False)[:4] == (3 * len(configs) - len(hows), len(hows), 0, False)
+    df = pd.read_parquet(tmp_path / "ray")
+    failed = df[df.status == FAILED].sort_values("cell_key")
+    assert [(int(key, 16), replica) for key, replica in zip(failed.cell_key, failed.replica, strict=True)] == [
+        (2 + i, 1) for i in range(len(hows))
+    ]
+    wanted = {
+        "vanish": "WorkerCrashedError", "exit": "SystemExit: 3", "interrupt": "KeyboardInterrupt: in a cell",
+        "wild write": "WorkerCrashedError", "hog": "LimitError: it took more than limits.memory=300MiB",
+        "loop in Python": "LimitError: it took more than limits.seconds=1.5 s",
+        "loop in a kernel": "LimitError: it took more than limits.seconds=1.5 s",
+    }  # fmt: skip
+    for error, how in zip(failed.error, hows, strict=True):
+        assert error.startswith(wanted[how])
+    execute(make_plan(tmp_path / "serial", [c if "how" not in c else c | {"poison": []} for c in configs],
+                      runner="serial"), progress=False)  # fmt: skip
+    healthy = Store(str(tmp_path / "serial")).read("series").to_pandas()
+    gone = set(zip(failed.cell_key, failed.replica, strict=True))
+    healthy = healthy[[(k, r) not in gone for k, r in zip(healthy.cell_key, healthy.replica, strict=True)]]
+    assert Store(str(tmp_path / "ray")).read("series").to_pandas().equals(healthy.reset_index(drop=True))
 
 
 def test_what_a_worker_raises_outside_a_cell_ends_the_run(tmp_path: Path, local_ray: None) -> None:
@@ -186,6 +217,66 @@ def test_ctrl_c_in_the_terminal_drains_and_leaves_no_process(tmp_path: Path) -> 
     execute(make_plan(root, configs, runner="serial"), progress=False)
     execute(make_plan(tmp_path / "whole", configs, runner="serial"), progress=False)
     assert same(tables(root), tables(tmp_path / "whole"))
+
+
+def listening(root: Path) -> dict[str, list[str]]:
+    """Addresses, in hexadecimal, on which processes descended from the one for this folder listen; by process."""
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
+    found: dict[str, list[str]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"KMEMEXP_TEST_MARK={root}".encode() not in (folder / "environ").read_bytes():
+                continue
+            links = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+            name = f"{(folder / 'comm').read_text().strip()} {folder.name}"
+        except OSError:
+            continue
+        found[name] = [sockets[link] for link in links if link in sockets]
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_a_ray_of_our_own_listens_on_loopback_only_asks_for_a_token_and_leaves_no_files(tmp_path: Path) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    driver = start(root, [{"gate": str(gate)}], address="local", num_cpus=1)
+    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+    found = listening(root)
+    assert sum(map(bool, found.values())) >= 3, found
+    assert {address for addresses in found.values() for address in addresses} <= LOOPBACK, found
+    raylet = next(name.split()[-1] for name in found if name.startswith("raylet"))
+    environ = Path("/proc", raylet, "environ").read_bytes()
+    assert b"RAY_AUTH_MODE=token" in environ
+    assert len(environ.partition(b"RAY_AUTH_TOKEN=")[2].partition(b"\0")[0]) == 64
+    (gate / "go").touch()
+    out, err = finish(driver)
+    assert json.loads(out)[:3] == [3, 0, 0], err
+    assert not list(Path(tempfile.gettempdir(), f"kray-{os.getuid()}").glob(f"{driver.pid}-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_drains_a_run_and_kills_nothing_in_work(tmp_path: Path, number: int) -> None:
+    gate, root = tmp_path / "gate", tmp_path / "r"
+    gate.mkdir()
+    driver = start(root, [{"gate": str(gate)}] * 12, address="local", num_cpus=2, window=2, batch_s=0.6)
+    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+    driver.send_signal(number)
+    assert any("stopping when" in line for line in iter(driver.stderr.readline, ""))
+    (gate / "go").touch()
+    out, err = finish(driver)
+    done, failed, skipped, interrupted, _, _, by = json.loads(out)
+    assert (failed, skipped, interrupted, by) == (0, 0, True, number), err
+    assert 0 < done < 36
+    assert not any(word in err for word in ("***", "stack", "Traceback")), err
+    wait_for(lambda: not marked(root))
+    assert not list((root / "_writers").iterdir())
 
 
 TWO_NODES = """

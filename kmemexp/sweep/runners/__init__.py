@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from kmemexp.errors import ConfigError
-from kmemexp.sweep.batches import Batch
+from kmemexp.sweep.batches import Batch, Target
 from kmemexp.sweep.worker import BatchResult
 
 MODULES = {"serial": "serial", "ray": "ray_runner"}
@@ -22,8 +22,8 @@ class Finished(NamedTuple):
 class Runner(Protocol):
     """What the driver asks of a runner. Calls come from one thread, `start` first, `close` last."""
 
-    def __init__(self, cluster: Mapping[str, Any], root: str) -> None:
-        """`cluster` is that node of the configuration, `root` the results folder."""
+    def __init__(self, cluster: Mapping[str, Any], target: Target) -> None:
+        """`cluster` is that node of the configuration, `target` where rows are staged."""
 
     def start(self) -> None:
         """Get ready. Raises InputError where that takes something from the user."""
@@ -43,14 +43,17 @@ class Runner(Protocol):
         Raises what a worker raised outside a cell's simulation: the store is full, a module is missing.
         """
 
+    def collected(self) -> list[Finished]:
+        """Batches that have finished and that no `poll` has returned, because it was interrupted."""
+
     def close(self) -> None:
         """Give back everything, including batches still in work."""
 
 
-def make_runner(cluster: Mapping[str, Any], root: str) -> Runner:
+def make_runner(cluster: Mapping[str, Any], target: Target) -> Runner:
     """Make the runner that the configuration names."""
     name = cluster.get("runner", "ray")
     if name not in MODULES:
         raise ConfigError(f"cluster.runner={name}: there are {', '.join(sorted(MODULES))}")
-    runner: Runner = importlib.import_module(f"{__name__}.{MODULES[name]}").Runner(cluster, root)
+    runner: Runner = importlib.import_module(f"{__name__}.{MODULES[name]}").Runner(cluster, target)
     return runner

@@ -3,6 +3,7 @@
 Ray's own retries are off: the driver sees every crash, and cuts the batch in two to find the lane that causes it.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -20,8 +21,8 @@ import ray
 from ray import exceptions as ray_errors
 
 from kmemexp.errors import InputError
-from kmemexp.sweep.batches import Batch
-from kmemexp.sweep.runners import Finished
+from kmemexp.sweep.batches import Batch, Target
+from kmemexp.sweep.runners import Finished, own_ray
 from kmemexp.sweep.worker import run_batch
 
 PER_CPU = 3  # batches in flight per CPU: one in work, the next ones on their way
@@ -40,13 +41,14 @@ PASSED_ON = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT", "NUMBA_BO
 class Runner:
     """See `runners.Runner`. Uses the Ray that this process is connected to already, if it is."""
 
-    def __init__(self, cluster: Mapping[str, Any], root: str) -> None:
+    def __init__(self, cluster: Mapping[str, Any], target: Target) -> None:
         self._address = cluster.get("address") or "local"
         self._num_cpus = cluster.get("num_cpus")
         self._window = cluster.get("window")
-        self._root = root
+        self._target = target
         self._running: dict[Any, Batch] = {}
         self._ours = False
+        self._own = contextlib.ExitStack()
 
     def start(self) -> None:
         """Start a Ray on this machine, or connect to the cluster at `address`."""
@@ -56,7 +58,13 @@ class Runner:
         else:
             _probe(self._address)
             self._ours = True  # also where it fails halfway
-            _connect(self._address, self._num_cpus)
+            if self._address == "local":
+                folder = own_ray.folder()
+                self._own.callback(own_ray.remove, folder)
+                self._own.enter_context(own_ray.secured())
+                _connect(self._address, self._num_cpus, {"_temp_dir": str(folder)} if folder else {})
+            else:
+                _connect(self._address, self._num_cpus, {})
         self._task: Any = ray.remote(run_batch).options(**options)  # whose type would forget the arguments
 
     def cpus(self) -> int:
@@ -73,21 +81,27 @@ class Runner:
 
     def submit(self, batch: Batch, attempt: int) -> None:
         """Hand the batch to Ray."""
-        self._running[self._task.remote(batch, self._root, attempt)] = batch
+        self._running[self._task.remote(batch, self._target, attempt)] = batch
 
     def poll(self, timeout: float) -> list[Finished]:
         """Collect what has finished. A dead worker or node is a crash; what a worker raised is raised."""
         if not self._running:
             return []
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        if ready:
-            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return self.collected() if ready else []
+
+    def collected(self) -> list[Finished]:
+        """Collect what has finished, without waiting."""
+        if not self._running:
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._collect(ref) for ref in ready]
 
     def close(self) -> None:
         """Stop tasks in work, and Ray if it was started or connected to here."""
         if self._ours:
             ray.shutdown()
+            self._own.close()
         else:
             for ref in self._running:
                 ray.cancel(ref, force=True)
@@ -121,13 +135,13 @@ def _environment() -> dict[str, str]:
     return {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | passed_on
 
 
-def _connect(address: str, num_cpus: int | None) -> None:
+def _connect(address: str, num_cpus: int | None, more: Mapping[str, Any]) -> None:
     package = Path(__file__).resolve().parents[2]
     environment: dict[str, Any] = {"env_vars": _environment()}
-    how: dict[str, Any] = {}
+    how = dict(more)
     if address == "local":
         environment["env_vars"]["PYTHONPATH"] = _python_path(package.parent)
-        how = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        how |= {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     else:
         environment["py_modules"] = [str(package)]  # every node simulates with the driver's own code
     try:

@@ -1,0 +1,95 @@
+"""What counts in a results folder, in memory: which files, and which of them a row is in."""
+
+from collections.abc import Iterator
+
+from kmemexp.store.files import LaneFiles, path_of
+from kmemexp.store.manifest import Change
+from kmemexp.store.schema import DONE, FAILED
+
+Row = tuple[str, int]  # (cell key, replica): the identity of a result
+
+
+class Ledger:
+    """The files that count, and the owner of each row. Some 250 bytes a cell."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, LaneFiles] = {}  # by id
+        self.removed: set[str] = set()  # ids that have counted
+        self._where: dict[str, LaneFiles | tuple[LaneFiles, ...]] = {}  # by cell key
+
+    def apply(self, change: Change) -> None:
+        """Let the files count that a manifest adds, and no longer those that it removes.
+
+        Raises ValueError, and changes nothing, where that cannot be: it removes what does not count, or adds a row
+        that another file has.
+        """
+        self._check(change)
+        for file_id in change.remove:
+            old = self.files.pop(file_id)
+            self.removed.add(file_id)
+            for key in old.cells:
+                rest = tuple(f for f in self._files_of(key) if f is not old)
+                self._put(key, rest)
+        for new in change.add:
+            self.files[new.id] = new
+            for key in new.cells:
+                self._put(key, (*self._files_of(key), new))
+
+    def owner(self, key: str, replica: int) -> LaneFiles | None:
+        """Find the file that has a row."""
+        return next((f for f in self._files_of(key) if replica in f.cells[key]), None)
+
+    def status(self, key: str, replica: int) -> str | None:
+        """DONE, FAILED or None for a row that is not there."""
+        found = self.owner(key, replica)
+        return found.status if found else None
+
+    def is_done(self, key: str, replica: int) -> bool:
+        """Whether a row is there and has not failed."""
+        return self.status(key, replica) == DONE
+
+    def done(self) -> dict[Row, str]:
+        """Status of every row."""
+        return {
+            (key, replica): stored.status
+            for stored in self.files.values()
+            for key, replicas in stored.cells.items()
+            for replica in replicas
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Rows by status."""
+        counts = {DONE: 0, FAILED: 0}
+        for stored in self.files.values():
+            counts[stored.status] += stored.lanes
+        return counts
+
+    def paths(self) -> Iterator[tuple[str, LaneFiles, str]]:
+        """Yield every file that counts: its path, whose it is, and its table."""
+        for stored in self.files.values():
+            for table in stored.tables:
+                yield path_of(table, stored.id), stored, table
+
+    def _check(self, change: Change) -> None:
+        removed = set(change.remove)
+        if unknown := removed.difference(self.files):
+            raise ValueError(f"it removes {min(unknown)}, which does not count")
+        added: set[str] = set()
+        for new in change.add:
+            if new.id in self.files or new.id in added:
+                raise ValueError(f"it adds {new.id}, which counts already")
+            added.add(new.id)
+            for key, replicas in new.cells.items():
+                for old in self._files_of(key):
+                    if old.id not in removed and not set(replicas).isdisjoint(old.cells[key]):
+                        raise ValueError(f"it adds rows of cell {key[:8]} that {old.id} has")
+
+    def _files_of(self, key: str) -> tuple[LaneFiles, ...]:
+        found = self._where.get(key, ())
+        return (found,) if isinstance(found, LaneFiles) else found
+
+    def _put(self, key: str, found: tuple[LaneFiles, ...]) -> None:
+        if not found:
+            del self._where[key]
+        else:
+            self._where[key] = found[0] if len(found) == 1 else found
