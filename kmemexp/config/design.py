@@ -95,9 +95,14 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
 
 
+def parts_of(maps: Mapping[str, Any], objects: Mapping[str, Any]) -> set[str]:
+    """Names of the allocators and of the arena that a design is made of."""
+    return {objects[place] for place in SERVED} | set(objects["kinds"].values()) | {maps["arena"]}
+
+
 def check_policy(policy: Mapping[str, Any], maps: Mapping[str, Any], objects: Mapping[str, Any], design: str) -> None:
     """Refuse a policy for a design that has none of the parts to which it means something."""
-    used = {objects[place] for place in SERVED} | set(objects["kinds"].values()) | {maps["arena"]}
+    used = parts_of(maps, objects)
     if policy["parts"] and used.isdisjoint(policy["parts"]):
         raise ConfigError(
             f"policy={policy['name']}: does nothing for design={design}, which is made of {', '.join(sorted(used))}; "

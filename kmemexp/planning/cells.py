@@ -23,12 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from kmemexp import values
 from kmemexp.config import checks, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
-from kmemexp.config.design import check_policy, check_space
+from kmemexp.config.design import check_policy, check_space, parts_of
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
-from kmemexp.sim.slots import SERVED
 from kmemexp.planning.texts import Texts
 from kmemexp.values import visible
 from kmemexp.workload import stability
@@ -177,7 +176,7 @@ def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, 
     _check_clock(pieces)
     _check_policies(pieces)
     _check_stability(pieces)
-    effect.check_parts(line, _parts(pieces))
+    effect.check_parts(line, set().union(*(parts_of(*pair) for pair in _combinations(pieces, "maps", "objects"))))
     effect.check_settings([*line.fixed, *grid.codes], pieces["cost"].forms)
     texts = Texts({node: (piece.texts, piece.number) for node, piece in pieces.items()})
     first_of: dict[str, int] = {}
@@ -257,14 +256,6 @@ def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], 
             grid.limit(key, ~cells)
 
 
-def _parts(pieces: Mapping[str, Pieces]) -> set[str]:
-    """Allocators and arenas of all cells."""
-    used = {form["arena"] for form in pieces["maps"].forms}
-    for form in pieces["objects"].forms:
-        used |= {form[place] for place in SERVED} | set(form["kinds"].values())
-    return used
-
-
 def _check_space(pieces: Mapping[str, Pieces]) -> None:
     """Check that what boot carves out of the KVA fits."""
     for maps, objects, machine, workload in _combinations(pieces, "maps", "objects", "machine", "workload"):
@@ -314,7 +305,7 @@ def _axes(grid: Grid) -> list[str]:
         columns.append((texts, grid.codes[key]))
     if not columns:
         return ["{}"] * grid.count
-    values = [(texts[code + 1] for code in codes.tolist()) for texts, codes in columns]
+    values = [map(texts.__getitem__, (codes + 1).tolist()) for texts, codes in columns]
     return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)]
 
 

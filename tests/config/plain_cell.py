@@ -18,7 +18,8 @@ CELL = {
     },
     "cost": {"name": "none"},
     "interrupts": {
-        "model": "spl", "nested": True, "big_lock": True, "would_sleep": "block", "on_deadlock": "stop", "rate_hz":
+        "model": "spl", "nested": True, "big_lock": True, "big_wait": "spin", "dispatch": "borrow",
+        "slice_ns": 0, "would_sleep": "block", "on_deadlock": "stop", "rate_hz":
         None, "clock_allocates": False, "depth": 32, "queue": 64, "sources": {},
     },
     "memory": {"limited": False},
