@@ -28,8 +28,8 @@ from kmemexp.errors import ConfigError, InputError
 from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
-from kmemexp.sim.slots import SERVED
 from kmemexp.planning.texts import Texts
+from kmemexp.sim.slots import SERVED
 from kmemexp.values import visible
 from kmemexp.workload import stability
 
@@ -314,7 +314,7 @@ def _axes(grid: Grid) -> list[str]:
         columns.append((texts, grid.codes[key]))
     if not columns:
         return ["{}"] * grid.count
-    values = [(texts[code + 1] for code in codes.tolist()) for texts, codes in columns]
+    values = [map(texts.__getitem__, (codes + 1).tolist()) for texts, codes in columns]
     return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)]
 
 
