@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "rooms.svg"
-LEAVES = ("errors", "values", "metrics", "jit")
+LEAVES = ("errors", "values", "metrics", "jit", "reach")
 SAME = {"__main__": "cli"}
 """Rooms that share a box."""
 

@@ -19,8 +19,9 @@ from kmemexp.workload import stability
 from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
 
-ACTIONS = ("run", "plan", "status", "report", "validate", "compact", "export", "explain", "designs",
-           "check", "repair", "live")  # fmt: skip
+ACTIONS = (
+    "run", "plan", "status", "live", "report", "validate", "compact", "export", "check", "repair", "explain", "designs",
+)  # fmt: skip
 """The verbs that `action=` names, each a file in kmemexp/actions/."""
 MODELS = ("spl", "ithread")
 MOST_HZ = 1e9
