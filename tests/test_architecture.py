@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "api": {"report", "sweep", "planning"},
     "report": {"planning", "store", "parts", "sim"},
     "sweep": {"planning", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"
-    "planning": {"config", "parts", "workload", "sim"},
+    "planning": {"config", "parts", "workload"},
     "lane": {"boot", "parts", "workload", "sim"},
     "config": {"boot", "parts", "workload", "sim"},
     "boot": {"parts", "workload", "sim"},
