@@ -29,7 +29,6 @@ from kmemexp.planning import axes, effect
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Mask
 from kmemexp.planning.texts import Texts
-from kmemexp.sim.slots import SERVED
 from kmemexp.values import visible
 from kmemexp.workload import stability
 
