@@ -96,7 +96,13 @@ def turn_over(m: Memory, x: Ctx, left: Ns) -> bool:
     while held >= 0 and m[held + lock.KIND] != lock.SPIN:
         held = m[held + lock.NEXT]
     under = m[x + ctx.UNDER]
-    if held >= 0 or m[x + ctx.CRIT] or m[x + ctx.BIG] or (under >= 0 and m[under + ctx.STATE] != IDLE):
+    if (
+        held >= 0
+        or m[x + ctx.CRIT]
+        or m[x + ctx.MASK]
+        or m[x + ctx.BIG]
+        or (under >= 0 and m[under + ctx.STATE] != IDLE)
+    ):
         return False
     charge(m, c)
     m[x + ctx.UNDER] = -1

@@ -43,20 +43,26 @@ def _ask(m: Memory, x: Ctx) -> None:
         m[own + cpu.SHOT] = 0
         m[x + ctx.EXTRA] += loss
         _thank(m, own)
+    late = 0
     for number in range(m[glob.CPUS]):
         c = m[glob.CPU0] + number * cpu.COLUMNS
         top = m[c + cpu.TOP]
-        if c == own or top < 0 or m[top + ctx.STATE] == IDLE or m[top + ctx.SHOT]:
+        if top < 0 or c == own:
             continue
-        if m[top + ctx.STATE] == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
+        state = m[top + ctx.STATE]
+        if state == IDLE or (state == SPINNING and m[top + ctx.KIND] != FAST) or m[top + ctx.SHOT]:
+            continue
+        if state == RUNNING and m[top + ctx.CRIT] == 0 and m[top + ctx.KIND] != FAST:
             m[c + cpu.CUT] += loss
             m[c + cpu.STOLEN] += loss
-        elif m[top + ctx.STATE] == RUNNING or m[top + ctx.KIND] == FAST:
+        else:
+            late += 1
             if m[c + cpu.SHOT] == 0:
                 m[c + cpu.SHOT] = m[glob.SHOTS]
             handler = m[glob.IPI0] + number * ctx.COLUMNS
             if m[handler + ctx.STATE] == IDLE:
                 arrive(m, handler, m[glob.NOW])
+    m[x + ctx.LATE] = late
 
 
 @kernel
@@ -68,7 +74,7 @@ def _owes(m: Memory, c: Cpu, shot: int) -> bool:
 @outlined
 def answered(m: Memory, x: Ctx) -> bool:
     """Whether all have answered the shootdown of `x`; if not, it spins until the next one has."""
-    for number in range(m[glob.CPUS]):
+    for number in range(m[glob.CPUS] if m[x + ctx.LATE] else 0):
         c = m[glob.CPU0] + number * cpu.COLUMNS
         if _owes(m, c, m[x + ctx.SHOT]):
             own = m[x + ctx.CPU]

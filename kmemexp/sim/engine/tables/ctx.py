@@ -52,4 +52,5 @@ BELOW = 51  # depth of the big lock that the stack beneath had, while it sleeps
 SAVED = 52  # ctx.SAVED + depth
 READY = 60  # next in the ready list: a context that spins for a lock, and is preempted, stands in both
 SHOT = 61  # number of the TLB shootdown that it waits for; 0: none
+LATE = 62  # CPUs that did not answer that at once
 COLUMNS = 63  # not a power of two: rows of like contexts would share a few sets of the cache
