@@ -118,3 +118,16 @@ def test_a_burst_that_is_preempted_after_a_shootdown_still_takes_its_time() -> N
     assert times[cpu.TIME_MAIN] == INTERRUPT + WORK
     assert times[cpu.TIME_THREAD] == INTERRUPT + 4_000
     assert times[cpu.TIME_FAST] == INTERRUPT + ANSWER
+
+
+def test_who_begins_to_spin_in_a_critical_section_answers_then() -> None:
+    """Else the two would wait for each other: one for the answer, the other for the lock."""
+    w = wiring.Wiring(cpus=2, cost=COST)
+    w.lock("L", "spin")
+    w.lock("section", "critical")
+    once(w, "asks", "task", [{"lock": "L"}, {"work": 10_000}, *unmap(), {"unlock": "L"}], 0, 0)
+    spins = [{"lock": "section"}, {"work": 12_000}, {"lock": "L"}, {"unlock": "L"}, {"unlock": "section"}]
+    once(w, "spins", "task", spins, 0, 1)
+    machine = machine_of(w)
+    assert machine.count(seen.DEADLOCKS) == 0
+    assert machine.lock("L")["held_ns"] == 10_000 + ASK + EACH_PAGE

@@ -410,3 +410,14 @@ def log(m: Memory, x: Ctx, event: int, a: int, b: int) -> None:
         m[row + 3] = a
         m[row + 4] = b
         m[glob.LOG] += 1
+
+
+@outlined
+def has_answered(m: Memory, c: Cpu) -> None:
+    """A CPU has answered TLB shootdowns: those who waited for that look for the next one that has not."""
+    x = m[c + cpu.ASKERS]
+    m[c + cpu.ASKERS] = -1
+    while x >= 0:
+        after = m[x + ctx.LINK]
+        wake(m, x)
+        x = after

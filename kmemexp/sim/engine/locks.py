@@ -26,6 +26,7 @@ from kmemexp.sim.engine.contexts import (
     STREAM,
     block,
     charge,
+    has_answered,
     log,
     reconsider,
     stop_spinning,
@@ -215,6 +216,9 @@ def spin(m: Memory, x: Ctx, l: Lock, owner: Ctx) -> None:
     m[x + ctx.SPIN] = 1
     m[x + ctx.STATE] = SPINNING
     due(m, c, NEVER, 0)
+    if m[c + cpu.SHOT] and m[x + ctx.KIND] != machine.FAST:
+        m[c + cpu.SHOT] = 0  # who spins takes messages, even in a critical section
+        has_answered(m, c)
 
 
 @kernel

@@ -14,7 +14,7 @@ arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
-from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, wake
+from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, has_answered, wake
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.interrupts import arrive
 from kmemexp.sim.engine.machine import FAST
@@ -42,7 +42,7 @@ def _ask(m: Memory, x: Ctx) -> None:
     if m[own + cpu.SHOT]:
         m[own + cpu.SHOT] = 0
         m[x + ctx.EXTRA] += loss
-        _thank(m, own)
+        has_answered(m, own)
     late = 0
     for number in range(m[glob.CPUS]):
         c = m[glob.CPU0] + number * cpu.COLUMNS
@@ -62,7 +62,7 @@ def _ask(m: Memory, x: Ctx) -> None:
             handler = m[glob.IPI0] + number * ctx.COLUMNS
             if m[handler + ctx.STATE] == IDLE:
                 arrive(m, handler, m[glob.NOW])
-    m[x + ctx.LATE] = late
+    m[x + ctx.LATE] += late  # a map step may ask twice before it waits
 
 
 @kernel
@@ -93,6 +93,7 @@ def answered(m: Memory, x: Ctx) -> bool:
             wake(m, x)
             break
     m[x + ctx.SHOT] = 0
+    m[x + ctx.LATE] = 0
     return True
 
 
@@ -102,21 +103,10 @@ def serve(m: Memory, x: Ctx) -> bool:
     c = m[x + ctx.CPU]
     if m[c + cpu.SERVING]:
         m[c + cpu.SERVING] = 0
-        _thank(m, c)
+        has_answered(m, c)
     if m[c + cpu.SHOT] == 0:
         return False
     m[c + cpu.SERVING] = m[c + cpu.SHOT]
     m[c + cpu.SHOT] = 0
     due(m, c, m[glob.NOW] + m[costs.SHOOTDOWN_ANSWER], FIRST)
     return True
-
-
-@outlined
-def _thank(m: Memory, c: Cpu) -> None:
-    """A CPU has answered: those who waited for that look for the next one."""
-    x = m[c + cpu.ASKERS]
-    m[c + cpu.ASKERS] = -1
-    while x >= 0:
-        after = m[x + ctx.LINK]
-        wake(m, x)
-        x = after
