@@ -62,7 +62,7 @@ def _ask(m: Memory, x: Ctx) -> None:
             handler = m[glob.IPI0] + number * ctx.COLUMNS
             if m[handler + ctx.STATE] == IDLE:
                 arrive(m, handler, m[glob.NOW])
-    m[x + ctx.LATE] = late
+    m[x + ctx.LATE] += late  # a map step may ask twice before it waits
 
 
 @kernel
@@ -93,6 +93,7 @@ def answered(m: Memory, x: Ctx) -> bool:
             wake(m, x)
             break
     m[x + ctx.SHOT] = 0
+    m[x + ctx.LATE] = 0
     return True
 
 
