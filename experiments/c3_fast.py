@@ -6,8 +6,8 @@ Method: the sweep `deadlock` with the clock's handler as it is and with one that
 by design and CPUs. A replica is unsafe if a fast interrupt or a message wanted a lock that may sleep in it, or if
 there was a forbidden sleep, a deadlock or a panic; the figure is their share, with Wilson's interval. The
 scenarios `oversize_fast` and `free_unmaps` show a fast interrupt and a message that free, as DragonFly had them until
-October and September 2003, and as they were fixed. `freebsd4_unified` is left out: it deadlocks without the clock's
-help (C1).
+October and September 2003, and as they were fixed. The clock of `freebsd4` was no fast interrupt: splhigh holds it
+off. `freebsd4_unified` is left out: it deadlocks without the clock's help (C1).
 """
 
 from collections.abc import Mapping

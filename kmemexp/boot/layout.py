@@ -10,6 +10,7 @@ from kmemexp.boot.sources import PRIORITIES, ROUTES
 from kmemexp.boot.wiring import Source, Wiring
 from kmemexp.errors import ConfigError
 from kmemexp.jit import entry
+from kmemexp.parts import map_calls
 from kmemexp.parts.lock_spec import lock_row, mask_of, raised_by
 from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import costs
@@ -18,7 +19,7 @@ from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine import programs as pg
 from kmemexp.sim.engine.heap import KEY, NEVER, POS
 from kmemexp.sim.engine.lines import LINES
-from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, msg, prog, route, src, stage, witness
+from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, msg, prog, route, src, stage, witness
 from kmemexp.sim.engine.waitgraph import WITNESSES
 from kmemexp.sim.probes import BUCKETS, HIST_WAIT, SERVER_COUNT
 from kmemexp.values import known
@@ -70,7 +71,7 @@ def build(
     wiring: Wiring,
     *,
     routes: np.ndarray | None = None,
-    maps: Sequence[int] = (0,),
+    maps: np.ndarray | None = None,
     kinds: np.ndarray | None = None,
     kind_number: Mapping[str, int] | None = None,
     recorded: bool = False,
@@ -78,10 +79,10 @@ def build(
 ) -> Wired:
     """Lay a machine out.
 
-    From the design, where there is one: `routes`, int64[servers, route.COLUMNS] with lock numbers for places; `maps`,
-    number of each map's lock; `kinds`, int64[kinds, KIND_COUNT]; `kind_number`, by name. `recorded`: the stream has
-    operations in interrupts, which get contexts of their own on each CPU. `messages`: room for those between CPUs.
-    Raises ConfigError for a route to a CPU that there is not, and for names that a program gets wrong.
+    From the design, where there is one: `routes`, int64[servers, route.COLUMNS], and `maps`, int64[maps, kmap.COLUMNS],
+    with numbers of locks and calls for places; `kinds`, int64[kinds, KIND_COUNT]; `kind_number`, by name. `recorded`:
+    the stream has operations in interrupts, which get contexts of their own on each CPU. `messages`: room for those
+    between CPUs. Raises ConfigError for a route to a CPU that there is not, and for names that a program gets wrong.
     """
     sources = [*wiring.sources, MESSAGES, *(RECORDED if recorded else ())]
     contexts, first = _contexts(wiring, sources)
@@ -93,11 +94,13 @@ def build(
         ),
         "sources": _source_table(sources, first, len(contexts)),
         "programs": items,
-        "maps": np.array(maps, np.int64)[:, None],
+        "calls": np.array([number for text in wiring.calls for number in map_calls.rows(text)], np.int64)[:, None],
         "messages": np.zeros((messages, msg.COLUMNS), np.int64),  # last: it grows
     }
     if routes is not None:
         tables["routes"] = routes.copy()
+    if maps is not None:
+        tables["maps"] = maps.copy()
     if kinds is not None:
         tables["kinds"] = kinds
     wired = _laid_out(wiring, tables, _names(wiring, sources, contexts))
@@ -120,7 +123,8 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "cpu_heap": (wiring.cpus, 1),
         "timer_heap": (contexts, 1),
         "routes": (SERVER_COUNT, route.COLUMNS),
-        "maps": (1, 1),
+        "calls": (1, 1),
+        "maps": (1, kmap.COLUMNS),
         "kinds": (1, mc.KIND_COUNT),
         "hist": (HIST_WAIT + len(wiring.locks) + 2 * sources, BUCKETS),
         "order": (len(wiring.locks), len(wiring.locks)),
@@ -245,15 +249,24 @@ def _link(wiring: Wiring, wired: Wired, starts: Sequence[int]) -> None:
     locks[:, lock.HIST] = hist[locks[:, lock.CLASS]]
     sources[:, src.HIST] = hist[len(wiring.locks) + 2 * np.arange(len(sources))]
     sources[:, src.FIRST] = wired.place("contexts", sources[:, src.FIRST])
-    wired.table("maps")[:] = wired.place("locks", wired.table("maps"))
-    routes = wired.table("routes")
-    routes[:, route.HOME :] = wired.place("locks", routes[:, route.HOME :])
+    columns = wired.table("maps")[:, : kmap.LAZY]
+    columns[:] = wired.place("locks", columns)
+    _link_routes(wiring, wired)
     messages = wired.table("messages")
     messages[:, msg.NEXT] = wired.place("messages", np.arange(1, len(messages) + 1))
     messages[-1, msg.NEXT] = -1
     wired.m[glob.IPI0] = sources[len(wiring.sources), src.FIRST]
     if wiring.daemon:
         wired.m[glob.DAEMON] = sources[wired.names.sources.index(wiring.daemon), src.FIRST]
+
+
+def _link_routes(wiring: Wiring, wired: Wired) -> None:
+    """Give servers the places of their locks and of their map calls."""
+    routes = wired.table("routes")
+    routes[:, route.HOME : route.CALL] = wired.place("locks", routes[:, route.HOME : route.CALL])
+    begins = np.cumsum([0, *(len(map_calls.rows(text)) for text in wiring.calls)])
+    calls = routes[:, route.CALL : route.UNLOCKED]
+    calls[:] = wired.place("calls", begins[calls])
 
 
 def _link_contexts(wiring: Wiring, wired: Wired, starts: np.ndarray) -> None:

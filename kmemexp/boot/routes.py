@@ -1,6 +1,7 @@
-"""The locks of a cell's maps and allocators, and which of them the steps of each allocator take."""
+"""The locks of a cell's maps and allocators, which of them the steps of each allocator take, and its map calls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,29 @@ from kmemexp.boot.machine import Machine
 from kmemexp.boot.wiring import Wiring
 from kmemexp.errors import ConfigError
 from kmemexp.parts.lock_spec import SPL
-from kmemexp.sim.engine.tables import route
+from kmemexp.parts.map_calls import calls_of, own_calls
+from kmemexp.sim.asking import every_free_flushes
+from kmemexp.sim.engine.tables import kmap, route
 from kmemexp.sim.maps import KERNEL, KMEM, MAP_NAMES, MB
-from kmemexp.sim.probes import SERVER_COUNT
+from kmemexp.sim.probes import SERVER_COUNT, SERVER_MAP
 
 PER = {"cpu": route.PER_CPU, "item": route.PER_ITEM}
 
 
-def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple[np.ndarray, list[int]]:
-    """Add the locks of maps and allocators to a wiring.
+def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple[np.ndarray, np.ndarray]:
+    """Add the locks and the map calls of maps and allocators to a wiring.
 
-    Returns the routes, int64[SERVER_COUNT, route.COLUMNS] with locks by number, and the number of each map's lock.
+    Returns the routes, int64[SERVER_COUNT, route.COLUMNS], and the maps, int64[maps, kmap.COLUMNS], with locks and
+    calls by number.
     """
     code = design(allocator_names(config["objects"]), config["maps"]["arena"])
-    maps = [wiring.lock(name, spec) for name, spec in map_locks(config["maps"]).items()]
+    maps = _maps(config["maps"], wiring, code.arena)
     routes = np.zeros((SERVER_COUNT, route.COLUMNS), np.int64)
-    routes[:, route.HOME] = maps[KERNEL]
-    routes[:, route.LOCK :] = wiring.lock("none", "none")
+    routes[:, route.HOME] = maps[KERNEL, kmap.LOCK]
+    routes[:, route.LOCK : route.CALL] = wiring.lock("none", "none")
+    routes[:, route.UNLOCKED] = np.iinfo(np.int64).max
+    usual = own_calls(code.arena)
+    _enter_calls(routes[SERVER_MAP], wiring, usual)
     for place, (name, module) in enumerate(zip(code.names, code.servers, strict=False)):
         first, *more = module.LOCKS
         for klass, spec in enumerate([config["objects"]["locks"].get(name, first), *more]):
@@ -41,9 +48,29 @@ def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple
             routes[place, route.LOCK + klass] = wiring.lock(label, word, max(counts[per], 1))
             if klass == 0:
                 routes[place, route.PER] = PER.get(per, route.PER_ONE)
-        routes[place, route.KEEPS] = module.KEEPS
-        routes[place, route.HOME] = maps[base.homes[place]]
+        if hasattr(module, "unlocked_from"):
+            routes[place, route.UNLOCKED] = module.unlocked_from(base.world[place])
+        routes[place, route.HOME] = maps[base.homes[place], kmap.LOCK]
+        _enter_calls(routes[place], wiring, own_calls(module), usual)
     return routes, maps
+
+
+def _enter_calls(row: np.ndarray, wiring: Wiring, *given: Sequence[str]) -> None:
+    """Enter a server's map calls in its route."""
+    numbers = [wiring.call(text) for text in calls_of(*given)]
+    row[route.CALL : route.CALL + len(numbers)] = numbers
+
+
+def _maps(maps: Mapping[str, Any], wiring: Wiring, arena: ModuleType) -> np.ndarray:
+    """Add the locks of the maps: of each its own, the one of the object of its pages, those of single CPUs."""
+    rows = np.zeros((len(MAP_NAMES), kmap.COLUMNS), np.int64)
+    rows[:, kmap.LAZY] = getattr(arena, "map_flushes", every_free_flushes) is not every_free_flushes
+    rows[:, kmap.LOCK] = [wiring.lock(name, text) for name, text in map_locks(maps).items()]
+    rows[:, kmap.OBJECT] = wiring.lock("kernel_object", maps.get("object_lock", "adaptive"))
+    spec = getattr(arena, "CPU_LOCK", "")
+    for row, name in zip(rows, MAP_NAMES, strict=True):
+        row[kmap.CPU] = wiring.lock(f"{name} cpu", spec, wiring.cpus) if spec else row[kmap.LOCK]
+    return rows
 
 
 def map_locks(maps: Mapping[str, Any]) -> dict[str, str]:

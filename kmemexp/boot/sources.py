@@ -29,6 +29,7 @@ FLAGS = {
 LEVEL_FLAGS = {"task": 0, "soft": flag.SOFT, "device": flag.SOFT, "fast": flag.HARD}
 """Flags of an operation by the mode of the source whose program it is in."""
 
+KERNEL = "kernel"  # mode of a source: what interrupts.modes says
 BOOT_KEYS = ("scales", "locks")
 KEYS = (
     "mode", "law", "rate_hz", "period_ns", "burst", "gap_ns", "phase_ns", "class", "priority", "route", "program",
@@ -45,6 +46,21 @@ def check(sources: Mapping[str, Any]) -> None:
     for name, source in sources.items():
         if source:  # null or {} takes a source of another file away
             _check_source(f"interrupts.sources.{name}", source, sources)
+
+
+def of_kernel(sources: Mapping[str, Any], modes: Mapping[str, str]) -> dict[str, Any]:
+    """Give sources whose mode is KERNEL that of their kernel. Raises ConfigError, with the key, where it says none."""
+    found = {name: dict(source) if isinstance(source, Mapping) else source for name, source in sources.items()}
+    for name, mode in modes.items():
+        known("interrupts.modes", name, mode, MODES)
+    for name, source in found.items():
+        if isinstance(source, dict) and source.get("mode") == KERNEL:
+            if name not in modes:
+                raise ConfigError(
+                    f"interrupts.modes.{name}: is missing; interrupts.sources.{name}.mode={KERNEL} asks for it"
+                )
+            source["mode"] = modes[name]
+    return found
 
 
 def _check_source(where: str, source: Any, sources: Mapping[str, Any]) -> None:

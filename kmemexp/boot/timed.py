@@ -52,6 +52,7 @@ def driver(names: tuple[str, ...], arena: str) -> Callable[..., int]:
     parts = slots_of(code.servers, ("alloc", "free", "tend"))
     parts |= map_slots(code.arena) | {"map_walked": code.arena.map_walked}
     parts["map_flushes"] = getattr(code.arena, "map_flushes", asking.every_free_flushes)
+    parts["map_moved"] = getattr(code.arena, "map_moved", asking.moves_none)
     return jit.bind(loop.run, parts, ",".join([*names, arena]))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kmemexp.parts import map_calls
 from kmemexp.parts.lock_spec import lock_row
 
 
@@ -61,6 +62,7 @@ class Wiring:
     cost: Mapping[str, float] = field(default_factory=dict)
     object_lines: bool = False  # an object's line that moves between CPUs costs what a lock's does
     locks: list[Lock] = field(default_factory=list)
+    calls: list[str] = field(default_factory=lambda: list(map_calls.PLAIN))
     sources: list[Source] = field(default_factory=list)
     daemon: str = ""  # source that is the page daemon
     memory: Mapping[str, int] = field(default_factory=dict)  # pages by glob.* name; empty: no limit
@@ -78,6 +80,13 @@ class Wiring:
         first = self.locks[-1].first + self.locks[-1].copies if self.locks else 0
         self.locks.append(Lock(name, spec, copies, first))
         return first
+
+    def call(self, text: str) -> int:
+        """Add a map call; returns its number. ConfigError for a text that is none."""
+        if text not in self.calls:
+            map_calls.rows(text)
+            self.calls.append(text)
+        return self.calls.index(text)
 
     def source(self, name: str, mode: str, program: Sequence[Mapping[str, Any]] = (), **more: Any) -> int:
         """Add a source, whose words are known (`sources.check`); returns its number. `more`: fields of Source."""

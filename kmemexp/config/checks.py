@@ -111,10 +111,11 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     if interrupts["rate_hz"] is not None and not 0 < interrupts["rate_hz"] <= MOST_HZ:
         given = interrupts["rate_hz"]
         raise ConfigError(f"interrupts.rate_hz={given}: must be above 0 and at most 1e9, or null for the sources' own")
-    sources.check(interrupts["sources"])
-    if interrupts["clock_allocates"] and not interrupts["sources"].get("clock"):
+    found = sources.of_kernel(interrupts["sources"], interrupts.get("modes", {}))
+    sources.check(found)
+    if interrupts["clock_allocates"] and not found.get("clock"):
         raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
-    return {**interrupts}
+    return {**{key: value for key, value in interrupts.items() if key != "modes"}, "sources": found}
 
 
 def _cost(cost: Mapping[str, Any]) -> dict[str, Any]:

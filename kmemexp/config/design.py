@@ -21,6 +21,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
+    one_of("maps.object_lock", maps["object_lock"], (*MAP_LOCKS, "token"))
     for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
         for name in maps[key]:
             one_of(f"maps.{key}", name, known)

@@ -51,6 +51,7 @@ class Maps:
     entries: str = MISSING
     image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
     lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
+    object_lock: str = "adaptive"  # of the object that a map's pages belong to (kernel_object), where a call takes it
     submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
     reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
     reclaim: bool = False  # without a clock: a map without room makes the allocators give back what they can spare
@@ -84,6 +85,8 @@ class Interrupts:
     on_deadlock: str = "stop"
     rate_hz: float | None = None  # of the fastest source that scales; the others in proportion
     clock_allocates: bool = False  # claim C3: the clock's fast interrupt allocates a little
+    # of sources with mode=kernel, by name: what each was in a kernel
+    modes: dict[str, str] = field(default_factory=lambda: {"clock": "fast", "statclock": "fast", "serial": "fast"})
     depth: int = 32  # interrupts that wait for their handler before they are lost
     queue: int = 64  # objects that a program's queue holds; one more is freed at once
     sources: dict[str, Any] = field(default_factory=dict)

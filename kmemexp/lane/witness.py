@@ -13,8 +13,8 @@ from kmemexp.sim.engine.waitgraph import STALL
 STAGES = {
     stage.START: "entering", stage.NEXT: "running its program", stage.BEGIN: "beginning an operation",
     stage.LOCK: "in an allocator", stage.STEP: "in an allocator", stage.STEPPED: "in an allocator",
-    stage.MAP_LOCK: "on its way into a map", stage.MAP: "on its way into a map", stage.PAGES: "getting pages for a map",
-    stage.MAPPED: "in a map", stage.DONE: "ending an operation", stage.AGAIN: "waking up", stage.TOKEN: "waking up",
+    stage.CALL: "in a map", stage.MAP: "in a map", stage.DONE: "ending an operation", stage.AGAIN: "waking up",
+    stage.TOKEN: "waking up",
     stage.RELOCK: "waiting for memory",
 }  # fmt: skip
 EVENTS = {
@@ -23,7 +23,8 @@ EVENTS = {
     mc.LOG_GRANT: "is given {lock} after {b} ns", mc.LOG_BLOCK: "sleeps for {lock}, held by {other}",
     mc.LOG_OP: "{verb} begins", mc.LOG_DONE: "{ended} after {b} ns", mc.LOG_MEMORY: "sleeps for memory",
     mc.LOG_DEADLOCK: "closes the circle: DEADLOCK", mc.LOG_WOULD_SLEEP: "would sleep, which it must not",
-    mc.LOG_SELF: "asks for {lock}, which it holds itself",
+    mc.LOG_SELF: "asks for {lock}, which it holds itself", mc.LOG_ENTER: "enters a section",
+    mc.LOG_LEAVE: "leaves a section", mc.LOG_PAGES: "{moves} {a} pages", mc.LOG_SHOOTDOWN: "flushes the TLBs",
 }  # fmt: skip
 STATES = ("idle", "running", "preempted", "ready", "blocked", "spinning")
 WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work",
@@ -80,7 +81,13 @@ def who(wired: layout.Wired, x: int) -> str:
 
 
 def _event(wired: layout.Wired, event: int, a: int, b: int) -> str:
-    values = {"b": f"{b:,}", "verb": "free" if a else "alloc", "ended": "FAILED" if a == 1 else "done"}
+    values = {
+        "a": f"{abs(a):,}",
+        "moves": "takes" if a > 0 else "gives back",
+        "b": f"{b:,}",
+        "verb": "free" if a else "alloc",
+        "ended": "FAILED" if a == 1 else "done",
+    }
     if event in (mc.LOG_TAKE, mc.LOG_RELEASE, mc.LOG_WAIT, mc.LOG_GRANT, mc.LOG_BLOCK, mc.LOG_SELF):
         values["lock"] = _lock(wired, a)
     if event in (mc.LOG_WAIT, mc.LOG_BLOCK):

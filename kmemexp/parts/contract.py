@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from kmemexp.errors import ConfigError
-from kmemexp.parts import lock_spec
+from kmemexp.parts import lock_spec, map_calls
 from kmemexp.sim import slots
 
 INIT = {
@@ -22,7 +22,7 @@ KERNELS = {
 }
 OPTIONAL = {
     "allocators": {"tend": slots.tend_a, "fast_alloc": slots.fast_alloc_a, "fast_free": slots.fast_free_a},
-    "arenas": {"map_attr": slots.map_attr, "map_flushes": slots.map_flushes},
+    "arenas": {"map_attr": slots.map_attr, "map_flushes": slots.map_flushes, "map_moved": slots.map_moved},
 }
 PLAIN = {"allocators": ("census",), "arenas": ("add_map", "census")}
 CLASSES = (slots.CLASS_MALLOC, slots.CLASS_ZONE, slots.CLASS_MBUF)
@@ -40,6 +40,7 @@ def problems(module: ModuleType, room: str) -> Iterator[str]:
     elif not all(isinstance(v, int) for v in params()):
         yield "Params: each field needs an integer as default"
     yield from _functions(module, room)
+    yield from _calls(module)
     if room == "allocators":
         yield from _allocator(module)
 
@@ -63,11 +64,20 @@ def _functions(module: ModuleType, room: str) -> Iterator[str]:
             yield f"there is no function {name}"
 
 
+def _calls(module: ModuleType) -> Iterator[str]:
+    calls = getattr(module, "CALLS", ())
+    if len(calls) > map_calls.MOST:
+        yield f"CALLS: there may be {map_calls.MOST} at most"
+    for text in calls:
+        try:
+            map_calls.rows(text)
+        except ConfigError as error:
+            yield f"CALLS: {error}"
+
+
 def _allocator(module: ModuleType) -> Iterator[str]:
     if not set(getattr(module, "SERVES", (None,))) <= set(CLASSES):
         yield "SERVES must name what it serves: C_MALLOC, C_ZONE, C_MBUF"
-    if not isinstance(getattr(module, "KEEPS", None), bool):
-        yield "KEEPS must be True or False: whether a section stays entered while a map works"
     locks = getattr(module, "LOCKS", ())
     if not locks:
         yield "LOCKS must name the lock of a first step at least"

@@ -42,7 +42,11 @@ BARGED = (lock.ADAPTIVE, lock.SLEEP)
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
-    """Build a free lock, int64[lock.COLUMNS], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30"."""
+    """Build a free lock, int64[lock.COLUMNS], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30".
+
+    "irqoff" keeps all interrupts of one CPU out, as splhigh does; but it never stands for a lock between CPUs, as a
+    bare spl level does where there are several and no big lock.
+    """
     kind, mask, critical, inherit, ceiling = lock.SECTION, 0, 0, 0, 0
     barge: int | None = None
     for word in spec.split("+"):
@@ -50,6 +54,8 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
             mask |= mask_of(SPL[word])
         elif word in lock.LOCK_KINDS:
             kind = lock.LOCK_KINDS.index(word)
+        elif word == "irqoff":
+            mask |= mask_of(CLASSES)
         elif word == "critical":
             critical = 1
         elif word in ("barging", "fifo"):
@@ -59,7 +65,8 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
         elif word.startswith("ceiling="):
             ceiling = int(word.removeprefix("ceiling="))
         elif word != "none":
-            known = [*lock.LOCK_KINDS, *SPL, "critical", "inherit", "barging", "fifo", "ceiling=N", "none"]
+            words = ["critical", "irqoff", "inherit", "barging", "fifo", "ceiling=N", "none"]
+            known = [*lock.LOCK_KINDS, *SPL, *words]
             raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
     row = np.zeros(lock.COLUMNS, np.int64)
     row[[lock.OWNER, lock.HEAD, lock.TAIL, lock.LAST, lock.NEXT]] = -1

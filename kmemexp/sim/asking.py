@@ -92,6 +92,12 @@ def every_free_flushes(st: Any, map_no: MapNo) -> int:
 
 
 @kernel
+def moves_none(st: Any, map_no: MapNo) -> int:
+    """`map_moved` of an arena that always works under its map's lock."""
+    return 0
+
+
+@kernel
 def sort_alone(reg: Registers, i: int, attr: int, server: int) -> int:
     """`map_attr` of an arena to which all who ask are alike."""
     return attr & slots.ATTR_SORT

@@ -3,7 +3,8 @@
 An operation in progress owns one row of `reg` (int64): the driver fills in the request, a step of the allocator
 does a piece of work on the allocator's state and *answers* what comes next. A step that asks something of the
 driver (a map step, a message to another CPU) keeps where it was in `regs.PHASE` and is called again with the result.
-The fast path is one step; the slow path is several.
+The fast path is one step; the slow path is several. On the machine with a clock each step runs under the lock, or in
+the section, that it names; regs.CALL and regs.BARE say what else there is to say (docs/architecture.md).
 
 `alloc_a`/`free_a`/`tend_a`, `alloc_b`/…, `alloc_c`/… are the steps of up to three object allocators, `map_*` those of
 the arena. The functions below are stubs: `jit.bind` puts a design's own functions in their place and compares the
@@ -195,6 +196,11 @@ def map_free_bytes(st: Any, map_no: "MapNo") -> int:
 
 def map_flushes(st: Any, map_no: "MapNo") -> int:
     """TLB flushes for map `map_no` since the beginning, where a free does not cost one each; else EACH_FREE."""
+    raise NotImplementedError
+
+
+def map_moved(st: Any, map_no: "MapNo") -> int:
+    """Items that work under the lock of map `map_no` has moved since the beginning; constant where it always is."""
     raise NotImplementedError
 
 

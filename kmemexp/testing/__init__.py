@@ -146,11 +146,10 @@ def _whole(
 def _interleaved(module: ModuleType, setup: dict[str, Any], operations: int, seed: int) -> None:
     """Play a program with several operations under way at once, a step of one at a time, in random order.
 
-    Where an allocator keeps its section through map steps, a CPU has one operation under way, else two.
+    A CPU has two of them; while one keeps its section, the other and the handlers of messages wait.
     """
     rng = np.random.default_rng(seed)
-    cpus = setup["cpus"]
-    lanes = cpus if module.KEEPS else 2 * cpus
+    lanes = 2 * setup["cpus"]
     bench = Bench(module, **setup, rows=lanes + 1)
     bench.refuses = lambda: bool(rng.random() < 0.2)
     program = _program(module, operations, rng)[::-1]
@@ -158,11 +157,10 @@ def _interleaved(module: ModuleType, setup: dict[str, Any], operations: int, see
     while program or busy or bench.messages:
         lane = int(rng.integers(lanes))
         if lane in busy:
-            if bench.step(busy[lane]):
+            if not bench.waits(busy[lane]) and bench.step(busy[lane]):
                 del busy[lane]
         elif bench.messages and (rng.random() < 0.3 or not program):
-            cpu = bench.messages[0][regs.TARGET]
-            if not module.KEEPS or cpu not in busy:  # the handler waits for the section's end
+            if bench.messages[0][regs.TARGET] not in bench.inside:  # the handler waits for the section's end
                 _deliver(bench, lanes)
         elif program:
             _start(bench, busy, lane, program.pop())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmemexp.jit import entry
+from kmemexp.parts import map_calls
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import regs
@@ -94,6 +95,8 @@ class Bench:
         self.placed: list[int] = []  # addresses of all chunks, in order
         self.messages: list[tuple[int, ...]] = []
         self.started = 0
+        self.calls = map_calls.calls_of(map_calls.own_calls(module))
+        self.inside: dict[int, int] = {}  # row of the operation whose section goes on through a map step, by CPU
         self.refuses: Callable[[], bool] = lambda: False
 
     def begin(self, task: Task, size: int, item: int, flags: int) -> None:
@@ -112,7 +115,8 @@ class Bench:
     def step(self, task: Task) -> bool:
         """Take one step of an operation and do what it answers. True: it has ended."""
         r = self.reg[task.row]
-        r[regs.WORK], r[regs.LOCK] = 0, -1
+        r[regs.WORK], r[regs.LOCK], r[regs.CALL], r[regs.BARE] = 0, -1, -1, 0
+        self.inside.pop(task.cpu, None)
         answer = int(as_python(getattr(self.module, task.verb))(self.state, self.reg, task.row))
         assert r[regs.WORK] >= 0, "R_WORK is negative"
         if answer <= s.FAILED:
@@ -131,7 +135,20 @@ class Bench:
             assert klass < len(self.module.LOCKS), f"R_LOCK names class {klass}; LOCKS has {len(self.module.LOCKS)}"
         else:
             self._map(r, answer)
+            if self._keeps(r, answer):
+                self.inside[task.cpu] = task.row
         return False
+
+    def waits(self, task: Task) -> bool:
+        """Whether another operation keeps its section on the CPU of this one."""
+        return self.inside.get(task.cpu, task.row) != task.row
+
+    def _keeps(self, r: np.ndarray, answer: int) -> bool:
+        """Whether a section goes on into the step after this map step."""
+        which = int(r[regs.CALL])
+        assert which < len(self.calls), f"R_CALL is {which}; there are {len(self.calls)} map calls"
+        words = self.calls[which if which >= 0 else answer - s.MAP_ALLOC].split()
+        return words[0] == "keep" and "leave" not in words
 
     def check(self) -> None:
         """The allocator must say that it holds the pages that it took from the map, no more and no fewer."""

@@ -9,13 +9,14 @@ import numpy as np
 from kmemexp import jit
 from kmemexp.boot import layout, timed, wiring
 from kmemexp.lane.latency import MIDDLE, histograms
+from kmemexp.parts.map_calls import PLAIN
 from kmemexp.sim import asking, replay
 from kmemexp.sim import probes as a
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.engine import loop as engine
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.tables import cpu, glob, lock, route
+from kmemexp.sim.engine.tables import cpu, glob, kmap, lock, route
 from kmemexp.sim.tables import regs, tally
 
 
@@ -64,7 +65,7 @@ def driver() -> Callable:
     """The engine, bound to no allocators and the vm_map arena."""
     parts = {f"{verb}_{place}": getattr(absent, verb) for place in "abc" for verb in ("alloc", "free", "tend")}
     parts |= {n: getattr(vm_map, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}
-    parts |= {"map_flushes": asking.every_free_flushes, "map_attr": asking.sort_alone}
+    parts |= {"map_flushes": asking.every_free_flushes, "map_moved": asking.moves_none, "map_attr": asking.sort_alone}
     return jit.bind(engine.run, parts, "absent,vm_map")
 
 
@@ -81,8 +82,12 @@ def bench(w: wiring.Wiring, *, kva_bytes: int = 1 << 24, kinds: dict[str, tuple[
     rows = np.array([(a.SERVER_MAP, 0, m, attr) for m, attr in kinds.values()] or [(a.SERVER_MAP, 0, 0, 0)], np.int64)
     routes = np.zeros((a.SERVER_COUNT, route.COLUMNS), np.int64)
     routes[:, route.HOME] = number["map"]
-    routes[:, route.LOCK :] = number["none"]
-    wired = layout.build(w, routes=routes, maps=[number["map"]], kinds=rows,
+    routes[:, route.LOCK : route.CALL] = number["none"]
+    routes[:, route.UNLOCKED] = np.iinfo(np.int64).max
+    routes[:, route.CALL : route.CALL + len(PLAIN)] = [w.call(text) for text in PLAIN]
+    maps = np.full((1, kmap.COLUMNS), number["map"])
+    maps[:, kmap.LAZY] = 0
+    wired = layout.build(w, routes=routes, maps=maps, kinds=rows,
                          kind_number={name: k for k, name in enumerate(kinds)})  # fmt: skip
     empty = absent.init(absent.Params(), kva_bytes=4096, cpus=1, map_number=0, items=(), bases=())
     arena = vm_map.init(vm_map.Params(), kva_bytes=kva_bytes, cpus=w.cpus, maps=1)

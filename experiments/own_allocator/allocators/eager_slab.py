@@ -20,7 +20,6 @@ from kmemexp.sim.tables import regs
 
 SERVES = (CLASS_MALLOC,)
 LOCKS = ("adaptive",)  # one mutex for everything
-KEEPS = False
 
 UNIT = 16
 UNIT_SHIFT = 4

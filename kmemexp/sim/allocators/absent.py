@@ -12,7 +12,6 @@ from kmemexp.sim.slots import DONE, FAILED
 
 SERVES = ()
 LOCKS = ("none",)
-KEEPS = False
 
 
 class Params(NamedTuple):

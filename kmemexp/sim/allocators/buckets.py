@@ -19,12 +19,13 @@ from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("splhigh",)  # splmem(), which is splhigh()
-KEEPS = True  # through kmem_malloc()
+CALLS = (f"keep {KMEM_MALLOC}", f"keep {KMEM_FREE}")  # splmem() is kept through them
 
 MINBUCKET = 4  # the smallest chunk is 16 bytes
 BUCKETS = MINBUCKET + 16
@@ -38,7 +39,7 @@ FREE = 2  # chunks on the list (kb_totalfree)
 TOTAL = 3  # chunks cut (kb_total); from 16 KiB on: live allocations
 ELMPERCL = 4  # chunks to a page (kb_elmpercl)
 COULDFREE = 5  # frees that left a whole page free above the high-water mark (kb_couldfree)
-CALLS = 6  # allocations (kb_calls)
+ALLOCATIONS = 6  # kb_calls
 PAGES = 7  # pages held
 
 END = -1
@@ -141,7 +142,7 @@ def _pop(st: State, b: int) -> Address:
     chunk = st.bucket[b, HEAD]
     st.bucket[b, HEAD] = st.link[chunk]
     st.bucket[b, FREE] -= 1
-    st.bucket[b, CALLS] += 1
+    st.bucket[b, ALLOCATIONS] += 1
     addr = chunk << MINBUCKET
     st.usage[addr >> PAGE_SHIFT] -= 1
     return addr
@@ -190,7 +191,7 @@ def _alloc_large(st: State, reg: Registers, i: int) -> int:
     pages = reg[i, regs.BYTES] >> PAGE_SHIFT
     st.usage[reg[i, regs.BASE] >> PAGE_SHIFT] = b << COUNT_BITS | pages
     st.bucket[b, TOTAL] += 1
-    st.bucket[b, CALLS] += 1
+    st.bucket[b, ALLOCATIONS] += 1
     st.bucket[b, PAGES] += pages
     return hand_out(reg, i, reg[i, regs.BASE], reg[i, regs.BYTES])
 
@@ -232,7 +233,7 @@ def census(st: State) -> dict[str, int]:
         "large_chunks": large[:, TOTAL].sum(),
         "free_bytes": (small[:, FREE] * sizes).sum(),
         "couldfree": st.bucket[:, COULDFREE].sum(),
-        "calls": st.bucket[:, CALLS].sum(),
+        "calls": st.bucket[:, ALLOCATIONS].sum(),
     }
     for b in range(MINBUCKET, len(small)):
         counts[f"total_{1 << b}"] = small[b, TOTAL]

@@ -44,13 +44,25 @@ from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_REAP
 from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("critical",)
-KEEPS = True  # kernel_map is locked inside the critical section
+# kmem_slab_alloc(), kmem_slab_free(). A zone is made inside the section of malloc(); a drain leaves its section after
+# each zone or block. What goes straight to the map has sections of its own: reserving map entries, from the search to
+# the last page, releasing entries.
+CALLS = (
+    f"keep {KMEM_MALLOC}",
+    f"keep {KMEM_FREE} leave",
+    "space pages enter",
+    "section leave section lock space pages leave enter unlock section leave",
+    f"section {KMEM_FREE} leave",
+    f"keep {KMEM_FREE}",  # free() of August 2003
+)
+UNMAP_IN_FREE = 5  # regs.CALL
 TENDS_IF = "reap"  # parameter without which `tend` does nothing
 
 ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
@@ -166,7 +178,8 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free."""
-    if reg[i, regs.PHASE] != 0:  # an oversize block has been unmapped
+    if reg[i, regs.PHASE] != 0:  # an oversize block or a zone has been unmapped
+        reg[i, regs.BARE] = 1
         return DONE
     addr = reg[i, regs.ADDR]
     if addr == dfly_zones.ZERO_LENGTH_PTR:
@@ -354,6 +367,7 @@ def _release_older(st: State, reg: Registers, i: int) -> int:
     cpu = reg[i, regs.CPU]
     head = st.cpu[cpu, dfly_zones.FREE_ZONES]
     zone = wide(st.zone[head, dfly_zones.NEXT])
+    reg[i, regs.CALL] = UNMAP_IN_FREE
     if zone == dfly_zones.NIL:
         return _release_zone(st, reg, i, dfly_zones.RELEASING)
     st.zone[head, dfly_zones.NEXT] = st.zone[zone, dfly_zones.NEXT]
@@ -367,6 +381,7 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
     page = reg[i, regs.ADDR] >> PAGE_SHIFT
     queues = (0, flag.HARD, flag.SOFT | flag.HARD)[st.p.queue_oversize]
     if reg[i, regs.FLAGS] & queues == 0:
+        reg[i, regs.CALL] = dfly_zones.UNMAP_BLOCK
         return unmap_oversize(st, reg, i, dfly_zones.OVERSIZE, page)
     cpu = reg[i, regs.CPU]
     st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]

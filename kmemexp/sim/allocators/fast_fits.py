@@ -32,7 +32,6 @@ from kmemexp.sim.tables import panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("adaptive",)  # one for the tree; Bonwick measured all four allocators under mutexes of SunOS 5
-KEEPS = False
 
 UNIT_SHIFT = 3
 PAGE_UNITS = PAGE >> UNIT_SHIFT

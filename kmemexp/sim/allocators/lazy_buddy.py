@@ -37,7 +37,6 @@ from kmemexp.sim.tables import obj, panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("adaptive",)  # one for all; Bonwick measured all four allocators under mutexes of SunOS 5
-KEEPS = False
 
 UNIT_SHIFT = 4  # the smallest block
 SMALL_REQUEST = 256  # largest of the small pools

@@ -22,13 +22,14 @@ from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_MALLOC
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MBUF,)
 LOCKS = ("splimp",)
-KEEPS = True  # through kmem_malloc()
+CALLS = (f"keep {KMEM_MALLOC}",)  # splimp() is kept through it
 
 # Columns of State.pool, whose rows are MBUF and CLUSTER.
 HEAD = 0  # first free piece (mmbfree, mclfree), in units of 256 bytes; NIL: none

@@ -43,7 +43,7 @@ from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
-KEEPS = True  # the slab allocator locks kernel_map inside its critical section
+CALLS = dfly_slab.CALLS
 DEPOT_LOCK = 1 << regs.LOCK_SHIFT
 
 CAPACITIES = (5, 256)  # INITIAL_MAG_CAPACITY of generations 0 and 1

@@ -23,13 +23,14 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_ALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_ZONE,)
 LOCKS = ("critical", "critical+spin/item")  # a CPU's list; the shared one
-KEEPS = False  # a growth may block on kernel_map, and leaves the section for it
+CALLS = (KMEM_ALLOC,)  # as zget(); it may block on kernel_map, and the section is left for it
 SHARED_LOCK = 1 << regs.LOCK_SHIFT
 
 ROUNDING = 32  # of sizes, as in zalloc()

@@ -22,12 +22,16 @@ from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_ZONE,)
 LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
-KEEPS = False  # zget() gives the zone's lock up; kernel_map has no spl level, kmem_map is entered at splvm
+# zget() gives the zone's lock up before it asks a map; kernel_map has no spl level, kmem_map is entered at splvm. An
+# interrupt zone's pages are wired under that lock, without any map.
+CALLS = (KMEM_ALLOC, KMEM_FREE, "hold space pages enter", KMEM_MALLOC)
+IN_KMEM_MAP = 3
 
 ZONE_ROUNDING = 32
 ROUNDING_SHIFT = 5
@@ -156,7 +160,10 @@ def _grow_in_map(st: State, reg: Registers, i: int, z: int) -> int:
     """Take a growth of pages from the map: zget() of an ordinary zone."""
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
     if reg[i, regs.PHASE] == BEGIN:
-        home = st.p.kmem_map if st.p.kmem_map and reg[i, regs.LOCKED] else st.map
+        home = st.map
+        if st.p.kmem_map and reg[i, regs.LOCKED]:
+            home = st.p.kmem_map
+            reg[i, regs.CALL] = IN_KMEM_MAP
         return ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
     if out_of_entries(reg, i):
         return FAILED

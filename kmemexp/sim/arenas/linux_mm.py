@@ -13,6 +13,9 @@ from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas import buddy, vmap
 from kmemexp.sim.maps import DIRECT
 
+CALLS = vmap.CALLS
+CPU_LOCK = buddy.CPU_LOCK
+
 ZONE = 0  # the buddy has this one map
 
 
@@ -96,6 +99,12 @@ def map_walked(st: State, map_no: MapNo) -> int:
     if map_no == DIRECT:
         return buddy.map_walked(st.buddy, ZONE)
     return vmap.map_walked(st.vmap, map_no)
+
+
+@kernel
+def map_moved(st: State, map_no: MapNo) -> int:
+    """What has been moved under zone->lock, or under free_vmap_area_lock."""
+    return buddy.map_moved(st.buddy, ZONE) if map_no == DIRECT else vmap.map_moved(st.vmap, map_no)
 
 
 @kernel

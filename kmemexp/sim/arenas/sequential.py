@@ -30,12 +30,16 @@ from kmemexp.sim.arenas._shared.hole_list import (
     one_hole,
     used,
 )
+from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
 from kmemexp.sim.slots import NO_SPACE
 
 __all__ = ["State", "add_map", "census", "check", "holes", "map_free", "map_free_bytes", "map_measure", "map_paint",
            "map_walked", "used"]  # fmt: skip
 
 FIRST_FIT, BEST_FIT, NEXT_FIT, WORST_FIT = range(4)
+
+
+CALLS = (KMEM_ALLOC, KMEM_FREE)
 
 
 class Params(NamedTuple):

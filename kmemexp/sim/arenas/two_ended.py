@@ -38,6 +38,7 @@ from kmemexp.sim.arenas._shared.hole_list import (
     one_hole,
     used,
 )
+from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
 from kmemexp.sim.slots import ATTR_NOFREE, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_SORT, NO_SPACE, PAGE
 
 __all__ = ["State", "add_map", "census", "check", "holes", "map_free", "map_free_bytes", "map_measure", "map_paint",
@@ -45,6 +46,9 @@ __all__ = ["State", "add_map", "census", "check", "holes", "map_free", "map_free
 
 TOGETHER, BY_ALIGNMENT, BY_USE = range(3)
 FIRST_FIT, BEST_FIT = range(2)
+
+
+CALLS = (KMEM_ALLOC, KMEM_FREE)
 
 
 class Params(NamedTuple):

@@ -33,8 +33,11 @@ from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.arenas._shared.map_entries import enter, remove
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
 from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, PAGE
 from kmemexp.sim.tables import gauge
+
+CALLS = (KMEM_ALLOC, KMEM_FREE)  # of requests that go straight to the map; FreeBSD 5 locked kernel_object besides
 
 MAX_KMAPENT = 128  # entries in the kernel image, kmapentzone
 MAX_MAPENT = 256  # the same, mapentzone, from 27 Aug 2003

@@ -51,8 +51,16 @@ ON_CPU, ASLEEP, FORBIDDEN = range(3)
 
 
 @kernel
+def note_section(m: Memory, x: Ctx, event: int, mask: int, critical: int) -> None:
+    """Log that a section begins or ends, where there is a log."""
+    if m[glob.LOG_ROWS] > 0 and (mask or critical):
+        log(m, x, event, mask, critical)
+
+
+@kernel
 def enter(m: Memory, x: Ctx, mask: int, critical: int) -> None:
     """Raise the spl mask of a context, and enter a critical section."""
+    note_section(m, x, machine.LOG_ENTER, mask, critical)
     if mask:
         m[x + ctx.SAVED + m[x + ctx.DEPTH]] = m[x + ctx.MASK]
         m[x + ctx.DEPTH] += 1
@@ -66,6 +74,7 @@ def enter(m: Memory, x: Ctx, mask: int, critical: int) -> None:
 @outlined
 def exit_section(m: Memory, x: Ctx, mask: int, critical: int) -> None:
     """Undo `enter`. What had to wait because of it runs now."""
+    note_section(m, x, machine.LOG_LEAVE, mask, critical)
     if mask:
         m[x + ctx.DEPTH] -= 1
         m[x + ctx.MASK] = m[x + ctx.SAVED + m[x + ctx.DEPTH]]

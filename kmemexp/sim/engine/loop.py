@@ -12,23 +12,24 @@ shares.
 from typing import Any
 
 from kmemexp.jit import kernel, outlined, ref, template
-from kmemexp.sim.aliases import Ctx, Memory, Ns, Registers, Table, Words
+from kmemexp.sim.aliases import Ctx, Memory, Registers, Table, Words
 from kmemexp.sim.engine import costs, machine
 from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
+from kmemexp.sim.engine.calls import space_done
 from kmemexp.sim.engine.contexts import MESSAGES, STREAM, go_on, log
 from kmemexp.sim.engine.feed import begin_free, fill, free_row, next_operation, next_recorded, over
 from kmemexp.sim.engine.heap import KEY, NEVER, TIE
 from kmemexp.sim.engine.interpreter import TENDING, being_freed, keep
 from kmemexp.sim.engine.interrupts import fire
 from kmemexp.sim.engine.lines import fetch_line
-from kmemexp.sim.engine.locks import enter
 from kmemexp.sim.engine.machine import Stream
-from kmemexp.sim.engine.stages import burst, left_section, lock_of, next_of_program, pages_moved, prepare
-from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, stage
+from kmemexp.sim.engine.sections import burst, entered, left
+from kmemexp.sim.engine.stages import lock_of, next_of_program, prepare
+from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, stage, word
 from kmemexp.sim.probes import BUCKETS, HIST_ALLOC, HIST_FREE, SERVER_MAP, observe_ns
 from kmemexp.sim.replay import World
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
-from kmemexp.sim.slots import DONE, EACH_FREE, FAILED, IPI, MAP_FREE, MOVE, map_flushes, map_walked
+from kmemexp.sim.slots import DONE, FAILED, IPI, MOVE, WIRE, map_flushes, map_moved, map_walked
 from kmemexp.sim.tables import flag, obj, panics, regs, tally
 
 
@@ -112,13 +113,13 @@ def advance(
             l = lock_of(m, reg, x)
             m[x + ctx.LOCK] = l
             if m[l + lock.KIND] == lock.SECTION:
-                enter(m, x, m[l + lock.MASK], m[l + lock.CRIT])
                 then = stage.STEP
         if then == stage.STEP:
             freeing, server, i = m[x + ctx.FREEING], m[x + ctx.SERVER], m[x + ctx.NUMBER]
             counters[tally.STEPS] += 1
             reg[i, regs.WORK] = 0
-            reg[i, regs.LOCK] = -1
+            reg[i, regs.LOCK] = reg[i, regs.CALL] = -1
+            reg[i, regs.BARE] = 0
             reg[i, regs.LOCKED] = m[m[m[glob.ROUTE] + server * route.COLUMNS + route.HOME] + lock.OWNER] >= 0
             if freeing == TENDING:
                 m[x + ctx.ANSWER] = tend_step(state_a, state_b, state_c, reg, i, server)
@@ -126,6 +127,9 @@ def advance(
                     moved(objects, counters, reg, i, being_freed(m, reg[i, regs.OBJECT]))
             else:
                 m[x + ctx.ANSWER] = step(state_a, state_b, state_c, reg, i, server, freeing)
+            bare = reg[i, regs.BARE] or m[x + ctx.HOLDS] & word.HOLDS_SECTION
+            if not bare and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
+                entered(m, x)
             ns = m[costs.FREE if freeing else costs.ALLOC] + m[costs.ITEM] * reg[i, regs.WORK]
             if m[glob.LINES] and m[x + ctx.ANSWER] == DONE and freeing != TENDING and server != SERVER_MAP:
                 ns += fetch_line(m, m[x + ctx.CPU], reg[i, regs.ADDR])
@@ -133,16 +137,15 @@ def advance(
                 return
             then = stage.STEPPED
         if then == stage.STEPPED and m[x + ctx.ANSWER] <= FAILED and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
-            l = m[x + ctx.LOCK]
             m[x + ctx.STAGE] = stage.DONE
-            if not left_section(m, x, m[l + lock.MASK], m[l + lock.CRIT]):
+            if not left(m, x):
                 return
             then = stage.DONE
         if then == stage.DONE:
             if not done(m, objects, counters, reg, x):
                 return
         elif then == stage.MAP:
-            if burst(m, x, map_work(arena, m, counters, reg, x), stage.MAPPED):
+            if not map_work(arena, m, counters, reg, x):
                 return
         elif then == stage.NEXT and (m[x + ctx.PROG] >= 0 or m[x + ctx.PROG] == MESSAGES):
             if not next_of_program(m, objects, reg, x):
@@ -152,19 +155,19 @@ def advance(
 
 
 @template
-def map_work(arena: Any, m: Memory, counters: Words, reg: Registers, x: Ctx) -> Ns:
-    """Work on the map that a step asked for, whose lock `x` has been given. Returns what that takes, with the pages."""
+def map_work(arena: Any, m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
+    """Let the arena work for a step, and note what that takes. False: `x` has been preempted."""
     answer = m[x + ctx.ANSWER]
     account = tally.DIRECT if m[x + ctx.SERVER] == SERVER_MAP else tally.HELD
     i = m[x + ctx.NUMBER]
-    walked, flushed = map_walked(arena, reg[i, regs.MAP]), map_flushes(arena, reg[i, regs.MAP])
+    map_no = reg[i, regs.MAP]
+    walked, flushed, moved = map_walked(arena, map_no), map_flushes(arena, map_no), map_moved(arena, map_no)
     map_step(arena, counters, reg, i, answer, account, m[x + ctx.SERVER], m[x + ctx.OP])
-    ns = m[costs.WALK] * (map_walked(arena, reg[i, regs.MAP]) - walked)
-    if reg[i, regs.MAP] != m[glob.DIRECT_MAP]:
-        ns += m[costs.MAP]
-    lazy = flushed != EACH_FREE
-    flushes = map_flushes(arena, reg[i, regs.MAP]) != flushed if lazy else answer == MAP_FREE
-    return ns + pages_moved(m, reg, x, flushes, lazy)
+    m[x + ctx.WENT] = map_moved(arena, map_no) - moved
+    m[x + ctx.EXTRA] += m[costs.WALK] * (map_walked(arena, map_no) - walked)
+    if map_no != m[glob.DIRECT_MAP] and answer != WIRE:
+        m[x + ctx.EXTRA] += m[costs.MAP]
+    return space_done(m, reg, x, map_flushes(arena, map_no) != flushed)
 
 
 @kernel

@@ -82,4 +82,4 @@ KIND_COUNT = 4
 # What the log holds: time, event, context, and two numbers.
 LOG_COUNT = 5
 (LOG_RAISE, LOG_RUN, LOG_TAKE, LOG_RELEASE, LOG_WAIT, LOG_GRANT, LOG_BLOCK, LOG_OP, LOG_DONE, LOG_MEMORY, LOG_DEADLOCK,
- LOG_WOULD_SLEEP, LOG_SELF) = range(13)  # fmt: skip
+ LOG_WOULD_SLEEP, LOG_SELF, LOG_ENTER, LOG_LEAVE, LOG_PAGES, LOG_SHOOTDOWN) = range(17)  # fmt: skip

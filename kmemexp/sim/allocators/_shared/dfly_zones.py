@@ -42,6 +42,10 @@ CPU_COLUMNS = 4
 OVER_PAGES = 0  # pages of the block (kmemusage)
 OVER_NEXT = 1  # on FreeOvZones
 
+# regs.CALL: blocks that go straight to the map.
+MAP_BLOCK = 3
+UNMAP_BLOCK = 4
+
 # regs.PHASE: which map step an operation waits for. Higher ones are the version's own.
 RELEASING = 1  # a zone beyond the threshold is being unmapped
 DRAINING = 2  # an oversize block of FreeOvZones is being unmapped
@@ -121,7 +125,9 @@ def unmap_zone(st: Any, reg: Registers, i: int, phase: int, zone: int) -> int:
 
 @kernel
 def ask_oversize(st: Any, reg: Registers, i: int) -> int:
-    """Ask the map for a block of whole pages."""
+    """Ask the map for a block of whole pages, in no section so far."""
+    reg[i, regs.BARE] = 1
+    reg[i, regs.CALL] = MAP_BLOCK
     return ask_wired(reg, i, OVERSIZE, st.map_number, (reg[i, regs.SIZE] + PAGE - 1) & ~(PAGE - 1), PAGE)
 
 

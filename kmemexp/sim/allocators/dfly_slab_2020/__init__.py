@@ -50,6 +50,7 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     OVERSIZE,
     OWNER,
     RELEASING,
+    UNMAP_BLOCK,
     ZERO_LENGTH_PTR,
     ask_oversize,
     class_of,
@@ -79,13 +80,22 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
 )
 from kmemexp.sim.asking import ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_FREE_5
 from kmemexp.sim.slots import AGAIN, CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_TICK
 from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
 LOCKS = ("critical",)
-KEEPS = True  # kernel_map is locked inside the critical section
+# As in 2003, but the map's lock is given back before pages are taken, under kernel_object's, and TLBs are flushed once
+# at the end.
+CALLS = (
+    "keep lock space unlock object pages unobject enter flush",
+    f"keep {KMEM_FREE_5} leave",
+    "space pages enter",
+    "section leave section lock space unlock object pages unobject leave enter flush section leave",
+    f"section {KMEM_FREE_5} leave",
+)
 TICK_NS = 10_000_000_000  # slab_cleanup()
 
 
@@ -168,6 +178,7 @@ def free(st: State, reg: Registers, i: int) -> int:
     if phase == SIGNALLED:
         return signalled(st, reg, i, addr >> st.zone_shift)
     if phase != 0 or addr == ZERO_LENGTH_PTR:  # phase: an oversize block has been unmapped
+        reg[i, regs.BARE] = 1
         return DONE
     cpu = reg[i, regs.CPU]
     zone = addr >> st.zone_shift
@@ -261,6 +272,7 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
     """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
     page = reg[i, regs.ADDR] >> PAGE_SHIFT
     if reg[i, regs.FLAGS] & (flag.SOFT | flag.HARD) == 0:
+        reg[i, regs.CALL] = UNMAP_BLOCK
         return unmap_oversize(st, reg, i, OVERSIZE, page)
     cpu = reg[i, regs.CPU]
     st.over[page, OVER_NEXT] = NIL

@@ -43,14 +43,15 @@ from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
 from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import SEGKMEM_FREE, SEGKMEM_XALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # cc_lock (one for all caches of a CPU: only other CPUs could tell them apart, and these never take it but to resize),
 # cache_depot_lock, cache_lock.
-LOCKS = ("adaptive/cpu", "adaptive/own", "adaptive/own")
-KEEPS = False
+LOCKS = ("adaptive+inherit/cpu", "adaptive+inherit/own", "adaptive+inherit/own")
+CALLS = (SEGKMEM_XALLOC, SEGKMEM_FREE)
 TICK_NS = 15_000_000_000  # kmem_reap_interval
 
 MAX_KVA = (1 << 34) - PAGE  # buffers are named by 31 bits
@@ -118,6 +119,11 @@ def _caches(params: Params, sizes: Sequence[int], items: Sequence[Item]) -> Arra
         row[u.K_MASK] = layout.KMEM_HASH_INITIAL - 1 if plan.hashed else 0
         row[u.K_MOVES] = k >= first and plan.chunk * 2 <= plan.slab
     return cache
+
+
+def unlocked_from(st: State) -> int:
+    """Bytes from which on kmem_alloc() asks the map at once."""
+    return st.max_cached + 1
 
 
 def lock_count(st: State, klass: int) -> int:

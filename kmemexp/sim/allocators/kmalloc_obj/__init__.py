@@ -30,6 +30,7 @@ import numpy as np
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators import dfly_slab_2020
+from kmemexp.sim.allocators._shared.dfly_zones import UNMAP_BLOCK
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab_2020 import fast_alloc as slab_fast_alloc
 from kmemexp.sim.allocators.dfly_slab_2020 import fast_free as slab_fast_free
@@ -70,7 +71,7 @@ from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("critical", "critical+spin/own")  # an operation on slabs at hand; a type's lists
-KEEPS = True
+CALLS = dfly_slab_2020.CALLS
 TICK_NS = 1_000_000_000  # kmalloc_poller_thread()
 CLEANUP_TICKS = dfly_slab_2020.TICK_NS // TICK_NS
 TYPE_LOCK = 1 << regs.LOCK_SHIFT
@@ -246,6 +247,7 @@ def _unmap_next(st: State, reg: Registers, i: int) -> int:
         return _next_poll(st, reg, i)
     reg[i, regs.X] = st.slab[slab, NEXT]
     st.poller[HELD] -= 1
+    reg[i, regs.CALL] = UNMAP_BLOCK
     return ask_unmap(reg, i, UNMAP, st.map_number, slab << SLAB_SHIFT, SLAB_SIZE)
 
 

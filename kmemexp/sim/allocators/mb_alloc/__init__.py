@@ -32,14 +32,15 @@ from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket,
 from kmemexp.sim.allocators.mb_alloc.state import Params, State
 from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_MALLOC_5
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import AGAIN, CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MBUF,)
-LOCKS = ("adaptive/cpu", "adaptive")  # mbuf_pcpu, for both sorts; mbuf_gen
-KEEPS = False  # no lock is held while the map works
+LOCKS = ("adaptive+inherit/cpu", "adaptive+inherit")  # mbuf_pcpu, for both sorts; mbuf_gen
+CALLS = (KMEM_MALLOC_5,)  # no lock is held while the map works
 GENERAL_LOCK = 1 << regs.LOCK_SHIFT
 
 BUCKET_PAGES = ((1, 1), (2, 4))  # by version and sort

@@ -47,16 +47,18 @@ from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, s
 from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
 from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, push_full, slab_push
 from kmemexp.sim.allocators.slub.state import Params, State
-from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, slab_alloc
+from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, slab_alloc
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, TEND_REAP
 from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
-LOCKS = ("none", "splhigh+spin/own", "splhigh+spin/own")  # list_lock and the barn's lock: per cache and node
-KEEPS = False
+# A CPU's slabs under local_lock_irqsave(), but for the fast path; list_lock and the barn's lock, per cache and node.
+LOCKS = ("irqoff", "irqoff+spin/own", "irqoff+spin/own")
+CALLS = (PCP_PAGES, PCP_PAGES, PCP_PAGES, ZONE_PAGES)
 
 KMALLOC_MAX = PAGE << layout.MAX_PAGE_ORDER
 ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no object can be
@@ -166,6 +168,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
     if k != u.NIL and reg[i, regs.PHASE] == BEGIN:
         word = _pop(st, k, reg[i, regs.CPU])
         if word != u.NIL:
+            reg[i, regs.BARE] = 1
             return hand_out(st, reg, i, k, word)
     return _alloc_slowly(st, reg, i, k)
 
@@ -174,6 +177,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Push on a slab's freelist, where that changes no list, or into the main sheaf: slab_free()."""
     if reg[i, regs.PHASE] == BEGIN and _push(st, reg[i, regs.ADDR], reg[i, regs.CPU]):
+        reg[i, regs.BARE] = 1
         return DONE
     return _free_slowly(st, reg, i)
 
@@ -249,6 +253,7 @@ def _alloc_slowly(st: State, reg: Registers, i: int, k: int) -> int:
 @kernel
 def _large(st: State, reg: Registers, i: int) -> int:
     """kmalloc() of a block of pages, or of nothing."""
+    reg[i, regs.BARE] = 1
     size = reg[i, regs.SIZE]
     if size == 0:
         reg[i, regs.ADDR] = ZERO_SIZE_PTR
@@ -260,6 +265,7 @@ def _large(st: State, reg: Registers, i: int) -> int:
             order += 1
         if size > KMALLOC_MAX:
             return FAILED
+        by_size(reg, i, 1 << order)
         return ask_wired(reg, i, LARGE_ASKED, st.map, PAGE << order, PAGE << order)
     answer = enter_large(st, reg, i, u.S_ORDER)
     if answer == DONE:
@@ -271,12 +277,15 @@ def _large(st: State, reg: Registers, i: int) -> int:
 def _free_slowly(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free that the fast path could not do."""
     if reg[i, regs.ADDR] < 0 or reg[i, regs.PHASE] == LARGE_ASKED:
+        reg[i, regs.BARE] = 1
         return DONE
     page = reg[i, regs.ADDR] >> PAGE_SHIFT
     k = wide(st.slab[page, u.S_CACHE]) - 1
     if reg[i, regs.PHASE] == BEGIN:
         if k < 0:
             st.slab[page, u.S_CACHE] = 0
+            reg[i, regs.BARE] = 1
+            by_size(reg, i, wide(st.slab[page, u.S_ORDER]))
             return give_large(st, reg, i, LARGE_ASKED, u.S_ORDER)
         if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), u.S_NODE] != st.node_of[reg[i, regs.CPU]]:
             about(reg, i, SLAB)

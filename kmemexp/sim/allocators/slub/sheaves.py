@@ -197,6 +197,7 @@ def sheaf_alloc(st: State, reg: Registers, i: int, k: int) -> int:
 @kernel
 def _look(st: State, reg: Registers, i: int, k: int, locked: int) -> int:
     """Find an object in the CPU's sheaves or a full sheaf in the barn, else see what to fill: alloc_from_pcs()."""
+    reg[i, regs.BARE] = 1  # local_trylock() leaves interrupts on
     cpu = reg[i, regs.CPU]
     n = st.node_of[cpu]
     main, spare = st.cpu[k, cpu, slabs.C_MAIN], st.cpu[k, cpu, slabs.C_SPARE]

@@ -52,6 +52,10 @@ STAND_MASK = (1 << STAND_BITS) - 1
 FINISHED = 0
 WAITS = -2  # minus the answer
 
+COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER
+PAGEBLOCK_ORDER = 9
+ZONE_CALL = 3  # regs.CALL
+
 SPREAD = 389  # odd: remote nodes are refused at evenly spread times
 CYCLES = 1024
 
@@ -133,8 +137,16 @@ def _may_ask_others(st: State) -> bool:
 def _ask_pages(st: State, reg: Registers, i: int, order: int) -> int:
     reg[i, regs.Y] = order
     nbytes = 1 << (order + PAGE_SHIFT)
+    by_size(reg, i, 1 << order)
     ask_wired(reg, i, reg[i, regs.PHASE] & ~STAND_MASK | A_MAP, st.map, nbytes, nbytes)
     return WAITS - MAP_ALLOC
+
+
+@kernel
+def by_size(reg: Registers, i: int, pages: int) -> None:
+    """Small blocks, and those of a huge page, come from and go to the CPU's lists: pcp_allowed_order()."""
+    if pages > 1 << COSTLY_ORDER and pages != 1 << PAGEBLOCK_ORDER:
+        reg[i, regs.CALL] = ZONE_CALL
 
 
 @kernel
@@ -174,7 +186,9 @@ def _give_back(st: State, reg: Registers, i: int, k: int, slab: int, where: int)
     stand(reg, i, where)
     reg[i, regs.MAP] = st.map
     reg[i, regs.BASE] = slab << PAGE_SHIFT
-    reg[i, regs.BYTES] = 1 << (forget_slab(st, k, slab) + PAGE_SHIFT)
+    order = forget_slab(st, k, slab)
+    by_size(reg, i, 1 << order)
+    reg[i, regs.BYTES] = 1 << (order + PAGE_SHIFT)
     return WAITS - MAP_FREE
 
 

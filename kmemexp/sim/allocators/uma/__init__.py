@@ -54,13 +54,14 @@ from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_FREE_5, KMEM_MALLOC_5
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
-LOCKS = ("adaptive/cpu", "adaptive/own")  # the CPUs' caches; a zone's lists, slabs and buckets
-KEEPS = False  # UMA drops its locks before it asks a map
+LOCKS = ("adaptive+inherit/cpu", "adaptive+inherit/own")  # the CPUs' caches; a zone's lists, slabs and buckets
+CALLS = (KMEM_MALLOC_5, KMEM_FREE_5)  # UMA drops its locks before it asks a map
 TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
 MIN_ALIGN = 4  # UMA_ALIGN_PTR of the i386
 
@@ -130,6 +131,11 @@ def _zones(params: Params, items: Sequence[Item]) -> Array:
         zone[z, u.Z_COUNT] = lay.first_count(layout.items, g, largest=z == u.MBUF and g >= lay.UMA_06)
         zone[z, u.Z_MAX] = lay.max_pages(limit, layout, g)
     return zone
+
+
+def unlocked_from(st: State) -> int:
+    """Bytes from which on malloc() asks the map at once: uma_large_malloc() (KMEM_ZMAX is a page)."""
+    return PAGE + 1
 
 
 def lock_count(st: State, klass: int) -> int:

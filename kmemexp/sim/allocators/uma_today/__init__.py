@@ -44,14 +44,15 @@ from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
+from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
 from kmemexp.sim.sizing import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
-LOCKS = ("critical", "adaptive/own", "adaptive/own", "adaptive/own")
-KEEPS = False
+LOCKS = ("critical", "adaptive+inherit/own", "adaptive+inherit/own", "adaptive+inherit/own")
+CALLS = (KMEM_BACK, KMEM_UNBACK)
 TICK_NS = 20_000_000_000  # UMA_TIMEOUT
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones

@@ -59,6 +59,7 @@ def free_step(st: State, reg: Registers, i: int, phase: int) -> int:
 @kernel
 def begin_free(st: State, reg: Registers, i: int) -> int:
     if zone_of(st, reg[i, regs.ADDR]) == NIL:
+        reg[i, regs.BARE] = 1
         return give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
     note_next(st, reg, i, CLUSTER)
     return _free_pieces(st, reg, i, False)

@@ -64,6 +64,7 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
     if phase == phases.REFILL:
         return refill(st, reg, i)
     if phase == phases.LARGE:
+        reg[i, regs.BARE] = 1
         return DONE if freeing else enter_large(st, reg, i, slabs.S_COUNT)
     if phase == phases.BEGIN:
         reg[i, regs.X] = NIL
@@ -98,6 +99,7 @@ def _alloc_step(st: State, reg: Registers, i: int, phase: int) -> int:
 def _begin_alloc(st: State, reg: Registers, i: int) -> int:
     reg[i, regs.GRANTED] = 0
     if wanted(st, reg, i) == NIL:
+        reg[i, regs.BARE] = 1
         return ask_wired(reg, i, phases.LARGE, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
     return _pieces(st, reg, i)
 

@@ -33,10 +33,14 @@ from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.buddy.contents import check, free_blocks, walk
 from kmemexp.sim.arenas.buddy.contig import ATTRIBUTE, EXACT, HELD_SHIFT, block_pages, contiguous
 from kmemexp.sim.arenas.buddy.state import Params, State
+from kmemexp.sim.map_calls import PCP_PAGES
 from kmemexp.sim.slots import ATTR_PAGEABLE, NO_SPACE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
 
 __all__ = ["check", "free_blocks"]
+
+CALLS = (PCP_PAGES, PCP_PAGES)
+CPU_LOCK = "spin"  # per_cpu_pages.lock: interrupts come through
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
@@ -162,6 +166,12 @@ def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
 def map_walked(st: State, map_no: MapNo) -> int:
     """Blocks that searches for more than the largest block have passed; other requests search nothing linearly."""
     return st.maps[map_no, z.WALKED]
+
+
+@kernel
+def map_moved(st: State, map_no: MapNo) -> int:
+    """Blocks that have gone from or to the zone's own lists, under zone->lock."""
+    return st.maps[map_no, z.MOVED]
 
 
 @kernel

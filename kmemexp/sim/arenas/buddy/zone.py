@@ -40,7 +40,8 @@ BELOW_HIGH = 12  # 1: the zone has been found below it (ZONE_BELOW_HIGH)
 CLAIMS = 13  # pageblocks taken over from another type
 STEALS = 14  # pages taken from a block that keeps its type
 DRAINS = 15  # times that all CPUs' lists were emptied for a request that had failed
-MAP_COLUMNS = 16
+MOVED = 16  # blocks taken from the zone's lists or put on them
+MAP_COLUMNS = 17
 
 # Columns of a list and of a link.
 HEAD = 0
@@ -169,6 +170,7 @@ def free_block(st: State, map_no: MapNo, page: int, order: int, to_tail: int) ->
 
     At the tail, if `to_tail`, or if the buddy of the next order is free, so that this block may soon merge again.
     """
+    st.maps[map_no, MOVED] += 1
     kind = type_of(st, map_no, page)
     while order < st.p.max_order:
         buddy = page ^ (1 << order)
@@ -334,6 +336,7 @@ def steal(st: State, map_no: MapNo, order: int, kind: int) -> int:
 @kernel
 def rmqueue(st: State, map_no: MapNo, order: int, kind: int, nofragment: int, mode: int) -> tuple[int, int]:
     """__rmqueue: (page or -1, mode for the next call under the same lock)."""
+    st.maps[map_no, MOVED] += 1
     if mode == NORMAL:
         page = smallest(st, map_no, order, kind)
         if page < 0 and st.p.migrate:

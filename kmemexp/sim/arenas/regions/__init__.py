@@ -44,9 +44,11 @@ from kmemexp.sim.arenas.regions import requesters as r
 from kmemexp.sim.arenas.regions.state import BY_LIFETIME, FULLEST, Params, State
 from kmemexp.sim.asking import every_free_flushes
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
 from kmemexp.sim.slots import NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
 
+CALLS = (KMEM_ALLOC, KMEM_FREE)
 SHARE = 8  # ASSUMPTION: without lifetime_bytes, long-lived is what outlives the entry of an eighth of the map
 
 map_attr = r.map_attr

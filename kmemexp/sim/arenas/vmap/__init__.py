@@ -31,8 +31,12 @@ from kmemexp.sim.arenas.vmap import tree as t
 from kmemexp.sim.arenas.vmap.pools import HEAD, LENGTH, POOL_SIZES, drain, take_pooled
 from kmemexp.sim.arenas.vmap.state import Params, State, lazy_max_pages
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import VFREE, VMALLOC
 from kmemexp.sim.slots import ATTR_SINGLE, NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
+
+CALLS = (VMALLOC, VFREE)
+CPU_LOCK = "spin"  # vmap_node.pool.lock and its like, of the CPU's node
 
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MAX_NODES = 128
@@ -130,6 +134,12 @@ def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
 def map_walked(st: State, map_no: MapNo) -> int:
     """No search is linear here."""
     return 0
+
+
+@kernel
+def map_moved(st: State, map_no: MapNo) -> int:
+    """Ranges that have been taken from the tree or put into it, under free_vmap_area_lock."""
+    return st.maps[map_no, t.MOVED]
 
 
 @kernel

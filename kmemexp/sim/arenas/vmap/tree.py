@@ -37,7 +37,8 @@ POOL_HITS = 12
 FLUSHES = 13  # TLB flushes
 FULL_FLUSHES = 14  # those of more pages than are flushed one by one
 OVERFLOWS = 15  # requests that failed at first, so that all was drained
-MAP_COLUMNS = 16
+MOVED = 16  # ranges taken from the tree or put into it
+MAP_COLUMNS = 17
 
 # Columns of `area`, at the row of a range's first page.
 KIND = 0  # A_*
@@ -246,6 +247,7 @@ def note(st: State, map_no: MapNo, n: int) -> None:
 @outlined
 def merge_or_add(st: State, map_no: MapNo, start: int, end: int) -> None:
     """Give a range back to the tree: merged with the free ranges above and below, or on its own."""
+    st.maps[map_no, MOVED] += 1
     t = st.node
     at, parent, side, below, above = st.maps[map_no, ROOT], 0, LEFT, 0, 0
     while at:
@@ -316,6 +318,7 @@ def search(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
 @outlined
 def carve(st: State, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """__alloc_vmap_area: take `nbytes` at a multiple of `align` out of the tree. Returns the address or -1."""
+    st.maps[map_no, MOVED] += 1
     n = search(st, map_no, nbytes, align)
     if n == 0:
         return -1

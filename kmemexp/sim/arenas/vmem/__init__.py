@@ -43,8 +43,11 @@ from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.arenas.vmem.state import BEST_FIT, FIRST_FIT, NEXT_FIT, Params, State
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
 from kmemexp.sim.slots import ATTR_SINGLE, NO_ENTRY, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
+
+CALLS = (KMEM_BACK, KMEM_UNBACK)
 
 QCACHE_IDX_MAX = 16  # VMEM_QCACHE_IDX_MAX
 

@@ -37,8 +37,11 @@ from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
 from kmemexp.sim.arenas.vmem_illumos.state import BEST_FIT, FIRST_FIT, INSTANT_FIT, NEXT_FIT, Params, State
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import SEGKMEM_FREE, SEGKMEM_XALLOC
 from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
+
+CALLS = (SEGKMEM_XALLOC, SEGKMEM_FREE)
 
 TAIL = -1  # attribute of what no range of a slab covers
 

@@ -1,0 +1,49 @@
+"""Which interrupts were fast in which kernel: `interrupts.modes`, and sources that take their mode from it."""
+
+import json
+
+import pytest
+
+from kmemexp.boot import sources
+from kmemexp.config import files
+from kmemexp.errors import ConfigError
+from kmemexp.planning.plan import plan_from
+
+DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
+FREEBSD4, DEVICES = ("device", "device", "fast"), ("device", "device", "device")
+OTHERS = {
+    "freebsd4": FREEBSD4,  # clk and rtc: INTR_EXCL only
+    "freebsd4_unified": FREEBSD4,
+    "dragonfly_2020": ("fast", "fast", "device"),  # only INTR_CLOCK; INTR_FAST is gone
+    "illumos": ("device", "device", "fast"),  # the clock blocks as a thread of level 10, asy comes in above it
+    "linux_slub": DEVICES,
+}
+FAST = ("fast", "fast", "fast")  # DragonFly since 29 June 2003; FreeBSD 5
+
+
+def modes(*overrides: str) -> dict[str, str]:
+    (plan,) = plan_from(["cost=opteron2003", *overrides])
+    interrupts = json.loads(plan.cells["config"].iloc[0])["interrupts"]
+    assert "modes" not in interrupts  # a cell is known by the modes of its sources
+    return {name: source["mode"] for name, source in interrupts["sources"].items()}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_clocks_and_the_serial_line_of_a_design_are_those_of_its_kernel(design: str) -> None:
+    found = modes(f"design={design}")
+    assert tuple(found[name] for name in ("clock", "statclock", "serial")) == OTHERS.get(design, FAST)
+    assert modes(f"design={design}", "interrupts/sources=stress")["clock"] == OTHERS.get(design, FAST)[0]
+
+
+def test_a_source_with_a_mode_of_its_own_keeps_it() -> None:
+    assert modes("design=dragonfly_slab", "interrupts.sources.clock.mode=device")["clock"] == "device"
+    assert modes("design=dragonfly_slab", "interrupts.modes.clock=device")["clock"] == "device"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({}, r"interrupts\.modes\.clock: is missing"), ({"clock": "quick"}, r"interrupts\.modes\.clock=quick: unknown")],
+)
+def test_a_kernel_that_does_not_say_is_an_error(given: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sources.of_kernel({"clock": {"mode": "kernel"}}, given)
