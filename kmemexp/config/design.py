@@ -12,6 +12,7 @@ from kmemexp.values import at_least, byte_count, close, one_of, size_text
 
 LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
+OBJECT_LOCK = "adaptive"
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
 
 
@@ -21,7 +22,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
-    one_of("maps.object_lock", maps["object_lock"], (*MAP_LOCKS, "token"))
+    one_of("maps.object_lock", maps.get("object_lock", OBJECT_LOCK), (*MAP_LOCKS, "token"))
     for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
         for name in maps[key]:
             one_of(f"maps.{key}", name, known)
@@ -34,7 +35,9 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
         "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
         "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
     }
-    return {**maps, **normal, **_code("arenas", [arena])}
+    # What is as ever is no part of a cell's name.
+    chosen = {key: value for key, value in maps.items() if (key, value) != ("object_lock", OBJECT_LOCK)}
+    return {**chosen, **normal, **_code("arenas", [arena])}
 
 
 def _code(room: str, names: Iterable[str]) -> dict[str, Any]:

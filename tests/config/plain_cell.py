@@ -5,7 +5,6 @@ from kmemexp.sim import sizing
 CELL = {
     "design": {"name": "freebsd4"},
     "maps": {"layout": "split", "arena": "vm_map", "entries": "kmapentzone", "image_bytes": 8388608, "lock": "sleep",
-             "object_lock": "adaptive",
              "submaps": list(sizing.SUBMAPS), "reserves": list(sizing.RESERVES), "reclaim": False, "params": {}},
     "objects": {"malloc": "buckets", "zone": "zalloc", "mbuf": "mbuf", "kinds": {}, "params": {}, "locks": {}},
     "machine": {"cpus": 2, "threads": 4, "domains": 1, "ram_bytes": 134217728, "kva_bytes": 268435456},
