@@ -32,6 +32,7 @@ PROGRAMS = {
     "freebsd4": (["design=freebsd4"], ["malloc 100 a", "malloc 100 b", "free a", "malloc 20000 c", "free c",
                  "mbuf 256 m", "mbuf 256 n", "free m", "kva 8192 k", "kva_wired 8192 w", "free w"]),
     "zalloc": (["design=freebsd4"], ["zone a", "free a"]),
+    "token": (["design=dragonfly_nokmem"], ["zone a", "free a"]),
     "interrupt zone": (["design=freebsd4"], ["zone a", "free a"]),
     "percpu": (["design=dragonfly_slab", "objects.kinds.zone=percpu_freelist"], ["zone a", "zone b", "free a"]),
     "uma": (["design=freebsd5_uma"], ["malloc 20000 a", "malloc 20000 b", "free b", "zone z", "zone y"]),
@@ -157,6 +158,12 @@ def test_zget_gives_the_zones_lock_up_for_a_map_and_keeps_it_for_pages_of_its_ow
     assert told["zalloc"]["zone a"] == f"{zone} {grown} {zone}"
     assert told["interrupt zone"]["zone a"] == "enter lock zalloc +1 unlock zalloc leave"
     assert told["zalloc"]["free a"] == told["interrupt zone"]["free a"] == zone
+
+
+def test_a_zone_of_dragonfly_grows_in_the_section_of_its_token(told) -> None:
+    grown = "lock kernel_map unlock kernel_map +1 lock kernel_map unlock kernel_map"
+    assert told["token"]["zone a"] == f"enter lock zalloc {grown} unlock zalloc leave"
+    assert told["token"]["free a"] == "enter lock zalloc unlock zalloc leave"
 
 
 def test_a_freelist_of_a_cpu_grows_outside_its_section(told) -> None:

@@ -29,9 +29,10 @@ from kmemexp.sim.tables import obj, regs
 SERVES = (CLASS_ZONE,)
 LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
 # zget() gives the zone's lock up before it asks a map; kernel_map has no spl level, kmem_map is entered at splvm. An
-# interrupt zone's pages are wired under that lock, without any map.
-CALLS = (KMEM_ALLOC, KMEM_FREE, "hold space pages enter", KMEM_MALLOC)
+# interrupt zone's pages are wired under that lock, without any map. DragonFly held the zone's token through zget().
+CALLS = (KMEM_ALLOC, KMEM_FREE, "hold space pages enter", KMEM_MALLOC, f"hold {KMEM_ALLOC}")
 IN_KMEM_MAP = 3
+HELD = 4
 
 ZONE_ROUNDING = 32
 ROUNDING_SHIFT = 5
@@ -59,6 +60,7 @@ class Params(NamedTuple):
 
     freemin: int = -1  # free items at which every zone grows; -1: the kernel's rule, one page's worth, at least 1
     kmem_map: int = 0  # map to grow in while the usual one is locked; 0: none
+    held: int = 0  # 1: a zone grows under its lock (DragonFly's token, 2003)
 
 
 class State(NamedTuple):
@@ -161,6 +163,8 @@ def _grow_in_map(st: State, reg: Registers, i: int, z: int) -> int:
     nbytes = st.zone[z, GROWTH] << PAGE_SHIFT
     if reg[i, regs.PHASE] == BEGIN:
         home = st.map
+        if st.p.held:
+            reg[i, regs.CALL] = HELD
         if st.p.kmem_map and reg[i, regs.LOCKED]:
             home = st.p.kmem_map
             reg[i, regs.CALL] = IN_KMEM_MAP
