@@ -24,7 +24,8 @@ def events(programs: dict[str, dict]) -> dict[str, list[list[str]]]:
 
     A program has `overrides` of the configuration and `requests`: "malloc 100 a", "zone a", "mbuf 256 a", "kva 4096 a",
     "kva_wired 4096 a" allocate an object and call it a, "free a" frees it; then perhaps "nowait", "soft", "cpu1".
-    Zones have items of `item` bytes, with `limit` and `growth` if these are given.
+    Zones have items of `item` bytes, with `limit` and `growth` if these are given. Where `timed`, a section that ends
+    says how many ns it lasted: "leave 590".
     """
     root = Path(__file__).parents[2]
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
@@ -56,7 +57,7 @@ def play(program: dict) -> list[list[str]]:
     for value, place in program.get("pages", {}).items():
         t.wired.m[getattr(glob, value)] = place
     t.run(t.world, t.wired.m, t.stream, APART_NS * (len(program["requests"]) + 1), 1 << 40)
-    return _told(t.wired, len(program["requests"]))
+    return _told(t.wired, len(program["requests"]), program.get("timed", False))
 
 
 def _stream(requests: list[str]):
@@ -89,11 +90,12 @@ def _short(name: str) -> str:
     return f"{first}.{more[0]}" if more and (more[0] == "cpu" or more[0].isdigit()) else first
 
 
-def _told(wired, requests: int) -> list[list[str]]:
+def _told(wired, requests: int, timed: bool) -> list[list[str]]:
     from kmemexp.sim.engine import machine as mc
     from kmemexp.sim.engine.tables import glob
 
     told: list[list[str]] = [[] for _ in range(requests)]
+    began: list[int] = []
     at, _, width = wired.shape["locks"]
     for time, event, _, a, _b in wired.table("log")[: wired.m[glob.LOG]].tolist():
         words = told[time // APART_NS - 1]
@@ -103,6 +105,10 @@ def _told(wired, requests: int) -> list[list[str]]:
                 words.append(f"{'lock' if event == mc.LOG_TAKE else 'unlock'} {name}")
         elif event in (mc.LOG_ENTER, mc.LOG_LEAVE):
             words.append("enter" if event == mc.LOG_ENTER else "leave")
+            if event == mc.LOG_ENTER:
+                began.append(time)
+            elif timed:
+                words[-1] += f" {time - began.pop()}"
         elif event == mc.LOG_PAGES:
             words.append(f"{a:+d}")
         elif event == mc.LOG_SHOOTDOWN:

@@ -20,10 +20,13 @@ BLOCKS = [f"malloc 20000 v{k}" for k in range(3)]
 QUEUED = [f"free v{k} soft" for k in range(3)]
 STRANGE = ["interrupts.on_deadlock=continue"]  # nobody brings pages: a request that waits for them fails at last
 SHORT = {"LIMITED": 1, "FREE": 3}
+DRAINS = (1, 100)
 RAM = ["machine.ram_bytes=1GiB", "machine.kva_bytes=2GiB"]
 PROGRAMS = {
     "october": (["design=dragonfly_slab"], ["malloc 100 a", *ZONES, *BLOCKS, *GONE, *QUEUED, "malloc 100 n nowait",
                 "malloc 100 q", "free q cpu1", "malloc 20000 o", "free o"]),
+    **{f"drain of {n}": (["design=dragonfly_slab"], ["malloc 100 a", *(f"malloc 20000 v{k}" for k in range(n)),
+       *(f"free v{k} soft" for k in range(n)), "malloc 100 b"]) for n in DRAINS},
     "august": (["design=dragonfly_slab_v1"], [*ZONES[:12], *GONE[:12], "malloc 20000 o", "free o soft"]),
     "objcache": (["design=dragonfly_objcache"], ["zone a", "free a", "zone b", "malloc 20000 o", "free o"]),
     "2020": (["design=dragonfly_2020"], ["malloc 100 a", "malloc 20000 b", "free b", "malloc 20000 c", "free c soft",
@@ -61,7 +64,7 @@ def told() -> dict[str, dict[str, str]]:
     """Events of each request of each program, in one line."""
     programs = {
         name: {"overrides": overrides, "requests": requests, "limit": 100 * (name == "interrupt zone"),
-               "pages": SHORT if "no page" in name else {}}
+               "pages": SHORT if "no page" in name else {}, "timed": name.startswith("drain")}
         for name, (overrides, requests) in PROGRAMS.items()
     }  # fmt: skip
     found = events(programs)
@@ -77,6 +80,21 @@ def test_malloc_of_october_2003_leaves_its_section_after_each_zone_and_block_tha
     block = "enter lock kernel_map shootdown -5 unlock kernel_map leave"
     assert told["october"]["malloc 100 q"] == " ".join([zone] * 3 + [block] * 3 + ["enter leave"])
     assert told["october"]["malloc 100 n nowait"] == "enter leave"
+
+
+def test_a_longer_drain_holds_interrupts_off_for_no_longer(told) -> None:
+    """The longest section of a drain of a hundred blocks is that of one: one block and its pages."""
+    lasted = {n: _sections(told[f"drain of {n}"]["malloc 100 b"]) for n in DRAINS}
+    assert (len(lasted[1]), len(lasted[100])) == (2, 101)
+    assert max(lasted[100]) == max(lasted[1]) > 5 * 118  # ns: five pages
+    first, *more = lasted[100][:-1]
+    assert set(more) == {min(more)}
+    assert 0 <= first - min(more) < 100  # it has the big lock to take
+
+
+def _sections(line: str) -> list[int]:
+    """How long each section lasted, ns."""
+    return [int(word) for word in line.split() if word.isdigit()]
 
 
 def test_what_goes_straight_to_the_map_in_october_2003_has_sections_of_its_own(told) -> None:

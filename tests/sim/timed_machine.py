@@ -9,7 +9,7 @@ import numpy as np
 from kmemexp import jit
 from kmemexp.boot import layout, timed, wiring
 from kmemexp.lane.latency import MIDDLE, histograms
-from kmemexp.parts.map_calls import PLAIN
+from kmemexp.parts.map_calls import PLAIN, calls_of
 from kmemexp.sim import asking, replay
 from kmemexp.sim import probes as a
 from kmemexp.sim.allocators import absent
@@ -69,11 +69,18 @@ def driver() -> Callable:
     return jit.bind(engine.run, parts, "absent,vm_map")
 
 
-def bench(w: wiring.Wiring, *, kva_bytes: int = 1 << 24, kinds: dict[str, tuple[int, int]] | None = None) -> Bench:
+def bench(
+    w: wiring.Wiring,
+    *,
+    kva_bytes: int = 1 << 24,
+    kinds: dict[str, tuple[int, int]] | None = None,
+    calls: tuple[str, ...] = (),
+) -> Bench:
     """Boot a machine. `kinds`: name → (map, ATTR_*) of what programs allocate, all straight from map 0.
 
     Map 0 has `kva_bytes`; its lock is called "map" (add it to the wiring before, if it should be something else than a
-    sleep lock). A wired kind (slots.ATTR_WIRED) takes physical pages where the wiring limits them (w.memory).
+    sleep lock). `calls`: its map calls; the locks of single CPUs that they take are called "cpu lock". A wired kind
+    (slots.ATTR_WIRED) takes physical pages where the wiring limits them (w.memory).
     """
     w.lock("map", "sleep")
     w.lock("none", "none")
@@ -84,8 +91,9 @@ def bench(w: wiring.Wiring, *, kva_bytes: int = 1 << 24, kinds: dict[str, tuple[
     routes[:, route.HOME] = number["map"]
     routes[:, route.LOCK : route.CALL] = number["none"]
     routes[:, route.UNLOCKED] = np.iinfo(np.int64).max
-    routes[:, route.CALL : route.CALL + len(PLAIN)] = [w.call(text) for text in PLAIN]
+    routes[:, route.CALL : route.CALL + len(PLAIN)] = [w.call(text) for text in calls_of(calls)]
     maps = np.full((1, kmap.COLUMNS), number["map"])
+    maps[:, kmap.CPU] = number.get("cpu lock", number["map"])
     maps[:, kmap.LAZY] = 0
     wired = layout.build(w, routes=routes, maps=maps, kinds=rows,
                          kind_number={name: k for k, name in enumerate(kinds)})  # fmt: skip

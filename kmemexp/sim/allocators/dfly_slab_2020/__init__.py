@@ -19,8 +19,8 @@ CPU after the other back when memory is short (`reap`).
 
 Left out: the limit of each malloc type; M_NULLOK, M_POWEROF2, M_CACHEALIGN, M_ZERO; the bitmaps of INVARIANTS kernels;
 the instants between the instructions of a lock-free push. A passive IPI costs what any does, though it waits for the
-target's next poll. slab_cleanup() runs on one CPU for all, a step for each, not in a callout on each. Whether the map
-is locked while a request waits for pages (it no longer is) is for the memory's configuration to say.
+target's next poll. slab_cleanup() runs on one CPU for all, a step for each, not in a callout on each. The object's lock
+is taken once for all pages of a request, not again for each entry in the page tables.
 """
 
 from collections.abc import Sequence
