@@ -34,7 +34,7 @@ FULL = {"smoke": ["sweep.reps.max=9"]}
 def analyse(results):
     table = results["smoke"].compare("freebsd4", metrics=["held_peak_bytes"])
     row = pick(table, "held_peak_bytes", design="dragonfly_slab")
-    word = {"better": "holds", "worse": "fails"}.get(row["verdict"], "no difference shown")
+    word = {"better": "holds", "worse": "fails"}.get(row["verdict"], "inconclusive")
     verdict = Verdict(CLAIM, word, "smoke | all", "held " + change(row, "MiB", 2**20), row["diff"])
     figures = table[["design", "mean"]]
     chart = alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x=alt.X("x", title="MiB"))
