@@ -61,6 +61,8 @@ class Plan:
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
     limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
+    reps: dict[str, Any] = field(default_factory=dict)  # sweep.reps: how the numbers of replicas are chosen
+    counts: dict[str, int] = field(default_factory=dict)  # replicas by cell key, where fewer than `replicas` so far
 
     @property
     def cells(self) -> "pd.DataFrame":
@@ -79,12 +81,16 @@ class Plan:
     @property
     def lanes(self) -> int:
         """Number of rows asked for."""
-        return len(self.columns["cell_key"]) * self.replicas
+        return sum(self.count_of(key) for key in self.columns["cell_key"])
 
     @property
     def rows(self) -> list[tuple[str, int]]:
         """Every row asked for: (cell key, replica)."""
-        return [(key, replica) for key in self.columns["cell_key"] for replica in range(self.replicas)]
+        return [(key, replica) for key in self.columns["cell_key"] for replica in range(self.count_of(key))]
+
+    def count_of(self, cell_key: str) -> int:
+        """Replicas asked for of a cell."""
+        return self.counts.get(cell_key, self.replicas)
 
     @property
     def axes(self) -> dict[str, str]:
@@ -125,11 +131,15 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
     baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)
     name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or ADHOC
+    reps = wanted["reps"]
+    adaptive = bool(reps["target"] or reps["select"])
     return Plan(
         name=name,
         description=wanted["description"],
         columns=table,
-        replicas=wanted["reps"]["max"],
+        replicas=reps["max"],
+        reps=reps if adaptive else {},
+        counts=dict.fromkeys(table["cell_key"], reps["min"]) if adaptive else {},
         excluded=excluded,
         collapsed=collapsed,
         baseline=baseline,

@@ -48,6 +48,7 @@ class Layout(NamedTuple):
     done: Mask  # [rows of the table]
     failed: Numbers  # [cells]: failed lanes
     fixed: Mask  # [cells]: deterministic by construction
+    named: list[str]  # [cells]: key of the cell, "" where the table has none
 
     def matrix(self, values: pd.Series) -> Floats:
         """Values as [cells, replicas], NaN where a lane is missing or failed."""
@@ -107,7 +108,8 @@ def compare(
     base = _baseline_of(cells, condition, is_base, list(baseline))
     how = _How(condition, base, cells.fixed & cells.fixed[base], ci, interval)
     compared = [_one_metric(cells.matrix(df[name]), name, (margins or {}).get(name), how).iloc[order] for name in names]
-    table = pd.concat([cells.keys.assign(failed=cells.failed).iloc[order].join(one) for one in compared])
+    keys = cells.keys.assign(failed=cells.failed, cell_key=cells.named).iloc[order]
+    table = pd.concat([keys.join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
     table = families.judge(table.iloc[by_condition].reset_index(drop=True), judged, ci)
     return _tidy(table, cells.condition + cells.variant, names)
@@ -158,7 +160,20 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     if "config" in df.columns:
         one = np.unique(cell, return_index=True)[1]
         still[cell[one]] = population.fixed(df["config"].iloc[one])
-    return Layout(keys, condition, variant, cell, replica, done, np.bincount(cell[~done], minlength=len(keys)), still)
+    named = [""] * len(keys)
+    if "cell_key" in df.columns:
+        for number, key in zip(cell.tolist(), df["cell_key"].tolist(), strict=True):
+            named[number] = key
+    failed = np.bincount(cell[~done], minlength=len(keys))
+    return Layout(keys, condition, variant, cell, replica, done, failed, still, named)
+
+
+def has(df: pd.DataFrame, baseline: Mapping[str, object]) -> bool:
+    """Whether some row has the baseline's values."""
+    found = np.full(len(df), bool(baseline))
+    for name, value in baseline.items():
+        found &= matches(df[name], value) if name in df.columns else False
+    return bool(found.any())
 
 
 def matches(column: pd.Series, value: object) -> Mask:
@@ -246,7 +261,7 @@ def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How) -> pd.Da
     n, mean, low, high = mean_bounds(x, metric.law, ci)
     itself = how.base == np.arange(len(x))
     role = families.roles(itself, how.base)
-    reference = np.where((role == "compared")[:, None], x[how.base], np.nan)
+    reference = np.where((role == families.COMPARED)[:, None], x[how.base], np.nan)
     pair = stats.paired_difference(x, reference, ci)
     law = known.PLAIN if how.interval == "t" else metric.law
     found = evidence.weigh(x, reference, law, margin or metric.margin, how.fixed, ci)
@@ -307,4 +322,5 @@ def _tidy(table: pd.DataFrame, axes: list[str], names: list[str]) -> pd.DataFram
     for column in ("better", "verdict", "test", "role"):
         table[column] = table[column].astype("category")
     front = [*axes, "metric", "n", "failed"]
-    return table[front + [c for c in table.columns if c not in front]]
+    last = [c for c in ("cell_key",) if c in table.columns]
+    return table[front + [c for c in table.columns if c not in front + last] + last]

@@ -16,6 +16,7 @@ from kmemexp.report.evidence import FACT, SIGN
 from kmemexp.report.stats import Floats
 
 BETTER, WORSE, EQUIVALENT, INCONCLUSIVE, BASELINE = "better", "worse", "equivalent", "inconclusive", "baseline"
+COMPARED, ALONE = "compared", "alone"
 COLUMNS = ("family", "p_holm", "detectable", "not_worse", "verdict")
 """What judging adds to a comparison."""
 
@@ -26,7 +27,7 @@ def judge(table: pd.DataFrame, judged: Collection[str] | None = None, ci: float 
     `judged` are the metrics that belong to it, by default all with a direction; the other rows have the verdict "".
     """
     names = table["metric"].astype(str)
-    counts = (table["better"].astype(str) != "") & (table["role"] == "compared")
+    counts = (table["better"].astype(str) != "") & (table["role"] == COMPARED)
     counts &= names.isin(judged) if judged is not None else True
     inside = counts.to_numpy(bool)
     level = 1 - ci
@@ -99,4 +100,4 @@ def combined(rows: Sequence[pd.Series]) -> str:
 
 def roles(itself: NDArray[np.bool_], base: NDArray[np.int64]) -> NDArray[np.str_]:
     """Tell what each row of a comparison is: the baseline itself, compared with one, or alone."""
-    return np.select([itself, base < 0], [BASELINE, "alone"], "compared")
+    return np.select([itself, base < 0], [BASELINE, ALONE], COMPARED)

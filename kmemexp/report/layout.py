@@ -257,7 +257,7 @@ def _row(metric: str, found: list[tuple[int, Compared]], unit: Unit, count: int)
     cells: list[Cell | None] = [None] * count
     for (column, _), row in zip(found, scaled, strict=True):
         value = _value(row, places, replicas)
-        change = "" if nothing else _change(row, change_places)
+        change = "" if nothing and row.verdict != "inconclusive" else _change(row, change_places)
         cells[column] = Cell(value, change, row.verdict, row.best and not boring)
     return Row(metric, f"{unit.name} {ARROWS.get(found[0][1].better, '')}".strip(), cells)
 

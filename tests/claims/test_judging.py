@@ -84,7 +84,7 @@ def test_what_never_happened_is_bounded_by_the_seeds(seeds, hit, word):
 def test_an_inconclusive_difference_says_what_could_have_been_seen():
     row = pd.Series({"diff": 1.0, "diff_low": -1.0, "diff_high": 3.0, "verdict": "inconclusive", "detectable": 4.2,
                      "test": "t"})  # fmt: skip
-    assert judging.change(row) == "+1.0 ± 2.0 (could have seen 4.200)"
+    assert judging.change(row) == "+1.0 ± 2.0 (could have seen 4.2)"
     assert judging.change(row.to_dict() | {"test": "sign", "detectable": 0.5}).endswith(
         "(could have seen 50% of replicas)"
     )
