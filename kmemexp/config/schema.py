@@ -210,6 +210,8 @@ class Sweep:
     zip: list[Any] = field(default_factory=list)
     when: dict[str, Any] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
+    sample: dict[str, Any] = field(default_factory=dict)  # kmemexp/planning/sampling.py
+    union: list[Any] = field(default_factory=list)  # further grids, each with axes, zip, when, exclude, sample
     baseline: dict[str, Any] = field(default_factory=dict)
     reps: Reps = field(default_factory=Reps)
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
@@ -314,6 +316,7 @@ def register() -> None:
         sweep.axes,
         sweep.when,
         sweep.baseline,
+        sweep.sample,
         sweep.reps.target,
         sweep.reps.select,
     ):
