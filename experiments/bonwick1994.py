@@ -26,6 +26,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, pick, spread
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.families import one_family
 from kmemexp.report.results import Results
@@ -51,6 +52,11 @@ TITLES = {
 ALIKE = 5.0  # points by which two allocators may differ and still be called alike; published: at most 3
 ABOUT_THREE = (2.5, 4.0)  # ratios that round to three, or to the published 3.3 and 3.5
 FRAG = "total_frag_ratio"
+PROTOCOL = Protocol(
+    judged=(FRAG,),
+    family="one family: the published allocators against each other at all steps, on all loads",
+    replicas={"bonwick1994": 8},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -110,7 +116,7 @@ def _pairs(at: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str], pd.DataFrame
     for step, base in wanted:
         metrics = at[step][at[step]["objects"].astype(str).isin(PUBLISHED)]
         tables.append(_compared(metrics, base))
-    return dict(zip(wanted, one_family(tables), strict=True))
+    return dict(zip(wanted, one_family(tables, PROTOCOL.judged), strict=True))
 
 
 def _table(at: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, cpus_text, pick
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.results import Results
 
@@ -25,6 +26,12 @@ SWEEPS = ("deadlock", "history")
 FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
 SPLIT, REMOVED, THREADS = "freebsd4", "freebsd4_unified", "dragonfly_nokmem"
 DEADLOCKS = "deadlocks_count"
+PROTOCOL = Protocol(
+    judged=(DEADLOCKS,),
+    family="one family: deadlocks of FreeBSD 4 without kmem_map against those with it, at all rates and CPUs",
+    replicas={"deadlock": 20, "history": 1},
+    confirm={"deadlock": ("workload.trace={recording}",)},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -50,7 +57,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
 
 def _shares(metrics: pd.DataFrame) -> pd.DataFrame:
     """One row per rate, CPUs and design: share of replicas with a deadlock (Wilson), and the paired difference."""
-    found = compare(metrics, {"design": SPLIT}, [DEADLOCKS])
+    found = compare(metrics, {"design": SPLIT}, [DEADLOCKS], judged=PROTOCOL.judged)
     names = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
     columns = ["design", "n", "occurs", "occurs_low", "occurs_high", "share_diff", "share_low", "share_high",
                "detectable", "verdict"]  # fmt: skip

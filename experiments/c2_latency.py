@@ -17,6 +17,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, change, cpus_text, never, pick
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.layout import factor
 from kmemexp.report.results import Results
@@ -31,6 +32,12 @@ OTHER = ("alloc_main_p99_ns", "lost_interrupts_count", "alloc_failures_count")
 SCENARIOS = ("interrupted_holder_fixed", "sleeping_holder_fixed")
 AXES = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
 US = 1e3
+PROTOCOL = Protocol(
+    judged=OTHER,
+    family="one family: what else may get worse, at all rates and CPUs; that nothing deadlocks is judged apart",
+    replicas={"latency": 8, "history": 1},
+    confirm={"latency": ("workload.trace={recording}",)},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -38,7 +45,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     runs = results["latency"].metrics
     table = compare(runs, {"design": SPLIT}, [*SAFETY, *PRICE, *OTHER], judged=PRICE)
     pair = runs[runs["design"].astype(str).isin([SPLIT, THREADS])]
-    others_table = compare(pair, {"design": SPLIT}, list(OTHER)).rename(columns=AXES)
+    others_table = compare(pair, {"design": SPLIT}, list(OTHER), judged=PROTOCOL.judged).rename(columns=AXES)
     table = table.rename(columns=AXES)
     conditions = list(table[["rate_hz", "cpus"]].drop_duplicates().itertuples(index=False))
     safe = [_safety(results["latency"].metrics), *_scenarios(results["history"].metrics)]

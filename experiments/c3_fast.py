@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp.claims.judging import Report, Verdict, cpus_text, never
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
 
@@ -24,6 +25,12 @@ SWEEPS = ("deadlock", "history")
 FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
 DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
 SIGNS = ("blockable_locks_count", "would_sleep_count", "deadlocks_count", "panics_count")
+PROTOCOL = Protocol(
+    judged=SIGNS,
+    family="one statement: no sign of danger in any run with a clock that does not allocate; the rest is description",
+    replicas={"deadlock": 20, "history": 1},
+    confirm={"deadlock": ("workload.trace={recording}",)},
+)
 FREES = {
     "oversize_fast": "a fast interrupt frees an oversize block",
     "free_unmaps": "free, in a message, unmaps a zone",

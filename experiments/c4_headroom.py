@@ -19,6 +19,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
+from kmemexp.claims.protocol import OTHER_LOADS, Protocol
 from kmemexp.report import charts
 from kmemexp.report.families import one_family
 from kmemexp.report.results import Results
@@ -32,9 +33,14 @@ PAIRS = {
 }
 FAILURES, ROOM = "alloc_failures_count", "malloc_headroom_min_bytes"
 CAUSES = ("failed_fragmented_count", "failed_exhausted_count", "panics_count")
-JUDGED = (FAILURES, ROOM)
 RUN = "malloc_largest_run_min_bytes"
 MIB = 1 << 20
+PROTOCOL = Protocol(
+    judged=(FAILURES, ROOM),
+    family="one family: failures and headroom of both pairs, on all loads, KVA sizes and CPUs",
+    replicas={"fragmentation": 6},
+    confirm={"fragmentation": OTHER_LOADS},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -50,7 +56,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
             pairs.append(compare(rows, {"design": split}, [FAILURES, ROOM, RUN, *CAUSES]))
             names.append((unified, split, words))
     if pairs:
-        for (unified, split, words), table in zip(names, one_family(pairs, JUDGED), strict=True):
+        for (unified, split, words), table in zip(names, one_family(pairs, PROTOCOL.judged), strict=True):
             for where, found in conditions(table):
                 tables.append(found.assign(against=split, condition=where))
                 if len(set(found["design"])) == len({unified, split}):

@@ -21,6 +21,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, cpus_text, spread, together
+from kmemexp.claims.protocol import OTHER_LOADS, Protocol
 from kmemexp.metrics import Margin
 from kmemexp.report import charts, stats
 from kmemexp.report.families import one_family
@@ -41,12 +42,19 @@ HEAP = ("heap_mean_excess_ratio", "heap_live_peak_excess_ratio", "heap_heap_peak
 REFUSED = "alloc_failures_count"
 METRICS = (EXTERNAL, SMALL, RUN, OBJECT, HELD, *HEAP, REFUSED)
 TOLERATED = 1e-3  # refused allocations up to which two runs count as the same load
-MARGINS = dict.fromkeys((EXTERNAL, SMALL, OBJECT), Margin(1e-3))  # a tenth of a point: what is less does not matter
 SHORT = {"holds": "less", "fails": "more", "holds in part": "mixed", "observed": "not judged"}
 MIB = 1 << 20
+WEEKS = ("server_days", "mail_days")  # loads of a week of days, of which a sweep has one
 DAY_S, BEFORE_S, DAYS = 480.0, 80.0, 7  # conf/workload/server_days.yaml
 EARLY, LATE = 2, 7
 GROWS = {"map": EXTERNAL, "object": OBJECT}
+PROTOCOL = Protocol(
+    judged=(EXTERNAL, SMALL, OBJECT),
+    family="one family: three measures of three pairs on all loads, KVA sizes and CPUs, and their growth over the week",
+    margins=dict.fromkeys((EXTERNAL, SMALL, OBJECT), Margin(1e-3)),  # a tenth of a point: what is less does not matter
+    replicas={"fragmentation": 6},
+    confirm={"fragmentation": OTHER_LOADS},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -57,7 +65,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     plain = metrics[metrics["cost"] == "none"].drop(columns="cost") if "cost" in metrics else metrics
     days = daily(found.series, plain)
     compared = [*(_compared(plain, *pair) for pair in PAIRS), *(_grown(days, *pair) for pair in PAIRS)]
-    whole = one_family([table for table in compared if len(table)], (EXTERNAL, SMALL, OBJECT))
+    whole = one_family([table for table in compared if len(table)], PROTOCOL.judged)
     tables, growth = whole[: len(PAIRS)], whole[len(PAIRS) :]
     judged = pd.concat([_judged(table) for table in tables], ignore_index=True)
     verdicts = [*_maps(judged), *_objects(judged), *_growth(growth), *_clock(metrics)]
@@ -75,7 +83,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
 def _compared(metrics: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFrame:
     """Compare a pair: a row per load, KVA, CPUs, design and metric, with `refused`, the greater share of the two."""
     both = metrics[metrics["design"].astype(str).isin([variant, base])]
-    table = compare(both, {"design": base}, list(METRICS), margins=MARGINS).rename(
+    table = compare(both, {"design": base}, list(METRICS), margins=PROTOCOL.margins).rename(
         columns={"machine.kva_bytes": "kva_bytes", "machine.cpus": "cpus"}
     )
     table["cpus"] = table["cpus"] if "cpus" in table else int(both["cpus"].iloc[0])
@@ -136,7 +144,7 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) 
 
 def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """Means of each day of server_days, one row per cell, replica and day: `map`, `object`."""
-    rows = series[series["workload"].astype(str) == "server_days"]
+    rows = series[series["workload"].astype(str).isin(WEEKS)]
     rows = rows.assign(
         day=np.minimum((rows["time_ns"] / 1e9 - BEFORE_S) // DAY_S + 1, DAYS).astype(int),
         map=1 - rows["map_largest_run_bytes"] / rows["map_free_bytes"],
@@ -158,7 +166,7 @@ def _grown(days: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFr
         return pd.DataFrame()
     growth = {metric: wide[what][LATE] - wide[what][EARLY] for what, metric in GROWS.items()}
     frame = pd.DataFrame(growth).reset_index()
-    found = compare(frame, {"design": base}, list(growth), by=["kva_bytes", "cpus"], margins=MARGINS)
+    found = compare(frame, {"design": base}, list(growth), by=["kva_bytes", "cpus"], margins=PROTOCOL.margins)
     return found.assign(pair=words)
 
 
@@ -177,8 +185,8 @@ def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
                 **{name: group[f"diff_{name}" if name != "diff" else name] * 100 for name in ("diff", "low", "high")},
             )
             where = (
-                f"{group['pair'].iloc[0]}; server_days, {cpus_text(cpus)}: growth of {what} fragmentation, day {EARLY} "
-                f"to {LATE}"
+                f"{group['pair'].iloc[0]}; a week of days, {cpus_text(cpus)}: growth of {what} fragmentation, "
+                f"day {EARLY} to {LATE}"
             )
             yield _together(texts, where, "more growth than with kmem_map, points")
 
@@ -261,7 +269,7 @@ def _maps_chart(found: Results) -> object:
     metrics = found.metrics
     kva = sorted(metrics["machine.kva_bytes"].unique())[len(metrics["machine.kva_bytes"].unique()) // 2]
     cells = metrics[
-        (metrics["workload"].astype(str) == "server_days") & (metrics["machine.kva_bytes"] == kva)
+        metrics["workload"].astype(str).isin(WEEKS) & (metrics["machine.kva_bytes"] == kva)
         & (metrics["cpus"] == metrics["cpus"].min())
         & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_nokmem"])
     ]["cell_key"]  # fmt: skip

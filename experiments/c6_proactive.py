@@ -21,6 +21,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, cpus_text, spread, together
+from kmemexp.claims.protocol import Protocol
 from kmemexp.metrics import Margin
 from kmemexp.report import charts, stats
 from kmemexp.report.families import one_family
@@ -37,10 +38,18 @@ LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
 COSTS = (LOCKS, P99)
 BASE, CHOSEN, NONE = "dragonfly_slab", "proactive", "none"
 COMPOSED = "two_ended"  # the policy that conf/design/proactive.yaml has
-MARGINS = dict.fromkeys((EXTERNAL, SMALL), Margin(5e-3))  # half a point: what is less does not matter
 KEYS, FIGURES = ["design", "policy"], ("mean", "diff", "diff_low", "diff_high", "verdict", "not_worse")
-JUDGED = (EXTERNAL, SMALL, REFUSED)
 DEAREST = 5.0  # per cent more CPU time that a winner may take
+PROTOCOL = Protocol(
+    judged=(EXTERNAL, SMALL, REFUSED),
+    family="one family: three measures of all policies on all designs, and of the winner on other loads",
+    margins=dict.fromkeys((EXTERNAL, SMALL), Margin(5e-3)),  # half a point: what is less does not matter
+    replicas={"proactive": 6, "proactive_elsewhere": 6},
+    confirm={
+        "proactive": ("workload=mail_days",),
+        "proactive_elsewhere": ("workload=recorded", "workload.trace={recording}"),
+    },
+)
 MIB = 1 << 20
 
 
@@ -50,7 +59,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     metrics = metrics[metrics["design"].astype(str) != CHOSEN]
     clock = metrics["cost"].astype(str) != "none"
     gives, other = one_family([_compared(metrics[~clock]), _compared_elsewhere(results["proactive_elsewhere"].metrics)],
-                              JUDGED)  # fmt: skip
+                              PROTOCOL.judged)  # fmt: skip
     table = _gives(gives).merge(_costs(metrics[clock]), on=["design", "policy"], how="left")
     winner = _winner(table)
     verdicts = [_verdict(row) for row in table[table["policy"] != NONE].to_dict("records")]
@@ -73,12 +82,12 @@ def _plain(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compared(metrics: pd.DataFrame) -> pd.DataFrame:
-    return compare(_plain(metrics), {"policy": NONE}, list(GIVES), margins=MARGINS)
+    return compare(_plain(metrics), {"policy": NONE}, list(GIVES), margins=PROTOCOL.margins)
 
 
 def _compared_elsewhere(metrics: pd.DataFrame) -> pd.DataFrame:
     found = [EXTERNAL, SMALL, REFUSED]
-    return compare(metrics.astype({"design": str}), {"design": BASE}, found, margins=MARGINS)
+    return compare(metrics.astype({"design": str}), {"design": BASE}, found, margins=PROTOCOL.margins)
 
 
 def _gives(found: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from kmemexp.claims.judging import (
     pick,
     without_gaps,
 )
+from kmemexp.claims.protocol import OTHER_LOADS, Protocol
 from kmemexp.metrics import OCCURS
 from kmemexp.report import charts
 from kmemexp.report.families import one_family
@@ -43,6 +44,12 @@ FULL = {
     "fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"],
 }
 BEFORE, SLAB = "dragonfly_nokmem", "dragonfly_slab"
+PROTOCOL = Protocol(
+    judged=("alloc_failures_count", "held_peak_bytes", "throughput_hz"),
+    family="one family: failures, memory and throughput on all loads, KVA sizes, CPUs and locks",
+    replicas={"scaling": 4, "fragmentation": 6},
+    confirm={"fragmentation": OTHER_LOADS},
+)
 WORDS = {
     "alloc_failures_count": ("failures", "", 1.0),
     "held_peak_bytes": ("memory held", "MiB", 2.0**20),
@@ -56,7 +63,6 @@ WORDS = {
 }
 """Metrics: what they are called, unit, and how much of the metric one unit is."""
 MEMORY = ("alloc_failures_count", "held_peak_bytes", "total_frag_mean_ratio", "internal_frag_ratio")
-JUDGED = ("alloc_failures_count", "held_peak_bytes", "throughput_hz")
 SPEED = ("throughput_hz", "lock_wait_ratio", "alloc_main_p50_ns", "alloc_main_p99_ns")
 
 
@@ -66,7 +72,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
         _compared(results["fragmentation"], MEMORY),
         _compared(results["scaling"], (*SPEED, "contended_ratio", "held_peak_bytes")),
     ]
-    memory, speed = one_family(compared, JUDGED)
+    memory, speed = one_family(compared, PROTOCOL.judged)
     apart = [rows.assign(condition=where) for where, rows in conditions(memory)]
     both = [rows for rows in apart if set(rows["design"].astype(str)) == {BEFORE, SLAB}]
     memory = pd.concat(both, ignore_index=True)

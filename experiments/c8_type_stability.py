@@ -24,6 +24,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, change, pick, spread
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import stats
 from kmemexp.report.charts import colours
 from kmemexp.report.layout import number
@@ -42,6 +43,11 @@ NAMED = ("proc", "tcpcb", "udpcb", "unpcb", "task_struct", "TCP", "UDP")
 PINNED = "held_after_peak_bytes"
 LATENCIES = ("alloc_main_p99_ns", "alloc_main_p999_ns", "free_main_p99_ns")
 CPU_TIME = "main_ratio"
+PROTOCOL = Protocol(
+    judged=LATENCIES[:1],
+    family="violations: intervals corrected for the number of kinds and loads; latency: one family of the kinds",
+    replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 4},
+)
 MIB, DAY_S = 1 << 20, 86_400
 CONDITIONS = "dragonfly_slab; readers' rates and hold times are assumed"
 
@@ -53,7 +59,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     memory = compare(_done(found.metrics), {"stability": "none"}, [PINNED])
     memory = memory.rename(columns={"stability.kind": "kind", "stability": "protection"})
     cost = compare(_done(results["type_stability_cost"].metrics), {"stability": "none"}, [*LATENCIES, CPU_TIME],
-                   judged=LATENCIES[:1])  # fmt: skip
+                   judged=PROTOCOL.judged)  # fmt: skip
     hold = crossings(results["type_stability_hold"])
     verdicts = []
     for load, rows in table.groupby("workload", observed=True):

@@ -33,6 +33,7 @@ class Verdict(NamedTuple):
     low: float = math.nan
     high: float = math.nan
     unit: str = ""
+    note: str = ""  # "fragile, …": what else was seen to turn it
 
 
 class Report(NamedTuple):

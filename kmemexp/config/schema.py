@@ -224,6 +224,9 @@ class Experiment:
     names: list[str] = field(default_factory=list)  # files in experiments/; * and ? stand for any letters
     size: str = "default"  # default | full: the overrides of that name in the experiment
     publish: str | None = None  # folder that gets a copy of the charts and tables
+    confirm: bool = False  # judge by the rule as it stands, once, on seeds and loads that were not explored on
+    recording: str | None = None  # an imported trace: the other recording of a confirmation
+    costs: bool = False  # judge again with every assumed cost halved, and doubled, and mark what changes
 
 
 @dataclass

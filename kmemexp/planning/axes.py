@@ -2,12 +2,12 @@
 
 A sweep file says (the values of `axes` and `zip` are lists, or text in the grammar of Hydra's command line):
 
-    axes:    {design: "freebsd4,dragonfly_slab", machine.cpus: "range(1,5)"} zip:     [{machine.ram_bytes: [64MiB,
-    128MiB], machine.kva_bytes: [256MiB, 512MiB]}]  # go together, row by row when:    {machine.cpus: "design ==
-    'dragonfly_slab'"}  # elsewhere the axis does not exist and its cells collapse exclude: ["design == 'freebsd4' and
-    machine.cpus > 2"] sample:  {method: sobol, n: 64, space: {workload.scale: "log(0.1, 10)"}}  # sampling.py; log(low,
-    high, n) as an axis union:   [{axes: {machine.cpus: [1, 2]}}, {axes: {seed: [1, 2]}}]  # several grids; what stands
-    above belongs to each
+    axes:    {design: "freebsd4,dragonfly_slab", machine.cpus: "range(1,5)", interrupts.rate_hz: "log(100,10000,3)"}
+    zip:     [{machine.ram_bytes: [64MiB, 128MiB], machine.kva_bytes: [256MiB, 512MiB]}]  # go together, row by row
+    when:    {machine.cpus: "design == 'dragonfly_slab'"}  # elsewhere the axis does not exist and its cells collapse
+    exclude: ["design == 'freebsd4' and machine.cpus > 2"]
+    sample:  {method: sobol, n: 64, space: {workload.scale: "log(0.1, 10)"}}  # rows drawn from a space (sampling.py)
+    union:   [{axes: {machine.cpus: [1, 2]}}, {axes: {seed: [1, 2]}}]  # several grids; what stands above is in each
 
 The command line beats the file, key by key: a key given there leaves the file's axis or zip block.
 """
