@@ -56,8 +56,10 @@ def spread(value: float, low: float, high: float, unit: str = "", scale: float =
 def change(row: pd.Series, unit: str = "", scale: float = 1.0) -> str:
     """Write the paired difference in a row of `Results.compare`; if inconclusive, with what could have been seen."""
     text = spread(row["diff"], row["diff_low"], row["diff_high"], unit, scale)
-    if row.get("verdict") != "inconclusive" or math.isnan(row["detectable"]):
+    if row.get("verdict") != "inconclusive":
         return text
+    if math.isnan(row["detectable"]):
+        return f"{text} (so few replicas can show nothing)"
     if row["test"] == "sign":
         return f"{text} (could have seen {row['detectable']:.0%} of replicas)"
     least = row["detectable"] / scale

@@ -28,10 +28,11 @@ SEED = 1000  # of a confirmation, where no other is named
 RECORDING = "{recording}"
 OTHER_LOADS = (
     "~sweep.axes.workload",
+    "sweep.when.cost=\"workload == 'recorded' and machine.kva_bytes == '192MiB' and machine.cpus == 2\"",
     f'sweep.union=[{{axes: {{workload: [recorded], workload.trace: ["{RECORDING}"]}}}}, '
     "{axes: {workload: [mail_days]}}]",
 )
-"""Of a sweep over recorded and synthetic loads: another recording, and another synthetic server."""
+"""Of the sweep `fragmentation`: another recording, and another synthetic server."""
 RECORD = "_confirmations.json"
 DIGITS = 12
 

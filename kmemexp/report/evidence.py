@@ -51,7 +51,8 @@ def weigh(a: Floats, b: Floats, law: str, margin: Margin, fixed: Mask, ci: float
     size = own.size * (np.abs(stats.mean_interval(b).mean) if own.kind == "relative" else np.ones(len(a)))
     with np.errstate(invalid="ignore", divide="ignore"):
         error = pair.sd / np.sqrt(pair.n)
-    low, high, up, down = _bounds(a - b, pair, PLAIN if law == PLAIN else SKEWED_LAW, ci)
+    differ = np.where(often[:, None], a - b, np.nan)
+    low, high, up, down = _bounds(differ, pair, PLAIN if law == PLAIN else SKEWED_LAW, ci)
     found = Evidence(
         np.where(pair.n >= 2, T if law == PLAIN else BOOTSTRAP, NONE).astype(object), pair.n, pair.diff, low, high,
         error * np.fmax(up, down), size, *_p_values(pair, error, size, up, down),

@@ -45,7 +45,7 @@ def _reading(table: pd.DataFrame, baseline: Mapping[str, object], ci: float) -> 
             f"{TIMES} ratio of the means; of rare events the difference in the share of replicas that had any.",
             f"✓ better, ✗ worse, = equivalent within the metric's margin: all comparisons of this table are one family "
             f"of {int(table['family'].max())} (Holm, {ci:.0%}). ?: inconclusive; ≥: what would have been seen with a "
-            "chance of 80 %. Bold: best mean.",
+            "chance of 80 %, without it nothing could have been seen. Bold: best mean.",
         ]
     return lines
 

@@ -165,6 +165,8 @@ def _selected(plan: "Plan", rows: pd.DataFrame, size: int) -> dict[str, int]:
 
 def notes(plan: "Plan", table: pd.DataFrame) -> list[str]:
     """Say how the numbers of replicas came about, below the table of a sweep."""
+    if plan.reps.get("select"):
+        return _selection_notes(plan)
     if not plan.reps.get("target"):
         return []
     asked = ", ".join(f"{name} {target}" for name, target in plan.reps["target"].items())
@@ -177,6 +179,23 @@ def notes(plan: "Plan", table: pd.DataFrame) -> list[str]:
     wide = int(_too_wide(table[names], plan.reps["target"]).sum())
     ends = f"{wide} of {int(names.sum())} are wider yet" if wide else "all are"
     return [line, f"As narrow as asked for: {ends}" + (f"; {now.open} blocks reached the budget." if now.open else ".")]
+
+
+def _selection_notes(plan: "Plan") -> list[str]:
+    """Say what was selected under each condition, and where it is open yet."""
+    metric, delta = plan.reps["select"]["metric"], plan.reps["select"]["delta"]
+    frame = planned(plan, with_results(plan.root)).metrics
+    found = selection.select(frame, metric, delta, first=plan.reps["min"], ci=CI)
+    names = dict(zip(frame["cell_key"], frame["design"].astype(str), strict=True))
+    best = [names[key] for key in found.loc[found["left"] & ~found["open"], "cell_key"]]
+    count = {name: best.count(name) for name in dict.fromkeys(best)}
+    told = ", ".join(f"{name} under {n} conditions" for name, n in count.items()) or "nowhere"
+    line = (
+        f"Selected by {metric}, the best or within {delta:g} of it with a chance of {CI:.0%} under each condition (Kim "
+        f"and Nelson): {told}."
+    )
+    undecided = int(found["open"].sum())
+    return [line, *([f"Open: {undecided} cells are left beside others; more replicas decide."] if undecided else [])]
 
 
 def _too_wide(table: pd.DataFrame, target: Mapping[str, str | float]) -> NDArray[np.bool_]:

@@ -88,6 +88,7 @@ def test_an_inconclusive_difference_says_what_could_have_been_seen():
     assert judging.change(row.to_dict() | {"test": "sign", "detectable": 0.5}).endswith(
         "(could have seen 50% of replicas)"
     )
+    assert judging.change(row.to_dict() | {"detectable": float("nan")}).endswith("(so few replicas can show nothing)")
     assert judging.change(row.to_dict() | {"verdict": "better"}) == "+1.0 ± 2.0"
 
 

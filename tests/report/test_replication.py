@@ -91,6 +91,10 @@ def test_the_best_design_is_chosen(tmp_path):
     assert {n for sizes in by_load(plan).values() for n in sizes} <= {10, 14}
     easy = made(tmp_path / "easy", 10, target={}, select={"metric": HELD, "delta": 300 * MIB}, ahead=4)
     assert not replication.grow(easy)
+    easy.metrics = [HELD]
+    remarks = " ".join(tables.make(easy, with_results(easy.root)).remarks)
+    assert "Selected by held_peak_bytes" in remarks
+    assert "under 2 conditions" in remarks
 
 
 def test_the_tables_say_how_it_came_about(tmp_path):
