@@ -227,10 +227,14 @@ SKEWED = (
 """Sums of what comes in bursts. Latencies and what stale reads find are skewed as well."""
 
 
+ALSO_RARE = ("saturated_count",)
+"""Yes or no in each replica, beside what the group `safety` counts and requests that failed."""
+
+
 def stated(metric: Metric) -> Metric:
     """Give the metric with its margin and its law."""
     name = metric.name
-    if metric.group == "safety" or name.startswith("failed_"):
+    if metric.group == "safety" or name.startswith("failed_") or name in ALSO_RARE:
         return metric._replace(margin=OCCURS, law=RARE)
     unit = next((margin for suffix, margin in BY_UNIT.items() if name.endswith(suffix)), PER_CENT)
     skewed = metric.group in ("latency", "stability") or name in SKEWED

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmemexp.config import scales
@@ -36,6 +36,7 @@ def test_a_logarithmic_range_on_the_command_line():
 
 
 @pytest.mark.parametrize("method", sampling.METHODS)
+@settings(max_examples=30)
 @given(n=st.integers(1, 40), more=st.integers(0, 40))
 def test_more_rows_keep_those_that_there_are(method, n, more):
     few, many = drawn(method, n), drawn(method, n + more)

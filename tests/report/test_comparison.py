@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_fakes as fakes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmemexp.errors import ConfigError
@@ -318,6 +318,7 @@ def test_a_column_of_the_users_own_is_a_metric_when_asked_for():
     assert of(compare(df, "a", ["mine"]), "b")["diff"] == 4
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 2**40), min_size=2, max_size=8), st.integers(-(2**40), 2**40), st.randoms())
 def test_the_shift_between_two_designs_comes_out_whatever_the_order_of_rows(values, shift, random):
     df = small({"a": [float(v) for v in values], "b": [float(v + shift) for v in values]})
