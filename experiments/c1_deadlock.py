@@ -30,7 +30,7 @@ PROTOCOL = Protocol(
     judged=(DEADLOCKS,),
     family="one family: deadlocks of FreeBSD 4 without kmem_map against those with it, at all rates and CPUs",
     replicas={"deadlock": 20, "history": 1},
-    confirm={"deadlock": ("workload.trace={recording}",)},
+    confirm={"deadlock": ("workload=trace", "workload.path={recording}")},
 )
 
 
@@ -76,7 +76,7 @@ def _verdict(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
         removed["verdict"], removed["verdict"]
     )
     return Verdict(
-        CLAIM, word, f"filetree, {rate:,} interrupts/s, {cpus_text(cpus)}; kmem_map removed from FreeBSD 4",
+        CLAIM, word, f"recorded load, {rate:,} interrupts/s, {cpus_text(cpus)}; kmem_map removed from FreeBSD 4",
         f"deadlock in {_share(removed)} without kmem_map, {_share(split)} with it (Wilson, 95 %)",
         removed["occurs"], removed["occurs_low"], removed["occurs_high"], "share of replicas",
     )  # fmt: skip

@@ -36,7 +36,7 @@ PROTOCOL = Protocol(
     judged=OTHER,
     family="one family: what else may get worse, at all rates and CPUs; that nothing deadlocks is judged apart",
     replicas={"latency": 8, "history": 1},
-    confirm={"latency": ("workload.trace={recording}",)},
+    confirm={"latency": ("workload=trace", "workload.path={recording}")},
 )
 
 
@@ -73,7 +73,7 @@ def _safety(metrics: pd.DataFrame) -> Verdict:
         raise LookupError(f"no replica of {THREADS} in the sweep latency")
     word, text, share = never((runs[list(SAFETY)] > 0).join(runs[["seed", "replica"]]))
     return Verdict(
-        CLAIM, word, "filetree, all rates and CPUs: no deadlock, no forbidden sleep, no panic", text, *share,
+        CLAIM, word, "recorded load, all rates and CPUs: no deadlock, no forbidden sleep, no panic", text, *share,
         "share of replicas",
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _price(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
     done = pick(table, "irq_device_done_p99_ns", design=THREADS, rate_hz=rate, cpus=cpus)
     start = pick(table, "irq_device_start_p99_ns", design=THREADS, rate_hz=rate, cpus=cpus)
     return Verdict(
-        CLAIM, "observed", f"price in latency: filetree, {rate:,} interrupts/s, {cpus_text(cpus)}",
+        CLAIM, "observed", f"price in latency: recorded load, {rate:,} interrupts/s, {cpus_text(cpus)}",
         f"device done p99 {change(done, 'µs', US)} ({factor(done['ratio'])}), start p99 {change(start, 'µs', US)} "
         f"(paired, n = {done['pairs']}, 95 %)",
         done["ratio"], done["ratio_low"], done["ratio_high"], "ratio of p99",
@@ -112,7 +112,7 @@ def _other(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
     alloc = rows["alloc_main_p99_ns"]
     return Verdict(
         CLAIM, "fails" if worse else "holds" if safe else "inconclusive",
-        f"the only price: filetree, {rate:,} interrupts/s, {cpus_text(cpus)}",
+        f"the only price: recorded load, {rate:,} interrupts/s, {cpus_text(cpus)}",
         f"mainline allocation p99 {change(alloc, 'µs', US)} ({factor(alloc['ratio'])}), interrupts lost "
         f"{change(rows['lost_interrupts_count'])}, failures {change(rows['alloc_failures_count'])} (paired, 95 %; "
         f"{', '.join(worse) or 'none'} worse after Holm)",

@@ -29,7 +29,7 @@ PROTOCOL = Protocol(
     judged=SIGNS,
     family="one statement: no sign of danger in any run with a clock that does not allocate; the rest is description",
     replicas={"deadlock": 20, "history": 1},
-    confirm={"deadlock": ("workload.trace={recording}",)},
+    confirm={"deadlock": ("workload=trace", "workload.path={recording}")},
 )
 FREES = {
     "oversize_fast": "a fast interrupt frees an oversize block",
@@ -71,7 +71,7 @@ def _as_is(metrics: pd.DataFrame) -> Verdict:
     word, text, share = never((metrics[list(SIGNS)] > 0).join(metrics[["seed", "replica"]]))
     return Verdict(
         CLAIM, word,
-        f"filetree, a clock that does not allocate: {', '.join(DESIGNS)}, all rates and CPUs",
+        f"recorded load, a clock that does not allocate: {', '.join(DESIGNS)}, all rates and CPUs",
         f"unsafe {text}", *share, "share of replicas",
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def _allocating(table: pd.DataFrame) -> list[Verdict]:
     return [
         Verdict(
             CLAIM, "observed",
-            f"filetree, a clock that allocates: {row.design}, {row.rate_hz:,} interrupts/s, {cpus_text(row.cpus)}",
+            f"recorded load, a clock that allocates: {row.design}, {row.rate_hz:,} interrupts/s, {cpus_text(row.cpus)}",
             f"unsafe in {row.hits} of {row.n} replicas ({row.unsafe_low:.0%} to {row.unsafe_high:.0%}, Wilson, 95 %); "
             f"would have slept in {row.would_sleep_count:.0%}, deadlock in {row.deadlocks_count:.0%}",
             row.unsafe, row.unsafe_low, row.unsafe_high, "share of replicas",

@@ -47,7 +47,7 @@ PROTOCOL = Protocol(
     replicas={"proactive": 6, "proactive_elsewhere": 6},
     confirm={
         "proactive": ("workload=mail_days",),
-        "proactive_elsewhere": ("workload=recorded", "workload.trace={recording}"),
+        "proactive_elsewhere": ("workload=trace", "workload.path={recording}"),
     },
 )
 MIB = 1 << 20

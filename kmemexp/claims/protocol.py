@@ -28,8 +28,8 @@ SEED = 1000  # of a confirmation, where no other is named
 RECORDING = "{recording}"
 OTHER_LOADS = (
     "~sweep.axes.workload",
-    "sweep.when.cost=\"workload == 'recorded' and machine.kva_bytes == '192MiB' and machine.cpus == 2\"",
-    f'sweep.union=[{{axes: {{workload: [recorded], workload.trace: ["{RECORDING}"]}}}}, '
+    "sweep.when.cost=\"workload == 'trace' and machine.kva_bytes == '192MiB' and machine.cpus == 2\"",
+    f'sweep.union=[{{axes: {{workload: [trace], workload.path: ["{RECORDING}"]}}}}, '
     "{axes: {workload: [mail_days]}}]",
 )
 """Of the sweep `fragmentation`: another recording, and another synthetic server."""

@@ -1,4 +1,7 @@
-"""What the replicas of a cell differ in: which population an interval speaks of, and where there is nothing to vary."""
+"""What the replicas of a cell differ in: which population an interval speaks of, and where there is nothing to vary.
+
+What is drawn for the replicas of a recording, `recordings.py` says.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -45,7 +48,8 @@ def _load_fixed(cell: Mapping[str, Any]) -> bool:
     if (cell.get("stability") or {}).get("kind"):
         return False  # references are drawn
     if load["source"] == "trace":
-        return bool(load["copies"] == 1 or not load["shift_s"])
+        drawn = load.get("stream", "recorded") != "recorded"  # deaths that are a guess
+        return not drawn and bool(load["copies"] == 1 or not load["shift_s"])
     return all(not kind["rate_hz"] and not kind.get("start") for kind in load["kinds"].values())
 
 
@@ -71,8 +75,6 @@ def _population(text: str) -> str:
     if not cell:
         return ""
     load = cell["workload"]
-    clock = cell["cost"].get("name") != "none" and not _machine_fixed(cell)
-    also = " and in the arrivals of interrupts" if clock else ""
     if _fixed(text):
         one = "one window of one recording" if load["source"] == "trace" else "one run"
         return (
@@ -86,7 +88,4 @@ def _population(text: str) -> str:
             "one window of one recording; replicas differ in the arrivals of interrupts only, and intervals speak of "
             "nothing else."
         )
-    return (
-        f"replicas differ in when {load['copies']} copies of one recording begin{also}; intervals speak of such "
-        "overlays, not of other recordings."
-    )
+    return ""  # recordings.py says what the replicas of such a recording differ in

@@ -265,7 +265,7 @@ def test_stages_are_kept_apart(runs, plain, line, says, capsys):
 
 
 def test_a_confirmation_on_another_recording_needs_one(runs, plain, here, capsys):
-    text = PLAIN.replace('"workload.scale=0.1"', '"workload.trace={recording}"')
+    text = PLAIN.replace('"workload.scale=0.1"', '"workload.path={recording}"')
     (here / "its_experiments" / "small.py").write_text(text)
     assert confirm() == 1
     assert "experiment.recording=PATH" in capsys.readouterr().err

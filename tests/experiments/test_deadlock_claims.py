@@ -48,7 +48,7 @@ def test_c1_holds_where_only_the_design_without_kmem_map_deadlocks():
 )
 def test_c1_counts_what_kmem_map_does_not_prevent(split, unified, word):
     many = {"freebsd4": split, "freebsd4_unified": unified}
-    assert made_up.words(c1(lambda design, r: r < many.get(design, 0)), "filetree") == [word]
+    assert made_up.words(c1(lambda design, r: r < many.get(design, 0)), "recorded load") == [word]
 
 
 def test_c1_fails_in_the_scenario_if_kmem_map_does_not_help():

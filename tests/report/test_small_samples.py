@@ -74,16 +74,16 @@ def test_what_is_the_same_in_every_replica():
     noisy = {"law": "none", "program": [{"work": {"law": "exponential", "ns": 5}}]}
     cells = [
         cell(), cell(copies=2), cell("synthetic"), cell(cost="x"), cell(cost="x", sources={"a": SOURCE}),
+        cell().replace('"copies"', '"stream": "auto", "copies"'),
         *(cell(cost="x", sources={"a": SOURCE, "b": other}) for other in (drawn, late, noisy)), "{}",
     ]  # fmt: skip
-    assert population.fixed(cells).tolist() == [True, False, False, True, True, False, False, False, False]
+    assert population.fixed(cells).tolist() == [True, False, False, True, True, False, False, False, False, False]
 
 
 def test_the_population_is_named():
     frame = pd.DataFrame({"workload": ["a", "b", "c", "d"], "config": [
         cell(), cell(copies=2), cell("synthetic"), cell(cost="x", sources={"i": {"law": "poisson"}})]})  # fmt: skip
-    one, overlay, synthetic, window = population.notes(frame)
+    one, synthetic, window = population.notes(frame)
     assert one.startswith("a: deterministic: one window of one recording")
-    assert "2 copies of one recording begin; intervals speak of such overlays" in overlay
     assert "runs of this load" in synthetic
     assert window.startswith("d: one window of one recording; replicas differ in the arrivals of interrupts only")
