@@ -4,17 +4,19 @@ Question: are fast interrupts safe while they do not allocate, and what if one d
 
 Method: the sweep `deadlock` with the clock's handler as it is and with one that allocates, at the same rate and load,
 by design and CPUs. A replica is unsafe if a fast interrupt or a message wanted a lock that may sleep in it, or if
-there was a forbidden sleep, a deadlock or a panic; the figure is their share, with Wilson's interval. The
-scenarios `oversize_fast` and `free_unmaps` show a fast interrupt and a message that free, as DragonFly had them until
-October and September 2003, and as they were fixed. The clock of `freebsd4` was no fast interrupt: splhigh holds it
-off. `freebsd4_unified` is left out: it deadlocks without the clock's help (C1).
+there was a forbidden sleep, a deadlock or a panic; the figure is their share, with Wilson's interval, clustered by
+seed where conditions are put together. That a clock which does not allocate is safe holds where the upper bound is
+below 5 %, and fails with the first unsafe replica. The scenarios `oversize_fast` and `free_unmaps` show a fast
+interrupt and a message that free, as DragonFly had them until October and September 2003, and as they were fixed.
+The clock of `freebsd4` was no fast interrupt: splhigh holds it off. `freebsd4_unified` is left out: it deadlocks without the clock's help (C1).
 """
 
 from collections.abc import Mapping
 
 import pandas as pd
 
-from kmemexp.claims.judging import Report, Verdict, cpus_text
+from kmemexp.claims.judging import Report, Verdict, cpus_text, never
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
 
@@ -23,6 +25,12 @@ SWEEPS = ("deadlock", "history")
 FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
 DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
 SIGNS = ("blockable_locks_count", "would_sleep_count", "deadlocks_count", "panics_count")
+PROTOCOL = Protocol(
+    judged=SIGNS,
+    family="one statement: no sign of danger in any run with a clock that does not allocate; the rest is description",
+    replicas={"deadlock": 20, "history": 1},
+    confirm={"deadlock": ("workload=trace", "workload.path={recording}")},
+)
 FREES = {
     "oversize_fast": "a fast interrupt frees an oversize block",
     "free_unmaps": "free, in a message, unmaps a zone",
@@ -38,8 +46,8 @@ def analyse(results: Mapping[str, Results]) -> Report:
     as_is, allocating = _as_is(metrics[~allocates]), _allocating(table[table["allocates"]])
     unsafe = sum(v.effect > 0 for v in allocating)
     summary = (
-        f"A clock that does not allocate was {'safe' if as_is.verdict == 'holds' else 'not safe'}; one that does was "
-        f"unsafe, in some replicas at least, under {unsafe} of {len(allocating)} conditions."
+        f"A clock that does not allocate was {'not always safe' if as_is.verdict == 'fails' else 'never unsafe'}; one "
+        f"that does was unsafe, in some replicas at least, under {unsafe} of {len(allocating)} conditions."
     )
     verdicts = [as_is, *allocating, *_frees(results["history"].metrics)]
     return Report(summary, verdicts, {"fast": table}, {"fast": _chart(table)})
@@ -60,13 +68,11 @@ def _as_is(metrics: pd.DataFrame) -> Verdict:
     """Judge a clock that does not allocate: an unsafe replica of any design contradicts the claim."""
     if metrics.empty:
         raise LookupError("no replica with a clock that does not allocate in the sweep deadlock")
-    hits = int((metrics[list(SIGNS)] > 0).any(axis=1).sum())
-    low, high = (float(bound) for bound in stats.wilson(hits, len(metrics)))
+    word, text, share = never((metrics[list(SIGNS)] > 0).join(metrics[["seed", "replica"]]))
     return Verdict(
-        CLAIM, "fails" if hits else "holds",
-        f"filetree, a clock that does not allocate: {', '.join(DESIGNS)}, all rates and CPUs",
-        f"unsafe in {hits} of {len(metrics)} replicas ({low:.1%} to {high:.1%}, Wilson, 95 %)",
-        hits / len(metrics), low, high, "share of replicas",
+        CLAIM, word,
+        f"recorded load, a clock that does not allocate: {', '.join(DESIGNS)}, all rates and CPUs",
+        f"unsafe {text}", *share, "share of replicas",
     )  # fmt: skip
 
 
@@ -75,7 +81,7 @@ def _allocating(table: pd.DataFrame) -> list[Verdict]:
     return [
         Verdict(
             CLAIM, "observed",
-            f"filetree, a clock that allocates: {row.design}, {row.rate_hz:,} interrupts/s, {cpus_text(row.cpus)}",
+            f"recorded load, a clock that allocates: {row.design}, {row.rate_hz:,} interrupts/s, {cpus_text(row.cpus)}",
             f"unsafe in {row.hits} of {row.n} replicas ({row.unsafe_low:.0%} to {row.unsafe_high:.0%}, Wilson, 95 %); "
             f"would have slept in {row.would_sleep_count:.0%}, deadlock in {row.deadlocks_count:.0%}",
             row.unsafe, row.unsafe_low, row.unsafe_high, "share of replicas",
@@ -85,7 +91,7 @@ def _allocating(table: pd.DataFrame) -> list[Verdict]:
 
 
 def _frees(metrics: pd.DataFrame) -> list[Verdict]:
-    """Give the figures of fast interrupts and messages that free: one run each, fully determined."""
+    """Give the figures of fast interrupts and messages that free: one run each, of one draw of the arrivals."""
     rows = metrics[metrics["status"] == "done"].set_index("scenario")["blockable_locks_count"]
     return [
         Verdict(

@@ -2,14 +2,15 @@
 
 Question: at the same total KVA, does malloc have more room without kmem_map, and do fewer allocations fail?
 
-Method: pairs of designs that differ in their maps only (without a clock, interrupts make no difference): `freebsd4` and
-`dragonfly_nokmem`; where the sweep has them, `freebsd5_uma` and `freebsd5_uma_unified`. Paired on the same operations,
-by load and KVA. The claim has a ground (more room: the least headroom of the map that malloc allocates from) and a
-consequence (fewer failures). Where an allocation failed with either design the consequence alone decides, since what is
-refused takes no room. Where none failed, there was no failure to avoid: the claim then holds in part if there is more
-room, and fails if there is less (paired t, Holm). A machine that panics goes on here, so the share of replicas with any
-failure says more than the number of failures. Beside them: requests that failed by cause (fragmented: enough free KVA,
-no run; exhausted), panics, and the least largest run.
+Method: pairs of designs that differ in their maps only (without a clock, interrupts make no difference): `freebsd4`
+and `dragonfly_nokmem`; where the sweep has them, `freebsd5_uma` and `freebsd5_uma_unified`. Paired on the same
+operations, by load and KVA. The claim has a ground (more room: the least headroom of the map that malloc allocates
+from) and a consequence (fewer failures). Where an allocation failed with either design the consequence alone decides,
+since what is refused takes no room. Where none failed, there was no failure to avoid: the claim then holds in part if
+there is more room, and fails if there is less. Failures and room of both pairs, under all conditions, are one Holm
+family. A machine that panics goes on here, so the share of replicas with any failure says more than the number of
+failures. Beside them: requests that failed by cause (fragmented: enough free KVA, no run; exhausted), panics, and the
+least largest run.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
+from kmemexp.claims.protocol import OTHER_LOADS, Protocol
 from kmemexp.report import charts
+from kmemexp.report.families import one_family
 from kmemexp.report.results import Results
 
 CLAIM = "C4"
@@ -32,6 +35,12 @@ FAILURES, ROOM = "alloc_failures_count", "malloc_headroom_min_bytes"
 CAUSES = ("failed_fragmented_count", "failed_exhausted_count", "panics_count")
 RUN = "malloc_largest_run_min_bytes"
 MIB = 1 << 20
+PROTOCOL = Protocol(
+    judged=(FAILURES, ROOM),
+    family="one family: failures and headroom of both pairs, on all loads, KVA sizes and CPUs",
+    replicas={"fragmentation": 6},
+    confirm={"fragmentation": OTHER_LOADS},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -39,11 +48,15 @@ def analyse(results: Mapping[str, Results]) -> Report:
     metrics = without_gaps(results["fragmentation"].metrics)
     present = set(metrics["design"].astype(str))
     verdicts, tables = [], []
+    pairs: list[pd.DataFrame] = []
+    names: list[tuple[str, str, str]] = []
     for unified, (split, words) in PAIRS.items():
         if {unified, split} <= present:
-            # A pair of its own, so that Holm's family is its conditions.
             rows = metrics[metrics["design"].astype(str).isin([unified, split])]
-            table = compare(rows, {"design": split}, [FAILURES, ROOM, RUN, *CAUSES])
+            pairs.append(compare(rows, {"design": split}, [FAILURES, ROOM, RUN, *CAUSES]))
+            names.append((unified, split, words))
+    if pairs:
+        for (unified, split, words), table in zip(names, one_family(pairs, PROTOCOL.judged), strict=True):
             for where, found in conditions(table):
                 tables.append(found.assign(against=split, condition=where))
                 if len(set(found["design"])) == len({unified, split}):
@@ -54,8 +67,8 @@ def analyse(results: Mapping[str, Results]) -> Report:
     count = pd.Series([v.verdict for v in verdicts]).value_counts()
     summary = (
         f"Of {len(verdicts)} conditions, fewer failures in {count.get('holds', 0)}, more room and no failure to avoid "
-        f"in {count.get('holds in part', 0)}, worse in {count.get('fails', 0)}, no difference shown in "
-        f"{count.get('no difference shown', 0)}."
+        f"in {count.get('holds in part', 0)}, worse in {count.get('fails', 0)}, equivalent in "
+        f"{count.get('equivalent', 0)}, inconclusive in {count.get('inconclusive', 0)}."
     )
     figures = ["n", "mean", "diff", "diff_low", "diff_high", "p_holm", "verdict"]
     shown = table[["against", "condition", "design", "metric", *figures]]
@@ -81,7 +94,7 @@ def judged(failures: str, room: str, *, any_failed: bool) -> str:
     """Judge by the consequence where there is one, else by its ground."""
     decides = failures if any_failed else room
     good = "holds" if any_failed else "holds in part"
-    return {"better": good, "worse": "fails"}.get(decides, "no difference shown")
+    return {"better": good, "worse": "fails"}.get(decides, decides)
 
 
 def _chart(table: pd.DataFrame) -> object:

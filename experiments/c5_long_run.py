@@ -6,21 +6,25 @@ with phases, and does the difference grow from day to day?
 Method: the sweep `fragmentation`. Pairs that differ in kmem_map only (FreeBSD 4 and its unified twin, FreeBSD 5's UMA
 and its twin) say what removing the map does; `dragonfly_slab` against `freebsd4` says what the mail's whole plan does.
 All pairs see the same operations. Map fragmentation is judged by two measures, both means over the samples: external
-(1 - largest run / free) and the share of free KVA in holes below 1 MiB; it holds where one is better and neither worse.
-Object fragmentation is total fragmentation as Bonwick 1994 defines it (1 - requested / held, bytes over the samples)
-and Johnstone and Wilson's four measures. In the long run: the means of the seventh compressed day less the second's.
-Where one of a pair refuses more than one allocation in a thousand and the other does not, what is left of the load
-differs; such a pair is reported, not judged ("refusals").
+(1 - largest run / free) and the share of free KVA in holes below 1 MiB; it holds where one is better and the other not
+worse by a tenth of a point. All pairs, conditions, measures and growths are one Holm family. Object fragmentation is
+total fragmentation as Bonwick 1994 defines it (1 - requested / held, bytes over the samples) and Johnstone and
+Wilson's four measures. In the long run: the means of the seventh compressed day less the second's. Where one of a pair
+refuses more than one allocation in a thousand and the other does not, what is left of the load differs; such a pair is
+reported, not judged ("refusals").
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, cpus_text, spread, together
+from kmemexp.claims.protocol import OTHER_LOADS, Protocol
+from kmemexp.metrics import Margin
 from kmemexp.report import charts, stats
+from kmemexp.report.families import one_family
 from kmemexp.report.results import Results
 
 CLAIM = "C5"
@@ -38,12 +42,19 @@ HEAP = ("heap_mean_excess_ratio", "heap_live_peak_excess_ratio", "heap_heap_peak
 REFUSED = "alloc_failures_count"
 METRICS = (EXTERNAL, SMALL, RUN, OBJECT, HELD, *HEAP, REFUSED)
 TOLERATED = 1e-3  # refused allocations up to which two runs count as the same load
-SMALLEST = 1e-3  # a tenth of a point: what is less is no difference, however sure
-SHORT = {"holds": "less", "fails": "more", "holds in part": "mixed", "no difference shown": "no difference",
-         "observed": "not judged"}  # fmt: skip
+SHORT = {"holds": "less", "fails": "more", "holds in part": "mixed", "observed": "not judged"}
 MIB = 1 << 20
+WEEKS = ("server_days", "mail_days")  # loads of a week of days, of which a sweep has one
 DAY_S, BEFORE_S, DAYS = 480.0, 80.0, 7  # conf/workload/server_days.yaml
 EARLY, LATE = 2, 7
+GROWS = {"map": EXTERNAL, "object": OBJECT}
+PROTOCOL = Protocol(
+    judged=(EXTERNAL, SMALL, OBJECT),
+    family="one family: three measures of three pairs on all loads, KVA sizes and CPUs, and their growth over the week",
+    margins=dict.fromkeys((EXTERNAL, SMALL, OBJECT), Margin(1e-3)),  # a tenth of a point: what is less does not matter
+    replicas={"fragmentation": 6},
+    confirm={"fragmentation": OTHER_LOADS},
+)
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -52,10 +63,12 @@ def analyse(results: Mapping[str, Results]) -> Report:
     metrics = found.metrics
     metrics = metrics.assign(cost=metrics["cost"].astype("object").fillna("none")) if "cost" in metrics else metrics
     plain = metrics[metrics["cost"] == "none"].drop(columns="cost") if "cost" in metrics else metrics
-    tables = [_compared(plain, *pair) for pair in PAIRS]
-    judged = pd.concat([_judged(table) for table in tables], ignore_index=True)
     days = daily(found.series, plain)
-    verdicts = [*_maps(judged), *_objects(judged), *_growth(days), *_clock(metrics)]
+    compared = [*(_compared(plain, *pair) for pair in PAIRS), *(_grown(days, *pair) for pair in PAIRS)]
+    whole = one_family([table for table in compared if len(table)], PROTOCOL.judged)
+    tables, growth = whole[: len(PAIRS)], whole[len(PAIRS) :]
+    judged = pd.concat([_judged(table) for table in tables], ignore_index=True)
+    verdicts = [*_maps(judged), *_objects(judged), *_growth(growth), *_clock(metrics)]
     return Report(
         _summary(judged),
         verdicts,
@@ -70,7 +83,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
 def _compared(metrics: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFrame:
     """Compare a pair: a row per load, KVA, CPUs, design and metric, with `refused`, the greater share of the two."""
     both = metrics[metrics["design"].astype(str).isin([variant, base])]
-    table = compare(both, {"design": base}, list(METRICS)).rename(
+    table = compare(both, {"design": base}, list(METRICS), margins=PROTOCOL.margins).rename(
         columns={"machine.kva_bytes": "kva_bytes", "machine.cpus": "cpus"}
     )
     table["cpus"] = table["cpus"] if "cpus" in table else int(both["cpus"].iloc[0])
@@ -89,8 +102,7 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
         by = group.set_index("metric")
         fair = by["refused"].iloc[0] < TOLERATED
         for what, main, measures in (("map", EXTERNAL, (EXTERNAL, SMALL)), ("object", OBJECT, (OBJECT,))):
-            told = [by.loc[m, "verdict"] if abs(by.loc[m, "diff"]) >= SMALLEST else "same" for m in measures]
-            found = together(*told) if fair else "observed"
+            found = together(*(by.loc[m] for m in measures)) if fair else "observed"
             figures = by.loc[main, ["diff", "diff_low", "diff_high"]].astype(float) * 100
             note = "" if fair else ", refusals"
             rows.append([*key, str(by["design"].iloc[0]), what, found, *figures, note])
@@ -116,13 +128,13 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) 
     """Put rows under several conditions into one verdict that lists them."""
     texts = [
         f"{f'{r.workload} ' if load else ''}{r.kva_bytes / MIB:.0f} MiB {spread(r.diff, r.low, r.high)} "
-        f"({SHORT[r.word]}{r.note})"
+        f"({SHORT.get(r.word, r.word)}{r.note})"
         for r in rows.itertuples()
     ]
     words = set(rows["word"]) - {"observed"}
     found = "observed" if not words else words.pop() if len(words) == 1 else "holds in part"
-    if found == "holds in part" and "holds" not in set(rows["word"]) and "holds in part" not in set(rows["word"]):
-        found = "fails"
+    if found == "holds in part" and not {"holds", "holds in part"} & set(rows["word"]):
+        found = "fails" if "fails" in set(rows["word"]) else "inconclusive"
     middle = rows.iloc[len(rows) // 2]
     return Verdict(
         CLAIM, found, where, f"{what}: {'; '.join(texts)} (paired, 95 %)", middle["diff"], middle["low"],
@@ -132,7 +144,7 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) 
 
 def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """Means of each day of server_days, one row per cell, replica and day: `map`, `object`."""
-    rows = series[series["workload"].astype(str) == "server_days"]
+    rows = series[series["workload"].astype(str).isin(WEEKS)]
     rows = rows.assign(
         day=np.minimum((rows["time_ns"] / 1e9 - BEFORE_S) // DAY_S + 1, DAYS).astype(int),
         map=1 - rows["map_largest_run_bytes"] / rows["map_free_bytes"],
@@ -140,36 +152,43 @@ def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     grouped = rows[rows["day"] >= 1].groupby(["cell_key", "replica", "day"], observed=True)
     sums = grouped[["requested_bytes", "held_bytes"]].sum()
     frame = pd.DataFrame({"map": grouped["map"].mean(), "object": 1 - sums["requested_bytes"] / sums["held_bytes"]})
-    cells = metrics[["cell_key", "design", "kva_bytes", "cpus"]].drop_duplicates("cell_key").astype({"design": str})
+    columns = ["cell_key", "design", "kva_bytes", "cpus"]
+    cells = metrics[columns].drop_duplicates("cell_key").astype({"design": str})
     return frame.reset_index().merge(cells, on="cell_key")
 
 
-def _growth(days: pd.DataFrame) -> Iterator[Verdict]:
+def _grown(days: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFrame:
+    """Compare a pair by how much fragmentation grows from the second day to the seventh; empty without these days."""
+    keys = ["design", "kva_bytes", "cpus", "replica"]
+    both = days[days["design"].isin([variant, base])]
+    wide = both.pivot_table(index=keys, columns="day", values=["map", "object"])
+    if not {EARLY, LATE} <= set(both["day"]) or both["design"].nunique() < len({variant, base}):
+        return pd.DataFrame()
+    growth = {metric: wide[what][LATE] - wide[what][EARLY] for what, metric in GROWS.items()}
+    frame = pd.DataFrame(growth).reset_index()
+    found = compare(frame, {"design": base}, list(growth), by=["kva_bytes", "cpus"], margins=PROTOCOL.margins)
+    return found.assign(pair=words)
+
+
+def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
     """Say whether fragmentation grows from the second day to the seventh, and in which of a pair more."""
-    for (variant, base, words), cpus in ((p, c) for p in PAIRS for c in sorted(days["cpus"].unique())):
-        for what in ("map", "object"):
-            rows = []
-            for kva in sorted(days["kva_bytes"].unique()):
-                of = days[(days["kva_bytes"] == kva) & (days["cpus"] == cpus)]
-                a, b = (_grown(of[of["design"] == d], what) for d in (variant, base))
-                if min(len(a), len(b)) > 1:
-                    found = stats.paired_difference(a, b)
-                    diff, low, high = (float(x) * 100 for x in (found.diff, found.low, found.high))
-                    result = "holds" if high < 0 else "fails" if low > 0 else "no difference shown"
-                    own = stats.mean_interval(a)
-                    alone = spread(*(100 * float(x) for x in (own.mean, own.low, own.high)))
-                    rows.append((kva, result, diff, low, high, f", by itself {alone}"))
-            if rows:
-                table = pd.DataFrame(rows, columns=["kva_bytes", "word", "diff", "low", "high", "note"])
-                where = (
-                    f"{words}; server_days, {cpus_text(cpus)}: growth of {what} fragmentation, day {EARLY} to {LATE}"
-                )
-                yield _together(table, where, "more growth than with kmem_map, points")
-
-
-def _grown(days: pd.DataFrame, what: str) -> np.ndarray:
-    table = days.pivot_table(index="replica", columns="day", values=what)
-    return (table[LATE] - table[EARLY]).to_numpy() if {EARLY, LATE} <= set(table) else np.zeros(0)
+    for table in tables:
+        rows = table[table["role"] == "compared"]
+        for (cpus, what), group in (
+            ((cpus, what), rows[(rows["cpus"] == cpus) & (rows["metric"] == metric)])
+            for cpus in sorted(rows["cpus"].unique())
+            for what, metric in GROWS.items()
+        ):
+            texts = group.assign(
+                word=[together(row) for _, row in group.iterrows()],
+                note=[f", by itself {spread(*own, scale=0.01)}" for own in group[["mean", "low", "high"]].to_numpy()],
+                **{name: group[f"diff_{name}" if name != "diff" else name] * 100 for name in ("diff", "low", "high")},
+            )
+            where = (
+                f"{group['pair'].iloc[0]}; a week of days, {cpus_text(cpus)}: growth of {what} fragmentation, "
+                f"day {EARLY} to {LATE}"
+            )
+            yield _together(texts, where, "more growth than with kmem_map, points")
 
 
 def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
@@ -250,7 +269,7 @@ def _maps_chart(found: Results) -> object:
     metrics = found.metrics
     kva = sorted(metrics["machine.kva_bytes"].unique())[len(metrics["machine.kva_bytes"].unique()) // 2]
     cells = metrics[
-        (metrics["workload"].astype(str) == "server_days") & (metrics["machine.kva_bytes"] == kva)
+        metrics["workload"].astype(str).isin(WEEKS) & (metrics["machine.kva_bytes"] == kva)
         & (metrics["cpus"] == metrics["cpus"].min())
         & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_nokmem"])
     ]["cell_key"]  # fmt: skip

@@ -5,13 +5,14 @@ Question: whose memory hits another type when a reader still reads a freed objec
 Method: every kind of object with readers that hold no reference (conf/stability/readers: that they exist is sourced,
 how often and how long is assumed), on the slab allocator, under no protection, a zone (zalloc), per-CPU freelists, a
 grace period and a count of references; paired on the same load and references. A read after the free is a *type
-violation* if it finds an object of another kind, part of one, a recycled page or none: what type stability prevents. It
-is a *wrong object* if it finds another object of the kind and the reader compares no generation count: that, type
+violation* if it finds an object of another kind, part of one, a recycled page or none: what type stability prevents.
+It is a *wrong object* if it finds another object of the kind and the reader compares no generation count: that, type
 stability does not prevent. A kind needs type stability here if its type violations are above one per million
-references (lower end of the interval), and not if they are below (upper end). That measure is thinned by readers that
-are quick and harmless, so the violations of a day are given beside it. Intervals: t over replicas; where nothing was
-hit, the exact binomial bound on the stale reads, taken as independent. Violations per million do not depend on a lone
-reader's rate and grow with its hold time: `type_stability_hold` says where they cross one per million.
+references (lower end of the interval, corrected for the number of kinds and loads), and not if they are below. That
+measure is thinned by readers that are quick and harmless, so the violations of a day are given beside it. Intervals: t
+over replicas; where nothing was hit, the exact binomial bound on the stale reads, taken as independent. Violations per
+million do not depend on a lone reader's rate and grow with its hold time: `type_stability_hold` says where they cross
+one per million.
 """
 
 import json
@@ -23,6 +24,7 @@ import pandas as pd
 
 from kmemexp import compare
 from kmemexp.claims.judging import Report, Verdict, change, pick, spread
+from kmemexp.claims.protocol import Protocol
 from kmemexp.report import stats
 from kmemexp.report.charts import colours
 from kmemexp.report.layout import number
@@ -41,6 +43,11 @@ NAMED = ("proc", "tcpcb", "udpcb", "unpcb", "task_struct", "TCP", "UDP")
 PINNED = "held_after_peak_bytes"
 LATENCIES = ("alloc_main_p99_ns", "alloc_main_p999_ns", "free_main_p99_ns")
 CPU_TIME = "main_ratio"
+PROTOCOL = Protocol(
+    judged=LATENCIES[:1],
+    family="violations: intervals corrected for the number of kinds and loads; latency: one family of the kinds",
+    replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 4},
+)
 MIB, DAY_S = 1 << 20, 86_400
 CONDITIONS = "dragonfly_slab; readers' rates and hold times are assumed"
 
@@ -51,7 +58,8 @@ def analyse(results: Mapping[str, Results]) -> Report:
     table = outcomes(found)
     memory = compare(_done(found.metrics), {"stability": "none"}, [PINNED])
     memory = memory.rename(columns={"stability.kind": "kind", "stability": "protection"})
-    cost = compare(_done(results["type_stability_cost"].metrics), {"stability": "none"}, [*LATENCIES, CPU_TIME])
+    cost = compare(_done(results["type_stability_cost"].metrics), {"stability": "none"}, [*LATENCIES, CPU_TIME],
+                   judged=PROTOCOL.judged)  # fmt: skip
     hold = crossings(results["type_stability_hold"])
     verdicts = []
     for load, rows in table.groupby("workload", observed=True):
@@ -73,12 +81,13 @@ def outcomes(found: Results) -> pd.DataFrame:
     """One row per load, kind and protection: references, stale reads, and both sorts of violation with intervals."""
     metrics = _done(found.metrics)
     seconds = found.series.groupby("cell_key")["time_ns"].max() / 1e9
+    ci = 1 - 0.05 / max(len(metrics[["workload", "stability.kind"]].drop_duplicates()), 1)
     rows = []
     for (load, kind, protection), cell in metrics.groupby(["workload", "stability.kind", "stability"], observed=True):
         references, stale = cell["references_count"].to_numpy(), cell["stale_reads_count"].to_numpy()
         typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).to_numpy()
         wrong = cell["stale_wrong_object_count"].to_numpy()
-        mean, low, high = rate(typed, references, stale)
+        mean, low, high = rate(typed, references, stale, ci)
         sets = json.loads(cell["config"].iloc[0])["stability"]["oversample"]
         days = seconds.get(cell["cell_key"].iloc[0], np.nan) / DAY_S * sets
         rows.append({
@@ -92,12 +101,12 @@ def outcomes(found: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray) -> tuple[float, float, float]:
-    """Hits per million references with the 95 % interval: t over replicas, or the exact bound where nothing is hit."""
+def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray, ci: float = 0.95) -> tuple[float, float, float]:
+    """Hits per million references with their interval: t over replicas, or the exact bound where nothing is hit."""
     if hits.sum():
-        found = stats.mean_interval(1e6 * hits / references)
+        found = stats.mean_interval(1e6 * hits / references, ci)
         return float(found.mean), max(float(found.low), 0.0), float(found.high)
-    per_stale = 1.0 if not stale.sum() else 1 - 0.025 ** (1 / stale.sum())
+    per_stale = 1.0 if not stale.sum() else 1 - ((1 - ci) / 2) ** (1 / stale.sum())
     return 0.0, 0.0, float(1e6 * per_stale * stale.sum() / references.sum())
 
 
@@ -145,7 +154,7 @@ def needed(load: str, rows: pd.DataFrame) -> Verdict:
     unclear = bare[(bare["type_low"] <= LIMIT) & (bare["type_high"] >= LIMIT)]
     inside = need["kind"].isin(NAMED)
     if need.empty:
-        word = "no difference shown"
+        word = "inconclusive"
     else:
         word = "holds" if inside.all() else "holds in part" if inside.any() else "fails"
     top = bare.loc[bare["type_per_million"].idxmax()]
@@ -228,7 +237,7 @@ def _priced(cost: pd.DataFrame) -> list[Verdict]:
         busy = {p: pick(cost, CPU_TIME, stability=p, stability__kind=kind) for p in ("percpu", "zone", "grace")}
         time = ", ".join(f"{p} {100 * (r['ratio'] - 1):+.2f} %" for p, r in busy.items())
         first = rows[LATENCIES[0]]
-        word = {"better": "holds", "same": "holds", "worse": "fails"}.get(str(first["verdict"]), "no difference shown")
+        word = {"better": "holds", "equivalent": "holds", "worse": "fails"}.get(str(first["verdict"]), "inconclusive")
         verdicts.append(Verdict(
             CLAIM, word, f"latency: pgbench, {kind} on per-CPU freelists, costs of opteron2003",
             f"against no protection: {text} (paired, n = {first['pairs']}, 95 %); CPU time of all operations: {time}",

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.version import setbase
 from omegaconf import DictConfig
 
-from kmemexp.config import files, reading, schema
+from kmemexp.config import files, reading, scales, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 from kmemexp.values import visible
 
@@ -113,7 +113,7 @@ def _multirun(args: argparse.Namespace) -> None:
     try:
         hydra = Explaining.create_main_hydra2("kmemexp", path)
         hydra.config_loader = reading.keeping(hydra.config_loader)
-        hydra.multirun("config", _single, args.overrides)
+        hydra.multirun("config", _single, [scales.written_out(text) for text in args.overrides])
     finally:
         GlobalHydra.instance().clear()
 

@@ -42,9 +42,10 @@ def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "list[O
 
     Ctrl-C ends them all; the last outcome says so then. Raises InputError.
     """
+    from kmemexp.report import replication  # noqa: PLC0415
     from kmemexp.sweep import in_turn  # noqa: PLC0415
 
-    return [outcome for _, outcome in in_turn.run(plan(overrides, config_dir))]
+    return [outcome for _, outcome in in_turn.run(plan(overrides, config_dir), replication.grow)]
 
 
 def simulate(overrides: Sequence[str] = (), config_dir: str | None = None) -> Results:

@@ -1,6 +1,20 @@
-"""The metrics of a lane: names with units, what is better, what each means. A row here is a column of the results."""
+"""The metrics of a lane: names with units, what is better, what each means. A row here is a column of the results.
+
+Each metric states its *margin*, the difference that does not matter, and its *law*, how its values scatter from replica
+to replica. Both follow from the unit (`stated`) unless MARGINS or SKEWED name the metric. They are judgements of what a
+kernel engineer would act on; a sweep or an experiment may set margins of its own.
+"""
 
 from typing import NamedTuple
+
+RARE, SKEWED_LAW, PLAIN = "rare", "skewed", "plain"
+
+
+class Margin(NamedTuple):
+    """A difference up to which two designs are equivalent."""
+
+    size: float
+    kind: str = "absolute"  # in the metric's unit | "relative": of the baseline's mean | "share": of the replicas
 
 
 class Metric(NamedTuple):
@@ -10,6 +24,8 @@ class Metric(NamedTuple):
     better: str  # "less", "more" or "" (neither)
     group: str
     text: str
+    margin: Margin = Margin(0.0)
+    law: str = PLAIN  # PLAIN: t intervals hold | SKEWED_LAW: they do not | RARE: often none in any replica
 
 
 METRICS = (
@@ -190,7 +206,42 @@ STALE = (
 )
 """What readers of freed objects found (conf/stability/), without a clock; NaN where no kind is watched."""
 
-METRICS = (*METRICS, *STALE, *TIMED)
+HALF_A_POINT = Margin(0.005)
+PER_CENT = Margin(0.01, "relative")
+MARGINS = {
+    "violations_per_million": Margin(0.1),
+    **{f"{name}_p50_ns": Margin(0.05, "relative") for name in LATENCIES},
+}
+"""Margins that do not follow from the unit."""
+
+BY_UNIT = {"_ratio": HALF_A_POINT, "_ns": Margin(0.1, "relative")}
+"""Margins by unit: 10 % of a tail of latency, which a histogram gives within 1.6 %; one per cent of anything else."""
+
+OCCURS = Margin(0.05, "share")
+"""Of a rare event: 5 points of the share of replicas in which it happens at all."""
+
+SKEWED = (
+    "map_walked_count", "moves_count", "moved_bytes", "ipis_count", "spin_ratio", "lock_wait_ratio", "contended_ratio",
+    "preemptions_count", "shootdowns_count", "memory_waits_count", "paged_out_count", "unfinished_count",
+)  # fmt: skip
+"""Sums of what comes in bursts. Latencies and what stale reads find are skewed as well."""
+
+
+ALSO_RARE = ("saturated_count",)
+"""Yes or no in each replica, beside what the group `safety` counts and requests that failed."""
+
+
+def stated(metric: Metric) -> Metric:
+    """Give the metric with its margin and its law."""
+    name = metric.name
+    if metric.group == "safety" or name.startswith("failed_") or name in ALSO_RARE:
+        return metric._replace(margin=OCCURS, law=RARE)
+    unit = next((margin for suffix, margin in BY_UNIT.items() if name.endswith(suffix)), PER_CENT)
+    skewed = metric.group in ("latency", "stability") or name in SKEWED
+    return metric._replace(margin=MARGINS.get(name, unit), law=SKEWED_LAW if skewed else PLAIN)
+
+
+METRICS = tuple(map(stated, (*METRICS, *STALE, *TIMED)))
 NAMES = tuple(m.name for m in METRICS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 

@@ -19,7 +19,7 @@ LEAVES = {"errors", "values", "metrics", "jit", "reach"}
 MAY_IMPORT = {
     "__main__": {"cli", "config"},
     "cli": {"claims", "actions", "planning"},
-    "claims": {"actions", "report", "planning"},
+    "claims": {"actions", "report", "planning", "config"},
     "actions": {"report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
     "api": {"report", "sweep", "planning"},
     "report": {"planning", "store", "parts", "sim"},

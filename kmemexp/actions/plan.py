@@ -41,14 +41,14 @@ def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
     cells = len(plan.columns["cell_key"])
     todo = counts["missing"] + (counts["failed"] if plan.retry_failed else 0)
     pairs = zip(plan.columns["est_ops"], plan.columns["timed"], strict=True)
-    cpu_s = float(sum(work(ops, timed=timed) for ops, timed in pairs)) * plan.replicas / RATE_OPS
+    cpu_s = float(sum(work(ops, timed=timed) for ops, timed in pairs)) * plan.lanes / cells / RATE_OPS
     cpus = _cpus(plan)
     left_s = cpu_s * todo / plan.lanes
     return {
         "cells": f"{cells} ({plan.excluded} excluded, {plan.collapsed} equal to another)",
-        "replicas": f"{plan.replicas} each, {plan.lanes} in all",
+        "replicas": _replicas(plan),
         "standing": ", ".join(f"{count} {status}" for status, count in counts.items()),
-        "operations": f"{sum(plan.columns['est_ops']) * plan.replicas:.3g} estimated",
+        "operations": f"{sum(plan.columns['est_ops']) * plan.lanes / cells:.3g} estimated",
         "CPU time": f"{_duration(cpu_s)}, of which {_duration(left_s)} to do (at {RATE_OPS:.0e} operations/s, "
         f"a sixth of that with a clock)",
         "wall time": f"{_duration(left_s / cpus)} on {cpus} CPUs ({plan.cluster['runner']}, {plan.cluster['address']})",
@@ -56,6 +56,14 @@ def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
         "baseline": ", ".join(f"{k}={v}" for k, v in plan.baseline.items()) or "none",
         "metrics": ", ".join(plan.metrics),
     }
+
+
+def _replicas(plan: Plan) -> str:
+    """How many replicas there are, or will be."""
+    if not plan.reps:
+        return f"{plan.replicas} each, {plan.lanes} in all"
+    goal = ", ".join(f"{name} {width}" for name, width in (plan.reps["target"] or plan.reps["select"]).items())
+    return f"{plan.lanes} in all to begin with; {plan.reps['min']} to {plan.replicas} each, as needed for {goal}"
 
 
 def _first_rows(plan: Plan) -> Table:

@@ -17,13 +17,19 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     return run(plans, lambda plan, _: ending.finish(plan))
 
 
+def _grow(plan: Plan) -> bool:
+    from kmemexp.report import replication  # noqa: PLC0415 - with it comes pandas, which a rerun does without
+
+    return replication.grow(plan)
+
+
 def run(plans: Sequence[Plan], finish: Callable[[Plan, int], object]) -> int:
     """Run one sweep after the other and `finish` each, given its failed rows; Ctrl-C ends them all.
 
     Returns the worst exit code.
     """
     worst = COMPLETE
-    for plan, outcome in in_turn.run(plans):
+    for plan, outcome in in_turn.run(plans, _grow):
         if outcome.interrupted:
             return SIGNALLED + outcome.signal
         finish(plan, outcome.failed)

@@ -22,8 +22,12 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
             there = store.Store(plan.root)
         except StoreError as error:
             return counts | {"missing": plan.lanes}, str(error)
+        if plan.reps and any(there.counts().values()):
+            from kmemexp.report import replication  # noqa: PLC0415 - with it comes pandas
+
+            replication.grow(plan)
         for key in plan.columns["cell_key"]:
-            for replica in range(plan.replicas):
+            for replica in range(plan.count_of(key)):
                 if row_status := there.status(key, replica):
                     counts[row_status] += 1
         if others := sum(there.counts().values()) - sum(counts.values()):

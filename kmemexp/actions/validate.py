@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Say that the plans are sound: planning has checked every cell."""
     for plan in plans:
-        text = f"{plan.name}: {len(plan.columns['cell_key'])} cells x {plan.replicas} replicas, nothing wrong"
+        most = " at most" if plan.reps else ""
+        text = f"{plan.name}: {len(plan.columns['cell_key'])} cells x {plan.replicas} replicas{most}, nothing wrong"
         Console().print(text, highlight=False)
     return COMPLETE

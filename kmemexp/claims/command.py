@@ -1,16 +1,19 @@
 """`+experiment=NAME`: run the sweeps of experiments as `action=run` would, then show and write what they say."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
 from kmemexp.actions.exit_codes import COMPLETE, FAILED, SIGNALLED
 from kmemexp.actions.finding import find
 from kmemexp.actions.run import run
-from kmemexp.claims import finding, request, writing
+from kmemexp.claims import finding, fragility, protocol, request, writing
 from kmemexp.claims.analysis import analysed, complain
+from kmemexp.claims.judging import Report
 from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import Plan, open_loader, plan_from
 from kmemexp.report import ending, terminal
@@ -19,24 +22,69 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
 
+class _Asked(NamedTuple):
+    """A claim, and its plans: by sweep, at the costs as they are and at each scale of the assumed ones."""
+
+    module: ModuleType
+    plans: Mapping[str, Plan]
+    scaled: Mapping[str, Mapping[str, Plan]]
+
+
 def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> int:
     """Do the action on the sweeps of the experiments asked for, and report: the exit code. Raises InputError."""
     with open_loader(loader) as found:
         asked, rest = request.read(overrides, found)
-        wanted = {name: finding.sweeps(finding.load(name), asked.size) for name in asked.names}
-        runs = dict.fromkeys(one for runs in wanted.values() for one in runs)
-        plans = {(sweep, *more): plan_from([f"+sweep={sweep}", *more, *rest], loader=found)[0] for sweep, *more in runs}
-    every = list(plans.values())
+        planner = _Planner(found, rest)
+        wanted = {name: _planned(finding.load(name), asked, planner) for name in asked.names}
+    every = planner.plans
     action = every[0].action
     if action == "designs":
         raise ConfigError(f"action={action}: is nothing to do with an experiment; name it without +experiment")
     if action not in ("run", "report"):
         return find(action)(every, loader)
+    home = writing.home(every[0].root)
+    if asked.confirm:
+        for name, one in wanted.items():
+            seeds = [seed for plan in one.plans.values() for seed in protocol.seeds_of(plan)]
+            protocol.refuse_second(home, name, protocol.digest(one.module), seeds)
     code = run(every, _finish) if action == "run" else COMPLETE
     if code >= SIGNALLED:
         return code
-    mine = {name: {one[0]: plans[one] for one in runs} for name, runs in wanted.items()}
-    return max(code, _report(mine, writing.home(every[0].root), asked.publish))
+    return max(code, _report(wanted, home, asked))
+
+
+class _Planner:
+    """Plans each sweep with its overrides once, however many experiments need it."""
+
+    def __init__(self, loader: "ConfigLoader", rest: Sequence[str]) -> None:
+        self.rest = list(rest)
+        self._loader = loader
+        self._known: dict[tuple[str, ...], Plan] = {}
+
+    @property
+    def plans(self) -> list[Plan]:
+        return list(self._known.values())
+
+    def plan(self, sweep: str, more: Sequence[str]) -> Plan:
+        """Plan a sweep. Raises InputError."""
+        key = (sweep, *more)
+        if key not in self._known:
+            self._known[key] = plan_from([f"+sweep={sweep}", *more, *self.rest], loader=self._loader)[0]
+        return self._known[key]
+
+
+def _planned(module: ModuleType, asked: request.Request, planner: _Planner) -> _Asked:
+    """Plan the sweeps of an experiment as they are asked for. Raises InputError."""
+    runs = {sweep: more for sweep, *more in finding.sweeps(module, asked.size)}
+    if asked.confirm:
+        runs = {s: [*more, *protocol.overrides(module, s, planner.rest, asked.recording)] for s, more in runs.items()}
+    plans = {sweep: planner.plan(sweep, more) for sweep, more in runs.items()}
+    protocol.check_plans(module, plans, confirm=asked.confirm)
+    scaled = {
+        factor: {s: planner.plan(s, [*runs[s], *fragility.overrides(plan, factor)]) for s, plan in plans.items()}
+        for factor in fragility.scales(asked.costs)
+    }
+    return _Asked(module, plans, scaled)
 
 
 def _finish(plan: Plan, failed: int) -> None:
@@ -46,21 +94,37 @@ def _finish(plan: Plan, failed: int) -> None:
         complain(f"sweep {plan.name}: has failed cells; the rest is reported without them ({plan.root})")
 
 
-def _report(wanted: Mapping[str, Mapping[str, Plan]], home: Path, publish: str | None) -> int:
-    """Analyse, show and write each experiment. `wanted`: its plans by sweep. Returns the exit code."""
+def _report(wanted: Mapping[str, _Asked], home: Path, asked: request.Request) -> int:
+    """Analyse, show and write each experiment. Returns the exit code."""
     console = terminal.make_console()
     code = COMPLETE
-    for name, plans in wanted.items():
-        module = finding.load(name)
-        report = analysed(name, module, plans)
+    shelf = home / writing.CONFIRMED if asked.confirm else home
+    for name, one in wanted.items():
+        report = _judged(name, one)
         if report is None:
             code = FAILED
-            writing.forget(home / name)
+            writing.forget(shelf / name)
             continue
-        writing.show(finding.title(module), report, console)
-        writing.write(home / name, finding.title(module), report)
-        if publish:
-            writing.publish(home / name, Path(publish).expanduser())
-    if shown := writing.gather(home, finding.names()):
-        console.print(f"{shown} verdicts of all experiments: {home}/verdicts.md, .csv", style="dim", soft_wrap=True)
+        title = finding.title(one.module)
+        stage = protocol.stage(home, name, one.module, one.plans, confirm=asked.confirm)
+        if asked.confirm:
+            seeds = [seed for plan in one.plans.values() for seed in protocol.seeds_of(plan)]
+            protocol.write_down(home, name, stage.digest, seeds, Counter(v.verdict for v in report.verdicts))
+        writing.show(title, report, stage, console)
+        writing.write(shelf / name, title, report, stage)
+        if asked.publish:
+            to = Path(asked.publish).expanduser()
+            writing.publish(shelf / name, to / "confirmed" if asked.confirm else to)
+    if shown := writing.gather(shelf, finding.names()):
+        console.print(f"{shown} verdicts of all experiments: {shelf}/verdicts.md, .csv", style="dim", soft_wrap=True)
     return code
+
+
+def _judged(name: str, one: _Asked) -> Report | None:
+    """Analyse an experiment, at every scale of the assumed costs; None, after a message, where that cannot be done."""
+    report = analysed(name, one.module, one.plans)
+    others = {factor: analysed(name, one.module, plans) for factor, plans in one.scaled.items()}
+    if report is None or None in others.values():
+        return None
+    there = {factor: other for factor, other in others.items() if other is not None}
+    return fragility.marked(report, there) if there else report

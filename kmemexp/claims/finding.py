@@ -4,6 +4,8 @@ An experiment is a module with a docstring, whose first line is the claim as a s
 
 - `CLAIM`: its short name, such as "C4";
 - `SWEEPS`: the files of conf/sweep/ that it needs;
+- `PROTOCOL`: the rule as data (`protocol.Protocol`): what is judged, family, margins, replicas, and on what it is
+  confirmed;
 - `DEFAULT`, `FULL` (optional): further overrides by sweep, at the default size and at `experiment.size=full`;
 - `analyse(results) -> Report`: from the `Results` of each sweep, by its name, to what they say.
 
@@ -20,7 +22,7 @@ from types import ModuleType
 from kmemexp.errors import ConfigError
 from kmemexp.values import one_of
 
-NEEDED = ("__doc__", "CLAIM", "SWEEPS", "analyse")
+NEEDED = ("__doc__", "CLAIM", "SWEEPS", "PROTOCOL", "analyse")
 
 
 def folder() -> Path:

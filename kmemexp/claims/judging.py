@@ -1,19 +1,24 @@
 """What an analysis hands back, and what analyses use: verdicts with their conditions, figures in words."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from kmemexp.metrics import OCCURS
+from kmemexp.report import small_samples
 from kmemexp.report.comparison import CONDITIONS, LOAD, matches
-from kmemexp.report.layout import axis_value, decimals_for, number
+from kmemexp.report.families import combined
+from kmemexp.report.layout import axis_value, decimals_for, interval, number
 
 if TYPE_CHECKING:
     import altair
 
-VERDICTS = ("holds", "fails", "holds in part", "no difference shown", "observed")
+VERDICTS = ("holds", "fails", "holds in part", "equivalent", "inconclusive", "observed")
 """The last one where no claim is judged: a figure only."""
+WORDS = {"better": "holds", "worse": "fails", "mixed": "holds in part"}
+"""What verdicts of `compare` mean for a claim that something is better; the others stay."""
 SAID_FIRST = ("workload", "machine.cpus", "machine.ram_bytes", "machine.kva_bytes", "cost")
 
 
@@ -28,6 +33,7 @@ class Verdict(NamedTuple):
     low: float = math.nan
     high: float = math.nan
     unit: str = ""
+    note: str = ""  # "fragile, …": what else was seen to turn it
 
 
 class Report(NamedTuple):
@@ -40,17 +46,24 @@ class Report(NamedTuple):
 
 
 def spread(value: float, low: float, high: float, unit: str = "", scale: float = 1.0, *, sign: bool = True) -> str:
-    """Write a figure with the half-width of its interval: "+33.3 ± 1.1 MiB". `scale`: what one `unit` is."""
-    value, half = value / scale, (high - low) / 2 / scale
-    places = decimals_for([value], [half])
-    text = number(value, places, sign=sign)
-    text += "" if math.isnan(half) else f" ± {number(half, places)}"
+    """Write a figure with its interval: "+33.3 ± 1.1 MiB", "+3.1 -0.9 +4.2 MiB". `scale`: what one `unit` is."""
+    value, low, high = value / scale, low / scale, high / scale
+    places = decimals_for([value], [(high - low) / 2])
+    text = f"{number(value, places, sign=sign)} {interval(value, low, high, places)}".strip()
     return f"{text} {unit}".strip()
 
 
 def change(row: pd.Series, unit: str = "", scale: float = 1.0) -> str:
-    """Write the paired difference in a row of `Results.compare`."""
-    return spread(row["diff"], row["diff_low"], row["diff_high"], unit, scale)
+    """Write the paired difference in a row of `Results.compare`; if inconclusive, with what could have been seen."""
+    text = spread(row["diff"], row["diff_low"], row["diff_high"], unit, scale)
+    if row.get("verdict") != "inconclusive":
+        return text
+    if math.isnan(row["detectable"]):
+        return f"{text} (so few replicas can show nothing)"
+    if row["test"] == "sign":
+        return f"{text} (could have seen {row['detectable']:.0%} of replicas)"
+    least = row["detectable"] / scale
+    return f"{text} (could have seen {number(least, decimals_for([least], [least]))})"
 
 
 def in_replicas(row: pd.Series) -> str:
@@ -58,11 +71,35 @@ def in_replicas(row: pd.Series) -> str:
     return f"{round(row['occurs'] * row['n'])} of {round(row['n'])}"
 
 
-def together(*found: str) -> str:
-    """Put verdicts of `compare` on several measures into one on the claim that they are better."""
-    if "worse" in found:
-        return "holds in part" if "better" in found else "fails"
-    return "holds" if "better" in found else "no difference shown"
+def together(*rows: pd.Series) -> str:
+    """Put rows of `compare` on several measures into one verdict on the claim that they are better."""
+    found = combined(rows)
+    return WORDS.get(found, found)
+
+
+def never(events: pd.DataFrame) -> tuple[str, str, tuple[float, float, float]]:
+    """Judge the claim that something does not happen: the verdict, the figure in words, and the share with its bounds.
+
+    `events` has bool columns for what must not happen, and `seed` and `replica`: runs of one seed and replica saw the
+    same load and are clustered. It holds where the upper bound is below the margin of a rare event, and fails where it
+    happened.
+    """
+    happened = events.drop(columns=["seed", "replica"]).any(axis=1)
+    hits, runs, low, high = clustered([events["seed"], events["replica"]], happened)
+    if not runs:
+        raise LookupError("there are no runs to look for events in")
+    word = "fails" if hits else "holds" if high <= OCCURS.size else "inconclusive"
+    seeds = len(events[["seed", "replica"]].drop_duplicates())
+    text = f"in {hits} of {runs} runs on {seeds} seeds ({low:.1%} to {high:.1%}, Wilson, clustered by seed, 95 %)"
+    return word, text, (hits / runs, low, high)
+
+
+def clustered(clusters: Sequence[pd.Series], events: pd.Series) -> tuple[int, int, float, float]:
+    """Hits, runs and Wilson's bounds of events whose runs share seeds; `clusters` are columns that tell seeds apart."""
+    place = events.groupby([c.to_numpy() for c in clusters]).cumcount().to_numpy()
+    keys = pd.MultiIndex.from_arrays([c.to_numpy() for c in clusters])
+    wide = pd.Series(events.to_numpy(float), index=[pd.factorize(keys)[0], place]).unstack()  # noqa: PD010
+    return small_samples.clustered_share(wide.to_numpy())
 
 
 def cpus_text(count: object) -> str:

@@ -24,6 +24,9 @@ class Request(NamedTuple):
     names: list[str]
     size: str
     publish: str | None  # folder for charts and tables, besides the results
+    confirm: bool
+    recording: str | None  # a trace, for a confirmation
+    costs: bool  # with assumed costs halved and doubled as well
 
 
 def is_own(override: str) -> bool:
@@ -51,7 +54,8 @@ def read(overrides: Sequence[str], loader: "ConfigLoader") -> tuple[Request, lis
         one_of("experiment.size", node["size"], SIZES)
         for pattern in node["names"]:
             wanted += fnmatch.filter(finding.names(), pattern) or [finding.existing(pattern)]
-    return Request(list(dict.fromkeys(wanted)), node["size"], node["publish"]), rest
+    more = (node[key] for key in ("size", "publish", "confirm", "recording", "costs"))
+    return Request(list(dict.fromkeys(wanted)), *more), rest
 
 
 def _chosen(asked: Sequence[str]) -> tuple[list[str], list[str]]:

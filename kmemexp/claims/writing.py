@@ -16,8 +16,10 @@ from kmemexp.values import markdown as escaped
 
 if TYPE_CHECKING:
     from kmemexp.claims.judging import Report
+    from kmemexp.claims.protocol import Stage
 
 NAME = "_experiments"
+CONFIRMED = "_confirmed"  # folder of confirmations, beside the explorations
 LOCAL = Path("results")  # where reports go if the results are at a URI
 STYLES = {"holds": "green", "fails": "red", "holds in part": "yellow"}
 SHOWN = ("claim", "verdict", "where", "evidence")
@@ -30,28 +32,35 @@ def home(root: str) -> Path:
     return (LOCAL.absolute() if "://" in root else Path(root).parent) / NAME
 
 
-def show(title: str, report: "Report", console: Console) -> None:
-    """Print the title, the verdicts and the summary."""
+def show(title: str, report: "Report", stage: "Stage", console: Console) -> None:
+    """Print the title, the verdicts, the summary and the protocol."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in SHOWN:
         table.add_column(name, overflow="fold")
     for verdict in report.verdicts:
-        cells = [Text(str(getattr(verdict, name))) for name in SHOWN]
+        texts = verdict._asdict() | {"verdict": _noted(verdict.verdict, verdict.note)}
+        cells = [Text(str(texts[name])) for name in SHOWN]
         cells[1].stylize(STYLES.get(verdict.verdict, "dim"))
         table.add_row(*cells)
     console.print(Text(f"\n{title}", style="bold"))
     console.print(table)
     console.print(Text(report.summary))
+    console.print(Text(stage.note, style="dim"))
     console.print()
 
 
-def write(folder: Path, title: str, report: "Report") -> None:
+def _noted(verdict: str, note: str) -> str:
+    return f"{verdict} ({note})" if note else verdict
+
+
+def write(folder: Path, title: str, report: "Report", stage: "Stage") -> None:
     """Write a report in place of an earlier one."""
     forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     verdicts = pd.DataFrame(report.verdicts, columns=list(report.verdicts[0]._fields) if report.verdicts else SHOWN)
+    verdicts = verdicts.assign(stage=stage.name, protocol=stage.digest)
     verdicts.to_csv(folder / "verdicts.csv", index=False)
-    text = f"# {title}\n\n{report.summary}\n\n{markdown(verdicts[list(SHOWN)])}"
+    text = f"# {title}\n\n{report.summary}\n\n{stage.note}\n\n{markdown(_shown(verdicts))}"
     (folder / "verdicts.md").write_text(text, "utf-8")
     for name, table in report.tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
@@ -59,6 +68,13 @@ def write(folder: Path, title: str, report: "Report") -> None:
     for name, chart in report.charts.items():
         chart.save(folder / f"{name}.svg")
         chart.save(folder / f"{name}.png", scale_factor=PNG_SCALE)
+
+
+def _shown(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Columns of the verdicts for reading."""
+    notes = verdicts["note"].astype(object).fillna("") if "note" in verdicts else [""] * len(verdicts)
+    words = [_noted(word, note) for word, note in zip(verdicts["verdict"], notes, strict=True)]
+    return verdicts.assign(verdict=words)[list(SHOWN)]
 
 
 def forget(folder: Path) -> None:
@@ -90,7 +106,8 @@ def gather(folder: Path, names: Sequence[str]) -> int:
     table = pd.concat(found, ignore_index=True)
     table = table[["experiment", *(column for column in table.columns if column != "experiment")]]
     table.to_csv(folder / "verdicts.csv", index=False)
-    (folder / "verdicts.md").write_text(markdown(table[["experiment", *SHOWN]]), "utf-8")
+    shown = _shown(table).assign(experiment=table["experiment"], stage=table.get("stage", "explored"))
+    (folder / "verdicts.md").write_text(markdown(shown[["experiment", *SHOWN, "stage"]]), "utf-8")
     return len(table)
 
 

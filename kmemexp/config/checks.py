@@ -30,6 +30,7 @@ SAMPLES = {"points": (1, 100_000), "snapshots": (0, 10_000), "bins": (1, 65_536)
 """Fewest and most: a replica's points are held in memory."""
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
+LEAST_PILOT = 10  # replicas in a pilot: with fewer, intervals are too narrow afterwards
 
 
 def check_node(node: str, value: Any) -> Any:
@@ -54,7 +55,7 @@ def check_run(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"cluster.grace_s={cluster['grace_s']}: must be at least 0 seconds")
     if settings["max_failures"] is not None:
         at_least("max_failures", settings["max_failures"], 1)
-    at_least("sweep.reps.max", sweep["reps"]["max"], 1)
+    _check_reps(sweep["reps"])
     if not sweep["metrics"]:
         raise ConfigError(f"sweep.metrics: is empty; name what to compare, such as [{metrics.NAMES[0]}]")
     for name in sweep["metrics"]:
@@ -77,6 +78,41 @@ def limits(given: Mapping[str, Any]) -> dict[str, Any]:
     if (steps := given["steps_per_operation"]) is not None:
         at_least("limits.steps_per_operation", steps, 1)
     return {"seconds": seconds, "memory": memory, "steps_per_operation": steps}
+
+
+def _check_reps(reps: Mapping[str, Any]) -> None:
+    at_least("sweep.reps.max", reps["max"], 1)
+    target, select = reps["target"], reps["select"]
+    if not target and not select:
+        return
+    if target and select:
+        raise ConfigError("sweep.reps: has both target and select; choose one")
+    if reps["min"] < LEAST_PILOT:
+        raise ConfigError(
+            f"sweep.reps.min={reps['min']}: a pilot needs {LEAST_PILOT} replicas, or intervals are too narrow"
+        )
+    if reps["max"] < reps["min"]:
+        raise ConfigError(f"sweep.reps.max={reps['max']}: must be at least sweep.reps.min={reps['min']}")
+    at_least("sweep.reps.looks", reps["looks"], 2)
+    at_least("sweep.reps.ahead", reps["ahead"], 0)
+    for key, least in (("replicas", 1), ("seconds", 0)):
+        if reps["budget"][key] is not None and not reps["budget"][key] >= least:
+            raise ConfigError(f"sweep.reps.budget.{key}={reps['budget'][key]}: must be at least {least}")
+    for name, value in target.items():
+        one_of("sweep.reps.target", name, metrics.NAMES)
+        _check_width(f"sweep.reps.target.{name}", value)
+    if select:
+        if select.keys() != {"metric", "delta"}:
+            raise ConfigError(f"sweep.reps.select: needs metric and delta, not {', '.join(select) or 'nothing'}")
+        one_of("sweep.reps.select.metric", select["metric"], [m.name for m in metrics.METRICS if m.better])
+        _check_width("sweep.reps.select.delta", select["delta"], relative=False)
+
+
+def _check_width(key: str, value: Any, *, relative: bool = True) -> None:
+    text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if relative and isinstance(value, str) else None
+    number = float(text[1]) if text else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+        raise ConfigError(f"{key}={value}: must be a number above 0" + (', or such as "2%"' if relative else ""))
 
 
 def _design(design: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,10 +180,27 @@ class Sample:
 
 
 @dataclass
+class Budget:
+    """Where replication ends although intervals are wider than asked for."""
+
+    replicas: int | None = None  # of all cells together
+    seconds: float | None = None  # since the run began; looked at between two looks
+
+
+@dataclass
 class Reps:
-    """How many replicas a cell gets."""
+    """How many replicas a cell gets: `max`, or as many as `target` or `select` needs (report/replication.py)."""
 
     max: int = 1
+    min: int = 10  # of the pilot, before anything is decided
+    # Half-widths by metric: a number in the metric's unit (of a rare event a share of replicas), or "2%" of the mean;
+    # of the difference from the baseline where there is one.
+    target: dict[str, Any] = field(default_factory=dict)
+    looks: int = 2  # planned looks at the results, the last one at the end; 2: a pilot, and the rest at once
+    ahead: int = 0  # replicas beyond those that the scatter so far calls for; of select: in one step
+    budget: Budget = field(default_factory=Budget)
+    # {metric, delta}: until the best design is known, or one within delta of it (Kim and Nelson 2001)
+    select: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -196,6 +213,8 @@ class Sweep:
     zip: list[Any] = field(default_factory=list)
     when: dict[str, Any] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
+    sample: dict[str, Any] = field(default_factory=dict)  # kmemexp/planning/sampling.py
+    union: list[Any] = field(default_factory=list)  # further grids, each with axes, zip, when, exclude, sample
     baseline: dict[str, Any] = field(default_factory=dict)
     reps: Reps = field(default_factory=Reps)
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
@@ -208,6 +227,9 @@ class Experiment:
     names: list[str] = field(default_factory=list)  # files in experiments/; * and ? stand for any letters
     size: str = "default"  # default | full: the overrides of that name in the experiment
     publish: str | None = None  # folder that gets a copy of the charts and tables
+    confirm: bool = False  # judge by the rule as it stands, once, on seeds and loads that were not explored on
+    recording: str | None = None  # an imported trace: the other recording of a confirmation
+    costs: bool = False  # judge again with every assumed cost halved, and doubled, and mark what changes
 
 
 @dataclass
@@ -300,6 +322,9 @@ def register() -> None:
         sweep.axes,
         sweep.when,
         sweep.baseline,
+        sweep.sample,
+        sweep.reps.target,
+        sweep.reps.select,
     ):
         OmegaConf.set_struct(node, False)
     ConfigStore.instance().store(name="base_config", node=schema, provider="kmemexp")

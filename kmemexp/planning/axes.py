@@ -2,10 +2,12 @@
 
 A sweep file says (the values of `axes` and `zip` are lists, or text in the grammar of Hydra's command line):
 
-    axes:    {design: "freebsd4,dragonfly_slab", machine.cpus: "range(1,5)"}
+    axes:    {design: "freebsd4,dragonfly_slab", machine.cpus: "range(1,5)", interrupts.rate_hz: "log(100,10000,3)"}
     zip:     [{machine.ram_bytes: [64MiB, 128MiB], machine.kva_bytes: [256MiB, 512MiB]}]  # go together, row by row
     when:    {machine.cpus: "design == 'dragonfly_slab'"}  # elsewhere the axis does not exist and its cells collapse
     exclude: ["design == 'freebsd4' and machine.cpus > 2"]
+    sample:  {method: sobol, n: 64, space: {workload.scale: "log(0.1, 10)"}}  # rows drawn from a space (sampling.py)
+    union:   [{axes: {machine.cpus: [1, 2]}}, {axes: {seed: [1, 2]}}]  # several grids; what stands above is in each
 
 The command line beats the file, key by key: a key given there leaves the file's axis or zip block.
 """
@@ -21,11 +23,15 @@ from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.errors import HydraException
 from numpy.typing import NDArray
 
+from kmemexp.config.scales import log_points, written_out
 from kmemexp.config.schema import type_checked
 from kmemexp.errors import ConfigError
 from kmemexp.planning.predicates import Mask, Objects, Predicate
+from kmemexp.planning.sampling import sample
+from kmemexp.values import known as known_word
 
 MOST_CELLS = 5_000_000  # before predicates; about 1 GB of tables
+OF_A_GRID = ("axes", "zip", "when", "exclude", "sample")
 NOT_AXES = ("sweep", "cluster")  # groups that say how to run, not what
 
 Options = Callable[[str], Sequence[str]]
@@ -48,7 +54,7 @@ class CommandLine(NamedTuple):
 
 def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]) -> CommandLine:
     """Sort command-line overrides; `options` makes the lookup of groups from the hydra.* ones. Raises ConfigError."""
-    overrides = [_parse(text) for text in texts]
+    overrides = [_parse(written_out(text)) for text in texts]
     hydra = [o for o in overrides if o.is_hydra_override()]
     if swept := [o for o in hydra if o.is_sweep_override()]:
         raise ConfigError(f"{swept[0].input_line}: settings of Hydra itself cannot be swept")
@@ -71,11 +77,38 @@ def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]
     return line
 
 
-def read_file(sweep: Mapping[str, Any], groups: Options) -> list[Block]:
-    """Blocks of a sweep file's `axes` and `zip`. Raises ConfigError."""
-    blocks = [{key: values} for key, values in _file_values("sweep.axes", sweep["axes"], groups).items()]
+def grids(sweep: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Split a sweep file into the grids of its `union`, each with what stands outside; itself if it has none.
+
+    Returns where each stands, for messages. Raises ConfigError.
+    """
+    if not sweep["union"]:
+        return [("sweep", sweep)]
+    parts: list[tuple[str, Mapping[str, Any]]] = []
+    for i, part in enumerate(sweep["union"]):
+        where = f"sweep.union[{i}]"
+        if not isinstance(part, Mapping) or not part:
+            raise ConfigError(f"{where}: must be a mapping of {', '.join(OF_A_GRID)}")
+        for name in part:
+            known_word(where, "key", name, OF_A_GRID)
+        if twice := sorted(flat(sweep["axes"]).keys() & flat(part.get("axes", {})).keys()):
+            raise ConfigError(f"{where}.axes.{twice[0]}: stands outside of the union too")
+        joined: dict[str, Any] = {"axes": {**flat(sweep["axes"]), **flat(part.get("axes", {}))}}
+        joined["when"] = {**flat(sweep["when"]), **flat(part.get("when", {}))}
+        joined |= {name: [*sweep[name], *part.get(name, [])] for name in ("zip", "exclude")}
+        joined["sample"] = part.get("sample") or sweep["sample"]
+        parts.append((where, joined))
+    return parts
+
+
+def read_file(sweep: Mapping[str, Any], groups: Options, at: str = "sweep") -> list[Block]:
+    """Blocks of a grid's `axes`, `zip` and `sample`; `at` is where it stands. Raises ConfigError."""
+    blocks = [{key: values} for key, values in _file_values(f"{at}.axes", sweep["axes"], groups).items()]
+    if drawn := sweep.get("sample"):
+        rows = sample(f"{at}.sample", drawn, flat(drawn.get("space") or {}))
+        blocks.append({key: axis_values(key, values, groups) for key, values in rows.items()})
     for i, entry in enumerate(sweep["zip"]):
-        where = f"sweep.zip[{i}]"
+        where = f"{at}.zip[{i}]"
         if not isinstance(entry, Mapping) or not entry:
             raise ConfigError(f"{where}: must be a mapping of keys to lists")
         block = _file_values(where, entry, groups)
@@ -85,7 +118,7 @@ def read_file(sweep: Mapping[str, Any], groups: Options) -> list[Block]:
         blocks.append(block)
     keys = [key for block in blocks for key in block]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise ConfigError(f"sweep: {twice} stands in more than one axis or zip block")
+        raise ConfigError(f"{at}: {twice} stands in more than one axis or zip block")
     return blocks
 
 
@@ -186,7 +219,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _file_values(where: str, entries: Mapping[str, Any], groups: Options) -> Block:
     block = {}
     for key, given in flat(entries).items():
-        if isinstance(given, str):
+        if isinstance(given, str) and (points := log_points(key, given)):
+            given = points  # noqa: PLW2901
+        elif isinstance(given, str):
             override = _parse(f"{key}={given}", f"{where}: ")
             given = _values(override, groups) if override.is_sweep_override() else [override.value()]  # noqa: PLW2901
         block[key] = axis_values(key, given if isinstance(given, list) else [given], groups)

@@ -193,6 +193,18 @@ def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, 
     return {"cell_key": keys, "config": texts, **rows}, count - len(keys)
 
 
+def joined(parts: Sequence[Columns]) -> tuple[Columns, int]:
+    """Put the tables of several grids into one; returns also how many cells were in more than one of them."""
+    if len(parts) == 1:
+        return parts[0], 0
+    every = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    first: dict[str, int] = {}
+    for place, key in enumerate(every["cell_key"]):
+        first.setdefault(key, place)
+    distinct: Columns = {name: [column[place] for place in first.values()] for name, column in every.items()}
+    return distinct, len(every["cell_key"]) - len(first)
+
+
 def _pieces(node: str, grid: Grid, combos: Combos, composed: tuple[Sequence[Combo], axes.Numbers]) -> Pieces:
     """Check and write each distinct form of one node. `composed`: the combinations, and which one a cell has."""
     found, combo = composed

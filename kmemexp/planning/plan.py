@@ -61,6 +61,8 @@ class Plan:
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
     limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
+    reps: dict[str, Any] = field(default_factory=dict)  # sweep.reps: how the numbers of replicas are chosen
+    counts: dict[str, int] = field(default_factory=dict)  # replicas by cell key, where fewer than `replicas` so far
 
     @property
     def cells(self) -> "pd.DataFrame":
@@ -79,12 +81,16 @@ class Plan:
     @property
     def lanes(self) -> int:
         """Number of rows asked for."""
-        return len(self.columns["cell_key"]) * self.replicas
+        return sum(self.count_of(key) for key in self.columns["cell_key"])
 
     @property
     def rows(self) -> list[tuple[str, int]]:
         """Every row asked for: (cell key, replica)."""
-        return [(key, replica) for key in self.columns["cell_key"] for replica in range(self.replicas)]
+        return [(key, replica) for key in self.columns["cell_key"] for replica in range(self.count_of(key))]
+
+    def count_of(self, cell_key: str) -> int:
+        """Replicas asked for of a cell."""
+        return self.counts.get(cell_key, self.replicas)
 
     @property
     def axes(self) -> dict[str, str]:
@@ -114,22 +120,19 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
     wanted = settings["sweep"]
-    blocks = axes.read_file(wanted, composer.options)
-    keys = [*(key for block in blocks for key in block), *line.swept]
-    when, exclude = axes.predicates(wanted, keys)
-    effect.check_predicates([*when.values(), *exclude], blocks, line, composer.options)
-    grid = Grid(axes.merge(blocks, line))
-    combos = cells.Combos(composer, fixed, [key for key in grid.codes if composer.options(key)], base)
-    excluded = _restrict(grid, combos, when, exclude)
-    table, collapsed = cells.table(grid, combos, line)
+    table, excluded, collapsed = _cells(composer, line, fixed, base, wanted)
     present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
     baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)
     name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or ADHOC
+    reps = wanted["reps"]
+    adaptive = bool(reps["target"] or reps["select"])
     return Plan(
         name=name,
         description=wanted["description"],
         columns=table,
-        replicas=wanted["reps"]["max"],
+        replicas=reps["max"],
+        reps=reps if adaptive else {},
+        counts=dict.fromkeys(table["cell_key"], reps["min"]) if adaptive else {},
         excluded=excluded,
         collapsed=collapsed,
         baseline=baseline,
@@ -145,6 +148,32 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         replica=settings["replica"],
         limits=checks.limits(settings["limits"]),
     )
+
+
+def _cells(
+    composer: cells.Composer, line: CommandLine, fixed: list[str], base: DictConfig, wanted: Mapping[str, Any]
+) -> tuple[Columns, int, int]:
+    """Columns of the cells of all grids of a sweep; how many combinations were excluded, and how many equal."""
+    grids = axes.grids(wanted)
+    blocks = [axes.read_file(grid, composer.options, where) for where, grid in grids]
+    keys = [*(key for each in blocks for block in each for key in block), *line.swept]
+    tables, excluded, collapsed = [], 0, 0
+    for (_, part), each in zip(grids, blocks, strict=True):
+        when, exclude = axes.predicates(part, keys)
+        every = [block for blocks_of_one in blocks for block in blocks_of_one]
+        effect.check_predicates([*when.values(), *exclude], every, line, composer.options)
+        grid = Grid(axes.merge(each, line))
+        combos = cells.Combos(composer, fixed, [key for key in grid.codes if composer.options(key)], base)
+        excluded += _restrict(grid, combos, when, exclude)
+        if not grid.count and len(grids) > 1:
+            continue
+        columns, equal = cells.table(grid, combos, line)
+        tables.append(columns)
+        collapsed += equal
+    if not tables:
+        raise ConfigError("the sweep has no cells: every combination is excluded")
+    table, equal = cells.joined(tables)
+    return table, excluded, collapsed + equal
 
 
 def _folders(base: DictConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
-from kmemexp.report import stats
+from kmemexp.metrics import Margin
+from kmemexp.report import evidence, families, population, small_samples, stats
 from kmemexp.report.stats import Floats
 
 Numbers = NDArray[np.int64]
@@ -32,6 +33,10 @@ MACHINE = ("cpus", "ram_bytes", "kva_bytes", "seed")
 """Columns that every results table has, and that count as axes only where no axis column explains their values."""
 
 
+SHARES = ("occurs", "occurs_low", "occurs_high", "share_diff", "share_low", "share_high")
+"""Columns that only rare events have."""
+
+
 class Layout(NamedTuple):
     """The cells of a table: one row of `keys` for each, and where its values lie."""
 
@@ -42,6 +47,8 @@ class Layout(NamedTuple):
     replica: Numbers  # [rows of the table]: column in a (cell, replica) matrix
     done: Mask  # [rows of the table]
     failed: Numbers  # [cells]: failed lanes
+    fixed: Mask  # [cells]: deterministic by construction
+    named: list[str]  # [cells]: key of the cell, "" where the table has none
 
     def matrix(self, values: pd.Series) -> Floats:
         """Values as [cells, replicas], NaN where a lane is missing or failed."""
@@ -56,8 +63,9 @@ def compare(
     metrics: Sequence[str] | None = None,
     by: Sequence[str] | None = None,
     ci: float = 0.95,
-    interval: str = "t",
-    same_within: float = 0.01,
+    interval: str = "",
+    margins: Mapping[str, Margin] | None = None,
+    judged: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare every variant with the baseline under the same conditions, replica by replica.
 
@@ -65,38 +73,45 @@ def compare(
     are never averaged. `baseline` holds the axis values of the variant to compare with, such as
     ``{"design": "freebsd4"}``, or only the design's name; where several variants have them, each variant is compared
     with the one that equals it in all other axes. None gives means only. `by` names the columns that make the
-    condition, where the rule above does not suit. `interval` is "t", or "bca" for bootstrapped `diff_low` and
-    `diff_high` (slow; p and verdict stay those of the t test).
+    condition, where the rule above does not suit. `interval` is "" for what suits each metric (`evidence.py`), "t", or
+    "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the same). `margins` replaces those that
+    metrics state (`kmemexp/metrics.py`). `judged` names the metrics that the question is about, by default all that
+    have a direction: these are one family, and the others are descriptions.
 
     Returns one row per condition, metric and variant, with their axis columns and:
 
     - `n`, `failed`: replicas; `mean`, `low`, `high`;
     - over the `pairs` of common replicas `diff`, `diff_low`, `diff_high`; `ratio`, `ratio_low`, `ratio_high` (ratio of
-      means, Fieller); `p` (paired t), `p_holm` (Holm, over all comparisons of the same metric); `pairing`, the variance
-      saved by common random numbers (below 1 they did harm);
-    - for rare events `occurs`, `occurs_low`, `occurs_high`: share of the replicas with any (Wilson);
+      means, Fieller); `pairing`, the variance saved by common random numbers (below 1 they did harm);
+    - for rare events `occurs`, `occurs_low`, `occurs_high`: share of the replicas with any (Wilson), and `share_diff`,
+      `share_low`, `share_high`: by how much it differs from the baseline's (Newcombe);
+    - `test`, how the pairs were compared; `p`, and `p_holm` corrected for the `family`, so many comparisons;
+    - `margin` up to which designs are equivalent, `detectable`: the least difference that could have been seen (of a
+      sign test both are shares of replicas), `not_worse`: whether being worse by the margin is excluded;
     - `better` ("less", "more", ""), `verdict`, and `best` (best mean of the condition, ties all).
 
-    The verdict is "baseline"; "better" or "worse" where the difference holds at level `ci` after Holm's correction;
-    "same" where the corrected interval lies within `same_within` of the baseline's mean; "unclear" otherwise; and ""
-    where there is no direction or no baseline. Raises ConfigError for what `df` does not have.
+    The verdict is "baseline"; "equivalent" where the difference is less than the margin (two one-sided tests, Holm);
+    "better" or "worse" where there is a difference (Holm); "inconclusive" where neither can be said; "" where there is
+    no direction or no baseline, or the metric is not judged. Raises ConfigError for what `df` does not have.
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """
     baseline = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
+    if interval not in ("", "t", "bca"):
+        raise ConfigError(f'interval: "", "t" or "bca", not {interval!r}')
     names = choose_metrics(df, metrics)
+    choose_metrics(df, judged)
     cells = arrange(df, by, [c for c in baseline if c in df.columns])
     is_base = _find_baseline(cells.keys, baseline)
     order = _display_order(cells, is_base)
     condition = number_groups(cells.keys, cells.condition)
     base = _baseline_of(cells, condition, is_base, list(baseline))
-    compared = [
-        _one_metric(cells.matrix(df[name]), name, condition, base, ci, interval, same_within).iloc[order]
-        for name in names
-    ]
-    table = pd.concat([cells.keys.assign(failed=cells.failed).iloc[order].join(one) for one in compared])
+    how = _How(condition, base, cells.fixed & cells.fixed[base], ci, interval)
+    compared = [_one_metric(cells.matrix(df[name]), name, (margins or {}).get(name), how).iloc[order] for name in names]
+    keys = cells.keys.assign(failed=cells.failed, cell_key=cells.named).iloc[order]
+    table = pd.concat([keys.join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
-    table = table.iloc[by_condition].reset_index(drop=True)
+    table = families.judge(table.iloc[by_condition].reset_index(drop=True), judged, ci)
     return _tidy(table, cells.condition + cells.variant, names)
 
 
@@ -141,7 +156,24 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     replica = pd.factorize(df["replica"], sort=True)[0]
     done = (df["status"] == "done").to_numpy() if "status" in df.columns else np.ones(len(df), bool)
     _refuse_mixed(df, cell, replica, keys)
-    return Layout(keys, condition, variant, cell, replica, done, np.bincount(cell[~done], minlength=len(keys)))
+    still = np.zeros(len(keys), bool)
+    if "config" in df.columns:
+        one = np.unique(cell, return_index=True)[1]
+        still[cell[one]] = population.fixed(df["config"].iloc[one])
+    named = [""] * len(keys)
+    if "cell_key" in df.columns:
+        for number, key in zip(cell.tolist(), df["cell_key"].tolist(), strict=True):
+            named[number] = key
+    failed = np.bincount(cell[~done], minlength=len(keys))
+    return Layout(keys, condition, variant, cell, replica, done, failed, still, named)
+
+
+def has(df: pd.DataFrame, baseline: Mapping[str, object]) -> bool:
+    """Whether some row has the baseline's values."""
+    found = np.full(len(df), bool(baseline))
+    for name, value in baseline.items():
+        found &= matches(df[name], value) if name in df.columns else False
+    return bool(found.any())
 
 
 def matches(column: pd.Series, value: object) -> Mask:
@@ -207,59 +239,69 @@ def _baseline_of(cells: Layout, condition: Numbers, is_base: Mask, named: list[s
     return found
 
 
-def _one_metric(
-    x: Floats, name: str, condition: Numbers, base: Numbers, ci: float, interval: str, same_within: float
-) -> pd.DataFrame:
+class _How(NamedTuple):
+    """How the cells of a table are compared."""
+
+    condition: Numbers  # [cells]
+    base: Numbers  # [cells]: row of the baseline, or -1
+    fixed: Mask  # [cells]: it and its baseline are deterministic
+    ci: float
+    interval: str
+
+
+def metric_of(name: str) -> known.Metric:
+    """Return what a metric states; a column of the user's own has no direction and a margin of one per cent."""
+    known_one = name in known.INDEX
+    return known.METRICS[known.INDEX[name]] if known_one else known.Metric(name, "", "", "", known.PER_CENT)
+
+
+def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How) -> pd.DataFrame:
     """Statistics of one metric for every cell; `x` is [cells, replicas]."""
-    better = known.METRICS[known.INDEX[name]].better if name in known.INDEX else ""
-    mean = stats.mean_interval(x, ci)
-    itself = base == np.arange(len(x))
-    reference = np.where(((base >= 0) & ~itself)[:, None], x[base], np.nan)
+    metric, ci = metric_of(name), how.ci
+    n, mean, low, high = mean_bounds(x, metric.law, ci)
+    itself = how.base == np.arange(len(x))
+    role = families.roles(itself, how.base)
+    reference = np.where((role == families.COMPARED)[:, None], x[how.base], np.nan)
     pair = stats.paired_difference(x, reference, ci)
-    if interval == "bca":
+    law = known.PLAIN if how.interval == "t" else metric.law
+    found = evidence.weigh(x, reference, law, margin or metric.margin, how.fixed, ci)
+    if how.interval == "bca":
         bounds = np.array([stats.bootstrap_interval(a, b, ci=ci) for a, b in zip(x, reference, strict=True)])
-        low, high = bounds.T
-    elif interval == "t":
-        low, high = pair.low, pair.high
-    else:
-        raise ConfigError(f'interval: "t" or "bca", not {interval!r}')
-    p_holm = stats.holm(pair.p)
-    verdict = _verdicts(pair, p_holm, np.abs(mean.mean[base]) * same_within, better, ci)
-    verdict = np.select([itself, base < 0], ["baseline", ""], verdict)
-    occurs = _occurrence(x, mean.n, name, ci)
+        found = found._replace(low=bounds[:, 0], high=bounds[:, 1])
+    shares: dict[str, Any] = dict.fromkeys(SHARES, np.nan)
+    if metric.law == known.RARE:
+        shares |= dict(zip(("occurs", "occurs_low", "occurs_high"), _occurrence(x, n, ci), strict=True))
+        differ = evidence.share_difference(x, reference, ci)
+        shares |= dict(zip(("share_diff", "share_low", "share_high"), differ, strict=True))
     return pd.DataFrame({
-        "metric": name, "n": mean.n, "mean": mean.mean, "low": mean.low, "high": mean.high,
-        "pairs": pair.n, "diff": pair.diff, "diff_low": low, "diff_high": high,
+        "metric": name, "n": n, "mean": mean, "low": low, "high": high,
+        "pairs": found.pairs, "diff": found.diff, "diff_low": found.low, "diff_high": found.high,
         "ratio": pair.ratio, "ratio_low": pair.ratio_low, "ratio_high": pair.ratio_high,
-        "p": pair.p, "p_holm": p_holm, "pairing": stats.variance_ratio(x, reference),
-        "occurs": occurs[0], "occurs_low": occurs[1], "occurs_high": occurs[2],
-        "better": better, "verdict": verdict, "best": _best(mean.mean, condition, better),
+        "test": found.test, "p": found.p, "pairing": stats.variance_ratio(x, reference),
+        **shares,
+        "margin": found.margin, "error": found.error, "p_equal": found.p_equal, "p_not_more": found.p_not_more,
+        "p_not_less": found.p_not_less, "role": role,
+        "better": metric.better, "best": _best(mean, how.condition, metric.better),
     })  # fmt: skip
 
 
-def _verdicts(pair: stats.Paired, p_holm: Floats, margin: Floats, better: str, ci: float) -> NDArray[np.str_]:
-    """Verdict of each comparison, as if every row had a baseline."""
-    comparisons = max(int((~np.isnan(pair.p)).sum()), 1)
-    certain = (pair.n >= 2) & (pair.sd == 0)  # all replicas agree: a fact, not an estimate
-    differs = (p_holm < 1 - ci) | (certain & (pair.diff != 0))
-    half = stats.half_width(pair.sd, pair.n, 1 - (1 - ci) / comparisons)
-    same = np.abs(pair.diff) + half <= margin
-    wanted = pair.diff < 0 if better == "less" else pair.diff > 0
-    word = np.where(wanted, "better", "worse") if better else np.full(len(wanted), "")
-    return np.select([differs, same], [word, "same"], "unclear")
+def mean_bounds(x: Floats, law: str, ci: float) -> tuple[Numbers, Floats, Floats, Floats]:
+    """Count, mean, and its interval over replicas ([cells, replicas]) by the law of the metric."""
+    found = stats.mean_interval(x, ci)
+    if law == known.PLAIN:
+        return found.n, found.mean, found.low, found.high
+    below, above = small_samples.bootstrap_t(x, 1 - ci, mean=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = found.sd / np.sqrt(found.n)
+        low = np.where(found.sd == 0, found.mean, found.mean - above * error)
+        high = np.where(found.sd == 0, found.mean, found.mean + below * error)
+    return found.n, found.mean, low, high
 
 
-def _occurrence(x: Floats, n: Numbers, name: str, ci: float) -> tuple[Floats, Floats, Floats]:
-    """Share of the replicas in which a rare event happened at all, with Wilson's interval; NaN for other metrics."""
-    if not is_rare(name):
-        return (np.full(len(x), np.nan),) * 3
+def _occurrence(x: Floats, n: Numbers, ci: float) -> tuple[Floats, Floats, Floats]:
+    """Share of the replicas in which a rare event happened at all, with Wilson's interval."""
     hits = (x > 0).sum(axis=1)
     return np.where(n > 0, hits / np.maximum(n, 1), np.nan), *stats.wilson(hits, n, ci)
-
-
-def is_rare(name: str) -> bool:
-    """Whether a metric counts failures, which often do not happen in any replica."""
-    return name in known.INDEX and (known.METRICS[known.INDEX[name]].group == "safety" or name.startswith("failed_"))
 
 
 def _best(mean: Floats, condition: Numbers, better: str) -> Mask:
@@ -277,7 +319,8 @@ def _best(mean: Floats, condition: Numbers, better: str) -> Mask:
 def _tidy(table: pd.DataFrame, axes: list[str], names: list[str]) -> pd.DataFrame:
     """Columns in reading order, texts as categories."""
     table["metric"] = pd.Categorical(table["metric"], categories=names)
-    for column in ("better", "verdict"):
+    for column in ("better", "verdict", "test", "role"):
         table[column] = table[column].astype("category")
     front = [*axes, "metric", "n", "failed"]
-    return table[front + [c for c in table.columns if c not in front]]
+    last = [c for c in ("cell_key",) if c in table.columns]
+    return table[front + [c for c in table.columns if c not in front + last] + last]

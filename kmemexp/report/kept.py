@@ -43,7 +43,7 @@ def made_of(plan: "Plan", store: Store) -> str:
         return ""
     facts = {
         "program": by,
-        "plan": [plan.name, plan.replicas, plan.baseline, plan.metrics],
+        "plan": [plan.name, plan.replicas, plan.baseline, plan.metrics, plan.reps],
         "cells": [plan.columns[name] for name in ("cell_key", "axes", "design", "workload")],
         "rows": [[path, marks[path]] for path in paths],
     }

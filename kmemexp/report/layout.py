@@ -10,13 +10,14 @@ import pandas as pd
 from kmemexp.report.comparison import Numbers, number_groups, varies
 from kmemexp.report.shown import Block, Cell, Row, Section
 
-MARKS = {"better": "✓", "worse": "✗", "same": "=", "unclear": "?"}
+MARKS = {"better": "✓", "worse": "✗", "equivalent": "=", "inconclusive": "?"}
 ARROWS = {"less": "↓", "more": "↑"}
 BYTES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 DURATIONS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 TIMES = "\N{MULTIPLICATION SIGN}"
 COUNTS = (("10⁶", 1e6), ("", 1.0))
-MANY = 1e8  # counts from here on are shown in millions
+LOPSIDED = 0.1  # of an interval's width, by which its sides may differ
+MANY = 1e7  # counts from here on are shown in millions
 
 
 class Unit(NamedTuple):
@@ -42,6 +43,11 @@ class Compared(NamedTuple):
     occurs: float
     occurs_low: float
     occurs_high: float
+    share_diff: float
+    share_low: float
+    share_high: float
+    test: str
+    detectable: float
     verdict: str
     best: bool
     better: str  # "less", "more", ""
@@ -56,11 +62,17 @@ class Compared(NamedTuple):
         """Half-width of the interval of the difference."""
         return (self.diff_high - self.diff_low) / 2
 
+    @property
+    def of_shares(self) -> bool:
+        """Whether shares of replicas are compared, not means."""
+        return self.test == "sign"
+
     def scaled(self, scale: float) -> "Compared":
         """Give the same with `scale` of the metric's unit as its unit."""
         return self._replace(
             mean=self.mean / scale, low=self.low / scale, high=self.high / scale,
             diff=self.diff / scale, diff_low=self.diff_low / scale, diff_high=self.diff_high / scale,
+            detectable=self.detectable / (1.0 if self.of_shares else scale),
         )  # fmt: skip
 
 
@@ -92,6 +104,16 @@ def number(x: float, decimals: int, sign: bool = False) -> str:
     if float(text.replace(",", "")) == 0:
         return "0" if x == 0 else "~0"
     return text
+
+
+def interval(value: float, low: float, high: float, decimals: int) -> str:
+    """Write how far an interval reaches: "± 1.1", or "-0.8 +2.1" where it is lopsided; empty where there is none."""
+    down, up = value - low, high - value
+    if not math.isfinite(up - down) or (up == 0 and down == 0):
+        return ""
+    if abs(up - down) <= LOPSIDED * (up + down):
+        return f"± {number((up + down) / 2, decimals)}"
+    return f"{number(-down, decimals, sign=True)} {number(up, decimals, sign=True)}"
 
 
 def factor(ratio: float) -> str:
@@ -155,8 +177,8 @@ def across(table: pd.DataFrame, condition: list[str]) -> list[Block]:
         cells: list[Cell | None] = []
         for name in metrics:
             row, scale = found[name], units[name].scale
-            half = row.half / scale
-            text = _value(row, row.mean / scale, half, decimals_for([row.mean / scale], [half]), row.n)
+            scaled = row.scaled(scale)
+            text = _value(scaled, decimals_for([scaled.mean], [scaled.half]), row.n)
             cells.append(Cell(text.removesuffix(" (n=1)"), "", "", False))
         rows.append(Row(title.removeprefix("scenario "), "", cells))
     heads = [f"{m.removesuffix('_count').removesuffix('_ns')}\n{units[m].name}".strip() for m in metrics]
@@ -234,34 +256,39 @@ def _row(metric: str, found: list[tuple[int, Compared]], unit: Unit, count: int)
     nothing = all(row.mean == 0 for row in scaled)
     cells: list[Cell | None] = [None] * count
     for (column, _), row in zip(found, scaled, strict=True):
-        value = _value(row, row.mean, row.half, places, replicas)
-        change = "" if nothing else _change(row, change_places)
+        value = _value(row, places, replicas)
+        change = "" if nothing and row.verdict != "inconclusive" else _change(row, change_places)
         cells[column] = Cell(value, change, row.verdict, row.best and not boring)
     return Row(metric, f"{unit.name} {ARROWS.get(found[0][1].better, '')}".strip(), cells)
 
 
-def _value(row: Compared, mean: float, half: float, places: int, replicas: int) -> str:
+def _value(row: Compared, places: int, replicas: int) -> str:
     if row.n == 0:
         return "failed" if row.failed else "-"
-    text = number(mean, places)
+    text = number(row.mean, places)
     if row.n == 1:
-        return f"{text} (n=1)"
-    if row.occurs != 0:  # a count of 0 in a few replicas is not exactly 0
-        text += f" ± {number(half, places)}"
+        return text if row.test == "fact" else f"{text} (n=1)"
+    if not 0 <= row.occurs < 1:  # of a rare event the share says how sure it is
+        text = f"{text} {interval(row.mean, row.low, row.high, places)}".strip()
     if 0 < row.occurs < 1:
         text += f" in {round(row.occurs * row.n)}/{row.n} ({row.occurs_low:.0%} to {row.occurs_high:.0%})"
     return text if row.n == replicas else f"{text} (n={row.n})"
 
 
 def _change(row: Compared, places: int) -> str:
-    diff, half = row.diff, row.change_half
-    if math.isnan(diff):
+    if math.isnan(row.diff):
         return ""
     mark = MARKS.get(row.verdict, "")
-    if diff == 0 and half == 0:
+    if row.verdict == "inconclusive" and math.isfinite(row.detectable):
+        least = f"{row.detectable:.0%}" if row.of_shares else number(row.detectable, places)
+        mark += f" ≥{least}"
+    if row.of_shares and math.isfinite(row.share_diff):
+        change = f"{row.share_diff:+.0%} ({row.share_low:+.0%} to {row.share_high:+.0%}) of replicas"
+        return f"{change if row.share_diff else ''} {mark}".strip()
+    if row.diff == 0 and not row.change_half > 0:
         return mark
-    spread = "" if math.isnan(half) else f"± {number(half, places)}"
-    return " ".join(word for word in (number(diff, places, sign=True), spread, factor(row.ratio), mark) if word)
+    reach = interval(row.diff, row.diff_low, row.diff_high, places)
+    return " ".join(word for word in (number(row.diff, places, sign=True), reach, factor(row.ratio), mark) if word)
 
 
 def _exponent(x: float) -> int:

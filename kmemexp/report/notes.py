@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from kmemexp.report import stats
+from kmemexp.report import population, stats
 from kmemexp.report.layout import TIMES, axis_value, labels
 
 LINES = 5  # of panics, or of errors
@@ -17,6 +17,7 @@ def notes(
     """Write the notes on a comparison `table` of the rows `metrics`, whose cells differ in `axes`; no baseline: {}."""
     return [
         *_reading(table, baseline, ci),
+        *population.notes(metrics),
         *_machine(metrics),
         *_pairing(table),
         *_rare_events(table, ci),
@@ -32,18 +33,19 @@ def _reading(table: pd.DataFrame, baseline: Mapping[str, object], ci: float) -> 
     sizes = sorted(set(table["n"]) - {0})
     n = f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}" if sizes else "n = 0"
     lines = [
-        f"Mean ± half-width of the {ci:.0%} t interval over the replicas ({n}). ↓ less is better, ↑ more is better."
+        f"Mean and {ci:.0%} interval over the replicas ({n}): t, or a studentised bootstrap of what is skewed (with "
+        "5 replicas at least); none where all replicas are alike. ↓ less is better, ↑ more is better."
     ]
-    if sizes[:1] == [1]:
+    if sizes[:1] == [1] and not (table["test"] == "fact").all():
         lines.append("n=1: a single replica has no interval.")
     if baseline:
         name = ", ".join(str(v) if k == "design" else f"{k}={v}" for k, v in baseline.items())
-        family = table.groupby("metric", observed=True)["p_holm"].count().max()
         lines += [
-            f"Second line: paired difference from {name} on the same replicas ± its {ci:.0%} interval, "
-            f"{TIMES} ratio of the means.",
-            f"✓ better, ✗ worse: significant at {ci:.0%} after Holm's correction (family of {family}, by metric); "
-            "= same within 1 %; ? unclear. Bold: best mean.",
+            f"Second line: paired difference from {name} on the same replicas with its {ci:.0%} interval, "
+            f"{TIMES} ratio of the means; of rare events the difference in the share of replicas that had any.",
+            f"✓ better, ✗ worse, = equivalent within the metric's margin: all comparisons of this table are one family "
+            f"of {int(table['family'].max())} (Holm, {ci:.0%}). ?: inconclusive; ≥: what would have been seen with a "
+            "chance of 80 %, without it nothing could have been seen. Bold: best mean.",
         ]
     return lines
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
-from kmemexp.report import comparison, stats
+from kmemexp.report import comparison, selection, stats
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
 from kmemexp.store.rows import of_cells, with_axes
@@ -115,6 +115,10 @@ class Results:
     def compare(self, baseline: Mapping[str, object] | str, **options: Any) -> pd.DataFrame:
         """Paired comparison with a baseline, see `kmemexp.compare`."""
         return comparison.compare(self.metrics, baseline, **options)
+
+    def select(self, metric: str, delta: float, first: int = 10, ci: float = 0.95) -> pd.DataFrame:
+        """Choose the best variant under each condition, or one within `delta` of it, see `report.selection.select`."""
+        return selection.select(self.metrics, metric, delta, first, ci)
 
     def ordered(self, cells: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""

@@ -5,8 +5,8 @@ marks a replica that is missing (a failed lane). Two designs are compared on the
 same random numbers there (Law, Simulation Modeling and Analysis, chapter 11: common random numbers, the paired t
 interval). `ci` is the confidence level, between 0 and 1.
 
-Degenerate data gives no false precision: one replica has no interval (NaN), and replicas that do not differ at all
-have an interval of width 0 and no p value (NaN), since no distribution stands behind them.
+One replica has no interval (NaN); replicas that do not differ at all have an interval of width 0 and no p value (NaN),
+since no distribution stands behind them. What may be concluded from those is in `evidence.py`.
 """
 
 from collections.abc import Callable
@@ -59,6 +59,14 @@ def t_p_value(t: ArrayLike, n: ArrayLike) -> Floats:
 
     df = np.asarray(n, dtype=np.float64) - 1
     return np.asarray(2 * stdtr(np.where(df >= 1, df, np.nan), -np.abs(t)), dtype=np.float64)
+
+
+def t_tail(t: ArrayLike, n: ArrayLike) -> Floats:
+    """Chance that Student's t with n - 1 degrees of freedom is above `t`."""
+    from scipy.special import stdtr  # noqa: PLC0415
+
+    df = np.asarray(n, dtype=np.float64) - 1
+    return np.asarray(stdtr(np.where(df >= 1, df, np.nan), -np.asarray(t)), dtype=np.float64)
 
 
 def _moments(x: Floats) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from kmemexp.report import comparison, layout, recordings
+from kmemexp.report import comparison, layout, recordings, replication
 from kmemexp.report.notes import notes
 from kmemexp.report.results import planned
 from kmemexp.report.shown import Block, Cell, Shown
@@ -63,13 +63,16 @@ def make(plan: "Plan", there: Store) -> Made | None:
         return None
     baseline, remarks = _present_baseline(frame, plan.baseline)
     cells = comparison.arrange(frame, compared=list(baseline))
-    metrics = list(plan.metrics) or list(METRICS)
-    if SATURATED not in metrics and SATURATED in frame.columns and frame[SATURATED].eq(1).any():
-        metrics.append(SATURATED)  # marks the cells
-    table = comparison.compare(frame, baseline, metrics, ci=CI)
-    remarks += notes(table, frame, cells.condition + cells.variant, baseline, CI)
+    asked = list(plan.metrics) or list(METRICS)
+    marked = SATURATED not in asked and SATURATED in frame.columns and frame[SATURATED].eq(1).any()
+    metrics = [*asked, SATURATED] if marked else asked  # which marks the cells, and is not judged
+    ci = replication.SPENT if plan.reps.get("target") else CI
+    table = comparison.compare(frame, baseline, metrics, ci=ci, judged=asked)
+    remarks += notes(table, frame, cells.condition + cells.variant, baseline, ci)
     remarks += recordings.remarks(frame["config"].unique(), frame, metrics, cells.condition + cells.variant)
-    if missing := plan.lanes - len(frame):
+    remarks += replication.notes(plan, table)
+    replication.grow(plan)
+    if (missing := plan.lanes - len(frame)) > 0:
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
     return Made(f"{plan.name}: {_summary(frame)}", table, cells, remarks)
 
@@ -104,10 +107,7 @@ def _present_baseline(frame: pd.DataFrame, baseline: Mapping[str, Any]) -> tuple
     """Return the baseline, or none and a remark where no cell has its values."""
     if not baseline:
         return {}, ["There is no baseline: means only."]
-    found = pd.Series(True, index=frame.index)
-    for name, value in baseline.items():
-        found &= comparison.matches(frame[name], value) if name in frame.columns else False
-    if found.any():
+    if comparison.has(frame, baseline):
         return dict(baseline), []
     name = ", ".join(f"{k}={v}" for k, v in baseline.items())
     return {}, [f"The baseline ({name}) is not among these cells: means only."]

@@ -8,7 +8,7 @@ from rich.text import Text
 from kmemexp.report.shown import Block, Cell, Section, Shown
 from kmemexp.values import visible
 
-STYLES = {"better": "green", "worse": "red", "same": "dim", "unclear": "dim"}
+STYLES = {"better": "green", "worse": "red", "equivalent": "dim", "inconclusive": "dim"}
 PLAIN_WIDTH = 120  # columns, where the output is not a terminal
 PADDING = 2  # between two columns
 

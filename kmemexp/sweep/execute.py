@@ -62,7 +62,7 @@ def execute(
         if any(store.counts().values()):
             store.note_axes(plan.axes)
         skipped = _count(plan, store)[DONE]
-        kept = _Kept(store, plan.retry_failed, only)
+        kept = _Kept(plan, store, only)
         stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
         lanes = [sum((key, r) not in kept for r in range(plan.replicas)) for key in plan.columns["cell_key"]]
         if any(lanes):
@@ -90,19 +90,21 @@ def execute(
 class _Kept:
     """Rows that are not to be simulated."""
 
-    def __init__(self, store: Store, retry_failed: bool, only: Container[Row] | None) -> None:
-        self._status, self._only = store.status, only
-        self._enough = (DONE,) if retry_failed else (DONE, FAILED)
+    def __init__(self, plan: "Plan", store: Store, only: Container[Row] | None) -> None:
+        self._status, self._only, self._wanted = store.status, only, plan.count_of
+        self._enough = (DONE,) if plan.retry_failed else (DONE, FAILED)
 
     def __contains__(self, row: object) -> bool:
         key, replica = cast(Row, row)
+        if replica >= self._wanted(key):
+            return True  # not asked for, or not yet
         return self._status(key, replica) in self._enough or (self._only is not None and row not in self._only)
 
 
 def _count(plan: "Plan", store: Store) -> Counter[str | None]:
     """Count the rows of a plan by their status in the folder."""
-    status, replicas = store.status, range(plan.replicas)
-    return Counter(status(key, r) for key in plan.columns["cell_key"] for r in replicas)
+    status = store.status
+    return Counter(status(key, r) for key in plan.columns["cell_key"] for r in range(plan.count_of(key)))
 
 
 def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Experiments: finding them, running their sweeps, verdicts on the terminal and on disk, what is said without them."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,8 +15,9 @@ sys.path.append(str(Path(__file__).parents[1] / "report"))
 import report_fakes as fakes
 
 from kmemexp import cli
-from kmemexp.claims import finding, request, writing
+from kmemexp.claims import finding, fragility, judging, protocol, request, writing
 from kmemexp.config import files
+from kmemexp.errors import ConfigError
 from kmemexp.report import results
 
 SMALL = '''"""C9: slabs hold less memory.
@@ -25,21 +27,27 @@ Question and method.
 import altair as alt
 import pandas as pd
 from kmemexp.claims.judging import Report, Verdict, change, pick
+from kmemexp.claims.protocol import Protocol
 
 CLAIM = "C9"
 SWEEPS = ("smoke",)
+PROTOCOL = Protocol(
+    judged=("held_peak_bytes",), family="one comparison", replicas={"smoke": 3},
+    confirm={"smoke": ["workload.scale=0.1"]},
+)
 DEFAULT = {"smoke": ["sweep.reps.max=3"]}
 FULL = {"smoke": ["sweep.reps.max=9"]}
 
 def analyse(results):
-    table = results["smoke"].compare("freebsd4", metrics=["held_peak_bytes"])
+    table = results["smoke"].compare("freebsd4", metrics=["held_peak_bytes"], judged=PROTOCOL.judged)
     row = pick(table, "held_peak_bytes", design="dragonfly_slab")
-    word = {"better": "holds", "worse": "fails"}.get(row["verdict"], "no difference shown")
+    word = {"better": "holds", "worse": "fails"}.get(row["verdict"], "inconclusive")
     verdict = Verdict(CLAIM, word, "smoke | all", "held " + change(row, "MiB", 2**20), row["diff"])
     figures = table[["design", "mean"]]
     chart = alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x=alt.X("x", title="MiB"))
     return Report("It came out so.", [verdict], {"figures": figures}, {"dots": chart})
 '''
+PLAIN = SMALL.replace(', {"dots": chart})', ")")
 BROKEN = SMALL.replace("C9:", "C8:").replace('design="dragonfly_slab"', 'design="dragonfly_slob"')
 
 
@@ -193,6 +201,108 @@ def test_a_report_without_results_says_what_is_missing(only_small, here, capsys)
     err = capsys.readouterr().err
     assert "experiment small: no verdict" in err
     assert "none of its 6 replicas" in err
+
+
+@pytest.fixture
+def plain(only_small, here):
+    """The small experiment without its chart, which takes longest."""
+    (here / "its_experiments" / "small.py").write_text(PLAIN)
+
+
+def confirm(*more):
+    return cli.main(["+experiment=all", "experiment.confirm=true", *more])
+
+
+def test_a_claim_is_confirmed_once_on_a_seed_and_loads_of_its_own(runs, plain, here, capsys):
+    assert confirm() == 0
+    assert "confirmed on seed 1000: one comparison" in capsys.readouterr().out
+    (plan,) = runs
+    assert (plan.name, Path(plan.root).name) == ("smoke_confirmed", "smoke_confirmed")
+    assert {json.loads(text)["seed"] for text in plan.columns["config"]} == {1000}
+    assert '"scale":0.1' in plan.columns["config"][0]
+    shelf = here / "results" / "_experiments" / "_confirmed"
+    assert pd.read_csv(shelf / "small" / "verdicts.csv")["stage"].tolist() == ["confirmed"]
+    assert confirm() == 0  # the same rule on the same seed: the same confirmation
+    record = json.loads((here / "results" / "_experiments" / "_confirmations.json").read_text())
+    assert len(record["small"]) == 1
+    assert cli.main(["+experiment=all"]) == 0
+    assert "Confirmed on" in capsys.readouterr().out
+
+
+def test_a_rule_that_was_changed_says_so_and_needs_another_seed(runs, plain, here, capsys):
+    assert confirm() == 0
+    changed = PLAIN.replace('"worse": "fails"', '"worse": "holds in part"')
+    (here / "its_experiments" / "small.py").write_text(changed)
+    finding.load.cache_clear()
+    assert confirm() == 1
+    assert "the rule has changed" in capsys.readouterr().err
+    assert cli.main(["+experiment=all"]) == 0
+    assert "The rule was changed since it was confirmed" in capsys.readouterr().out
+    verdicts = pd.read_csv(here / "results" / "_experiments" / "small" / "verdicts.csv")
+    assert verdicts["stage"].tolist() == ["explored, rule changed since it was confirmed"]
+    assert confirm("seed=1001") == 0
+
+
+def test_a_comment_does_not_change_a_rule(here, plain):
+    before = protocol.digest(finding.load("small"))
+    (here / "its_experiments" / "small.py").write_text(PLAIN + "# a remark\n")
+    finding.load.cache_clear()
+    assert protocol.digest(finding.load("small")) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["seed=10"], "seeds from 10 on are kept"),
+        (["experiment.confirm=true", "seed=3"], "has been explored on"),
+        (["experiment.confirm=true", "sweep.reps.max=2"], "is confirmed by 3 replicas, not 2"),
+    ],
+)
+def test_stages_are_kept_apart(runs, plain, line, says, capsys):
+    assert cli.main(["+experiment=all", *line]) == 1
+    assert says in capsys.readouterr().err
+    assert runs == []
+
+
+def test_a_confirmation_on_another_recording_needs_one(runs, plain, here, capsys):
+    text = PLAIN.replace('"workload.scale=0.1"', '"workload.path={recording}"')
+    (here / "its_experiments" / "small.py").write_text(text)
+    assert confirm() == 1
+    assert "experiment.recording=PATH" in capsys.readouterr().err
+
+
+def test_fewer_replicas_than_the_protocol_asks_for_are_said(runs, plain, capsys):
+    assert cli.main(["+experiment=all", "sweep.reps.max=2"]) == 0
+    assert "Fewer replicas than it asks for: smoke 2 of 3" in " ".join(capsys.readouterr().out.split())
+
+
+def test_assumed_costs_are_read_from_their_file():
+    costs = fragility.assumed("opteron2003")
+    assert costs["switch_ns"] == 1500
+    assert "lock_ns" not in costs
+    with pytest.raises(ConfigError, match="marks no cost"):
+        fragility.assumed("zero")
+
+
+def test_costs_are_scaled_where_there_is_a_clock(runs, plain, capsys):
+    assert cli.main(["+experiment=all", "experiment.costs=true"]) == 0
+    assert len(runs) == 1  # without a clock there are no costs
+    capsys.readouterr()
+    assert cli.main(["+experiment=all", "experiment.costs=true", "cost=opteron2003", "store.root=timed"]) == 0
+    assert "0 of 1 verdicts change if the assumed costs" in " ".join(capsys.readouterr().out.split())
+    costs = {plan.name: json.loads(plan.columns["config"][0])["cost"]["switch_ns"] for plan in runs[1:]}
+    assert costs == {"smoke": 1500, "smoke_half_costs": 750, "smoke_double_costs": 3000}
+
+
+def test_a_verdict_that_assumed_costs_turn_is_fragile():
+    def report(word):
+        return judging.Report(
+            "So.", [judging.Verdict("C9", word, "here", "-"), judging.Verdict("C9", "fails", "there", "-")]
+        )
+
+    found = fragility.marked(report("holds"), {"half": report("holds"), "double": report("inconclusive")})
+    assert [v.note for v in found.verdicts] == ["fragile, double costs: inconclusive", ""]
+    assert found.summary.endswith("1 of 2 verdicts change if the assumed costs are halved or doubled.")
 
 
 def test_interrupted(runs, here, capsys):

@@ -54,16 +54,42 @@ def test_conditions_in_words():
 @pytest.mark.parametrize(
     ("found", "word"),
     [
-        (("better", "no difference shown"), "holds"),
+        (("better", "equivalent"), "holds"),
+        (("better", "inconclusive"), "holds in part"),
         (("better", "worse"), "holds in part"),
-        (("worse", "no difference shown"), "fails"),
-        (("no difference shown",), "no difference shown"),
-        ((), "no difference shown"),
+        (("worse", "inconclusive"), "fails"),
+        (("equivalent", "equivalent"), "equivalent"),
+        (("inconclusive", "equivalent"), "inconclusive"),
+        ((), "inconclusive"),
     ],
 )
 def test_several_measures_make_one_verdict(found, word):
-    assert judging.together(*found) == word
+    rows = [pd.Series({"verdict": v, "not_worse": v in ("better", "equivalent")}) for v in found]
+    assert judging.together(*rows) == word
     assert word in judging.VERDICTS
+
+
+@pytest.mark.parametrize(("seeds", "hit", "word"), [(20, 0, "inconclusive"), (80, 0, "holds"), (80, 1, "fails")])
+def test_what_never_happened_is_bounded_by_the_seeds(seeds, hit, word):
+    """Conditions that share seeds are no further evidence, however many they are."""
+    events = pd.DataFrame({"seed": 0, "replica": list(range(seeds)) * 18, "deadlock": False})
+    events.loc[: hit - 1, "deadlock"] = True
+    found, text, (share, low, high) = judging.never(events)
+    assert found == word
+    assert f"in {hit} of {18 * seeds} runs on {seeds} seeds" in text
+    assert low <= share <= high
+    assert seeds > 20 or high == pytest.approx(0.161, abs=1e-3)
+
+
+def test_an_inconclusive_difference_says_what_could_have_been_seen():
+    row = pd.Series({"diff": 1.0, "diff_low": -1.0, "diff_high": 3.0, "verdict": "inconclusive", "detectable": 4.2,
+                     "test": "t"})  # fmt: skip
+    assert judging.change(row) == "+1.0 ± 2.0 (could have seen 4.2)"
+    assert judging.change(row.to_dict() | {"test": "sign", "detectable": 0.5}).endswith(
+        "(could have seen 50% of replicas)"
+    )
+    assert judging.change(row.to_dict() | {"detectable": float("nan")}).endswith("(so few replicas can show nothing)")
+    assert judging.change(row.to_dict() | {"verdict": "better"}) == "+1.0 ± 2.0"
 
 
 def test_a_gap_in_the_costs_is_a_run_without_a_clock():

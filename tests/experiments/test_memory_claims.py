@@ -14,7 +14,7 @@ def fragmentation(values, designs=MEMORY):
     cells = [
         {"design": d, "workload": "filetree", "machine.kva_bytes": kva * MIB} for kva in (152, 192) for d in designs
     ]
-    return made_up.results(cells, 6, values)
+    return made_up.results(cells, 12, values)
 
 
 def c4(values, designs=MEMORY):
@@ -35,7 +35,7 @@ def test_c4_holds_where_failures_become_fewer():
     assert made_up.words(report) == ["holds", "holds"]
     first = report.verdicts[0]
     assert "KVA 152 MiB" in first.where
-    assert "any in 6 of 6 replicas with kmem_map, 0 of 6 without" in first.evidence
+    assert "any in 12 of 12 replicas with kmem_map, 0 of 12 without" in first.evidence
     assert first.low < 10 < first.high
     assert first.effect == pytest.approx(10, abs=0.5)
 
@@ -59,12 +59,12 @@ def test_c4_does_not_count_room_where_something_failed():
         return {"malloc_headroom_min_bytes": room(axes, replica, unified=10), "alloc_failures_count": number}
 
     report = c4(values)
-    assert made_up.words(report) == ["no difference shown"] * 2
-    assert "any in 6 of 6 replicas with kmem_map, 1 of 6 without" in report.verdicts[0].evidence
+    assert made_up.words(report) == ["holds"] * 2
+    assert "any in 12 of 12 replicas with kmem_map, 1 of 12 without" in report.verdicts[0].evidence
 
 
-def test_c4_shows_no_difference_where_there_is_none():
-    assert made_up.words(c4(lambda axes, r: {"malloc_headroom_min_bytes": 7 * MIB})) == ["no difference shown"] * 2
+def test_c4_is_equivalent_where_nothing_differs():
+    assert made_up.words(c4(lambda axes, r: {"malloc_headroom_min_bytes": 7 * MIB})) == ["equivalent"] * 2
 
 
 def test_c4_judges_the_pairs_that_the_sweep_has():
@@ -96,13 +96,13 @@ def faster(axes, replica):
     gain = 1.5 if slab and not axes["interrupts.big_lock"] else 1.0
     return {
         "throughput_hz": 1e6 * gain * (1 + 0.001 * made_up.noise(axes, replica)),
-        "held_peak_bytes": MIB * (1 + slab),
+        "held_peak_bytes": MIB * (1 + slab + 0.01 * made_up.noise(axes, replica)),
     }
 
 
 def test_c7_is_judged_measure_by_measure():
     report = c7(held, faster)
-    assert made_up.words(report, "served entirely") == ["holds"]
+    assert made_up.words(report, "served entirely") == ["inconclusive"]  # 12 seeds exclude no less than 24 %
     assert made_up.words(report, "memory held: filetree") == ["holds"] * 2
     assert made_up.words(report, "memory held: kernel_loop") == ["fails"] * 4
     loops = {v.where: v.verdict for v in report.verdicts if v.where.startswith("throughput")}
@@ -122,8 +122,8 @@ def test_c7_fails_where_only_slabs_run_out_of_memory():
 
 def test_c7_holds_in_part_where_slabs_fail_only_with_buckets():
     report = c7(lambda axes, r: held(axes, r) | {"alloc_failures_count": r == 0}, faster)
-    assert made_up.words(report, "served entirely") == ["holds in part"]
+    assert made_up.words(report, "served entirely") == ["inconclusive"]
     assert (
-        "of 28 pairs of replicas an allocation failed in 2 with slabs; in 0 with slabs only"
+        "of 40 pairs of replicas an allocation failed in 2 with slabs; in 0 with slabs only"
         in report.verdicts[0].evidence
     )

@@ -26,7 +26,7 @@ def read(*texts):
 
 
 def sweep(**entries):
-    return {"axes": {}, "zip": [], "when": {}, "exclude": []} | entries
+    return {"axes": {}, "zip": [], "when": {}, "exclude": [], "sample": {}, "union": []} | entries
 
 
 # What Hydra 1.3's grammar makes of the command line (a change there would change what users' commands mean).

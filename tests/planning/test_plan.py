@@ -47,6 +47,9 @@ def write(folder: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
+HELD = "+sweep.reps.target.held_peak_bytes=2%"
+
+
 def test_one_cell():
     plan = one()
     assert (plan.name, len(plan.cells), plan.replicas, plan.excluded) == ("adhoc", 1, 1, 0)
@@ -103,6 +106,15 @@ def test_rows_and_axes_by_cell_key():
     keys = plan.cells["cell_key"].tolist()
     assert plan.rows == [(keys[0], 0), (keys[0], 1), (keys[1], 0), (keys[1], 1)]
     assert plan.axes == {keys[0]: '{"design":"freebsd4"}', keys[1]: '{"design":"dragonfly_slab"}'}
+
+
+def test_replicas_begin_with_the_pilot_where_more_are_chosen_later():
+    plan = one("design=freebsd4,dragonfly_slab", "sweep.reps.max=40", HELD)
+    assert (plan.lanes, len(plan.rows), plan.replicas) == (20, 20, 40)
+    first, second = plan.columns["cell_key"]
+    plan.counts = {first: 12, second: 40}
+    assert plan.lanes == len(plan.rows) == 52
+    assert plan.count_of(first) == 12
 
 
 def test_config_is_canonical_and_gives_the_key():
@@ -404,6 +416,14 @@ MISTAKES = [
     (["sample.points=0"], "sample.points=0"),
     (["seed=-1"], "seed=-1"),
     (["sweep.reps.max=0"], "sweep.reps.max=0"),
+    ([HELD, "sweep.reps.max=5"], "sweep.reps.max=5: must be at least sweep.reps.min=10"),
+    ([HELD, "sweep.reps.max=20", "sweep.reps.min=4"], "sweep.reps.min=4: a pilot needs 10"),
+    (["sweep.reps.max=20", "+sweep.reps.target.held_peak=1%"], "held_peak"),
+    (["sweep.reps.max=20", "+sweep.reps.target.held_peak_bytes=1k"], "held_peak_bytes=1k: must be a number above 0"),
+    ([HELD, "sweep.reps.max=20", "sweep.reps.looks=1"], "sweep.reps.looks"),
+    ([HELD, "sweep.reps.max=20", "sweep.reps.budget.seconds=-1"], "sweep.reps.budget.seconds=-1"),
+    (["sweep.reps.max=20", "+sweep.reps.select={metric: held_peak_bytes}"], "needs metric and delta"),
+    ([HELD, "sweep.reps.max=20", "+sweep.reps.select={metric: x, delta: 1}"], "both target and select"),
     (["sweep.metrics=[holes]"], "sweep.metrics=holes"),
     (["sweep.metrics=[panic_count]"], "did you mean panics_count"),
     (["sweep.baseline={design: freebsd9}"], "sweep.baseline.design=freebsd9"),

@@ -1,12 +1,16 @@
+import json
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import report_fakes as fakes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmemexp.errors import ConfigError
-from kmemexp.report import stats
+from kmemexp.metrics import Margin
+from kmemexp.report import families, stats
 from kmemexp.report.comparison import compare
 from kmemexp.report.results import Results
 
@@ -41,7 +45,7 @@ def test_worked_numbers():
     assert (row["verdict"], row["pairs"], row["n"]) == ("worse", 5, 5)
     assert of(table, "b")["verdict"] == "baseline"
     assert table["best"].tolist() == [True, False]
-    assert of(compare(small({"a": a, "b": b}), "b", ci=0.99), "a")["verdict"] == "unclear"
+    assert of(compare(small({"a": a, "b": b}), "b", ci=0.99), "a")["verdict"] == "inconclusive"
 
 
 def test_every_condition_is_compared_on_its_own():
@@ -61,11 +65,31 @@ def test_every_condition_is_compared_on_its_own():
     assert row["best"]
 
 
-def test_holm_runs_over_all_comparisons_of_a_metric():
+def test_all_that_a_table_answers_is_one_family():
     table = compare(frame(fakes.grid(), noise=0.3), "freebsd4", [HELD, "internal_frag_ratio"])
-    for _, family in table.groupby("metric", observed=True):
-        np.testing.assert_allclose(family["p_holm"], stats.holm(family["p"]))
-        assert family["p"].count() == 8
+    np.testing.assert_allclose(table["p_holm"], stats.holm(table["p"]))
+    assert table["p_holm"].count() == 16
+    assert set(table["family"]) == {16}
+
+
+def test_what_is_only_described_is_no_part_of_the_family():
+    table = compare(frame(fakes.grid()), "freebsd4", [HELD, "internal_frag_ratio"], judged=[HELD])
+    assert set(table["family"]) == {8}
+    described = table[table["metric"] == "internal_frag_ratio"]
+    assert set(described["verdict"]) == {"", "baseline"}
+    assert described["p_holm"].isna().all()
+    with pytest.raises(ConfigError, match="unknown metric held_peak"):
+        compare(frame(fakes.grid()), "freebsd4", [HELD], judged=["held_peak"])
+
+
+def test_several_tables_are_judged_as_one_question():
+    both = [compare(frame(fakes.grid(), noise=0.3), "freebsd4", [name]) for name in (HELD, "internal_frag_ratio")]
+    again = families.one_family(both)
+    together = compare(frame(fakes.grid(), noise=0.3), "freebsd4", [HELD, "internal_frag_ratio"])
+    for table, name in zip(again, (HELD, "internal_frag_ratio"), strict=True):
+        whole = together[together["metric"] == name]
+        assert table["verdict"].tolist() == whole["verdict"].tolist()
+        np.testing.assert_allclose(table["p_holm"], whole["p_holm"])
 
 
 def test_direction_decides_what_is_better():
@@ -80,23 +104,67 @@ def test_direction_decides_what_is_better():
 def test_one_replica_gives_means_and_no_verdict():
     table = compare(small({"a": [10.0], "b": [5.0]}), "a")
     row = of(table, "b")
-    assert (row["n"], row["diff"], row["ratio"], row["verdict"]) == (1, -5, 0.5, "unclear")
+    assert (row["n"], row["diff"], row["ratio"], row["verdict"]) == (1, -5, 0.5, "inconclusive")
     assert row[["low", "high", "diff_low", "p", "p_holm"]].isna().all()
 
 
-def test_replicas_that_agree_are_facts():
-    table = compare(small({"a": [10.0, 10, 10], "b": [5.0, 5, 5], "c": [10.0, 10, 10]}), "a")
-    assert [of(table, d)["verdict"] for d in "abc"] == ["baseline", "better", "same"]
+@pytest.mark.parametrize(
+    ("n", "words"), [(2, ["inconclusive"] * 2), (5, ["inconclusive"] * 2), (6, ["better", "equivalent"])]
+)
+def test_replicas_that_agree_say_something_from_the_sixth_on(n, words):
+    table = compare(small({"a": [10.0] * n, "b": [5.0] * n}), "a")
+    other = compare(small({"a": [10.0] * n, "c": [10.0] * n}), "a")
+    assert [of(table, "b")["verdict"], of(other, "c")["verdict"]] == words
+    assert np.isnan([of(table, "b")["diff_low"], of(table, "b")["diff_high"]]).all()
+    assert n < 6 or (of(table, "b")["p"], of(table, "b")["test"]) == (2**-5, "alike")
+
+
+def configured(**workload):
+    cell = {"workload": {"source": "trace", "shift_s": 1.0} | workload, "cost": {"name": "none"}, "interrupts": {}}
+    return json.dumps(cell)
+
+
+def test_what_is_deterministic_by_construction_is_a_fact():
+    values = {"a": [10.0], "b": [5.0], "c": [10.0]}
+    table = compare(small(values, config=configured(copies=1)), "a")
+    assert [of(table, d)["verdict"] for d in "abc"] == ["baseline", "better", "equivalent"]
+    assert of(table, "b")["test"] == "fact"
     assert (of(table, "b")["diff_low"], of(table, "b")["diff_high"]) == (-5, -5)
     assert table["p"].isna().all()
+    assert of(compare(small(values, config=configured(copies=2)), "a"), "b")["verdict"] == "inconclusive"
 
 
-def test_same_means_certainly_within_the_margin():
+def test_equivalent_means_certainly_within_the_margin():
     rng = np.random.default_rng(3)
     a = rng.normal(1000, 50, 12)
     df = small({"a": list(a), "b": list(a + rng.normal(0, 0.5, 12))})
-    assert of(compare(df, "a"), "b")["verdict"] == "same"
-    assert of(compare(df, "a", same_within=1e-6), "b")["verdict"] == "unclear"
+    row = of(compare(df, "a"), "b")
+    assert (row["verdict"], row["not_worse"]) == ("equivalent", True)
+    assert row["margin"] == pytest.approx(0.01 * a.mean())
+    assert of(compare(df, "a", margins={HELD: Margin(1e-3)}), "b")["verdict"] == "inconclusive"
+
+
+def test_a_difference_that_does_not_matter_is_equivalence_however_sure():
+    a = np.random.default_rng(4).normal(1000, 50, 12)
+    df = small({"a": list(a), "b": list(a + 2 + 0.01 * np.arange(12))})
+    row = of(compare(df, "a"), "b")
+    assert row["p_holm"] < 1e-9
+    assert row["verdict"] == "equivalent"
+    assert of(compare(df, "a", margins={HELD: Margin(1.0)}), "b")["verdict"] == "worse"
+
+
+def test_what_is_inconclusive_says_what_it_could_have_seen():
+    rng = np.random.default_rng(6)
+    a, noise = rng.normal(1000, 50, (2, 4000, 8))
+    noise[0] -= noise[0].mean() - 1000.0
+    seen = stats.paired_difference(noise, 1000.0)
+    row = of(compare(small({"a": list(a[0]), "b": list(a[0] + noise[0] - 1000)}), "a"), "b")
+    assert row["verdict"] == "inconclusive"
+    sums = stats.t_quantile(8, 0.95) + stats.t_quantile(8, 0.6)
+    assert row["detectable"] == pytest.approx(seen.sd[0] / 8**0.5 * sums)
+    # A true difference of that size is found about four times in five.
+    found = stats.paired_difference(noise - 1000 + 50 / 8**0.5 * sums, np.zeros_like(noise)).p < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.05)
 
 
 def test_failed_lanes_are_counted_and_left_out():
@@ -104,7 +172,7 @@ def test_failed_lanes_are_counted_and_left_out():
     row = of(table, "b")
     assert (row["n"], row["failed"], row["pairs"], row["mean"], row["diff"]) == (2, 2, 2, 6.25, -4.75)
     row = of(table, "c")
-    assert (row["n"], row["failed"], row["verdict"], row["best"]) == (0, 4, "unclear", False)
+    assert (row["n"], row["failed"], row["verdict"], row["best"]) == (0, 4, "inconclusive", False)
     assert np.isnan(row["mean"])
 
 
@@ -119,6 +187,49 @@ def test_rare_events_get_a_wilson_interval():
     assert of(table, "a")["occurs_high"] == pytest.approx(0.324408, abs=1e-6)
     assert (of(table, "b")["occurs"], of(table, "b")["occurs_low"]) == pytest.approx((0.125, 0.022417), abs=1e-6)
     assert compare(small({"a": [0.0] * 8, "b": [1.0] * 8}), "a")["occurs"].isna().all()
+
+
+@pytest.mark.parametrize(("n", "word"), [(2, "inconclusive"), (5, "inconclusive"), (6, "worse")])
+def test_events_in_all_replicas_against_none_are_nothing_in_two(n, word):
+    row = of(compare(small({"a": [0.0] * n, "b": [3.0 + r for r in range(n)]}, "panics_count"), "a"), "b")
+    assert (row["verdict"], row["test"], row["p"]) == (word, "sign", 2 ** (1 - n))
+    assert row["share_diff"] == 1.0
+    assert np.isnan(row["diff_low"])
+
+
+def test_no_event_in_either_is_equivalence_only_in_very_many_replicas():
+    few, many = (of(compare(small({"a": [0.0] * n, "b": [0.0] * n}, "panics_count"), "a"), "b") for n in (20, 59))
+    assert (few["verdict"], many["verdict"]) == ("inconclusive", "equivalent")
+    assert stats_of_binomial(20, 6, few["detectable"]) == pytest.approx(0.8)  # 6 of 20 is what the sign test needs
+
+
+def stats_of_binomial(n, least, share):
+    """Chance of `least` hits or more."""
+    return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(least, n + 1))
+
+
+def test_a_rare_event_that_always_happens_is_compared_by_its_counts():
+    values = {"a": [50.0, 51, 48, 55, 52, 50, 49, 51], "b": [5.0, 6, 4, 5, 7, 5, 6, 4]}
+    row = of(compare(small(values, "alloc_failures_count"), "a"), "b")
+    assert (row["test"], row["verdict"]) == ("bootstrap-t", "better")
+    assert row["diff_low"] < row["diff"] < row["diff_high"] < 0
+
+
+@pytest.mark.parametrize(
+    ("words", "not_worse", "word"),
+    [
+        (("better", "equivalent"), (True, True), "better"),
+        (("better", "inconclusive"), (True, True), "better"),
+        (("better", "inconclusive"), (True, False), "mixed"),
+        (("better", "worse"), (True, False), "mixed"),
+        (("worse", "equivalent"), (False, True), "worse"),
+        (("equivalent", "equivalent"), (True, True), "equivalent"),
+        (("equivalent", "inconclusive"), (True, True), "inconclusive"),
+    ],
+)
+def test_several_measures_of_one_thing(words, not_worse, word):
+    rows = [pd.Series({"verdict": v, "not_worse": ok}) for v, ok in zip(words, not_worse, strict=True)]
+    assert families.combined(rows) == word
 
 
 def test_bootstrap_interval():
@@ -207,15 +318,17 @@ def test_a_column_of_the_users_own_is_a_metric_when_asked_for():
     assert of(compare(df, "a", ["mine"]), "b")["diff"] == 4
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 2**40), min_size=2, max_size=8), st.integers(-(2**40), 2**40), st.randoms())
 def test_the_shift_between_two_designs_comes_out_whatever_the_order_of_rows(values, shift, random):
     df = small({"a": [float(v) for v in values], "b": [float(v + shift) for v in values]})
     order = list(range(len(df)))
     random.shuffle(order)
     row = of(compare(df.iloc[order], "a"), "b")
-    assert row["diff"] == row["diff_low"] == row["diff_high"] == shift
-    assert row["verdict"] == ("same" if shift == 0 else row["verdict"])
-    assert row["verdict"] == ("worse" if shift > 0 else "better" if shift < 0 else "same")
+    assert row["diff"] == shift
+    assert np.isnan(row["diff_low"])  # a constant shift has no scatter to make an interval of
+    words = {"inconclusive"} if len(values) < 6 else {"equivalent", "worse" if shift > 0 else "better"}
+    assert row["verdict"] in words
 
 
 def noise(cells: int, replicas: int, names) -> pd.DataFrame:

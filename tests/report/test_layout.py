@@ -20,8 +20,8 @@ from kmemexp.report.layout import axis_value, decimals_for, factor, labels, numb
         ("held_peak_bytes", 0, "B"),
         ("held_peak_bytes", math.nan, "B"),
         ("wait_p99_ns", 2500, "µs"),
-        ("steps_count", 99_999_999, ""),
-        ("steps_count", 1e8, "10⁶"),
+        ("steps_count", 9_999_999, ""),
+        ("steps_count", 1e7, "10⁶"),
     ],
 )
 def test_units(metric, largest, unit):
