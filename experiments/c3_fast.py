@@ -8,7 +8,8 @@ there was a forbidden sleep, a deadlock or a panic; the figure is their share, w
 seed where conditions are put together. That a clock which does not allocate is safe holds where the upper bound is
 below 5 %, and fails with the first unsafe replica. The scenarios `oversize_fast` and `free_unmaps` show a fast
 interrupt and a message that free, as DragonFly had them until October and September 2003, and as they were fixed.
-The clock of `freebsd4` was no fast interrupt: splhigh holds it off. `freebsd4_unified` is left out: it deadlocks without the clock's help (C1).
+The clock of `freebsd4` was no fast interrupt: splhigh holds it off. `freebsd4_unified` is left out: it deadlocks
+without the clock's help (C1).
 """
 
 from collections.abc import Mapping
