@@ -26,6 +26,7 @@ from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.stages import lock_of, next_of_program, prepare
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, stage, word
+from kmemexp.sim.engine.watchdog import INTERVAL_NS, watch
 from kmemexp.sim.probes import BUCKETS, HIST_ALLOC, HIST_FREE, SERVER_MAP, observe_ns
 from kmemexp.sim.replay import World
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
@@ -60,6 +61,8 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
             break
         left -= 1
         m[glob.NOW] = at
+        if at - m[glob.WATCHED] >= INTERVAL_NS:
+            watch(m)
         if by_timer:
             fire(m, t)
         elif m[c + cpu.CUT]:
