@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
+from kmemexp.config.schema import yaml_problem
 from kmemexp.errors import ConfigError
 
 try:
@@ -209,7 +210,7 @@ class QuickFiles(FileConfigSource):
             text = self._place(config_path).read_text("utf-8")
             content = yaml.load(text, Loader=_loader())  # noqa: S506 - built on the safe one
         except yaml.YAMLError as error:
-            raise ConfigError(f"{self._place(config_path)}: {_first_problem(error)}") from error
+            raise ConfigError(yaml_problem(error, str(self._place(config_path)))) from error
         if not isinstance(content, dict):
             return super().load_config(config_path)  # says what is wrong, and where
         header = self._get_header_dict(text[:HEADER])
@@ -217,13 +218,6 @@ class QuickFiles(FileConfigSource):
 
     def _place(self, config_path: str) -> Path:
         return Path(self.path) / self._normalize_file_name(config_path)
-
-
-def _first_problem(error: yaml.YAMLError) -> str:
-    """What is wrong with a YAML file, and in which line."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or error}"
 
 
 @cache

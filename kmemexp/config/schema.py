@@ -333,16 +333,16 @@ def register() -> None:
 def explanation(error: Exception) -> str:
     """Put what Hydra says, and what OmegaConf said to it, into one message."""
     if isinstance(error, yaml.YAMLError):
-        return _of_yaml(error)
+        return yaml_problem(error)
     cause = error.__cause__
     texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
     return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
 
 
-def _of_yaml(error: yaml.YAMLError) -> str:
+def yaml_problem(error: yaml.YAMLError, file: str = "") -> str:
     """Say where a file is no plain YAML, and why."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    where = f"{file or mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else f"{file}: "
     if isinstance(error, yaml.constructor.ConstructorError):
         return f"{where}{problem}. Tags (!…) are not allowed here: a configuration is plain values"
     return f"{where}{problem}"

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_yaml_is_named_with_the_line(loaders, tmp_path, text, 
     write(tmp_path / "machine" / "odd.yaml", text)
     mine, _ = loaders(tmp_path)
     found = composed(mine, ["machine=odd"])
-    assert re.search(f"{re.escape(str(tmp_path))}/machine/odd.yaml: {said}", found)
+    assert re.search(f"{re.escape(str(tmp_path))}/machine/odd.yaml, {said}", found)
 
 
 def test_a_defaults_list_may_refer_to_choices(loaders, tmp_path):

@@ -235,10 +235,12 @@ def test_what_was_freed_last_is_used_first():
 def test_the_fast_path_is_one_step_without_a_lock():
     m = Slub()
     addr = m.many(2, 100)[1]
-    assert m.answers == [s.DONE]
+    assert (m.answers, m.reg[0, regs.BARE]) == ([s.DONE], 1)  # a cmpxchg: interrupts stay on
     m.free(addr)
-    assert m.answers == [s.DONE]
-    assert slub.LOCKS[0] == "none"
+    assert (m.answers, m.reg[0, regs.BARE]) == ([s.DONE], 1)
+    m.many(40, 100)
+    assert m.alloc(4096) >= 0  # a new slab
+    assert (m.reg[0, regs.BARE], slub.LOCKS[0]) == (0, "irqoff")
 
 
 def test_objects_freed_by_others_into_a_current_slab_wait_there_and_are_taken_at_once():

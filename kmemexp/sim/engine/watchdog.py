@@ -2,8 +2,8 @@
 
 It looks at all CPUs at the first event after each interval, and where a sample is taken. A CPU that was never idle
 since it last looked, on which no mainline thread ran, and which spun all the time or keeps a mainline thread from
-running, makes no progress: it spins for what never comes, or interrupts take all of its time (receive livelock; Mogul and
-Ramakrishnan 1997). Circles are found elsewhere, when they close (`waitgraph`).
+running, makes no progress: it spins for what never comes, or interrupts take all of its time (receive livelock; Mogul
+and Ramakrishnan 1997). Circles are found elsewhere, when they close (`waitgraph`).
 """
 
 from kmemexp.jit import outlined
