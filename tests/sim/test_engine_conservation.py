@@ -139,7 +139,8 @@ def test_every_nanosecond_of_every_cpu_is_accounted_for_once(design: str) -> Non
         np.testing.assert_array_equal(spent.sum(axis=1), cpus[:, cpu.MARK])
         assert (cpus[:, cpu.MARK] <= t.wired.m[glob.NOW]).all()
     assert t.wired.m[glob.EXIT] == mc.E_DONE
-    assert (spent[:, [cpu.TIME_IDLE, cpu.TIME_MAIN, cpu.TIME_SOFT, cpu.TIME_FAST]] > 0).all()
+    assert (spent[:, [cpu.TIME_IDLE, cpu.TIME_MAIN, cpu.TIME_SOFT]] > 0).all()
+    assert spent[:, cpu.TIME_FAST].any()  # of the serial line, on one CPU, where clocks are no fast interrupts
 
 
 @pytest.mark.parametrize("design", DESIGNS)
