@@ -162,11 +162,17 @@ class Combos:
         return Combo(nodes, composed.hydra.runtime.choices, composed if "${" in text else None)
 
 
-def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, int]:
-    """Make the columns of the distinct cells; returns also how many combinations were equal to another one.
+class Table(NamedTuple):
+    """The distinct cells of a grid."""
 
-    Raises ConfigError for what is impossible in a cell, and for what has no effect in any.
-    """
+    columns: Columns
+    equal: int  # combinations that were equal to another one
+    parts: set[str]  # allocators and arenas of all cells
+    idle: set[str]  # axes of several values that all give the same cells
+
+
+def table(grid: Grid, combos: Combos) -> Table:
+    """Make the columns of the distinct cells of a grid. Raises ConfigError for what is impossible in a cell."""
     if not grid.count:
         raise ConfigError("the sweep has no cells: every combination is excluded")
     first, combo = grid.classes(combos.groups)
@@ -176,21 +182,20 @@ def table(grid: Grid, combos: Combos, line: axes.CommandLine) -> tuple[Columns, 
     _check_clock(pieces)
     _check_policies(pieces)
     _check_stability(pieces)
-    effect.check_parts(line, set().union(*(parts_of(*pair) for pair in _combinations(pieces, "maps", "objects"))))
-    effect.check_settings([*line.fixed, *grid.codes], pieces["cost"].forms)
     texts = Texts({node: (piece.texts, piece.number) for node, piece in pieces.items()})
     first_of: dict[str, int] = {}
     for place, key in enumerate(map(key_of, texts, _models(pieces))):
         first_of.setdefault(key, place)
     keys, places, count = list(first_of), list(first_of.values()), len(texts)
     del first_of
-    if len(keys) < count:
-        effect.check_axes(grid, list(map(key_of, texts, _models(pieces))))
     rows = {"axes": _axes(grid), **_facts(pieces)}
+    idle: set[str] = set()
     if len(keys) < count:
+        idle = effect.idle_axes(grid, list(map(key_of, texts, _models(pieces))))
         texts = texts.chosen(places)
         rows = {name: [column[place] for place in places] for name, column in rows.items()}
-    return {"cell_key": keys, "config": texts, **rows}, count - len(keys)
+    parts = set().union(*(parts_of(*pair) for pair in _combinations(pieces, "maps", "objects")))
+    return Table({"cell_key": keys, "config": texts, **rows}, count - len(keys), parts, idle)
 
 
 def joined(parts: Sequence[Columns]) -> tuple[Columns, int]:

@@ -53,9 +53,9 @@ def check_predicates(
                 )
 
 
-def check_settings(asked: Collection[str], costs: Iterable[Mapping[str, Any]]) -> None:
+def check_clock(asked: Collection[str], timed: Sequence[bool]) -> None:
     """Refuse keys that mean nothing without a clock where no cell has one. Raises ConfigError."""
-    if any(cost["name"] != "none" for cost in costs):
+    if any(timed):
         return
     for key in asked:
         node, _, leaf = key.partition(".")
@@ -77,19 +77,33 @@ def check_parts(line: CommandLine, used: Collection[str]) -> None:
                 )
 
 
-def check_axes(grid: Grid, cell_keys: Sequence[str]) -> None:
-    """Refuse an axis that gives the same cells for all its values. Raises ConfigError."""
+def idle_axes(grid: Grid, cell_keys: Sequence[str]) -> set[str]:
+    """Find the axes of which several values give the same cells, and none gives another one."""
     cells = np.unique(np.array(cell_keys), return_inverse=True)[1]
+    idle = set()
     for key, codes in grid.codes.items():
-        values = np.array([json.dumps(value) for value in grid.choices[key]], object)
+        values = np.array(_texts(grid, key), object)
         alike = grid.classes([k for k in grid.codes if k != key])[1]  # cells that differ in this axis only
         varied = _several(alike, np.unique(values, return_inverse=True)[1][codes], codes >= 0)
         if varied.any() and not _several(alike, cells, varied).any():
-            shown = ", ".join(sorted(set(values)))
+            idle.add(key)
+    return idle
+
+
+def check_axes(grids: Sequence[Grid], idle: Sequence[Collection[str]]) -> None:
+    """Refuse an axis that is idle in each grid that has it. Raises ConfigError."""
+    for key in dict.fromkeys(key for keys in idle for key in keys):
+        having = [(grid, keys) for grid, keys in zip(grids, idle, strict=True) if key in grid.codes]
+        if all(key in keys for _, keys in having):
+            shown = ", ".join(sorted({text for grid, _ in having for text in _texts(grid, key)}))
             raise ConfigError(
                 f"{key}: has no effect here: all its values ({shown}) give the same cells. "
                 "Leave it out, or choose what reads it"
             )
+
+
+def _texts(grid: Grid, key: str) -> list[str]:
+    return [json.dumps(value) for value in grid.choices[key]]
 
 
 def _several(groups: Numbers, values: Numbers, where: Mask) -> Mask:

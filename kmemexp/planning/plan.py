@@ -154,26 +154,27 @@ def _cells(
     composer: cells.Composer, line: CommandLine, fixed: list[str], base: DictConfig, wanted: Mapping[str, Any]
 ) -> tuple[Columns, int, int]:
     """Columns of the cells of all grids of a sweep; how many combinations were excluded, and how many equal."""
-    grids = axes.grids(wanted)
-    blocks = [axes.read_file(grid, composer.options, where) for where, grid in grids]
-    keys = [*(key for each in blocks for block in each for key in block), *line.swept]
-    tables, excluded, collapsed = [], 0, 0
-    for (_, part), each in zip(grids, blocks, strict=True):
+    asked = axes.grids(wanted)
+    blocks = [axes.read_file(grid, composer.options, where) for where, grid in asked]
+    every = [block for each in blocks for block in each]
+    keys = [*(key for block in every for key in block), *line.swept]
+    grids, tables, excluded = [], [], 0
+    for (_, part), each in zip(asked, blocks, strict=True):
         when, exclude = axes.predicates(part, keys)
-        every = [block for blocks_of_one in blocks for block in blocks_of_one]
         effect.check_predicates([*when.values(), *exclude], every, line, composer.options)
         grid = Grid(axes.merge(each, line))
         combos = cells.Combos(composer, fixed, [key for key in grid.codes if composer.options(key)], base)
         excluded += _restrict(grid, combos, when, exclude)
-        if not grid.count and len(grids) > 1:
-            continue
-        columns, equal = cells.table(grid, combos, line)
-        tables.append(columns)
-        collapsed += equal
+        if grid.count or len(asked) == 1:
+            grids.append(grid)
+            tables.append(cells.table(grid, combos))
     if not tables:
         raise ConfigError("the sweep has no cells: every combination is excluded")
-    table, equal = cells.joined(tables)
-    return table, excluded, collapsed + equal
+    columns, equal = cells.joined([table.columns for table in tables])
+    effect.check_parts(line, set().union(*(table.parts for table in tables)))
+    effect.check_clock([*line.fixed, *(key for grid in grids for key in grid.codes)], columns["timed"])
+    effect.check_axes(grids, [table.idle for table in tables])
+    return columns, excluded, equal + sum(table.equal for table in tables)
 
 
 def _folders(base: DictConfig) -> list[str]:

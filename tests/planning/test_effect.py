@@ -55,6 +55,26 @@ def test_what_changes_something_is_planned(overrides, cells):
     assert list(plan.notes) == []
 
 
+UNION = [
+    "+sweep.union=[{axes: {cost: [none]}}, {axes: {cost: [zero], interrupts.rate_hz: [100, 200]}}]",
+    "+sweep.union=[{axes: {design: [freebsd4]}}, {axes: {design: [dragonfly_slab]}}]",
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cells"),
+    [([UNION[0]], 3), ([UNION[1], f"{SLAB}=2"], 2), ([UNION[1], f"{SLAB}=2,8"], 3)],
+)
+def test_what_one_grid_of_a_union_reads_has_an_effect(overrides, cells):
+    (plan,) = plan_from([text.removeprefix("+") for text in overrides])
+    assert len(plan.columns["cell_key"]) == cells
+
+
+def test_what_no_grid_of_a_union_reads_is_refused():
+    with pytest.raises(ConfigError, match="dfly_slab serves nothing"):
+        plan_from(["sweep.union=[{axes: {seed: [1]}}, {axes: {seed: [2]}}]", f"{SLAB}=2"])
+
+
 def test_a_baseline_that_the_command_line_has_taken_out_is_replaced_and_told():
     (plan,) = plan_from(["+sweep=smoke", "design=dragonfly_slab,linux_slub"])
     assert plan.baseline == {"design": "dragonfly_slab"}
