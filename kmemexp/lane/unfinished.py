@@ -21,10 +21,8 @@ from kmemexp.sim.ops import ALLOC, FREE
 
 KINDS = ("main", "soft", "device", "fast")
 VERBS = {ALLOC: "alloc", FREE: "free"}
-LATE_RATIO, LATE_NS = (
-    0.05,
-    10_000_000,
-)  # by how much a load that is kept up with may end after its last operation is due
+LATE_RATIO, LATE_NS = 0.05, 10_000_000
+"""By how much a load that is kept up with may end after its last operation is due."""
 LOST_RATIO = 0.01
 UPPER = a.bucket_bounds()[1]
 

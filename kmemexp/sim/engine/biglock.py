@@ -5,8 +5,8 @@ It belongs to a CPU, closes no section and lends no priority, so that much of `l
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory
-from kmemexp.sim.engine.contexts import log
 from kmemexp.sim.engine.locks import wait_big, waits_or_refused
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import LOG_TAKE
 from kmemexp.sim.engine.ownership import count_taken, hand_over, unwind_big
 from kmemexp.sim.engine.queues import join_queue

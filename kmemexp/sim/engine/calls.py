@@ -10,8 +10,8 @@ Half of what a page costs (costs.PAGE) is taken to be its allocation, half its e
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Lock, Memory, Ns, Registers, Words
 from kmemexp.sim.engine import costs
-from kmemexp.sim.engine.contexts import log
 from kmemexp.sim.engine.locks import GRANTED, WAITS, acquire, release
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_PAGES, LOG_SHOOTDOWN, WOULD_PANIC
 from kmemexp.sim.engine.memory import INTERRUPT, class_of, give_pages, take_pages, wait_for_memory
 from kmemexp.sim.engine.sections import burst, entered, left

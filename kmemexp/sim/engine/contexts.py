@@ -13,7 +13,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.heap import KEY, NEVER, due
-from kmemexp.sim.engine.machine import FAST, LOG_COUNT, MAIN, QUEUE_FOR_BIG, SOFT, SPL, THREAD
+from kmemexp.sim.engine.machine import FAST, MAIN, QUEUE_FOR_BIG, SOFT, SPL, THREAD
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
 
 # States.
@@ -399,24 +399,10 @@ def make_ready(m: Memory, x: Ctx, switch: Ns) -> None:
 
 
 @outlined
-def log(m: Memory, x: Ctx, event: int, a: int, b: int) -> None:
-    """Write an event to the log, where there is one."""
-    rows = m[glob.LOG_ROWS]
-    if rows > 0:
-        row = m[glob.LOG0] + m[glob.LOG] % rows * LOG_COUNT
-        m[row] = m[glob.NOW]
-        m[row + 1] = event
-        m[row + 2] = x
-        m[row + 3] = a
-        m[row + 4] = b
-        m[glob.LOG] += 1
-
-
-@outlined
-def has_answered(m: Memory, c: Cpu) -> None:
-    """A CPU has answered TLB shootdowns: those who waited for that look for the next one that has not."""
-    x = m[c + cpu.ASKERS]
-    m[c + cpu.ASKERS] = -1
+def wake_all(m: Memory, head: int) -> None:
+    """Wake all of the list of contexts that begins at `head`, which is empty then."""
+    x = m[head]
+    m[head] = -1
     while x >= 0:
         after = m[x + ctx.LINK]
         wake(m, x)

@@ -16,8 +16,20 @@ import numpy as np
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory, Ns
 from kmemexp.sim.engine import programs
-from kmemexp.sim.engine.contexts import FIRST, HANDLER, IDLE, TIMER, block, finish, log, queue_ready, reconsider, wake
+from kmemexp.sim.engine.contexts import (
+    FIRST,
+    HANDLER,
+    IDLE,
+    TIMER,
+    block,
+    finish,
+    queue_ready,
+    reconsider,
+    wake,
+    wake_all,
+)
 from kmemexp.sim.engine.heap import NEVER, TIE, alarm, due
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import LOG_RAISE, SPL
 from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src, stage
@@ -153,12 +165,7 @@ def handled(m: Memory, x: Ctx) -> None:
     m[seen.SOJOURN] += sojourn
     m[seen.DONE] += 1
     _inside(m, -1)
-    waiter = m[source + src.WAITERS]
-    m[source + src.WAITERS] = -1
-    while waiter >= 0:
-        after = m[waiter + ctx.LINK]
-        wake(m, waiter)
-        waiter = after
+    wake_all(m, source + src.WAITERS)
     if m[x + ctx.QLEN] == 0:
         finish(m, x)
         return

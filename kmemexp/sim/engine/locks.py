@@ -26,14 +26,14 @@ from kmemexp.sim.engine.contexts import (
     STREAM,
     block,
     charge,
-    has_answered,
-    log,
     reconsider,
     stop_spinning,
     wake,
+    wake_all,
 )
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.inheritance import lend, own_priority
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.ownership import drop, drop_big, grant, let_go, take
 from kmemexp.sim.engine.queues import join_queue, leave_queue
 from kmemexp.sim.engine.sleeping import may_sleep, note_panic
@@ -227,7 +227,7 @@ def spin(m: Memory, x: Ctx, l: Lock, owner: Ctx) -> None:
     due(m, c, NEVER, 0)
     if m[c + cpu.SHOT] and m[x + ctx.KIND] != machine.FAST:
         m[c + cpu.SHOT] = 0  # who spins takes messages, even in a critical section
-        has_answered(m, c)
+        wake_all(m, c + cpu.ASKERS)
 
 
 @kernel

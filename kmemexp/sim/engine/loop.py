@@ -16,12 +16,13 @@ from kmemexp.sim.aliases import Ctx, Memory, Registers, Table, Words
 from kmemexp.sim.engine import costs, machine
 from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
 from kmemexp.sim.engine.calls import space_done
-from kmemexp.sim.engine.contexts import MESSAGES, STREAM, go_on, log
+from kmemexp.sim.engine.contexts import MESSAGES, STREAM, go_on
 from kmemexp.sim.engine.feed import begin_free, fill, free_row, next_operation, next_recorded, over
 from kmemexp.sim.engine.heap import KEY, NEVER, TIE
 from kmemexp.sim.engine.interpreter import TENDING, being_freed, keep
 from kmemexp.sim.engine.interrupts import fire
 from kmemexp.sim.engine.lines import fetch_line
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.stages import lock_of, next_of_program, prepare

@@ -9,7 +9,8 @@ soon as there are more than `minimum`. Left out: which page is taken, the queues
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory
-from kmemexp.sim.engine.contexts import MEMORY, PAGER, block, log, wake
+from kmemexp.sim.engine.contexts import MEMORY, PAGER, block, wake
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import LOG_MEMORY
 from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import ctx, glob, seen

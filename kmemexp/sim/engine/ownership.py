@@ -12,8 +12,9 @@ mutex.c (mutex_vector_exit).
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Lock, Memory
 from kmemexp.sim.engine import costs, machine
-from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, log, make_ready, reconsider, stop_spinning, wake_after
+from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, make_ready, reconsider, stop_spinning, wake_after
 from kmemexp.sim.engine.inheritance import own_priority
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.queues import count_waiters, unqueue
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
 from kmemexp.sim.probes import observe_ns

@@ -14,7 +14,7 @@ arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
-from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, has_answered, wake
+from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, wake, wake_all
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.interrupts import arrive
 from kmemexp.sim.engine.machine import FAST
@@ -42,7 +42,7 @@ def _ask(m: Memory, x: Ctx) -> None:
     if m[own + cpu.SHOT]:
         m[own + cpu.SHOT] = 0
         m[x + ctx.EXTRA] += loss
-        has_answered(m, own)
+        wake_all(m, own + cpu.ASKERS)
     late = 0
     for number in range(m[glob.CPUS]):
         c = m[glob.CPU0] + number * cpu.COLUMNS
@@ -103,7 +103,7 @@ def serve(m: Memory, x: Ctx) -> bool:
     c = m[x + ctx.CPU]
     if m[c + cpu.SERVING]:
         m[c + cpu.SERVING] = 0
-        has_answered(m, c)
+        wake_all(m, c + cpu.ASKERS)
     if m[c + cpu.SHOT] == 0:
         return False
     m[c + cpu.SERVING] = m[c + cpu.SHOT]

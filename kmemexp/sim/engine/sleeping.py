@@ -2,7 +2,8 @@
 
 from kmemexp.jit import outlined
 from kmemexp.sim.aliases import Ctx, Memory
-from kmemexp.sim.engine.contexts import IDLE, log
+from kmemexp.sim.engine.contexts import IDLE
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_WOULD_SLEEP, MAIN, SPL
 from kmemexp.sim.engine.tables import ctx, glob, seen
 from kmemexp.sim.tables import panics

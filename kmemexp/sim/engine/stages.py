@@ -9,10 +9,11 @@ from kmemexp.sim.aliases import Ctx, Memory, Registers, Table, Words
 from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.biglock import wait_for_big
 from kmemexp.sim.engine.calls import begin_call, carry_on, granted, retake
-from kmemexp.sim.engine.contexts import MESSAGES, log, turn_over, within_slice
+from kmemexp.sim.engine.contexts import MESSAGES, turn_over, within_slice
 from kmemexp.sim.engine.feed import fill
 from kmemexp.sim.engine.interpreter import GO_ON, TENDING, give_up, next_item
 from kmemexp.sim.engine.locks import GRANTED, REFUSED, acquire, exit_section, release, retry
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_OP, LOG_RUN
 from kmemexp.sim.engine.messages import next_message, send
 from kmemexp.sim.engine.sections import burst, left

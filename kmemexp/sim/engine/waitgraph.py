@@ -16,7 +16,7 @@ finds every circle at the moment when it closes. A circle is a deadlock; its mem
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory
 from kmemexp.sim.engine import contexts
-from kmemexp.sim.engine.contexts import log
+from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import CONTINUE, E_DEADLOCK, LOG_DEADLOCK, MAIN
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, witness
 
