@@ -47,7 +47,7 @@ BEFORE, SLAB = "dragonfly_nokmem", "dragonfly_slab"
 PROTOCOL = Protocol(
     judged=("alloc_failures_count", "held_peak_bytes", "throughput_hz"),
     family="one family: failures, memory and throughput on all loads, KVA sizes, CPUs and locks",
-    replicas={"scaling": 4, "fragmentation": 6},
+    replicas={"scaling": 6, "fragmentation": 6},
     confirm={"fragmentation": OTHER_LOADS},
 )
 WORDS = {

@@ -46,7 +46,7 @@ CPU_TIME = "main_ratio"
 PROTOCOL = Protocol(
     judged=LATENCIES[:1],
     family="violations: intervals corrected for the number of kinds and loads; latency: one family of the kinds",
-    replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 4},
+    replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 6},
 )
 MIB, DAY_S = 1 << 20, 86_400
 CONDITIONS = "dragonfly_slab; readers' rates and hold times are assumed"
