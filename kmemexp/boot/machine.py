@@ -128,7 +128,8 @@ def _routes(
         row[mc.KIND_SERVER] = names.index(name)
         if klass == ZONE:
             row[mc.KIND_ITEM] = len(items[name])
-            items[name].append(Item(int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])))
+            told = int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])
+            items[name].append(Item(*told, kinds.traits_of(k)))
     return rows, items
 
 

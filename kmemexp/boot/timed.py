@@ -113,11 +113,11 @@ def with_interrupt_kinds(kinds: Kinds, sources: Sources) -> Kinds:
         "growth": [new[name].get("growth", 0) for name in names],
         "limit": [new[name].get("limit", 0) for name in names],
     }
-    joined = {
-        name: np.append(getattr(kinds, name), np.array(values, getattr(kinds, name).dtype))
+    klass, size, growth, limit = (
+        np.append(getattr(kinds, name), np.array(values, getattr(kinds, name).dtype))
         for name, values in columns.items()
-    }
-    return Kinds(names=(*kinds.names, *names), **joined)
+    )
+    return Kinds((*kinds.names, *names), klass, size, growth, limit, kinds.traits, kinds.recorded)
 
 
 def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows: int) -> Wiring:

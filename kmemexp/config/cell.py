@@ -10,8 +10,8 @@ from kmemexp.parts.model import version
 MODEL_VERSION = 3  # the sources that a cell reaches are in its key by themselves (parts.model)
 SCHEMA_VERSION = 4  # raise when the meaning or the form of a configuration changes
 NODES = (
-    "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "sample", "seed", "stability",
-    "workload",
+    "cost", "design", "interrupts", "machine", "maps", "memory", "objects", "policy", "roles", "sample", "seed",
+    "stability", "workload",
 )  # fmt: skip
 """The nodes of a configuration that make a cell, sorted; how and where it runs is not among them."""
 

@@ -15,7 +15,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
 from kmemexp.sim.slots import PAGE
 from kmemexp.values import at_least, byte_count, one_of, sizes, within
-from kmemexp.workload import stability
+from kmemexp.workload import roles, stability
 from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
 
@@ -213,6 +213,6 @@ def _seed(seed: int) -> int:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "cost": _cost, "design": _design, "interrupts": _interrupts, "maps": maps_node, "memory": _memory,
     "objects": objects_node, "machine": _machine, "workload": _workload, "sample": _sample, "seed": _seed,
-    "policy": _policy, "stability": stability.node,
+    "policy": _policy, "roles": roles.node, "stability": stability.node,
 }  # fmt: skip
 """One for each of cell.NODES."""

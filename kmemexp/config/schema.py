@@ -148,6 +148,15 @@ class Policy:
 
 
 @dataclass
+class Roles:
+    """What the objects of a load are to a design (conf/roles/), by names of recorded caches and of synthetic kinds."""
+
+    name: str = MISSING
+    recorded: dict[str, Any] = field(default_factory=dict)
+    synthetic: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Stability:
     """Type stability (conf/stability/): who reads an object after it was freed, and what protects the reader."""
 
@@ -284,6 +293,7 @@ class Config:
     objects: Objects = field(default_factory=Objects)
     policy: Policy = field(default_factory=Policy)
     stability: Stability = field(default_factory=Stability)
+    roles: Roles = field(default_factory=Roles)
     machine: Machine = field(default_factory=Machine)
     workload: dict[str, Any] = field(default_factory=dict)
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -319,6 +329,8 @@ def register() -> None:
         schema.workload,
         schema.interrupts.sources,
         schema.stability.readers,
+        schema.roles.recorded,
+        schema.roles.synthetic,
         sweep.axes,
         sweep.when,
         sweep.baseline,

@@ -2,6 +2,30 @@
 
 from typing import NamedTuple
 
+KMALLOC_SETS = ("plain", "accounted", "reclaimable", "dma", "msg_msg", "memdup_user")
+"""Linux's sets of kmalloc() caches, one cache for each size in each."""
+
+# Bits of Traits.flags: what a Linux cache is created with (include/linux/slab.h).
+RECLAIM = 1  # SLAB_RECLAIM_ACCOUNT
+ACCOUNT = 2  # SLAB_ACCOUNT
+RCU = 4  # SLAB_TYPESAFE_BY_RCU
+HWALIGN = 8  # SLAB_HWCACHE_ALIGN
+CTOR = 16  # it has a constructor, so the link of a free object stands behind it
+UNMERGED = 32  # it is merged with no other one, whatever the option says
+
+
+class Traits(NamedTuple):
+    """What a Linux kernel knows of a cache besides its size; 0: nothing special."""
+
+    stride: int = 0  # bytes from one object to the next, if they are known
+    kmalloc: int = 0  # which set of kmalloc() caches serves it; 0: the usual ones
+    flags: int = 0
+    align: int = 0
+    sheaf: int = 0  # objects in a sheaf, if the cache asks for them
+
+
+PLAIN = Traits()
+
 
 class Item(NamedTuple):
     """One zone (or other typed item) that an allocator serves; its place in the list is regs.ITEM."""
@@ -9,3 +33,4 @@ class Item(NamedTuple):
     size: int  # bytes of an object
     growth: int  # pages per growth; 0 counts as 1
     limit: int  # entries of an interrupt zone whose KVA is set aside at boot; 0: grows on demand
+    traits: Traits = PLAIN

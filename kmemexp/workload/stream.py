@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.sim import ops
+from kmemexp.sim.items import PLAIN, Traits
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, SERVED
 
 OP_ALLOC, OP_FREE, OP_WORK, OP_WATCH, OP_READ = ops.ALLOC, ops.FREE, ops.WORK, ops.WATCH, ops.READ
@@ -30,6 +31,12 @@ class Kinds(NamedTuple):
     size: np.ndarray  # int32[k], bytes of a zone's item (for other classes: the usual request, informative)
     growth: np.ndarray  # int32[k], pages a zone grows by (0 counts as 1)
     limit: np.ndarray  # int32[k], entries of an interrupt zone with preallocated KVA; 0 = ordinary zone
+    traits: tuple[Traits, ...] = ()  # by kind, as far as there are any
+    recorded: bool = False  # kinds are caches of a recorded kernel: what they are to a design its roles say
+
+    def traits_of(self, kind: int) -> Traits:
+        """What Linux knows of a kind."""
+        return self.traits[kind] if kind < len(self.traits) else PLAIN
 
 
 class Stream(NamedTuple):

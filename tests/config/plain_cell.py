@@ -27,4 +27,5 @@ CELL = {
     "seed": 0,
     "policy": {"name": "none", "parts": [], "trim_s": 0.0, "watch_s": 0.0, "floor_bytes": 0},
     "stability": {"kind": ""},
+    "roles": {"name": "bsd2003", "recorded": {"task_struct": {"class": "zone", "growth": 5}}, "synthetic": {}},
 }  # fmt: skip

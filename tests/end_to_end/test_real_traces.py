@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kmemexp.boot.machine import Machine, boot
+from kmemexp.config import files
 from kmemexp.lane import model, replayed
 from kmemexp.metrics import INDEX
 from kmemexp.sim import sizing
 from kmemexp.sim.tables import tally
+from kmemexp.workload import roles
 from kmemexp.workload.traces import library
 
 TRACES = ["compile", "filetree", "pgbench"]
@@ -34,7 +37,8 @@ def play(path: Path, allocator: str) -> tuple[model.Lane, Machine]:
         "objects": {"malloc": allocator, "zone": allocator, "mbuf": allocator, "kinds": {}, "params": {}},
         "machine": ROOMY,
     }
-    machine = boot(config, trace.kinds, trace.stream.slots)
+    table = yaml.safe_load((files.conf_dir() / "roles" / "bsd2003.yaml").read_text())
+    machine = boot(config, roles.cast(trace.kinds, table), trace.stream.slots)
     return replayed.play(machine, trace.stream, model.Sampling(points=50, snapshots=2, bins=64), replica=0), machine
 
 

@@ -35,7 +35,9 @@ class Played(NamedTuple):
     op: np.ndarray
     object_id: np.ndarray
     requested: np.ndarray
+    allocated: np.ndarray
     cache: np.ndarray
+    kmalloc: np.ndarray
     nowait: np.ndarray
     site: np.ndarray  # this and what follows: of added rows
     streams: np.ndarray

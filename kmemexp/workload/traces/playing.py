@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from kmemexp.errors import TraceError
+from kmemexp.sim.items import Traits
 from kmemexp.sim.tables import flag
-from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
-from kmemexp.workload.traces import choosing, interrupts, kinds, meta, source
+from kmemexp.workload.stream import KVA_WIRED, MALLOC, OP_ALLOC, OP_FREE, ZONE, Handlers, Kinds, Stream
+from kmemexp.workload.traces import choosing, interrupts, meta, source
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.choosing import AS_RECORDED, Choice, Played
 from kmemexp.workload.traces.interrupts import CONTEXT_FLAGS, Interrupts
@@ -18,6 +19,8 @@ from kmemexp.workload.traces.placing import assign_slots
 from kmemexp.workload.traces.reading import Reader
 from kmemexp.workload.traces.track import Rows
 
+KVA_NAME = "vmap"  # kind of the KVA operations themselves: vmalloc areas and thread stacks, both wired
+SETS = len(sc.KMALLOC_TYPES)
 # By schema.OPS.
 _IS_PLAYED = np.isin(sc.OPS, sc.PLAYED)
 _IS_ADDED = np.arange(len(sc.OPS)) >= sc.IMPUTED_FREE
@@ -105,10 +108,11 @@ def _select(rows: Rows, wanted: np.ndarray, fields: Sequence[str]) -> list[np.nd
 
 def _kinds_and_stream(rows: Played, caches: list[str]) -> tuple[Kinds, Stream]:
     is_alloc = _IS_ALLOC[rows.op]
-    cache = np.where(_IS_KVA[rows.op], len(caches), rows.cache)
-    table, number = _kinds(cache[is_alloc], rows.requested[is_alloc], caches)
+    label = np.where(_IS_KVA[rows.op], len(caches), rows.cache).astype(np.int64) * SETS
+    label += np.where((label == caches_of_kmalloc(caches)) & (rows.kmalloc > 0), rows.kmalloc, 0)
+    table, number = _kinds(label[is_alloc], rows.requested[is_alloc], rows.allocated[is_alloc], caches)
     kind_of = np.full(int(rows.object_id.max()) + 1, -1, np.int16)
-    kind_of[rows.object_id[is_alloc]] = number[cache[is_alloc]]
+    kind_of[rows.object_id[is_alloc]] = number[label[is_alloc]]
     n = len(rows.op)
     slot = np.empty(n, np.int32)
     used = assign_slots(is_alloc, rows.object_id, np.empty(len(kind_of), np.int32), np.empty(n, np.int32), slot)
@@ -124,23 +128,43 @@ def _kinds_and_stream(rows: Played, caches: list[str]) -> tuple[Kinds, Stream]:
     )
 
 
-def _kinds(cache: np.ndarray, size: np.ndarray, caches: list[str]) -> tuple[Kinds, np.ndarray]:
-    """Return the kinds, in order of their names, and the kind of each cache number; the number after is KVA."""
-    kva = len(caches)
-    all_names = [*caches, kinds.KVA_NAME]
-    used = sorted(np.unique(cache).tolist(), key=lambda number: (number == kva, all_names[number]))
-    number = np.full(len(all_names), -1, np.int16)
+def caches_of_kmalloc(caches: Sequence[str]) -> int:
+    """Label of what kmalloc's usual caches serve; -1: nothing here."""
+    return caches.index(sc.KMALLOC) * SETS if sc.KMALLOC in caches else -1
+
+
+def _kinds(label: np.ndarray, size: np.ndarray, granted: np.ndarray, caches: list[str]) -> tuple[Kinds, np.ndarray]:
+    """Return the kinds, in order of their names, and the kind of each label; labels are `SETS` for each cache.
+
+    A kind is a cache, or one of kmalloc's sets of caches; vmalloc areas and stacks come last. Of a cache's objects the
+    largest counts: merged caches have objects of several sizes.
+    """
+    kmalloc, kva = caches_of_kmalloc(caches), len(caches) * SETS
+    names = {found: _name(found, kmalloc, kva, caches) for found in np.unique(label).tolist()}
+    used = sorted(names, key=lambda found: (found == kva, names[found]))
+    number = np.full(kva + SETS, -1, np.int16)
     number[used] = np.arange(len(used))
-    roles = [kinds.KVA_ROLE if c == kva else kinds.role(all_names[c]) for c in used]
-    order = np.argsort(cache, kind="stable")
-    ends = np.searchsorted(cache[order], used, side="right")
-    starts = np.searchsorted(cache[order], used, side="left")
-    sizes = [size[order[a:b]] for a, b in zip(starts, ends, strict=True)]
-    usual = [s.max() if r.klass == ZONE else np.median(s) for s, r in zip(sizes, roles, strict=True)]
+    order = np.argsort(label, kind="stable")
+    starts, ends = (np.searchsorted(label[order], used, side=side) for side in ("left", "right"))
+    rows = [order[a:b] for a, b in zip(starts, ends, strict=True)]
+    typed = [found != kva and not 0 <= found - kmalloc < SETS for found in used]
+    usual = [size[r].max() if one else np.median(size[r]) for r, one in zip(rows, typed, strict=True)]
+    none = np.zeros(len(used), np.int32)
     return Kinds(
-        names=tuple(all_names[c] for c in used),
-        klass=np.array([r.klass for r in roles], np.int8),
+        names=tuple(names[found] for found in used),
+        klass=np.array([ZONE if one else KVA_WIRED if n == kva else MALLOC for n, one in zip(used, typed, strict=True)],
+                       np.int8),
         size=np.array(usual).astype(np.int32),
-        growth=np.array([r.growth for r in roles], np.int32),
-        limit=np.zeros(len(used), np.int32),
-    ), number
+        growth=none,
+        limit=none,
+        traits=tuple(Traits(int(granted[r].max()) * one) for r, one in zip(rows, typed, strict=True)),
+        recorded=True,
+    ), number  # fmt: skip
+
+
+def _name(label: int, kmalloc: int, kva: int, caches: Sequence[str]) -> str:
+    if label == kva:
+        return KVA_NAME
+    if kmalloc < label < kmalloc + SETS:
+        return f"{sc.KMALLOC} {sc.KMALLOC_TYPES[label - kmalloc]}"
+    return caches[label // SETS]

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from kmemexp.sim.items import KMALLOC_SETS
+
 VERSION = 2
 READ = (1, 2)  # versions that are read
 
@@ -99,7 +101,7 @@ of a snapshot after it as well."""
 STREAM_LAW, STREAM_RECONCILED, STREAM_START = 1, 2, 4
 """Bits of the column `streams`: what an added row belongs to; the last: to a replay that begins with old objects."""
 
-KMALLOC_TYPES = ("plain", "accounted", "reclaimable", "dma", "msg_msg", "memdup_user")
+KMALLOC_TYPES = KMALLOC_SETS
 """Which of kmalloc's caches an allocation came from, besides its size (`slabs.py`)."""
 
 KMALLOC = "kmalloc"  # cache name of what kmalloc serves; always cache 0

@@ -10,7 +10,7 @@ from tracetext import cache_alloc, cache_free, ftrace, kfree, kmalloc
 from kmemexp.errors import TraceError
 from kmemexp.sim.tables import flag
 from kmemexp.workload import stream as form
-from kmemexp.workload.traces import importer, kinds, library
+from kmemexp.workload.traces import importer, library
 
 TEXT = [
     kfree(0x9000, time="0.5"),
@@ -42,9 +42,11 @@ def test_a_trace_as_a_stream(path):
     trace = library.load(str(path))
     kinds, stream = trace.kinds, trace.stream
     assert kinds.names == ("kmalloc", "names_cache", "skbuff_head_cache", "vmap")
-    assert kinds.klass.tolist() == [form.MALLOC, form.ZONE, form.MBUF, form.KVA_WIRED]
+    assert kinds.recorded
+    assert kinds.klass.tolist() == [form.MALLOC, form.ZONE, form.ZONE, form.KVA_WIRED]
     assert kinds.size[1] == 4096
-    assert kinds.growth.tolist() == [0, 2, 0, 0]
+    assert [each.stride for each in kinds.traits] == [0, 192, 192, 0]
+    assert kinds.growth.tolist() == [0] * 4
     assert kinds.limit.tolist() == [0] * 4
     a, f = form.OP_ALLOC, form.OP_FREE
     assert stream.op.tolist() == [a, a, a, a, f, f, a, f, f]
@@ -114,10 +116,3 @@ def test_names_and_describe_need_no_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_roles():
-    assert kinds.role("kmalloc") == kinds.Role(form.MALLOC)
-    assert kinds.role("task_struct") == kinds.Role(form.ZONE, 5)
-    assert kinds.role("xfs_inode") == kinds.role("btrfs_inode_cache") == kinds.Role(form.ZONE, 5)
-    assert kinds.role("lsm_inode_cache") == kinds.role("never heard of") == kinds.Role(form.MALLOC)
