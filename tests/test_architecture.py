@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "__main__": {"cli", "config"},
     "cli": {"claims", "actions", "planning"},
     "claims": {"actions", "report", "planning", "config"},
-    "actions": {"report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
+    "actions": {"validate", "report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
+    "validate": {"report", "planning", "lane", "boot", "parts", "workload", "sim"},
     "api": {"report", "sweep", "planning"},
     "report": {"planning", "store", "parts", "sim"},
     "sweep": {"planning", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"

@@ -1,21 +1,74 @@
-"""`action=validate`: plan, which checks every cell, and run nothing."""
+"""`action=validate`: check the simulator against theory, worked examples, published figures and a model apart.
 
+One table: each check with its source, what was expected and measured, grade, and whether it passes. Exit code 2 where
+one fails. Parameters are drawn anew from `seed`. `validate.level=full` runs all cases at full length.
+"""
+
+import json
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
-from kmemexp.actions.exit_codes import COMPLETE
+from kmemexp.actions.exit_codes import COMPLETE, FAILED
+from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import Plan
+from kmemexp.report import terminal
+from kmemexp.validate import running, showing, suite
+from kmemexp.validate.rows import Row, failures
+from kmemexp.values import one_of
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
+TITLE = "Why believe it: the simulator against theory, worked examples and published figures"
+
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
-    """Say that the plans are sound: planning has checked every cell."""
-    for plan in plans:
-        most = " at most" if plan.reps else ""
-        text = f"{plan.name}: {len(plan.columns['cell_key'])} cells x {plan.replicas} replicas{most}, nothing wrong"
-        Console().print(text, highlight=False)
-    return COMPLETE
+    """Run the checks, show and write the table; what the plans would simulate does not matter. Raises ConfigError."""
+    plan = plans[0]
+    asked, seed = plan.validate, _seed(plans)
+    names = _names(asked["only"])
+    started, console = time.perf_counter(), terminal.make_console()
+    with console.status("") as status:
+        left = list(names)
+
+        def tell(done: suite.Done) -> None:
+            left.remove(done.name)
+            status.update(f"{len(names) - len(left)} of {len(names)} checks done; {', '.join(left[:8])} …")
+
+        done = running.run(names, seed, level=asked["level"], record=asked["record"], tell=tell,
+                           processes=plan.cluster["num_cpus"])  # fmt: skip
+    rows = [row for one in done for row in one.rows]
+    told = showing.summary(rows, seed, asked["level"], time.perf_counter() - started)
+    showing.show(rows, TITLE, told, console)
+    _written(showing.write(showing.home(plan.root), rows, TITLE, told), console)
+    return _code(rows)
+
+
+def _seed(plans: Sequence[Plan]) -> int:
+    """The one seed of all plans. Raises ConfigError."""
+    seeds = sorted({int(json.loads(config)["seed"]) for plan in plans for config in plan.columns["config"]})
+    if len(seeds) > 1:
+        raise ConfigError(f"seed={','.join(map(str, seeds))}: action=validate takes one seed")
+    return seeds[0]
+
+
+def _names(only: Sequence[str]) -> list[str]:
+    """Names of the checks asked for. Raises ConfigError for one that there is not."""
+    every = list(suite.checks())
+    for name in only:
+        one_of("validate.only", name, every)
+    if len(set(only)) != len(only):
+        raise ConfigError(f"validate.only: names a check twice: {', '.join(only)}")
+    return [name for name in every if not only or name in only]
+
+
+def _written(paths: Sequence[Any], console: Console) -> None:
+    console.print(Text(f"written: {', '.join(map(str, paths))}", style="dim"), soft_wrap=True)
+
+
+def _code(rows: Sequence[Row]) -> int:
+    return FAILED if failures(rows) else COMPLETE

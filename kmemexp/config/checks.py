@@ -30,6 +30,8 @@ SAMPLES = {"points": (1, 100_000), "snapshots": (0, 10_000), "bins": (1, 65_536)
 """Fewest and most: a replica's points are held in memory."""
 RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
+LEVELS = ("quick", "full")
+"""Of action=validate."""
 LEAST_PILOT = 10  # replicas in a pilot: with fewer, intervals are too narrow afterwards
 
 
@@ -43,6 +45,7 @@ def check_run(settings: Mapping[str, Any]) -> None:
     sweep, cluster = settings["sweep"], settings["cluster"]
     one_of("action", settings["action"], sorted(ACTIONS))
     one_of("on_error", settings["on_error"], ON_ERROR)
+    one_of("validate.level", settings["validate"]["level"], LEVELS)
     one_of("cluster.runner", cluster["runner"], RUNNERS)
     if not re.fullmatch(r"local|auto|ray://.+|[\w.-]+:\d+", str(cluster["address"])):
         raise ConfigError(f"cluster.address={cluster['address']}: must be local, auto, host:port or ray://host:port")

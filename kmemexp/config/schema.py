@@ -285,6 +285,15 @@ class Store:
 
 
 @dataclass
+class Validate:
+    """What `action=validate` checks (kmemexp/validate/)."""
+
+    level: str = "quick"  # quick | full: some cases, or all, at full length
+    only: list[str] = field(default_factory=list)  # names of checks; none: all
+    record: bool = False  # a fresh recording of this machine too (root and tracefs)
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -306,6 +315,7 @@ class Config:
     cluster: Cluster = field(default_factory=Cluster)
     store: Store = field(default_factory=Store)
     limits: Limits = field(default_factory=Limits)
+    validate: Validate = field(default_factory=Validate)
     action: str = "run"
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain: which replica; null: the first with a deadlock

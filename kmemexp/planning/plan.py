@@ -58,6 +58,7 @@ class Plan:
     progress: bool
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
+    validate: dict[str, Any] = field(default_factory=dict)  # action=validate
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
     limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
@@ -146,6 +147,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         progress=settings["progress"],
         cell=settings["cell"],
         replica=settings["replica"],
+        validate=settings["validate"],
         limits=checks.limits(settings["limits"]),
     )
 

@@ -93,13 +93,6 @@ def test_status(store, monkeypatch, capsys):
     assert "missing" in capsys.readouterr().out
 
 
-def test_validate(runs, here, monkeypatch, capsys):
-    assert call(monkeypatch, *SMALL, "action=validate") == 0
-    assert "2 cells x 2 replicas" in capsys.readouterr().out
-    assert runs == []
-    assert list(here.iterdir()) == []
-
-
 def test_report_compact_export(store, runs, monkeypatch, capsys):
     assert [call(monkeypatch, *SMALL, f"action={name}") for name in ("report", "compact", "export")] == [0] * 3
     assert runs.reported == ("small",)

@@ -3,11 +3,11 @@
 from types import ModuleType
 from typing import Any
 
-from hand import Hand
 from twins import apart
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.tables import flag
+from kmemexp.validate.hand import Hand
 
 KIB, MIB = 1 << 10, 1 << 20
 ZONE = 128 * KIB

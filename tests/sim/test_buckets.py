@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import NaiveMalloc, uncompiled
@@ -12,6 +11,7 @@ from naive_bsd import NaiveMalloc, uncompiled
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import buckets
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 24
 SMALL = [16 << k for k in range(10)]

@@ -9,13 +9,13 @@ import importlib
 
 import numpy as np
 import pytest
-from hand import Hand
 from small_cell import cell
 
 from kmemexp.boot.machine import boot
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import tally
+from kmemexp.validate.hand import Hand
 from kmemexp.workload import stream as w
 
 KEPT = {  # (q, k): share of the slabs

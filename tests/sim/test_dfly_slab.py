@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from dfly_programs import KIB, MIB, ZONE, chunks, fresh
-from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
@@ -16,6 +15,7 @@ from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import zone_index
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.tables import flag, regs
+from kmemexp.validate.hand import Hand
 
 # Class, request from … to, chunk, offset of the first chunk, chunks in a 128K zone and bytes left over, chunks in a
 # 64K and in a 32K zone (-: larger than ZoneLimit).

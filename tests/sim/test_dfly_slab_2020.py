@@ -6,7 +6,6 @@ What it has in common with the one of 2003 is in test_dfly_slabs.
 import dfly_programs
 import pytest
 from dfly_programs import KIB, MIB, ZONE, chunks, fresh
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_dfly_2020 import STEPS, NaiveDfly2020, step_of
@@ -18,6 +17,7 @@ from kmemexp.sim.allocators._shared import dfly_slab_layout
 from kmemexp.sim.allocators._shared.dfly_zones import FREE_ZONES_COUNT
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.tables import flag, regs
+from kmemexp.validate.hand import Hand
 
 GIB = 1 << 30
 BIG = 16383  # seven to a zone

@@ -6,7 +6,6 @@ import dfly_programs
 import numpy as np
 import pytest
 from dfly_programs import KIB, MIB, fresh
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_slab import NaiveSlab
@@ -15,6 +14,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab as slab
 from kmemexp.sim.allocators._shared import dfly_zones, slab_order
 from kmemexp.sim.tables import flag
+from kmemexp.validate.hand import Hand
 
 CPUS = 4
 sizes = st.one_of(

@@ -4,12 +4,12 @@ import dfly_programs
 import numpy as np
 import pytest
 from dfly_programs import KIB, MIB, ZONE, chunks
-from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab, dfly_slab_2020
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 BIG = 16383  # seven to a zone
 BOTH = pytest.mark.parametrize("slab", [dfly_slab, dfly_slab_2020])

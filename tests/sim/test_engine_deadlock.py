@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane import witness
@@ -12,6 +11,7 @@ from kmemexp.sim.engine.machine import E_DEADLOCK, E_TIME
 from kmemexp.sim.engine.tables import glob, seen
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
 from kmemexp.sim.tables import tally
+from kmemexp.validate.bench import Bench, bench
 
 MEAN = 10_000  # ns
 FOREVER = {"sleep": 10**15}

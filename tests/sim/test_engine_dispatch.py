@@ -2,11 +2,11 @@
 
 import pytest
 from sim.test_engine_queues import assert_books_balance
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane.latency import MIDDLE
 from kmemexp.sim.engine.tables import cpu
+from kmemexp.validate.bench import Bench, bench
 
 SWITCH, PREEMPT, INTERRUPT = 1_500, 150, 1_000  # ns
 COST = {"switch_ns": SWITCH, "preempt_ns": PREEMPT, "interrupt_ns": INTERRUPT}

@@ -1,9 +1,9 @@
 """What kinds of lock do while their holder sleeps, runs elsewhere or recurses."""
 
 import pytest
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
+from kmemexp.validate.bench import Bench, bench
 
 SLEEP, WORK = 10_000, 100  # ns
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from sim.timed_machine import bench
 
 from kmemexp.boot import timed, wiring
 from kmemexp.lane.timed import advance
@@ -24,6 +23,7 @@ from kmemexp.sim.maps import EXEC, MAP_NAMES
 from kmemexp.sim.maps import PAGER as PAGER_MAP
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
 from kmemexp.sim.tables import flag, obj, tally
+from kmemexp.validate.bench import bench
 from kmemexp.workload import build, stream
 
 BATCHES = 25

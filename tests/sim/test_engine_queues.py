@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import sources, wiring
 from kmemexp.errors import ConfigError
@@ -18,6 +17,7 @@ from kmemexp.sim.engine import contexts as cx
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine import programs
 from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, src
+from kmemexp.validate.bench import Bench, bench
 
 SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
 SECOND = 10**9

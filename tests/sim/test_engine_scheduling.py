@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 from sim.test_engine_queues import assert_books_balance
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane.latency import LOWER
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.tables import ctx, glob, lock, seen
+from kmemexp.validate.bench import Bench, bench
 
 UNIT = 1_000  # ns
 NEVER_AGAIN = 10**15  # ns

@@ -2,13 +2,13 @@
 
 import pytest
 from sim.test_engine_queues import assert_books_balance
-from sim.timed_machine import Bench, bench
 
 from kmemexp.boot import wiring
 from kmemexp.lane import witness
 from kmemexp.sim.engine.machine import E_DEADLOCK
 from kmemexp.sim.engine.tables import cpu, seen
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
+from kmemexp.validate.bench import Bench, bench
 
 ASK, FURTHER, EACH_PAGE, ANSWER, INTERRUPT = 5_000, 1_000, 100, 300, 700  # ns
 COST = {"shootdown_ns": ASK, "shootdown_cpu_ns": FURTHER, "shootdown_page_ns": EACH_PAGE,

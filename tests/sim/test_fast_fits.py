@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
@@ -15,6 +14,7 @@ from twins import play_sized, sized_program
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import fast_fits as ff
 from kmemexp.sim.tables import panics, regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 22
 

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 
@@ -16,6 +15,7 @@ from kmemexp.sim.allocators.illumos_kmem.consolidator import above_threshold, ad
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import rescaled
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import flag, regs
+from kmemexp.validate.hand import Hand
 
 KIB, MIB = 1 << 10, 1 << 20
 MALLOC = s.ITEM_MALLOC

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_kmem import NaiveKmem
@@ -13,6 +12,7 @@ from kmemexp.sim.allocators import illumos_kmem as kmem
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.items import Item
 from kmemexp.testing import check_allocator
+from kmemexp.validate.hand import Hand
 
 MIB = 1 << 20
 CPUS = 3

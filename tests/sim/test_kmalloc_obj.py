@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_dfly_2020 import NaiveDfly2020
@@ -16,6 +15,7 @@ from kmemexp.sim.allocators import kmalloc_obj as obj
 from kmemexp.sim.allocators.kmalloc_obj.slabs import N_FULL
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 MIB = 1 << 20
 SLAB = 128 << 10

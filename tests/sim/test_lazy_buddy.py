@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
@@ -16,6 +15,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import lazy_buddy as lb
 from kmemexp.sim.tables import panics, regs
 from kmemexp.testing import check_allocator
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 22
 

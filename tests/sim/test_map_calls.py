@@ -1,12 +1,11 @@
 """Map calls on the machine with a clock: locks of single CPUs."""
 
-from sim.timed_machine import bench
-
 from kmemexp.boot import wiring
 from kmemexp.sim.engine.machine import E_TIME
 from kmemexp.sim.engine.tables import seen
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
 from kmemexp.sim.tables import tally
+from kmemexp.validate.bench import bench
 
 LISTS = ("cpu space pages zone uncpu",)
 GET = {"alloc": {"kind": "page", "bytes": PAGE, "flags": "nowait", "queue": "mine"}}

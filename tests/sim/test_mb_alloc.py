@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
@@ -15,6 +14,7 @@ from kmemexp.sim.allocators import mb_alloc
 from kmemexp.sim.allocators._shared import mbufs
 from kmemexp.sim.allocators.mb_alloc import containers
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 22
 NOWAIT = flag.NOWAIT

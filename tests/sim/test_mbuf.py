@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import NaiveMbufs, uncompiled
@@ -17,6 +16,7 @@ from naive_bsd import NaiveMbufs, uncompiled
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc, mbuf
 from kmemexp.sim.tables import panics, regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 22
 

@@ -4,22 +4,14 @@ Sources of the figures: Robson 1971, 1974 and 1977; Knuth, The Art of Computer P
 Roberts 1981. The tables of small worst cases and chains were computed apart, by other programs.
 """
 
-from collections.abc import Callable
-
-import copies_sequential
-import copies_vm_map
-import exhaustive
 import numpy as np
 import pytest
-from churn import Churn, birth_death, bound
-from placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
-from scipy import sparse
 
 from kmemexp.sim.arenas import sequential, vm_map
-from kmemexp.sim.arenas.sequential import BEST_FIT, FIRST_FIT, NEXT_FIT, WORST_FIT
 from kmemexp.sim.slots import PAGE
-
-POLICIES = {"FF": FIRST_FIT, "BF": BEST_FIT, "NF": NEXT_FIT, "WF": WORST_FIT}
+from kmemexp.validate.chains import POLICIES, chain, erlang_b, every_sequence, kaufman_roberts, loss, saturated
+from kmemexp.validate.churn import Churn, birth_death, bound
+from kmemexp.validate.placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
 
 
 def heap(policy: str, cells: int) -> Arena:
@@ -109,15 +101,6 @@ CASES = [
 ]
 
 
-def every_sequence(policy: str, sizes: tuple, limit: int, **more: int) -> exhaustive.Found:
-    if policy == "vm_map":
-        return exhaustive.search(vm_map, copies_vm_map, sizes, limit, entry_limit=100, **more)
-    return exhaustive.search(
-        sequential, copies_sequential, sizes, limit, policy=POLICIES.get(policy, FIRST_FIT), tail_last=1,
-        aligned=policy == "aligned", **more,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(("sizes", "limit", "policy", "worst", "best"), CASES)
 def test_worst_high_water_over_all_sequences(sizes, limit, policy, worst, best):
     states = 1_500_000 if policy == "NF" and limit > 7 else 150_000
@@ -134,40 +117,9 @@ def test_worst_high_water_over_all_sequences(sizes, limit, policy, worst, best):
 # F8 to F10: loss systems and the saturated queue, as exact Markov chains over the arena's layouts.
 
 
-def chain(policy: str, sizes: tuple, cells: int) -> exhaustive.Found:
-    if policy == "vm_map":
-        return exhaustive.search(vm_map, copies_vm_map, sizes, cells, cells=cells, entry_limit=100)
-    return exhaustive.search(sequential, copies_sequential, sizes, cells, cells=cells, policy=POLICIES[policy])
-
-
 @pytest.mark.parametrize(("cells", "sizes"), [(8, (1, 2, 4)), (8, (1, 2, 3)), (12, (1, 2, 4)), (12, (1, 2, 3, 4))])
 def test_vm_map_makes_the_same_chain_as_first_fit(cells, sizes):
     assert (chain("vm_map", sizes, cells).edges == chain("FF", sizes, cells).edges).all()
-
-
-def stationary(pi: np.ndarray, out: np.ndarray, inflow: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Solve pi Q = 0 by the power method on the uniformised chain: `out` rates of leaving, `inflow` into each state."""
-    fastest = 1.01 * out.max()
-    for _ in range(20_000):
-        before, pi = pi, pi + (inflow(pi) - out * pi) / fastest
-        if np.abs(pi - before).sum() < 1e-10:
-            break
-    return pi / pi.sum()
-
-
-def free_cells(found: exhaustive.Found, cells: int) -> np.ndarray:
-    return cells - found.cells.sum(axis=1)
-
-
-def holes(found: exhaustive.Found, cells: int) -> np.ndarray:
-    """Number of maximal runs of free cells in each layout."""
-    taken = np.zeros((found.states, cells + 2), bool)
-    taken[:, [0, -1]] = True
-    for size in range(1, exhaustive.LARGEST + 1):
-        row, at = np.nonzero(found.cells == size)
-        for k in range(size):
-            taken[row, at + k + 1] = True
-    return (taken[:, :-1] & ~taken[:, 1:]).sum(axis=1)
 
 
 LOSS = [
@@ -187,33 +139,11 @@ LOSS = [
     [(c, load, n, p, w) for c, load, n, table in LOSS for p, w in table.items()],
 )
 def test_loss_and_fragmentation_of_a_small_arena_under_poisson_load(cells, load, layouts, policy, want):
-    sizes = tuple(load)
-    found = chain(policy, sizes, cells)
-    source, what, target = found.edges.T.astype(np.int64)
-    rate = np.append([load[s] for s in sizes], 1.0)[what]
-    into = sparse.csr_matrix((rate, (target, source)), (found.states, found.states))
-    start = np.eye(1, found.states)[0]
-    pi = stationary(start, np.bincount(source, rate, found.states), lambda pi: into @ pi)
-    free = free_cells(found, cells)
-    got = [1 - pi @ free / cells, pi @ holes(found, cells)]
-    blocked = []
-    for k in range(len(sizes)):
-        fits = np.zeros(found.states, bool)
-        fits[source[what == k]] = True
-        blocked.append(~fits)
-    got += [pi @ b for b in blocked]
-    got += [pi @ (b & (free >= size)) for b, size in zip(blocked, sizes, strict=True) if size > 1]
+    found = chain(policy, tuple(load), cells)
+    got = loss(found, load, cells)
     assert found.states <= layouts
-    assert np.round(got, 6) == pytest.approx(want, abs=1.1e-6)
-
-
-def kaufman_roberts(cells: int, load: dict[int, float]) -> tuple[float, list[float]]:
-    """Utilisation and blocking by size where a request needs cells, but not in one piece."""
-    q = [1.0]
-    for x in range(1, cells + 1):
-        q.append(sum(a * z * q[x - z] for z, a in load.items() if z <= x) / x)
-    q = np.array(q) / sum(q)
-    return q @ np.arange(cells + 1) / cells, [q[cells - z + 1 :].sum() for z in load]
+    figures = [got.util, got.holes, *got.blocked, *got.fragmented[1:]]
+    assert np.round(figures, 6) == pytest.approx(want, abs=1.1e-6)
 
 
 @pytest.mark.parametrize(
@@ -283,30 +213,7 @@ SATURATED = [
 )
 def test_a_saturated_arena(cells, law, policy, want):
     """A queue that is never empty; its head waits until it fits. A state is a layout and which size is at the head."""
-    found = chain(policy, tuple(law), cells)
-    heads, p = len(law), np.array(list(law.values()))
-    n = found.states * heads
-    source, what, target = found.edges.T.astype(np.int64)
-    # A head that fits goes in, and the next one is drawn; one that does not waits.
-    fits = what < heads
-    waiting = np.ones(n)
-    waiting[source[fits] * heads + what[fits]] = 0
-    rows = (target[fits, None] * heads + np.arange(heads)).ravel()
-    columns = np.repeat(source[fits] * heads + what[fits], heads)
-    enter = sparse.csr_matrix((np.tile(p, fits.sum()), (rows, columns)), (n, n)) + sparse.diags(waiting)
-    free = sparse.csr_matrix((np.ones((~fits).sum()), (target[~fits], source[~fits])), (found.states, found.states))
-    leave = sparse.kron(free, sparse.identity(heads), format="csr")
-
-    def settled(pi: np.ndarray) -> np.ndarray:
-        for _ in range(cells):
-            pi = enter @ pi
-        return pi
-
-    blocks = (found.cells > 0).sum(axis=1)
-    start = settled(np.repeat(np.eye(1, found.states)[0], heads) * np.tile(p, found.states))
-    pi = stationary(start, np.repeat(blocks, heads), lambda pi: settled(leave @ pi))
-    pi = pi.reshape(found.states, heads).sum(axis=1)
-    got = [1 - pi @ free_cells(found, cells) / cells, pi @ blocks, pi @ holes(found, cells)]
+    got = saturated(chain(policy, tuple(law), cells), law, cells)
     assert np.round(got, 6) == pytest.approx(want, abs=1.1e-6)
 
 
@@ -351,13 +258,6 @@ def test_the_fifty_percent_rule(law, policy):
 # F15: objects of one size at the lowest address, M/M/infinity: page j is busy with a (B(j-1, a) - B(j, a)).
 
 
-def erlang_b(servers: int, load: float) -> float:
-    b = 1.0
-    for n in range(1, servers + 1):
-        b = load * b / (n + load * b)
-    return b
-
-
 def test_the_lowest_address_first_fills_as_erlangs_formula_says():
     load, events = 10.0, 1_500_000
     rng = np.random.default_rng(3)
@@ -375,7 +275,7 @@ def test_the_lowest_address_first_fills_as_erlangs_formula_says():
     state = vm_map.init(vm_map.Params(entry_limit=1000), kva_bytes=100 * PAGE, cpus=1, maps=1)
     busy = np.zeros(30)
     run = bound(birth_death, vm_map)
-    run(state, arrives, which, gaps, np.zeros(100, np.int64), np.zeros(100, np.int8), busy)
+    run(state, arrives, which, gaps, np.zeros(100, np.int64), np.zeros(100, np.int8), busy, 0)
     got = busy / gaps.sum()
     want = {1: 0.909091, 5: 0.827110, 10: 0.586256, 15: 0.203222, 20: 0.018760, 25: 0.000439}
     for j, share in want.items():

@@ -11,10 +11,10 @@ from math import exp, log
 from pathlib import Path
 
 import pytest
-from hand import Hand
 
 from kmemexp.parts import outside
 from kmemexp.sim import slots as s
+from kmemexp.validate.hand import Hand
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_allocator" / "allocators" / "eager_slab.py"
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hand import Hand
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
@@ -11,6 +10,7 @@ from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 KIB, MIB = 1 << 10, 1 << 20
 KMALLOC = layout.KMALLOC_SIZES

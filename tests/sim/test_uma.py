@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import uma_programs as programs
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_uma import NaiveUma
@@ -23,6 +22,7 @@ from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma import upkeep_steps as tending
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import flag, panics, regs
+from kmemexp.validate.hand import Hand
 
 PAGE = s.PAGE
 I386 = lay.slab_header(lay.UMA_03)

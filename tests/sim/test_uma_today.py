@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import uma_programs as programs
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_uma_today import NaiveUma
@@ -21,6 +20,7 @@ from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import panics, regs
+from kmemexp.validate.hand import Hand
 
 PAGE = s.PAGE
 

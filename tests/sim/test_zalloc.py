@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import NaiveZone, uncompiled
@@ -14,6 +13,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import zalloc
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import panics, regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 24
 BASE = 0x800000  # where the KVA of interrupt zones begins in these tests

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from hand import Hand
 from hypothesis import strategies as h
+
+from kmemexp.validate.hand import Hand
 
 
 def apart(spans: Iterable[tuple[int, int]]) -> bool:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand import Hand
 from hypothesis import strategies as h
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import regs
+from kmemexp.validate.hand import Hand
 
 KVA = 1 << 26
 MALLOC, MBUF = s.ITEM_MALLOC, s.ITEM_MBUF

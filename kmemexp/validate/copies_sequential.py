@@ -1,6 +1,9 @@
 """Copies of a small sequential-fit arena, for `exhaustive`."""
 
+from typing import Any
+
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Words
 from kmemexp.sim.arenas._shared.hole_list import FREE_ROW, FRESH_ROW, HOLE_COLUMNS, MAP_COLUMNS, ROVER
 from kmemexp.sim.arenas.sequential import FIRST_FIT, NEXT_FIT
 from kmemexp.sim.slots import PAGE
@@ -9,7 +12,7 @@ WIDTH = 72
 
 
 @kernel
-def save(st, row):
+def save(st: Any, row: Words) -> None:
     row[0], row[1] = st.supply[FREE_ROW], st.supply[FRESH_ROW]
     for k in range(MAP_COLUMNS):
         row[2 + k] = st.maps[0, k]
@@ -21,7 +24,7 @@ def save(st, row):
 
 
 @kernel
-def load(st, row):
+def load(st: Any, row: Words) -> None:
     st.supply[FREE_ROW], st.supply[FRESH_ROW] = row[0], row[1]
     for k in range(MAP_COLUMNS):
         st.maps[0, k] = row[2 + k]
@@ -33,5 +36,5 @@ def load(st, row):
 
 
 @kernel
-def rover_of(st):
+def rover_of(st: Any) -> int:
     return st.maps[0, ROVER] // PAGE if st.p.policy == NEXT_FIT else FIRST_FIT

@@ -1,13 +1,16 @@
 """Copies of a small vm_map arena, for `exhaustive`."""
 
+from typing import Any
+
 from kmemexp.jit import kernel
+from kmemexp.sim.aliases import Words
 from kmemexp.sim.arenas._shared.map_entries import MAP_COLUMNS, NODE_COLUMNS
 
 WIDTH = 160
 
 
 @kernel
-def save(st, row):
+def save(st: Any, row: Words) -> None:
     at = 0
     for k in range(len(st.supply)):
         row[at] = st.supply[k]
@@ -22,7 +25,7 @@ def save(st, row):
 
 
 @kernel
-def load(st, row):
+def load(st: Any, row: Words) -> None:
     at = 0
     for k in range(len(st.supply)):
         st.supply[k] = row[at]
@@ -37,5 +40,5 @@ def load(st, row):
 
 
 @kernel
-def rover_of(st):
+def rover_of(st: Any) -> int:
     return 0

@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from kmemexp import jit
 from kmemexp.jit import template
+from kmemexp.sim.aliases import Shares, Table, Words
 from kmemexp.sim.slots import ATTR_SINGLE, PAGE, map_alloc, map_free, map_measure
 from kmemexp.sim.tables import gauge
 
@@ -15,7 +17,7 @@ NOTED = 4  # sums: looks, holes below the tail, allocations that left a remainde
 
 
 @template
-def replace(st, blocks, sizes, victims, every, totals, sums):
+def replace(st: Any, blocks: Table, sizes: Words, victims: Words, every: int, totals: Words, sums: Words) -> int:
     """Free a block and allocate another one, for each of `sizes`; look at the map every so many times.
 
     `blocks`: int64[n, 2], address (-1: none yet) and size in pages. Returns 0, or -1 where the arena was too small.
@@ -45,12 +47,14 @@ def replace(st, blocks, sizes, victims, every, totals, sums):
 
 
 @template
-def birth_death(st, arrives, which, gaps, addrs, slots, busy):
+def birth_death(
+    st: Any, arrives: Words, which: Words, gaps: Shares, addrs: Words, slots: Words, busy: Shares, live: int
+) -> int:
     """One page per object, M/M/infinity: `arrives[k]` or the `which[k]`-th live one leaves, after `gaps[k]`.
 
     `busy[j]`: time that the j-th page was allocated. `addrs`: pages of live objects; `slots`: whether a page is.
+    `live`: how many there are when it begins. Returns how many there are at the end.
     """
-    live = 0
     for k in range(len(arrives)):
         for j in range(len(busy)):
             if slots[j]:
@@ -70,7 +74,7 @@ def birth_death(st, arrives, which, gaps, addrs, slots, busy):
 
 
 @functools.cache
-def bound(function: Callable, module: ModuleType) -> Callable:
+def bound(function: Callable[..., int], module: ModuleType) -> Callable[..., int]:
     """One of these, for one arena."""
     names = [name for name in ("map_alloc", "map_free", "map_measure") if name in function.__code__.co_names]
     return jit.bind(function, {name: getattr(module, name) for name in names}, module.__name__)
@@ -85,8 +89,10 @@ class Churn:
         self.run = bound(replace, module)
         self.totals = np.zeros(gauge.COLUMNS, np.int64)
 
-    def play(self, sizes: np.ndarray, victims: np.ndarray, every: int = 0) -> np.ndarray:
+    def play(self, sizes: Words, victims: Words, every: int = 0) -> Shares:
         """Replace a block for each size. Returns means of what was noted, float64[3]."""
         sums = np.zeros(NOTED, np.int64)
-        assert self.run(self.state, self.blocks, sizes, victims, every, self.totals, sums) == 0, "too small an arena"
-        return sums[1:] / max(sums[0], 1)
+        if self.run(self.state, self.blocks, sizes, victims, every, self.totals, sums) != 0:
+            raise RuntimeError("too small an arena")
+        means: Shares = sums[1:] / max(sums[0], 1)
+        return means

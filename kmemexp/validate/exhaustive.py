@@ -7,12 +7,13 @@ in and out by `save` and `load`; two states are equal where the layouts are, and
 import functools
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmemexp import jit
 from kmemexp.jit import kernel, template
+from kmemexp.sim.aliases import Table, Words, int64
 from kmemexp.sim.slots import ATTR_SINGLE, PAGE, map_alloc, map_free
 
 CELLS = 24  # base 5 to the 24th fits into 63 bits
@@ -22,32 +23,32 @@ LARGEST = 4
 class Search(NamedTuple):
     """Memory of a search."""
 
-    queue: np.ndarray  # int32[states, width], saved arenas
-    cells: np.ndarray  # int8[states, CELLS], size of the block that begins in a cell
-    key: np.ndarray  # int64[slots], hash table: layout
-    rover: np.ndarray  # int64[slots]
-    number: np.ndarray  # int32[slots], of the state
-    edges: np.ndarray  # int32[edges, 3]: state, what (place among the sizes; number of sizes: a free), state after it
-    sizes: np.ndarray  # int64[sizes]
+    queue: Table  # int32[states, width], saved arenas
+    cells: Table  # int8[states, CELLS], size of the block that begins in a cell
+    key: Words  # int64[slots], hash table: layout
+    rover: Words  # int64[slots]
+    number: Words  # int32[slots], of the state
+    edges: Table  # int32[edges, 3]: state, what (place among the sizes; number of sizes: a free), state after it
+    sizes: Words  # int64[sizes]
 
 
-def save(st, row):
+def save(st: Any, row: Words) -> None:
     """Copy an arena's arrays into a row."""
     raise NotImplementedError
 
 
-def load(st, row):
+def load(st: Any, row: Words) -> None:
     """Copy them back."""
     raise NotImplementedError
 
 
-def rover_of(st):
+def rover_of(st: Any) -> int:
     """What decides placement besides the layout; 0: nothing."""
     raise NotImplementedError
 
 
 @template
-def explore(st, search, limit, aligned):
+def explore(st: Any, search: Search, limit: int, aligned: bool) -> tuple[int, int, int]:
     """Play everything with at most `limit` live cells.
 
     Returns worst high water, states and edges; requests that found no room have none. Worst is -1: no memory left.
@@ -77,7 +78,7 @@ def explore(st, search, limit, aligned):
                 search.cells[states, addr] = size
             else:
                 cell = k - len(search.sizes)
-                size = np.int64(search.cells[at, cell])
+                size = int64(search.cells[at, cell])
                 if size == 0:
                     continue
                 map_free(st, 0, cell * PAGE, size * PAGE, 0)
@@ -94,7 +95,7 @@ def explore(st, search, limit, aligned):
 
 
 @kernel
-def entered(search, i, rover):
+def entered(search: Search, i: int, rover: int) -> int:
     """Number of the state with the layout of state `i`: an earlier one, or i, which is then entered."""
     key = np.int64(0)
     for cell in range(CELLS):
@@ -103,14 +104,14 @@ def entered(search, i, rover):
     at = ((key ^ (rover * 7919)) * 2654435761 >> 11) % slots
     while search.key[at] >= 0:
         if search.key[at] == key and search.rover[at] == rover:
-            return search.number[at]
+            return int(search.number[at])
         at = (at + 1) % slots
     search.key[at], search.rover[at], search.number[at] = key, rover, i
     return i
 
 
 @functools.cache
-def bound(module: ModuleType, copies: ModuleType) -> Callable:
+def bound(module: ModuleType, copies: ModuleType) -> Callable[..., tuple[int, int, int]]:
     """The search for one arena; `copies` has its save, load and rover_of."""
     parts = {name: getattr(module, name) for name in ("map_alloc", "map_free")}
     parts |= {name: getattr(copies, name) for name in ("save", "load", "rover_of")}
@@ -122,8 +123,8 @@ class Found(NamedTuple):
 
     worst: int  # high water
     states: int
-    cells: np.ndarray  # int8[states, CELLS]
-    edges: np.ndarray  # int32[edges, 3]
+    cells: Table  # int8[states, CELLS]
+    edges: Table  # int32[edges, 3]
 
 
 def search(
@@ -143,5 +144,6 @@ def search(
         np.array(sizes, np.int64),
     )
     worst, found, edges = bound(module, copies)(st, memory, limit, aligned)
-    assert worst >= 0, f"more than {states} states"
+    if worst < 0:
+        raise RuntimeError(f"more than {states} states")
     return Found(int(worst), int(found), memory.cells[:found], memory.edges[:edges])

@@ -12,6 +12,7 @@ from kmemexp.lane.latency import MIDDLE, histograms
 from kmemexp.parts.map_calls import PLAIN, calls_of
 from kmemexp.sim import asking, replay
 from kmemexp.sim import probes as a
+from kmemexp.sim.aliases import Memory, Table, Words
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.engine import loop as engine
@@ -26,10 +27,10 @@ class Bench(NamedTuple):
     wired: layout.Wired
     world: replay.World
     stream: mc.Stream
-    drive: Callable
+    drive: Callable[..., int]
 
     @property
-    def m(self) -> np.ndarray:
+    def m(self) -> Memory:
         return self.wired.m
 
     def run(self, until: int) -> int:
@@ -40,7 +41,7 @@ class Bench(NamedTuple):
         """A counter or global of the machine, such as `seen.DEADLOCKS`."""
         return int(self.m[place])
 
-    def histogram(self, name: str) -> np.ndarray:
+    def histogram(self, name: str) -> Words:
         """int64[BUCKETS]: "irq_NAME_start", "irq_NAME_done", "wait_LOCK", … (lane.latency)."""
         return histograms(self.wired)[name]
 
@@ -55,13 +56,13 @@ class Bench(NamedTuple):
         names = {"taken": lock.TAKEN, "waited": lock.WAITED, "wait_ns": lock.WAIT_NS, "held_ns": lock.HELD_NS}
         return {key: int(row[column]) for key, column in names.items()}
 
-    def cpu_time(self) -> np.ndarray:
-        """ns by CPU and activity, int64[cpus, 6]: idle, mainline, soft, thread, fast, spinning."""
+    def cpu_time(self) -> Table:
+        """Ns by CPU and activity, int64[cpus, 6]: idle, mainline, soft, thread, fast, spinning."""
         return self.wired.table("cpus")[:, cpu.TIME : cpu.TIME + cpu.TIME_COUNT]
 
 
 @functools.cache
-def driver() -> Callable:
+def driver() -> Callable[..., int]:
     """The engine, bound to no allocators and the vm_map arena."""
     parts = {f"{verb}_{place}": getattr(absent, verb) for place in "abc" for verb in ("alloc", "free", "tend")}
     parts |= {n: getattr(vm_map, n) for n in ("map_alloc", "map_free", "map_free_bytes", "map_walked")}

@@ -4,6 +4,8 @@ from types import ModuleType
 
 import numpy as np
 
+from kmemexp import jit
+from kmemexp.sim.aliases import Table
 from kmemexp.sim.arenas import sequential, vm_map
 from kmemexp.sim.slots import ATTR_SINGLE, PAGE
 
@@ -14,12 +16,13 @@ class Arena:
     def __init__(self, module: ModuleType, cells: int, **params: int) -> None:
         self.module, self.cells = module, cells
         self.state = module.init(module.Params(**params), kva_bytes=cells * PAGE, cpus=1, maps=1)
+        self._alloc, self._free = jit.entry(module.map_alloc), jit.entry(module.map_free)
         self.live: dict[int, int] = {}
         self.high = self.live_cells = self.peak = 0
 
     def alloc(self, size: int, align: int = 1) -> int:
         """Address, or -1."""
-        addr = int(self.module.map_alloc(self.state, 0, size * PAGE, align * PAGE, ATTR_SINGLE, 0))
+        addr = int(self._alloc(self.state, 0, size * PAGE, align * PAGE, ATTR_SINGLE, 0))
         if addr < 0:
             return -1
         addr //= PAGE
@@ -32,7 +35,8 @@ class Arena:
     def free(self, addr: int) -> None:
         size = self.live.pop(addr)
         self.live_cells -= size
-        assert self.module.map_free(self.state, 0, addr * PAGE, size * PAGE, 0) == 0
+        if self._free(self.state, 0, addr * PAGE, size * PAGE, 0) != 0:
+            raise RuntimeError(f"{self.module.__name__}: the block at {addr} could not be freed")
 
 
 def first_fit(cells: int) -> Arena:
@@ -73,7 +77,8 @@ def robson_adversary(arena: Arena, live: int, largest: int, *, aligned: bool = F
 
 def best_fit_killer(arena: Arena, m: int, rounds: int) -> None:
     """Robson's sequence against best fit, 1977: after round k a block of m-2 and k holes of m-3 before blocks of 1."""
-    head, units = -1, []
+    head = -1
+    units: list[int] = []
     for k in range(rounds):
         a, b = arena.alloc(m - 2), arena.alloc(m - 2)
         if k == 0:
@@ -101,6 +106,6 @@ def best_fit_killer(arena: Arena, m: int, rounds: int) -> None:
         units = fresh[::-1]
 
 
-def layout(arena: Arena) -> np.ndarray:
+def layout(arena: Arena) -> Table:
     """Allocated ranges, int64[blocks, 2], by address."""
     return np.array(sorted(arena.live.items()), np.int64).reshape(-1, 2)

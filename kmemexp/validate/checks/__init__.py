@@ -1,0 +1,1 @@
+"""The checks, by subject. Each file has a tuple CHECKS of `suite.Check`."""
