@@ -72,6 +72,7 @@ class _Cell(NamedTuple):
             "nmbclusters": self.sized.nmbclusters,
             "kmem_map": KMEM if layout == "split" else 0,
             "direct_map": DIRECT if layout == "direct" else 0,
+            "kmalloc_sets": 1 + max((traits.kmalloc for traits in self.kinds.traits), default=0),
         }
 
 
@@ -101,7 +102,7 @@ def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
     """Find the parts of a cell and route its kinds."""
     objects, machine = config["objects"], config["machine"]
     code = design(allocator_names(objects), config["maps"]["arena"])
-    rows, items = _routes(objects, code.names, kinds)
+    rows, items = _routes(objects, code, kinds)
     own = {klass: m for klass, m in OWN_MAPS.items() if MAP_NAMES[m] in config["maps"]["submaps"]}
     rows[:, mc.KIND_MAP] = [own.get(klass, KERNEL) for klass in kinds.klass.tolist()]
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
@@ -109,11 +110,9 @@ def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
     return _Cell(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
 
 
-def _routes(
-    objects: Mapping[str, Any], names: tuple[str, ...], kinds: Kinds
-) -> tuple[np.ndarray, dict[str, list[Item]]]:
+def _routes(objects: Mapping[str, Any], code: Design, kinds: Kinds) -> tuple[np.ndarray, dict[str, list[Item]]]:
     """Rows of the kinds, with their servers and their items' numbers there, and the items of each allocator."""
-    items: dict[str, list[Item]] = {name: [] for name in names}
+    items: dict[str, list[Item]] = {name: [] for name in code.names}
     rows = np.zeros((len(kinds.names), mc.KIND_COUNT), np.int64)
     rows[:, mc.KIND_SERVER] = SERVER_MAP
     number = {MALLOC: slots.ITEM_MALLOC, MBUF: slots.ITEM_MBUF}
@@ -125,7 +124,9 @@ def _routes(
         name = objects["kinds"].get(kind, objects[word])
         if word not in serves(name):
             raise ConfigError(f"objects: {name} cannot serve {kind}, which is of class {word}")
-        row[mc.KIND_SERVER] = names.index(name)
+        row[mc.KIND_SERVER] = place = code.names.index(name)
+        if klass == MALLOC and getattr(code.servers[place], "TYPED_MALLOC", False):
+            row[mc.KIND_ITEM] = slots.item_of_set(kinds.traits_of(k).kmalloc)
         if klass == ZONE:
             row[mc.KIND_ITEM] = len(items[name])
             told = int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])

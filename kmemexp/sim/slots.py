@@ -22,6 +22,12 @@ if TYPE_CHECKING:  # what a plan needs of this module comes without NumPy
 ITEM_MALLOC = -1
 ITEM_MBUF = -2
 
+
+def item_of_set(kmalloc: int) -> int:
+    """regs.ITEM of a request of one of Linux's sets of kmalloc() caches; of the usual set: ITEM_MALLOC."""
+    return ITEM_MBUF - kmalloc if kmalloc else ITEM_MALLOC
+
+
 # Why an allocator is asked to tend to itself (regs.SIZE).
 TEND_TICK = 0  # another TICK_NS has passed
 TEND_REAP = 1  # memory is short, or a map has no room: give back what can be spared

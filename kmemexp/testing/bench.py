@@ -10,10 +10,13 @@ import numpy as np
 from kmemexp.jit import entry
 from kmemexp.parts import map_calls
 from kmemexp.sim import slots as s
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.tables import regs
 
-ITEMS = (Item(180, 1, 400), Item(168, 5, 0), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0), Item(576, 1, 3000))
+ITEMS = (
+    Item(180, 1, 400), Item(168, 5, 0, Traits(sheaf=8)), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0),
+    Item(576, 1, 3000),
+)  # fmt: skip
 MCLBYTES = 2048
 UNIT = 8  # alignment that every chunk has, unless the allocator says otherwise (MIN_ALIGN)
 

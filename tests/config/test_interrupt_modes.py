@@ -16,7 +16,7 @@ OTHERS = {
     "freebsd4_unified": FREEBSD4,
     "dragonfly_2020": ("fast", "fast", "device"),  # only INTR_CLOCK; INTR_FAST is gone
     "illumos": ("device", "device", "fast"),  # the clock blocks as a thread of level 10, asy comes in above it
-    "linux_slub": DEVICES,
+    **dict.fromkeys(("linux_slub", "linux_6_12", "linux_6_18", "linux_7_1"), DEVICES),
 }
 FAST = ("fast", "fast", "fast")  # DragonFly since 29 June 2003; FreeBSD 5
 

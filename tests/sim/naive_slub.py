@@ -40,12 +40,17 @@ class Sheaf:
 class Cache:
     """One cache: what each CPU and each node has of it. Lists begin with what comes first."""
 
-    def __init__(self, number: int, size: int, cpus: int, nodes: int, **options: int) -> None:
-        plan = layout.layout(size, cpus, cpu_partial=bool(options.get("cpu_partial", 1)))
+    def __init__(self, number: int, item: Item, cpus: int, nodes: int, **options: int) -> None:
+        size = -(-item.size // 8) * 8
+        plan = layout.layout(
+            size, cpus, cpu_partial=bool(options.get("cpu_partial", 1) and options.get("cpu_slabs", 1))
+        )
         self.number, self.size, self.order, self.min_order = number, size, plan.order, plan.min_order
         self.cpu_slabs = plan.cpu_slabs
         self.min_partial = options.get("min_partial", 0) or plan.min_partial
-        self.capacity = layout.sheaf_capacity(size, options.get("sheaf_capacity", 0))
+        self.capacity = item.traits.sheaf
+        if options.get("sheaves", 0) != 2:
+            self.capacity = max(layout.sheaf_capacity(size, options.get("sheaf_capacity", 0)), item.traits.sheaf)
         self.current: list[Slab | None] = [None] * cpus
         self.freelist: list[list[int]] = [[] for _ in range(cpus)]
         self.partial: list[list[Slab]] = [[] for _ in range(cpus)]
@@ -65,8 +70,9 @@ class NaiveSlub:
         self.take, self.give, self.cpus, self.nodes = take, give, cpus, nodes
         self.sheaves, self.ratio = options.get("sheaves", 0), options.get("defrag_ratio", 1000)
         self.slab_order = options.get("slab_order", 0)
-        sizes = [*KMALLOC, *(-(-item.size // 8) * 8 for item in items)]
-        self.caches = [Cache(k, size, cpus, nodes, **options) for k, size in enumerate(sizes)]
+        self.asked_only, self.cpu_slabs = self.sheaves == 2, options.get("cpu_slabs", 1)
+        every = [*(Item(size, 0, 0) for size in KMALLOC), *items]
+        self.caches = [Cache(k, item, cpus, nodes, **options) for k, item in enumerate(every)]
         self.slabs: dict[int, Slab] = {}  # by page
         self.large: dict[int, int] = {}
         self.asked = self.fallbacks = 0
@@ -94,7 +100,7 @@ class NaiveSlub:
             self.give(addr, self.large.pop(addr))
             return
         slab = self.slabs[addr // PAGE]
-        if self.sheaves and slab.node == self._node(cpu):
+        if self._has(slab.cache) and slab.node == self._node(cpu):
             self._into_sheaf(slab.cache, addr, cpu)
         else:
             self._into_slab(addr, cpu)
@@ -211,8 +217,11 @@ class NaiveSlub:
 
     # Sheaves.
 
+    def _has(self, cache: Cache) -> bool:
+        return bool(self.sheaves and cache.capacity)
+
     def _object(self, cache: Cache, cpu: int, nowait: int) -> int:
-        if not self.sheaves or not self._ready(cache, cpu, nowait):
+        if not self._has(cache) or not self._ready(cache, cpu, nowait and self.cpu_slabs):
             return self._from_slab(cache, cpu)
         return cache.main[cpu].objects.pop()
 
@@ -243,7 +252,11 @@ class NaiveSlub:
             sheaf = spare or (cache.vacant[n].pop(0) if cache.vacant[n] else self._new_sheaf(cache, cpu))
             if sheaf is None or not self._fill(cache, sheaf, cpu):
                 return False
-            cache.main[cpu], cache.spare[cpu] = sheaf, main
+            cache.main[cpu] = sheaf
+            if self.asked_only:
+                cache.vacant[n].insert(0, main)
+            else:
+                cache.spare[cpu] = main
         return True
 
     def _fill(self, cache: Cache, sheaf: Sheaf, cpu: int) -> bool:
@@ -253,6 +266,8 @@ class NaiveSlub:
                 self._drop_sheaf(sheaf, cpu)
                 return False
             sheaf.objects.append(addr)
+        if not self.cpu_slabs:
+            self._leave(cache, cpu)
         return True
 
     def _drop_sheaf(self, sheaf: Sheaf, cpu: int) -> None:
@@ -298,6 +313,12 @@ class NaiveSlub:
             self._drop_sheaf(spare, cpu)
         while cache.main[cpu] and cache.main[cpu].objects:
             self._empty(cache.main[cpu], 32, cpu)
+        self._leave(cache, cpu)
+        partial, cache.partial[cpu] = cache.partial[cpu], []
+        self._to_nodes(partial)
+
+    def _leave(self, cache: Cache, cpu: int) -> None:
+        """A CPU's slab goes to its node."""
         if slab := cache.current[cpu]:
             remote = bool(slab.free)
             slab.free[:0] = cache.freelist[cpu]
@@ -308,8 +329,6 @@ class NaiveSlub:
             elif slab.free:
                 listed.insert(len(listed) if remote else 0, slab)
                 self._in_order(listed)
-        partial, cache.partial[cpu] = cache.partial[cpu], []
-        self._to_nodes(partial)
 
     def _sort(self, cache: Cache, n: int) -> None:
         slabs = cache.node[n]

@@ -8,7 +8,7 @@ from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import ACCOUNT, CTOR, HWALIGN, RCU, RECLAIM, Item, Traits
 from kmemexp.sim.tables import flag, panics, regs
 from kmemexp.validate.hand import Hand
 
@@ -553,6 +553,8 @@ def test_shrinking_empties_sheaves_and_barns():
         ({"max_order": 7}, MIB, "max_order"),
         ({"sheaves": 1}, 16 << 30, "31 bits"),
         ({"sheaves": 1, "sheaf_capacity": 1021}, MIB, "1020 objects"),
+        ({"sheaves": 3}, MIB, "sheaves is 3"),
+        ({"cpu_slabs": 0}, MIB, "needs sheaves for all"),
     ],
 )
 def test_parameters_out_of_range_are_refused(params, kva_bytes, text):
@@ -598,3 +600,147 @@ def test_shrinking_leaves_a_sorted_list_in_its_order():
 def test_there_are_three_orders():
     with pytest.raises(ValueError, match="slab_order is 3"):
         fresh(slab_order=3)
+
+
+# Caches as Linux 6.12 to 7.1 make them.
+
+STRIDES = [  # cache, object, flags, alignment, stride; on two CPUs order and objects of a slab
+    ("anon_vma", 96, RCU | CTOR, 0, 104, 0, 39), ("TCP", 2304, RCU | HWALIGN, 0, 2368, 3, 13),
+    ("sighand_cache", 2080, RCU | CTOR | HWALIGN, 0, 2112, 3, 15),
+    ("sock_inode_cache", 768, CTOR | HWALIGN, 0, 832, 2, 19),
+    ("ext4_inode_cache", 1120, CTOR, 0, 1128, 2, 14), ("radix_tree_node", 576, CTOR, 0, 584, 1, 14),
+    ("mm_struct", 1568, HWALIGN, 0, 1600, 3, 20), ("request_sock_TCP", 312, RCU, 0, 320, 0, 12),
+    ("tw_sock_TCP", 248, RCU, 0, 256, 0, 16), ("bio-184", 184, RCU | HWALIGN, 0, 192, 0, 21),
+    ("bio-264", 264, RCU | HWALIGN, 0, 320, 0, 12), ("kmem_cache_node", 72, HWALIGN, 0, 128, 0, 32),
+    ("16", 16, HWALIGN, 0, 16, 0, 256), ("24", 24, HWALIGN, 0, 32, 0, 128), ("32", 32, HWALIGN, 0, 32, 0, 128),
+    ("40", 40, HWALIGN, 0, 64, 0, 64), ("maple_node", 256, 0, 256, 256, 0, 16),
+    ("task_struct", 5840, 0, 64, 5888, 3, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size", "flags", "align", "stride", "order", "objects"), STRIDES)
+def test_strides_are_the_kernels(name, size, flags, align, stride, order, objects):
+    item = Item(size, 1, 0, Traits(flags=flags, align=align))
+    row = fresh(item).cache[len(KMALLOC)]
+    assert row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS]].tolist() == [stride, order, objects]
+
+
+def test_slabs_of_a_real_kernels_caches_are_as_it_says(shared_traces):
+    """All caches of a machine of two CPUs, from the strides that its events give."""
+    rows = [line.split() for line in (shared_traces / "r_tree2.const").read_text().splitlines()]
+    assert len(rows) == 235
+    items = [Item(int(row[1]), 0, 0, Traits(stride=int(row[2]))) for row in rows]
+    made = fresh(*items).cache[len(KMALLOC) :]
+    assert made[:, u.K_SIZE].tolist() == [int(row[2]) for row in rows]
+    assert made[:, u.K_OBJECTS].tolist() == [int(row[3]) for row in rows]
+    assert made[:, u.K_ORDER].tolist() == [int(row[4]) for row in rows]
+    assert made[:, u.K_MIN_PARTIAL].tolist() == [int(row[5]) for row in rows]
+
+
+def test_caches_alike_are_merged_into_the_oldest():
+    sizes = [(100, 0), (104, 0), (97, 0), (96, 0), (104, HWALIGN), (128, 0), (121, HWALIGN)]
+    items = [Item(size, 1, 0, Traits(flags=flags)) for size, flags in sizes]
+    assert layout.merged(items) == [0, 0, 0, 3, 4, 4, 4]
+    items[1] = items[1]._replace(traits=Traits(flags=ACCOUNT))
+    assert layout.merged(items)[1] == 1
+    state = fresh(*items, merge=1)
+    assert (state.item_cache - len(KMALLOC)).tolist() == [0, 1, 0, 2, 3, 3, 3]
+    assert state.cache[state.item_cache, u.K_SIZE].tolist() == [104, 104, 104, 96, 128, 128, 128]
+
+
+def test_what_is_merged_with_pid_and_what_is_not():
+    pid = Item(176, 1, 0, Traits(flags=HWALIGN | ACCOUNT))
+    cred = Item(184, 1, 0, Traits(flags=HWALIGN | ACCOUNT))
+    plain = Item(192, 1, 0, Traits(flags=ACCOUNT))
+    assert layout.merged([pid, cred, plain]) == [0, 0, 0]
+    for flags in (RECLAIM | ACCOUNT, 0, ACCOUNT | CTOR, ACCOUNT | RCU):
+        assert layout.merged([pid, plain._replace(traits=Traits(flags=flags))]) == [0, 1]
+    assert layout.merged([pid, plain._replace(traits=Traits(flags=ACCOUNT, sheaf=32))]) == [0, 1]
+
+
+def test_sets_of_kmalloc_caches_have_slabs_of_their_own():
+    m = Slub(Item(64, 1, 0), kmalloc_sets=3)
+    got = [m.alloc(64, item=s.item_of_set(k)) for k in (0, 1, 2, 0, 1)]
+    assert [addr // s.PAGE for addr in got] == [0, 1, 2, 0, 1]
+    assert m.alloc(64, item=0) == 3 * s.PAGE
+    assert m.alloc(8193, item=s.item_of_set(2)) % (16 * KIB) == 0
+    assert m.alloc(0, item=s.item_of_set(1)) == -16
+
+
+VMA = Item(192, 1, 0, Traits(sheaf=32))
+
+
+def objects_out(m: Slub) -> int:
+    """Objects of the item's cache that its slabs count as in use."""
+    made = m.state.slab[m.state.slab[:, u.S_CACHE] == len(KMALLOC) + 1]
+    made = made[made[:, u.S_OBJECTS] > 0]
+    free = sum(len_of_freelist(m) if frozen else 0 for frozen in made[:, u.S_FROZEN].tolist())
+    return int(made[:, u.S_INUSE].sum()) - free
+
+
+def len_of_freelist(m: Slub) -> int:
+    base, at, count = (
+        m.state.cpu[len(KMALLOC), 0, u.C_SLAB] << u.PAGE_WORD_SHIFT,
+        m.state.cpu[len(KMALLOC), 0, u.C_FREE],
+        0,
+    )
+    while at != u.NIL:
+        at, count = int(m.state.link[base + at]), count + 1
+    return count
+
+
+def test_sheaves_of_6_18_are_for_caches_that_ask_and_the_empty_main_one_goes_to_the_barn():
+    m = Slub(VMA, cpus=1, sheaves=2)
+    k = len(KMALLOC)
+    m.alloc(64)
+    assert m.counts["sheaves"] == 0
+    got = [m.alloc(192, item=0)]
+    assert (objects_out(m), m.counts["sheaf_objects"], m.state.node[k, 0, u.NODE_EMPTIES], m.counts["sheaves"]) == (
+        32,
+        31,
+        1,
+        2,
+    )
+    got += m.many(32, 192, item=0)
+    assert objects_out(m) == 64
+    got += m.many(67, 192, item=0)
+    assert (objects_out(m), m.counts["sheaf_objects"]) == (128, 28)
+    for addr in got:
+        m.free(addr)
+    assert (m.counts["sheaf_objects"], m.state.node[k, 0, u.NODE_FULLS], m.counts["sheaves"]) == (128, 2, 4)
+    assert objects_out(m) == 128
+    for _ in range(10):
+        for addr in m.many(100, 192, item=0):
+            m.free(addr)
+    assert objects_out(m) == 128
+
+
+def test_a_barn_of_6_18_is_flushed_at_the_385th_free():
+    m = Slub(VMA, cpus=2, sheaves=2)
+    got = m.many(500, 192, item=0)
+    before = objects_out(m)
+    flushed = []
+    for j, addr in enumerate(got, 1):
+        m.free(addr, cpu=1)
+        if objects_out(m) < before:
+            before = objects_out(m)
+            flushed.append(j)
+    assert flushed[0] == 385  # two sheaves of its own and ten in the barn are full
+    assert np.diff(flushed).tolist() == [32] * (len(flushed) - 1)
+
+
+def test_in_7_1_no_cpu_has_a_slab_and_what_is_left_heads_the_nodes_list():
+    m = Slub(Item(1000, 1, 0), sheaves=1, cpu_slabs=0)
+    k = len(KMALLOC)
+    m.alloc(1000, item=0)  # a sheaf of 28 from slabs of 16 objects
+    assert m.state.cpu[k, 0, u.C_SLAB] == u.NIL
+    assert m.state.node[k, 0, u.NODE_PARTIAL] == 1
+    assert m.counts["node_partial_slabs"] == 1
+    m.alloc(1000, item=0, cpu=1, flags=flag.NOWAIT)  # who may not wait fills one too
+    assert m.counts["sheaf_objects"] == 27 + 27
+    assert m.state.cache[k, u.K_SLABS] == 4
+
+
+def test_a_cache_of_7_1_that_asks_for_sheaves_gets_at_least_these():
+    state = fresh(Item(256, 1, 0, Traits(sheaf=32)), VMA, sheaves=1, cpu_slabs=0)
+    assert state.cache[len(KMALLOC) :, u.K_SHEAF].tolist() == [32, 60]

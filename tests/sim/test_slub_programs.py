@@ -26,6 +26,8 @@ OPTIONS = {
     "nodes": {"domains": 2, "min_partial": 1},
     "four nodes": {"domains": 4, "min_partial": 1, "defrag_ratio": 700},
     "sheaves": {"sheaves": 1},
+    "sheaves for those that ask": {"sheaves": 2, "min_partial": 1},
+    "sheaves, no slabs of CPUs": {"sheaves": 1, "cpu_slabs": 0, "domains": 2, "min_partial": 1},
     "sheaves, small lists": {"sheaves": 1, "min_partial": 1},
     "by address": {"slab_order": LOWEST, "min_partial": 1},
     "fullest first": {"slab_order": FULLEST, "min_partial": 2},

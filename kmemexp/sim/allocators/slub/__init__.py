@@ -1,15 +1,17 @@
-"""Linux's SLUB: mm/slub.c and mm/slab_common.c of Linux 6.12; sheaves as in 6.18 to 7.0 (2025 to 2026) as an option.
+"""Linux's SLUB: mm/slub.c and mm/slab_common.c of Linux 6.12; sheaves as in 6.18 to 7.1 (2025 to 2026) as options.
 
 A cache has slabs, blocks of 2**order pages that are nothing but objects; its free ones are linked. A CPU allocates from
 its current slab without a lock, by one compare-and-exchange. When that is used up the CPU takes what others have freed
 into it meanwhile, else the next slab of its own partial list, else several slabs of its node's partial list under the
 list lock, else of another node's, else new pages: a block of the preferred order or, if there is none, of the smallest
-that holds an object. An object is freed into its slab, whichever CPU has that. A slab that was full goes to the
-freeing CPU's partial list; when that has enough slabs all move to the tails of their nodes' lists. An empty slab on a
-node's list goes back to the map, unless the list is short. Nothing else ever gives memory back: no reaper, no moving.
+that holds an object. An object is freed into its slab, whichever CPU has that. A slab that was full goes to the freeing
+CPU's partial list; when that has enough slabs all move to the tails of their nodes' lists. An empty slab on a node's
+list goes back to the map, unless the list is short. Nothing else ever gives memory back: no reaper, no moving.
 
-malloc and mbufs are kmalloc(): 13 sizes up to 8 KiB, then blocks of pages up to 4 MiB. Each zone is a cache of its own.
-Slabs and blocks are asked of the map by size and alignment alike, as a buddy allocator gives them.
+malloc and mbufs are kmalloc(): 13 sizes up to 8 KiB, then blocks of pages up to 4 MiB; requests that are accounted,
+reclaimable, for DMA, or of a set of buckets have caches of their own. Each zone is a cache of its own, with the stride
+that a recording tells or its size, alignment and flags give; caches alike may be merged. Slabs and blocks are asked of
+the map by size and alignment alike, as a buddy allocator gives them.
 
 Sheaves stand before all that: arrays of objects, a main and perhaps a spare one per CPU, full and empty ones in a barn
 per cache and node. They are filled from slabs at once, and flushed at once when the barn is full. Memory for them comes
@@ -19,14 +21,19 @@ NUMA: CPU c belongs to node c * domains // cpus, and a slab to the node of the C
 in order from the own on. The kernel refuses that at random (1001 of 1024 times it may) by its clock; here a counter,
 spread evenly, does. Frees of other nodes' objects pass by the sheaves.
 
-Left out: merging of caches alike; reclaimable, accounted and DMA kmalloc() caches, and random copies; debugging;
-constructors; requests for a certain node; the emergency reserves; rcu_free sheaves, prefilled ones, bulk calls. With
-sheaves, CPUs' slabs remain, as in 6.18 (7.0 takes single objects from node lists instead); an empty main sheaf becomes
-the spare one, as in 7.0. A CPU gets its first main sheaf of a cache when it first needs it, not at boot. Memory for
-sheaves passes by the sheaves of its kmalloc() cache. A sheaf that is flushed goes object by object, last first: a bulk
-free, which takes the objects of a slab together, leaves slabs and lists the same. An interrupted operation on sheaves
-does not hinder another one on its CPU. A slab on its way to a CPU is frozen when it gets there. kmem_cache_shrink() of
-all caches, an option, is one task that sees to all CPUs.
+6.18 has sheaves for caches that ask for them, of just that capacity, and an empty main sheaf goes to the barn. 7.0 has
+them for all, an empty main sheaf becomes the spare one, and what is asked for is the least. In 7.1 CPUs have no slabs:
+what a sheaf has not taken of a slab goes back to the node's list, at the head, and callers that may not wait fill
+sheaves too.
+
+Left out: random copies of kmalloc() caches; vectors of memory cgroups (a recording has them as requests); debugging;
+what constructors do; requests for a certain node; the emergency reserves; rcu_free sheaves, prefilled ones, bulk calls;
+the grace period after which slabs that are typesafe by RCU are given back. In 7.1 sheaves' own memory still comes from
+a CPU's slab. A CPU gets its first main sheaf of a cache when it first needs it, not at boot. Memory for sheaves passes
+by the sheaves of its kmalloc() cache. A sheaf that is flushed goes object by object, last first: a bulk free, which
+takes the objects of a slab together, leaves slabs and lists the same. An interrupted operation on sheaves does not
+hinder another one on its CPU. A slab on its way to a CPU is frozen when it gets there. kmem_cache_shrink() of all
+caches, an option, is one task that sees to all CPUs.
 
 An option that the kernel does not have: nodes' lists in another order (`slab_order`); CPUs' slabs and partial lists
 stay as they are. Fullest first, any free into a listed slab takes the list lock, since the slab may move.
@@ -43,7 +50,18 @@ from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.allocators.slub.sheaf_frees import sheaf_free, to_slab
-from kmemexp.sim.allocators.slub.sheaves import H_SIZE, SLAB, about, hand_out, sheaf_alloc, sheaf_pop, sheaf_push
+from kmemexp.sim.allocators.slub.sheaves import (
+    ALL_SHEAVES,
+    ASKED_SHEAVES,
+    H_SIZE,
+    SLAB,
+    about,
+    hand_out,
+    has_sheaves,
+    sheaf_alloc,
+    sheaf_pop,
+    sheaf_push,
+)
 from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
 from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, push_full, slab_push
 from kmemexp.sim.allocators.slub.state import Params, State
@@ -51,12 +69,13 @@ from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, sl
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, TEND_REAP
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, ITEM_MBUF, PAGE, PAGE_SHIFT, TEND_REAP
 from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's slabs under local_lock_irqsave(), but for the fast path; list_lock and the barn's lock, per cache and node.
+TYPED_MALLOC = True  # it tells sets of kmalloc() caches apart
 LOCKS = ("irqoff", "irqoff+spin/own", "irqoff+spin/own")
 CALLS = (PCP_PAGES, PCP_PAGES, PCP_PAGES, ZONE_PAGES)
 
@@ -65,6 +84,8 @@ ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no objec
 MOST_MAX_ORDER = 6  # links count to 32767 in units of 8 bytes
 MAX_KVA = (1 << 43) - 1  # pages are named by 31 bits
 MAX_SHEAF_KVA = (1 << 34) - PAGE  # so are, with sheaves, units of 8 bytes
+
+SHEAVES = (0, ALL_SHEAVES, ASKED_SHEAVES)
 
 BEGIN = 0  # phases of a large kmalloc() or kfree()
 LARGE_ASKED = 15
@@ -79,7 +100,12 @@ def init(
     """
     nodes = max(params.domains, 1)
     _check(params, kva_bytes, cpus, nodes)
-    cache = _caches(params, cpus, [*layout.KMALLOC_SIZES, *(layout.cache_size(item.size) for item in items)])
+    sets = max(params.kmalloc_sets, 1)
+    own = layout.merged(items) if params.merge else list(range(len(items)))
+    kept = sorted(set(own))
+    cache = _caches(
+        params, cpus, [*(Item(size, 0, 0) for size in layout.KMALLOC_SIZES * sets), *(items[j] for j in kept)]
+    )
     cpu = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     node = np.full((len(cache), nodes, u.NODE_COLUMNS), u.NIL, np.int64)
     node[:, :, [u.NODE_PARTIAL, u.NODE_FULLS, u.NODE_EMPTIES]] = 0
@@ -94,6 +120,7 @@ def init(
         cpus=cpus,
         nodes=nodes,
         cache_of=cache_of,
+        item_cache=len(layout.KMALLOC_SIZES) * sets + np.searchsorted(kept, own).astype(np.int64),
         cache=cache,
         cpu=cpu,
         node=node,
@@ -111,6 +138,10 @@ def init(
 
 def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
     """Raise ValueError for what the arrays cannot hold."""
+    if params.sheaves not in SHEAVES:
+        raise ValueError(f"sheaves is {params.sheaves}; 0 is none, 1 for all caches, 2 for those that ask for them")
+    if not params.cpu_slabs and params.sheaves != ALL_SHEAVES:
+        raise ValueError("cpu_slabs=0: a CPU without slabs needs sheaves for all caches (sheaves=1)")
     if not 0 <= params.max_order <= MOST_MAX_ORDER:
         raise ValueError(f"max_order is {params.max_order}; it must be from 0 to {MOST_MAX_ORDER}")
     if kva_bytes > (MAX_SHEAF_KVA if params.sheaves else MAX_KVA):
@@ -122,16 +153,18 @@ def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
         raise ValueError(f"sheaf_capacity is {params.sheaf_capacity}; a sheaf must fit into 8192 bytes (1020 objects)")
 
 
-def _caches(params: Params, cpus: int, sizes: Sequence[int]) -> Array:
+def _caches(params: Params, cpus: int, items: Sequence[Item]) -> Array:
     """Build State.cache."""
-    cache = np.zeros((len(sizes), u.K_COLUMNS), np.int64)
-    for row, size in zip(cache, sizes, strict=True):
-        plan = layout.layout(
-            size, cpus, max_order=params.max_order, least=params.min_objects, cpu_partial=bool(params.cpu_partial)
-        )
+    cache = np.zeros((len(items), u.K_COLUMNS), np.int64)
+    listed = bool(params.cpu_partial and params.cpu_slabs)
+    for row, item in zip(cache, items, strict=True):
+        size = layout.stride(item.size, item.traits)
+        plan = layout.layout(size, cpus, max_order=params.max_order, least=params.min_objects, cpu_partial=listed)
         row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS, u.K_MIN_ORDER]] = size, plan.order, plan.objects, plan.min_order
         row[[u.K_CPU_SLABS, u.K_MIN_PARTIAL]] = plan.cpu_slabs, params.min_partial or plan.min_partial
-        row[u.K_SHEAF] = layout.sheaf_capacity(size, params.sheaf_capacity)
+        row[u.K_SHEAF] = item.traits.sheaf
+        if params.sheaves != ASKED_SHEAVES:
+            row[u.K_SHEAF] = max(layout.sheaf_capacity(size, params.sheaf_capacity), item.traits.sheaf)
         row[u.K_SHEAF_CACHE] = np.searchsorted(layout.KMALLOC_SIZES, layout.sheaf_bytes(int(row[u.K_SHEAF])))
     return cache
 
@@ -156,9 +189,10 @@ def lock_count(st: State, klass: int) -> int:
 def _cache_for(st: State, item: int, size: Bytes) -> int:
     """Cache that serves a request; NIL for none: kmalloc(0), or more than 8 KiB."""
     if item >= 0:
-        return len(layout.KMALLOC_SIZES) + item
+        return st.item_cache[item]
     units = (size + 7) >> u.WORD_SHIFT
-    return wide(st.cache_of[units]) if units < len(st.cache_of) else u.NIL
+    k = wide(st.cache_of[units]) if units < len(st.cache_of) else u.NIL
+    return k if item >= ITEM_MBUF or k == u.NIL else k + (ITEM_MBUF - item) * len(layout.KMALLOC_SIZES)
 
 
 @kernel
@@ -189,7 +223,7 @@ def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple
     word = u.NIL
     if k != u.NIL:
         word = _pop(st, k, cpu)
-        if word == u.NIL and not st.p.sheaves:
+        if word == u.NIL and not has_sheaves(st, k):
             word = pop_refilled(st, k, cpu)
     return (obj.ABSENT, 0) if word == u.NIL else (word << u.WORD_SHIFT, st.cache[k, u.K_SIZE])
 
@@ -202,13 +236,13 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
     if _push(st, addr, cpu):
         return True
     slab, k = wide(st.slab[addr >> PAGE_SHIFT, u.S_FIRST]), wide(st.slab[addr >> PAGE_SHIFT, u.S_CACHE]) - 1
-    return k >= 0 and not st.p.sheaves and push_full(st, k, cpu, slab, addr >> u.WORD_SHIFT)
+    return k >= 0 and not has_sheaves(st, k) and push_full(st, k, cpu, slab, addr >> u.WORD_SHIFT)
 
 
 @kernel
 def _pop(st: State, k: int, cpu: int) -> int:
     """Take the object of cache `k` that is at hand. NIL: there is none, and nothing has been done."""
-    return sheaf_pop(st, k, cpu) if st.p.sheaves else cpu_pop(st, k, cpu)
+    return sheaf_pop(st, k, cpu) if has_sheaves(st, k) else cpu_pop(st, k, cpu)
 
 
 @kernel
@@ -221,7 +255,7 @@ def _push(st: State, addr: Address, cpu: int) -> bool:
     if k < 0:
         return False
     slab = wide(st.slab[page, u.S_FIRST])
-    if st.p.sheaves:
+    if has_sheaves(st, k):
         return st.slab[slab, u.S_NODE] == st.node_of[cpu] and sheaf_push(st, k, cpu, word)
     if st.cpu[k, cpu, u.C_SLAB] == slab:
         cpu_push(st, k, cpu, slab, word)
@@ -242,7 +276,7 @@ def _alloc_slowly(st: State, reg: Registers, i: int, k: int) -> int:
     """Play one step of an allocation that the fast path could not serve."""
     if k == u.NIL:
         return _large(st, reg, i)
-    if st.p.sheaves:
+    if has_sheaves(st, k):
         return sheaf_alloc(st, reg, i, k)
     word = slab_alloc(st, reg, i, k)
     if word >= 0:
@@ -287,7 +321,7 @@ def _free_slowly(st: State, reg: Registers, i: int) -> int:
             reg[i, regs.BARE] = 1
             by_size(reg, i, wide(st.slab[page, u.S_ORDER]))
             return give_large(st, reg, i, LARGE_ASKED, u.S_ORDER)
-        if not st.p.sheaves or st.slab[wide(st.slab[page, u.S_FIRST]), u.S_NODE] != st.node_of[reg[i, regs.CPU]]:
+        if not has_sheaves(st, k) or st.slab[wide(st.slab[page, u.S_FIRST]), u.S_NODE] != st.node_of[reg[i, regs.CPU]]:
             about(reg, i, SLAB)
     if reg[i, regs.PHASE] >> STAND_BITS == SLAB:
         return to_slab(st, reg, i)

@@ -1,7 +1,10 @@
-"""What SLUB (Linux 6.12) decides when a cache is made: kmalloc() sizes, slab orders, list lengths, sheaves."""
+"""What SLUB decides when a cache is made: kmalloc() sizes, strides, merging, slab orders, list lengths, sheaves."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from kmemexp.sim import items
+from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 
 KMALLOC_SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
@@ -10,6 +13,10 @@ SLUB_MAX_ORDER = 3
 MAX_OBJS_PER_SLAB = 32767
 LEAST_PARTIAL, MOST_PARTIAL = 5, 10
 SHEAF_HEADER = 32  # sizeof(struct slab_sheaf)
+CACHE_LINE = 64
+WORD = 8
+NEVER_MERGED = items.RCU | items.CTOR | items.UNMERGED
+MERGED_ALIKE = items.RECLAIM | items.ACCOUNT
 
 
 class Layout(NamedTuple):
@@ -37,7 +44,57 @@ def kmalloc_size(nbytes: int) -> int:
 
 def cache_size(nbytes: int) -> int:
     """Bytes of an object of a cache made for `nbytes` without an alignment of its own."""
-    return max(-(-nbytes // 8) * 8, 8)
+    return max(_up(nbytes, WORD), WORD)
+
+
+def alignment(nbytes: int, traits: Traits) -> int:
+    """Alignment of a cache's objects: calculate_alignment() of mm/slab_common.c."""
+    align = max(traits.align, WORD)
+    if traits.flags & items.HWALIGN:
+        line = CACHE_LINE
+        while nbytes <= line // 2:
+            line //= 2
+        align = max(align, line)
+    return _up(align, WORD)
+
+
+def stride(nbytes: int, traits: Traits) -> int:
+    """Bytes from one object to the next: what a recording said, else calculate_sizes() of mm/slub.c.
+
+    A free object's link stands behind it where there is a constructor, or where readers may still look at it. A cache
+    that is typesafe by RCU may give the link a place inside (`struct kmem_cache_args`); then its size says so already.
+    """
+    if traits.stride:
+        return traits.stride
+    size = cache_size(nbytes)
+    if traits.flags & (items.CTOR | items.RCU):
+        size += WORD
+    return _up(size, alignment(nbytes, traits))
+
+
+def merged(caches: Sequence[Item]) -> list[int]:
+    """Which cache each of these is merged into, the oldest that fits: find_mergeable() of mm/slab_common.c."""
+    into: list[int] = []
+    for k, new in enumerate(caches):
+        fitting = (j for j in range(k) if into[j] == j and _fits(new, caches[j]))
+        into.append(next(fitting, k) if _may_merge(new) else k)
+    return into
+
+
+def _may_merge(item: Item) -> bool:
+    return not item.traits.flags & NEVER_MERGED and not item.traits.sheaf
+
+
+def _fits(new: Item, old: Item) -> bool:
+    """Whether a new cache may be one with an old one."""
+    size, align = stride(old.size, old.traits), alignment(new.size, new.traits)
+    needed = _up(cache_size(new.size), align)
+    alike = not (new.traits.flags ^ old.traits.flags) & MERGED_ALIKE
+    return _may_merge(old) and alike and 0 <= size - needed < WORD and size % align == 0
+
+
+def _up(nbytes: int, align: int) -> int:
+    return -(-nbytes // align) * align
 
 
 def min_objects(cpus: int) -> int:

@@ -9,9 +9,9 @@ objects on their way to slabs, linked through `State.word`.
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators.slub import slabs, steps
-from kmemexp.sim.allocators.slub.slabs import cpu_pop, lock
+from kmemexp.sim.allocators.slub.slabs import add_partial, cpu_pop, lock
 from kmemexp.sim.allocators.slub.state import State
-from kmemexp.sim.allocators.slub.steps import answer_of, slab_alloc, slab_free, stand
+from kmemexp.sim.allocators.slub.steps import answer_of, deactivate, slab_alloc, slab_free, stand
 from kmemexp.sim.slots import AGAIN, DONE, FAILED
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
@@ -39,6 +39,9 @@ FLUSH = 10  # a free: give the objects of the spare sheaf to slabs
 FLUSH_MORE = 11  # the same of the main sheaf, which has more than this batch
 FLUSH_LAST = 12
 SLAB = 13  # take the object itself from a slab, or give it back to one
+LEFT = 14  # give what a full sheaf has left of the CPU's slab back to the node
+
+ALL_SHEAVES, ASKED_SHEAVES = 1, 2  # Params.sheaves
 
 TAKEN_BITS = 32
 TAKEN_MASK = (1 << TAKEN_BITS) - 1
@@ -66,6 +69,12 @@ def taken_chain(reg: Registers, i: int) -> int:
 def take(reg: Registers, i: int, sheaf: int, chain: int) -> None:
     """Note what the operation has."""
     reg[i, regs.GRANTED] = (chain + 1) << TAKEN_BITS | (sheaf + 1)
+
+
+@kernel
+def has_sheaves(st: State, k: int) -> bool:
+    """Whether a cache has sheaves."""
+    return st.p.sheaves != 0 and st.cache[k, slabs.K_SHEAF] > 0
 
 
 @kernel
@@ -187,6 +196,8 @@ def sheaf_alloc(st: State, reg: Registers, i: int, k: int) -> int:
         return _get_sheaf(st, reg, i, k)
     if what == FILL:
         return _fill(st, reg, i, k)
+    if what == LEFT:
+        return _give_left(st, reg, i, k)
     if what == INSTALL:
         return _install(st, reg, i, k, True)
     if what == UNDO or what == UNSHEAF:
@@ -209,7 +220,7 @@ def _look(st: State, reg: Registers, i: int, k: int, locked: int) -> int:
     word = sheaf_pop(st, k, cpu)
     if word != slabs.NIL:
         return hand_out(st, reg, i, k, word)
-    waits = reg[i, regs.FLAGS] & flag.NOWAIT == 0
+    waits = reg[i, regs.FLAGS] & flag.NOWAIT == 0 or not st.p.cpu_slabs
     if not locked and (
         st.node[k, n, slabs.NODE_FULLS] > 0 or (waits and spare == slabs.NIL and st.node[k, n, slabs.NODE_EMPTIES] > 0)
     ):
@@ -296,6 +307,24 @@ def _fill(st: State, reg: Registers, i: int, k: int) -> int:
         st.word[sheaf + H_SIZE] += 1
         reg[i, regs.WORK] += 1
         about(reg, i, FILL)
+    if not st.p.cpu_slabs and st.cpu[k, reg[i, regs.CPU], slabs.C_SLAB] != slabs.NIL:
+        about(reg, i, LEFT)
+        return _give_left(st, reg, i, k)
+    return _install(st, reg, i, k, False)
+
+
+@outlined
+def _give_left(st: State, reg: Registers, i: int, k: int) -> int:
+    """The slab that a full sheaf was last filled from goes to its node: CPUs have none."""
+    where = reg[i, regs.PHASE] & steps.STAND_MASK
+    cpu = reg[i, regs.CPU]
+    if where == steps.BEGIN:
+        waits = deactivate(st, reg, i, k, cpu)
+        if waits != steps.FINISHED:
+            return answer_of(waits)
+    elif where == steps.A_DEACTIVATE:
+        add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
+    about(reg, i, FILL)  # a slab that another operation has got meanwhile is that one's to give back
     return _install(st, reg, i, k, False)
 
 
@@ -306,7 +335,7 @@ def _install(st: State, reg: Registers, i: int, k: int, locked: int) -> int:
     n = st.node_of[cpu]
     main, spare, sheaf = st.cpu[k, cpu, slabs.C_MAIN], st.cpu[k, cpu, slabs.C_SPARE], taken_sheaf(reg, i)
     empty = st.word[main + H_SIZE] == 0
-    if spare == slabs.NIL:
+    if spare == slabs.NIL and not (empty and st.p.sheaves == ASKED_SHEAVES):
         st.cpu[k, cpu, slabs.C_SPARE] = main if empty else sheaf
         if empty:
             st.cpu[k, cpu, slabs.C_MAIN] = sheaf

@@ -13,6 +13,7 @@ from kmemexp.sim.allocators.slub.sheaves import (
     about,
     barn_get,
     free_chain,
+    has_sheaves,
     take,
     taken_sheaf,
     under_barn_lock,
@@ -87,7 +88,7 @@ def _enter_cpu(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
     reg[i, regs.CPU] = cpu
     reg[i, regs.GRANTED] = 0
     about(reg, i, SLAB)
-    if st.p.sheaves:
+    if has_sheaves(st, k):
         about(reg, i, MAIN)
         spare = st.cpu[k, cpu, slabs.C_SPARE]
         st.cpu[k, cpu, slabs.C_SPARE] = slabs.NIL

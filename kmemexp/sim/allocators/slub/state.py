@@ -9,7 +9,8 @@ from kmemexp.sim.allocators.slub import layout
 class Params(NamedTuple):
     """What a sweep may change."""
 
-    sheaves: int = 0  # 1: for all caches
+    sheaves: int = 0  # 1: for all caches (7.0); 2: for those that ask for them (6.18)
+    cpu_slabs: int = 1  # 0: CPUs have sheaves, but no slabs (7.1)
     sheaf_capacity: int = 0  # objects in a sheaf at least; 0: by the rule alone
     max_order: int = layout.SLUB_MAX_ORDER  # slub_max_order, up to 6
     min_objects: int = 0  # slub_min_objects; 0: by the number of CPUs
@@ -19,17 +20,20 @@ class Params(NamedTuple):
     freelist_random: int = 0  # seed of the order of objects in new slabs (CONFIG_SLAB_FREELIST_RANDOM); 0: by address
     slab_order: int = 0  # which slab of a node's list is taken first: 0 as above, 1 the lowest, 2 the fullest
     shrink: int = 0  # 1: kmem_cache_shrink() of all caches when memory is short
+    merge: int = 0  # 1: caches alike are one (CONFIG_SLAB_MERGE_DEFAULT); recorded ones have been merged
+    kmalloc_sets: int = 0  # sets of kmalloc() caches; 0: as many as the load's roles name
     domains: int = 0  # NUMA nodes; 0: 1
 
 
 class State(NamedTuple):
-    """Caches 0 to 12 are kmalloc()'s, then come the items'. See `slabs` for columns."""
+    """Caches 0 to 12 are kmalloc()'s, then come those of its other sets, then the items'. See `slabs` for columns."""
 
     p: Params
     map: int
     cpus: int
     nodes: int
     cache_of: Words  # int16[1025], kmalloc() cache by size in units of 8 bytes; of size 0: NIL
+    item_cache: Words  # int64[items], cache of each
     cache: Table  # int64[caches, K_COLUMNS]
     cpu: Cube  # int64[caches, cpus, C_COLUMNS]
     node: Cube  # int64[caches, nodes, NODE_COLUMNS]
