@@ -1,8 +1,9 @@
-"""Command line for kernel traces: record, import, count.
+"""Command line for kernel traces: record, import, count, predict.
 
 python -m kmemexp.trace record --seconds 10 -o load.txt.zst      (on the Linux machine in question, as root)
 python -m kmemexp.trace import load.txt.zst -o load.parquet
 python -m kmemexp.trace stats load.parquet
+python -m kmemexp.trace predict load.txt.zst
 """
 
 import argparse
@@ -53,6 +54,17 @@ examples:
   sudo python -m kmemexp.trace record --seconds 10 -o load.txt.zst
   sudo python -m kmemexp.trace record --seconds 10 -o load.parquet      imports it at once"""
 
+PREDICT_HELP = """\
+Plays a recording on SLUB as the sweeps simulate it (design linux_6_18), from the slabs that were there, and compares
+the slabs at the end with the kernel's own counts, cache by cache. It needs the text, and beside it the counts from
+before and after that `record` takes. Each cache has a grade: what its figure rests on. D uses nothing from after, F
+the counts of objects (not of slabs) after, K a map of slab pages from before, N those counts and no allocator at all:
+a model that is not better than N earns nothing.
+
+examples:
+  python -m kmemexp.trace predict load.txt.zst
+  python -m kmemexp.trace predict load.txt.zst --by law -o table.csv"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0, or 1 with one message where the input is wrong."""
@@ -73,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m kmemexp.trace", description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(required=True, metavar="record|import|stats")
+    commands = parser.add_subparsers(required=True, metavar="record|import|stats|predict")
 
     command = commands.add_parser("import", help="text to Parquet", description=IMPORT_HELP, formatter_class=raw)
     command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst")
@@ -92,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, help="text of a trace, what import wrote, or a shipped trace by name")
     command.add_argument("--json", action="store_true", help="print one JSON object with every figure")
     command.set_defaults(run=_stats)
+
+    command = commands.add_parser(
+        "predict", help="predict the kernel's slabs", description=PREDICT_HELP, formatter_class=raw
+    )
+    command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst")
+    command.add_argument("--snapshots", default="", metavar="PREFIX", help="counts before and after, if not beside it")
+    command.add_argument("--by", choices=("law", "counts", "map"), default="counts", help="which prediction is shown")
+    command.add_argument("-o", "--out", type=Path, help="write the table of all caches: .parquet or .csv")
+    command.set_defaults(run=_predict)
 
     command = commands.add_parser("record", help="record on Linux", description=RECORD_HELP, formatter_class=raw)
     command.add_argument("--seconds", type=_seconds, required=True, metavar="N", help="how long")
@@ -132,6 +153,20 @@ def _stats(args: argparse.Namespace) -> None:
         print(json.dumps(figures, indent=1))  # noqa: T201 - this is the output
     else:
         show.show(figures, Console(width=None if sys.stdout.isatty() else 160))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from kmemexp.predict import methods, table  # noqa: PLC0415 - --help needs no Numba
+
+    if args.out:
+        _check_folder(args.out)
+    with _progress(args.file) as update:
+        found = methods.predict(args.file, args.snapshots, update)
+    method = table.chosen(found, args.by)
+    width = None if sys.stdout.isatty() else 140
+    table.show(found, method, f"{args.file}: slabs by {method.name} ({method.uses})", Console(width=width))
+    if args.out:
+        table.write(found, method, args.out)
 
 
 def _record(args: argparse.Namespace) -> None:

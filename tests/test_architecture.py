@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "actions": {"validate", "report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
     "validate": {"report", "planning", "lane", "boot", "parts", "workload", "sim"},
     "api": {"report", "sweep", "planning"},
+    "trace": {"predict", "workload"},
+    "predict": {"planning", "boot", "workload", "sim"},
     "report": {"planning", "store", "parts", "sim"},
     "sweep": {"planning", "store", "parts"},  # `lane` by name: a plan tells runners "kmemexp.lane:simulate_lanes"
     "planning": {"config", "parts", "workload"},
@@ -31,7 +33,6 @@ MAY_IMPORT = {
     "boot": {"parts", "workload", "sim"},
     "testing": {"parts", "sim"},
     "parts": {"sim"},
-    "trace": {"workload"},
     "workload": {"sim"},
     "store": set(),
     "sim": set(),

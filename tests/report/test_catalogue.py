@@ -12,8 +12,8 @@ from kmemexp.report import catalogue
 DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
 WANTED = {
     "freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab", "dragonfly_slab_v1", "dragonfly_percpu",
-    "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "linux_6_12", "linux_6_18",
-    "linux_7_1", "dragonfly_2020", "proactive",
+    "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "dragonfly_2020",
+    "linux_6_12", "linux_6_18", "linux_7_1", "proactive",
 }  # fmt: skip
 PARTS = [
     *(("allocators", name) for name in finding.parts("allocators")),

@@ -61,6 +61,12 @@ def _joined(parts: "list[Operations]") -> Operations:
     return Operations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
+def in_order(parts: "list[Operations]") -> Operations:
+    """Put operations of one cache together in the order of their keys; what comes first is first among equals."""
+    whole = _joined(parts)
+    return whole.of(np.argsort(whole.key, kind="stable"))
+
+
 def _some(op: int, key: np.ndarray, item: np.ndarray, cpu: np.ndarray) -> Operations:
     return Operations(key, np.full(len(key), op, np.int8), item.astype(np.int64), cpu.astype(np.int16))
 
@@ -143,8 +149,7 @@ def reconcile(
         else:
             over = min(over - lacking, len(open_lives.life))
         more = [done, deaths(lived, open_lives.of(np.arange(over))), unseen_births(births, window, cpus, items)]
-        whole = _joined(more)
-        found = count(whole.of(np.argsort(whole.key, kind="stable")), start, cache, cpus, items + births)
+        found = count(in_order(more), start, cache, cpus, items + births)
     return Said(births, np.arange(over), found)
 
 

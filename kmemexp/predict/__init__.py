@@ -1,0 +1,1 @@
+"""What a real kernel held, and what is predicted from its recording: SLUB as the sweeps simulate it, cache by cache."""

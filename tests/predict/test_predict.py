@@ -1,0 +1,160 @@
+"""Predictions: SLUB as the sweeps simulate it against SLUB's counts, what a table says, and real recordings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kmemexp import trace
+from kmemexp.predict import methods, table
+from kmemexp.predict.playing import One, slabs_at_the_end
+from kmemexp.sim.allocators.slub import layout
+from kmemexp.workload.lives import counting, reconcile
+from kmemexp.workload.lives.hindsight import Start
+from kmemexp.workload.lives.reconcile import Operations
+from kmemexp.workload.lives.snapshots import Cache
+
+CPUS = 2
+
+
+def cache(size: int) -> Cache:
+    plan = layout.layout(size, CPUS)
+    return Cache(size, plan.objects, plan.order, plan.min_partial, plan.cpu_slabs, 0)
+
+
+def random_one(size: int, slabs: int, seed: int) -> One:
+    """A cache that begins with some slabs and lives through births, deaths, and frees of older objects."""
+    rng = np.random.default_rng(seed)
+    figures = cache(size)
+    free = np.where(rng.random(slabs) < 0.5, rng.integers(0, figures.per_slab, slabs), 0).astype(np.int32)
+    cpu = np.full(slabs, -1, np.int16)
+    if slabs > 3:
+        cpu[:2] = [1, -1]
+        free[0] = max(free[0], 1)
+    left = figures.per_slab - free.astype(np.int64)
+    op, item, on, alive, born = [], [], [], [], 0
+    for _ in range(3000):
+        kind, phase = rng.random(), 0.7 if len(op) < 1500 else 0.25
+        if kind < phase:
+            op.append(counting.ALLOC)
+            item.append(born)
+            alive.append(born)
+            born += 1
+        elif kind < 0.9 and alive:
+            op.append(counting.FREE)
+            item.append(alive.pop(int(rng.integers(len(alive)))))
+        elif left.any():
+            which = int(rng.choice(np.flatnonzero(left)))
+            left[which] -= 1
+            op.append(counting.FREE_OLD)
+            item.append(which)
+        else:
+            continue
+        on.append(int(rng.integers(CPUS)))
+    done = Operations(np.arange(len(op)), np.array(op, np.int8), np.array(item), np.array(on, np.int16))
+    return One(f"size-{size}-{slabs}", figures, Start(np.arange(0), free, cpu), done)
+
+
+def test_slub_ends_with_the_slabs_that_its_counts_say() -> None:
+    """Two programs that share nothing: the allocator that sweeps simulate, and counts of slabs and free objects."""
+    caches = [random_one(size, slabs, seed) for seed, (size, slabs) in enumerate(
+        (size, slabs) for size in (64, 192, 1128, 4096) for slabs in (0, 3, 40))]  # fmt: skip
+    counted = [reconcile.count(one.done, one.start, one.cache, CPUS, 3000).slabs for one in caches]
+    assert slabs_at_the_end(caches, CPUS).tolist() == counted
+    assert len(set(counted)) > 4
+
+
+def made_up(**slabs: list[int]) -> methods.Predicted:
+    lives = {
+        "quiet": {"births": 100, "deaths_seen": 90, "deaths_proven": 2, "deaths_by_law": 1, "unmatched_frees": 3},
+        "bulk": {"births": 100, "deaths_seen": 5, "deaths_proven": 80, "deaths_by_law": 5, "unmatched_frees": 0},
+        "unseen": {"births": 10, "deaths_seen": 9, "deaths_proven": 0, "deaths_by_law": 0, "unmatched_frees": 20},
+    }
+    one_of = {"law": methods.LAW, "counts": methods.COUNTS, "map": methods.MAP, "plain": methods.PLAIN}
+    return methods.Predicted(
+        names=["quiet", "bulk", "unseen", "silent"],
+        order=np.array([0, 3, 0, 3]),
+        before=np.array([100, 100, 100, 100]),
+        after=np.array([110, 101, 120, 101]),
+        slabs={one_of[name]: np.array(found) for name, found in slabs.items()},
+        lives=lives,
+        births_by_counts=np.array([0, 0, 30, 0]),
+        deaths_by_counts=np.array([0, 5, 0, 0]),
+        ends=(104, 85, 21),
+        guessed_share=0.4,
+    )
+
+
+def test_a_table_begins_with_what_is_farthest_off_and_says_what_figures_rest_on() -> None:
+    found = made_up(law=[110, 103, 101, 100], counts=[110, 103, 119, 100], plain=[110, 100, 120, 100])
+    rows = table.frame(found, methods.COUNTS)
+    assert rows["cache"].tolist() == ["bulk", "silent", "unseen", "quiet"]
+    assert rows["off_pages"].tolist() == [16, -8, -1, 0]
+    assert rows["grade"].tolist() == ["imputed", "not told", "counts used", "seen"]
+    assert rows["births_added"].tolist() == [0, 0, 30, 0]
+    assert table.frame(found, methods.LAW)["births_added"].sum() == 0
+
+
+def test_a_model_that_does_not_beat_counting_says_so() -> None:
+    found = made_up(law=[110, 103, 101, 100], counts=[110, 103, 119, 100], plain=[110, 101, 120, 100])
+    text = "\n".join(table.lines(found, methods.COUNTS))
+    assert "counting alone (N) is as good as any of them" in text
+    assert "F counts  0.54  footprint +0.38%" in text
+    assert "too quiet" not in text
+    better = made_up(law=[110, 101, 120, 101], counts=[110, 101, 120, 101], plain=[100, 100, 100, 100])
+    assert not any("counting alone" in line for line in table.lines(better, methods.LAW))
+
+
+def test_a_recording_in_which_nothing_happens_is_too_quiet_to_judge() -> None:
+    found = made_up(law=[110, 101, 120, 101], counts=[110, 101, 120, 101], plain=[110, 101, 120, 101])
+    found = found._replace(before=found.before * 100, after=found.before * 100 + 1)
+    assert table.lines(found, methods.LAW)[-1].startswith("too quiet to judge")
+
+
+def test_each_method_is_shown_if_there_is_what_it_needs(capsys) -> None:
+    found = made_up(law=[110, 103, 101, 100], counts=[110, 103, 119, 100], plain=[110, 100, 120, 100])
+    with pytest.raises(trace.TraceError, match="no map of slab pages"):
+        table.chosen(found, "map")
+    table.show(found, table.chosen(found, "counts"), "it", Console(width=140))
+    text = capsys.readouterr().out
+    for word in ("unseen", "+20", "+19", "counts used"):
+        assert word in text
+
+
+def test_a_table_of_all_caches_can_be_kept(tmp_path: Path) -> None:
+    import pandas as pd
+
+    found = made_up(law=[110, 103, 101, 100], counts=[110, 103, 119, 100], plain=[110, 100, 120, 100])
+    for name, read in (("t.csv", pd.read_csv), ("t.parquet", pd.read_parquet)):
+        table.write(found, methods.COUNTS, tmp_path / name)
+        assert read(tmp_path / name)["cache"].tolist() == ["bulk", "silent", "unseen", "quiet"]
+
+
+def test_what_cannot_be_predicted_is_refused(tmp_path: Path, capsys) -> None:
+    text = tmp_path / "alone.txt"
+    text.write_text("  a-1 [000] .... 1.0: kmalloc: call_site=f+0x1/0x2 ptr=ffff888000000000 bytes_req=8 bytes_alloc=8 "
+                    "gfp_flags=GFP_KERNEL\n")  # fmt: skip
+    assert trace.main(["predict", str(text)]) == 1
+    assert "no counts from before and after" in capsys.readouterr().err
+    assert trace.main(["import", str(text), "-o", str(tmp_path / "alone.parquet")]) == 0
+    assert trace.main(["predict", str(tmp_path / "alone.parquet")]) == 1
+    assert "needs the text" in capsys.readouterr().err
+    assert trace.main(["predict", str(text), "-o", str(tmp_path / "nowhere" / "t.csv")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "bars"),
+    [
+        ("filetree", {methods.LAW: (0.25, 0.02), methods.COUNTS: (0.10, 0.006)}),
+        ("r_tree2", {methods.LAW: (0.25, 0.02), methods.COUNTS: (0.10, 0.006), methods.MAP: (0.06, 0.001)}),
+    ],
+)
+def test_a_real_kernel_is_predicted(shared_traces: Path, name: str, bars: dict) -> None:
+    found = methods.predict(shared_traces / f"{name}.txt.zst")
+    for method, (ratio, footprint) in bars.items():
+        mine = methods.summary(found, method)
+        assert mine["ratio"] <= ratio
+        assert abs(mine["footprint_error"]) <= footprint
+    assert methods.summary(found, methods.COUNTS)["ratio"] < 0.5 * methods.summary(found, methods.PLAIN)["ratio"]
