@@ -57,7 +57,7 @@ def byte_count(key: str, value: Any) -> int:
 
 def size_text(size: int) -> str:
     """Write a size as one would: 128MiB."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << shift:
             return f"{size / (1 << shift):.6g}{unit}"
     return str(size)

@@ -8,6 +8,7 @@ import numpy as np
 from kmemexp.boot.design import Design, allocator_names, design, homes, params, reapers
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import serves, sets_aside
+from kmemexp.parts.spaces import covered_bytes, kva_bytes
 from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
@@ -58,8 +59,7 @@ class _Cell(NamedTuple):
     @property
     def size(self) -> dict[str, int]:
         """KVA and CPUs, which every part is told."""
-        machine = self.config["machine"]
-        return {"kva_bytes": machine["kva_bytes"], "cpus": machine["cpus"]}
+        return {"kva_bytes": self.sized.kva_bytes, "cpus": self.config["machine"]["cpus"]}
 
     @property
     def facts(self) -> dict[str, int]:
@@ -106,7 +106,7 @@ def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
     own = {klass: m for klass, m in OWN_MAPS.items() if MAP_NAMES[m] in config["maps"]["submaps"]}
     rows[:, mc.KIND_MAP] = [own.get(klass, KERNEL) for klass in kinds.klass.tolist()]
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
-    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    sized = sizing.size(machine["ram_bytes"], kva_bytes(config["maps"], machine))
     return _Cell(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
 
 
@@ -162,8 +162,9 @@ def _allocator(cell: _Cell, place: int, bases: Mapping[str, list[int]]) -> tuple
     name, module = cell.code.names[place], cell.code.servers[place]
     chosen = params(module, cell.config["objects"]["params"].get(name, {}), **cell.facts)
     told: dict[str, Any] = {"map_number": cell.home[name], "items": cell.items[name], "bases": bases[name]}
+    told |= cell.size | {"kva_bytes": covered_bytes(name, cell.config["maps"], cell.config["machine"])}
     try:
-        state: tuple[Any, ...] = module.init(chosen, **told, **cell.size)
+        state: tuple[Any, ...] = module.init(chosen, **told)
     except ValueError as error:
         raise ConfigError(f"objects.params.{name}: {error}") from error
     return state
@@ -204,7 +205,7 @@ def carved_at_boot(config: Mapping[str, Any], sized: sizing.Sizing) -> list[sizi
 def _map_bytes(cell: _Cell, maps: list[int]) -> tuple[int, ...]:
     """Sizes of maps: of a submap what boot has carved out, of others the whole KVA."""
     carved = {name: nbytes for name, nbytes, _ in carved_at_boot(cell.config, cell.sized)}
-    return tuple(carved.get(MAP_NAMES[m], cell.config["machine"]["kva_bytes"]) for m in maps)
+    return tuple(carved.get(MAP_NAMES[m], cell.sized.kva_bytes) for m in maps)
 
 
 class _Taker:
@@ -220,7 +221,7 @@ class _Taker:
             c,
             arena,
             server=np.full(len(maps), SERVER_MAP, np.int64),
-            item=np.zeros(len(maps), np.int64),
+            item=np.full(len(maps), slots.PAGE_SHIFT),  # a stream's sizes end at 2 GiB, so this one counts pages
             target_map=maps,
             attribute=attributes | slots.ATTR_NOFREE,
             objects=_no_objects(1),
@@ -231,7 +232,7 @@ class _Taker:
     def __call__(self, name: str, nbytes: int, parent: str, attribute: int) -> int:
         """Take `nbytes` from the map called `parent`; returns the address."""
         kind = MAP_NAMES.index(parent) * slots.ATTR_COUNT + attribute
-        one = stream.one_allocation(kind, nbytes)
+        one = stream.one_allocation(kind, -(-nbytes // slots.PAGE))
         self.code.replay(self.world, *stream.columns(one), 0, 1)
         addr = int(self.world.objects[0, obj.ADDR])
         if addr == obj.ABSENT:

@@ -13,6 +13,7 @@ from kmemexp.boot import sources
 from kmemexp.config.design import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
+from kmemexp.parts.spaces import ARCHITECTURES
 from kmemexp.sim.slots import PAGE
 from kmemexp.values import at_least, byte_count, one_of, sizes, within
 from kmemexp.workload import roles, stability
@@ -132,7 +133,13 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     if domains > cpus:
         raise ConfigError(f"machine.domains={domains}: there are only {cpus} CPUs (machine.cpus)")
     threads = at_least("machine.threads", machine["threads"], 1)
-    return {"cpus": cpus, "threads": threads, "domains": domains} | sizes
+    one_of("machine.arch", arch := machine.get("arch", ARCHITECTURES[0]), ARCHITECTURES)
+    # What is as ever is no part of a cell's name.
+    return (
+        ({} if arch == ARCHITECTURES[0] else {"arch": arch})
+        | {"cpus": cpus, "threads": threads, "domains": domains}
+        | sizes
+    )
 
 
 def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:

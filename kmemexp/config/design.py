@@ -6,8 +6,9 @@ from typing import Any
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.parts.finding import parameters, parts, serves, sets_aside
-from kmemexp.sim import sizing
-from kmemexp.sim.slots import PLACES, SERVED
+from kmemexp.parts.spaces import ARCHITECTURES, covered_bytes, kva_bytes
+from kmemexp.sim import demand, sizing
+from kmemexp.sim.slots import PAGE, PLACES, SERVED
 from kmemexp.values import at_least, byte_count, close, one_of, size_text
 
 LAYOUTS = ("split", "unified", "direct")
@@ -35,9 +36,25 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
         "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
         "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
     }
+    if areas := _areas(maps.get("areas", {})):
+        normal["areas"] = areas
     # What is as ever is no part of a cell's name.
-    chosen = {key: value for key, value in maps.items() if (key, value) != ("object_lock", OBJECT_LOCK)}
+    chosen = {k: v for k, v in maps.items() if (k, v) != ("object_lock", OBJECT_LOCK) and k != "areas"}
     return {**chosen, **normal, **_code("arenas", [arena])}
+
+
+def _areas(areas: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Check what a layout says of architectures."""
+    found: dict[str, dict[str, int]] = {}
+    for arch, area in areas.items():
+        one_of("maps.areas", arch, ARCHITECTURES)
+        if not isinstance(area, Mapping) or set(area) != {"kernel_map"}:
+            raise ConfigError(
+                f"maps.areas.{arch}={area}: must say how large kernel_map is, such as {{kernel_map: 2TiB}}"
+            )
+        key = f"maps.areas.{arch}.kernel_map"
+        found[arch] = {"kernel_map": at_least(key, byte_count(key, area["kernel_map"]), PAGE)}
+    return found
 
 
 def _code(room: str, names: Iterable[str]) -> dict[str, Any]:
@@ -89,14 +106,29 @@ def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[s
 
 
 def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kinds: Any) -> None:
-    """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
-    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    """Refuse a KVA that is smaller than what boot carves out of it, or larger than what allocators can cover.
+
+    Zones among `kinds` bring KVA of their own.
+    """
+    _check_covered(maps, objects, machine)
+    sized = sizing.size(machine["ram_bytes"], kva_bytes(maps, machine))
     carved = sizing.reservations(
         sized, network_zones=sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
     )
     if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
         size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
+
+
+def _check_covered(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+    for name in sorted(parts_of(maps, objects) - {maps["arena"]}):
+        if (covered := covered_bytes(name, maps, machine)) > demand.MOST_KVA:
+            size, most = size_text(machine["kva_bytes"]), size_text(demand.MOST_KVA)
+            raise ConfigError(
+                f"machine.kva_bytes={size}: {name} would have to cover {size_text(covered)} of it, and covers {most} "
+                f"at most. This design's maps say nothing of machine.arch={machine.get('arch', ARCHITECTURES[0])} "
+                "(maps.areas), so all KVA is kernel_map; give less"
+            )
 
 
 def parts_of(maps: Mapping[str, Any], objects: Mapping[str, Any]) -> set[str]:

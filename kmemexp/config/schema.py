@@ -55,6 +55,7 @@ class Maps:
     submaps: list[str] = field(default_factory=lambda: list(sizing.SUBMAPS))  # besides kmem_map
     reserves: list[str] = field(default_factory=lambda: list(sizing.RESERVES))  # KVA set aside at boot
     reclaim: bool = False  # without a clock: a map without room makes the allocators give back what they can spare
+    areas: dict[str, Any] = field(default_factory=dict)  # by architecture: bytes of kernel_map in this layout
     params: dict[str, Any] = field(default_factory=dict)  # by arena
 
 
@@ -172,6 +173,7 @@ class Stability:
 class Machine:
     """What the design runs on."""
 
+    arch: str = "i386"  # i386 | amd64 | arm64: which of maps.areas is meant
     cpus: int = MISSING
     threads: int = 4  # mainline threads per CPU
     domains: int = 1  # NUMA domains; the CPUs are shared out evenly
@@ -335,6 +337,7 @@ def register() -> None:
         schema.objects.params,
         schema.objects.kinds,
         schema.maps.params,
+        schema.maps.areas,
         schema.objects.locks,
         schema.workload,
         schema.interrupts.sources,

@@ -16,6 +16,7 @@ from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import allocator_names, design
 from kmemexp.boot.machine import boot
 from kmemexp.parts import outside
+from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.tables import gauge
@@ -23,8 +24,9 @@ from kmemexp.workload import stability
 from kmemexp.workload.stream import Kinds, Stream
 
 POLL_SECONDS = 0.2
-Code = tuple[tuple[str, ...], str, bool]
-"""What decides which compiled code a cell needs: object allocators, arena, whether there is a clock."""
+NARROW = 34  # bits of KVA, 16 GiB, in which all names have 31
+Code = tuple[tuple[str, ...], str, bool, int]
+"""What decides which compiled code a cell needs: object allocators, arena, whether there is a clock, bits of names."""
 
 NONE = np.zeros(0, np.int32)
 NO_KINDS = Kinds((), NONE.astype(np.int8), NONE, NONE, NONE)
@@ -90,11 +92,12 @@ def _compiled(
 
 
 def _code(config: Mapping[str, Any]) -> Code:
-    return allocator_names(config["objects"]), config["maps"]["arena"], is_timed(config)
+    bits = kva_bytes(config["maps"], config["machine"]).bit_length()
+    return allocator_names(config["objects"]), config["maps"]["arena"], is_timed(config), max(bits, NARROW)
 
 
 def _drivers(code: Code) -> list[Callable[..., Any]]:
-    names, arena, has_clock = code
+    names, arena, has_clock, _ = code
     bound = design(names, arena)
     return [bound.replay, bound.upkeep, *([timed.driver(names, arena)] if has_clock else [])]
 

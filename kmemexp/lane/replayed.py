@@ -12,6 +12,7 @@ from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
 from kmemexp.lane.upkeep import Duties, reap
 from kmemexp.metrics import PANICS
+from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT
 from kmemexp.sim.ops import ALLOC
@@ -30,7 +31,7 @@ def run(replica: Replica) -> Lane:
     """Boot a machine without a clock and play a replica's whole stream on it. Raises ConfigError."""
     config, stream = replica.config, replica.stream
     machine = boot(config, replica.kinds, stream.slots)
-    machine = watching(machine, replica.watched, config["machine"]["kva_bytes"])
+    machine = watching(machine, replica.watched, kva_bytes(config["maps"], config["machine"]))
     machine.world.counters[tally.MOST_STEPS] = config.get("limits", {}).get("steps_per_operation") or 0
     return play(machine, stream, replica.sampling, replica.number, config["policy"])
 
@@ -82,9 +83,9 @@ def _check_steps(machine: Machine, stream: Stream) -> None:
     raise RunawayError(f"{what} took more than limits.steps_per_operation={counters[tally.MOST_STEPS]} steps")
 
 
-def watching(machine: Machine, references: Watched | None, kva_bytes: int) -> Machine:
+def watching(machine: Machine, references: Watched | None, space_bytes: int) -> Machine:
     """Give a machine that has just booted the table of what is watched in its stream, if anything is."""
     if references is None:
         return machine
-    watch = stale.table(**references._asdict(), kva_bytes=kva_bytes, direct_map=DIRECT)
+    watch = stale.table(**references._asdict(), kva_bytes=space_bytes, direct_map=DIRECT)
     return machine._replace(world=machine.world._replace(watch=watch))

@@ -14,6 +14,7 @@ from kmemexp.sim.maps import MAP_NAMES
 from kmemexp.sim.tables import gauge, tally
 
 SUPERPAGE = 1024  # pages, i386
+PICTURED = 4 << 30  # bytes of the largest map of which a picture shows every page
 
 
 class Samples(NamedTuple):
@@ -80,16 +81,22 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
         malloc[gauge.FREE],
         malloc[gauge.LARGEST],
         c[tally.FAILURES],
-        superpages(machine),
+        superpages(machine, totals),
         c[tally.MOVES],
     ]
 
 
-def superpages(machine: Machine) -> int:
-    """Wholly free stretches of 4 MiB in the maps that serve any purpose, aligned to each map's start."""
-    found, totals = 0, np.zeros(gauge.COLUMNS, np.int64)
-    for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
-        shares = np.zeros(nbytes // s.PAGE if shared else 0)
-        machine.observe(machine.world.arena, m, totals, shares)
+def superpages(machine: Machine, totals: np.ndarray) -> int:
+    """Wholly free stretches of 4 MiB in the maps that serve any purpose, aligned to each map's start.
+
+    In maps too large for a picture of every page: those that lie in one hole.
+    """
+    found, again = 0, np.zeros(gauge.COLUMNS, np.int64)
+    for i in np.flatnonzero(machine.shared).tolist():
+        if machine.map_bytes[i] > PICTURED:
+            found += int(totals[i, gauge.WHOLE])
+            continue
+        shares = np.zeros(machine.map_bytes[i] // s.PAGE)
+        machine.observe(machine.world.arena, machine.maps[i], again, shares)
         found += frag.whole_stretches(shares, SUPERPAGE)
     return found

@@ -69,10 +69,13 @@ def moved(objects: Table, counters: Words, reg: Registers, i: int, freeing: int)
 
 @template
 def direct(reg: Registers, i: int, freeing: int) -> int:
-    """One step of an operation that a map serves by itself: ask the map, then take its answer."""
+    """One step of an operation that a map serves by itself: ask the map, then take its answer.
+
+    regs.ITEM: 0, or log2 of the unit that the size is counted in.
+    """
     if reg[i, regs.PHASE] == 0:
         reg[i, regs.PHASE] = 1
-        reg[i, regs.BYTES] = (reg[i, regs.SIZE] + slots.PAGE - 1) & -slots.PAGE
+        reg[i, regs.BYTES] = ((reg[i, regs.SIZE] << reg[i, regs.ITEM]) + slots.PAGE - 1) & -slots.PAGE
         reg[i, regs.ALIGN] = slots.PAGE
         if freeing:
             reg[i, regs.BASE] = reg[i, regs.ADDR]

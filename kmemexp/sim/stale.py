@@ -18,6 +18,7 @@ page of the KVA the first watch on it, then the watches. A watch is named by the
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers, Words
 from kmemexp.sim.ops import CHECKS, LAST
 from kmemexp.sim.slots import MAP_ALLOC, MAP_FREE, PAGE_SHIFT
@@ -53,7 +54,7 @@ NONE = np.zeros(0, np.int64)
 def table(*, kind: int, watches: int, references: int, kva_bytes: int, direct_map: int) -> Array:
     """Make the table for so many watches of one kind's objects; `references`: those that need none."""
     pages = kva_bytes >> PAGE_SHIFT
-    watch = np.zeros(HEADER + pages + watches * COLUMNS, np.int64)
+    watch = demand.zeros(HEADER + pages + watches * COLUMNS)
     watch[REFERENCES], watch[KIND], watch[PAGES], watch[DIRECT] = references, kind, pages, direct_map
     return watch
 

@@ -102,14 +102,14 @@ def columns(stream: Stream) -> tuple[np.ndarray, ...]:
     return stream.op, stream.kind, stream.slot, stream.size, stream.cpu, stream.flags
 
 
-def one_allocation(kind: int, nbytes: int) -> Stream:
+def one_allocation(kind: int, size: int) -> Stream:
     """Make a stream of one allocation, in slot 0."""
     return Stream(
         time_ns=np.zeros(1, np.int64),
         op=np.full(1, OP_ALLOC, np.uint8),
         kind=np.full(1, kind, np.int16),
         slot=np.zeros(1, np.int32),
-        size=np.full(1, nbytes, np.int32),
+        size=np.full(1, size, np.int32),
         cpu=np.zeros(1, np.int16),
         flags=np.zeros(1, np.uint8),
         slots=1,

@@ -32,6 +32,10 @@ def test_what_does_not_change_the_simulation_is_dropped():
         ("maps", {"entries": "none"}, "maps.entries=none"),
         ("maps", {"image_bytes": "-1"}, "maps.image_bytes"),
         ("machine", {"cpus": True}, "machine.cpus=True"),
+        ("machine", {"arch": "vax"}, "machine.arch=vax"),
+        ("maps", {"areas": {"vax": {"kernel_map": 1}}}, "maps.areas=vax"),
+        ("maps", {"areas": {"amd64": "2TiB"}}, r"maps.areas.amd64=2TiB: must say how large kernel_map is"),
+        ("maps", {"areas": {"amd64": {"kernel_map": "much"}}}, r"maps.areas.amd64.kernel_map=much"),
         ("machine", {"ram_bytes": None}, "machine.ram_bytes=None"),
         ("objects", {"zone": "absent"}, "objects.zone=absent"),
         ("sample", {"bins": 0}, "sample.bins=0"),
@@ -51,6 +55,22 @@ def test_kva_must_hold_what_boot_carves_out_of_it():
         check_space(maps, objects, small, ())
     unified = maps | {"layout": "unified", "entries": "reservation"}
     check_space(unified, objects | {"zone": "dfly_slab"}, small, ())
+
+
+def test_more_address_space_than_allocators_cover_is_refused_by_name():
+    maps, objects, machine = CELL["maps"], CELL["objects"], CELL["machine"]
+    check_space(maps, objects, machine | {"kva_bytes": 8 << 40}, ())
+    with pytest.raises(ConfigError, match=r"machine\.kva_bytes=128TiB: buckets .* 8TiB at most.*machine\.arch=amd64"):
+        check_space(maps, objects, machine | {"arch": "amd64", "kva_bytes": 128 << 40}, ())
+    areas = {"areas": {"amd64": {"kernel_map": 2 << 40}}}
+    check_space(maps | areas, objects, machine | {"arch": "amd64", "kva_bytes": 128 << 40}, ())
+
+
+def test_an_architecture_and_areas_are_part_of_a_cell_only_where_they_are_given():
+    assert checks.check_node("machine", CELL["machine"] | {"arch": "i386"}) == CELL["machine"]
+    assert checks.check_node("maps", CELL["maps"] | {"areas": {}}) == CELL["maps"]
+    areas = {"amd64": {"kernel_map": "32TiB"}}
+    assert checks.check_node("maps", CELL["maps"] | {"areas": areas})["areas"] == {"amd64": {"kernel_map": 32 << 40}}
 
 
 @pytest.mark.parametrize(

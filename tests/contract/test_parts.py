@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +120,10 @@ def _free_all(machine: Machine, ops: stream.Stream) -> None:
     n = len(slot)
     columns = (np.ones(n, np.uint8), kind_of[slot], slot, np.zeros(n, np.int32), np.zeros(n, np.int16))
     machine.replay(machine.world, *columns, np.zeros(n, np.uint8), 0, n)
+
+
+def test_allocators_name_chunks_far_beyond_what_31_bits_can() -> None:
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    program = [sys.executable, str(Path(__file__).with_name("far.py"))]
+    run = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

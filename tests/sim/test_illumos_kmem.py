@@ -848,7 +848,7 @@ def test_upkeep_that_is_asked_for_meanwhile_waits_its_turn():
 
 
 @pytest.mark.parametrize(
-    ("change", "text"), [({"kva": 1 << 34}, "kva_bytes"), ({"max_cached": 100, "kva": MIB}, "max_cached")]
+    ("change", "text"), [({"kva": 1 << 44}, "8 TiB"), ({"max_cached": 100, "kva": MIB}, "max_cached")]
 )
 def test_what_cannot_be_is_refused(change, text):
     with pytest.raises(ValueError, match=text):

@@ -343,7 +343,7 @@ def test_a_cpu_of_2006_keeps_two_magazines_and_the_depot_stays_empty():
 
 @pytest.mark.parametrize(
     ("kva", "params", "text"),
-    [(MIB, {"generation": 3}, "generation"), (1 << 35, {}, "16 GiB"), (MIB, {"zone_bytes": 5}, "zone_bytes")],
+    [(MIB, {"generation": 3}, "generation"), (1 << 44, {}, "8 TiB"), (MIB, {"zone_bytes": 5}, "zone_bytes")],
 )
 def test_bad_parameters_are_refused(kva, params, text):
     with pytest.raises(ValueError, match=text):

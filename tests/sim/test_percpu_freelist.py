@@ -206,7 +206,7 @@ def test_without_map_entries_the_kernel_panics():
     assert reg[0, regs.PANIC] == panics.ENTRIES
 
 
-@pytest.mark.parametrize(("kva", "limit", "text"), [(1 << 37, 0, "64 GiB"), (KVA, -1, "limit")])
+@pytest.mark.parametrize(("kva", "limit", "text"), [(1 << 44, 0, "8 TiB"), (KVA, -1, "limit")])
 def test_bad_parameters_are_refused(kva, limit, text):
     with pytest.raises(ValueError, match=text):
         lists.init(lists.Params(limit), kva_bytes=kva, cpus=1, map_number=0, items=(), bases=())

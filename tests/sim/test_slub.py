@@ -551,7 +551,7 @@ def test_shrinking_empties_sheaves_and_barns():
     ("params", "kva_bytes", "text"),
     [
         ({"max_order": 7}, MIB, "max_order"),
-        ({"sheaves": 1}, 16 << 30, "31 bits"),
+        ({"sheaves": 1}, 1 << 44, "8 TiB"),
         ({"sheaves": 1, "sheaf_capacity": 1021}, MIB, "1020 objects"),
         ({"sheaves": 3}, MIB, "sheaves is 3"),
         ({"cpu_slabs": 0}, MIB, "needs sheaves for all"),

@@ -383,8 +383,8 @@ def test_lock_counts():
 def test_bad_machines_are_refused():
     with pytest.raises(ValueError, match="domains"):
         fresh(cpus=2, domains=3)
-    with pytest.raises(ValueError, match="32 GiB"):
-        fresh(kva=(1 << 35) + PAGE)
+    with pytest.raises(ValueError, match="8 TiB"):
+        fresh(kva=(1 << 43) + PAGE)
 
 
 ITEMS = [Item(4096, 0, 0), Item(1368, 0, 40), Item(8, 0, 0), Item(3000, 0, 9), Item(700, 0, 300)]

@@ -173,9 +173,9 @@ def test_spare_items_are_a_parameter():
     assert counts(m) == (0, 1, 4)
 
 
-def test_kva_beyond_the_link_format_is_refused():
-    with pytest.raises(ValueError, match="64 GiB"):
-        zalloc.init(zalloc.Params(), kva_bytes=1 << 37, cpus=1, map_number=0, items=(), bases=())
+def test_more_kva_than_tables_cover_is_refused():
+    with pytest.raises(ValueError, match="8 TiB"):
+        zalloc.init(zalloc.Params(), kva_bytes=1 << 44, cpus=1, map_number=0, items=(), bases=())
 
 
 ITEMS = h.lists(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
 from kmemexp.sim.items import Item
@@ -70,16 +71,16 @@ class State(NamedTuple):
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Empty buckets. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 32 GiB of KVA."""
-    if kva_bytes >> MINBUCKET > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: malloc's buckets count chunks of 16 bytes in 31 bits (32 GiB)")
+    """Empty buckets. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 8 TiB of KVA."""
+    demand.check_kva(kva_bytes)
     bucket = np.zeros((BUCKETS, 8), np.int64)
     bucket[:, HEAD] = bucket[:, TAIL] = END
     bucket[:, ELMPERCL] = np.maximum(PAGE >> np.arange(BUCKETS), 1)
     sixteens = np.arange((MAXALLOCSAVE >> MINBUCKET) + 1)
     index_of = MINBUCKET + np.ceil(np.log2(np.maximum(sixteens, 1))).astype(np.int64)
-    usage = np.zeros(kva_bytes >> PAGE_SHIFT, np.int32)
-    link = np.empty(kva_bytes >> MINBUCKET, np.int32)  # a link is written before it is read
+    usage = demand.zeros(kva_bytes >> PAGE_SHIFT, np.int32)
+    chunks = kva_bytes >> MINBUCKET
+    link = demand.empty(chunks, demand.names(chunks))  # a link is written before it is read
     return State(params, map_number, bucket, index_of, usage, link)
 
 

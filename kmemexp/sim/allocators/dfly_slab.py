@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared import dfly_slab_layout, dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import chosen_zone_size, class_sizes, class_table
@@ -136,10 +137,10 @@ def init(
     return State(
         p=params._replace(zone_bytes=zone_bytes),
         map_number=map_number,
-        page_head=np.full((len(shared["zone"]), PAGE_ARY), dfly_zones.NIL, np.int16),
+        page_head=demand.empty((len(shared["zone"]), PAGE_ARY), np.int16),
         zone_ary=np.full((cpus, dfly_slab_layout.NZONES), dfly_zones.NIL, np.int32),
         cpu=cpu,
-        link=np.zeros((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
+        link=demand.zeros((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
         **shared,
     )
 
@@ -186,7 +187,7 @@ def free(st: State, reg: Registers, i: int) -> int:
         return DONE
     cpu = reg[i, regs.CPU]
     zone = addr >> st.zone_shift
-    owner = wide(st.zone[zone, dfly_zones.OWNER])
+    owner = wide(st.zone[zone, dfly_zones.OWNER]) - 1
     if owner == cpu:
         klass = _put(st, zone, addr)
         _relist(st, reg, i, zone, cpu, klass)
@@ -238,7 +239,7 @@ def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
     """Give a chunk back to a zone of the CPU, where lists are in their own order and free() unmaps nothing."""
     zone = addr >> st.zone_shift
-    if st.p.slab_order or st.p.free_unmaps or addr < 0 or st.zone[zone, dfly_zones.OWNER] != cpu:
+    if st.p.slab_order or st.p.free_unmaps or addr < 0 or st.zone[zone, dfly_zones.OWNER] != cpu + 1:
         return False
     klass = _put(st, zone, addr)
     if st.zone[zone, dfly_zones.N_FREE] == 1:

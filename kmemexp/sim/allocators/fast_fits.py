@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Registers, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
@@ -37,7 +38,6 @@ UNIT_SHIFT = 3
 PAGE_UNITS = PAGE >> UNIT_SHIFT
 HEADER_BYTES = 16  # two links, address and size of 4 bytes each
 HEADERS_PER_PAGE = PAGE // HEADER_BYTES
-MAX_KVA = 1 << 34  # addresses are kept in units of 8 bytes, in 31 bits
 
 # A row of State.node describes a free block; row 0 is none, and its LEFT is the root. Links are rows; a *hook* is the
 # place of a link.
@@ -82,11 +82,10 @@ class State(NamedTuple):
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Make an empty tree. `cpus`, `items` and `bases` are not used. Raises ValueError from 16 GiB of KVA on."""
-    if kva_bytes >= MAX_KVA:
-        raise ValueError(f"kva_bytes = {kva_bytes}: blocks are named by 31 bits in units of 8 bytes (below 16 GiB)")
+    """Make an empty tree. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 8 TiB of KVA."""
+    demand.check_kva(kva_bytes)
     rows = 1 + (kva_bytes >> UNIT_SHIFT + 1) + HEADERS_PER_PAGE  # two free blocks never touch
-    node = np.zeros(rows << NODE_SHIFT, np.int32)
+    node = demand.zeros(rows << NODE_SHIFT, demand.names(kva_bytes >> UNIT_SHIFT))
     count = np.zeros(COUNTS, np.int64)
     count[FRESH] = 1
     return State(params, map_number, node, count)

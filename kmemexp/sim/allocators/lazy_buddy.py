@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
 from kmemexp.sim.items import Item
@@ -42,7 +43,6 @@ UNIT_SHIFT = 4  # the smallest block
 SMALL_REQUEST = 256  # largest of the small pools
 SMALL_ORDER, LARGE_ORDER = 12, 14  # log2 of a pool
 LARGE_REQUEST = 1 << LARGE_ORDER  # most that a pool can serve
-MAX_KVA = 1 << 35  # blocks are named by 31 bits
 
 # Classes 0 … 8 are blocks of 2**4 … 2**12 bytes in small pools, 9 … 14 those of 2**9 … 2**14 in large ones. The last of
 # each is a whole pool.
@@ -95,10 +95,9 @@ def init(
 ) -> State:
     """Make empty classes. `cpus`, `items` and `bases` are not used.
 
-    Raises ValueError beyond 32 GiB of KVA, or for a max_request that no pool can serve.
+    Raises ValueError beyond 8 TiB of KVA, or for a max_request that no pool can serve.
     """
-    if kva_bytes > MAX_KVA:
-        raise ValueError(f"kva_bytes = {kva_bytes}: blocks are named by 31 bits in units of 16 bytes (32 GiB)")
+    demand.check_kva(kva_bytes)
     if not SMALL_REQUEST <= params.max_request <= LARGE_REQUEST:
         raise ValueError(f"max_request is {params.max_request}: must be {SMALL_REQUEST} to {LARGE_REQUEST}")
     klass = np.zeros((CLASSES, COLUMNS), np.int64)
@@ -111,8 +110,8 @@ def init(
         map=map_number,
         class_of=np.where(sizes <= SMALL_REQUEST, orders - UNIT_SHIFT, orders).astype(np.int8),
         klass=klass,
-        link=np.empty((units, 2), np.int32),  # written before it is read
-        mark=np.zeros(units, np.int8),
+        link=demand.empty((units, 2), demand.names(units)),  # written before it is read
+        mark=demand.zeros(units, np.int8),
         held=np.zeros(3, np.int64),
         stack=np.zeros(64, np.int64),
     )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.asking import ask_kept, out_of_entries
@@ -63,15 +64,15 @@ class State(NamedTuple):
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Empty lists. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 512 GiB of KVA."""
-    if kva_bytes >> MSHIFT > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: mbufs are counted in 31 bits (512 GiB)")
+    """Empty lists. `cpus`, `items` and `bases` are not used. Raises ValueError beyond 8 TiB of KVA."""
+    demand.check_kva(kva_bytes)
     pool = np.zeros((2, 5), np.int64)
     pool[:, HEAD] = NIL
     pool[:, SIZE] = MSIZE, MCLBYTES
     pool[:, LIMIT] = params.nmbufs or kva_bytes, params.nmbclusters or kva_bytes
-    sort = np.zeros(kva_bytes >> PAGE_SHIFT, np.int8)
-    link = np.empty(kva_bytes >> MSHIFT, np.int32)  # a link is written before it is read
+    sort = demand.zeros(kva_bytes >> PAGE_SHIFT, np.int8)
+    pieces = kva_bytes >> MSHIFT
+    link = demand.empty(pieces, demand.names(pieces))  # a link is written before it is read
     return State(params, map_number, np.zeros(1, np.int64), pool, sort, link)
 
 

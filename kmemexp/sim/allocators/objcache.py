@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.allocators import dfly_slab
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
@@ -141,12 +142,11 @@ def init(
 ) -> State:
     """Return caches of which all magazines are empty, before a slab allocator without any zone.
 
-    `bases` does not matter. Raises ValueError for a generation that is none, bad zone_bytes, or beyond 16 GiB of KVA.
+    `bases` does not matter. Raises ValueError for a generation that is none, bad zone_bytes, or beyond 8 TiB of KVA.
     """
     if not 0 <= params.generation <= COMPUTED:
         raise ValueError(f"generation is {params.generation}; it must be 0, 1 or 2")
-    if kva_bytes >> UNIT_SHIFT > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: objects are named by units of 8 bytes in 31 bits (16 GiB)")
+    demand.check_kva(kva_bytes)
     shared = {name: getattr(params, name) for name in dfly_slab.Params._fields if name in Params._fields}
     given: dict[str, Any] = {"kva_bytes": kva_bytes, "cpus": cpus, "map_number": map_number, "items": (), "bases": ()}
     back = dfly_slab.init(dfly_slab.Params(**shared), **given)
@@ -159,7 +159,8 @@ def init(
         empties[z] = size.empties
         depot[z, MAGAZINES] = 2 * cpus + size.empties
     spare = kva_bytes // (CAPACITIES[0] * int(depot[:, CHUNK].min())) if params.generation == 0 and items else 0
-    magazine, rounds = _magazines(depot, spare)
+    names = demand.names(kva_bytes >> UNIT_SHIFT)
+    magazine, rounds = _magazines(depot, spare, names)
     first = np.cumsum(depot[:, MAGAZINES]) - depot[:, MAGAZINES]
     pair = first[:, None] + np.arange(2 * cpus) if items else np.full((1, 2 * cpus), NIL)
     for z in np.flatnonzero(empties).tolist():  # a list, the last one first
@@ -168,18 +169,18 @@ def init(
         magazine[begin, NEXT] = NIL
         depot[z, EMPTY] = begin + empties[z] - 1
     made = np.array([depot[:, MAGAZINES].sum()])
-    return State(params, back, depot, pair.reshape(-1, cpus, 2).astype(np.int32), magazine, rounds, made)
+    return State(params, back, depot, pair.reshape(-1, cpus, 2).astype(names), magazine, rounds, made)
 
 
-def _magazines(depot: Array, spare: int) -> tuple[Array, Array]:
+def _magazines(depot: Array, spare: int, names: Any) -> tuple[Array, Array]:
     """Magazines in the order of the items, with room for `spare` more of 5 rounds, and their rounds."""
     capacity = np.repeat(depot[:, CAPACITY], depot[:, MAGAZINES])
     count = len(capacity)
-    magazine = np.empty((count + spare, MAGAZINE_COLUMNS), np.int32)
+    magazine = demand.empty((count + spare, MAGAZINE_COLUMNS), names)
     magazine[:count, START] = np.cumsum(capacity) - capacity
     magazine[:count, ROUNDS] = 0
     magazine[:count, NEXT] = NIL
-    return magazine, np.empty(int(capacity.sum()) + spare * CAPACITIES[0], np.int32)
+    return magazine, demand.empty(int(capacity.sum()) + spare * CAPACITIES[0], names)
 
 
 def chunk_bytes(back: dfly_slab.State, size: int) -> int:

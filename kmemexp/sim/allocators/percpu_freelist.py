@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
 from kmemexp.sim.items import Item
@@ -76,10 +77,9 @@ def init(
 ) -> State:
     """Return empty lists; `bases` does not matter. A growth that holds no item is raised until it does.
 
-    Raises ValueError beyond 64 GiB of KVA, or for a negative limit.
+    Raises ValueError beyond 8 TiB of KVA, or for a negative limit.
     """
-    if kva_bytes >> ROUNDING_SHIFT > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: items are named by units of {ROUNDING} bytes in 31 bits (64 GiB)")
+    demand.check_kva(kva_bytes)
     if params.limit < 0:
         raise ValueError(f"limit is {params.limit}; it must be 0 (no shared list) or more")
     zone = np.zeros((max(len(items), 1), COLUMNS), np.int64)
@@ -88,7 +88,8 @@ def init(
         row[GROWTH] = max(item.growth, 1, -(-row[SIZE] // PAGE))
     lists = np.zeros((len(zone), cpus + 1, 2), np.int64)
     lists[:, :, HEAD] = END
-    link = np.empty(kva_bytes >> ROUNDING_SHIFT, np.int32)  # a link is written before it is read
+    units = kva_bytes >> ROUNDING_SHIFT
+    link = demand.empty(units, demand.names(units))  # a link is written before it is read
     return State(params, map_number, cpus, zone, lists, link)
 
 

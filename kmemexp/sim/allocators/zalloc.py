@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
 from kmemexp.sim.items import Item
@@ -78,10 +79,9 @@ def init(
     """Make one empty zone per item (zinit()), with limit > 0 in the KVA at `bases[z]`. `cpus` is not used.
 
     A growth that would not hold one item is raised until it does: zget() could never make one.
-    Raises ValueError beyond 64 GiB of KVA.
+    Raises ValueError beyond 8 TiB of KVA.
     """
-    if kva_bytes >> ROUNDING_SHIFT > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: zones count units of {ZONE_ROUNDING} bytes in 31 bits (64 GiB)")
+    demand.check_kva(kva_bytes)
     zone = np.zeros((max(len(items), 1), COLUMNS), np.int64)
     zone[:, HEAD] = END
     for row, item, base in zip(zone[: len(items)], items, bases, strict=True):
@@ -91,7 +91,8 @@ def init(
         row[GROWTH] = max(item.growth, 1, -(-size // PAGE))
         row[BASE] = base if item.limit else -1
         row[PAGEMAX] = -(-size * item.limit // PAGE)
-    link = np.empty(kva_bytes >> ROUNDING_SHIFT, np.int32)  # a link is written before it is read
+    units = kva_bytes >> ROUNDING_SHIFT
+    link = demand.empty(units, demand.names(units))  # a link is written before it is read
     return State(params, map_number, zone, link)
 
 

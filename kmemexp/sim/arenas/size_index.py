@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
@@ -84,11 +85,11 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     pages = kva_bytes >> PAGE_SHIFT
     st = State(
         params,
-        hole=np.zeros((pages // 2 + 2 * maps + 2, HOLE_COLUMNS), np.int64),
+        hole=demand.zeros((pages // 2 + 2 * maps + 2, HOLE_COLUMNS)),
         root=np.zeros((maps, BINS), np.int64),
         bits=np.zeros((maps, BINS // WORD), np.int64),
         maps=np.zeros((maps, MAP_COLUMNS), np.int64),
-        tag=np.zeros(pages, np.int64),
+        tag=demand.zeros(pages),
         supply=np.array([NONE, NONE + 1], np.int64),
     )
     add_map(st, 0, 0, kva_bytes)
@@ -294,7 +295,7 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     out[:] = 0
     for h in range(NONE + 1, st.supply[FRESH_ROW]):
         if st.hole[h, MAP] == map_no:
-            count_hole(out, st.hole[h, END] - st.hole[h, START])
+            count_hole(out, st.hole[h, END] - st.hole[h, START], st.hole[h, END])
     out[gauge.ENTRIES] = st.maps[map_no, HOLES]
     out[gauge.HIGH] = st.maps[map_no, HIGH] - st.maps[map_no, BASE]
     out[gauge.WALKED] = st.maps[map_no, WALKED]

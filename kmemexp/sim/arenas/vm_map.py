@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.arenas._shared.map_entries import enter, remove
@@ -73,7 +74,7 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     nodes = kva_bytes // PAGE + 2 * maps
     st = State(
         p,
-        node=np.zeros((nodes, map_entries.NODE_COLUMNS), np.int64),
+        node=demand.zeros((nodes, map_entries.NODE_COLUMNS)),
         maps=np.zeros((maps, map_entries.MAP_COLUMNS), np.int64),
         supply=np.zeros(map_entries.AVAIL + cpus, np.int64),
     )
@@ -135,8 +136,8 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     below = base
     while True:
         node = st.node[node, map_entries.NEXT]
-        hole = (st.node[map_no, map_entries.END] if node == map_no else st.node[node, map_entries.START]) - below
-        count_hole(out, hole)
+        end = st.node[map_no, map_entries.END] if node == map_no else st.node[node, map_entries.START]
+        count_hole(out, end - below, end)
         if node == map_no:
             break
         below = st.node[node, map_entries.END]

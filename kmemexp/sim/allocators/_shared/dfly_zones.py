@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Array, Registers
 from kmemexp.sim.allocators._shared import dfly_slab_layout
 from kmemexp.sim.allocators._shared.dfly_slab_layout import class_by_units
@@ -22,7 +23,7 @@ ZERO_LENGTH_PTR = -8  # what malloc(0) returns
 NIL = -1  # end of a list
 
 # Columns of State.zone.
-OWNER = 0  # CPU; NIL: no zone at this address
+OWNER = 0  # CPU + 1; 0: no zone at this address
 KLASS = 1
 N_FREE = 2  # chunks, without those freed on other CPUs that the owner has not taken over
 NEXT = 3  # on ZoneAry or FreeZones
@@ -61,8 +62,8 @@ def fields(zone_bytes: int, kva_bytes: int, klass: Array, zone_columns: int) -> 
         "zone_limit": min(zone_bytes // 4, dfly_slab_layout.ZALLOC_ZONE_LIMIT),
         "class_of": class_by_units(klass[:, dfly_slab_layout.CHUNK]),
         "klass": klass,
-        "zone": np.full((zones, zone_columns), NIL, np.int32),
-        "over": np.tile(np.array([0, NIL], np.int32), (pages, 1)),
+        "zone": demand.zeros((zones, zone_columns), np.int32),
+        "over": demand.zeros((pages, 2), np.int32),
     }
 
 
@@ -78,7 +79,7 @@ def lay_out(st: Any, reg: Registers, i: int, zone: int, klass: int) -> int:
     cpu = reg[i, regs.CPU]
     first = st.cpu[cpu, JUNK_INDEX] % st.klass[klass, dfly_slab_layout.N_MAX]
     st.cpu[cpu, JUNK_INDEX] = (st.cpu[cpu, JUNK_INDEX] + st.p.slide) & (dfly_slab_layout.ZALLOC_MAX_ZONE_SIZE - 1)
-    st.zone[zone, OWNER] = cpu
+    st.zone[zone, OWNER] = cpu + 1
     st.zone[zone, KLASS] = klass
     st.zone[zone, N_FREE] = st.klass[klass, dfly_slab_layout.N_MAX] - 1
     st.zone[zone, U_INDEX] = first
@@ -119,7 +120,7 @@ def due(st: Any, cpu: int, flags: int, phase: int) -> int:
 @kernel
 def unmap_zone(st: Any, reg: Registers, i: int, phase: int, zone: int) -> int:
     """Unmap a zone that is on no list any more."""
-    st.zone[zone, OWNER] = NIL
+    st.zone[zone, OWNER] = 0
     return ask_unmap(reg, i, phase, st.map_number, zone << st.zone_shift, st.p.zone_bytes)
 
 
@@ -161,7 +162,7 @@ def count(st: Any, remote: int | None = None) -> dict[str, int]:
     `remote`: column of State.zone that counts chunks freed on other CPUs and not yet taken over.
     """
     idle = members(st.cpu[:, FREE_ZONES], st.zone[:, NEXT])
-    mapped = np.flatnonzero(st.zone[:, OWNER] != NIL)
+    mapped = np.flatnonzero(st.zone[:, OWNER])
     used = st.zone[np.setdiff1d(mapped, idle)].astype(np.int64)
     klass = st.klass[used[:, KLASS]]
     elsewhere = {} if remote is None else {"remote_chunks": used[:, remote].sum()}

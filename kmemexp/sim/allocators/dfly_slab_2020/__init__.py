@@ -28,6 +28,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     CHUNK,
@@ -125,7 +126,7 @@ def init(
     cpu[:, [FREE_ZONES_COUNT, JUNK_INDEX]] = 0
     shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), zones.ZONE_COLUMNS)
     # A link is written before it is read.
-    link = np.empty((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
+    link = demand.empty((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
     return State(
         p=params._replace(zone_bytes=zone_bytes, release_threshold=threshold),
         map_number=map_number,
@@ -183,7 +184,7 @@ def free(st: State, reg: Registers, i: int) -> int:
     cpu = reg[i, regs.CPU]
     zone = addr >> st.zone_shift
     unit = (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
-    owner = wide(st.zone[zone, OWNER])
+    owner = wide(st.zone[zone, OWNER]) - 1
     if owner == cpu:
         put(st, reg, i, zone, unit)
         return DONE
@@ -218,7 +219,7 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
     if st.p.slab_order or addr < 0:
         return False
     zone = addr >> st.zone_shift
-    owner, unit = st.zone[zone, OWNER], (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
+    owner, unit = wide(st.zone[zone, OWNER]) - 1, (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
     if owner == cpu:
         put_unsorted(st, zone, cpu, unit)
         return True

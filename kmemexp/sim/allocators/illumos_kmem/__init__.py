@@ -31,6 +31,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
@@ -54,7 +55,6 @@ LOCKS = ("adaptive+inherit/cpu", "adaptive+inherit/own", "adaptive+inherit/own")
 CALLS = (SEGKMEM_XALLOC, SEGKMEM_FREE)
 TICK_NS = 15_000_000_000  # kmem_reap_interval
 
-MAX_KVA = (1 << 34) - PAGE  # buffers are named by 31 bits
 MOVABLE_ITEMS = 1  # Params.movable
 MOVABLE_ALL = 2
 
@@ -64,10 +64,9 @@ def init(
 ) -> State:
     """Make the caches, all empty. `bases` does not matter, nor do growth and limit of items.
 
-    Raises ValueError for 16 GiB of KVA, or for a max_cached below 4096.
+    Raises ValueError beyond 8 TiB of KVA, or for a max_cached below 4096.
     """
-    if kva_bytes > MAX_KVA:
-        raise ValueError(f"kva_bytes = {kva_bytes}: buffers are named by 31 bits in units of 8 bytes (below 16 GiB)")
+    demand.check_kva(kva_bytes)
     if params.max_cached < layout.KMEM_MAXBUF:
         raise ValueError(f"max_cached is {params.max_cached}: kmem_alloc() has caches up to 4096 bytes at least")
     sizes = layout.alloc_sizes(params.max_cached)
@@ -77,7 +76,10 @@ def init(
     rounds = np.array([magtype.rounds for magtype in layout.MAGTYPES], np.int64)
     cc[:, :, u.MAGSIZE] = rounds[cache[:, u.K_MAGTYPE], None] if params.magazines else 0
     pages = -(-kva_bytes // PAGE)
-    tree = np.zeros(2 * pages + len(cache), np.int32)  # a slab's links are written before they are read
+    names = demand.names(pages * u.PAGE_WORDS + PAGE)  # and what marks a word: OUT, FREE_LINK
+    tree = demand.zeros(
+        2 * pages + len(cache), demand.names(2 * pages)
+    )  # a slab's links are written before they are read
     tree[2 * pages :] = u.NIL
     units = np.arange(layout.KMEM_MAXBUF // 8 + 1) * 8
     return State(
@@ -92,10 +94,10 @@ def init(
         maxbuf=np.array([magtype.maxbuf for magtype in layout.MAGTYPES], np.int64),
         cache=cache,
         cc=cc,
-        page_cache=np.zeros(pages, np.int16),
-        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
+        page_cache=demand.zeros(pages, np.int16),
+        slab=demand.zeros((pages, u.S_COLUMNS), names),
         tree=tree,
-        word=np.zeros(pages * u.PAGE_WORDS, np.int32),
+        word=demand.zeros(pages * u.PAGE_WORDS, names),
         task=np.zeros(T_COLUMNS, np.int64),
         large=np.zeros(1, np.int64),
     )

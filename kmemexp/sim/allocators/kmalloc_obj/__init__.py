@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators import dfly_slab_2020
 from kmemexp.sim.allocators._shared.dfly_zones import UNMAP_BLOCK
@@ -116,8 +117,8 @@ def init(
         back=dfly_slab_2020.init(dfly_slab_2020.Params(**shared), **given),
         type=kind,
         pair=np.full((cpus, len(kind), 2), NIL, np.int32),
-        slab=np.full((slabs, 6), NIL, np.int32),
-        ring=np.empty((slabs, max(kind[:, COUNT].max(), 1)), np.int16),  # written when a slab is laid out
+        slab=demand.zeros((slabs, 6), np.int32),
+        ring=demand.empty((slabs, max(kind[:, COUNT].max(), 1)), np.int16),  # written when a slab is laid out
         cache=np.tile(np.array([NIL, NIL, 0], np.int64), (cpus, 1)),
         poller=np.zeros(3, np.int64),
     )
@@ -144,7 +145,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kfree_obj, or of a kfree."""
     addr = reg[i, regs.ADDR]
-    if reg[i, regs.ITEM] < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
+    if reg[i, regs.ITEM] < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == 0:
         return slab_free(st.back, reg, i)
     put(st, addr)
     return DONE
@@ -162,7 +163,7 @@ def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple
 @kernel
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
     """Put an object into its slab's ring, or what names no type back to the slab allocator."""
-    if item < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == NIL:
+    if item < 0 or st.slab[addr >> SLAB_SHIFT, TYPE] == 0:
         return slab_fast_free(st.back, item, addr, size, cpu, flags)
     put(st, addr)
     return True
@@ -259,8 +260,8 @@ def census(st: State) -> dict[str, int]:
     allocator's; then what that counts, with `back_` before its name.
     """
     back = dfly_slab_2020.census(st.back)
-    typed = st.slab[st.slab[:, TYPE] != NIL].astype(np.int64)
-    kind = st.type[typed[:, TYPE]]
+    typed = st.slab[st.slab[:, TYPE] != 0].astype(np.int64)
+    kind = st.type[typed[:, TYPE] - 1]
     live = kind[:, COUNT] - typed[:, FREE]
     counts = {
         "slabs": st.poller[HELD],

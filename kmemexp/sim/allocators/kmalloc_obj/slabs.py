@@ -31,7 +31,7 @@ ACTIVE = 0
 ALTERNATE = 1
 
 # Columns of State.slab.
-TYPE = 0  # NIL: no slab at this address, or one that belongs to no type
+TYPE = 0  # type + 1; 0: no slab at this address, or one that belongs to no type
 NEXT = 1  # on a list
 ORIGIN = 2  # CPU that laid it out
 FIRST = 3  # place in the ring of the object to be taken next (aindex)
@@ -84,7 +84,7 @@ def take(st: State, z: int, slab: int) -> Address:
 def put(st: State, addr: Address) -> None:
     """Put an object at the end of its slab's ring."""
     slab = addr >> SLAB_SHIFT
-    count = st.type[wide(st.slab[slab, TYPE]), COUNT]
+    count = st.type[wide(st.slab[slab, TYPE]) - 1, COUNT]
     at = wide(st.slab[slab, FIRST]) + wide(st.slab[slab, FREE])
     if at >= count:
         at -= count
@@ -100,7 +100,7 @@ def lay_out(st: State, cpu: int, z: int, slab: int) -> None:
     for k in range(count):
         st.ring[slab, k] = unit
         unit += step
-    st.slab[slab, TYPE] = z
+    st.slab[slab, TYPE] = z + 1
     st.slab[slab, NEXT] = NIL
     st.slab[slab, ORIGIN] = cpu
     st.slab[slab, FIRST] = 0
@@ -223,14 +223,14 @@ def _into_caches(st: State, slab: int) -> int:
         cpu = wide(st.slab[slab, ORIGIN])
         last = slab
         after = wide(st.slab[slab, NEXT])
-        st.slab[slab, TYPE] = NIL
+        st.slab[slab, TYPE] = 0
         if st.cache[cpu, FREE_COUNT] >= st.p.cached_slabs:
             rest, rest_last = _chained(st, rest, rest_last, slab)
         else:
             st.cache[cpu, FREE_COUNT] += 1
             while after != NIL and st.slab[after, ORIGIN] == cpu and st.cache[cpu, FREE_COUNT] < st.p.cached_slabs:
                 st.cache[cpu, FREE_COUNT] += 1
-                st.slab[after, TYPE] = NIL
+                st.slab[after, TYPE] = 0
                 last = after
                 after = wide(st.slab[last, NEXT])
             st.slab[last, NEXT] = st.cache[cpu, RETURNED]

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.allocators.mb_alloc import containers
@@ -67,10 +68,9 @@ def init(
 ) -> State:
     """Return empty containers; `items` and `bases` do not matter.
 
-    Raises ValueError beyond 512 GiB of KVA, or for another version than 0 or 1.
+    Raises ValueError beyond 8 TiB of KVA, or for another version than 0 or 1.
     """
-    if kva_bytes >> MSHIFT > 1 << 31:
-        raise ValueError(f"kva_bytes = {kva_bytes}: mbufs are counted in 31 bits (512 GiB)")
+    demand.check_kva(kva_bytes)
     if params.version not in (0, 1):
         raise ValueError(f"version is {params.version}; it must be 0 (2001) or 1 (2003)")
     sort = np.zeros((2, containers.SORT_COLUMNS), np.int64)
@@ -82,8 +82,9 @@ def init(
     sort[:, containers.BOOT] = BOOT_BUCKETS[params.version]
     box = np.zeros((cpus + 1, 2, containers.BOX_COLUMNS), np.int64)
     box[:, :, containers.HEAD] = NIL
-    bucket = np.zeros((-(-kva_bytes // PAGE), containers.BUCKET_COLUMNS), np.int32)
-    link = np.empty(kva_bytes >> MSHIFT, np.int32)  # a link is written before it is read
+    pieces = kva_bytes >> MSHIFT
+    bucket = demand.zeros((-(-kva_bytes // PAGE), containers.BUCKET_COLUMNS), demand.names(pieces))
+    link = demand.empty(pieces, demand.names(pieces))  # a link is written before it is read
     return State(params, map_number, cpus, sort, box, np.zeros(cpus, np.int64), bucket, link)
 
 

@@ -44,6 +44,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators._shared.slab_order import check_order
@@ -82,8 +83,6 @@ CALLS = (PCP_PAGES, PCP_PAGES, PCP_PAGES, ZONE_PAGES)
 KMALLOC_MAX = PAGE << layout.MAX_PAGE_ORDER
 ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no object can be
 MOST_MAX_ORDER = 6  # links count to 32767 in units of 8 bytes
-MAX_KVA = (1 << 43) - 1  # pages are named by 31 bits
-MAX_SHEAF_KVA = (1 << 34) - PAGE  # so are, with sheaves, units of 8 bytes
 
 SHEAVES = (0, ALL_SHEAVES, ASKED_SHEAVES)
 
@@ -96,7 +95,7 @@ def init(
 ) -> State:
     """Make the caches, all empty. `bases` does not matter, nor do growth and limit of items.
 
-    Raises ValueError for an item beyond 4 MiB, for parameters out of range, and for 16 GiB of KVA if there are sheaves.
+    Raises ValueError for an item beyond 4 MiB, for parameters out of range, and beyond 8 TiB of KVA.
     """
     nodes = max(params.domains, 1)
     _check(params, kva_bytes, cpus, nodes)
@@ -124,9 +123,11 @@ def init(
         cache=cache,
         cpu=cpu,
         node=node,
-        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
-        link=np.empty(pages << u.PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
-        word=np.empty(pages << u.PAGE_WORD_SHIFT if params.sheaves else 1, np.int32),  # so is this
+        slab=demand.zeros((pages, u.S_COLUMNS), np.int32),
+        link=demand.empty(pages << u.PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
+        word=demand.empty(
+            pages << u.PAGE_WORD_SHIFT if params.sheaves else 1, demand.names(pages << u.PAGE_WORD_SHIFT)
+        ),  # so is this
         order=_permutations(params, cache),
         node_of=node_of,
         first_cpu=np.searchsorted(node_of, np.arange(nodes)),
@@ -144,8 +145,7 @@ def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
         raise ValueError("cpu_slabs=0: a CPU without slabs needs sheaves for all caches (sheaves=1)")
     if not 0 <= params.max_order <= MOST_MAX_ORDER:
         raise ValueError(f"max_order is {params.max_order}; it must be from 0 to {MOST_MAX_ORDER}")
-    if kva_bytes > (MAX_SHEAF_KVA if params.sheaves else MAX_KVA):
-        raise ValueError(f"kva_bytes = {kva_bytes}: objects in sheaves are named by 31 bits in units of 8 bytes")
+    demand.check_kva(kva_bytes)
     check_order(params.slab_order)
     if nodes > cpus:
         raise ValueError(f"domains is {nodes}, but there are {cpus} CPUs: a node without a CPU is not modelled")

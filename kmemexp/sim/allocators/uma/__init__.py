@@ -41,6 +41,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_of_one
@@ -66,7 +67,6 @@ TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
 MIN_ALIGN = 4  # UMA_ALIGN_PTR of the i386
 
 MALLOC_SIZES = tuple(16 << k for k in range(9))  # kmemzones
-MAX_UNITS = 1 << 31  # words name addresses in units of a pointer, in 31 bits
 
 
 def init(
@@ -74,33 +74,30 @@ def init(
 ) -> State:
     """Make the zones, all empty. `bases` does not matter.
 
-    Raises ValueError for a generation, pointer or order that there is not, and beyond 8 GiB of KVA (16 with pointers
-    of 8 bytes).
+    Raises ValueError for a generation, pointer or order that there is not, and beyond 8 TiB of KVA.
     """
     if not lay.UMA_02 <= params.generation <= lay.UMA_06:
         raise ValueError(f"generation is {params.generation}; there are 0 … {lay.UMA_06}")
     if params.pointer_bytes not in (4, 8):
         raise ValueError(f"pointer_bytes is {params.pointer_bytes}; it must be 4 or 8")
     check_order(params.slab_order)
-    if kva_bytes // params.pointer_bytes > MAX_UNITS:
-        raise ValueError(
-            f"kva_bytes = {kva_bytes}: items are named in 31 bits, in units of {params.pointer_bytes} bytes"
-        )
+    demand.check_kva(kva_bytes)
     zone = _zones(params, items)
     cache = np.zeros((len(zone), cpus, u.C_COLUMNS), np.int64)
     cache[:, :, [u.ALLOC, u.FREE]] = NIL
     units = np.arange(PAGE // MALLOC_UNIT + 1) * MALLOC_UNIT
     pages = -(-kva_bytes // PAGE)
+    names = demand.names(pages * PAGE // params.pointer_bytes)
     return State(
         p=params,
         map=map_number,
         shift=params.pointer_bytes.bit_length() - 1,
         zone=zone,
         cache=cache,
-        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
-        freelist=np.zeros((pages, 256), np.uint8),
-        word=np.zeros(pages * PAGE // params.pointer_bytes, np.uint32),
-        chain=np.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
+        slab=demand.zeros((pages, u.S_COLUMNS), names),
+        freelist=demand.zeros((pages, 256), np.uint8),
+        word=demand.zeros(pages * PAGE // params.pointer_bytes, names),
+        chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
         size_zone=(u.FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
         large=np.zeros(1, np.int64),
         low=np.zeros(1, np.int64),

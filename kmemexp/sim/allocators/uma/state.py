@@ -31,7 +31,7 @@ class State(NamedTuple):
     cache: Cube  # int64[zones, cpus, C_COLUMNS]
     slab: Table  # int32[pages, S_COLUMNS]
     freelist: Table  # uint8[pages, 256], of a free item: the next free one of its slab (us_freelist)
-    word: Words  # uint32[kva_bytes / pointer], buckets at their addresses
+    word: Words  # int32[kva_bytes / pointer], buckets at their addresses
     chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
     size_zone: Words  # int16[257], zone by size of a malloc() in units of 16 bytes
     large: Words  # int64[1], pages of large malloc()s

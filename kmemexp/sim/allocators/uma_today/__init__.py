@@ -31,6 +31,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of_one
@@ -57,14 +58,13 @@ TICK_NS = 20_000_000_000  # UMA_TIMEOUT
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
-MAX_KVA = 1 << 35  # words name addresses / 8 in 32 bits
 NO_LIMIT = 1 << 62
 
 
 def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
-    """Make the zones, all empty. `bases` does not matter. Raises ValueError for bad parameters, or 32 GiB.
+    """Make the zones, all empty. `bases` does not matter. Raises ValueError for bad parameters, or beyond 8 TiB.
 
     Where everything is to grow in the direct map, slabs of several pages need KVA all the same: that of map 0.
     """
@@ -72,8 +72,7 @@ def init(
     domains = params.domains or 1
     if not 1 <= domains <= cpus:
         raise ValueError(f"domains is {domains}: each needs a CPU, and there are {cpus}")
-    if kva_bytes > MAX_KVA:
-        raise ValueError(f"kva_bytes = {kva_bytes}: items are named by 32 bits in units of 8 bytes (32 GiB)")
+    demand.check_kva(kva_bytes)
     small = params.direct_map if params.small_alloc and params.direct_map else map_number
     large = 0 if params.small_alloc and map_number == params.direct_map else map_number
     zone, half = _zones(params, cpus, domains, small, large, items)
@@ -85,6 +84,7 @@ def init(
     dom[:, :, [u.D_LIST, u.D_CROSS, u.D_PART, u.D_FREE]] = NIL
     units = np.arange((MALLOC_SIZES[-1] >> MALLOC_UNIT_SHIFT) + 1) << MALLOC_UNIT_SHIFT
     pages = -(-kva_bytes // PAGE)
+    names = demand.names(pages << (PAGE_SHIFT - u.WORD_SHIFT))
     return State(
         p=params,
         map=large,
@@ -93,10 +93,10 @@ def init(
         zone=zone,
         cache=cache,
         dom=dom,
-        slab=np.zeros((pages, u.S_COLUMNS), np.int32),
-        bits=np.zeros((pages, u.SET_WORDS), np.uint32),
-        word=np.zeros(pages << (PAGE_SHIFT - u.WORD_SHIFT), np.uint32),
-        chain=np.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
+        slab=demand.zeros((pages, u.S_COLUMNS), names),
+        bits=demand.zeros((pages, u.SET_WORDS), np.uint32),
+        word=demand.zeros(pages << (PAGE_SHIFT - u.WORD_SHIFT), names),
+        chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), demand.names(pages << (PAGE_SHIFT - CLUSTER_SHIFT))),
         size_zone=(FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
         domain_of=np.arange(cpus, dtype=np.int64) * domains // cpus,
         large=np.zeros(1, np.int64),

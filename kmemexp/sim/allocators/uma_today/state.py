@@ -33,7 +33,7 @@ class State(NamedTuple):
     dom: Cube  # int64[zones, domains, D_COLUMNS]
     slab: Table  # int32[pages, S_COLUMNS]
     bits: Table  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
-    word: Words  # uint32[kva_bytes / 8], contents of buckets at their addresses
+    word: Words  # int32[kva_bytes / 8], contents of buckets at their addresses
     chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
     size_zone: Words  # int16[4097], zone by size of a malloc() in units of 16 bytes
     domain_of: Words  # int64[cpus]

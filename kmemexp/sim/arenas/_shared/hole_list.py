@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
-from kmemexp.sim.arenas._shared.measuring import erase, size_class
+from kmemexp.sim.arenas._shared.measuring import erase, size_class, whole
 from kmemexp.sim.checks import insist
 from kmemexp.sim.slots import PAGE
 from kmemexp.sim.tables import gauge
@@ -52,7 +53,7 @@ def one_hole(params: Any, kva_bytes: int, maps: int) -> State:
     # Every second page can be a hole; a submap's range is one more.
     st = State(
         params,
-        hole=np.zeros((kva_bytes // PAGE // 2 + 2 * maps + 1, HOLE_COLUMNS), np.int64),
+        hole=demand.zeros((kva_bytes // PAGE // 2 + 2 * maps + 1, HOLE_COLUMNS), np.int64),
         maps=np.zeros((maps, MAP_COLUMNS), np.int64),
         supply=np.array([-1, maps], np.int64),
     )
@@ -149,6 +150,7 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
         nbytes = st.hole[h, END] - st.hole[h, START]
         out[gauge.LARGEST] = max(out[gauge.LARGEST], nbytes)
         out[gauge.HIST + size_class(nbytes)] += nbytes
+        out[gauge.WHOLE] += whole(nbytes, st.hole[h, END])
         h = st.hole[h, NEXT]
     out[gauge.FREE] = st.maps[map_no, FREE]
     out[gauge.HOLES] = out[gauge.ENTRIES] = st.maps[map_no, HOLES]

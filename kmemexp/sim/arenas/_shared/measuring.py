@@ -14,13 +14,20 @@ def size_class(nbytes: Bytes) -> int:
 
 
 @kernel
-def count_hole(out: Words, nbytes: Bytes) -> None:
-    """Enter a hole, if there is one, in what `map_measure` writes."""
+def count_hole(out: Words, nbytes: Bytes, end: Address) -> None:
+    """Enter a hole of `nbytes` before `end`, if there is one, in what `map_measure` writes."""
     if nbytes > 0:
         out[gauge.FREE] += nbytes
         out[gauge.LARGEST] = max(out[gauge.LARGEST], nbytes)
         out[gauge.HOLES] += 1
         out[gauge.HIST + size_class(nbytes)] += nbytes
+        out[gauge.WHOLE] += whole(nbytes, end)
+
+
+@kernel
+def whole(nbytes: Bytes, end: Address) -> int:
+    """Aligned stretches of gauge.STRETCH bytes that lie in the `nbytes` before `end`."""
+    return max(end // gauge.STRETCH - (end - nbytes + gauge.STRETCH - 1) // gauge.STRETCH, 0)
 
 
 @kernel

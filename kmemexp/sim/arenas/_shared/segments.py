@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kmemexp.jit import kernel
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas._shared.powers import round_up
@@ -70,10 +71,10 @@ def arrays(kva_bytes: int, arenas: int, levels: int, supply: int) -> dict[str, A
     """
     pages = kva_bytes >> PAGE_SHIFT
     found: dict[str, Array] = {
-        "seg": np.zeros((2 * levels * pages + 4 * arenas, SEGMENT_COLUMNS), np.int64),
+        "seg": demand.zeros((2 * levels * pages + 4 * arenas, SEGMENT_COLUMNS)),
         "lists": np.zeros((arenas, LISTS), np.int64),
         "arena": np.zeros((arenas, ARENA_COLUMNS), np.int64),
-        "table": np.zeros(levels * pages, np.int32),
+        "table": demand.zeros(levels * pages, demand.names(2 * levels * pages + 4 * arenas)),
         "supply": np.zeros(SUPPLY + supply, np.int64),
     }
     heads = np.arange(arenas)
@@ -266,16 +267,17 @@ def measure_map(st: Any, map_no: MapNo, out: Words) -> None:
 @kernel
 def measure(st: Any, a: int, out: Words) -> None:
     """Add the holes of an arena: vacant segments of a span side by side, as if caches were empty and the rotor gone."""
-    hole = 0
+    hole, end = 0, 0
     row = st.seg[a, NEXT]
     while row != a:
         if is_vacant(st, row):
             hole += size(st, row)
+            end = st.seg[row, END]
         elif st.seg[row, KIND] != ROTOR:
-            count_hole(out, hole)
+            count_hole(out, hole, end)
             hole = 0
         row = st.seg[row, NEXT]
-    count_hole(out, hole)
+    count_hole(out, hole, end)
 
 
 @kernel

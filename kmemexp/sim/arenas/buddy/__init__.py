@@ -25,6 +25,7 @@ less than 12 MiB, shuffling, races for locks.
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.buddy import index as buddy_index
@@ -58,14 +59,15 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     p = _resolved(params, cpus)
     rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
     lists = maps * z.TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS
+    blocks = (rows >> p.pageblock_order) + 2 * maps
     st = State(
         p,
-        tag=np.zeros(rows, np.int8),
-        held=np.zeros(rows, np.int32),
-        link=np.zeros((rows, 2), np.int32),
-        blocks=np.zeros((rows >> p.pageblock_order) + 2 * maps, np.int8),
+        tag=demand.zeros(rows, np.int8),
+        held=demand.zeros(rows, np.int32),
+        link=demand.zeros((blocks + rows, 2), np.int32),
+        blocks=demand.zeros(blocks, np.int8),
         lists=np.full((lists, z.LIST_COLUMNS), -1, np.int64),
-        tree=np.zeros(4 * rows + 4 * maps if p.plain else 1, np.int32),
+        tree=demand.zeros(4 * rows + 4 * maps if p.plain else 1, np.int32),
         maps=np.zeros((maps, z.MAP_COLUMNS), np.int64),
         pcp=np.zeros((maps * p.cpus, buddy_pcp.PCP_COLUMNS), np.int64),
         next=np.zeros(3, np.int64),
@@ -143,7 +145,7 @@ def measure_run(st: State, page: int, end: int, out: Words) -> None:
         if order == largest:
             pages = (end - page) >> order << order
         page += pages
-        count_hole(out, pages << PAGE_SHIFT)
+        count_hole(out, pages << PAGE_SHIFT, page << PAGE_SHIFT)
 
 
 @outlined
@@ -311,8 +313,9 @@ def _free_largest(st: State, map_no: int, pages: Array, kind: int) -> None:
             nodes = nodes[nodes > 0]
         return
     st.lists[which, [z.HEAD, z.TAIL]] = pages[0], pages[-1]
-    st.link[rows[:-1], z.NEXT], st.link[rows[1:], z.PREV] = pages[1:], pages[:-1]
-    st.link[rows[-1], z.NEXT] = st.link[rows[0], z.PREV] = -1
+    links = zone[z.BLOCKS] + (pages >> st.p.pageblock_order)
+    st.link[links[:-1], z.NEXT], st.link[links[1:], z.PREV] = pages[1:], pages[:-1]
+    st.link[links[-1], z.NEXT] = st.link[links[0], z.PREV] = -1
 
 
 def _resolved(p: Params, cpus: int) -> Params:

@@ -63,11 +63,12 @@ def check(st: Any, map_no: int) -> None:
 def _listed(st: Any, map_no: int, which: int) -> list[int]:
     """Pages on a list, from its head; asserts that its links and its length are right."""
     pages: list[int] = []
-    page, shift = int(st.lists[which, z.HEAD]), int(st.maps[map_no, z.SHIFT])
+    page = int(st.lists[which, z.HEAD])
     while page >= 0:
-        insist(st.link[page + shift, z.PREV] == (pages[-1] if pages else -1), "broken link")
+        row = entry(z.link_row)(st, map_no, page)
+        insist(st.link[row, z.PREV] == (pages[-1] if pages else -1), "broken link")
         pages.append(page)
-        page = int(st.link[page + shift, z.NEXT])
+        page = int(st.link[row, z.NEXT])
     insist(st.lists[which, z.TAIL] == (pages[-1] if pages else -1), "wrong tail")
     insist(st.lists[which, z.COUNT] == len(pages), "list miscounted")
     return pages

@@ -22,7 +22,7 @@ class State(NamedTuple):
     p: Params
     tag: Words  # int8[rows], tags of `zone`
     held: Words  # int32[rows], at the first page of a range in use
-    link: Table  # int32[rows, 2], pages before and after on a list
+    link: Table  # int32[pageblocks + rows, 2], pages before and after on a list, by `zone.link_row`
     blocks: Words  # int8[pageblocks], migrate types
     lists: Table  # int64[lists, LIST_COLUMNS]: zones' lists, then CPUs'
     tree: Words  # int32[nodes], plain

@@ -79,6 +79,14 @@ def set_type(st: State, map_no: MapNo, page: int, order: int, kind: int) -> None
 
 
 @kernel
+def link_row(st: State, map_no: MapNo, page: int) -> int:
+    """Row of a page's links. Those of pages that begin a pageblock are together: all that a free map has."""
+    if page & ((1 << st.p.pageblock_order) - 1) == 0:
+        return st.maps[map_no, BLOCKS] + (page >> st.p.pageblock_order)
+    return len(st.blocks) + page + st.maps[map_no, SHIFT]
+
+
+@kernel
 def zone_list(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """Number of a free list."""
     return (map_no * TYPES + kind) * (st.p.max_order + 1) + order
@@ -87,34 +95,34 @@ def zone_list(st: State, map_no: MapNo, order: int, kind: int) -> int:
 @kernel
 def push(st: State, map_no: MapNo, which: int, page: int, tail: int) -> None:
     """Put a block on a list, at its head or its tail."""
-    shift = st.maps[map_no, SHIFT]
+    row = link_row(st, map_no, page)
     other = st.lists[which, TAIL if tail else HEAD]
     if tail:
-        st.link[page + shift, PREV], st.link[page + shift, NEXT] = other, -1
+        st.link[row, PREV], st.link[row, NEXT] = other, -1
         st.lists[which, TAIL] = page
     else:
-        st.link[page + shift, NEXT], st.link[page + shift, PREV] = other, -1
+        st.link[row, NEXT], st.link[row, PREV] = other, -1
         st.lists[which, HEAD] = page
     if other < 0:
         st.lists[which, HEAD] = st.lists[which, TAIL] = page
     else:
-        st.link[other + shift, NEXT if tail else PREV] = page
+        st.link[link_row(st, map_no, other), NEXT if tail else PREV] = page
     st.lists[which, COUNT] += 1
 
 
 @kernel
 def pull(st: State, map_no: MapNo, which: int, page: int) -> None:
     """Take a block off a list."""
-    shift = st.maps[map_no, SHIFT]
-    above, below = int64(st.link[page + shift, NEXT]), int64(st.link[page + shift, PREV])
+    row = link_row(st, map_no, page)
+    above, below = int64(st.link[row, NEXT]), int64(st.link[row, PREV])
     if below < 0:
         st.lists[which, HEAD] = above
     else:
-        st.link[below + shift, NEXT] = above
+        st.link[link_row(st, map_no, below), NEXT] = above
     if above < 0:
         st.lists[which, TAIL] = below
     else:
-        st.link[above + shift, PREV] = below
+        st.link[link_row(st, map_no, above), PREV] = below
     st.lists[which, COUNT] -= 1
 
 

@@ -36,7 +36,7 @@ from itertools import pairwise
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
-from kmemexp.sim import slots
+from kmemexp.sim import demand, slots
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas.regions import placing as g
@@ -63,9 +63,9 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         params,
         shift=unit.bit_length() - 1,
         maps=np.zeros((maps, g.MAP_COLUMNS), np.int64),
-        region=np.zeros((maps * (pages // unit + 2), g.REGION_COLUMNS), np.int64),
-        hole=np.zeros((pages, g.HOLE_COLUMNS), np.int64),
-        stamp=np.zeros(pages, np.int64),
+        region=demand.zeros((maps * (pages // unit + 2), g.REGION_COLUMNS)),
+        hole=demand.zeros((pages, g.HOLE_COLUMNS)),
+        stamp=demand.zeros(pages),
         who=np.zeros((maps * slots.WHO_COUNT, r.WHO_COLUMNS), np.int64),
     )
     add_map(st, 0, 0, kva_bytes)
@@ -147,19 +147,20 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     """Write the state of map `map_no` into `out` (int64[M_COUNT]). An entry is a hole."""
     out[:] = 0
     first, stop = st.maps[map_no, g.FIRST], st.maps[map_no, g.FIRST] + st.maps[map_no, g.COUNT]
-    run = 0  # pages of the hole that reaches the end of what has been seen
+    run, end = 0, 0  # pages of the hole that reaches the end of what has been seen
     for row in range(first, stop):
         hole = st.region[row, g.HEAD]
         if hole != st.region[row, g.LOW]:
-            count_hole(out, run << PAGE_SHIFT)
+            count_hole(out, run << PAGE_SHIFT, end << PAGE_SHIFT)
             run = 0
         while hole >= 0:
-            run += st.hole[hole, g.STOP] - hole
+            end = st.hole[hole, g.STOP]
+            run += end - hole
             if st.hole[hole, g.STOP] < st.region[row, g.END]:
-                count_hole(out, run << PAGE_SHIFT)
+                count_hole(out, run << PAGE_SHIFT, end << PAGE_SHIFT)
                 run = 0
             hole = st.hole[hole, g.ABOVE]
-    count_hole(out, run << PAGE_SHIFT)
+    count_hole(out, run << PAGE_SHIFT, end << PAGE_SHIFT)
     out[gauge.ENTRIES] = out[gauge.HOLES]
     out[gauge.HIGH] = (st.maps[map_no, g.HIGH] - st.maps[map_no, g.BASE]) << PAGE_SHIFT
     out[gauge.WALKED] = st.maps[map_no, g.WALKED]

@@ -25,6 +25,7 @@ import itertools
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words, int64
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.vmap import tree as t
@@ -49,8 +50,8 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
     st = State(
         p,
-        area=np.zeros((rows, t.AREA_COLUMNS), np.int32),
-        node=np.zeros((rows // 2 + 2 * maps + 2, t.NODE_COLUMNS), np.int64),
+        area=demand.zeros((rows, t.AREA_COLUMNS), demand.names(rows)),
+        node=demand.zeros((rows // 2 + 2 * maps + 2, t.NODE_COLUMNS)),
         maps=np.zeros((maps, t.MAP_COLUMNS), np.int64),
         pools=np.zeros((maps * p.nodes * POOL_SIZES, 3), np.int64),
         pooled=np.zeros(maps * p.nodes, np.int64),
@@ -104,12 +105,12 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     while addr < top:
         nbytes = t.extent(st, map_no, addr)
         if st.area[t.row_of(st, map_no, addr), t.KIND] == t.AREA_LIVE:
-            count_hole(out, hole)
+            count_hole(out, hole, addr)
             hole = 0
         else:
             hole += nbytes
         addr += nbytes
-    count_hole(out, hole)
+    count_hole(out, hole, top)
     out[gauge.ENTRIES] = st.maps[map_no, t.AREAS] + st.maps[map_no, t.HOLES]
     out[gauge.HIGH] = st.maps[map_no, t.HIGH] - st.maps[map_no, t.BASE]
     if map_no == 0:

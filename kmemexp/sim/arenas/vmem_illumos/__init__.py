@@ -30,6 +30,7 @@ update every 15 s; races, so that no import is superfluous; large-page heaps.
 import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
+from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
@@ -57,9 +58,9 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         p,
         **g.arrays(kva_bytes, maps + v.EXTRA_ARENAS, g.LEVELS + 1, v.SUPPLY),
         slab_pages=slab_pages,
-        slab=np.zeros((cells, q.SLAB_COLUMNS), np.int64),
-        link=np.zeros(pages, np.int32),
-        tree=np.zeros((caches, 2 << (cells - 1).bit_length()), np.int8),
+        slab=demand.zeros((cells, q.SLAB_COLUMNS)),
+        link=demand.zeros(pages, demand.names(pages)),
+        tree=demand.zeros((caches, 2 << (cells - 1).bit_length()), np.int8),
     )
     supply = st.supply
     supply[v.BATCH], supply[v.BATCH_PAGES] = layout.populate_batch(p.populators, p.tag_bytes)

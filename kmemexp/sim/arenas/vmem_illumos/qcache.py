@@ -187,7 +187,8 @@ def measure_chunks(st: State, out: Words) -> None:
     """Add the free ranges in slabs, each a hole of its own: a slab's neighbours never become one."""
     row, at = next_chunk(st, arena(st, KMEM_VA), 0)
     while at:
-        count_hole(out, chunk_bytes(st, row))
+        nbytes = chunk_bytes(st, row)
+        count_hole(out, nbytes, ((at - 1) << PAGE_SHIFT) + nbytes)
         row, at = next_chunk(st, row, at)
 
 

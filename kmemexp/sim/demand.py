@@ -1,0 +1,59 @@
+"""Arrays as large as an address space, of which only what is touched takes memory.
+
+A part of a simulated machine often has a row for each page, or for each place where a chunk may begin. On a machine of
+128 TiB of KVA such an array is larger than any memory, but a load touches little of it. The operating system's page
+tables are then the two-level table: `zeros` and `empty` ask it for address space only (MAP_NORESERVE), which costs an
+access nothing. Arrays of less than `LARGE` are NumPy's own.
+"""
+
+import math
+import mmap
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kmemexp.sim.aliases import Array
+
+NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # in Python from 3.13 on
+LARGE = 1 << 30  # bytes; the arrays of machines of 2003 are smaller
+MOST_KVA = 1 << 43  # that an allocator covers: its tables are about as large, and pages are named by 31 bits
+
+
+def zeros(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
+    """Return an array of zeros. MemoryError: there is no address space for it."""
+    nbytes = _bytes(shape, dtype)
+    return np.zeros(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
+
+
+def empty(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
+    """Return an array of anything, all of which is written before it is read."""
+    nbytes = _bytes(shape, dtype)
+    return np.empty(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
+
+
+def names(count: int) -> Any:
+    """Type of the elements of an array that holds numbers below `count`, and -1: as narrow as can be."""
+    return np.int32 if count <= 1 << 31 else np.int64
+
+
+def check_kva(kva_bytes: int) -> None:
+    """Raise ValueError for more address space than an allocator's tables can cover."""
+    if kva_bytes > MOST_KVA:
+        raise ValueError(f"kva_bytes = {kva_bytes}: an allocator covers {MOST_KVA >> 40} TiB at most")
+
+
+def _bytes(shape: int | Sequence[int], dtype: Any) -> int:
+    return math.prod([shape] if isinstance(shape, int) else shape) * np.dtype(dtype).itemsize
+
+
+def _mapped(nbytes: int, shape: int | Sequence[int], dtype: Any) -> Array:
+    """Map pages of zeros that nothing is set aside for. The array keeps the mapping."""
+    try:
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+    except (OSError, OverflowError, ValueError) as error:
+        raise MemoryError(f"{nbytes / 2**30:.0f} GiB of address space for the state of a part: {error}") from error
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would be there whole for one word
+    return np.frombuffer(pages, dtype).reshape(shape)
