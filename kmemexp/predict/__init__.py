@@ -1,1 +1,4 @@
-"""What a real kernel held, and what is predicted from its recording: SLUB as the sweeps simulate it, cache by cache."""
+"""What a real kernel held, and what is predicted from its recording: SLUB as the sweeps simulate it, cache by cache.
+
+May import planning (the design's parts), boot, workload and sim.
+"""
