@@ -37,7 +37,7 @@ PROTOCOL = Protocol(
 def analyse(results: Mapping[str, Results]) -> Report:
     """Count who deadlocks, by interrupt rate and CPUs."""
     quiet = results["deadlock"].metrics
-    quiet = quiet[~quiet["interrupts.clock_allocates"].fillna(False).astype(bool)]
+    quiet = quiet[~quiet["clock_allocates"].fillna(False).astype(bool)]
     table = _shares(quiet)
     pair = _shares(quiet[quiet["design"].astype(str).isin([SPLIT, REMOVED])])  # the family: what the claim is about
     verdicts = [_verdict(pair, rate, cpus) for rate, cpus in _conditions(pair)]
@@ -58,10 +58,9 @@ def analyse(results: Mapping[str, Results]) -> Report:
 def _shares(metrics: pd.DataFrame) -> pd.DataFrame:
     """One row per rate, CPUs and design: share of replicas with a deadlock (Wilson), and the paired difference."""
     found = compare(metrics, {"design": SPLIT}, [DEADLOCKS], judged=PROTOCOL.judged)
-    names = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
     columns = ["design", "n", "occurs", "occurs_low", "occurs_high", "share_diff", "share_low", "share_high",
                "detectable", "verdict"]  # fmt: skip
-    return found.rename(columns=names)[[*names.values(), *columns, "metric"]]
+    return found[["rate_hz", "cpus", *columns, "metric"]]
 
 
 def _conditions(table: pd.DataFrame) -> list[tuple[int, int]]:

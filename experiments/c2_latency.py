@@ -30,7 +30,6 @@ SAFETY = ("deadlocks_count", "would_sleep_count", "panics_count")
 PRICE = ("irq_device_start_p99_ns", "irq_device_done_p50_ns", "irq_device_done_p99_ns", "irq_soft_done_p99_ns")
 OTHER = ("alloc_main_p99_ns", "lost_interrupts_count", "alloc_failures_count")
 SCENARIOS = ("interrupted_holder_fixed", "sleeping_holder_fixed")
-AXES = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
 US = 1e3
 PROTOCOL = Protocol(
     judged=OTHER,
@@ -45,8 +44,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     runs = results["latency"].metrics
     table = compare(runs, {"design": SPLIT}, [*SAFETY, *PRICE, *OTHER], judged=PRICE)
     pair = runs[runs["design"].astype(str).isin([SPLIT, THREADS])]
-    others_table = compare(pair, {"design": SPLIT}, list(OTHER), judged=PROTOCOL.judged).rename(columns=AXES)
-    table = table.rename(columns=AXES)
+    others_table = compare(pair, {"design": SPLIT}, list(OTHER), judged=PROTOCOL.judged)
     conditions = list(table[["rate_hz", "cpus"]].drop_duplicates().itertuples(index=False))
     safe = [_safety(results["latency"].metrics), *_scenarios(results["history"].metrics)]
     prices = [_price(table, rate, cpus) for rate, cpus in conditions]

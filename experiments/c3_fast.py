@@ -42,7 +42,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     """Count what a fast interrupt did with and without an allocation."""
     metrics = results["deadlock"].metrics
     metrics = metrics[metrics["design"].astype(str).isin(DESIGNS) & (metrics["status"] == "done")]
-    allocates = metrics["interrupts.clock_allocates"].fillna(False).astype(bool)
+    allocates = metrics["clock_allocates"].fillna(False).astype(bool)
     table = _shares(metrics.assign(allocates=allocates))
     as_is, allocating = _as_is(metrics[~allocates]), _allocating(table[table["allocates"]])
     unsafe = sum(v.effect > 0 for v in allocating)
@@ -56,10 +56,9 @@ def analyse(results: Mapping[str, Results]) -> Report:
 
 def _shares(metrics: pd.DataFrame) -> pd.DataFrame:
     """One row per design, rate, CPUs and kind of clock: shares of the replicas, with Wilson's interval for any sign."""
-    names = {"interrupts.rate_hz": "rate_hz", "machine.cpus": "cpus"}
     seen = (metrics[list(SIGNS)] > 0).assign(unsafe=(metrics[list(SIGNS)] > 0).any(axis=1))
-    keys = [metrics[axis].rename(name) for axis, name in names.items()]
-    groups = seen.groupby([metrics["design"].astype(str), *keys, metrics["allocates"]], sort=False)
+    keys = [metrics["design"].astype(str), *(metrics[axis] for axis in ("rate_hz", "cpus", "allocates"))]
+    groups = seen.groupby(keys, sort=False)
     table = groups.mean().assign(n=groups.size(), hits=groups["unsafe"].sum()).reset_index()
     low, high = stats.wilson(table["hits"], table["n"])
     return table.assign(unsafe_low=low, unsafe_high=high)

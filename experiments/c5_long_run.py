@@ -83,9 +83,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
 def _compared(metrics: pd.DataFrame, variant: str, base: str, words: str) -> pd.DataFrame:
     """Compare a pair: a row per load, KVA, CPUs, design and metric, with `refused`, the greater share of the two."""
     both = metrics[metrics["design"].astype(str).isin([variant, base])]
-    table = compare(both, {"design": base}, list(METRICS), margins=PROTOCOL.margins).rename(
-        columns={"machine.kva_bytes": "kva_bytes", "machine.cpus": "cpus"}
-    )
+    table = compare(both, {"design": base}, list(METRICS), margins=PROTOCOL.margins)
     table["cpus"] = table["cpus"] if "cpus" in table else int(both["cpus"].iloc[0])
     shares = (both[REFUSED] / both["operations_count"]).groupby(
         [both["workload"].astype(str), both["kva_bytes"], both["cpus"], both["design"].astype(str)]
@@ -231,7 +229,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def _heaps(metrics: pd.DataFrame) -> pd.DataFrame:
     """Johnstone and Wilson's measures of each design and load at the largest KVA, in per cent."""
-    largest = metrics[metrics["machine.kva_bytes"] == metrics["machine.kva_bytes"].max()]
+    largest = metrics[metrics["kva_bytes"] == metrics["kva_bytes"].max()]
     means = largest.groupby(["workload", "cpus", "design"], observed=True)[list(HEAP)].mean() * 100
     return means.round(1).set_axis([f"#{i} %" for i in (1, 2, 3, 4)], axis=1).reset_index()
 
@@ -267,9 +265,9 @@ def _pairs_chart(judged: pd.DataFrame) -> object:
 def _maps_chart(found: Results) -> object:
     """kernel_map over the week, at the middle KVA."""
     metrics = found.metrics
-    kva = sorted(metrics["machine.kva_bytes"].unique())[len(metrics["machine.kva_bytes"].unique()) // 2]
+    kva = sorted(metrics["kva_bytes"].unique())[len(metrics["kva_bytes"].unique()) // 2]
     cells = metrics[
-        metrics["workload"].astype(str).isin(WEEKS) & (metrics["machine.kva_bytes"] == kva)
+        metrics["workload"].astype(str).isin(WEEKS) & (metrics["kva_bytes"] == kva)
         & (metrics["cpus"] == metrics["cpus"].min())
         & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_nokmem"])
     ]["cell_key"]  # fmt: skip

@@ -78,7 +78,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
 
 def _plain(metrics: pd.DataFrame) -> pd.DataFrame:
     """Without the axes that say only whether there is a clock."""
-    return metrics.drop(columns=["cost", "workload.duration_s"]).astype({"design": str, "policy": str})
+    return metrics.drop(columns=["cost", "duration_s"]).astype({"design": str, "policy": str})
 
 
 def _compared(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -172,7 +172,7 @@ def _elsewhere(found: pd.DataFrame) -> Iterator[Verdict]:
     """Compare design=proactive with dragonfly_slab on other loads, one verdict for each and its sizes of machine."""
     for workload, rows in found[found["design"].astype(str) == CHOSEN].groupby("workload", observed=True):
         texts, words = [], []
-        for (cpus, kva), group in rows.groupby(["machine.cpus", "machine.kva_bytes"]):
+        for (cpus, kva), group in rows.groupby(["cpus", "kva_bytes"]):
             by = group.set_index("metric")
             if by.index.has_duplicates:
                 raise LookupError("the sweep proactive_elsewhere has other axes than design, workload, CPUs and KVA")

@@ -76,8 +76,6 @@ def analyse(results: Mapping[str, Results]) -> Report:
     apart = [rows.assign(condition=where) for where, rows in conditions(memory)]
     both = [rows for rows in apart if set(rows["design"].astype(str)) == {BEFORE, SLAB}]
     memory = pd.concat(both, ignore_index=True)
-    names = {"machine.cpus": "cpus", "interrupts.big_lock": "big_lock"}
-    speed = speed.rename(columns=names)
     verdicts = [_entirely(results)]
     verdicts += [
         _verdict(part, MEMORY, "held_peak_bytes", where)

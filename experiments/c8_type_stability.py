@@ -57,7 +57,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     found = results["type_stability"]
     table = outcomes(found)
     memory = compare(_done(found.metrics), {"stability": "none"}, [PINNED])
-    memory = memory.rename(columns={"stability.kind": "kind", "stability": "protection"})
+    memory = memory.rename(columns={"stability": "protection"})
     cost = compare(_done(results["type_stability_cost"].metrics), {"stability": "none"}, [*LATENCIES, CPU_TIME],
                    judged=PROTOCOL.judged)  # fmt: skip
     hold = crossings(results["type_stability_hold"])
@@ -81,9 +81,9 @@ def outcomes(found: Results) -> pd.DataFrame:
     """One row per load, kind and protection: references, stale reads, and both sorts of violation with intervals."""
     metrics = _done(found.metrics)
     seconds = found.series.groupby("cell_key")["time_ns"].max() / 1e9
-    ci = 1 - 0.05 / max(len(metrics[["workload", "stability.kind"]].drop_duplicates()), 1)
+    ci = 1 - 0.05 / max(len(metrics[["workload", "kind"]].drop_duplicates()), 1)
     rows = []
-    for (load, kind, protection), cell in metrics.groupby(["workload", "stability.kind", "stability"], observed=True):
+    for (load, kind, protection), cell in metrics.groupby(["workload", "kind", "stability"], observed=True):
         references, stale = cell["references_count"].to_numpy(), cell["stale_reads_count"].to_numpy()
         typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).to_numpy()
         wrong = cell["stale_wrong_object_count"].to_numpy()
@@ -113,10 +113,10 @@ def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray, ci: float 
 def crossings(found: Results) -> pd.DataFrame:
     """One row per kind: type violations by hold ratio, and the ratio at which they pass one per million."""
     rows = []
-    for kind, of_kind in _done(found.metrics).groupby("stability.kind", observed=True):
+    for kind, of_kind in _done(found.metrics).groupby("kind", observed=True):
         row: dict[str, object] = {"kind": str(kind)}
         ratios, values = [], []
-        for ratio, cell in of_kind.groupby("stability.hold_ratio", observed=True):
+        for ratio, cell in of_kind.groupby("hold_ratio", observed=True):
             typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).sum()
             values.append(float(1e6 * typed / cell["references_count"].sum()))
             ratios.append(float(ratio))
@@ -231,10 +231,10 @@ def _pinned(memory: pd.DataFrame) -> Verdict:
 def _priced(cost: pd.DataFrame) -> list[Verdict]:
     """Say what per-CPU freelists do to latencies, and every protection to the CPU time, by kind."""
     verdicts = []
-    for kind in dict.fromkeys(cost["stability.kind"].astype(str)):
-        rows = {m: pick(cost, m, stability="percpu", stability__kind=kind) for m in LATENCIES}
+    for kind in dict.fromkeys(cost["kind"].astype(str)):
+        rows = {m: pick(cost, m, stability="percpu", kind=kind) for m in LATENCIES}
         text = ", ".join(f"{m.removesuffix('_ns')} {change(r, 'ns')}" for m, r in rows.items())
-        busy = {p: pick(cost, CPU_TIME, stability=p, stability__kind=kind) for p in ("percpu", "zone", "grace")}
+        busy = {p: pick(cost, CPU_TIME, stability=p, kind=kind) for p in ("percpu", "zone", "grace")}
         time = ", ".join(f"{p} {100 * (r['ratio'] - 1):+.2f} %" for p, r in busy.items())
         first = rows[LATENCIES[0]]
         word = {"better": "holds", "equivalent": "holds", "worse": "fails"}.get(str(first["verdict"]), "inconclusive")

@@ -70,7 +70,7 @@ def _first_rows(plan: Plan) -> Table:
     """Show the first cells by their axis values."""
     rows = {name: column[:ROWS_SHOWN] for name, column in plan.columns.items()}
     values = [json.loads(text) for text in rows["axes"]]
-    axes = list(dict.fromkeys(key for row in values for key in row))
+    axes = list(dict.fromkeys(key for row in values for key in row if key not in plan.fixed))
     title = f"first {len(values)} of {len(plan.columns['cell_key'])} cells"
     table = Table("cell_key", *map(escape, map(visible, axes)), "est_ops", title=title, title_justify="left")
     for key, row, operations in zip(rows["cell_key"], values, rows["est_ops"], strict=True):

@@ -8,8 +8,9 @@ import pandas as pd
 
 from kmemexp.metrics import OCCURS
 from kmemexp.report import small_samples
-from kmemexp.report.comparison import CONDITIONS, LOAD, matches
+from kmemexp.report.comparison import is_condition, matches
 from kmemexp.report.families import combined
+from kmemexp.report.frames import axes_of
 from kmemexp.report.layout import axis_value, decimals_for, interval, number
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ VERDICTS = ("holds", "fails", "holds in part", "equivalent", "inconclusive", "ob
 """The last one where no claim is judged: a figure only."""
 WORDS = {"better": "holds", "worse": "fails", "mixed": "holds in part"}
 """What verdicts of `compare` mean for a claim that something is better; the others stay."""
-SAID_FIRST = ("workload", "machine.cpus", "machine.ram_bytes", "machine.kva_bytes", "cost")
+SAID_FIRST = ("workload", "cpus", "ram_bytes", "kva_bytes", "cost")
 
 
 class Verdict(NamedTuple):
@@ -108,12 +109,12 @@ def cpus_text(count: object) -> str:
 
 
 def pick(table: pd.DataFrame, metric: str, **axes: object) -> pd.Series:
-    """Find the one row of a comparison with these values; dots in an axis are written `__`. LookupError for none."""
+    """Find the one row of a comparison with these values of its axes. LookupError for none."""
     found = (table["metric"] == metric).to_numpy()
     for axis, value in axes.items():
-        found = found & matches(table[axis.replace("__", ".")], value)
+        found = found & matches(table[axis], value)
     if found.sum() != 1:
-        wanted = ", ".join(f"{axis.replace('__', '.')}={value}" for axis, value in axes.items())
+        wanted = ", ".join(f"{axis}={value}" for axis, value in axes.items())
         raise LookupError(f"{'no' if not found.any() else 'more than one'} row for {metric} with {wanted}")
     return table[found].iloc[0]
 
@@ -128,8 +129,8 @@ def conditions(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
     What other words say already is left out: "filetree, 8 CPUs, KVA 192 MiB", not that there are 8 copies of the trace.
     """
-    axes = table.columns[: table.columns.get_loc("metric")]
-    columns = [c for c in axes if c.split(".")[0] in CONDITIONS or c.startswith(LOAD)]
+    axes = axes_of(table.loc[:, :"metric"])
+    columns = [column for column, key in axes.items() if is_condition(key)]
     named = [c for c in columns if c == "workload"]
     for column in sorted(columns, key=lambda c: SAID_FIRST.index(c) if c in SAID_FIRST else len(SAID_FIRST)):
         told_apart = len(table[named].drop_duplicates()) if named else 1
@@ -143,7 +144,7 @@ def conditions(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _axis_text(axis: str, value: object) -> str:
     if axis == "workload":
         return str(value)
-    if axis == "machine.cpus":
+    if axis == "cpus":
         return cpus_text(value)
     if axis == "cost":
         return "without a clock" if value == "none" else f"with a clock ({value})"

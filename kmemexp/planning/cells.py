@@ -9,7 +9,7 @@ pieces joined: a plan of 20 000 cells takes about a second.
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,14 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from kmemexp import values
 from kmemexp.config import checks, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
-from kmemexp.config.design import check_policy, check_space, parts_of
+from kmemexp.config.design import parts_of
 from kmemexp.errors import ConfigError, InputError
-from kmemexp.planning import axes, effect
+from kmemexp.planning import axes, effect, said
 from kmemexp.planning.axes import Grid
+from kmemexp.planning.pieces import Pieces, check_together, combinations
 from kmemexp.planning.predicates import Mask
 from kmemexp.planning.texts import Texts
 from kmemexp.values import visible
-from kmemexp.workload import stability
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -89,14 +89,6 @@ class Combo(NamedTuple):
     source: DictConfig | None  # the composed configuration where a value refers to another one
 
 
-class Pieces(NamedTuple):
-    """The distinct forms of one node."""
-
-    forms: list[Any]  # in normal form
-    texts: list[str]  # the same as canonical JSON
-    number: axes.Numbers  # int64[cells], which form a cell has
-
-
 class Combos:
     """Composed configurations by the cells' choices of config groups."""
 
@@ -153,6 +145,10 @@ class Combos:
 
         return look
 
+    def is_group(self, key: str) -> bool:
+        """Whether a key chooses a file."""
+        return bool(self._composer.options(key))
+
     @staticmethod
     def _read(composed: DictConfig) -> Combo:
         raw = {node: _raw(composed, node) for node in NODES}
@@ -171,30 +167,30 @@ class Table(NamedTuple):
     idle: set[str]  # axes of several values that all give the same cells
 
 
-def table(grid: Grid, combos: Combos) -> Table:
-    """Make the columns of the distinct cells of a grid. Raises ConfigError for what is impossible in a cell."""
+def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
+    """Make the columns of the distinct cells of a grid. Raises ConfigError for what is impossible in a cell.
+
+    `given`: keys that the command line fixes, which stand among the axes.
+    """
     if not grid.count:
         raise ConfigError("the sweep has no cells: every combination is excluded")
     first, combo = grid.classes(combos.groups)
     found = [combos.of(grid, int(cell)) for cell in first]
     pieces = {node: _pieces(node, grid, combos, (found, combo)) for node in NODES}
-    _check_space(pieces)
-    _check_clock(pieces)
-    _check_policies(pieces)
-    _check_stability(pieces)
+    check_together(pieces)
     texts = Texts({node: (piece.texts, piece.number) for node, piece in pieces.items()})
     first_of: dict[str, int] = {}
     for place, key in enumerate(map(key_of, texts, _models(pieces))):
         first_of.setdefault(key, place)
     keys, places, count = list(first_of), list(first_of.values()), len(texts)
     del first_of
-    rows = {"axes": _axes(grid), **_facts(pieces)}
+    rows = {"axes": said.axes(grid, _fixed(given, combos, (found, combo), pieces)), **_facts(pieces)}
     idle: set[str] = set()
     if len(keys) < count:
         idle = effect.idle_axes(grid, list(map(key_of, texts, _models(pieces))))
         texts = texts.chosen(places)
         rows = {name: [column[place] for place in places] for name, column in rows.items()}
-    parts = set().union(*(parts_of(*pair) for pair in _combinations(pieces, "maps", "objects")))
+    parts = set().union(*(parts_of(*pair) for pair in combinations(pieces, "maps", "objects")))
     return Table({"cell_key": keys, "config": texts, **rows}, count - len(keys), parts, idle)
 
 
@@ -273,21 +269,6 @@ def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], 
             grid.limit(key, ~cells)
 
 
-def _check_space(pieces: Mapping[str, Pieces]) -> None:
-    """Check that what boot carves out of the KVA fits."""
-    for maps, objects, machine, workload in _combinations(pieces, "maps", "objects", "machine", "workload"):
-        check_space(maps, objects, machine, workload.get("kinds", {}))
-
-
-def _check_clock(pieces: Mapping[str, Pieces]) -> None:
-    """Refuse a closed load without a clock: its operations begin when the ones before have ended."""
-    for cost, workload in _combinations(pieces, "cost", "workload"):
-        if "pause_ns" in workload and cost["name"] == "none":
-            raise ConfigError(
-                f"workload={workload['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
-            )
-
-
 def _models(pieces: Mapping[str, Pieces]) -> list[str]:
     """Digests of the sources that simulate each cell."""
     chosen = [pieces[node] for node in ("objects", "maps", "cost")]
@@ -295,35 +276,19 @@ def _models(pieces: Mapping[str, Pieces]) -> list[str]:
     return list(map(model, *(piece.number.tolist() for piece in chosen)))
 
 
-def _check_policies(pieces: Mapping[str, Pieces]) -> None:
-    """Refuse a policy that does nothing to a design."""
-    for policy, maps, objects, design in _combinations(pieces, "policy", "maps", "objects", "design"):
-        check_policy(policy, maps, objects, design["name"])
-
-
-def _check_stability(pieces: Mapping[str, Pieces]) -> None:
-    """Refuse a watched kind that is not there, or cannot be protected so."""
-    for watched, objects, workload in _combinations(pieces, "stability", "objects", "workload"):
-        stability.check_cell(watched, objects, workload)
-
-
-def _combinations(pieces: Mapping[str, Pieces], *nodes: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the forms of these nodes that occur together in a cell, each distinct combination once."""
-    chosen = [pieces[node] for node in nodes]
-    for numbers in set(zip(*(piece.number.tolist() for piece in chosen), strict=True)):
-        yield tuple(piece.forms[i] for piece, i in zip(chosen, numbers, strict=True))
-
-
-def _axes(grid: Grid) -> list[str]:
-    """Write each cell's axis values as JSON."""
-    columns = []
-    for key in sorted(grid.codes):
-        texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in grid.choices[key])]
-        columns.append((texts, grid.codes[key]))
-    if not columns:
-        return ["{}"] * grid.count
-    values = [map(texts.__getitem__, (codes + 1).tolist()) for texts, codes in columns]
-    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)]
+def _fixed(
+    given: Sequence[str], combos: Combos, composed: tuple[Sequence[Combo], axes.Numbers], pieces: Mapping[str, Pieces]
+) -> dict[str, said.Column]:
+    """Write what the cells have of the keys that the command line fixes."""
+    found, combo = composed
+    columns = {}
+    for key in given:
+        if combos.is_group(key):
+            columns[key] = said.column(key, [c.choices.get(key) for c in found], combo)
+        else:
+            piece = pieces[key.partition(".")[0]]
+            columns[key] = said.column(key, [said.look(form, key) for form in piece.forms], piece.number)
+    return columns
 
 
 def _facts(pieces: Mapping[str, Pieces]) -> Columns:

@@ -19,7 +19,7 @@ from kmemexp.config import checks, files, reading, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
-from kmemexp.planning import axes, cells, effect
+from kmemexp.planning import axes, cells, effect, said
 from kmemexp.planning.axes import CommandLine, Grid
 from kmemexp.planning.cells import Columns
 from kmemexp.planning.predicates import Mask, Predicate
@@ -37,9 +37,9 @@ class Plan:
     """What a sweep asks for.
 
     `columns`, and the data frame `cells`, have a row per cell: cell_key, config (canonical JSON), axes (JSON of the
-    cell's axis values), design, workload, cpus, ram_bytes, kva_bytes, stream_key (equal where cells are given the same
-    streams of operations), est_ops (expected operations of one replica) and timed (whether it runs on the machine with
-    a clock).
+    cell's values of the axes and of what the command line has fixed), design, workload, cpus, ram_bytes, kva_bytes,
+    stream_key (equal where cells are given the same streams of operations), est_ops (expected operations of one
+    replica) and timed (whether it runs on the machine with a clock).
     """
 
     name: str
@@ -64,6 +64,7 @@ class Plan:
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
     reps: dict[str, Any] = field(default_factory=dict)  # sweep.reps: how the numbers of replicas are chosen
     counts: dict[str, int] = field(default_factory=dict)  # replicas by cell key, where fewer than `replicas` so far
+    fixed: Sequence[str] = ()  # keys that the command line fixes for every cell, and that stand among its axes
 
     @property
     def cells(self) -> "pd.DataFrame":
@@ -138,6 +139,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         collapsed=collapsed,
         baseline=baseline,
         notes=[note] if note else [],
+        fixed=said.keys(line.fixed, composer.options),
         metrics=list(wanted["metrics"]),
         root=_root(settings["store"], name),
         cluster=settings["cluster"],
@@ -169,7 +171,7 @@ def _cells(
         excluded += _restrict(grid, combos, when, exclude)
         if grid.count or len(asked) == 1:
             grids.append(grid)
-            tables.append(cells.table(grid, combos))
+            tables.append(cells.table(grid, combos, said.keys(line.fixed, composer.options)))
     if not tables:
         raise ConfigError("the sweep has no cells: every combination is excluded")
     columns, equal = cells.joined([table.columns for table in tables])

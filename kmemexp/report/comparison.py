@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import Margin
-from kmemexp.report import evidence, families, population, small_samples, stats
+from kmemexp.report import evidence, families, frames, population, small_samples, stats
+from kmemexp.report.frames import axes_of
 from kmemexp.report.stats import Floats
+from kmemexp.store import columns
 
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -20,17 +22,8 @@ Mask = NDArray[np.bool_]
 CONDITIONS = ("scenario", "workload", "machine", "cost", "memory", "sample", "seed")
 """First words of the axes that say what a design is tried on; every other axis is part of the design."""
 
-LOAD = ("interrupts.rate_hz", "interrupts.sources", "interrupts.clock_allocates")
+LOAD = ("interrupts.rate_hz", "interrupts.sources", "interrupts/sources", "interrupts.clock_allocates", "sources")
 """Axes that belong to the load although their group is part of the design."""
-
-GROUPS = (
-    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
-    "scenario",
-)  # fmt: skip
-"""Columns without a dot that are axes: configuration groups."""
-
-MACHINE = ("cpus", "ram_bytes", "kva_bytes", "seed")
-"""Columns that every results table has, and that count as axes only where no axis column explains their values."""
 
 
 SHARES = ("occurs", "occurs_low", "occurs_high", "share_diff", "share_low", "share_high")
@@ -71,12 +64,12 @@ def compare(
 
     A condition is a workload on a machine; a variant is a design with every other axis that belongs to it. Conditions
     are never averaged. `baseline` holds the axis values of the variant to compare with, such as
-    ``{"design": "freebsd4"}``, or only the design's name; where several variants have them, each variant is compared
-    with the one that equals it in all other axes. None gives means only. `by` names the columns that make the
-    condition, where the rule above does not suit. `interval` is "" for what suits each metric (`evidence.py`), "t", or
-    "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the same). `margins` replaces those that
-    metrics state (`kmemexp/metrics.py`). `judged` names the metrics that the question is about, by default all that
-    have a direction: these are one family, and the others are descriptions.
+    ``{"design": "freebsd4"}`` (axes are named by their column or their key), or only the design's name; where several
+    variants have them, each variant is compared with the one that equals it in all other axes. None gives means only.
+    `by` names the columns that make the condition, where the rule above does not suit. `interval` is "" for what suits
+    each metric (`evidence.py`), "t", or "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the
+    same). `margins` replaces those that metrics state (`kmemexp/metrics.py`). `judged` names the metrics that the
+    question is about, by default all that have a direction: these are one family, and the others are descriptions.
 
     Returns one row per condition, metric and variant, with their axis columns and:
 
@@ -96,7 +89,9 @@ def compare(
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """
-    baseline = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
+    axes = axes_of(df)
+    wanted = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
+    baseline = {column_of(axes, name): value for name, value in wanted.items()}
     if interval not in ("", "t", "bca"):
         raise ConfigError(f'interval: "", "t" or "bca", not {interval!r}')
     names = choose_metrics(df, metrics)
@@ -112,7 +107,7 @@ def compare(
     table = pd.concat([keys.join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
     table = families.judge(table.iloc[by_condition].reset_index(drop=True), judged, ci)
-    return _tidy(table, cells.condition + cells.variant, names)
+    return frames.said(_tidy(table, cells.condition + cells.variant, names), axes)
 
 
 def choose_metrics(df: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
@@ -136,14 +131,16 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     `compared` are axes of the baseline: they always tell variants apart. ConfigError where the axes do not
     tell two cells apart, since their replicas must not be mixed.
     """
-    axes = [c for c in df.columns if "." in str(c) or c in GROUPS]
+    axes = axes_of(df)
+    by = by if by is None else [column_of(axes, name) for name in by]
     for name in by or ():
         if name not in df.columns:
             raise ConfigError(f"by: no column {name}; axes here: {', '.join(axes)}")
-    condition = [c for c in axes if c.split(".")[0] in CONDITIONS or c.startswith(LOAD)] if by is None else list(by)
+    condition = [c for c, key in axes.items() if is_condition(key)] if by is None else list(by)
+    compared = [column_of(axes, name) for name in compared]
     condition = [c for c in condition if c not in compared]
     variant = [c for c in dict.fromkeys([*axes, *compared]) if c not in condition]
-    for column in MACHINE:
+    for column in columns.MACHINE:
         if column in df.columns and column not in condition + variant:
             explained = df.groupby(condition + variant, dropna=False, observed=True)[column].nunique().max() == 1
             condition += [] if explained else [column]
@@ -171,9 +168,21 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
 def has(df: pd.DataFrame, baseline: Mapping[str, object]) -> bool:
     """Whether some row has the baseline's values."""
     found = np.full(len(df), bool(baseline))
+    axes = axes_of(df)
     for name, value in baseline.items():
-        found &= matches(df[name], value) if name in df.columns else False
+        column = column_of(axes, name)
+        found &= matches(df[column], value) if column in df.columns else False
     return bool(found.any())
+
+
+def is_condition(key: str) -> bool:
+    """Whether an axis (by its configuration key) says what a design is tried on; else it is part of the design."""
+    return key.replace("/", ".").split(".")[0] in CONDITIONS or key.startswith(LOAD)
+
+
+def column_of(axes: Mapping[str, str], name: str) -> str:
+    """Find the column of an axis, which may be named by its configuration key too."""
+    return name if name in axes else next((column for column, key in axes.items() if key == name), name)
 
 
 def matches(column: pd.Series, value: object) -> Mask:

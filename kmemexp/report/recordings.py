@@ -11,7 +11,7 @@ import pandas as pd
 
 from kmemexp.report.layout import axis_value
 
-STREAM = "workload.stream"
+STREAM = "stream"
 _WARNINGS = 5
 
 

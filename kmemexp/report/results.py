@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES
-from kmemexp.report import comparison, selection, stats
+from kmemexp.report import comparison, frames, selection, stats
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
 from kmemexp.store.rows import of_cells, with_axes
@@ -60,22 +60,22 @@ class Results:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per cell and replica, failed ones too (`status`), with one typed column per axis of the sweep."""
-        return _metrics_frame(self.tables.read("metrics").to_pandas())
+        return frames.metrics_frame(self._rows)
 
     @cached_property
     def series(self) -> pd.DataFrame:
         """One row per cell, replica and sample: the state of memory over the run."""
-        return self._with_names(self.tables.read("series"))
+        return self._cells.beside(self.tables.read("series"))
 
     @cached_property
     def latency(self) -> pd.DataFrame:
         """One row per cell, replica and distribution (with a clock): operations, sources of interrupts, locks."""
-        return self._with_names(self.tables.read("latency"))
+        return self._cells.beside(self.tables.read("latency"))
 
     @cached_property
     def snapshots(self) -> pd.DataFrame:
         """One row per cell, replica, instant and map; `occupancy` is a uint8 array, 0 free to 255 occupied."""
-        return self._with_names(self.tables.read("snapshots"))
+        return self._cells.beside(self.tables.read("snapshots"))
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Results:
         """
         names = comparison.choose_metrics(self.metrics, metrics)
         layout = comparison.arrange(self.metrics)
-        keys = layout.keys if by is None else _only_columns(layout.keys, by)
+        keys = layout.keys if by is None else _only_columns(layout.keys, frames.axes_of(self.metrics), by)
         tables = []
         for name in names:
             x = layout.matrix(self.metrics[name])
@@ -123,13 +123,15 @@ class Results:
     def ordered(self, cells: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""
         order = {name: list(dict.fromkeys(cells[name])) for name in ("design", "workload")}
-        return _metrics_frame(self.tables.read("metrics").to_pandas(), order)
+        return frames.metrics_frame(self._rows, order)
 
-    def _with_names(self, table: pa.Table) -> pd.DataFrame:
-        """Put design and workload beside the cell keys."""
-        names = self.metrics.drop_duplicates("cell_key").set_index("cell_key")[["design", "workload"]]
-        frame = table.to_pandas().join(names, on="cell_key")
-        return frame[["cell_key", "design", "workload", *table.column_names[1:]]]
+    @cached_property
+    def _rows(self) -> pa.Table:
+        return self.tables.read("metrics")
+
+    @cached_property
+    def _cells(self) -> frames.Cells:
+        return frames.Cells(self._rows)
 
 
 def load(root: str | PathLike[str], options: Mapping[str, Any] | None = None) -> Results:
@@ -179,45 +181,8 @@ class _InMemory:
         return None
 
 
-def _metrics_frame(frame: pd.DataFrame, order: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
-    axes = expand_axes(frame["axes"])
-    axes = axes[[name for name in axes.columns if name not in frame.columns]]
-    texts = ["error", "panic", "deadlock"]
-    frame[texts] = frame[texts].fillna("")
-    for name in ("design", "workload"):
-        frame[name] = pd.Categorical(frame[name], categories=order[name] if order else None)
-    front = ["cell_key", "design", "workload"]
-    rest = [name for name in frame.columns if name not in (*front, "axes", "config")]
-    frame = pd.concat([frame[front], axes, frame[rest], frame[["config"]]], axis=1)
-    return frame.sort_values(["workload", "design", *axes.columns, "cell_key", "replica"], ignore_index=True)
-
-
-def expand_axes(axes: pd.Series) -> pd.DataFrame:
-    """One column per axis from their JSON texts, such as ``{"design":"freebsd4","machine.cpus":2}``.
-
-    Integers stay integers (Int64 where a cell has no such axis), texts become categories, and lists are kept as JSON.
-    """
-    codes, texts = pd.factorize(axes.fillna("{}"))
-    cells = [json.loads(text) for text in texts]
-    names = dict.fromkeys(name for cell in cells for name in cell)
-    columns = {name: _typed([cell.get(name) for cell in cells]) for name in names}
-    return pd.DataFrame(columns, index=range(len(cells))).take(codes).set_axis(axes.index)
-
-
-def _typed(values: list[Any]) -> pd.Series:
-    kinds = {type(value) for value in values if value is not None}
-    complete = None not in values
-    if kinds == {bool}:
-        return pd.Series(values, dtype="bool" if complete else "boolean")
-    if kinds == {int} and all(v is None or abs(v) < 2**63 for v in values):
-        return pd.Series(values, dtype="int64" if complete else "Int64")
-    if kinds and kinds <= {int, float}:
-        return pd.Series(values, dtype="float64")
-    texts = [v if v is None or isinstance(v, str) else json.dumps(v, separators=(",", ":")) for v in values]
-    return pd.Series(texts, dtype="str").astype("category")
-
-
-def _only_columns(keys: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def _only_columns(keys: pd.DataFrame, axes: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
+    by = [comparison.column_of(axes, name) for name in by]
     if unknown := [name for name in by if name not in keys.columns]:
         raise ConfigError(f"by: no axis {unknown[0]}; axes here: {', '.join(keys.columns)}")
     chosen = keys[list(by)]

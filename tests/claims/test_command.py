@@ -325,7 +325,7 @@ def test_an_analysis_sees_only_what_its_plan_has(tmp_path):
     plan.cells, plan.replicas = plan.cells.head(2).assign(axes='{"machine.cpus":7}'), 3
     found = results.planned(plan)
     assert found.metrics.groupby("cell_key").size().tolist() == [3, 3]
-    assert set(found.metrics["machine.cpus"]) == {7}
+    assert set(found.metrics["cpus"]) == {7}
     assert len(found.series) == 2 * 3 * 3
     assert len(found.snapshots) == 2 * 3
     assert found.run == {"runs": [{"sweep": "made_up"}]}

@@ -78,7 +78,9 @@ def test_a_design_selects_its_parts(design, layout, malloc, entries):
 def test_parts_can_be_swept_alone():
     plan = one("design=dragonfly_slab", "maps=split,unified", "objects=slab,buckets_zones")
     assert axis_rows(plan) == [
-        {"maps": m, "objects": o} for m in ("split", "unified") for o in ("slab", "buckets_zones")
+        {"design": "dragonfly_slab", "maps": m, "objects": o}
+        for m in ("split", "unified")
+        for o in ("slab", "buckets_zones")
     ]  # fmt: skip
     assert [c["maps"]["layout"] for c in configs(plan)] == ["split"] * 2 + ["unified"] * 2
 
@@ -165,7 +167,7 @@ def test_sweep_file():
 def test_pin_an_axis_of_the_file():
     plan = one("+sweep=fragmentation", "design=dragonfly_slab")
     assert set(plan.cells["design"]) == {"dragonfly_slab"}
-    assert "design" not in axis_rows(plan)[0]
+    assert axis_rows(plan)[0]["design"] == "dragonfly_slab"  # what is fixed stays an axis, of one value
     assert plan.baseline == {}
 
 
@@ -465,3 +467,21 @@ def test_a_cell_is_known_by_what_its_trace_holds(tmp_path, monkeypatch):
     assert after.cells["cell_key"].tolist() != before.cells["cell_key"].tolist()
     with pytest.raises(TraceError, match=r"my\.parquet: has changed since the sweep was planned"):
         build(planned, cpus=2, seed=0, replicas=[0])
+
+
+def test_what_the_command_line_fixes_stands_among_the_axes():
+    plan = one(
+        "design=freebsd4,dragonfly_slab", "cost=opteron2003", "machine.kva_bytes=192MiB", "seed=3", "store.root=x",
+        "interrupts/sources=stress", "workload.window_s=1", "workload=pgbench", "sweep.reps.max=2",
+    )  # fmt: skip
+    fixed = {
+        "cost": "opteron2003", "interrupts/sources": "stress", "machine.kva_bytes": 192 << 20, "seed": 3,
+        "workload": "pgbench", "workload.window_s": 1,
+    }  # fmt: skip
+    assert axis_rows(plan) == [{"design": d} | fixed for d in ("freebsd4", "dragonfly_slab")]
+    assert set(plan.fixed) == set(fixed)
+
+
+def test_what_is_fixed_by_reference_has_the_value_that_a_cell_has():
+    plan = one("machine.cpus=1,2", "workload=pgbench", "workload.copies=${machine.cpus}")
+    assert [(row["machine.cpus"], row["workload.copies"]) for row in axis_rows(plan)] == [(1, 1), (2, 2)]

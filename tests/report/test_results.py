@@ -1,15 +1,17 @@
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import report_fakes as fakes
 from small_plan import small_plan
 
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
-from kmemexp.report import results
+from kmemexp.report import comparison, frames, results
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,10 @@ def test_one_row_per_cell_and_replica(folder):
     assert len(frame) == 12 * 6
     assert not frame.duplicated(["cell_key", "replica"]).any()
     assert set(NAMES) <= set(frame.columns)
-    assert frame["machine.kva_bytes"].dtype == "int64"
+    assert frame["kva_bytes"].dtype == "int64"
     assert isinstance(frame["design"].dtype, pd.CategoricalDtype)
     assert isinstance(frame["workload"].dtype, pd.CategoricalDtype)
-    assert (frame["machine.kva_bytes"] == frame["kva_bytes"]).all()
+    assert not [name for name in frame.columns if not name.isidentifier()]
     assert (frame[list(NAMES)].isna().all(axis=1) == (frame["status"] == "failed")).all()
 
 
@@ -76,7 +78,7 @@ def test_summary_has_a_row_for_each_cell_and_metric(folder):
     assert lost["n"].tolist() == [5, 5]
     frame = results.load(folder).metrics
     one = frame.query("design == 'freebsd4' and workload == 'pgbench' and kva_bytes < 2**28")
-    row = table.query("design == 'freebsd4' and workload == 'pgbench' and `machine.kva_bytes` < 2**28")
+    row = table.query("design == 'freebsd4' and workload == 'pgbench' and kva_bytes < 2**28")
     assert row["mean"].iloc[0] == pytest.approx(one["held_peak_bytes"].mean())
     assert row["sd"].iloc[0] == pytest.approx(one["held_peak_bytes"].std())
 
@@ -102,27 +104,69 @@ def test_planned_takes_the_axes_of_the_plan(folder):
     planned = results.planned(small_plan(cells, folder, replicas=2))
     frame = planned.metrics
     assert len(frame) == 4
-    assert frame.columns[3] == "objects.malloc"
-    assert set(frame["objects.malloc"]) == {"buckets", "dfly_slab"}
+    assert frame.columns[3] == "malloc"
+    assert set(frame["malloc"]) == {"buckets", "dfly_slab"}
+    assert planned.series.groupby("malloc", observed=True).size().to_dict() == {"buckets": 6, "dfly_slab": 6}
     assert frame["replica"].tolist() == [0, 1] * 2
     ordered = planned.ordered(cells)
     assert list(ordered["design"].cat.categories) == list(dict.fromkeys(cells["design"]))
     assert results.planned(small_plan(cells.assign(cell_key="f" * 32), folder)).metrics.empty
 
 
+def expanded(*axes: str) -> pd.DataFrame:
+    keys = {name: name for name in "abcdefgh"}
+    return frames.expand(pd.Series(axes), pd.Series(["{}"] * len(axes)), keys).dropna(axis=1, how="all")
+
+
 def test_exotic_axes_get_fitting_types():
-    axes = pd.Series([
-        '{"a":1,"b":true,"c":1.5,"d":"x","e":[1,2],"f":1,"g":true}',
-        '{"a":2,"b":false,"c":2,"d":"y","e":{"k":1},"h":null}',
-        None,
-    ])  # fmt: skip
-    found = results.expand_axes(axes.iloc[:2])
-    assert " ".join(map(str, found.dtypes)) == "int64 bool float64 category category Int64 boolean category"
+    axes = ['{"a":1,"b":true,"c":1.5,"d":"x","e":[1,2],"f":1,"g":true}',
+            '{"a":2,"b":false,"c":2,"d":"y","e":{"k":1},"h":null}']  # fmt: skip
+    found = expanded(*axes)
+    assert " ".join(map(str, found.dtypes)) == "int64 bool float64 category category Int64 boolean"
     assert found["e"].tolist() == ["[1,2]", '{"k":1}']
-    assert str(results.expand_axes(axes)["a"].dtype) == "Int64"
-    assert results.expand_axes(axes)["a"].isna().tolist() == [False, False, True]
-    assert results.expand_axes(pd.Series(["{}"])).shape == (1, 0)
-    assert results.expand_axes(pd.Series([f'{{"big":{2**70}}}']))["big"].tolist() == [2.0**70]
+    assert str(expanded(*axes, "{}")["a"].dtype) == "Int64"
+    assert expanded(*axes, "{}")["a"].isna().tolist() == [False, False, True]
+    assert expanded("{}").shape == (1, 0)
+    assert expanded(f'{{"a":{2**70}}}')["a"].tolist() == [2.0**70]
+
+
+def test_every_table_carries_the_axes(folder):
+    found = results.load(folder)
+    for frame in (found.metrics, found.series, found.snapshots, found.latency):
+        assert {"design", "workload", "cpus", "kva_bytes", "ram_bytes"} <= set(frame.columns)
+        assert frame.attrs["axes"] == {"design": "design", "workload": "workload", "kva_bytes": "machine.kva_bytes"}
+        assert frame["kva_bytes"].dtype == "int64"
+        assert isinstance(frame["design"].dtype, pd.CategoricalDtype)
+    assert len(found.series.query("kva_bytes > 2**28 and design == 'freebsd4'")) == 2 * 6 * 3
+
+
+def test_frames_say_what_their_columns_are(folder):
+    frame = results.load(folder).metrics
+    assert frame.attrs["units"]["held_peak_bytes"] == "B"
+    assert frame.attrs["meanings"]["held_peak_bytes"].startswith("memory held")
+    few = frame[frame["replica"] < 2].copy()
+    assert few.attrs["units"] is frame.attrs["units"]  # nothing is copied
+    assert set(frame.attrs["meanings"]) == set(frame.columns)
+
+
+def test_a_cell_without_an_axis_has_what_its_configuration_says():
+    table = fakes.metrics_table([{"design": "freebsd4"}, {"design": "dragonfly_slab", "workload.scale": 2}], replicas=1)
+    config = json.dumps({"workload": {"name": "x", "scale": 1.5}, "cost": {"name": "none"}})
+    table = table.set_column(table.column_names.index("config"), "config", pa.array([config] * 2))
+    assert sorted(results.Results.from_tables(table).metrics["scale"]) == [1.5, 2.0]
+
+
+def test_the_axes_are_found_where_attrs_are_lost(folder):
+    frame = results.load(folder).metrics
+    wanted = results.load(folder).compare("freebsd4", metrics=["held_peak_bytes"])
+    plain = pd.DataFrame({name: frame[name] for name in frame})
+    assert plain.attrs == {}
+    pd.testing.assert_frame_equal(comparison.compare(plain, "freebsd4", ["held_peak_bytes"]), wanted)
+    by_key = comparison.compare(
+        frame, {"design": "freebsd4", "machine.kva_bytes": 192 * fakes.MIB}, ["held_peak_bytes"]
+    )
+    by_name = comparison.compare(frame, {"design": "freebsd4", "kva_bytes": 192 * fakes.MIB}, ["held_peak_bytes"])
+    pd.testing.assert_frame_equal(by_key, by_name)
 
 
 def test_occupancy_is_an_array_of_bytes(folder):

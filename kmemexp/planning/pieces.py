@@ -1,0 +1,59 @@
+"""The distinct forms of each node of a plan's cells, and what is checked where forms of several come together."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from kmemexp.config.design import check_policy, check_space
+from kmemexp.errors import ConfigError
+from kmemexp.planning.axes import Numbers
+from kmemexp.workload import stability
+
+
+class Pieces(NamedTuple):
+    """The distinct forms of one node."""
+
+    forms: list[Any]  # in normal form
+    texts: list[str]  # the same as canonical JSON
+    number: Numbers  # int64[cells], which form a cell has
+
+
+def check_together(pieces: Mapping[str, Pieces]) -> None:
+    """Check what no node says alone, once for each combination that occurs. Raises ConfigError."""
+    _check_space(pieces)
+    _check_clock(pieces)
+    _check_policies(pieces)
+    _check_stability(pieces)
+
+
+def _check_space(pieces: Mapping[str, Pieces]) -> None:
+    """Check that what boot carves out of the KVA fits."""
+    for maps, objects, machine, workload in combinations(pieces, "maps", "objects", "machine", "workload"):
+        check_space(maps, objects, machine, workload.get("kinds", {}))
+
+
+def _check_clock(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a closed load without a clock: its operations begin when the ones before have ended."""
+    for cost, workload in combinations(pieces, "cost", "workload"):
+        if "pause_ns" in workload and cost["name"] == "none":
+            raise ConfigError(
+                f"workload={workload['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
+            )
+
+
+def _check_policies(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a policy that does nothing to a design."""
+    for policy, maps, objects, design in combinations(pieces, "policy", "maps", "objects", "design"):
+        check_policy(policy, maps, objects, design["name"])
+
+
+def _check_stability(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse a watched kind that is not there, or cannot be protected so."""
+    for watched, objects, workload in combinations(pieces, "stability", "objects", "workload"):
+        stability.check_cell(watched, objects, workload)
+
+
+def combinations(pieces: Mapping[str, Pieces], *nodes: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the forms of these nodes that occur together in a cell, each distinct combination once."""
+    chosen = [pieces[node] for node in nodes]
+    for numbers in set(zip(*(piece.number.tolist() for piece in chosen), strict=True)):
+        yield tuple(piece.forms[i] for piece, i in zip(chosen, numbers, strict=True))

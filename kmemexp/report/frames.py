@@ -1,0 +1,151 @@
+"""Tables as data frames: an axis of the plan is a column of its own, and columns say what they mean.
+
+`frame.attrs` of all of them holds `axes` (configuration key by column), `units` and `meanings` (by column). pandas
+keeps it through selections; `axes_of` finds the axes without it too.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from kmemexp.metrics import described, unit
+from kmemexp.store import columns
+
+GROUPS = (
+    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
+    "scenario", "sources",
+)  # fmt: skip
+"""Columns that are axes wherever they stand: configuration groups."""
+NAMED = ("design", "workload")
+TEXTS = ("error", "panic", "deadlock")
+
+
+class Said(dict[str, Any]):
+    """What `attrs` holds: never changed, so that pandas, which copies `attrs` at every step, need not copy it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Said":
+        return self
+
+
+class Cells:
+    """The cells of a results table: one row for each, with a typed column for each axis."""
+
+    def __init__(self, metrics: pa.Table, order: Mapping[str, list[str]] | None = None) -> None:
+        """Take them from `metrics`; `order`: of designs and workloads, instead of the alphabet's."""
+        known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes", "config"])
+        first = known.to_pandas().drop_duplicates("cell_key", ignore_index=True)
+        axes = first["axes"].fillna("{}")
+        self.keys = {name: key for key, name in columns.named(columns.keys_of(axes)).items()}
+        self.order = order or {}
+        found = expand(axes, first["config"], self.keys)
+        frame = first[["cell_key", *NAMED]].join(found[[name for name in found if name not in NAMED]])
+        rest = [name for name in ("cpus", "ram_bytes", "kva_bytes") if name not in frame.columns]
+        self.frame = frame.join(first[rest]).astype(dict.fromkeys(rest, "int64"))
+        for name in NAMED:
+            self.frame[name] = pd.Categorical(self.frame[name], categories=self.order.get(name))
+
+    @property
+    def axes(self) -> list[str]:
+        """Columns that are axes, beside design and workload."""
+        return [name for name in self.keys if name not in NAMED]
+
+    def beside(self, table: pa.Table) -> pd.DataFrame:
+        """Give the rows of a table (with `cell_key`) with the columns of their cells, in front of its own."""
+        rows = table.drop_columns([name for name in self.frame.columns[1:] if name in table.column_names]).to_pandas()
+        place = pd.Index(self.frame["cell_key"]).get_indexer(rows["cell_key"])
+        mine = self.frame.drop(columns="cell_key").take(place).set_axis(rows.index)
+        return said(pd.concat([rows[["cell_key"]], mine, rows.drop(columns="cell_key")], axis=1), self.keys)
+
+
+def metrics_frame(table: pa.Table, order: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
+    """Make `Results.metrics` of the table of this name."""
+    cells = Cells(table, order)
+    frame = cells.beside(table)
+    frame[list(TEXTS)] = frame[list(TEXTS)].fillna("")
+    last = ["axes", "config"]
+    frame = frame[[name for name in frame.columns if name not in last] + last]
+    return frame.sort_values([*reversed(NAMED), *cells.axes, "cell_key", "replica"], ignore_index=True)
+
+
+def said(frame: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
+    """Let a frame say what its columns are. `keys`: configuration key by column, of the axes."""
+    known = {name: key for name, key in keys.items() if name in frame.columns}
+    frame.attrs = {
+        "axes": Said(known),
+        "units": Said({str(name): of for name in frame.columns if (of := unit(str(name)))}),
+        "meanings": Said({str(name): text for name in frame.columns if (text := meaning(str(name), known))}),
+    }
+    return frame
+
+
+def meaning(column: str, keys: Mapping[str, str]) -> str:
+    """Say what a column holds; "" where that is not known."""
+    return f"axis {keys[column]}" if column in keys else described(column)
+
+
+def axes_of(frame: pd.DataFrame) -> dict[str, str]:
+    """Columns of a frame that are axes, with their configuration keys, in the order of the columns.
+
+    Of a table that does not say it (it was joined from several, or is the user's own), those with a usual name, and in
+    a comparison (which has a column `metric`) those of the machine.
+    """
+    known = dict(frame.attrs.get("axes", {}))
+    if not known and "axes" in frame.columns:
+        known = {name: key for key, name in columns.named(columns.keys_of(frame["axes"].dropna().unique())).items()}
+    usual = {} if known else _usual() | (columns.MACHINE if "metric" in frame.columns else {})
+    found = {}
+    for column in map(str, frame.columns):
+        if column in known:
+            found[column] = known[column]
+        elif "." in column or column in GROUPS:
+            found[column] = column
+        elif column in usual:
+            found[column] = usual[column]
+    return found
+
+
+@cache
+def _usual() -> dict[str, str]:
+    return {columns.short(key): key for key in columns.USUAL}
+
+
+def expand(axes: pd.Series, configs: pd.Series, keys: Mapping[str, str]) -> pd.DataFrame:
+    """One column per axis, from the texts of axes and, where these lack it, from the configurations (JSON).
+
+    `keys`: configuration key by column. Integers stay integers (Int64 where a cell has no such key), texts become
+    categories, and lists are kept as JSON.
+    """
+    codes, texts = pd.factorize(axes)
+    cells = [json.loads(text) for text in texts]
+    data = {}
+    for name, key in keys.items():
+        values = [cell.get(key) for cell in cells]
+        if None in values:
+            lacking = [v is None for v in values]
+            data[name] = typed(_filled([values[c] for c in codes], [lacking[c] for c in codes], key, configs))
+        else:
+            data[name] = typed(values).take(codes).set_axis(axes.index)
+    return pd.DataFrame(data, index=axes.index)
+
+
+def _filled(values: list[Any], lacking: list[bool], key: str, configs: Iterable[str]) -> list[Any]:
+    look = cache(lambda text: columns.value(json.loads(text or "{}"), key))
+    return [look(config) if lacks else v for v, lacks, config in zip(values, lacking, configs, strict=True)]
+
+
+def typed(values: list[Any]) -> pd.Series:
+    """Make a column of the type that its values have."""
+    kinds = {type(value) for value in values if value is not None}
+    complete = None not in values
+    if kinds == {bool}:
+        return pd.Series(values, dtype="bool" if complete else "boolean")
+    if kinds == {int} and all(v is None or abs(v) < 2**63 for v in values):
+        return pd.Series(values, dtype="int64" if complete else "Int64")
+    if kinds and kinds <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v, separators=(",", ":")) for v in values]
+    return pd.Series(texts, dtype="str").astype("category")
