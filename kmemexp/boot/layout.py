@@ -34,6 +34,7 @@ GLOBALS = {
     "contexts": glob.CTX0, "cpus": glob.CPU0, "locks": glob.LOCK0, "cpu_heap": glob.CPU_HEAP,
     "timer_heap": glob.TIMER_HEAP, "maps": glob.MAPS, "kinds": glob.KINDS, "routes": glob.ROUTE, "hist": glob.HIST,
     "queues": glob.QUEUE0, "order": glob.ORDER, "witness": glob.WITNESS0, "log": glob.LOG0,
+    "steps": glob.STEPS,
 }  # fmt: skip
 """Globals that say where tables begin."""
 TO_LOCKS, TO_SOURCES = (prog.LOCK, prog.UNLOCK), (prog.RAISE, prog.AWAIT, prog.IO)
@@ -131,6 +132,7 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "lines": (LINES if _lines_move(wiring) else 0, 1),
         "witness": (WITNESSES, witness.COLUMNS),
         "log": (wiring.log_rows, mc.LOG_COUNT),
+        "steps": (contexts, 1),
     }
     tables = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
     tables["cpus"][:, [cpu.TOP, cpu.READY, cpu.PARKED, cpu.MSG_HEAD, cpu.MSG_TAIL, cpu.ASKERS]] = -1

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kmemexp.boot.machine import Machine, boot
-from kmemexp.lane import memory
+from kmemexp.lane import memory, runaway
 from kmemexp.lane.model import Lane, Sampling, metrics_row
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
@@ -15,14 +15,8 @@ from kmemexp.metrics import PANICS
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT
-from kmemexp.sim.ops import ALLOC
 from kmemexp.sim.tables import tally
 from kmemexp.workload.stream import Stream, Watched, columns
-
-
-class RunawayError(RuntimeError):
-    """An allocator does not come to the end of an operation."""
-
 
 CHUNK = 100_000  # operations between two returns to Python
 
@@ -32,7 +26,7 @@ def run(replica: Replica) -> Lane:
     config, stream = replica.config, replica.stream
     machine = boot(config, replica.kinds, stream.slots)
     machine = watching(machine, replica.watched, kva_bytes(config["maps"], config["machine"]))
-    machine.world.counters[tally.MOST_STEPS] = config.get("limits", {}).get("steps_per_operation") or 0
+    runaway.limit_steps(machine.world.counters, config)
     return play(machine, stream, replica.sampling, replica.number, config["policy"])
 
 
@@ -62,25 +56,13 @@ def _play_until(machine: Machine, stream: Stream, at: int, end: int, until_ns: i
             goal = min(stop, at + CHUNK)
             at += machine.replay(machine.world, *columns(stream), at, goal)
             if at < goal:  # a map had no room
-                _check_steps(machine, stream)
+                runaway.check_steps(machine.world.counters, stream)
                 reap(machine)
         for duty in due:
             upkeep.do(duty)
-        _check_steps(machine, stream)
+        runaway.check_steps(machine.world.counters, stream)
         if not due:
             return at
-
-
-def _check_steps(machine: Machine, stream: Stream) -> None:
-    """Raise RunawayError where an operation, or an allocator's upkeep, took more steps than it may."""
-    counters = machine.world.counters
-    if not (found := int(counters[tally.RUNAWAY])):
-        return
-    what = "an allocator's upkeep"
-    if found > 0:
-        verb = "an allocation" if stream.op[found - 1] == ALLOC else "a free"
-        what = f"operation {found - 1} ({verb} of kind {stream.kind[found - 1]}, {stream.size[found - 1]} bytes)"
-    raise RunawayError(f"{what} took more than limits.steps_per_operation={counters[tally.MOST_STEPS]} steps")
 
 
 def watching(machine: Machine, references: Watched | None, space_bytes: int) -> Machine:

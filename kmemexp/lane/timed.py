@@ -6,7 +6,7 @@ from typing import Any
 from kmemexp.boot.machine import Machine
 from kmemexp.boot.timed import Timed, boot, enlarge
 from kmemexp.jit import entry
-from kmemexp.lane import latency, memory, witness
+from kmemexp.lane import latency, memory, runaway, witness
 from kmemexp.lane.model import Lane, metrics_row
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
@@ -45,9 +45,11 @@ def run(replica: Replica) -> Lane:
 
 def booted(replica: Replica, *, log_rows: int = 0) -> Timed:
     """Boot the machine of a replica; its log keeps the last `log_rows` events. Raises ConfigError."""
-    return boot(
+    t = boot(
         replica.config, replica.kinds, replica.stream, replica.number, handlers=replica.handlers, log_rows=log_rows
     )
+    runaway.limit_steps(t.world.counters, replica.config)
+    return t
 
 
 def run_out(t: Timed, replica: Replica) -> Timed:
@@ -56,7 +58,10 @@ def run_out(t: Timed, replica: Replica) -> Timed:
 
 
 def advance(t: Timed, until_ns: int) -> Timed:
-    """Simulate until a time, a deadlock or the end of the stream, making room where there is none."""
+    """Simulate until a time, a deadlock or the end of the stream, making room where there is none.
+
+    Raises RunawayError where an allocator does not come to the end of an operation.
+    """
     while True:
         code = t.run(t.world, t.wired.m, t.stream, until_ns, CHUNK)
         if code == E_GROW:
@@ -65,6 +70,7 @@ def advance(t: Timed, until_ns: int) -> Timed:
             entry(watch)(t.wired.m)  # nothing may happen any more where CPUs only spin
             return t
         elif code != E_CHUNK:
+            runaway.check_steps(t.world.counters, t.stream)
             return t
 
 

@@ -107,7 +107,7 @@ def _backlog(t: Timed) -> Iterator[tuple[str, int]]:
     queues += [tuple(row) for row in recorded[:, [ctx.KIND, ctx.PC, ctx.BURST]].tolist()]
     for kind, begin, end in queues:
         rest = t.stream.order[begin:end]
-        due = rest[t.stream.time[rest] <= t.wired.m[glob.NOW]]
+        due = rest[t.stream.time[begin:end] <= t.wired.m[glob.NOW]]
         for op, verb in VERBS.items():
             if number := int((t.stream.op[due] == op).sum()):
                 yield f"{verb}_{KINDS[kind]}", number

@@ -8,7 +8,7 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import model, replayed, simulate_lanes
+from kmemexp.lane import model, replayed, runaway, simulate_lanes
 from kmemexp.metrics import INDEX, NAMES, SERIES, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
@@ -167,5 +167,5 @@ def test_an_operation_that_takes_too_many_steps_ends_the_lane(parts: tuple[str, 
     (plain,), (same,) = simulate_lanes(config, [0]), simulate_lanes(bounded, [0])
     assert np.array_equal(plain.metrics, same.metrics, equal_nan=True)
     assert np.array_equal(plain.series, same.series)
-    with pytest.raises(replayed.RunawayError, match=r"operation \d+ .* limits.steps_per_operation=1 steps"):
+    with pytest.raises(runaway.RunawayError, match=r"operation \d+ .* limits.steps_per_operation=1 steps"):
         simulate_lanes(config | {"limits": {"steps_per_operation": 1}}, [0])

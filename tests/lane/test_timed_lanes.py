@@ -8,7 +8,7 @@ import pytest
 
 from kmemexp import api
 from kmemexp.errors import ConfigError
-from kmemexp.lane import latency, model, simulate_lanes
+from kmemexp.lane import latency, model, runaway, simulate_lanes
 from kmemexp.lane.replica import prepare
 from kmemexp.lane.timed import booted, run_out
 from kmemexp.metrics import INDEX, LATENCIES, NAMES, TIMED
@@ -63,6 +63,15 @@ def test_a_closed_load_says_how_much_gets_done() -> None:
             "machine.ram_bytes=1GiB", "machine.kva_bytes=1GiB"]  # fmt: skip
     rates = [metric(simulate(*more, f"machine.cpus={n}")[0], "throughput_hz") for n in (1, 4)]
     assert 2 < rates[1] / rates[0] <= 4.1
+
+
+def test_an_operation_that_takes_too_many_steps_ends_the_lane() -> None:
+    config = cell("design=dragonfly_slab")
+    (plain,), (same,) = (simulate_lanes(c, [0]) for c in (config, config | {"limits": {"steps_per_operation": 200}}))
+    np.testing.assert_array_equal(plain.metrics, same.metrics)
+    says = r"(operation \d+ .*|an operation of an .*) took more than limits.steps_per_operation=1 steps"
+    with pytest.raises(runaway.RunawayError, match=says):
+        simulate_lanes(config | {"limits": {"steps_per_operation": 1}}, [0])
 
 
 def test_a_closed_load_is_refused_without_a_clock() -> None:

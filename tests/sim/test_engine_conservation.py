@@ -68,12 +68,12 @@ def play(t: timed.Timed, until: int, budget: int = EVER) -> timed.Timed:
 
 def instants(t: timed.Timed, count: int = 40) -> Iterator[timed.Timed]:
     """Stop at many instants of a run, the last of which is its end, or a deadlock."""
-    for until in np.linspace(0, t.stream.time[-1], count).astype(np.int64)[1:-1].tolist():
+    for until in np.linspace(0, t.stream.time.max(), count).astype(np.int64)[1:-1].tolist():
         t = play(t, until)
         yield t
         if t.wired.m[glob.EXIT] == mc.E_DEADLOCK:
             return
-    yield play(t, 5 * int(t.stream.time[-1]))
+    yield play(t, 5 * int(t.stream.time.max()))
 
 
 def arrays(value: object, path: str = "") -> Iterator[tuple[str, np.ndarray]]:

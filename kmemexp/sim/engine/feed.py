@@ -10,7 +10,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory, Registers, Table
 from kmemexp.sim.engine import machine
 from kmemexp.sim.engine.contexts import FIRST, IDLE, RUNNING, finish
-from kmemexp.sim.engine.heap import KEY, NEVER, TIE, alarm, due
+from kmemexp.sim.engine.heap import KEY, NEVER, TIE, alarm, due, passed
 from kmemexp.sim.engine.interrupts import handled
 from kmemexp.sim.engine.locks import release
 from kmemexp.sim.engine.machine import Stream
@@ -62,15 +62,16 @@ def next_operation(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
     at, i = NEVER, 0
     if m[c + cpu.OP] < m[c + cpu.END]:
         i = int(s.order[m[c + cpu.OP]])
-        at = m[c + cpu.FREE_AT] + s.time[i] if m[glob.CLOSED] else s.time[i]
+        at = s.time[m[c + cpu.OP]] + (m[c + cpu.FREE_AT] if m[glob.CLOSED] else 0)
     # An operation due at this very instant takes its turn among those of the other CPUs.
     if at > now or (at == now and (m[c + KEY] != now or m[c + TIE] != i)):
         if m[x + ctx.STATE] != IDLE:
             m[c + cpu.TIME + cpu.TIME_MAIN] += now - m[c + cpu.MARK]
             m[c + cpu.MARK] = now
             m[x + ctx.STATE] = IDLE
-        due(m, c, at, i)
-        return False
+        if not passed(m, c, at, i):
+            return False
+        now = at
     if not bind(m, s, objects, i + 1):
         m[glob.EXIT] = machine.E_GROW
         due(m, c, now, FIRST if at < now else i)
@@ -91,7 +92,8 @@ def next_recorded(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
     if m[x + ctx.PC] < m[x + ctx.BURST]:
         i = int(s.order[m[x + ctx.PC]])
         # An operation due at this very instant takes its turn among those of the other CPUs.
-        if s.time[i] < m[glob.NOW] or m[x + TIE] == i:
+        at = s.time[m[x + ctx.PC]]
+        if at < m[glob.NOW] or m[x + TIE] == i:
             if s.op[i] == WORK:
                 m[x + ctx.PC] += 1
                 m[x + ctx.STAGE] = stage.NEXT
@@ -105,7 +107,7 @@ def next_recorded(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
             m[x + ctx.PC] += 1
             begin(m, s, objects, x, i)
             return True
-        alarm(m, x, s.time[i], i)
+        alarm(m, x, at, i)
     if m[x + ctx.BIG]:
         release(m, x, m[glob.LOCK0])
         if m[c + cpu.TOP] != x:
@@ -166,6 +168,7 @@ def fill(m: Memory, objects: Table, reg: Registers, x: Ctx) -> None:
     reg[i, regs.SIZE] = objects[row, obj.SIZE]
     reg[i, regs.ADDR] = objects[row, obj.ADDR]
     reg[i, regs.FLAGS] = m[x + ctx.LEVEL]
+    m[m[glob.STEPS] + m[x + ctx.NUMBER]] = 0
     reg[i, regs.PHASE] = 0
     reg[i, regs.PANIC] = 0
     reg[i, regs.LOCK] = -1

@@ -96,6 +96,7 @@ def _begin_upkeep(m: Memory, reg: Registers, x: Ctx, server: int, why: int) -> N
     reg[i, regs.SIZE] = why
     reg[i, regs.ITEM] = 0
     reg[i, regs.FLAGS] = 0
+    m[m[glob.STEPS] + m[x + ctx.NUMBER]] = 0
     reg[i, regs.PHASE] = 0
     reg[i, regs.PANIC] = 0
     reg[i, regs.LOCK] = -1

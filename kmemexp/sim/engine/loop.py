@@ -27,7 +27,7 @@ from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.stages import lock_of, next_of_program, prepare
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, stage, word
-from kmemexp.sim.engine.watchdog import INTERVAL_NS, watch
+from kmemexp.sim.engine.watchdog import INTERVAL_NS, horizon, watch
 from kmemexp.sim.probes import BUCKETS, HIST_ALLOC, HIST_FREE, SERVER_MAP, observe_ns
 from kmemexp.sim.replay import World
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
@@ -43,7 +43,8 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
     """
     lane, stream = ref(world), ref(s)
     m[glob.EXIT] = 0
-    left = budget
+    m[glob.BUDGET] = budget
+    m[glob.HORIZON] = horizon(m, until)
     while True:
         c = m[m[glob.CPU_HEAP]]
         t = m[m[glob.TIMER_HEAP]]
@@ -57,13 +58,14 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
                 m[glob.NOW] = max(m[glob.NOW], until)
                 m[glob.EXIT] = machine.E_TIME
             break
-        if left == 0:
+        if m[glob.BUDGET] == 0:
             m[glob.EXIT] = machine.E_CHUNK
             break
-        left -= 1
+        m[glob.BUDGET] -= 1
         m[glob.NOW] = at
         if at - m[glob.WATCHED] >= INTERVAL_NS:
             watch(m)
+            m[glob.HORIZON] = horizon(m, until)
         if by_timer:
             fire(m, t)
         elif m[c + cpu.CUT]:
@@ -83,7 +85,7 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
             )
         if m[glob.EXIT] != 0:
             break
-    m[glob.EVENTS] += budget - left
+    m[glob.EVENTS] += budget - m[glob.BUDGET]
     return m[glob.EXIT]
 
 
@@ -121,6 +123,10 @@ def advance(
         if then == stage.STEP:
             freeing, server, i = m[x + ctx.FREEING], m[x + ctx.SERVER], m[x + ctx.NUMBER]
             counters[tally.STEPS] += 1
+            m[m[glob.STEPS] + i] += 1
+            if m[m[glob.STEPS] + i] > counters[tally.MOST_STEPS] > 0:
+                run_away(m, counters, x)
+                return
             reg[i, regs.WORK] = 0
             reg[i, regs.LOCK] = reg[i, regs.CALL] = -1
             reg[i, regs.BARE] = 0
@@ -240,6 +246,15 @@ def failed(m: Memory, objects: Table, counters: Words, reg: Registers, x: Ctx, r
         note_panic(counters, panic, m[x + ctx.OP])
     if wanted or m[x + ctx.QUEUE] >= 0:
         free_row(m, objects, row)
+
+
+@outlined
+def run_away(m: Memory, counters: Words, x: Ctx) -> None:
+    """An operation takes more steps than it may: the lane ends. tally.RUNAWAY is -2 for a handler's or a task's."""
+    m[glob.EXIT] = machine.E_RUNAWAY
+    counters[tally.RUNAWAY] = m[x + ctx.OP] + 1
+    if m[x + ctx.OP] < 0:
+        counters[tally.RUNAWAY] = -1 if m[x + ctx.FREEING] == TENDING else -2
 
 
 @outlined

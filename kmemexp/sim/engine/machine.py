@@ -15,7 +15,7 @@ from kmemexp.sim.aliases import Array, Words
 class Stream(NamedTuple):
     """A lane's operations as the engine takes them: `order` sorts them by level and CPU, FIFO in each queue."""
 
-    time: Words  # int64[ops]
+    time: Words  # int64[ops], in the order of `order`; all else by the number of the operation
     op: Array
     kind: Array
     slot: Array
@@ -33,6 +33,7 @@ E_GROW = 3  # rows of objects or messages are used up: enlarge them and go on
 E_DEADLOCK = 4
 E_DRY = 5  # nothing will ever happen again
 E_DONE = 6  # the last operation of the stream is over
+E_RUNAWAY = 7  # an operation took more steps than tally.MOST_STEPS
 
 # Settings by their words in the configuration: their numbers are places in these lists.
 MODELS = ("ithread", "spl")

@@ -59,6 +59,7 @@ def next_message(m: Memory, reg: Registers, x: Ctx) -> bool:
     m[x + ctx.QUEUE] = -1
     m[x + ctx.BEGAN] = m[row + msg.AT]
     m[x + ctx.FREEING] = 1
+    m[m[glob.STEPS] + m[x + ctx.NUMBER]] = 0
     m[x + ctx.SERVER] = m[row + msg.SERVER]
     i = m[x + ctx.NUMBER]
     reg[i, regs.CPU] = m[c + cpu.NUMBER]

@@ -46,7 +46,8 @@ def take(m: Memory, x: Ctx, l: Lock) -> None:
             return
         m[l + lock.OWNER] = c
     else:
-        _note_order(m, x, l)
+        if m[x + ctx.HELD] >= 0:
+            _note_order(m, x, l)
         m[l + lock.OWNER] = x
         m[l + lock.NEXT] = m[x + ctx.HELD]
         m[x + ctx.HELD] = l

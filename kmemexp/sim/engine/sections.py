@@ -7,7 +7,7 @@ step may work first and be put into its section then: it says whether it was in 
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Ctx, Memory, Ns
 from kmemexp.sim.engine.contexts import FIRST, reconsider
-from kmemexp.sim.engine.heap import due
+from kmemexp.sim.engine.heap import due, passed
 from kmemexp.sim.engine.locks import enter, note_section
 from kmemexp.sim.engine.machine import LOG_LEAVE
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, word
@@ -15,14 +15,17 @@ from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, word
 
 @kernel
 def burst(m: Memory, x: Ctx, ns: Ns, then: int) -> bool:
-    """Let `x` use the CPU for `ns`, then go on in `stage`. False: no time passes."""
+    """Let `x` use the CPU for `ns`, then go on in `stage`. False: it goes on at once, nothing happens meanwhile."""
     m[x + ctx.STAGE] = then
     ns += m[x + ctx.EXTRA]
     m[x + ctx.EXTRA] = 0
     if ns <= 0:
         return False
-    due(m, m[x + ctx.CPU], m[glob.NOW] + ns, FIRST)
-    return True
+    c = m[x + ctx.CPU]
+    if m[c + cpu.SLICE]:
+        due(m, c, m[glob.NOW] + ns, FIRST)
+        return True
+    return not passed(m, c, m[glob.NOW] + ns, FIRST)
 
 
 @kernel

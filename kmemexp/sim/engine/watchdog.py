@@ -6,7 +6,7 @@ running, makes no progress: it spins for what never comes, or interrupts take al
 and Ramakrishnan 1997). Circles are found elsewhere, when they close (`waitgraph`).
 """
 
-from kmemexp.jit import outlined
+from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Memory
 from kmemexp.sim.engine.contexts import BLOCKED, IDLE, charge
 from kmemexp.sim.engine.machine import MAIN
@@ -14,6 +14,12 @@ from kmemexp.sim.engine.tables import cpu, ctx, glob
 from kmemexp.sim.engine.waitgraph import STALL, note
 
 INTERVAL_NS = 100_000_000
+
+
+@kernel
+def horizon(m: Memory, until: int) -> int:
+    """Time up to which neither the watchdog looks nor the engine returns."""
+    return min(until, m[glob.WATCHED] + INTERVAL_NS - 1)
 
 
 @outlined

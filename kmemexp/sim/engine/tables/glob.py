@@ -2,6 +2,7 @@
 
 NOW = 0  # ns
 EXIT = 1  # E_*
+HORIZON = 2  # ns up to which a CPU may go on without a look at the clock from outside
 MODEL = 3  # of interrupts: ITHREAD, SPL
 NESTED = 4  # 1: a context may preempt any other of lower priority (FreeBSD 5); 0: DragonFly's rule
 CLOSED = 5  # 1: a stream's times are pauses before the operations
@@ -65,4 +66,6 @@ WATCHED = 122  # when the watchdog last looked
 STALLS = 123  # CPUs that it has found without progress
 LINES = 124  # table of the lines of objects, by whose cache they are in; 0: they move for nothing
 SHORT = 121  # 1: kernel_map's largest run was found too small
+BUDGET = 125  # events until the engine returns
+STEPS = 126  # of the operation of each context so far: a table, by number of the context
 COLUMNS = 128
