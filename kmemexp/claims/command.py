@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class _Asked(NamedTuple):
-    """A claim, and its plans: by sweep, at the costs as they are and at each scale of the assumed ones."""
+    """A claim, and its plans: by sweep, at the costs as they are and at each scale of some of them."""
 
     module: ModuleType
     plans: Mapping[str, Plan]
-    scaled: Mapping[str, Mapping[str, Plan]]
+    scaled: Mapping[fragility.Scale, Mapping[str, Plan]]
 
 
 def main(overrides: Sequence[str], *, loader: "ConfigLoader | None" = None) -> int:
@@ -65,11 +65,11 @@ class _Planner:
     def plans(self) -> list[Plan]:
         return list(self._known.values())
 
-    def plan(self, sweep: str, more: Sequence[str]) -> Plan:
-        """Plan a sweep. Raises InputError."""
-        key = (sweep, *more)
+    def plan(self, sweep: str, more: Sequence[str], last: Sequence[str] = ()) -> Plan:
+        """Plan a sweep; `last` beats the command line, `more` does not. Raises InputError."""
+        key = (sweep, *more, "", *last) if last else (sweep, *more)
         if key not in self._known:
-            self._known[key] = plan_from([f"+sweep={sweep}", *more, *self.rest], loader=self._loader)[0]
+            self._known[key] = plan_from([f"+sweep={sweep}", *more, *self.rest, *last], loader=self._loader)[0]
         return self._known[key]
 
 
@@ -81,8 +81,8 @@ def _planned(module: ModuleType, asked: request.Request, planner: _Planner) -> _
     plans = {sweep: planner.plan(sweep, more) for sweep, more in runs.items()}
     protocol.check_plans(module, plans, confirm=asked.confirm)
     scaled = {
-        factor: {s: planner.plan(s, [*runs[s], *fragility.overrides(plan, factor)]) for s, plan in plans.items()}
-        for factor in fragility.scales(asked.costs)
+        scale: {s: planner.plan(s, runs[s], fragility.overrides(plan, scale)) for s, plan in plans.items()}
+        for scale in fragility.scales(asked.costs, plans.values())
     }
     return _Asked(module, plans, scaled)
 
@@ -121,10 +121,10 @@ def _report(wanted: Mapping[str, _Asked], home: Path, asked: request.Request) ->
 
 
 def _judged(name: str, one: _Asked) -> Report | None:
-    """Analyse an experiment, at every scale of the assumed costs; None, after a message, where that cannot be done."""
+    """Analyse an experiment, at every scale of costs that is asked for; None, after a message, where that fails."""
     report = analysed(name, one.module, one.plans)
-    others = {factor: analysed(name, one.module, plans) for factor, plans in one.scaled.items()}
+    others = {scale: analysed(name, one.module, plans) for scale, plans in one.scaled.items()}
     if report is None or None in others.values():
         return None
-    there = {factor: other for factor, other in others.items() if other is not None}
-    return fragility.marked(report, there) if there else report
+    there = {scale: other for scale, other in others.items() if other is not None}
+    return fragility.marked(report, there, list(one.plans.values())) if there else report

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
 SIZES = ("default", "full")
-OWN = re.compile(r"[+~]*experiment[.=@]")
+SENSITIVITY = re.compile(r"\++sweep=sensitivity")
+OWN = re.compile(r"[+~]*experiment[.=@]|" + SENSITIVITY.pattern + "$")
+COSTS = {"false": "", "true": "assumed", "assumed": "assumed", "each": "each"}
+"""What `experiment.costs` may say, and what that asks for."""
 
 
 class Request(NamedTuple):
@@ -26,7 +29,7 @@ class Request(NamedTuple):
     publish: str | None  # folder for charts and tables, besides the results
     confirm: bool
     recording: str | None  # a trace, for a confirmation
-    costs: bool  # with assumed costs halved and doubled as well
+    costs: str  # with costs halved and doubled as well: "assumed" together, "each" by itself; "": no
 
 
 def is_own(override: str) -> bool:
@@ -36,7 +39,8 @@ def is_own(override: str) -> bool:
 
 def read(overrides: Sequence[str], loader: "ConfigLoader") -> tuple[Request, list[str]]:
     """Split a command line into what it asks of experiments and what goes to their sweeps. Raises ConfigError."""
-    asked = [text for text in overrides if is_own(text)]
+    sensitivity = any(SENSITIVITY.fullmatch(text) for text in overrides)
+    asked = [text for text in overrides if is_own(text) and not SENSITIVITY.fullmatch(text)]
     rest = [text for text in overrides if not is_own(text)]
     if any(re.match(r"\+*sweep=", text) for text in rest):
         raise ConfigError("+experiment: brings its own sweeps; name it without +sweep")
@@ -44,6 +48,9 @@ def read(overrides: Sequence[str], loader: "ConfigLoader") -> tuple[Request, lis
     line = read_overrides([text for text in rest if text.startswith("hydra.")], composer.with_hydra)
     options = composer.options("experiment")
     chosen, settings = _chosen(asked)
+    if not chosen and sensitivity:
+        names = ", ".join(options)
+        raise ConfigError(f"+sweep=sensitivity: moves the costs of a claim; name one by +experiment=NAME: {names}")
     if not chosen:
         raise ConfigError(f"+experiment=NAME is missing; there are {', '.join(options)}")
     wanted: list[str] = []
@@ -52,10 +59,12 @@ def read(overrides: Sequence[str], loader: "ConfigLoader") -> tuple[Request, lis
         composed = composer.compose([*line.hydra, f"+experiment={option}", *settings])
         node = plain(composed, ["experiment"])["experiment"]
         one_of("experiment.size", node["size"], SIZES)
+        one_of("experiment.costs", str(node["costs"]).lower(), tuple(COSTS))
         for pattern in node["names"]:
             wanted += fnmatch.filter(finding.names(), pattern) or [finding.existing(pattern)]
-    more = (node[key] for key in ("size", "publish", "confirm", "recording", "costs"))
-    return Request(list(dict.fromkeys(wanted)), *more), rest
+    size, publish, confirm, recording = (node[key] for key in ("size", "publish", "confirm", "recording"))
+    costs = "each" if sensitivity else COSTS[str(node["costs"]).lower()]
+    return Request(list(dict.fromkeys(wanted)), size, publish, confirm, recording, costs), rest
 
 
 def _chosen(asked: Sequence[str]) -> tuple[list[str], list[str]]:

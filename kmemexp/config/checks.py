@@ -5,7 +5,7 @@ that does not change the simulation); ConfigError names the key, the value and w
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kmemexp import metrics
@@ -168,10 +168,14 @@ def _cost(cost: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in cost.items():
         if key.endswith("_ns") and not 0 <= value < 1e12:
             raise ConfigError(f"cost.{key}={value}: must be 0 to 1e12 ns")
+    for key, between in cost.get("ranges", {}).items():
+        one_of("cost.ranges", key, [name for name in cost if name.endswith("_ns")])
+        if not (isinstance(between, Sequence) and len(between) == 2 and 0 <= between[0] <= between[1]):
+            raise ConfigError(f"cost.ranges.{key}={between}: must be two numbers, the least and the most")
     if cost["name"] == "none":
         return {"name": "none"}
     at_least("cost.socket_cpus", cost["socket_cpus"], 1)
-    return dict(cost)
+    return {key: value for key, value in cost.items() if key != "ranges"}
 
 
 def _memory(memory: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,8 @@ class Cost:
     shootdown_cpu_ns: float = 0
     shootdown_page_ns: float = 0
     shootdown_answer_ns: float = 0
+    # the least and the most that each cost may plausibly be, [least, most] in ns; changes nothing in a simulation
+    ranges: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -240,7 +242,9 @@ class Experiment:
     publish: str | None = None  # folder that gets a copy of the charts and tables
     confirm: bool = False  # judge by the rule as it stands, once, on seeds and loads that were not explored on
     recording: str | None = None  # an imported trace: the other recording of a confirmation
-    costs: bool = False  # judge again with every assumed cost halved, and doubled, and mark what changes
+    # judge again with costs halved, and doubled, and mark what changes: true or assumed: with all that are assumptions,
+    # each: with each cost by itself, as +sweep=sensitivity does
+    costs: Any = False
 
 
 @dataclass
@@ -263,7 +267,7 @@ class Limits:
 
     seconds: float | None = 3600.0  # of CPU time, and five times as much by the clock
     memory: Any = None  # bytes of memory, such as 4GiB
-    steps_per_operation: int | None = 10_000_000  # of an allocator without a clock
+    steps_per_operation: int | None = 10_000_000  # of an allocator
 
 
 @dataclass

@@ -18,6 +18,7 @@ from kmemexp import cli
 from kmemexp.claims import finding, fragility, judging, protocol, request, writing
 from kmemexp.config import files
 from kmemexp.errors import ConfigError
+from kmemexp.planning.plan import plan_from
 from kmemexp.report import results
 
 SMALL = '''"""C9: slabs hold less memory.
@@ -294,15 +295,60 @@ def test_costs_are_scaled_where_there_is_a_clock(runs, plain, capsys):
     assert costs == {"smoke": 1500, "smoke_half_costs": 750, "smoke_double_costs": 3000}
 
 
-def test_a_verdict_that_assumed_costs_turn_is_fragile():
-    def report(word):
-        return judging.Report(
-            "So.", [judging.Verdict("C9", word, "here", "-"), judging.Verdict("C9", "fails", "there", "-")]
-        )
+def test_each_cost_is_moved_by_itself(runs, plain, capsys):
+    still = [f"cost.{key}=0" for key in fragility.ranges("opteron2003") if key not in ("lock_ns", "switch_ns")]
+    line = ["cost=opteron2003", *still, "cost.lock_ns=40", "store.root=timed"]
+    assert cli.main(["+experiment=all", "+sweep=sensitivity", *line]) == 0
+    says = " ".join(capsys.readouterr().out.split())
+    assert "0 of 1 verdicts change if one of 2 costs is halved or doubled" in says
+    costs = {plan.name: json.loads(plan.columns["config"][0])["cost"] for plan in runs}
+    own = costs["smoke"]
+    moved = {name: {k: v for k, v in cost.items() if v != own[k]} for name, cost in costs.items()}
+    assert moved == {
+        "smoke": {}, "smoke_half_lock_ns": {"lock_ns": 20}, "smoke_double_lock_ns": {"lock_ns": 80},
+        "smoke_half_switch_ns": {"switch_ns": 750}, "smoke_double_switch_ns": {"switch_ns": 3000},
+    }  # fmt: skip
 
-    found = fragility.marked(report("holds"), {"half": report("holds"), "double": report("inconclusive")})
+
+def test_what_moves_costs_says_what_it_needs(runs, plain, capsys):
+    assert cli.main(["+sweep=sensitivity"]) == 1
+    assert "name one by +experiment=NAME" in capsys.readouterr().err
+    assert cli.main(["+experiment=all", "experiment.costs=some"]) == 1
+    assert "there are false, true, assumed, each" in capsys.readouterr().err
+    swept = ["+experiment=all", "experiment.costs=each", "cost=opteron2003", "cost.lock_ns=40,50"]
+    assert cli.main(swept) == 1
+    assert "cost.lock_ns is an axis of sweep smoke" in capsys.readouterr().err
+    assert runs == []
+
+
+def report(word: str) -> judging.Report:
+    """A report of two verdicts, the first of which is `word`."""
+    return judging.Report(
+        "So.", [judging.Verdict("C9", word, "here", "-"), judging.Verdict("C9", "fails", "there", "-")]
+    )
+
+
+def test_a_verdict_that_assumed_costs_turn_is_fragile():
+    scales = {fragility.Scale("", "half"): report("holds"), fragility.Scale("", "double"): report("inconclusive")}
+    found = fragility.marked(report("holds"), scales)
     assert [v.note for v in found.verdicts] == ["fragile, double costs: inconclusive", ""]
     assert found.summary.endswith("1 of 2 verdicts change if the assumed costs are halved or doubled.")
+
+
+def test_a_cost_that_turns_a_verdict_is_named_with_its_range(here):
+    plan = plan_from(["cost=opteron2003"])[0]
+    scales = {
+        fragility.Scale("preempt_ns", "half"): report("fails"),
+        fragility.Scale("preempt_ns", "double"): report("holds"),
+        fragility.Scale("shootdown_cpu_ns", "half"): report("holds"),
+        fragility.Scale("shootdown_cpu_ns", "double"): report("inconclusive"),
+    }
+    found = fragility.marked(report("holds"), scales, [plan])
+    assert found.verdicts[0].note == "fragile, half preempt_ns: fails; double shootdown_cpu_ns: inconclusive"
+    assert found.summary == (
+        "So. 1 of 2 verdicts change if one of 2 costs is halved or doubled. What turns one: half preempt_ns (75 ns, "
+        "within the range of 25 to 750), double shootdown_cpu_ns (2000 ns, outside the range of 700 to 1500)."
+    )
 
 
 def test_interrupted(runs, here, capsys):

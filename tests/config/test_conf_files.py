@@ -52,3 +52,41 @@ def test_the_actions_are_told_of_in_the_configuration_and_in_the_help(conf):
     listed = help_text[help_text.index("== Actions") : help_text.index("== Groups")]
     for name in checks.ACTIONS:
         assert re.search(rf"(^|  ){name}  ", listed, re.MULTILINE), name
+
+
+TIMED_COSTS = ("opteron2003", "haswell2015", "bigxeon2018", "epyc2024")
+
+
+@pytest.mark.parametrize("name", TIMED_COSTS)
+def test_each_cost_has_a_source_and_a_range(conf, name):
+    text = (conf / "cost" / f"{name}.yaml").read_text()
+    found = yaml.safe_load(text)
+    costs = {key: value for key, value in found.items() if key.endswith("_ns")}
+    assert found["ranges"].keys() == costs.keys()
+    for key, (least, most) in found["ranges"].items():
+        assert least <= costs[key] <= most, key
+    said = text[: text.index("ranges:")]
+    above = ""
+    for line in said.splitlines():
+        key = line.partition(":")[0]
+        if key in costs:  # what has no comment of its own is told of by the line above it
+            assert "#" in line or "#" in above, key
+        above = line
+
+
+def test_the_table_of_costs_is_that_of_the_files(conf):
+    page = (conf.parent / "docs" / "costs.md").read_text()
+    for name in TIMED_COSTS:
+        text = (conf / "cost" / f"{name}.yaml").read_text()
+        found = yaml.safe_load(text)
+        header = next(line for line in page.splitlines() if line.startswith("| cost, ns |"))
+        column = [cell.strip() for cell in header.split("|")].index(name)
+        for key, (least, most) in found["ranges"].items():
+            star = "*" if re.search(rf"^{key}: .*ASSUMPTION", text, re.M) else ""
+            row = re.search(rf"^\| {key.removesuffix('_ns')} \|.*$", page, re.M)
+            assert row, key
+            assert row[0].split("|")[column].strip() == f"{found[key]:g}{star} ({least:g} to {most:g})", key
+
+
+def test_every_file_of_costs_is_told_of(conf):
+    assert {path.stem for path in (conf / "cost").glob("*.yaml")} == {*TIMED_COSTS, "none", "zero"}
