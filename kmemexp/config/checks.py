@@ -10,6 +10,7 @@ from typing import Any
 
 from kmemexp import metrics
 from kmemexp.boot import sources
+from kmemexp.config import tunables
 from kmemexp.config.design import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
@@ -134,11 +135,13 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"machine.domains={domains}: there are only {cpus} CPUs (machine.cpus)")
     threads = at_least("machine.threads", machine["threads"], 1)
     one_of("machine.arch", arch := machine.get("arch", ARCHITECTURES[0]), ARCHITECTURES)
+    given = tunables.in_normal_form(machine.get("tunables") or {})
     # What is as ever is no part of a cell's name.
     return (
         ({} if arch == ARCHITECTURES[0] else {"arch": arch})
         | {"cpus": cpus, "threads": threads, "domains": domains}
         | sizes
+        | ({"tunables": given} if given else {})
     )
 
 

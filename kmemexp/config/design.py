@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kmemexp.config import tunables
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.parts.finding import parameters, parts, serves, sets_aside
@@ -14,6 +15,7 @@ from kmemexp.values import at_least, byte_count, close, one_of, size_text
 LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
 OBJECT_LOCK = "adaptive"
+AS_EVER = {"object_lock": OBJECT_LOCK, "kernel": sizing.USUAL}
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
 
 
@@ -23,6 +25,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
+    one_of("maps.kernel", maps.get("kernel", sizing.USUAL), tuple(sizing.KERNELS))
     one_of("maps.object_lock", maps.get("object_lock", OBJECT_LOCK), (*MAP_LOCKS, "token"))
     for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
         for name in maps[key]:
@@ -39,7 +42,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     if areas := _areas(maps.get("areas", {})):
         normal["areas"] = areas
     # What is as ever is no part of a cell's name.
-    chosen = {k: v for k, v in maps.items() if (k, v) != ("object_lock", OBJECT_LOCK) and k != "areas"}
+    chosen = {k: v for k, v in maps.items() if AS_EVER.get(k) != v and k != "areas"}
     return {**chosen, **normal, **_code("arenas", [arena])}
 
 
@@ -111,7 +114,8 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
     Zones among `kinds` bring KVA of their own.
     """
     _check_covered(maps, objects, machine)
-    sized = sizing.size(machine["ram_bytes"], kva_bytes(maps, machine))
+    tunables.check_read(machine.get("tunables", {}), maps.get("kernel", sizing.USUAL))
+    sized = sizing.of_cell(maps, objects, machine, kva_bytes(maps, machine))
     carved = sizing.reservations(
         sized, network_zones=sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
     )
