@@ -26,7 +26,10 @@ from kmemexp.report.results import Results
 
 CLAIM = "C4"
 SWEEPS = ("fragmentation",)
-FULL = {"fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]}
+DEFAULT = {"fragmentation": ["size=full"]}
+FULL = {
+    "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]
+}
 PAIRS = {
     "dragonfly_nokmem": ("freebsd4", "kmem_map removed from FreeBSD 4"),
     "freebsd5_uma_unified": ("freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),

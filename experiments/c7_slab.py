@@ -38,10 +38,13 @@ from kmemexp.report.results import Results
 
 CLAIM = "C7"
 SWEEPS = ("scaling", "fragmentation")
-DEFAULT = {"scaling": ["design=dragonfly_nokmem,dragonfly_slab", "machine.cpus=1,4,16,64"]}
+DEFAULT = {
+    "scaling": ["design=dragonfly_nokmem,dragonfly_slab", "machine.cpus=1,4,16,64"],
+    "fragmentation": ["size=full"],
+}
 FULL = {
     "scaling": ["sweep.reps.max=16", "machine.cpus=1,2,4,8,16,32,64,128,256"],
-    "fragmentation": ["sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"],
+    "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"],
 }
 BEFORE, SLAB = "dragonfly_nokmem", "dragonfly_slab"
 PROTOCOL = Protocol(

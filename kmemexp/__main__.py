@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.version import setbase
 from omegaconf import DictConfig
 
+from kmemexp import __version__
 from kmemexp.config import files, reading, scales, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 from kmemexp.values import visible
@@ -47,7 +48,7 @@ def main() -> None:
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
-        args = _arguments(parser)
+        args = _arguments(_with_flags(parser))
         if any(getattr(args, flag) for flag in STOCK):
             folder = str(files.conf_dir())
             _run_hydra(args=args, args_parser=parser, task_function=_single, config_path=folder, config_name="config")
@@ -63,6 +64,16 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _with_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the program's own flags to Hydra's, whose --version would say Hydra's."""
+    for action in parser._actions:
+        if action.dest == "version":
+            action.version = f"kmemexp {__version__}"  # type: ignore[attr-defined]  # of this kind of action
+    parser.add_argument("--verbose", action="store_true", help="every table at the end: tables=all")
+    parser.add_argument("--quiet", action="store_true", help="only errors: output=quiet")
+    return parser
+
+
 def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the flags, and refuse those that do not go with a sweep. Raises ConfigError."""
     try:
@@ -71,7 +82,8 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
         raise ConfigError(f"{error}\n{parser.format_usage()}") from error
     if flags := [word for word in unknown if word.startswith("-")]:
         raise ConfigError(f"{flags[0]}: unknown option\n{parser.format_usage()}")
-    args.overrides = [*args.overrides, *unknown]
+    meant = {"tables=all": args.verbose, "output=quiet": args.quiet}
+    args.overrides = [*args.overrides, *unknown, *(text for text, asked in meant.items() if asked)]
     if args.run:
         raise ConfigError("--run: a sweep is always a multirun; leave the flag out")
     if other := [o for o in args.overrides if o.startswith("hydra/sweeper=") and o != "hydra/sweeper=kmemexp"]:

@@ -34,6 +34,8 @@ RUNNERS = ("ray", "serial")
 ON_ERROR = ("skip", "stop")
 LEVELS = ("quick", "full")
 """Of action=validate."""
+OUTPUTS = ("text", "json", "quiet")
+TABLES = ("answer", "all")
 LEAST_PILOT = 10  # replicas in a pilot: with fewer, intervals are too narrow afterwards
 
 
@@ -48,6 +50,8 @@ def check_run(settings: Mapping[str, Any]) -> None:
     one_of("action", settings["action"], sorted(ACTIONS))
     one_of("on_error", settings["on_error"], ON_ERROR)
     one_of("validate.level", settings["validate"]["level"], LEVELS)
+    one_of("output", settings["output"], OUTPUTS)
+    one_of("tables", settings["tables"], TABLES)
     one_of("cluster.runner", cluster["runner"], RUNNERS)
     if not re.fullmatch(r"local|auto|ray://.+|[\w.-]+:\d+", str(cluster["address"])):
         raise ConfigError(f"cluster.address={cluster['address']}: must be local, auto, host:port or ray://host:port")

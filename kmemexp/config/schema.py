@@ -325,6 +325,9 @@ class Config:
     store: Store = field(default_factory=Store)
     limits: Limits = field(default_factory=Limits)
     validate: Validate = field(default_factory=Validate)
+    size: str = "default"  # of the sweep: default | full
+    output: str = "text"  # text | json | quiet
+    tables: str = "answer"  # answer | all: what is shown at the end
     action: str = "run"
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain: which replica; null: the first with a deadlock

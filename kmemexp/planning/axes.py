@@ -32,7 +32,7 @@ from kmemexp.values import known as known_word
 
 MOST_CELLS = 5_000_000  # before predicates; about 1 GB of tables
 OF_A_GRID = ("axes", "zip", "when", "exclude", "sample")
-NOT_AXES = ("sweep", "cluster")  # groups that say how to run, not what
+NOT_AXES = ("sweep", "cluster", "size", "output", "tables", "report")  # they say how to run, not what
 
 Options = Callable[[str], Sequence[str]]
 """Names in a config group; empty for anything that is not a group."""

@@ -19,7 +19,7 @@ from kmemexp.config import checks, files, reading, schema
 from kmemexp.config.cell import NODES
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
-from kmemexp.planning import axes, cells, effect, said
+from kmemexp.planning import axes, cells, effect, said, sizes
 from kmemexp.planning.axes import CommandLine, Grid
 from kmemexp.planning.cells import Columns
 from kmemexp.planning.predicates import Mask, Predicate
@@ -65,6 +65,9 @@ class Plan:
     reps: dict[str, Any] = field(default_factory=dict)  # sweep.reps: how the numbers of replicas are chosen
     counts: dict[str, int] = field(default_factory=dict)  # replicas by cell key, where fewer than `replicas` so far
     fixed: Sequence[str] = ()  # keys that the command line fixes for every cell, and that stand among its axes
+    output: str = "text"  # text | json | quiet
+    tables: str = "answer"  # answer | all: what is shown of the comparison
+    report: bool = False  # whether _report.html is written
 
     @property
     def cells(self) -> "pd.DataFrame":
@@ -110,7 +113,7 @@ def plan_from(
     """
     with _without_collection(), open_loader(loader, config_dir) as found:
         composer = cells.Composer(found)
-        line = axes.read_overrides(overrides, composer.with_hydra)
+        line = sizes.chosen(axes.read_overrides(overrides, composer.with_hydra), composer.options)
         return [_plan(composer, line, sweep) for sweep in line.sweeps or [""]]
 
 
@@ -146,7 +149,9 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         action=settings["action"],
         retry_failed=settings["retry_failed"],
         max_failures=1 if settings["on_error"] == "stop" else settings["max_failures"],
-        progress=settings["progress"],
+        progress=settings["progress"] and settings["output"] != "quiet",
+        output=settings["output"],
+        tables=settings["tables"],
         cell=settings["cell"],
         replica=settings["replica"],
         validate=settings["validate"],

@@ -62,7 +62,8 @@ def stored(store: Store, wanted: str) -> Shown | None:
         if any(record["tables"][path] != marks[path] for path in TABLES):
             return None
         blocks = [_block(*block) for block in record["blocks"]]
-        return Shown(record["title"], blocks, list(record["remarks"]), record["look"], record["text"])
+        given = (record[name] for name in ("answer", "look", "text"))
+        return Shown(record["title"], blocks, list(record["remarks"]), *given)
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or of another version
         return None
 

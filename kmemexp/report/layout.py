@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kmemexp.report.comparison import Numbers, number_groups, varies
-from kmemexp.report.shown import Block, Cell, Row, Section
+from kmemexp.report.shown import MARKS, Block, Cell, Row, Section
 
-MARKS = {"better": "✓", "worse": "✗", "equivalent": "=", "inconclusive": "?"}
 ARROWS = {"less": "↓", "more": "↑"}
 BYTES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
 DURATIONS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
@@ -173,7 +172,7 @@ def across(table: pd.DataFrame, condition: list[str]) -> list[Block]:
     keys = table.drop_duplicates(condition)
     rows = []
     for title, (_, those) in zip(labels(keys, condition, ", "), _groups(table, condition), strict=True):
-        found = {row.metric: row for row in _compared(those)}
+        found = {row.metric: row for row in compared(those)}
         cells: list[Cell | None] = []
         for name in metrics:
             row, scale = found[name], units[name].scale
@@ -202,7 +201,8 @@ def _units(table: pd.DataFrame) -> dict[str, Unit]:
     return {str(name): unit_of(str(name), _typical(str(name), rows["mean"])) for name, rows in by_metric}
 
 
-def _compared(table: pd.DataFrame) -> list[Compared]:
+def compared(table: pd.DataFrame) -> list[Compared]:
+    """Rows of a comparison."""
     return [Compared._make(row) for row in zip(*(table[name].tolist() for name in Compared._fields), strict=True)]
 
 
@@ -241,7 +241,7 @@ def _by_metric(table: pd.DataFrame, columns: list[str]) -> dict[tuple[int, str],
     """
     sections = pd.factorize(number_groups(table, columns))[0].tolist()
     found: dict[tuple[int, str], list[tuple[int, Compared]]] = {}
-    for section, column, row in zip(sections, table["column_number"].tolist(), _compared(table), strict=True):
+    for section, column, row in zip(sections, table["column_number"].tolist(), compared(table), strict=True):
         found.setdefault((section, row.metric), []).append((column, row))
     return found
 
@@ -283,12 +283,19 @@ def _change(row: Compared, places: int) -> str:
         least = f"{row.detectable:.0%}" if row.of_shares else number(row.detectable, places)
         mark += f" ≥{least}"
     if row.of_shares and math.isfinite(row.share_diff):
-        change = f"{row.share_diff:+.0%} ({row.share_low:+.0%} to {row.share_high:+.0%}) of replicas"
-        return f"{change if row.share_diff else ''} {mark}".strip()
+        return f"{difference(row, places) if row.share_diff else ''} {mark}".strip()
     if row.diff == 0 and not row.change_half > 0:
         return mark
-    reach = interval(row.diff, row.diff_low, row.diff_high, places)
-    return " ".join(word for word in (number(row.diff, places, sign=True), reach, factor(row.ratio), mark) if word)
+    return " ".join(word for word in (difference(row, places), factor(row.ratio), mark) if word)
+
+
+def difference(row: Compared, places: int | None = None) -> str:
+    """Write the difference from the baseline with its interval, of a rare event that of the shares of replicas."""
+    if row.of_shares and math.isfinite(row.share_diff):
+        return f"{row.share_diff:+.0%} ({row.share_low:+.0%} to {row.share_high:+.0%}) of replicas"
+    decimals = decimals_for([row.diff], [row.change_half]) if places is None else places
+    reach = interval(row.diff, row.diff_low, row.diff_high, decimals)
+    return f"{number(row.diff, decimals, sign=True)} {reach}".strip()
 
 
 def _exponent(x: float) -> int:

@@ -1,6 +1,8 @@
 """A comparison as it is shown, in text: what is left when it has been laid out."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+MARKS = {"better": "✓", "worse": "✗", "equivalent": "=", "inconclusive": "?"}
 
 
 class Cell(NamedTuple):
@@ -41,5 +43,6 @@ class Shown(NamedTuple):
     title: str
     blocks: list[Block]
     remarks: list[str]
+    answer: dict[str, Any] = {}  # noqa: RUF012 - report.told.as_data; never written to
     look: str = ""  # width and colours of the console that it was printed on last, and what was printed there
     text: str = ""

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from kmemexp.report import comparison, layout, recordings, replication
+from kmemexp.report.answer import answer
 from kmemexp.report.notes import notes
-from kmemexp.report.results import planned
+from kmemexp.report.results import Results, planned
 from kmemexp.report.shown import Block, Cell, Shown
+from kmemexp.report.told import Answer, as_data
 from kmemexp.store.store import Store
 from kmemexp.values import markdown as escaped
 
@@ -43,14 +45,18 @@ class Made(NamedTuple):
     table: pd.DataFrame
     cells: comparison.Layout
     remarks: list[str]
+    frame: pd.DataFrame  # rows of metrics, one per cell and replica
+    results: Results
+    answer: Answer
 
     def first(self, conditions: int) -> Shown:
         """Lay out the first conditions; a remark says what is left out."""
         condition, variant = self.cells.condition, self.cells.variant
         if layout.one_variant_each(self.table, condition, variant):
-            return Shown(self.title, layout.across(self.table, condition), self.remarks)
+            return Shown(self.title, layout.across(self.table, condition), self.remarks, as_data(self.answer))
         chosen, left_out = _first(self.table, self.cells, conditions)
-        return Shown(self.title, layout.lay_out(chosen, condition, variant), self.remarks + left_out)
+        blocks = layout.lay_out(chosen, condition, variant)
+        return Shown(self.title, blocks, self.remarks + left_out, as_data(self.answer))
 
 
 def make(plan: "Plan", there: Store) -> Made | None:
@@ -58,7 +64,8 @@ def make(plan: "Plan", there: Store) -> Made | None:
 
     Rows of other plans in the same folder are left out.
     """
-    frame = planned(plan, there).ordered(plan.columns)
+    results = planned(plan, there)
+    frame = results.ordered(plan.columns)
     if frame.empty:
         return None
     baseline, remarks = _present_baseline(frame, plan.baseline)
@@ -74,7 +81,8 @@ def make(plan: "Plan", there: Store) -> Made | None:
     replication.grow(plan)
     if (missing := plan.lanes - len(frame)) > 0:
         remarks.append(f"Not simulated yet: {missing} replicas; the same command continues.")
-    return Made(f"{plan.name}: {_summary(frame)}", table, cells, remarks)
+    found = answer(plan, table, cells, frame, results.tables.read("series").to_pandas())
+    return Made(f"{plan.name}: {_summary(frame)}", table, cells, remarks, frame, results, found)
 
 
 def markdown(title: str, blocks: Sequence[Block], remarks: Iterable[str]) -> str:

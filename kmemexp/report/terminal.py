@@ -1,61 +1,92 @@
 """A comparison on the terminal."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmemexp.report.shown import Block, Cell, Section, Shown
+from kmemexp.report import labels, screen, told
+from kmemexp.report.shown import Block, Cell, Row, Section, Shown
 from kmemexp.values import visible
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "dim", "inconclusive": "dim"}
-PLAIN_WIDTH = 120  # columns, where the output is not a terminal
+PLAIN_WIDTH = 80  # columns, where the output is not a terminal
 PADDING = 2  # between two columns
+SCREEN = 30  # lines of a table that is shown with the answer
 
 
-def make_console() -> Console:
-    """Console on stdout, wide enough for a table where the output goes into a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, PLAIN_WIDTH))
+def make_console(output: str = "text") -> Console:
+    """Console on stdout, of 80 columns at least where the output goes into a file; silent unless `output` is "text"."""
+    console = Console(quiet=output != "text")
+    return console if console.is_terminal else Console(width=max(console.width, PLAIN_WIDTH), quiet=console.quiet)
 
 
-def show(shown: Shown, console: Console) -> Shown:
-    """Print a comparison. Returns it with what was printed: on a console that looks the same, that is printed again."""
+def show(shown: Shown, console: Console, *, tables: str = "all") -> Shown:
+    """Print a comparison. Returns it with what was printed: on a console that looks the same, that is printed again.
+
+    `tables`: "answer" for one screen, with the table where it is short; "all" for every table and all remarks.
+    """
     if console.legacy_windows:  # has no codes for colours
-        _print(shown, console)
+        _print(shown, console, tables)
     if console.quiet or console.legacy_windows:
         return shown
-    look = f"{console.size.width} {console.color_system} {console.is_terminal} {console.no_color} {console.encoding}"
+    marks = (console.size.width, console.color_system, console.is_terminal, console.no_color, console.encoding)
+    look = " ".join(map(str, (tables, *marks)))
     if shown.look != look:
         with console.capture() as capture:
-            _print(shown, console)
+            _print(shown, console, tables)
         shown = shown._replace(look=look, text=capture.get())
     console.file.write(shown.text)
     console.file.flush()
     return shown
 
 
-def _print(shown: Shown, console: Console) -> None:
-    """Print the title, the blocks, each split into as many tables as the width demands, and the remarks."""
+def _print(shown: Shown, console: Console, tables: str) -> None:
+    """Print the title, the answer, and the tables with their remarks where they are short or asked for."""
+    found = told.from_data(shown.answer)
     console.print(Text(visible(f"\n{shown.title}"), style="bold"))
+    console.print(Text(visible(found.question)))
+    every = tables == "all"
+    if every or _length(shown.blocks, console.width) <= SCREEN:
+        _tables(shown, console)
+    if every:
+        for remark in shown.remarks:
+            console.print(Text(visible(remark), style="dim"))
+    for line, style in screen.lines(found, console.width):
+        console.print(Text(visible(line), style=style), highlight=False)
+
+
+def _tables(shown: Shown, console: Console) -> None:
+    """Print the blocks, each split into as many tables as the width demands, and what their labels mean."""
     for block in shown.blocks:
         for chosen in columns_that_fit(block, console.width):
             console.print(_table(block, chosen))
             console.print()
-    for remark in shown.remarks:
-        console.print(Text(visible(remark), style="dim"))
+    for label, name, text in labels.legend(row.metric for b in shown.blocks for s in b.sections for row in s.rows):
+        console.print(Text(visible(f"{label}: {name}{f', {text}' if text else ''}"), style="dim"))
+
+
+def _length(blocks: Sequence[Block], width: int) -> int:
+    """Lines that the tables take."""
+    return sum(
+        (4 + sum(1 + sum(1 + any(c and c.change for c in row.cells) for row in s.rows) for s in block.sections))
+        * len(columns_that_fit(block, width))
+        for block in blocks
+    )
 
 
 def columns_that_fit(block: Block, width: int) -> list[list[int]]:
     """Split the variants into tables that fit the width; each repeats the baseline, which is the first variant."""
     rows = [row for section in block.sections for row in section.rows]
-    labels = max((len(row.metric) for row in rows), default=0), max((len(row.unit) for row in rows), default=0)
+    heads = max((len(_label(row)) for row in rows), default=0), max((len(row.unit) for row in rows), default=0)
     wide = [
         max([*map(len, name.splitlines()), *(len(line) for row in rows for line in _lines(row.cells[i]))]) + PADDING
         for i, name in enumerate(block.variants)
     ]
     repeated = [0] if block.variants and block.variants[0].endswith("(baseline)") else []
-    left = width - sum(labels) - 3 * PADDING
+    left = width - sum(heads) - 3 * PADDING
     tables: list[list[int]] = [[]]
     for i in range(len(block.variants)):
         if len(tables[-1]) > len(repeated) and sum(wide[j] for j in tables[-1]) + wide[i] > left:
@@ -82,7 +113,11 @@ def _add_section(table: Table, section: Section, chosen: list[int]) -> None:
     if section.title:
         table.add_row(Text(visible(section.title), style="bold cyan"))
     for row in section.rows:
-        table.add_row(Text(visible(row.metric)), Text(visible(row.unit)), *(_cell(row.cells[i]) for i in chosen))
+        table.add_row(Text(visible(_label(row))), Text(visible(row.unit)), *(_cell(row.cells[i]) for i in chosen))
+
+
+def _label(row: Row) -> str:
+    return labels.short(row.metric)
 
 
 def _cell(cell: Cell | None) -> Text:

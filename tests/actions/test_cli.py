@@ -75,6 +75,12 @@ def test_exit_codes(outcome, code, runs, monkeypatch):
     assert bool(runs.reported) is not outcome.interrupted
 
 
+def test_flags_set_what_they_stand_for(runs, monkeypatch):
+    assert call(monkeypatch, "+sweep=smoke", "--verbose") == 0
+    assert call(monkeypatch, "+sweep=smoke", "--quiet") == 0
+    assert [(p.tables, p.output, p.progress) for p in runs] == [("all", "text", True), ("answer", "quiet", False)]
+
+
 def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
     def interrupt(plan, *, progress=None, elsewhere=()):
         raise KeyboardInterrupt
@@ -164,6 +170,7 @@ def test_help_teaches(tmp_path):
         (["--cfg", "job", "design=freebsd4,dragonfly_slab"], "# varies: design=freebsd4,dragonfly_slab"),
         (["--info", "defaults-tree"], "override"),
         (["--info", "searchpath"], "Search path"),
+        (["--version"], f"kmemexp {kmemexp.__version__}"),
     ],
 )
 def test_stock_flags(words, shows, tmp_path):

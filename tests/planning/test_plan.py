@@ -156,12 +156,37 @@ def test_sizes_and_whole_floats_are_one_value():
 
 
 def test_sweep_file():
-    plan = one("+sweep=fragmentation")
+    plan = one("+sweep=fragmentation", "size=full")
     assert plan.name == "fragmentation"
     assert {"freebsd4", "dragonfly_nokmem", "dragonfly_slab"} < set(plan.cells["design"])
     assert set(plan.cells["workload"]) == {"filetree", "pgbench", "server_days"}
     assert plan.cells["kva_bytes"].nunique() == 3
     assert plan.baseline == {"design": "freebsd4"}
+
+
+def test_the_main_sweep_has_every_axis_of_its_question_and_every_load_in_every_cell():
+    plan = one("+sweep=fragmentation")
+    assert plan.name == "fragmentation"
+    axes = axis_rows(plan)
+    for key in ("design", "workload", "machine.cpus", "interrupts.rate_hz", "machine.kva_bytes"):
+        assert len({row[key] for row in axes}) > 1, key
+    assert {c["workload"]["source"] for c in configs(plan)} == {"trace", "synthetic"}
+    assert len(plan.cells) == 4 * 2 * 2 * 2 * 2
+
+
+def test_sizes_of_a_sweep():
+    assert one("+sweep=fragmentation", "size=default").columns == one("+sweep=fragmentation").columns
+    assert one("+sweep=full/fragmentation").columns == one("+sweep=fragmentation", "size=full").columns
+    for words, said in (
+        (["+sweep=smoke", "size=full"], "smoke has one size only; in two there are fragmentation"),
+        (["size=full"], "size=full: is the size of a sweep"),
+        (["+sweep=fragmentation", "size=huge"], "size=huge: unknown; there are default, full"),
+        (["+sweep=fragmentation", "size=default,full"], "size: says how to run"),
+        (["output=xml"], "output=xml: unknown; there are text, json, quiet"),
+        (["tables=some"], "tables=some: unknown"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            plan_from(words)
 
 
 def test_pin_an_axis_of_the_file():

@@ -108,5 +108,9 @@ def write(root: Path, metrics: pa.Table) -> None:
 def plan(root: Path, rows: pa.Table, **changes: Any) -> "Plan":
     """What a sweep that has these rows had planned."""
     cells = rows.to_pandas().drop_duplicates("cell_key")[["cell_key", "axes", "design", "workload"]]
-    fields = {"baseline": {"design": "freebsd4"}, "replicas": int(rows["replica"].to_pandas().max()) + 1}
+    fields = {
+        "tables": "all",
+        "baseline": {"design": "freebsd4"},
+        "replicas": int(rows["replica"].to_pandas().max()) + 1,
+    }
     return small_plan(cells, root, **(fields | changes))
