@@ -9,12 +9,21 @@ from kmemexp.report import ending
 from kmemexp.sweep import in_turn
 
 if TYPE_CHECKING:
+    import pandas as pd
     from hydra.core.config_loader import ConfigLoader
+
+    from kmemexp.report.html.witness import Witness
 
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Simulate what is missing, then print and write the comparison of each sweep."""
-    return run(plans, lambda plan, _: ending.finish(plan))
+    return run(plans, lambda plan, _: ending.finish(plan, witnesses=_witnesses))
+
+
+def _witnesses(plan: Plan, frame: "pd.DataFrame") -> "Sequence[Witness]":
+    from kmemexp.actions import witnesses  # noqa: PLC0415 - a rerun does without
+
+    return witnesses.of(plan, frame)
 
 
 def _grow(plan: Plan) -> bool:

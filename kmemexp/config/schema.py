@@ -328,6 +328,7 @@ class Config:
     size: str = "default"  # of the sweep: default | full
     output: str = "text"  # text | json | quiet
     tables: str = "answer"  # answer | all: what is shown at the end
+    report: bool = True  # write _report.html
     action: str = "run"
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain: which replica; null: the first with a deadlock

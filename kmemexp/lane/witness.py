@@ -1,6 +1,7 @@
 """Deadlocks in words: who waits for what, since when, and what led there."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,11 @@ EVENTS = {
     mc.LOG_SELF: "asks for {lock}, which it holds itself", mc.LOG_ENTER: "enters a section",
     mc.LOG_LEAVE: "leaves a section", mc.LOG_PAGES: "{moves} {a} pages", mc.LOG_SHOOTDOWN: "flushes the TLBs",
 }  # fmt: skip
+SPANS = {
+    mc.LOG_TAKE: ("holds", ("waits",)), mc.LOG_GRANT: ("holds", ("waits",)), mc.LOG_RELEASE: ("", ("holds",)),
+    mc.LOG_WAIT: ("waits", ("waits",)), mc.LOG_BLOCK: ("waits", ("waits",)), mc.LOG_SELF: ("waits", ()),
+}  # fmt: skip
+"""What an event begins for its context and its lock, and what it ends."""
 STATES = ("idle", "running", "preempted", "ready", "blocked", "spinning")
 WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work",
          cx.ANSWER: "the answer of a CPU to a TLB shootdown"}  # fmt: skip
@@ -67,11 +73,40 @@ def _told(m: dict[str, object]) -> str:
 
 def timeline(wired: layout.Wired, last: int = 40) -> Iterator[str]:
     """The last events before the end of the run, one line each: time, CPU, context, what happened."""
-    log, count = wired.table("log"), int(wired.m[glob.LOG])
-    rows = np.roll(log, -(count % len(log)), axis=0) if count > len(log) else log[:count]
-    for time, event, x, a, b in rows[-last:].tolist():
+    for time, event, x, a, b in _logged(wired)[-last:]:
         cpu = _cpu(wired, wired.m[x + ctx.CPU])
         yield f"{time:>16,} ns  CPU {cpu:<3} {who(wired, x):<20} {_event(wired, event, a, b)}"
+
+
+def tracks(wired: layout.Wired) -> list[dict[str, Any]]:
+    """Spans in which a context held or waited for a lock, of those in the circle, among the events in the log.
+
+    Each has context, cpu, kind ("holds" | "waits"), lock, begin_ns, end_ns and open: whether it had not ended.
+    """
+    wanted = {str(m["context"]) for m in members(wired)}
+    open_spans: dict[tuple[str, str, str], dict[str, Any]] = {}
+    spans = []
+    end = 0
+    for time, event, x, a, _ in _logged(wired):
+        end, name = time, who(wired, x)
+        if event not in SPANS or name not in wanted:
+            continue
+        lock, cpu = _lock(wired, a), _cpu(wired, wired.m[x + ctx.CPU])
+        begins, ends = SPANS[event]
+        ended = (open_spans.pop((name, kind, lock), None) for kind in ends)
+        spans += [span | {"end_ns": time, "open": False} for span in ended if span]
+        if begins:
+            open_spans[name, begins, lock] = {
+                "context": name, "cpu": cpu, "kind": begins, "lock": lock, "begin_ns": time
+            }  # fmt: skip
+    return spans + [span | {"end_ns": end, "open": True} for span in open_spans.values()]
+
+
+def _logged(wired: layout.Wired) -> list[list[int]]:
+    """Rows of the log in their order."""
+    log, count = wired.table("log"), int(wired.m[glob.LOG])
+    rows: list[list[int]] = (np.roll(log, -(count % len(log)), axis=0) if count > len(log) else log[:count]).tolist()
+    return rows
 
 
 def who(wired: layout.Wired, x: int) -> str:

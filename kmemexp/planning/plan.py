@@ -152,6 +152,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         progress=settings["progress"] and settings["output"] != "quiet",
         output=settings["output"],
         tables=settings["tables"],
+        report=settings["report"],
         cell=settings["cell"],
         replica=settings["replica"],
         validate=settings["validate"],

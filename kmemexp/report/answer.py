@@ -33,7 +33,7 @@ def answer(plan: "Plan", table: pd.DataFrame, cells: Layout, frame: pd.DataFrame
         metrics=list(dict.fromkeys(table.loc[table["verdict"].isin(WORDS).to_numpy(), "metric"].astype(str))),
         loads=_loads(table, number),
         tallies=tallies,
-        sparks=_sparks(frame, series, by_key),
+        sparks=_sparks(cells, series, by_key),
         trouble=_trouble(frame, by_key),
     )
 
@@ -117,20 +117,24 @@ def _trouble(frame: pd.DataFrame, by_key: dict[str, str]) -> list[str]:
     return lines
 
 
-def _sparks(frame: pd.DataFrame, series: pd.DataFrame, by_key: dict[str, str]) -> list[Spark]:
-    """External fragmentation over each load, mean over the conditions of a design."""
+def _sparks(cells: Layout, series: pd.DataFrame, by_key: dict[str, str]) -> list[Spark]:
+    """External fragmentation over the run, in the first condition of each load, mean of the replicas."""
     if series.empty or len(set(by_key.values())) > EFFECTS * 4:
         return []
-    free = series["map_free_bytes"].to_numpy(float)
-    lost = np.where(free > 0, 1 - series["map_largest_run_bytes"].to_numpy(float) / np.maximum(free, 1), np.nan)
-    load = frame.drop_duplicates("cell_key").set_index(frame["cell_key"].drop_duplicates().astype(str))["workload"]
-    keys = series["cell_key"].astype(str)
-    step = series["sample"] * STEPS // (series["sample"].max() + 1)
-    rows = pd.DataFrame({"load": keys.map(load.astype(str)), "design": keys.map(by_key), "step": step, "lost": lost})
-    grid = rows.dropna(subset=["design"]).groupby(["load", "design", "step"], sort=False, as_index=False)["lost"].mean()
-    order = list(dict.fromkeys(by_key.values()))
-    courses: dict[tuple[str, str], list[float]] = {}
-    for where, name, _, value in grid.itertuples(index=False, name=None):
-        courses.setdefault((str(where), str(name)), []).append(float(value))
-    found = [Spark(where, name, values) for (where, name), values in courses.items()]
-    return sorted(found, key=lambda one: (one.workload, order.index(one.design)))
+    where = pd.Series(layout.labels(cells.keys, cells.condition, ", "))
+    load = cells.keys["workload"].astype(str) if "workload" in cells.keys else where
+    chosen = dict.fromkeys(where.groupby(load.to_numpy(), sort=False).first())
+    of_key = {key: name for key, name in zip(cells.named, where, strict=True) if name in chosen}
+    rows = series[series["cell_key"].isin(list(of_key)).to_numpy()]
+    free = rows["map_free_bytes"].to_numpy(float)
+    lost = np.where(free > 0, 1 - rows["map_largest_run_bytes"].to_numpy(float) / np.maximum(free, 1), np.nan)
+    step = rows["sample"] * STEPS // (rows["sample"].max() + 1)
+    table = pd.DataFrame({"key": rows["cell_key"].astype(str), "step": step, "lost": lost})
+    courses: dict[str, list[float]] = {}
+    for key, _, value in (
+        table.groupby(["key", "step"], as_index=False)["lost"].mean().itertuples(index=False, name=None)
+    ):
+        courses.setdefault(key, []).append(float(value))
+    order, places = list(dict.fromkeys(by_key.values())), list(chosen)
+    found = [Spark(of_key[key], by_key[key], values) for key, values in courses.items()]
+    return sorted(found, key=lambda one: (places.index(one.where), order.index(one.design)))

@@ -11,25 +11,35 @@ from kmemexp.report.shown import Shown
 from kmemexp.store.store import Store, with_results
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
     from kmemexp.planning.plan import Plan
+    from kmemexp.report.html.witness import Witness
+
+    Witnesses = Callable[[Plan, pd.DataFrame], Sequence[Witness]]
 
 NAME = "tables/_comparison"
 REPORT = "_report.html"
 
 
-def finish(plan: "Plan", console: Console | None = None, *, anew: bool = False) -> None:
+def finish(
+    plan: "Plan", console: Console | None = None, *, anew: bool = False, witnesses: "Witnesses | None" = None
+) -> None:
     """Compare the plan's cells with its baseline, print the answer and write `tables/_comparison.*` and the report.
 
     Tables that stand there and are made of just this are not made again (`kept.py`), unless asked for `anew`. Rows of
-    other plans in the same folder are left out. Raises StoreError if the folder holds no results.
+    other plans in the same folder are left out. `witnesses` simulates deadlocked lanes again for the report. Raises
+    StoreError if the folder holds no results.
     """
     console = console or terminal.make_console(plan.output)
     there = with_results(plan.root)
     made_of = kept.made_of(plan, there)
-    shown = None if anew else kept.stored(there, made_of)
+    shown = None if anew else kept.stored(there, made_of, REPORT if plan.report else "")
     if shown:
         terminal.show(shown, console, tables=plan.tables)
-    elif not (shown := _make(plan, there, made_of, console)):
+    elif not (shown := _make(plan, there, made_of, console, witnesses)):
         console.print(Text(f"{plan.name}: none of its {len(plan.columns['cell_key'])} cells is in {plan.root} yet."))
         return
     if plan.output == "json":
@@ -50,7 +60,7 @@ def _data(plan: "Plan", shown: Shown) -> dict[str, object]:
     return {"sweep": plan.name, "title": shown.title, **shown.answer, "remarks": shown.remarks, "files": files}
 
 
-def _make(plan: "Plan", there: Store, made_of: str, console: Console) -> Shown | None:
+def _make(plan: "Plan", there: Store, made_of: str, console: Console, witnesses: "Witnesses | None") -> Shown | None:
     """Make the tables, print and write them. None where there are no rows."""
     from kmemexp.report import tables  # noqa: PLC0415 - with it comes pandas, which a rerun does without
 
@@ -63,6 +73,11 @@ def _make(plan: "Plan", there: Store, made_of: str, console: Console) -> Shown |
     kept.forget(store)
     marks = store.write_table(NAME, made.table)
     marks |= store.write_text(f"{NAME}.md", tables.markdown(plan.name, written.blocks, written.remarks))
+    if plan.report:
+        from kmemexp.report.html import page  # noqa: PLC0415 - with it come Altair and vl-convert
+
+        html = page.render(plan, made, witnesses(plan, made.frame) if witnesses else ())
+        marks |= store.write_text(REPORT, html)
     if made_of and kept.made_of(plan, there) == made_of:  # else something changed while it was read
         kept.keep(store, shown, made_of, marks)
     return shown

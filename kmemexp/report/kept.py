@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 NAME = "tables/_shown.json"
 TABLES = tuple(f"tables/_comparison.{kind}" for kind in ("parquet", "csv", "md"))
 PACKAGE = Path(__file__).resolve().parents[1]
-SOURCES = ("__init__.py", "errors.py", "metrics.py", "values.py", "report/*.py", "store/*.py")
+SOURCES = ("__init__.py", "errors.py", "metrics.py", "values.py", "report/**/*.*", "store/*.py")
 """Modules of the package that a table goes through, from its rows to its text."""
-LIBRARIES = ("numpy", "pandas", "pyarrow", "rich", "scipy")
+TEXTS = (".py", ".j2", ".css", ".js")
+LIBRARIES = ("altair", "jinja2", "numpy", "pandas", "pyarrow", "rich", "scipy", "vl-convert-python")
 
 
 def made_of(plan: "Plan", store: Store) -> str:
@@ -50,8 +51,11 @@ def made_of(plan: "Plan", store: Store) -> str:
     return _digest(json.dumps(facts, sort_keys=True))
 
 
-def stored(store: Store, wanted: str) -> Shown | None:
-    """Return what was shown of the tables that stand in the folder; None if they are not made of what is `wanted`."""
+def stored(store: Store, wanted: str, report: str = "") -> Shown | None:
+    """Return what was shown of the tables that stand in the folder; None if they are not made of what is `wanted`.
+
+    `report`: a file that must stand beside them as it was written.
+    """
     if not wanted or not (text := store.read_text(NAME)):
         return None
     try:
@@ -60,6 +64,8 @@ def stored(store: Store, wanted: str) -> Shown | None:
             return None
         marks = store.marks("tables")
         if any(record["tables"][path] != marks[path] for path in TABLES):
+            return None
+        if report and record["tables"][report] != store.mark(report):
             return None
         blocks = [_block(*block) for block in record["blocks"]]
         given = (record[name] for name in ("answer", "look", "text"))
@@ -90,7 +96,12 @@ def _row(metric: str, unit: str, cells: list[Any]) -> Row:
 @cache
 def program(package: Path = PACKAGE) -> str:
     """Digest of what makes the tables: the sources in the package's folder, and libraries; "" without sources."""
-    texts = {p.relative_to(package).as_posix(): p.read_text("utf-8") for s in SOURCES for p in package.glob(s)}
+    texts = {
+        p.relative_to(package).as_posix(): p.read_text("utf-8")
+        for s in SOURCES
+        for p in package.glob(s)
+        if p.suffix in TEXTS
+    }
     versions = [platform.python_version(), *map(metadata.version, LIBRARIES)]
     return _digest(json.dumps([texts, versions], sort_keys=True)) if "report/tables.py" in texts else ""
 

@@ -177,7 +177,7 @@ def across(table: pd.DataFrame, condition: list[str]) -> list[Block]:
         for name in metrics:
             row, scale = found[name], units[name].scale
             scaled = row.scaled(scale)
-            text = _value(scaled, decimals_for([scaled.mean], [scaled.half]), row.n)
+            text = value(scaled, decimals_for([scaled.mean], [scaled.half]), row.n)
             cells.append(Cell(text.removesuffix(" (n=1)"), "", "", False))
         rows.append(Row(title.removeprefix("scenario "), "", cells))
     heads = [f"{m.removesuffix('_count').removesuffix('_ns')}\n{units[m].name}".strip() for m in metrics]
@@ -256,13 +256,14 @@ def _row(metric: str, found: list[tuple[int, Compared]], unit: Unit, count: int)
     nothing = all(row.mean == 0 for row in scaled)
     cells: list[Cell | None] = [None] * count
     for (column, _), row in zip(found, scaled, strict=True):
-        value = _value(row, places, replicas)
+        text = value(row, places, replicas)
         change = "" if nothing and row.verdict != "inconclusive" else _change(row, change_places)
-        cells[column] = Cell(value, change, row.verdict, row.best and not boring)
+        cells[column] = Cell(text, change, row.verdict, row.best and not boring)
     return Row(metric, f"{unit.name} {ARROWS.get(found[0][1].better, '')}".strip(), cells)
 
 
-def _value(row: Compared, places: int, replicas: int) -> str:
+def value(row: Compared, places: int, replicas: int) -> str:
+    """Write a mean with its interval, and with how often a rare event occurred; `replicas`: what is usual here."""
     if row.n == 0:
         return "failed" if row.failed else "-"
     text = number(row.mean, places)

@@ -86,15 +86,16 @@ def _courses(found: Answer, width: int) -> list[Line]:
         return []
     every = [v for s in found.sparks for v in s.values if math.isfinite(v)]
     low, high = min(every, default=0.0), max(every, default=1.0)
-    loads = list(dict.fromkeys(s.workload for s in found.sparks))
-    if len({s.design for s in found.sparks}) * len(loads) > COURSES:
-        loads = loads[:1]
-    name = min(max(len(s.design) for s in found.sparks), width - STEPS - 34)
+    places = list(dict.fromkeys(s.where for s in found.sparks))
+    if len(found.sparks) > COURSES:
+        places = places[:1]
+    name = min(max(len(s.design) for s in found.sparks), width - STEPS - 16)
     out = [("", ""), (f"Map fragmentation over the run, {low:.0%} to {high:.0%}", "bold")]
-    for load in loads:
-        rows = [s for s in found.sparks if s.workload == load]
-        for i, s in enumerate(rows):
+    for place in places:
+        out.append((cut(place, width), "dim"))
+        for s in (s for s in found.sparks if s.where == place):
             ends = [v for v in s.values if math.isfinite(v)] or [math.nan]
-            text = f"{cut(s.design, name):{name}} {spark(s.values, low, high)} {ends[0]:4.0%} → {ends[-1]:4.0%}"
-            out.append((f"{text}{'' if i else '  ' + cut(load, 16)}"[:width], ""))
+            out.append(
+                (f"{cut(s.design, name):{name}} {spark(s.values, low, high)} {ends[0]:4.0%} → {ends[-1]:4.0%}", "")
+            )
     return out

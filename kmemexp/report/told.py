@@ -33,9 +33,9 @@ class Tally(NamedTuple):
 
 
 class Spark(NamedTuple):
-    """A course over the run: means over replicas and conditions of a load."""
+    """A course over the run under one condition: means over the replicas."""
 
-    workload: str
+    where: str
     design: str
     values: list[float]
 
@@ -71,7 +71,7 @@ def from_data(data: dict[str, Any]) -> Answer:
         Tally(t["design"], t["counts"], [Effect(**{k: _read(v) for k, v in e.items()}) for e in t["effects"]])
         for t in data["tallies"]
     ]
-    sparks = [Spark(s["workload"], s["design"], [_read(v) for v in s["values"]]) for s in data["sparks"]]
+    sparks = [Spark(s["where"], s["design"], [_read(v) for v in s["values"]]) for s in data["sparks"]]
     return Answer(**(data | {"tallies": tallies, "sparks": sparks}))
 
 

@@ -87,6 +87,13 @@ class Beside:
         """
         return {meta["path"]: tag for meta in self._metas(f"{folder}/") if (tag := meta["e_tag"])}
 
+    def mark(self, name: str) -> str:
+        """Mark of one such file; "" where it is not there or has none."""
+        try:
+            return obstore.head(self._objects, _beside(name))["e_tag"] or ""
+        except FileNotFoundError:
+            return ""
+
     def _put(self, name: str, data: bytes) -> dict[str, str]:
         with files.explained(self.root):
             tag = obstore.put(self._objects, _beside(name), data)["e_tag"]

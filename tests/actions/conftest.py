@@ -29,7 +29,7 @@ def runs(here, monkeypatch) -> list:
         seen.append(plan)
         return seen.outcome
 
-    def finish(plan, *, anew=False):
+    def finish(plan, *, anew=False, witnesses=None):
         seen.reported = (*seen.reported, plan.name)
 
     monkeypatch.setattr(execute, "execute", fake)

@@ -40,8 +40,20 @@ def test_the_summary_names_each_member_with_what_it_holds_and_wants(deadlocked: 
     assert told[1].startswith("mainline on CPU 0 holding kernel_map waits for ")
 
 
+def test_spans_end_where_a_lock_is_given_back_and_those_of_the_circle_do_not_end(deadlocked: Timed) -> None:
+    spans = witness.tracks(deadlocked.wired)
+    assert {span["context"] for span in spans} == {"net", "mainline"}
+    held = [span for span in spans if span["open"] and span["kind"] == "holds"]
+    assert [(span["context"], span["lock"]) for span in held] == [("mainline", "kernel_map")]
+    waits = [span for span in spans if span["open"] and span["kind"] == "waits"]
+    assert [(span["context"], span["lock"]) for span in waits] == [("net", "kernel_map")]
+    assert held[0]["begin_ns"] == witness.members(deadlocked.wired)[1]["holds_since_ns"]
+    assert all(span["begin_ns"] <= span["end_ns"] for span in spans)
+
+
 def test_without_a_deadlock_there_is_nothing_to_tell() -> None:
     ended = played("interrupted_holder_fixed")
     assert witness.members(ended.wired) == []
     assert witness.summary(ended.wired) == ""
+    assert witness.tracks(ended.wired) == []
     assert list(witness.timeline(ended.wired, 3))

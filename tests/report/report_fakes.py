@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}
 
+MAPS = {"layout": "split", "entries": "kmapentzone", "image_bytes": 8 * MIB, "submaps": [], "reserves": []}
+CONFIG = {"machine": {"ram_bytes": 128 * MIB, "kva_bytes": 192 * MIB}, "maps": MAPS}
+"""What pictures of maps need of a cell's configuration."""
+
 
 def grid(designs=tuple(ADVANTAGE), workloads=("filetree", "pgbench"), kva=(192 * MIB, 512 * MIB)) -> list[dict]:
     """Axis values of each cell."""
@@ -48,7 +52,7 @@ def metrics_table(cells: list[dict], replicas: int = 6, failed: tuple = (), nois
                 "ram_bytes": 128 * MIB,
                 "kva_bytes": axes.get("machine.kva_bytes", 256 * MIB),
                 "axes": json.dumps(axes),
-                "config": json.dumps({"number": number}),
+                "config": json.dumps({"number": number} | CONFIG),
                 "panic": None if lost else "",
                 "deadlock": None if lost else "",
             }
