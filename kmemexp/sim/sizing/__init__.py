@@ -81,9 +81,7 @@ def page_reserves(ram_bytes: int, kernel: str = USUAL) -> PageReserves:
     return KERNELS[kernel].page_reserves(ram_bytes)
 
 
-def of_cell(
-    maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kva_bytes: int
-) -> Sizing:
+def of_cell(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kva_bytes: int) -> Sizing:
     """Size the machine of a cell by its design's kernel, which has `kva_bytes` of address space to divide.
 
     A limit that is set as a parameter of the allocator of mbufs is the tunable of that name: the kernel has no other.
