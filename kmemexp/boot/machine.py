@@ -1,6 +1,6 @@
 """From a cell's plain configuration to a machine that has booted: parts found by name, maps laid out, kinds routed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.items import Item
-from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGER, PRIVATE
+from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGER, PIPE, PRIVATE
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.replay import World
 from kmemexp.sim.tables import obj, regs, tally
@@ -22,6 +22,8 @@ from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
 OWN_MAPS = {stream.EXEC: EXEC, stream.BUFFER: BUFFER, stream.PAGER: PAGER}
 """Maps of classes that have one of their own, in a kernel that has it; other classes of map requests use kernel_map."""
+OWN_KINDS = {"pipe_buffer": PIPE}
+"""The same of single kinds, by the name that they have in the workloads."""
 SUPPLIES = {"kmapentzone": map_entries.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": map_entries.RESERVE}
 NOTHING: dict[str, Any] = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
 """What the smallest allocator is made with."""
@@ -101,18 +103,26 @@ def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
     """Find the parts of a cell and route its kinds."""
     objects, machine = config["objects"], config["machine"]
     code = design(allocator_names(objects), config["maps"]["arena"])
-    rows, items = _routes(objects, code.names, kinds)
-    own = {klass: m for klass, m in OWN_MAPS.items() if MAP_NAMES[m] in config["maps"]["submaps"]}
-    rows[:, mc.KIND_MAP] = [own.get(klass, KERNEL) for klass in kinds.klass.tolist()]
+    sized = sizing.of_cell(config["maps"], objects, machine)
+    rows, items = _routes(objects, code.names, kinds, dict(sized.limits))
+    rows[:, mc.KIND_MAP] = _own_maps(kinds, {name for name, _, _ in carved_at_boot(config, sized)})
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
-    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
     return _Cell(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
 
 
+def _own_maps(kinds: Kinds, carved: Collection[str]) -> list[int]:
+    """Map that each kind of map requests is served from; `carved`: names of the submaps that there are."""
+    own = [OWN_KINDS.get(name, OWN_MAPS.get(k, KERNEL)) for name, k in zip(kinds.names, kinds.klass, strict=True)]
+    return [m if MAP_NAMES[m] in carved else KERNEL for m in own]
+
+
 def _routes(
-    objects: Mapping[str, Any], names: tuple[str, ...], kinds: Kinds
+    objects: Mapping[str, Any], names: tuple[str, ...], kinds: Kinds, limits: Mapping[str, int]
 ) -> tuple[np.ndarray, dict[str, list[Item]]]:
-    """Rows of the kinds, with their servers and their items' numbers there, and the items of each allocator."""
+    """Rows of the kinds, with their servers and their items' numbers there, and the items of each allocator.
+
+    `limits`: of zones that the kernel limits by the machine's size, whatever the workload says.
+    """
     items: dict[str, list[Item]] = {name: [] for name in names}
     rows = np.zeros((len(kinds.names), mc.KIND_COUNT), np.int64)
     rows[:, mc.KIND_SERVER] = SERVER_MAP
@@ -128,7 +138,7 @@ def _routes(
         row[mc.KIND_SERVER] = names.index(name)
         if klass == ZONE:
             row[mc.KIND_ITEM] = len(items[name])
-            told = int(kinds.size[k]), int(kinds.growth[k]), int(kinds.limit[k])
+            told = int(kinds.size[k]), int(kinds.growth[k]), limits.get(kind, int(kinds.limit[k]))
             items[name].append(Item(*told, kinds.traits_of(k)))
     return rows, items
 

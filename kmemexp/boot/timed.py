@@ -142,7 +142,7 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
         seed=config["seed"] * 1_000_003 + replica,
         cost=config["cost"],
         object_lines=config["cost"].get("object_lines", False),
-        memory=_pages(memory, hardware["ram_bytes"]) if memory["limited"] else {},
+        memory=_pages(config) if memory["limited"] else {},
         direct_map=DIRECT if config["maps"]["layout"] == "direct" else -1,
         daemon="pagedaemon" if memory["limited"] else "",
     )
@@ -151,11 +151,12 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
     return wiring
 
 
-def _pages(memory: Mapping[str, Any], ram_bytes: int) -> dict[str, int]:
+def _pages(config: Mapping[str, Any]) -> dict[str, int]:
     """Pages of each sort at the beginning, and the thresholds of the machine."""
+    memory, ram_bytes = config["memory"], config["machine"]["ram_bytes"]
     pages = ram_bytes // PAGE
     user, cache = round(pages * memory["user_ratio"]), round(pages * memory["cache_ratio"])
-    reserves = sizing.page_reserves(ram_bytes)
+    reserves = sizing.page_reserves(ram_bytes, config["maps"].get("kernel", sizing.USUAL))
     return {
         "user": user, "cache": cache, "free": pages - user - cache, "cluster": memory["cluster"],
         "interrupt_min": reserves.interrupt_free_min, "reserved": reserves.reserved, "minimum": reserves.minimum,

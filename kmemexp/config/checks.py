@@ -10,6 +10,7 @@ from typing import Any
 
 from kmemexp import metrics
 from kmemexp.boot import sources
+from kmemexp.config import tunables
 from kmemexp.config.design import maps_node, objects_node
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
@@ -132,7 +133,8 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     if domains > cpus:
         raise ConfigError(f"machine.domains={domains}: there are only {cpus} CPUs (machine.cpus)")
     threads = at_least("machine.threads", machine["threads"], 1)
-    return {"cpus": cpus, "threads": threads, "domains": domains} | sizes
+    given = tunables.in_normal_form(machine.get("tunables") or {})
+    return {"cpus": cpus, "threads": threads, "domains": domains} | sizes | ({"tunables": given} if given else {})
 
 
 def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kmemexp.config import tunables
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.parts.finding import parameters, parts, serves, sets_aside
@@ -13,6 +14,7 @@ from kmemexp.values import at_least, byte_count, close, one_of, size_text
 LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
 OBJECT_LOCK = "adaptive"
+AS_EVER = {"object_lock": OBJECT_LOCK, "kernel": sizing.USUAL}
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
 
 
@@ -22,6 +24,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.entries", maps["entries"], ENTRIES)
     one_of("maps.arena", maps["arena"], parts("arenas"))
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
+    one_of("maps.kernel", maps.get("kernel", sizing.USUAL), tuple(sizing.KERNELS))
     one_of("maps.object_lock", maps.get("object_lock", OBJECT_LOCK), (*MAP_LOCKS, "token"))
     for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
         for name in maps[key]:
@@ -36,7 +39,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
         "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
     }
     # What is as ever is no part of a cell's name.
-    chosen = {key: value for key, value in maps.items() if (key, value) != ("object_lock", OBJECT_LOCK)}
+    chosen = {key: value for key, value in maps.items() if AS_EVER.get(key) != value}
     return {**chosen, **normal, **_code("arenas", [arena])}
 
 
@@ -90,7 +93,8 @@ def _params(node: str, room: str, part: str, given: Mapping[str, Any]) -> dict[s
 
 def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any], kinds: Any) -> None:
     """Refuse a KVA that is smaller than what boot carves out of it; zones among `kinds` bring KVA of their own."""
-    sized = sizing.size(machine["ram_bytes"], machine["kva_bytes"])
+    tunables.check_read(machine.get("tunables", {}), maps.get("kernel", sizing.USUAL))
+    sized = sizing.of_cell(maps, objects, machine)
     carved = sizing.reservations(
         sized, network_zones=sets_aside(objects["zone"]), **sizing.carving(maps, machine["ram_bytes"])
     )

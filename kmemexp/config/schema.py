@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from kmemexp.config.cell import NODES
+from kmemexp.config.tunables import Tunables
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
 from kmemexp.values import byte_count, close
@@ -49,6 +50,7 @@ class Maps:
     layout: str = MISSING
     arena: str = MISSING
     entries: str = MISSING
+    kernel: str = sizing.USUAL  # whose rules compute sizes and limits (kmemexp/sim/sizing)
     image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
     lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
     object_lock: str = "adaptive"  # of the object that a map's pages belong to (kernel_object), where a call takes it
@@ -177,6 +179,7 @@ class Machine:
     domains: int = 1  # NUMA domains; the CPUs are shared out evenly
     ram_bytes: Any = MISSING
     kva_bytes: Any = MISSING
+    tunables: Tunables = field(default_factory=Tunables)
 
 
 @dataclass

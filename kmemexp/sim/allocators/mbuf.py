@@ -23,7 +23,7 @@ from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add
 from kmemexp.sim.asking import ask_kept, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC
-from kmemexp.sim.sizing import MCLBYTES, MSIZE
+from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 

@@ -6,7 +6,7 @@ by their address in units of 256 bytes, and linked in a table with a word for ea
 
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Bytes, Registers, Words
-from kmemexp.sim.sizing import MSIZE
+from kmemexp.sim.network import MSIZE
 from kmemexp.sim.tables import regs
 
 MSHIFT = 8

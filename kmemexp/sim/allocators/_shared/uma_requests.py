@@ -10,7 +10,7 @@ from typing import Any
 
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Address, Bytes, Registers
-from kmemexp.sim.sizing import MCLBYTES, MSIZE
+from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide

@@ -33,7 +33,7 @@ from kmemexp.sim.allocators.mb_alloc.state import Params, State
 from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC_5
-from kmemexp.sim.sizing import MCLBYTES, MSIZE
+from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import AGAIN, CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.sim.widths import wide

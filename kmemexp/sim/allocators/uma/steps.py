@@ -37,7 +37,7 @@ from kmemexp.sim.allocators.uma.slabs import (
 )
 from kmemexp.sim.allocators.uma.state import State
 from kmemexp.sim.asking import hand_out
-from kmemexp.sim.sizing import MCLBYTES
+from kmemexp.sim.network import MCLBYTES
 from kmemexp.sim.slots import DONE, FAILED, PAGE_SHIFT
 from kmemexp.sim.tables import panics, regs
 from kmemexp.sim.widths import wide

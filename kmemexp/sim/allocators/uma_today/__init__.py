@@ -45,7 +45,7 @@ from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
-from kmemexp.sim.sizing import MCLBYTES, MSIZE
+from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 

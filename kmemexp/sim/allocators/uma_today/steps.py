@@ -44,7 +44,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, hand_out
-from kmemexp.sim.sizing import MCLBYTES
+from kmemexp.sim.network import MCLBYTES
 from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
