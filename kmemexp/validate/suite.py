@@ -11,7 +11,7 @@ from kmemexp.validate.check import Check
 from kmemexp.validate.rows import Row
 from kmemexp.validate.setting import setting
 
-FILES = ("placement",)
+FILES = ("placement", "sizes", "caches", "queues", "pools", "deadlocks", "statistics")
 """Files of kmemexp/validate/checks/, in the order of the table."""
 
 

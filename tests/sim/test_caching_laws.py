@@ -9,20 +9,17 @@ import importlib
 
 import numpy as np
 import pytest
-from small_cell import cell
 
-from kmemexp.boot.machine import boot
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item
-from kmemexp.sim.tables import tally
+from kmemexp.validate.checks.caches import SIZES
 from kmemexp.validate.hand import Hand
-from kmemexp.workload import stream as w
+from kmemexp.validate.walk import trips_of_a_walk
 
 KEPT = {  # (q, k): share of the slabs
     (0.1, 4): 0.343900, (0.1, 8): 0.569533, (0.1, 16): 0.814698, (0.1, 32): 0.965663, (0.1, 64): 0.998821,
     (0.01, 16): 0.148542, (0.01, 64): 0.474404, (0.01, 512): 0.994176, (0.001, 512): 0.400858,
 }  # fmt: skip
-SIZES = {4: 8192, 8: 4096, 16: 256, 32: 128, 64: 64, 512: 8}  # of SLUB's objects by their number in a slab, 2 CPUs
 
 
 def hand(name: str, items: tuple = (), **params: int) -> Hand:
@@ -60,32 +57,5 @@ def test_a_type_stable_zone_keeps_everything():
 
 @pytest.mark.parametrize(("size", "rounds"), [(256, 7), (512, 3), (48, 15)])
 def test_a_pair_of_magazines_goes_to_the_depot_once_in_m_times_m_plus_2(size, rounds):
-    walk, spare = 6_000_000, 20_000
-    rng = np.random.default_rng(rounds)
-    ops = rng.integers(0, 2, walk).astype(np.uint8)
-    slots = 2 * spare + walk
-    slot = np.empty(walk, np.int64)
-    live, fresh = list(range(2 * spare)), 2 * spare
-    for i, op in enumerate(ops.tolist()):  # last in, first out: which object goes does not matter
-        if op == w.OP_ALLOC:
-            slot[i] = fresh
-            live.append(fresh)
-            fresh += 1
-        else:
-            slot[i] = live.pop()
-    config = cell("unified", "buckets", "kmapentzone", kva_mib=1024)
-    config["objects"] = {"malloc": "illumos_kmem", "zone": "zalloc", "mbuf": "mbuf", "kinds": {}, "params": {}}
-    kinds = w.Kinds(("it",), np.array([w.MALLOC], np.int8), *(np.array([n], np.int32) for n in (size, 0, 0)))
-    machine = boot(config, kinds, slots)
-
-    def play(op: np.ndarray, slot: np.ndarray) -> float:
-        n = len(op)
-        before = machine.world.counters[[tally.OPS, tally.STEPS]].copy()
-        machine.replay(machine.world, op, np.zeros(n, np.int16), slot.astype(np.int32), np.full(n, size, np.int32),
-                       np.zeros(n, np.int16), np.zeros(n, np.uint8), 0, n)  # fmt: skip
-        played, steps = machine.world.counters[[tally.OPS, tally.STEPS]] - before
-        return played / (steps - played)
-
-    play(np.zeros(3 * spare, np.uint8), np.arange(3 * spare))
-    play(np.ones(spare, np.uint8), np.arange(2 * spare, 3 * spare))  # fills magazines for the depot
-    assert play(ops, slot) == pytest.approx(rounds * (rounds + 2), rel=0.03)
+    trips = trips_of_a_walk(size, 6_000_000, np.random.default_rng(rounds))
+    assert 1 / trips.mean() == pytest.approx(rounds * (rounds + 2), rel=0.03)

@@ -9,31 +9,10 @@ from kmemexp.boot import wiring
 from kmemexp.lane import witness
 from kmemexp.sim.engine.machine import E_DEADLOCK, E_TIME
 from kmemexp.sim.engine.tables import glob, seen
-from kmemexp.sim.slots import ATTR_WIRED, PAGE
+from kmemexp.sim.slots import ATTR_WIRED
 from kmemexp.sim.tables import tally
-from kmemexp.validate.bench import Bench, bench
-
-MEAN = 10_000  # ns
-FOREVER = {"sleep": 10**15}
-NOTHING = {"free": 0, "reserved": 0, "interrupt_min": 0, "cache": 0, "user": 0, "minimum": 0, "target": 0, "cluster": 1}
-
-
-def exponential(verb: str, mean: float) -> dict:
-    return {verb: {"law": "exponential", "ns": round(mean)}}
-
-
-def get(flags: str = "wait") -> dict:
-    return {"alloc": {"kind": "unit", "bytes": PAGE, "flags": flags, "queue": "mine"}}
-
-
-def takers(tasks: int, units: int, pool: int, verb: str, *, seed: int, on_deadlock: str = "stop") -> Bench:
-    """Tasks on CPUs of their own that take pages one by one, with pauses, and then give all back, again and again."""
-    w = wiring.Wiring(cpus=tasks, memory=NOTHING | {"free": pool}, seed=seed, on_deadlock=on_deadlock)
-    program = [exponential(verb, MEAN), get()] * units + [exponential(verb, MEAN)] + [{"free": "mine"}] * units
-    for i in range(tasks):
-        w.source(f"task {i}", "task", program, route=i)
-    return bench(w, kinds={"unit": (0, ATTR_WIRED)})
-
+from kmemexp.validate.bench import bench
+from kmemexp.validate.machines import FOREVER, MEAN, NOTHING, exponential, get, interrupted, opposite, takers
 
 CASES = [(4, 3), (2, 2), (3, 4), (5, 2)]
 PAUSES = ["work", "sleep"]
@@ -97,20 +76,6 @@ def test_an_interrupt_that_sleeps_on_a_borrowed_stack_does_not_take_the_big_lock
     assert machine.count(seen.DEADLOCKS) > 0 or machine.world.counters[tally.ALLOCS] == 2
 
 
-def opposite(
-    spec: str, alpha: float, beta: float, *, cpus: int = 2, verb: str = "sleep", on_deadlock: str = "stop"
-) -> Bench:
-    """Two tasks that each take two locks once, in opposite order: one after Exp(beta), the other Exp(alpha) later."""
-    w = wiring.Wiring(cpus=cpus, on_deadlock=on_deadlock)
-    w.lock("A", spec)
-    w.lock("B", spec)
-    for name, one, other, cpu in (("T1", "A", "B", 0), ("T2", "B", "A", cpus - 1)):
-        program = [exponential(verb, 1e6 / beta), {"lock": one}, exponential(verb, 1e6 / alpha), {"lock": other},
-                   {"unlock": other}, {"unlock": one}, FOREVER]  # fmt: skip
-        w.source(name, "task", program, route=cpu)
-    return bench(w)
-
-
 @pytest.mark.parametrize(("alpha", "beta", "chance"), [(1, 1, 0.5), (9, 1, 0.1), (1, 9, 0.9)])
 @pytest.mark.parametrize(
     ("spec", "cpus", "verb"),
@@ -123,10 +88,10 @@ def opposite(
     ],
 )
 def test_locks_in_opposite_order_deadlock_as_often_as_the_race_is_lost(spec, cpus, verb, alpha, beta, chance) -> None:
-    machine, rounds = opposite(spec, alpha, beta, cpus=cpus, verb=verb), 4000
+    machine, many = opposite(spec, alpha, beta, cpus=cpus, verb=verb), 4000
     fresh = machine.m.copy()
     ends = Counter()
-    for number in range(rounds):
+    for number in range(many):
         machine.m[:] = fresh
         machine.m[glob.SEED] = number
         code = machine.run(10**12)
@@ -135,8 +100,8 @@ def test_locks_in_opposite_order_deadlock_as_often_as_the_race_is_lost(spec, cpu
         # Where it went well both orders have been seen, and the warning is there.
         assert machine.count(seen.REVERSALS) == (code != E_DEADLOCK)
     assert set(ends) == {E_DEADLOCK, E_TIME}
-    share = ends[E_DEADLOCK] / rounds
-    assert share == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / rounds))
+    share = ends[E_DEADLOCK] / many
+    assert share == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / many))
 
 
 @pytest.mark.parametrize(
@@ -188,16 +153,6 @@ def test_locks_in_the_same_order_never_deadlock() -> None:
     assert machine.run(200_000_000) == E_TIME
     assert machine.count(seen.REVERSALS) == machine.count(seen.DEADLOCKS) == 0
     assert machine.count(seen.CONTENDED) > 10_000
-
-
-def interrupted(spec: str, mode: str, *, model: str = "ithread", on_deadlock: str = "continue", seed: int = 1) -> Bench:
-    """A thread that holds a lock for a quarter of its time, and a rare interrupt on the same CPU that wants it."""
-    w = wiring.Wiring(model=model, on_deadlock=on_deadlock, seed=seed)
-    w.lock("L", spec)
-    hold = [exponential("work", 30_000), {"lock": "L"}, exponential("work", 10_000), {"unlock": "L"}]
-    w.source("thread", "task", hold)
-    w.source("irq", mode, [{"lock": "L"}, {"unlock": "L"}], law="poisson", rate_hz=1000, klass="net")
-    return bench(w)
 
 
 @pytest.mark.parametrize(("mode", "model"), [("fast", "ithread"), ("device", "ithread"), ("device", "spl")])

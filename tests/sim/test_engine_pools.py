@@ -5,43 +5,37 @@ Expected numbers: closed forms, tabulated in the project's validation suite. Eac
 batch means, and the run is long enough for these to be small.
 """
 
-import functools
-import json
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from kmemexp.boot import timed, wiring
 from kmemexp.lane.timed import advance
-from kmemexp.planning.plan import plan_from
-from kmemexp.sim.arenas import vm_map
-from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.tables import ctx, glob, seen
-from kmemexp.sim.maps import EXEC, MAP_NAMES
+from kmemexp.sim.engine.tables import seen
+from kmemexp.sim.maps import EXEC
 from kmemexp.sim.maps import PAGER as PAGER_MAP
-from kmemexp.sim.slots import ATTR_WIRED, PAGE
-from kmemexp.sim.tables import flag, obj, tally
+from kmemexp.sim.tables import obj, tally
 from kmemexp.validate.bench import bench
-from kmemexp.workload import build, stream
-
-BATCHES = 25
-MAIN, INTERRUPT = 0, 1  # levels of requests
-EXPONENTIAL = {"law": "exponential", "mean_s": 1.0}
-LAWS = {
-    "fixed": {"law": "fixed", "seconds": 1.0},
-    "exponential": EXPONENTIAL,
-    "hyperexponential": {"law": "hyperexponential", "means_s": [0.5, 5.5], "weights": [0.9, 0.1]},
-}
-
-
-class Losses(NamedTuple):
-    """What happened between two times each: asked for and refused, int64[2, intervals], by level; pages in use."""
-
-    asked: np.ndarray
-    refused: np.ndarray
-    in_use: np.ndarray
+from kmemexp.validate.chains import erlang_b
+from kmemexp.validate.pools import (
+    BATCHES,
+    INTERRUPT,
+    LAWS,
+    MAIN,
+    SCALE,
+    Losses,
+    batches,
+    config,
+    congestion,
+    engset,
+    finite_sources,
+    full_ring,
+    load,
+    play,
+    reserved,
+    unit,
+)
 
 
 def agrees(values: Sequence[float], expected: float, tolerance: float, weights: Sequence[float] | None = None) -> None:
@@ -54,75 +48,17 @@ def agrees(values: Sequence[float], expected: float, tolerance: float, weights: 
     assert mean == pytest.approx(expected, abs=4 * error), error
 
 
-def batches(values: np.ndarray) -> np.ndarray:
-    """Sums of equal batches, the first of which is left out: the system begins empty."""
-    return values.reshape(BATCHES + 1, -1).sum(axis=1)[1:]
+def test_closed_forms_are_those_of_the_tables() -> None:
+    assert [erlang_b(*at) for at in ((10, 5), (64, 50))] == pytest.approx([0.018385, 0.008439], abs=6e-7)
+    assert engset(16, 4, 0.25) == pytest.approx((0.250689, 0.224470), abs=6e-7)
+    assert reserved(20, 12, 3, 2) == pytest.approx((0.100247, 2.009402e-3), abs=6e-7)
+    assert reserved(20, 12, 3, 0) == pytest.approx((0.045593, 0.045593), abs=6e-7)
+    assert full_ring(1.5, 4) == pytest.approx(0.383886, abs=6e-7)
 
 
 def lost(losses: Losses, level: int, expected: float, tolerance: float) -> None:
     asked, refused = batches(losses.asked[level]), batches(losses.refused[level])
     agrees(refused / asked, expected, tolerance, weights=asked)
-
-
-@functools.cache
-def config() -> dict:
-    """A machine without costs and without interrupts but the stream's."""
-    overrides = ["design=dragonfly_nokmem", "cost=zero", "interrupts/sources=none", "interrupts.big_lock=false"]
-    return json.loads(plan_from(overrides)[0].cells["config"].iloc[0])
-
-
-def load(kinds: dict, seconds: float, seed: int) -> stream.Load:
-    workload = {"name": "pool", "source": "synthetic", "duration_s": float(seconds), "scale": 1.0, "kinds": kinds,
-                "phases": [{"name": "only", "seconds": float(seconds), "level": 1.0}]}  # fmt: skip
-    return build.build(workload, cpus=config()["machine"]["cpus"], seed=seed, replicas=[0])
-
-
-def unit(rate_hz: float, lifetime: dict = EXPONENTIAL, *, level: int = MAIN, klass: str = "kva_wired") -> dict:
-    """A kind of one page, requested without waiting."""
-    size = {"law": "fixed", "bytes": PAGE}
-    return {"class": klass, "size": size, "rate_hz": float(rate_hz), "lifetime": lifetime, "nowait": 1.0,
-            "soft": float(level)}  # fmt: skip
-
-
-def play(kinds: dict, arrivals: float, *, pages: int = 0, reserve: int = 0, maps: dict[int, int] | None = None,
-         per_batch: int = 1, seed: int = 1) -> Losses:  # fmt: skip
-    """Play Poisson arrivals of these kinds against a pool of physical pages, or maps of so many pages each.
-
-    Of the pages, `reserve` are for interrupts alone: requests of the mainline are made with M_USE_RESERVE.
-    """
-    seconds = arrivals / sum(kind["rate_hz"] for kind in kinds.values())
-    made = load(kinds, seconds, seed)
-    ops = made.streams[0]
-    allocs = ops.op == stream.OP_ALLOC
-    level = (ops.flags[allocs] != flag.NOWAIT).astype(int)
-    ops.flags[ops.flags == flag.NOWAIT] |= flag.RESERVE
-    t = timed.boot(config(), made.kinds, ops, 0)
-    if pages:
-        thresholds = {glob.LIMITED: 1, glob.FREE: pages, glob.INTERRUPT_MIN: reserve, glob.RESERVED: reserve}
-        t.wired.m[list(thresholds)] = list(thresholds.values())
-    if maps:
-        arena = vm_map.init(vm_map.Params(entry_limit=1 << 12), kva_bytes=1 << 30, cpus=2, maps=len(MAP_NAMES))
-        for i, (number, count) in enumerate(maps.items()):
-            vm_map.add_map(arena, number, (1 + i) << 28, count * PAGE)
-        t = t._replace(world=t.world._replace(arena=arena))
-    intervals = (BATCHES + 1) * per_batch
-    times = np.linspace(0, seconds * 1e9, intervals + 1).astype(np.int64)
-    refused, in_use = np.zeros((2, intervals), np.int64), np.zeros(intervals, np.int64)
-    for i, until in enumerate(times[1:].tolist()):
-        t = advance(t, until)
-        refused[:, i] = refusals(t)
-        in_use[i] = pages - t.wired.m[glob.FREE]
-    assert refused[:, -1].sum() == t.world.counters[tally.FAILURES]
-    edges = np.searchsorted(times[1:], ops.time_ns[allocs])
-    asked = np.stack([np.bincount(edges[level == n], minlength=intervals) for n in (MAIN, INTERRUPT)])
-    return Losses(asked, np.diff(refused, prepend=0), in_use)
-
-
-def refusals(t: timed.Timed) -> list[int]:
-    """Requests refused so far, by level."""
-    contexts = t.wired.table("contexts")
-    soft = contexts[:, ctx.KIND] == mc.SOFT
-    return [int(contexts[~soft, ctx.FAILED].sum()), int(contexts[soft, ctx.FAILED].sum())]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -189,29 +125,8 @@ def test_one_map_for_both_loses_ten_times_less_than_two_halves() -> None:
      (32, 8, 0.25, 0.154058, 0.140374), (64, 16, 0.2, 0.028261, 0.025327)],
 )  # fmt: skip
 def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(sources, units, rate, time, call) -> None:
-    """Engset, made of memoryless events that find nothing to do where the source is in the other state.
-
-    A source that holds a unit and is told to ask for one frees it first, so that there is one to have in its place.
-    """
-    scale = 1e6  # Hz: a unit is held for a microsecond
-    memory = {"free": units, "reserved": 0, "interrupt_min": 0, "cache": 0, "user": 0, "minimum": 0, "target": 0}
-    w = wiring.Wiring(memory=memory | {"cluster": 1}, queue=1, seed=3)
-    for i in range(sources):
-        ask = {"alloc": {"kind": "unit", "bytes": PAGE, "flags": "nowait", "queue": f"of {i}"}}
-        w.source(f"ask {i}", "device", [{"free": f"of {i}"}, ask], law="poisson", rate_hz=rate * scale)
-        w.source(f"rest {i}", "soft", [{"free": f"of {i}"}], law="poisson", rate_hz=scale)
-    look = {"alloc": {"kind": "unit", "bytes": PAGE, "flags": "nowait", "queue": "seen"}}
-    w.source("observer", "fast", [look, {"free": "seen"}], law="poisson", rate_hz=5 * scale)
-    machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
-    span = int(4e6 / (sources * (1 + rate) + 5) / scale * 1e9 / 20)
-    rows = []
-    for batch in range(BATCHES + 1):
-        machine.run((batch + 1) * span)
-        contexts = machine.wired.table("contexts")
-        failed = [contexts[contexts[:, ctx.KIND] == kind, ctx.FAILED].sum() for kind in (mc.THREAD, mc.FAST)]
-        counts = [machine.histogram(name).sum() for name in ("alloc_device", "free_device", "alloc_fast")]
-        rows.append([counts[0] - counts[1], failed[0], counts[2], failed[1]])
-    asked, refused, looks, empty = np.diff(rows, axis=0).T
+    machine = finite_sources(sources, units, rate, seed=3)
+    asked, refused, looks, empty = congestion(machine, int(4e6 / (sources * (1 + rate) + 5) / SCALE * 1e9 / 20))
     agrees(refused / asked, call, 0.1, weights=asked)
     agrees(empty / looks, time, 0.1, weights=looks)
     assert refused.sum() / asked.sum() < empty.sum() / looks.sum()

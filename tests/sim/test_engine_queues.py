@@ -13,37 +13,19 @@ import pytest
 from kmemexp.boot import sources, wiring
 from kmemexp.errors import ConfigError
 from kmemexp.lane.latency import LOWER, quantile
-from kmemexp.sim.engine import contexts as cx
-from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine import programs
-from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, src
+from kmemexp.sim.engine.tables import cpu, glob, seen
+from kmemexp.validate import machines
 from kmemexp.validate.bench import Bench, bench
+from kmemexp.validate.checks.queues import MASKED
+from kmemexp.validate.machines import HOLD, SERVICE, UNIT, books
 
-SERVICE = 8_192  # ns; multiples of it by 1, 2, 3, 5, 8 are bounds of buckets
 SECOND = 10**9
 
 
 def assert_books_balance(machine: Bench) -> None:
     """Little's law for interrupts and for waits, and that each CPU's time went somewhere: exact, at any instant."""
-    m, now = machine.m, machine.count(glob.NOW)
-    contexts, sources = machine.wired.table("contexts"), machine.wired.table("sources")
-    raised, depth = [], machine.count(glob.DEPTH)
-    for row in contexts[contexts[:, ctx.SOURCE] >= 0]:
-        law = sources[(row[ctx.SOURCE] - machine.wired.shape["sources"][0]) // src.COLUMNS, src.LAW]
-        if row[ctx.STATE] != cx.IDLE and (row[ctx.KIND] != mc.MAIN or law != programs.NONE):
-            ring = (row[ctx.QHEAD] + np.arange(row[ctx.QLEN])) % depth
-            raised += [row[ctx.RAISED], *m[row[ctx.RING] + ring]]
-    area = machine.count(seen.AREA) + machine.count(seen.INSIDE) * (now - machine.count(seen.AREA_AT))
-    assert len(raised) == machine.count(seen.INSIDE)
-    assert area == machine.count(seen.SOJOURN) + sum(now - int(at) for at in raised)
-    since = contexts[contexts[:, ctx.WAIT] >= 0, ctx.SINCE]
-    area = machine.count(seen.WAIT_AREA) + machine.count(seen.WAITING) * (now - machine.count(seen.WAIT_AT))
-    assert len(since) == machine.count(seen.WAITING)
-    assert area == machine.count(seen.WAIT_NS) + (now - since).sum()
-    marks = machine.wired.table("cpus")[:, cpu.MARK]
-    assert (machine.cpu_time() >= 0).all()
-    assert (machine.cpu_time().sum(axis=1) == marks).all()
-    assert (marks <= now).all()
+    for what, one, other in books(machine):
+        assert one == other, what
 
 
 def settle(machine: Bench, step: int) -> None:
@@ -54,10 +36,7 @@ def settle(machine: Bench, step: int) -> None:
 
 def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Bench:
     """One handler that so many million interrupts have called, at Poisson times."""
-    w = wiring.Wiring(depth=1 << 14, seed=seed)
-    work = {"work": {"law": law, "ns": SERVICE, "shape": shape}}
-    w.source("irq", "device", [work], law="poisson", rate_hz=rho * 1e9 / SERVICE)
-    machine = bench(w)
+    machine = machines.served(law, shape, rho, seed=seed)
     machine.run(round(million * 1e6 * SERVICE / rho))
     settle(machine, SERVICE)
     assert machine.count(seen.LOST) == 0
@@ -105,20 +84,12 @@ def test_waits_in_m_d_1_have_the_law_of_erlang_and_crommelin() -> None:
         assert below[t * SERVICE] / hist.sum() == pytest.approx(p, abs=0.005)
 
 
-UNIT = 100_000  # ns
 LOADS = ((2, 0.1), (1, 0.2), (0.6, 0.5))  # arrivals per unit, mean service in units, of three classes
 
 
 def classes(law: str, preemptive: bool, million: float, *, order: tuple[int, ...] = (0, 1, 2), many: int = 3) -> Bench:
     """Run the first so many classes; `order`: from the one of highest priority to the lowest."""
-    w = wiring.Wiring(depth=1 << 14, seed=3, nested=True)
-    w.lock("section", "critical")
-    for k, (rate, mean) in enumerate(LOADS[:many]):
-        work = [{"work": {"law": law, "ns": round(mean * UNIT)}}]
-        if not preemptive:
-            work = [{"lock": "section"}, *work, {"unlock": "section"}]
-        w.source(f"c{k}", "device", work, law="poisson", rate_hz=rate * 1e9 / UNIT, priority=28 - order.index(k))
-    machine = bench(w)
+    machine = machines.classes(LOADS, law, preemptive, seed=3, order=order, many=many)
     machine.run(round(million * 1e6 / sum(rate for rate, _ in LOADS) * UNIT))
     assert machine.count(seen.LOST) == 0
     assert_books_balance(machine)
@@ -126,8 +97,7 @@ def classes(law: str, preemptive: bool, million: float, *, order: tuple[int, ...
 
 
 def residual(law: str, many: int = 3) -> float:
-    """Sum of arrival rate x E[S^2] / 2 over the first classes, in units."""
-    return sum(rate * mean**2 * (2 if law == "exponential" else 1) / 2 for rate, mean in LOADS[:many])
+    return machines.residual(LOADS, law, many)
 
 
 def weighted_wait(machine: Bench) -> float:
@@ -198,19 +168,11 @@ def test_interrupts_wait_for_critical_thread_work() -> None:
     assert machine.mean("irq_work_start") == pytest.approx(52_917, rel=0.02)
 
 
-SECTIONS = {"fixed": 1 / 2, "exponential": 1.0, "uniform": 2 / 3, "two_point": 4.145}  # E[V^2] / 2 E[V]^2
-
-
 @pytest.mark.parametrize("spec", ["critical", "splhigh"])
-@pytest.mark.parametrize(("law", "residual"), SECTIONS.items())
+@pytest.mark.parametrize(("law", "residual"), MASKED.items())
 @pytest.mark.parametrize("pause", [0, 30_000])
 def test_an_interrupt_waits_for_the_rest_of_the_section_that_it_finds(law, residual, spec, pause) -> None:
-    w = wiring.Wiring(depth=1024, seed=5, model="spl" if spec == "splhigh" else "ithread")
-    w.lock("section", spec)
-    section = [{"lock": "section"}, {"work": {"law": law, "ns": 10_000}}, {"unlock": "section"}]
-    w.source("background", "task", section + [{"work": pause}] * (pause > 0))
-    w.source("irq", "device", law="poisson", rate_hz=1e5, klass="net")
-    machine = bench(w)
+    machine = machines.section(law, spec, pause, seed=5)
     machine.run(16 * SECOND if pause else 8 * SECOND)
     closed = 10_000 / (10_000 + pause)
     assert machine.count(seen.SOJOURN) / machine.count(seen.DONE) == pytest.approx(closed * residual * 10_000, rel=0.02)
@@ -237,17 +199,9 @@ def test_what_has_arrivals_cannot_sleep_by_the_same_timer() -> None:
         sources.check({"sleeps": asleep})
 
 
-HOLD = 1_000  # ns
-
-
 def repairman(cpus: int, think: int, lock: str, cycles: float, hold: Mapping | None = None) -> Bench:
     """CPUs think for Z and then need a lock for S = HOLD, on average; about so many cycles."""
-    w = wiring.Wiring(cpus=cpus, seed=9)
-    w.lock("shared", lock)
-    hold = {"law": "exponential", "ns": HOLD, **(hold or {})}
-    sleep = {"sleep": {"law": "exponential", "ns": think * HOLD}}
-    w.source("cpu", "task", [sleep, {"lock": "shared"}, {"work": hold}, {"unlock": "shared"}], route="each")
-    machine = bench(w)
+    machine = machines.repairman(cpus, think, lock, seed=9, hold=hold)
     machine.run(round(cycles * max((1 + think) / cpus, 1) * HOLD))
     assert_books_balance(machine)
     assert machine.cpu_time()[:, cpu.TIME_MAIN].sum() == machine.lock("shared")["held_ns"]
