@@ -13,6 +13,10 @@ HWALIGN = 8  # SLAB_HWCACHE_ALIGN
 CTOR = 16  # it has a constructor, so the link of a free object stands behind it
 UNMERGED = 32  # it is merged with no other one, whatever the option says
 
+AT_ONCE, CALL_RCU, KFREE_RCU = range(3)
+"""When an object is free after its owner has done with it (Traits.free)."""
+FREES = ("at_once", "call_rcu", "kfree_rcu")
+
 
 class Traits(NamedTuple):
     """What a Linux kernel knows of a cache besides its size; 0: nothing special."""
@@ -22,6 +26,7 @@ class Traits(NamedTuple):
     flags: int = 0
     align: int = 0
     sheaf: int = 0  # objects in a sheaf, if the cache asks for them
+    free: int = 0  # AT_ONCE …
 
 
 PLAIN = Traits()

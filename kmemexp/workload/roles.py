@@ -13,7 +13,7 @@ import numpy as np
 
 from kmemexp.errors import ConfigError
 from kmemexp.sim import items
-from kmemexp.sim.items import KMALLOC_SETS, PLAIN, Traits
+from kmemexp.sim.items import FREES, KMALLOC_SETS, PLAIN, Traits
 from kmemexp.values import at_least, close, one_of
 from kmemexp.workload.stream import CLASS_NAMES, KVA, MALLOC, Kinds
 
@@ -22,9 +22,10 @@ FLAGS = {
     "reclaim": items.RECLAIM, "account": items.ACCOUNT, "rcu": items.RCU, "hwalign": items.HWALIGN,
     "ctor": items.CTOR, "unmerged": items.UNMERGED,
 }  # fmt: skip
-KEYS = ("class", *NUMBERS, "kmalloc", *FLAGS)
+KEYS = ("class", *NUMBERS, "kmalloc", "free", *FLAGS)
 """What a line may say: the class that serves it; pages that a zone grows by; entries of an interrupt zone; what a Linux
-cache is created with; which of kmalloc's sets of caches it comes from."""
+cache is created with; which of kmalloc's sets of caches it comes from; whether a synthetic kind's free waits for a
+grace period of RCU."""
 
 Line = dict[str, Any]
 
@@ -49,11 +50,15 @@ def _line(where: str, line: Any) -> Line:
             one_of(f"{where}.class", value, CLASS_NAMES)
         elif key == "kmalloc":
             one_of(f"{where}.kmalloc", value, KMALLOC_SETS)
+        elif key == "free":
+            one_of(f"{where}.free", value, FREES)
+            if value != FREES[0] and where.startswith("roles.recorded."):
+                raise ConfigError(f"{where}.free={value}: a recording's frees come when they came")
         elif key in NUMBERS:
             at_least(f"{where}.{key}", value, 0)
         elif not isinstance(value, bool):
             raise ConfigError(f"{where}.{key}={value}: must be true or false")
-        if value not in (0, False, "plain"):
+        if value not in (0, False, KMALLOC_SETS[0], FREES[0]):
             found[key] = value
     return found
 
@@ -99,5 +104,6 @@ def _role(kinds: Kinds, k: int, line: Line | None) -> tuple[int, int, int, Trait
         flags=sum(bit for name, bit in FLAGS.items() if line.get(name)),
         align=line.get("align", 0),
         sheaf=line.get("sheaf", 0),
+        free=FREES.index(line.get("free", FREES[0])),
     )
     return klass, line.get("growth", growth), line.get("limit", limit), traits if line else PLAIN

@@ -69,6 +69,7 @@ def test_a_line_changes_of_a_synthetic_kind_only_what_it_says():
         ({"growth": -1}, "roles.recorded.dentry.growth=-1: must be at least 0"),
         ({"rcu": 1}, "roles.recorded.dentry.rcu=1: must be true or false"),
         ({"kmalloc": "cg"}, "roles.recorded.dentry.kmalloc=cg: unknown"),
+        ({"free": "kfree_rcu"}, "a recording's frees come when they came"),
         ("zone", "roles.recorded.dentry=zone: must be a mapping"),
     ],
 )
