@@ -4,7 +4,6 @@ Old objects are born at the start, slab by slab as they lay, each slab full at f
 So every design begins with the same objects, grouped as they were, and as full as the evidence says.
 """
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,11 +11,10 @@ import numpy as np
 from kmemexp.workload.lives.added import filled
 from kmemexp.workload.lives.before import Beginning, Reconciled
 from kmemexp.workload.lives.known import Known
+from kmemexp.workload.lives.slabs import set_of
 from kmemexp.workload.lives.snapshots import Cache
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.track import Rows
-
-_KMALLOC = re.compile(r"^(dma-)?kmalloc-|^msg_msg-|^memdup_user-")
 
 
 def cache_numbers(known: Known) -> np.ndarray:
@@ -24,12 +22,17 @@ def cache_numbers(known: Known) -> np.ndarray:
     number = {name: i for i, name in enumerate(known.caches)}
     found = []
     for name in known.slabs.names:
-        cache = sc.KMALLOC if _KMALLOC.match(name) else name
+        cache = sc.KMALLOC if set_of(name) >= 0 else name
         if cache not in number:
             number[cache] = len(known.caches)
             known.caches.append(cache)
         found.append(number[cache])
     return np.array(found, np.int16)
+
+
+def kmalloc_sets(known: Known) -> np.ndarray:
+    """Set of kmalloc's that each slab cache is in (int8): schema.KMALLOC_TYPES; -1: in none."""
+    return np.array([set_of(name) for name in known.slabs.names], np.int8)
 
 
 def sizes(known: Known, caches: Mapping[str, Cache]) -> np.ndarray:
@@ -60,6 +63,7 @@ def unseen_births(
         requested=bytes_of[slab, 0],
         allocated=bytes_of[slab, 1],
         cache=number[slab],
+        kmalloc=kmalloc_sets(known)[slab],
         streams=np.full(len(slab), sc.STREAM_RECONCILED),
         chance=np.zeros(len(slab)),
     )
@@ -102,6 +106,7 @@ def old_rows(
         requested=bytes_of[cache[slab], 0],
         allocated=bytes_of[cache[slab], 1],
         cache=number[cache[slab]],
+        kmalloc=kmalloc_sets(known)[cache[slab]],
         streams=np.full(len(slab), sc.STREAM_START),
         chance=np.ones(len(slab)),
     )  # fmt: skip

@@ -100,6 +100,7 @@ def birth_rows(known: Known, found: Births, first_id: int, caches: np.ndarray) -
         requested=np.repeat(found.size[keep], 2),
         allocated=np.repeat(found.granted[keep], 2),
         cache=caches[known.slab[two]],
+        kmalloc=prologue.kmalloc_sets(known)[known.slab[two]],
         streams=np.full(len(two), sc.STREAM_LAW | sc.STREAM_RECONCILED),
         chance=np.ones(len(two)),
     )

@@ -16,6 +16,13 @@ _PLAIN = "kmalloc-{}"
 _INSTEAD = {sc.KMALLOC_TYPES.index("msg_msg"): "kmalloc-cg-{}"}  # messages are accounted (ipc/msgutil.c)
 
 
+def set_of(name: str) -> int:
+    """Return which of schema.KMALLOC_TYPES a slab cache belongs to; -1: it is none of kmalloc's."""
+    prefixes = {form.format(""): i for i, form in enumerate(_FORMS)}
+    fitting = [prefix for prefix in prefixes if name.startswith(prefix)]
+    return prefixes[max(fitting, key=len)] if fitting else -1
+
+
 class Slabs:
     """Numbers of slab caches: `names[i]`; `known` are those of the kernel, if a snapshot lists them."""
 

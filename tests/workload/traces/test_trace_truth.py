@@ -5,6 +5,7 @@ import pytest
 from tracetext import cache_alloc, cache_free, ftrace
 
 from kmemexp.workload.lives import counting
+from kmemexp.workload.lives.slabs import set_of
 from kmemexp.workload.stream import OP_ALLOC
 from kmemexp.workload.traces import importer, library
 from kmemexp.workload.traces.choosing import Choice
@@ -101,3 +102,8 @@ def test_a_recording_of_kva_alone_has_nothing_to_infer(tmp_path):
     importer.import_trace(text, out)
     assert stats(out)["inferred"]["births"] == 0
     assert live_at_end(out, Choice("law")) == 1
+
+
+def test_old_objects_belong_to_kmallocs_set():
+    names = ["kmalloc-64", "kmalloc-cg-1k", "kmalloc-rcl-96", "dma-kmalloc-8", "msg_msg-64", "memdup_user-8", "node"]
+    assert [set_of(name) for name in names] == [0, 1, 2, 3, 4, 5, -1]
