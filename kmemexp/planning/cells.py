@@ -165,6 +165,7 @@ class Table(NamedTuple):
     equal: int  # combinations that were equal to another one
     parts: set[str]  # allocators and arenas of all cells
     idle: set[str]  # axes of several values that all give the same cells
+    members: list[str]  # each value of an axis as a JSON object of one member
 
 
 def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
@@ -184,14 +185,15 @@ def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
         first_of.setdefault(key, place)
     keys, places, count = list(first_of), list(first_of.values()), len(texts)
     del first_of
-    rows = {"axes": said.axes(grid, _fixed(given, combos, (found, combo), pieces)), **_facts(pieces)}
+    written, members = said.axes(grid, _fixed(given, combos, (found, combo), pieces))
+    rows = {"axes": written, **_facts(pieces)}
     idle: set[str] = set()
     if len(keys) < count:
         idle = effect.idle_axes(grid, list(map(key_of, texts, _models(pieces))))
         texts = texts.chosen(places)
         rows = {name: [column[place] for place in places] for name, column in rows.items()}
     parts = set().union(*(parts_of(*pair) for pair in combinations(pieces, "maps", "objects")))
-    return Table({"cell_key": keys, "config": texts, **rows}, count - len(keys), parts, idle)
+    return Table({"cell_key": keys, "config": texts, **rows}, count - len(keys), parts, idle, members)
 
 
 def joined(parts: Sequence[Columns]) -> tuple[Columns, int]:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from kmemexp.config import checks, files, reading, schema
-from kmemexp.config.cell import NODES
+from kmemexp.config.cell import NODES, digest
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.planning import axes, cells, effect, said, sizes
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ADHOC = "adhoc"
+"""Begins the name of what no sweep file describes. Folders of this name alone held all such grids once."""
+OF_CELLS = (*NODES, "scenario")
+"""First words of the keys that say what is simulated."""
 SIMULATE = "kmemexp.lane:simulate_lanes"
 """Simulates the lanes of every real plan. Runs of several versions may work on one folder: keep the name valid."""
 
@@ -64,6 +68,8 @@ class Plan:
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
     reps: dict[str, Any] = field(default_factory=dict)  # sweep.reps: how the numbers of replicas are chosen
     counts: dict[str, int] = field(default_factory=dict)  # replicas by cell key, where fewer than `replicas` so far
+    members: Sequence[str] = ()  # each value of an axis as a JSON object of one member; (): `columns` says them
+    pool: str = ""  # folder whose rows may be copied: that of all grids of no sweep file, in earlier versions
     fixed: Sequence[str] = ()  # keys that the command line fixes for every cell, and that stand among its axes
     output: str = "text"  # text | json | quiet
     tables: str = "answer"  # answer | all: what is shown of the comparison
@@ -125,10 +131,10 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
     wanted = settings["sweep"]
-    table, excluded, collapsed = _cells(composer, line, fixed, base, wanted)
+    table, members, (excluded, collapsed) = _cells(composer, line, fixed, base, wanted)
     present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
     baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)
-    name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or ADHOC
+    name = wanted["name"] or sweep.rpartition("=")[2].rpartition("/")[2] or _adhoc(table["axes"], line)
     reps = wanted["reps"]
     adaptive = bool(reps["target"] or reps["select"])
     return Plan(
@@ -143,6 +149,8 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         baseline=baseline,
         notes=[note] if note else [],
         fixed=said.keys(line.fixed, composer.options),
+        members=members,
+        pool=_root(settings["store"], ADHOC) if name.startswith(f"{ADHOC}-") else "",
         metrics=list(wanted["metrics"]),
         root=_root(settings["store"], name),
         cluster=settings["cluster"],
@@ -162,8 +170,8 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
 
 def _cells(
     composer: cells.Composer, line: CommandLine, fixed: list[str], base: DictConfig, wanted: Mapping[str, Any]
-) -> tuple[Columns, int, int]:
-    """Columns of the cells of all grids of a sweep; how many combinations were excluded, and how many equal."""
+) -> tuple[Columns, list[str], tuple[int, int]]:
+    """Columns of the cells of all grids of a sweep; `Plan.members`; how many combinations were excluded, and equal."""
     asked = axes.grids(wanted)
     blocks = [axes.read_file(grid, composer.options, where) for where, grid in asked]
     every = [block for each in blocks for block in each]
@@ -184,7 +192,16 @@ def _cells(
     effect.check_parts(line, set().union(*(table.parts for table in tables)))
     effect.check_clock([*line.fixed, *(key for grid in grids for key in grid.codes)], columns["timed"])
     effect.check_axes(grids, [table.idle for table in tables])
-    return columns, excluded, equal + sum(table.equal for table in tables)
+    members = [member for table in tables for member in table.members]
+    return columns, members, (excluded, equal + sum(table.equal for table in tables))
+
+
+def _adhoc(rows: Sequence[str], line: CommandLine) -> str:
+    """Name a grid of no sweep file by what it asks for: the same settings, in any order, give the same folder."""
+    one = json.loads(rows[0])
+    asked = {key: one.get(key, text) for key, text in line.fixed.items() if re.split("[./]", key)[0] in OF_CELLS}
+    asked |= {key: sorted(map(json.dumps, values)) for key, values in line.swept.items()}
+    return f"{ADHOC}-{digest(json.dumps(asked, sort_keys=True))[:8]}" if asked else ADHOC
 
 
 def _folders(base: DictConfig) -> list[str]:

@@ -32,13 +32,17 @@ def look(form: Any, key: str) -> Any:
     return form
 
 
-def axes(grid: Grid, fixed: Mapping[str, Column]) -> list[str]:
-    """Write for each cell its values of the grid's axes, and of the `fixed` keys that are none, sorted by key."""
+def axes(grid: Grid, fixed: Mapping[str, Column]) -> tuple[list[str], list[str]]:
+    """Write for each cell its values of the grid's axes, and of the `fixed` keys that are none, sorted by key.
+
+    Returns these texts, and each member that occurs in them as a text of its own.
+    """
     columns = dict(fixed)
     for key, codes in grid.codes.items():
         texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in grid.choices[key])]
         columns[key] = (texts, codes + 1)
     if not columns:
-        return ["{}"] * grid.count
+        return ["{}"] * grid.count, []
+    members = [f"{{{text}}}" for texts, _ in columns.values() for text in dict.fromkeys(texts) if text]
     values = [map(columns[key][0].__getitem__, columns[key][1].tolist()) for key in sorted(columns)]
-    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)]
+    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*values, strict=True)], members

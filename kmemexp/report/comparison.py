@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     by: Sequence[str] | None = None,
     ci: float = 0.95,
-    interval: str = "",
+    interval: Literal["", "t", "bca"] = "",
     margins: Mapping[str, Margin] | None = None,
     judged: Sequence[str] | None = None,
 ) -> pd.DataFrame:

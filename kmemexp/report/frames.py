@@ -16,7 +16,7 @@ from kmemexp.metrics import described, unit
 from kmemexp.store import columns
 
 GROUPS = (
-    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload", "sample",
+    "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload",
     "scenario", "sources",
 )  # fmt: skip
 """Columns that are axes wherever they stand: configuration groups."""

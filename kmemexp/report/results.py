@@ -4,15 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kmemexp.errors import ConfigError
-from kmemexp.metrics import NAMES
+from kmemexp.metrics import NAMES, Margin
 from kmemexp.report import comparison, frames, selection, stats
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
@@ -22,6 +23,7 @@ from kmemexp.store.store import Store, with_results
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
+    from kmemexp.report.plots import Plots
 
 
 class Tables(Protocol):
@@ -112,9 +114,42 @@ class Results:
         table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
         return table.assign(metric=pd.Categorical(table["metric"], categories=names))
 
-    def compare(self, baseline: Mapping[str, object] | str, **options: Any) -> pd.DataFrame:
+    def compare(
+        self,
+        baseline: Mapping[str, object] | str | None,
+        metrics: Sequence[str] | None = None,
+        by: Sequence[str] | None = None,
+        ci: float = 0.95,
+        interval: Literal["", "t", "bca"] = "",
+        margins: Mapping[str, Margin] | None = None,
+        judged: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Paired comparison with a baseline, see `kmemexp.compare`."""
-        return comparison.compare(self.metrics, baseline, **options)
+        return comparison.compare(self.metrics, baseline, metrics, by, ci, interval, margins, judged)
+
+    @property
+    def plot(self) -> "Plots":
+        """Charts of these results: `results.plot.series("held_bytes")`, see `report.plots.Plots`."""
+        from kmemexp.report.plots import Plots  # noqa: PLC0415 - brings Altair
+
+        return Plots(self)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what is here: rows, axes, failures, and the first rows."""
+        frame = self.metrics
+        axes = frames.axes_of(frame)
+        done, cells = int((frame["status"] == DONE).sum()), frame["cell_key"].nunique()
+        values = {name: frame[name].drop_duplicates() for name in axes}
+        rows = [(name, len(found), ", ".join(map(str, found.head(8)))) for name, found in values.items()]
+        items = "".join(
+            f"<tr><th>{escape(name)}</th><td>{count}</td><td>{escape(text)}{' …' if count > 8 else ''}</td></tr>"
+            for name, count, text in rows
+        )
+        head = f"{len(frame):,} rows of {cells:,} cells, {done:,} done, {len(frame) - done:,} failed"
+        return (
+            f"<p><b>{escape(self.root or 'results in memory')}</b>: {head}</p>"
+            f"<table><tr><th>axis</th><th>values</th><th></th></tr>{items}</table>"
+        )
 
     def select(self, metric: str, delta: float, first: int = 10, ci: float = 0.95) -> pd.DataFrame:
         """Choose the best variant under each condition, or one within `delta` of it, see `report.selection.select`."""

@@ -12,12 +12,14 @@ from obstore.store import ObjectStore
 from kmemexp.store import files, tidy
 from kmemexp.store import rows as in_table
 from kmemexp.store.files import DamageError
+from kmemexp.store.labels import Layout, read_layout
 
 if TYPE_CHECKING:
     import pandas as pd
     from obstore import ObjectMeta
 
 AXES = "_axes.parquet"
+COLUMNS = "_columns.json"
 
 
 class Beside:
@@ -55,8 +57,11 @@ class Beside:
         parquet = self._put(f"{name}.parquet", files.parquet_bytes(arrow))
         return parquet | self._put(f"{name}.csv", in_table.csv_bytes(arrow))
 
-    def note_axes(self, axes: Mapping[str, str]) -> None:
-        """Let cells (by key) have these axis values (JSON) from now on, whichever plan they were simulated for."""
+    def note_axes(self, axes: Mapping[str, str]) -> set[str]:
+        """Let cells (by key) have these axis values (JSON) from now on, whichever plan they were simulated for.
+
+        Returns the keys of the cells that had others, or of which nothing was known.
+        """
         mine = pa.table({
             "cell_key": pa.array(axes.keys(), pa.string()), "axes": pa.array(axes.values(), pa.string()),
             "latest": pa.array([True] * len(axes)),
@@ -64,11 +69,21 @@ class Beside:
         before = self._known_axes()
         if before is not None:
             if len(before) >= len(mine) and before.slice(0, len(mine)).equals(mine):
-                return
+                return set()
             others = pc.invert(pc.is_in(before["cell_key"], mine["cell_key"].combine_chunks()))
             rest = before.filter(others)
-            mine = pa.concat_tables([mine, rest.set_column(2, "latest", pa.array([False] * len(rest)))])
+            mine = pa.concat_tables([mine, rest.set_column(2, "latest", pa.array([False] * len(rest), pa.bool_()))])
         self._put(AXES, files.parquet_bytes(mine))
+        known = {} if before is None else dict(zip(*(before[c].to_pylist() for c in ("cell_key", "axes")), strict=True))
+        return {key for key, text in axes.items() if known.get(key) != text}
+
+    def layout(self) -> Layout | None:
+        """Axes that the files of this folder have columns of; None where it is not known. Raises DamageError."""
+        text = self.read_text(COLUMNS)
+        try:
+            return read_layout(text) if text else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(f"{COLUMNS} is damaged: {error}") from error
 
     def latest_keys(self) -> "pa.Array[Any] | None":
         """Keys of the cells of the last plan that found rows in the folder; None where there was none."""

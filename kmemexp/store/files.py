@@ -57,6 +57,7 @@ class LaneFiles(NamedTuple):
     status: str  # schema.DONE or schema.FAILED
     cells: Mapping[str, Sequence[int]]  # replicas by cell key
     sums: Mapping[str, Sum] = {}  # by table; earlier versions wrote none
+    layout: str = ""  # which columns its cells have in them (`labels.Layout.mark`); earlier versions wrote none
 
     @property
     def lanes(self) -> int:
@@ -229,8 +230,9 @@ def load(objects: ObjectStore, stored: LaneFiles, table: str) -> pa.Table:
     if wrong:
         raise DamageError(f"{path} is damaged: {wrong}")
     try:
-        found = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # files are small
-        found = in_table.conforming(found, SCHEMAS[table])
+        file = pq.ParquetFile(pa.BufferReader(data))
+        mine = [name for name in SCHEMAS[table].names if name in file.schema_arrow.names]  # the rest are labels
+        found = in_table.conforming(file.read(mine, use_threads=False), SCHEMAS[table])  # files are small
         if table not in stored.sums:
             in_table.check_lanes(found, stored.cells, whole=table == "metrics")
     except (pa.ArrowException, OSError, ValueError) as error:

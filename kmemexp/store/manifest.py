@@ -1,9 +1,10 @@
 """Manifests: `_manifest/<8 digits>.json` says which files count. Each adds and removes files, in order.
 
 Format (one JSON object): `schema` is the stamp of layout and columns, `run` the id of the run, `remove` a list of ids
-of files, `add` a list of objects with `id`, `status`, `rows` (lanes), `cells` (replicas by cell key) and `files` (size
-and SHA-256 by table); `previous` is the SHA-256 of the manifest before, `digest` that of all the text before it.
-Manifests of earlier versions have no `files`, `previous` and `digest`.
+of files, `add` a list of objects with `id`, `status`, `rows` (lanes), `cells` (replicas by cell key), `files` (size and
+SHA-256 by table) and `layout` (which columns of their cells are in them, `labels.py`); `previous` is the SHA-256 of the
+manifest before, `digest` that of all the text before it.
+Manifests of earlier versions have no `files`, `layout`, `previous` and `digest`.
 
 `_manifest/<8 digits>.whole.json` says in the same form, with `removed` besides, what counts after the manifest of that
 number: whoever reads begins with the last sound one of them, and needs no manifest up to its number.
@@ -111,7 +112,8 @@ def _damaged(path: str, error: Exception) -> DamageError:
 
 
 def _encoded(f: LaneFiles) -> dict[str, Any]:
-    return {"id": f.id, "status": f.status, "rows": f.lanes, "cells": f.cells, "files": f.sums}
+    told = {"id": f.id, "status": f.status, "rows": f.lanes, "cells": f.cells, "files": f.sums}
+    return told | ({"layout": f.layout} if f.layout else {})
 
 
 def _decoded(entries: Iterable[Mapping[str, Any]]) -> list[LaneFiles]:
@@ -121,7 +123,7 @@ def _decoded(entries: Iterable[Mapping[str, Any]]) -> list[LaneFiles]:
         cells = {key: _shared(replicas) for key, replicas in f["cells"].items()}
         if f["status"] not in (DONE, FAILED):
             raise ValueError(f"{f['status']!r} is no status")
-        one = LaneFiles(str(f["id"]), str(f["status"]), cells, sums)
+        one = LaneFiles(str(f["id"]), str(f["status"]), cells, sums, str(f.get("layout", "")))
         if one.lanes != f["rows"]:
             raise ValueError(f"{one.id} has {f['rows']} rows, and {one.lanes} are named")
         found.append(one)

@@ -16,7 +16,7 @@ Lanes = dict[str, list[int]]
 
 def groups(ledger: Ledger) -> list[tuple[str, list[LaneFiles]]]:
     """Files to be merged, each group into one file, with their status; whole folders."""
-    return [(status, group) for status in (DONE, FAILED) for group in _packed(_of(ledger, status)) if len(group) > 1]
+    return [(status, group) for status in (DONE, FAILED) for group in packed(_of(ledger, status)) if len(group) > 1]
 
 
 def due(ledger: Ledger) -> list[tuple[str, list[LaneFiles]]]:
@@ -28,7 +28,7 @@ def due(ledger: Ledger) -> list[tuple[str, list[LaneFiles]]]:
         for tier in range(MOST_LANES.bit_length()):
             alike = [stored for stored in small if stored.lanes.bit_length() // 3 == tier]
             if len(alike) >= SMALL_FILES:
-                found += [(status, group) for group in _packed(alike) if len(group) > 1]
+                found += [(status, group) for group in packed(alike) if len(group) > 1]
     return found
 
 
@@ -45,8 +45,8 @@ def _of(ledger: Ledger, status: str) -> list[LaneFiles]:
     return [stored for stored in ledger.files.values() if stored.status == status]
 
 
-def _packed(stored: Sequence[LaneFiles]) -> list[list[LaneFiles]]:
-    """Group files so that none has too many rows, in the order that they are in."""
+def packed(stored: Sequence[LaneFiles]) -> list[list[LaneFiles]]:
+    """Group files so that no file has too many rows, in the order that they are in."""
     packed: list[list[LaneFiles]] = [[]]
     so_far = 0
     for each in stored:

@@ -7,6 +7,7 @@
     _quarantine/                 what was damaged, or stood here without a manifest that names it
     _run.json, tables/_*         provenance and tables of the last run, and what these tables were made of
     _axes.parquet                axes that cells have in the plan that used them last
+    _columns.json                axes that the files have columns of
 
 A worker stages files under an id of their own. The committer then (1) puts the next manifest, which fails if another
 committer took the number, (2) deletes what the manifest removes, (3) moves what it adds out of staging. Between
@@ -17,19 +18,21 @@ that was killed there.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import obstore
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kmemexp.errors import StoreError
-from kmemexp.store import checking, files, manifest, merging, remote, tidy
+from kmemexp.store import checking, files, labels, manifest, merging, remote, tidy
 from kmemexp.store import rows as in_table
-from kmemexp.store.beside import Beside
+from kmemexp.store.beside import COLUMNS, Beside
 from kmemexp.store.checking import Damage
 from kmemexp.store.files import DamageError, LaneFiles
 from kmemexp.store.history import History
+from kmemexp.store.labels import Layout, layout_of
 from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
@@ -163,6 +166,25 @@ class Store(Beside):
             self._history.write_whole()
         return Committed(change.add, lost)
 
+    def take_axes(self, axes: Mapping[str, str], layout: Layout) -> Layout:
+        """Let cells (by key) have these axis values (JSON) from now on, in files too; `layout`: what axes these are.
+
+        Files that have other columns are written anew. Returns the layout of the folder.
+        """
+        before = self.layout()
+        now = (before or layout_of(self._own_axes())).joined(layout)
+        changed = self.note_axes(axes)
+        if before is None or now.mark != before.mark:
+            self.write_text(COLUMNS, now.text)
+        stored = list(self._ledger.files.values())
+        with self._explaining():
+            stale = [one for one in stored if one.layout != now.mark or self._differs(one, axes, changed)]
+            for status in (DONE, FAILED):
+                for group in merging.packed([one for one in stale if one.status == status]):
+                    if group:
+                        self._merge(status, group, "")
+        return now
+
     def adopt(self, other: "Store", rows: Iterable[Row], axes: Mapping[str, str]) -> int:
         """Copy those of `rows` that another results folder has done and this one has not. Returns how many.
 
@@ -285,7 +307,15 @@ class Store(Beside):
         """Stage files with the rows that `rows_of` gives for a table."""
         named = hashlib.sha256(json.dumps(sorted(lanes.items())).encode()).hexdigest()[:20]
         new = LaneFiles(files.new_id(named, 0, self.writer), status, dict(lanes))
-        return new._replace(sums={t: files.stage(self._objects, new.id, t, rows_of(t)) for t in new.tables})
+        layout, known = self.layout() or Layout(), self._known_axes()
+        metrics = rows_of("metrics")
+        metrics = metrics if known is None else in_table.with_known_axes(metrics, known)
+        of_cells = labels.cells_of(metrics, layout)
+        sums = {}
+        for table in new.tables:
+            rows = metrics if table == "metrics" else rows_of(table)
+            sums[table] = files.stage(self._objects, new.id, table, labels.labelled(rows, of_cells, table, layout))
+        return new._replace(sums=sums, layout=layout.mark)
 
     def _settle(self, change: Change) -> None:
         """Move and delete files as a manifest says."""
@@ -298,6 +328,20 @@ class Store(Beside):
         """Whether the file of each table is there and has its size."""
         sizes = [(files.size_of(self._objects, files.path_of(t, new.id)), new.sums.get(t)) for t in new.tables]
         return [size is not None and (wanted is None or wanted.size == size) for size, wanted in sizes]
+
+    def _own_axes(self) -> list[str]:
+        """Axes of all rows, by the rows and by the plans that used them last."""
+        if not any(self._ledger.counts().values()):
+            return []
+        return [str(text) for text in pc.unique(self.read("metrics")["axes"]).to_pylist() if text]
+
+    def _differs(self, stored: LaneFiles, axes: Mapping[str, str], changed: Collection[str]) -> bool:
+        """Whether some cell that is in a file had other axes when it was written; only `changed` ones may have had."""
+        if not changed or not any(key in changed for key in stored.cells):
+            return False
+        rows = files.load(self._objects, stored, "metrics").select(["cell_key", "axes"])
+        pairs = zip(rows["cell_key"].to_pylist(), rows["axes"].to_pylist(), strict=True)
+        return any(axes.get(str(key), text) != text for key, text in pairs)
 
     def _load(self, stored: Sequence[LaneFiles], table: str) -> list[pa.Table]:
         return files.in_parallel(lambda each: files.load(self._objects, each, table), stored)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
+from kmemexp.store.labels import Layout
 from kmemexp.sweep.limits import Limits
 
 if TYPE_CHECKING:  # workers read batches without pandas
@@ -63,6 +64,7 @@ class Target(NamedTuple):
     root: str  # results folder
     writer: str = ""
     limits: Limits = Limits()
+    layout: Layout = Layout()  # columns that its files have of their cells
 
 
 Cells = Union["pd.DataFrame", Mapping[str, Sequence[Any]]]

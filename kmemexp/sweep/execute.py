@@ -12,6 +12,7 @@ import numpy as np
 
 from kmemexp.parts import outside
 from kmemexp.planning.texts import Texts
+from kmemexp.store import labels
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance
@@ -57,16 +58,16 @@ def execute(
     for path in store.strays:
         sys.stderr.write(f"{store.root}: no manifest names {path}; it is in _quarantine/ now\n")
     try:
+        layout = store.take_axes(plan.axes, labels.layout_of(plan.members or plan.columns["axes"]))
         for root in elsewhere:
             store.adopt(Store(root), plan.rows, plan.axes)
-        if any(store.counts().values()):
-            store.note_axes(plan.axes)
         skipped = _count(plan, store)[DONE]
         kept = _Kept(plan, store, only)
         stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
         lanes = [sum((key, r) not in kept for r in range(plan.replicas)) for key in plan.columns["cell_key"]]
         if any(lanes):
-            _run(plan, store, kept, lanes, stop, progress)
+            target = Target(store.uri, store.writer, _limits(plan), layout)
+            _run(plan, store, target, (kept, lanes), stop, progress)
     finally:
         store.close()
     now = _count(plan, store)
@@ -115,8 +116,16 @@ def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:
     return [json.loads(text) for n, text in zip(lanes, texts, strict=True) if n]
 
 
-def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: Stop, progress: bool | None) -> None:
-    """Simulate what is missing (`lanes` of each cell), with its record in `_run.json`."""
+def _limits(plan: "Plan") -> Limits:
+    return Limits(plan.limits.get("seconds"), plan.limits.get("memory"), plan.limits.get("steps_per_operation"))
+
+
+def _run(
+    plan: "Plan", store: Store, target: Target, todo: tuple[_Kept, Sequence[int]], stop: Stop, progress: bool | None
+) -> None:
+    """Simulate what is missing (`todo`: what is not, and lanes of each cell), with its record in `_run.json`."""
+    kept, lanes = todo
+    limits = target.limits
     replicas = range(plan.replicas)
     keys = plan.columns["cell_key"]
     amount = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
@@ -125,8 +134,6 @@ def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: St
     provenance.put(store, record)
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
         store.write_text(name, text)
-    limits = Limits(plan.limits.get("seconds"), plan.limits.get("memory"), plan.limits.get("steps_per_operation"))
-    target = Target(store.uri, store.writer, limits)
     runner = make_runner(plan.cluster, target)
     with make_progress(progress, sum(lanes), amount) as shown, stop.listening():
         ahead = Ahead(plan.simulate, configs, shown)
@@ -134,7 +141,7 @@ def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: St
             ahead.start()
             runner.start()
             stop.listen()  # Ray has taken signals for itself
-            todo = batches.make_batches(
+            coming = batches.make_batches(
                 plan.columns, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
@@ -142,7 +149,7 @@ def _run(plan: "Plan", store: Store, kept: _Kept, lanes: Sequence[int], stop: St
                 runner, store, target, record["id"], stop, shown, plan.max_failures,
                 max(limits.seconds or 0.0, LEAST_COMPILE_SECONDS),
             )  # fmt: skip
-            Driver(work).drive(todo, ahead)
+            Driver(work).drive(coming, ahead)
         except GiveUp:
             pass
         finally:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmemexp.sweep import execute
@@ -20,7 +21,8 @@ def run(
     """
     earlier: list[str] = []
     for plan in plans:
-        outcome = _whole(plan, earlier, grow)
+        pool = [plan.pool] if plan.pool and (Path(plan.pool) / "_manifest").is_dir() else []
+        outcome = _whole(plan, [*earlier, *pool], grow)
         yield plan, outcome
         if outcome.interrupted:
             return

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.parts import outside
-from kmemexp.store import files
+from kmemexp.store import files, labels
 from kmemexp.store.files import LaneFiles
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.sweep import verdicts
@@ -167,7 +167,13 @@ def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[
     build = {"metrics": _metrics, "series": _series, "latency": _latency, "snapshots": _snapshots}
     with files.explained(target.root):
         objects = files.connect(target.root)
-        return new._replace(sums={t: files.stage(objects, new.id, t, build[t](lanes)) for t in new.tables})
+        tables = {name: build[name](lanes) for name in new.tables}
+        of_cells = labels.cells_of(tables["metrics"], target.layout)
+        sums = {
+            name: files.stage(objects, new.id, name, labels.labelled(rows, of_cells, name, target.layout))
+            for name, rows in tables.items()
+        }
+        return new._replace(sums=sums, layout=target.layout.mark)
 
 
 def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:

@@ -14,19 +14,21 @@ WORDS = (
     "cluster=serial",
     "progress=false",
     "cluster.batch_s=0.001",
+    "sweep.name=mine",
 )
+FOLDER = "results/mine"
 
 
 def test_check_and_repair(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     assert call(monkeypatch, *WORDS, "action=check") == 1
     assert "there is no such folder" in capsys.readouterr().err
     assert call(monkeypatch, *WORDS) == 0
-    before = Store("results/adhoc").read().to_pandas()
+    before = Store(FOLDER).read().to_pandas()
     assert call(monkeypatch, *WORDS, "action=check") == 0
     assert "nothing wrong" in capsys.readouterr().out
     assert call(monkeypatch, *WORDS, "action=live") == 0
     assert "done" in capsys.readouterr().out
-    path = next(Path("results/adhoc/_series").iterdir())
+    path = next(Path(FOLDER, "_series").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     assert call(monkeypatch, *WORDS, "action=check") == 2
     shown = capsys.readouterr().out
@@ -36,9 +38,9 @@ def test_check_and_repair(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "rows simulated again" in capsys.readouterr().out
     assert call(monkeypatch, *WORDS, "action=check") == 0
     assert call(monkeypatch, *WORDS, "action=repair") == 0
-    assert Store("results/adhoc").read().to_pandas().equals(before)
-    Path("results/adhoc/_manifest/00000000.json").write_text("{")
+    assert Store(FOLDER).read().to_pandas().equals(before)
+    Path(FOLDER, "_manifest/00000000.json").write_text("{")
     assert call(monkeypatch, *WORDS) == 1
     assert "action=repair" in capsys.readouterr().err
     assert call(monkeypatch, *WORDS, "action=repair") == 0
-    assert Store("results/adhoc").read().to_pandas().equals(before)
+    assert Store(FOLDER).read().to_pandas().equals(before)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -510,3 +511,21 @@ def test_what_the_command_line_fixes_stands_among_the_axes():
 def test_what_is_fixed_by_reference_has_the_value_that_a_cell_has():
     plan = one("machine.cpus=1,2", "workload=pgbench", "workload.copies=${machine.cpus}")
     assert [(row["machine.cpus"], row["workload.copies"]) for row in axis_rows(plan)] == [(1, 1), (2, 2)]
+
+
+def test_each_grid_without_a_sweep_file_has_a_folder_of_its_own():
+    names = [
+        one(*words).name
+        for words in (
+            ("design=freebsd4,dragonfly_slab", "machine.kva_bytes=192MiB"),
+            ("machine.kva_bytes=201326592", "design=dragonfly_slab,freebsd4", "cluster=serial", "sweep.reps.max=3"),
+            ("design=freebsd4,dragonfly_slab", "machine.kva_bytes=256MiB"),
+            ("design=freebsd4,dragonfly_slab",),
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch("adhoc-[0-9a-f]{8}", name) for name in names)
+    plan = one("design=freebsd4,dragonfly_slab", "store.root=here")
+    assert Path(plan.pool) == Path("here/adhoc").absolute()
+    assert one("design=freebsd4,dragonfly_slab", "sweep.name=mine").name == "mine"

@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_in_an_older_folder(folder: Path) -> None:
     plan = make_plan(folder, [{}] * 4, replicas=2)
     outcome = execute(plan, progress=False)
     assert outcome[:3] == (5, 1, 2)  # the failed row stands, unless it is to be tried again
-    assert (folder / "data" / f"part-{LOST_ID}.parquet").is_file()
+    assert not (folder / "data" / f"part-{LOST_ID}.parquet").exists()  # written anew, with a column for each axis
     assert len(pd.read_parquet(folder)) == 8
     assert len(json.loads((folder / "_run.json").read_text())["runs"]) == 2
     plan.retry_failed = True
@@ -81,6 +81,7 @@ def test_what_a_manifest_says_is_where_it_has_always_been(folder: Path) -> None:
     written = json.loads((folder / "_manifest" / "00000002.json").read_text())
     (added,) = written["add"]
     assert set(added.pop("files")) == set(SCHEMAS)
+    assert added.pop("layout")
     assert written["schema"] == STAMP
     assert {key: written[key] for key in ("run", "remove", "add")} | {"schema": OLD_STAMP} == json.loads(
         manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
