@@ -16,7 +16,7 @@ LAYOUTS = ("split", "unified", "direct")
 ENTRIES = ("kmapentzone", "on_demand", "reservation", "own")
 OBJECT_LOCK = "adaptive"
 AS_EVER = {"object_lock": OBJECT_LOCK, "kernel": sizing.USUAL}
-MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin")
+MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin", "irqoff+spin")
 
 
 def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:

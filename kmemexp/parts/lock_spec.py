@@ -37,15 +37,17 @@ SPL = {
     "splhigh": CLASSES,
 }
 """What each level covers."""
-BARGED = (lock.ADAPTIVE, lock.SLEEP)
-"""Kinds of lock for which who comes first may take what a sleeper is woken for, unless the text says "fifo"."""
+BARGED = {lock.ADAPTIVE: lock.WAKES_ONE, lock.SLEEP: lock.WAKES_ALL}
+"""Kinds of lock for which who comes first may take what sleepers are woken for, unless the text says otherwise."""
+WAKING = {"fifo": 0, "barging": lock.WAKES_ONE, "wakeall": lock.WAKES_ALL}
+"""Words of what becomes of a lock that is released: it is handed over, or one sleeper or all are woken to try."""
 
 
 def lock_row(spec: str, klass: int) -> np.ndarray:
     """Build a free lock, int64[lock.COLUMNS], from a text such as "splhigh", "critical+spin" or "spin+ceiling=30".
 
-    "irqoff" keeps all interrupts of one CPU out, as splhigh does; but it never stands for a lock between CPUs, as a
-    bare spl level does where there are several and no big lock.
+    "irqoff" keeps all interrupts of one CPU out, messages of other CPUs too (local_irq_save); it never stands for a
+    lock between CPUs, as a bare spl level does where there are several and no big lock.
     """
     kind, mask, critical, inherit, ceiling = lock.SECTION, 0, 0, 0, 0
     barge: int | None = None
@@ -56,23 +58,24 @@ def lock_row(spec: str, klass: int) -> np.ndarray:
             kind = lock.LOCK_KINDS.index(word)
         elif word == "irqoff":
             mask |= mask_of(CLASSES)
+            critical = 1
         elif word == "critical":
             critical = 1
-        elif word in ("barging", "fifo"):
-            barge = int(word == "barging")
+        elif word in WAKING:
+            barge = WAKING[word]
         elif word == "inherit":
             inherit = 1
         elif word.startswith("ceiling="):
             ceiling = int(word.removeprefix("ceiling="))
         elif word != "none":
-            words = ["critical", "irqoff", "inherit", "barging", "fifo", "ceiling=N", "none"]
+            words = ["critical", "irqoff", "inherit", *WAKING, "ceiling=N", "none"]
             known = [*lock.LOCK_KINDS, *SPL, *words]
             raise ConfigError(f"lock {spec!r}: unknown word {word!r}; there are {', '.join(known)}")
     row = np.zeros(lock.COLUMNS, np.int64)
     row[[lock.OWNER, lock.HEAD, lock.TAIL, lock.LAST, lock.NEXT]] = -1
     row[lock.KIND], row[lock.MASK], row[lock.CRIT] = kind, mask, critical
     row[lock.INHERIT] = inherit or kind == lock.ADAPTIVE  # a turnstile
-    row[lock.BARGE] = kind in BARGED if barge is None else barge
+    row[lock.BARGE] = BARGED.get(kind, 0) if barge is None else barge
     row[lock.CEILING], row[lock.CLASS] = ceiling, klass
     return row
 

@@ -167,10 +167,24 @@ def convoy(spec: str) -> Bench:
 
 
 def test_a_strict_hand_over_to_sleepers_makes_a_convoy_and_barging_does_not() -> None:
-    strict, barging = (convoy(spec).lock("L")["taken"] for spec in ("sleep+fifo", "sleep"))
+    strict, barging, all_woken = (convoy(spec).lock("L")["taken"] for spec in ("sleep+fifo", "sleep+barging", "sleep"))
     assert strict == pytest.approx(10_000 / (10 + 1), rel=0.01)  # a switch with every hold
-    assert barging > 4 * strict
-    assert convoy("sleep+barging").lock("L")["taken"] == barging
+    assert min(barging, all_woken) > 4 * strict
+    assert convoy("sleep+wakeall").lock("L")["taken"] == all_woken
+
+
+@pytest.mark.parametrize(("spec", "switches"), [("sleep+barging", 2), ("sleep", 3)])
+def test_lockmgr_wakes_all_who_sleep_and_all_but_one_sleep_again(spec, switches) -> None:
+    w = wiring.Wiring(cpus=3, cost={"switch_ns": SWITCH})
+    w.lock("L", spec)
+    w.source("holder", "task", [*held("L", work(20)), FOREVER], route=0)
+    for number in (1, 2):
+        w.source(f"sleeper{number}", "task", [work(1), *held("L", work(30)), FOREVER], route=number)
+    machine = bench(w)
+    machine.run(10**8)
+    # both are woken at 20 where all are; one has it from 30 to 60, the other, woken (again) then, from 70 on
+    assert machine.lock("L")["wait_ns"] == (30 - 1 + 70 - 1) * US
+    assert machine.cpu_time()[1:, 1].sum() == 2 * (1 + 30) * US + switches * SWITCH
 
 
 @pytest.mark.parametrize("spec", ["spin", "sleep+fifo", "adaptive+fifo", "token"])

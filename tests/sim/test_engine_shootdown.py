@@ -67,7 +67,8 @@ def asked_in(section: str, mode: str) -> Bench:
 
 
 @pytest.mark.parametrize(("section", "mode", "until"), [
-    ("critical", "task", INTERRUPT + 50_000), ("none", "fast", INTERRUPT + 60_000),
+    ("critical", "task", INTERRUPT + 50_000), ("irqoff", "task", INTERRUPT + 50_000),
+    ("none", "fast", INTERRUPT + 60_000),
 ])  # fmt: skip
 def test_a_cpu_whose_interrupts_are_off_answers_when_they_are_on_again(section, mode, until) -> None:
     machine = asked_in(section, mode)
@@ -84,6 +85,22 @@ def test_any_other_cpu_answers_at_once(section, mode) -> None:
     machine = asked_in(section, mode)
     assert machine.cpu_time()[0, cpu.TIME_SPIN] == 0
     assert machine.cpu_time()[1, cpu.TIME_FAST] == INTERRUPT + ANSWER
+
+
+def test_many_frees_that_are_flushed_together_cost_one_shootdown() -> None:
+    """What a lazy arena saves: of the CPU that asks one question, of each of the others one answer."""
+    spent = []
+    for batches in (1, 10):
+        w = wiring.Wiring(cpus=8, cost=COST)
+        once(w, "asks", "task", [item for _ in range(batches) for item in unmap(10 // batches)], 10_000, 0)
+        for number in range(1, 8):
+            once(w, f"works{number}", "task", [{"work": WORK}], 0, number)
+        times = machine_of(w).cpu_time()
+        spent.append((int(times[0, cpu.TIME_MAIN]), times[1:, cpu.TIME_FAST].tolist()))
+    asked, answered = ASK + 6 * FURTHER, INTERRUPT + ANSWER
+    together = (INTERRUPT + asked + 10 * EACH_PAGE, [answered] * 7)
+    apart = (INTERRUPT + 10 * (asked + EACH_PAGE), [10 * answered] * 7)
+    assert spent == [together, apart]
 
 
 def test_two_that_ask_each_other_in_critical_sections_do_not_wait_for_each_other() -> None:

@@ -49,6 +49,8 @@ PROGRAMS = {
     "pages": (["design=linux_6_12", *RAM], [*(f"malloc 32768 a{k}" for k in range(15)), "free a0", "malloc 65536 b",
               "free b"]),
     "vmalloc": (["design=linux_6_12", *RAM], ["kva_wired 16384 w", "free w"]),
+    "lazy": (["design=linux_6_12", *RAM, "+maps.params.linux_mm.lazy_max_pages=10"],
+             [*(f"kva_wired 16384 w{k}" for k in range(4)), *(f"free w{k}" for k in range(4))]),
     "fast_fits": (["design=dragonfly_slab", "objects=fast_fits"], ["malloc 100 a", "malloc 100 b", "free a"]),
     "lazy_buddy": (["design=dragonfly_slab", "objects=lazy_buddy"], ["malloc 100 a", "malloc 100 b", "free a"]),
     **{m: (["design=dragonfly_slab", f"maps={m}"], ["kva_wired 8192 w", "free w"]) for m in ("two_ended", "regions")},
@@ -255,6 +257,12 @@ def test_vmalloc_takes_pages_with_no_lock_and_frees_without_flushing(told) -> No
     tree = "enter lock kernel_map unlock kernel_map leave"
     assert told["vmalloc"]["kva_wired 16384 w"] == f"lock kernel_map.cpu {tree} unlock kernel_map.cpu +4"
     assert told["vmalloc"]["free w"] == "lock kernel_map.cpu unlock kernel_map.cpu -4"
+
+
+def test_lazy_frees_are_flushed_together(told) -> None:
+    """Four pages each: the third free passes ten pages, and one shootdown is for all that wait."""
+    flushed = [told["lazy"][f"free w{k}"].split().count("shootdown") for k in range(4)]
+    assert flushed == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["fast_fits", "lazy_buddy"])

@@ -68,7 +68,8 @@ def enter(m: Memory, x: Ctx, mask: int, critical: int) -> None:
         m[x + ctx.EXTRA] += m[costs.SPL]
     if critical:
         m[x + ctx.CRIT] += 1
-        m[x + ctx.EXTRA] += m[costs.CRITICAL]
+        if mask == 0:  # with a mask interrupts are off at the processor, by one instruction
+            m[x + ctx.EXTRA] += m[costs.CRITICAL]
 
 
 @outlined

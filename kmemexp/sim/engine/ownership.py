@@ -2,10 +2,10 @@
 
 Hand-over is direct: a release makes the first waiter the owner, at once. A lock that is barged for is free after a
 release unless somebody spins for it: the first who sleeps for it is woken to try, and who comes before that has run has
-it. So do lockmgr, the mutexes of FreeBSD and of illumos; a strict hand-over to a sleeper keeps the lock for the time of
-its switch, and makes convoys.
+it. So do the mutexes of FreeBSD and of illumos; lockmgr wakes all who sleep, and all but one of them sleep again. A
+strict hand-over to a sleeper keeps the lock for the time of its switch, and makes convoys.
 
-Sources: FreeBSD 4 kern_lock.c (wakes all sleepers, here the first); FreeBSD 5 kern_mutex.c, subr_turnstile.c; illumos
+Sources: FreeBSD 4 kern_lock.c (wakeup(), not wakeup_one()); FreeBSD 5 kern_mutex.c, subr_turnstile.c; illumos
 mutex.c (mutex_vector_exit).
 """
 
@@ -128,8 +128,9 @@ def hand_over(m: Memory, l: Lock) -> None:
 
 @outlined
 def _set_free(m: Memory, l: Lock) -> None:
-    """Give a lock to the first who spins for it; where none does, wake the first who sleeps, to try for it."""
+    """Give a lock to the first who spins for it; where none does, wake the first who sleeps, or all, to try for it."""
     before, sleeper = -1, -1
+    all_woken = m[l + lock.BARGE] == lock.WAKES_ALL
     waiter = m[l + lock.HEAD]
     while waiter >= 0:
         state = m[waiter + ctx.STATE]
@@ -142,9 +143,12 @@ def _set_free(m: Memory, l: Lock) -> None:
             elif not m[waiter + ctx.SPIN]:
                 sleeper = -2  # it has been woken before, and has not got as far as to try
         before, waiter = waiter, m[waiter + ctx.LINK]
-    if sleeper >= 0:
-        m[sleeper + ctx.STAGE] |= stage.RETRY
-        make_ready(m, sleeper, m[costs.SWITCH])
+    waiter = m[l + lock.HEAD] if all_woken else sleeper
+    while waiter >= 0:
+        if m[waiter + ctx.STATE] == BLOCKED:
+            m[waiter + ctx.STAGE] |= stage.RETRY
+            make_ready(m, waiter, m[costs.SWITCH])
+        waiter = m[waiter + ctx.LINK] if all_woken else -1
 
 
 @kernel

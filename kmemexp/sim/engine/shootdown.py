@@ -1,9 +1,10 @@
 """TLB shootdowns: the CPU that asks waits for the answers, and each CPU that is asked loses time.
 
 Who asks is busy for a time that grows with the CPUs asked. A CPU that takes interrupts answers at once: the time of an
-interrupt and of its invalidations is cut out of what it runs. One whose interrupts are off, in a fast interrupt or a
-critical section, answers when they are on again, and who asked waits for it. Who spins or waits for answers itself
-takes the message meanwhile, and loses nothing; nor does a CPU that is idle.
+interrupt and of its invalidations is cut out of what it runs. One whose interrupts are off, in a fast interrupt, in a
+critical section or with interrupts off at the processor (Linux, "irqoff"; an spl level of BSD is no such), answers when
+they are on again, and who asked waits for it. Who spins or waits for answers itself takes the message meanwhile, and
+loses nothing; nor does a CPU that is idle.
 
 Sources: FreeBSD 5 sys/i386/i386/mp_machdep.c (smp_tlb_shootdown: waits until all have counted themselves); DragonFly
 sys/i386/i386/pmap_inval.c and lwkt_ipiq.c (lwkt_cpusync: a critical section holds messages off, who waits takes them);
