@@ -1,5 +1,9 @@
 """The conformance suite passes sound allocators and names what is wrong with others."""
 
+import os
+import re
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +13,7 @@ import pytest
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import buckets
 from kmemexp.sim.tables import regs
-from kmemexp.testing import Map, check_allocator
+from kmemexp.testing import Limits, Map, check_allocator
 
 EXAMPLE = Path(__file__).parents[1] / "experiments" / "own_allocator"
 
@@ -111,6 +115,31 @@ def forgets_pages(st):
 def test_a_flaw_is_named(flaw: dict, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         check_allocator(changed(**flaw), seeds=[0], operations=800)
+
+
+def test_an_operation_without_end_is_named() -> None:
+    def never_ends(st, reg, i):
+        return s.AGAIN
+
+    with pytest.raises(AssertionError, match=r"operation 0 \(alloc .*takes more than 50 steps"):
+        check_allocator(changed(alloc=never_ends), seeds=[0], operations=10, limits=Limits(steps=50))
+
+
+def test_a_step_that_does_not_come_back_ends_the_process_by_name() -> None:
+    code = """if True:
+        import types
+        from kmemexp.sim.allocators import buckets
+        from kmemexp.testing import Limits, check_allocator
+        def alloc(st, reg, i):
+            while True:
+                pass
+        kept = {name: value for name, value in vars(buckets).items() if not name.startswith("fast_")}
+        check_allocator(types.SimpleNamespace(**{**kept, "alloc": alloc}), limits=Limits(seconds=0.5))
+    """
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert re.search(r"buckets: alloc of \d+ bytes on CPU \d: a step has taken more than 0.5 s", ran.stderr)
 
 
 def test_an_allocator_is_held_to_its_reference_model() -> None:

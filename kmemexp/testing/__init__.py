@@ -20,12 +20,14 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.tables import flag, regs
 from kmemexp.testing import fast
 from kmemexp.testing.bench import ITEMS, Bench, Map, Task
+from kmemexp.testing.watch import Limits, watched
 
 MIB = 1 << 20
 SIZES = (1, 8, 16, 24, 60, 64, 100, 128, 192, 256, 500, 512, 800, 1024, 2048, 4000, 4096, 5000, 8192, 12288, 20000)
 MBUFS = (256, 256, 2048, 5000)
 SPARE = 1.5  # at most so many times the pages of one round may be held after another like it
 Operation = tuple[str, int, int, int, int, int]  # verb, size, item, flags, CPU, which of the live objects
+DEFAULT_LIMITS = Limits()
 FAST_KVA = 16 * MIB  # of the program in which fast slots are compared with steps: all arrays, at each operation
 
 
@@ -38,26 +40,38 @@ def check_allocator(
     kva_bytes: int = 64 * MIB,
     operations: int = 2000,
     seeds: Sequence[int] = (0, 1, 2),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Check an allocator: a module, the name of a built-in one, or the path of a file.
 
     `params`: fields of its Params. `naive`: makes a reference model, `naive(take, give, cpus, items)`, with
     `alloc(size, item, cpu, flags) -> address` (-1 without memory) and `free(address, item, cpu, flags)`; `take(nbytes,
-    align)` and `give(base, nbytes)` are its map. It must give the same addresses. Raises AssertionError.
+    align)` and `give(base, nbytes)` are its map. It must give the same addresses. Raises AssertionError; a step that
+    does not come back (`limits`) ends the process.
     """
     module = _module(allocator)
     wrong = list(contract.problems(module, "allocators"))
     assert not wrong, "; ".join(wrong)
-    setup = {"cpus": cpus, "kva_bytes": kva_bytes, "params": params or {}}
-    for seed in seeds:
-        try:
-            played = _whole(module, setup, operations, seed, naive)
-            assert played == _whole(module, setup, operations, seed), "the same program gave other addresses"
-            if seed == seeds[0] and any(hasattr(module, f"fast_{verb}") for verb in ("alloc", "free")):
-                _whole(module, setup | {"kva_bytes": min(kva_bytes, FAST_KVA)}, operations // 5, seed, look=True)
-            _interleaved(module, setup, operations, seed)
-        except AssertionError as error:
-            raise AssertionError(f"{module.__name__.rpartition('.')[2]}, seed {seed}: {error}") from error
+    name = module.__name__.rpartition(".")[2]
+    with watched(name, limits) as progress:
+        setup = {"cpus": cpus, "kva_bytes": kva_bytes, "params": params or {}, "progress": progress}
+        for seed in seeds:
+            try:
+                _check(module, setup, operations, seed, naive, first=seed == seeds[0])
+            except AssertionError as error:
+                raise AssertionError(f"{name}, seed {seed}: {error}") from error
+
+
+def _check(
+    module: ModuleType, setup: dict[str, Any], operations: int, seed: int, naive: Callable[..., Any] | None, first: bool
+) -> None:
+    """Play the programs of one seed."""
+    played = _whole(module, setup, operations, seed, naive)
+    assert played == _whole(module, setup, operations, seed), "the same program gave other addresses"
+    if first and any(hasattr(module, f"fast_{verb}") for verb in ("alloc", "free")):
+        kva_bytes = min(setup["kva_bytes"], FAST_KVA)
+        _whole(module, setup | {"kva_bytes": kva_bytes}, operations // 5, seed, look=True)
+    _interleaved(module, setup, operations, seed)
 
 
 def _module(allocator: str | Path | ModuleType) -> ModuleType:
@@ -186,6 +200,7 @@ def _deliver(bench: Bench, row: int) -> None:
         r[k] = old[k]
     r[regs.CPU], r[regs.FLAGS] = old[regs.TARGET], old[regs.FLAGS] | flag.HARD
     task = Task(row, "free", -1, old[regs.TARGET])
+    bench.taken[row] = 0
     while not bench.step(task):
         pass
 

@@ -12,6 +12,7 @@ from kmemexp.parts import map_calls
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.tables import regs
+from kmemexp.testing.watch import Limits, Progress
 
 ITEMS = (
     Item(180, 1, 400), Item(168, 5, 0, Traits(sheaf=8)), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0),
@@ -78,8 +79,12 @@ class Task(NamedTuple):
 class Bench:
     """One allocator by itself: its state, the map it grows in, what is alive."""
 
-    def __init__(self, module: ModuleType, *, cpus: int, kva_bytes: int, params: dict[str, int], rows: int = 1) -> None:
-        self.module, self.cpus = module, cpus
+    def __init__(
+        self, module: ModuleType, *, cpus: int, kva_bytes: int, params: dict[str, int], rows: int = 1,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.module, self.cpus, self.progress = module, cpus, progress or Progress(Limits())
+        self.taken = [0] * rows  # steps of the operation under way, by row
         self.map, self.reserved = Map(kva_bytes), 0
         zones = ITEMS if s.CLASS_ZONE in module.SERVES else ()
         sets_aside = getattr(module, "kva_reserved", lambda item: 0)
@@ -106,6 +111,7 @@ class Bench:
         """Fill the registers of an operation."""
         r = self.reg[task.row]
         r[:] = 0
+        self.taken[task.row] = 0
         r[regs.CPU], r[regs.FLAGS], r[regs.OBJECT], r[regs.LOCK] = task.cpu, flags, task.obj, -1
         r[regs.SIZE], r[regs.ITEM], r[regs.ADDR] = size, item, -1
         if task.verb == "free":
@@ -120,6 +126,10 @@ class Bench:
         r = self.reg[task.row]
         r[regs.WORK], r[regs.LOCK], r[regs.CALL], r[regs.BARE] = 0, -1, -1, 0
         self.inside.pop(task.cpu, None)
+        self.taken[task.row] += 1
+        self.progress.steps += 1
+        self.progress.doing = f"{task.verb} of {r[regs.SIZE]} bytes on CPU {task.cpu}"
+        assert self.taken[task.row] <= self.progress.limits.steps, f"takes more than {self.progress.limits.steps} steps"
         answer = int(as_python(getattr(self.module, task.verb))(self.state, self.reg, task.row))
         assert r[regs.WORK] >= 0, "R_WORK is negative"
         if answer <= s.FAILED:
