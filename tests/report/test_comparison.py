@@ -144,6 +144,17 @@ def test_equivalent_means_certainly_within_the_margin():
     assert of(compare(df, "a", margins={HELD: Margin(1e-3)}), "b")["verdict"] == "inconclusive"
 
 
+@pytest.mark.parametrize(("designs", "verdict"), [("b", "equivalent"), ("bcd", "inconclusive")])
+def test_equivalence_is_corrected_for_the_family_too(designs, verdict):
+    """The two one-sided tests give p = 0.023 each: enough for one comparison, too much for one of three."""
+    rng = np.random.default_rng(5)
+    a = rng.normal(1000, 50, 12)
+    other = list(a + rng.normal(0, 10, 12))
+    table = compare(small({"a": list(a)} | dict.fromkeys(designs, other)), "a", margins={HELD: Margin(9.0)})
+    assert of(table, "b")["p_equal"] == pytest.approx(0.0234, abs=1e-4)
+    assert {of(table, d)["verdict"] for d in designs} == {verdict}
+
+
 def test_a_difference_that_does_not_matter_is_equivalence_however_sure():
     a = np.random.default_rng(4).normal(1000, 50, 12)
     df = small({"a": list(a), "b": list(a + 2 + 0.01 * np.arange(12))})
