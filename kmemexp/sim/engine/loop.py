@@ -86,6 +86,7 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
         if m[glob.EXIT] != 0:
             break
     m[glob.EVENTS] += budget - m[glob.BUDGET]
+    m[glob.BUDGET] = m[glob.HORIZON] = 0
     return m[glob.EXIT]
 
 
