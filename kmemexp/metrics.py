@@ -28,12 +28,24 @@ class Metric(NamedTuple):
     law: str = PLAIN  # PLAIN: t intervals hold | SKEWED_LAW: they do not | RARE: often none in any replica
 
 
+SPACES = {
+    "kernel_map": "kernel_map (vmalloc space, the heap)",
+    "kmem_map": "kmem_map",
+    "mb_map": "mb_map",
+    "direct_map": "the direct map, whose runs are of physical pages",
+}
+"""Maps that serve any purpose, each of which has figures of its own; NaN in a kernel that has no such map."""
+
+REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
+"""Requests that may fit or not, by their names in metrics."""
+
 METRICS = (
     Metric(
         "map_external_frag_ratio",
         "less",
         "map",
-        "1 - largest free run / free KVA over kernel_map, kmem_map, mb_map and the direct map, at the end",
+        "1 - largest free run / free KVA over kernel_map, kmem_map and mb_map, at the end (physical pages of a direct "
+        "map are no KVA: direct_map_* has them)",
     ),
     Metric("map_external_frag_mean_ratio", "less", "map", "the same, mean over the samples"),
     Metric("map_free_bytes", "more", "map", "free KVA at the end, in these maps"),
@@ -56,7 +68,7 @@ METRICS = (
             f"fragmentation index of a request of {text} at the end: -1 it fits, towards 0 for lack of KVA, towards 1 "
             "for lack of a run (Linux mm/vmstat.c)",
         )
-        for size, text in (("16k", "16 KiB"), ("128k", "128 KiB"), ("1m", "1 MiB"), ("4m", "4 MiB"))
+        for size, text in REQUEST_TEXTS.items()
     ),
     Metric(
         "map_superpages_min_count",
@@ -114,6 +126,43 @@ METRICS = (
     Metric("ipis_count", "less", "cost", "messages to another CPU"),
     Metric("operations_count", "", "cost", "operations simulated"),
 )
+SPACE = (
+    *(
+        Metric(f"{space}_{name}", better, "space", text.format(of))
+        for space, of in SPACES.items()
+        for name, better, text in (
+            ("external_frag_mean_ratio", "less", "1 - largest free run / free bytes of {}, mean over the samples"),
+            ("free_min_bytes", "more", "least free bytes in {}, over the samples"),
+            ("largest_run_min_bytes", "more", "least largest free run in {}, over the samples"),
+        )
+    ),
+    *(
+        Metric(
+            f"direct_map_unusable_{size}_ratio",
+            "less",
+            "space",
+            f"share of the free physical pages in blocks too small for {text}, at the end (Linux' extfrag)",
+        )
+        for size, text in REQUEST_TEXTS.items()
+    ),
+    Metric(
+        "block_claims_count", "less", "space", "pageblocks of the direct map taken over for pages of another mobility"
+    ),
+    Metric("block_steals_count", "less", "space", "pages taken from pageblocks of another mobility, which keep it"),
+    *(
+        Metric(
+            f"{asked}_fits_{size}_min_bytes",
+            "more",
+            "space",
+            f"least free bytes in holes that a request of {text} {of} fits into, over the samples, in the space that "
+            "serves it in this design: what compares across designs",
+        )
+        for asked, of in (("malloc", "to malloc"), ("kva", "for KVA"))
+        for size, text in REQUEST_TEXTS.items()
+    ),
+)
+"""What each space has for itself, and what requests can still get; NaN where a kernel has no such space."""
+
 LATENCIES = {
     "alloc_main": "an allocation by the mainline, from the call to the return",
     "alloc_irq": "an allocation in an interrupt",
@@ -241,7 +290,7 @@ def stated(metric: Metric) -> Metric:
     return metric._replace(margin=MARGINS.get(name, unit), law=SKEWED_LAW if skewed else PLAIN)
 
 
-METRICS = tuple(map(stated, (*METRICS, *STALE, *TIMED)))
+METRICS = tuple(map(stated, (*METRICS, *SPACE, *STALE, *TIMED)))
 NAMES = tuple(m.name for m in METRICS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 

@@ -39,7 +39,7 @@ class Machine(NamedTuple):
     observe: Callable[..., Any]
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
     maps: list[int]  # maps that the workload's kinds are served from
-    shared: list[bool]  # which of these serve any purpose; the submaps of buffers, pagers and exec serve one each
+    shared: list[bool]  # which of these are KVA for any purpose: no submaps of one purpose, no direct map
     map_bytes: tuple[int, ...]  # size of each of these
     malloc_map: int
     homes: tuple[int, ...]  # map that each allocator grows in, by place
@@ -91,7 +91,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
         observe=code.observe,
         ticks=code.ticks,
         maps=maps,
-        shared=[m not in PRIVATE for m in maps],
+        shared=[m not in (*PRIVATE, DIRECT) for m in maps],
         map_bytes=_map_bytes(cell, maps),
         malloc_map=cell.home[config["objects"]["malloc"]],
         homes=grown,

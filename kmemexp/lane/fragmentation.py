@@ -60,6 +60,15 @@ def fragmentation_index(nbytes: int, free: float, holes: float, largest: float) 
     return 1 - (1 + free / nbytes) / holes
 
 
+def fitting_bytes(nbytes: int, totals: np.ndarray) -> np.ndarray:
+    """Free bytes in holes of at least `nbytes`, a power-of-two number of pages: int64[...].
+
+    `totals`: int64[..., M_COUNT], as `map_measure` writes them.
+    """
+    found: np.ndarray = totals[..., gauge.HIST + _class(nbytes) : gauge.HIST + gauge.CLASSES].sum(axis=-1)
+    return found
+
+
 def unusable_ratio(nbytes: int, totals: np.ndarray) -> np.ndarray:
     """Share of the free bytes in holes too small for `nbytes`, a power-of-two number of pages: float64[...].
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
 from kmemexp.lane.sampling import Samples, look
-from kmemexp.metrics import SERIES
+from kmemexp.metrics import SERIES, SPACES
 from kmemexp.sim import stale
+from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
 from kmemexp.sim.tables import gauge, tally
 
 REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
@@ -38,6 +40,7 @@ def metrics(seen: Samples) -> dict[str, float]:
     values = {name: world.counters[counter] for name, counter in COUNTERS.items()}
     values |= _of_maps(column, seen.measured, final)
     values |= _of_holes(seen.measured[:, seen.machine.shared], final[seen.machine.shared])
+    values |= _of_spaces(seen.machine, seen.measured, final)
     values |= _of_objects(column, world.counters)
     if len(world.watch):
         values |= stale.census(world.watch)
@@ -72,6 +75,29 @@ def _of_holes(measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
         values[f"map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, final.sum(axis=0)))
         values[f"map_frag_index_{name}_ratio"] = frag.index_of(nbytes, final)
     values["map_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], measured.sum(axis=1)).mean()
+    return values
+
+
+def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
+    """What each space has for itself, and what requests can still get where this design would serve them."""
+    values: dict[str, float] = {}
+    place = {MAP_NAMES[m]: i for i, m in enumerate(machine.maps)}
+    for space in place.keys() & SPACES.keys():
+        free, largest = measured[:, place[space], gauge.FREE], measured[:, place[space], gauge.LARGEST]
+        shares = np.divide(largest, free, out=np.zeros(len(free)), where=free > 0)
+        values[f"{space}_external_frag_mean_ratio"] = 1 - shares.mean()
+        values[f"{space}_free_min_bytes"], values[f"{space}_largest_run_min_bytes"] = free.min(), largest.min()
+    asked = {"malloc": machine.malloc_map, "kva": KERNEL}
+    for name, nbytes in REQUESTS.items():
+        for who, m in asked.items():
+            here = measured[:, machine.maps.index(m)]
+            values[f"{who}_fits_{name}_min_bytes"] = frag.fitting_bytes(nbytes, here).min()
+        if DIRECT in machine.maps:
+            pages = final[machine.maps.index(DIRECT)]
+            values[f"direct_map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, pages))
+    if DIRECT in machine.maps:
+        pages = final[machine.maps.index(DIRECT)]
+        values["block_claims_count"], values["block_steals_count"] = pages[gauge.CLAIMS], pages[gauge.STEALS]
     return values
 
 

@@ -9,7 +9,7 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
 from kmemexp.lane import model, replayed, runaway, simulate_lanes
-from kmemexp.metrics import INDEX, NAMES, SERIES, STALE, TIMED
+from kmemexp.metrics import INDEX, NAMES, SERIES, SPACE, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared.map_entries import END, START
@@ -93,12 +93,17 @@ def test_metrics_agree_with_the_series() -> None:
     result = simulate_lanes(cell(*DESIGNS[0]), [0])[0]
     value = dict(zip(NAMES, result.metrics.tolist(), strict=True))
     series = dict(zip(SERIES, result.series.T, strict=True))
-    assert np.isfinite(result.metrics[: -len(STALE + TIMED)]).all()
+    assert np.isfinite(result.metrics[: -len(SPACE + STALE + TIMED)]).all()
     assert value["held_end_bytes"] == series["held_bytes"][-1]
     assert value["held_peak_bytes"] >= series["held_bytes"].max()
     assert value["map_free_bytes"] == series["map_free_bytes"][-1]
     assert value["malloc_headroom_min_bytes"] == series["malloc_free_bytes"].min()
     assert 0 < value["internal_frag_ratio"] < value["total_frag_mean_ratio"] < 1
+    assert value["kmem_map_free_min_bytes"] == value["malloc_headroom_min_bytes"]
+    assert value["kmem_map_largest_run_min_bytes"] == value["malloc_largest_run_min_bytes"]
+    assert value["malloc_headroom_min_bytes"] >= value["malloc_fits_16k_min_bytes"] >= value["malloc_fits_4m_min_bytes"]
+    assert value["kva_fits_1m_min_bytes"] <= value["kernel_map_free_min_bytes"]
+    assert np.isnan([value["direct_map_free_min_bytes"], value["block_steals_count"]]).all()
     assert {name for _, name, _ in result.snapshots} == {"kernel_map", "kmem_map", "mb_map", "exec_map"}
     assert len(result.snapshots) == 3 * 4
 

@@ -11,4 +11,6 @@ WHOLE = 7  # aligned stretches of STRETCH bytes that lie in one hole
 HIST = 8  # gauge.HIST + k: free bytes in holes of 2**k … 2**(k+1)-1 pages
 CLASSES = 32
 STRETCH = 4 << 20  # bytes: a superpage of the i386
-COLUMNS = HIST + CLASSES
+CLAIMS = HIST + CLASSES  # pageblocks taken over for another mobility
+STEALS = CLAIMS + 1  # pages taken from pageblocks of another mobility
+COLUMNS = STEALS + 1

@@ -131,6 +131,7 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     out[gauge.ENTRIES] = st.maps[map_no, z.AREAS]
     out[gauge.HIGH] = (st.maps[map_no, z.HIGH] - st.maps[map_no, z.BASE]) << PAGE_SHIFT
     out[gauge.WALKED] = st.maps[map_no, z.WALKED]
+    out[gauge.CLAIMS], out[gauge.STEALS] = st.maps[map_no, z.CLAIMS], st.maps[map_no, z.STEALS]
 
 
 @kernel
