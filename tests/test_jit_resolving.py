@@ -1,15 +1,18 @@
 """Numba finds the same signatures and flags with our shortcuts as without."""
 
+import contextlib
+import gc
 import operator
 
 import numba
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba.core import types
-from numba.core.compiler import Flags
+from numba.core import analysis, base, event, ir, types
+from numba.core.compiler import Flags, run_frontend
 from numba.core.registry import cpu_target
 
-from kmemexp.jit import resolving
+from kmemexp.jit import resolving, sparing
 
 SCALARS = (types.int64, types.uint8, types.int32, types.boolean, types.float64, types.IntegerLiteral(3))
 BINARY = (operator.add, operator.lt, operator.floordiv, operator.lshift, operator.and_, operator.eq)
@@ -60,3 +63,49 @@ def test_what_numba_had_is_there_again_afterwards() -> None:
     with resolving.remembered():
         assert types.BaseFunction.get_call_type is not before[0]
     assert (types.BaseFunction.get_call_type, Flags.__eq__, Flags.__hash__) == before
+
+
+def _written(table, x, *, n=3):
+    out = [0] * n
+    for i in range(n):
+        if table[i, x] > 2 and i != x:
+            out[i] = {"a": i}["a"] + max(table[i, 0], -x)
+        table[x, i] = out[i]
+    return out, table[0:n]
+
+
+def test_variables_of_statements_are_those_that_numba_finds() -> None:
+    found = run_frontend(_written).blocks
+    statements = [s for block in found.values() for s in block.body]
+    values = [s.value for s in statements if isinstance(s, ir.Assign) and isinstance(s.value, ir.Expr)]
+    plain = [s.list_vars() for s in (*statements, *values)], analysis.compute_use_defs(found)
+    assert len(values) > 20
+    with sparing.sparing():
+        assert plain == ([s.list_vars() for s in (*statements, *values)], analysis.compute_use_defs(found))
+
+
+def test_a_context_is_refreshed_once_something_was_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = cpu_target.typing_context
+    calls = []
+    monkeypatch.setattr(sparing, "_refresh_types", calls.append)
+    monkeypatch.setattr(sparing, "_seen", {})
+    with sparing.sparing():
+        context.refresh()
+        context.refresh()
+        assert len(calls) == 1
+        monkeypatch.setattr(next(iter(context._registries)), "globals", [None] * 9999)
+        context.refresh()
+    assert len(calls) == 2
+
+
+def test_numba_is_as_it_was_after_compiling_and_garbage_is_looked_for_again() -> None:
+    places = [(holder, name) for holder, name, _ in sparing.PATCHES]
+    before = [getattr(*place) for place in places]
+    with contextlib.suppress(ZeroDivisionError), sparing.sparing(), sparing.sparing():
+        assert not gc.isenabled()
+        assert all(getattr(*place) is not old for place, old in zip(places, before, strict=True))
+        event.start_event("numba:compile")
+        raise ZeroDivisionError
+    assert gc.isenabled()
+    assert [getattr(*place) for place in places] == before
+    assert base.BaseContext.refresh is before[-2]

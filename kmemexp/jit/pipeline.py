@@ -18,13 +18,13 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
-from numba.core.lowering import Lower
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
-from kmemexp.jit import disk, resolving
+from kmemexp.jit import disk, resolving, sparing
+from kmemexp.jit.lowering import EntryLower, KernelLower
 
 
 class BoundLibrary(JITCodeLibrary):
@@ -49,6 +49,10 @@ class OutlinedLibrary(BoundLibrary):
 
 class InlinedLibrary(JITCodeLibrary):
     """Code of a kernel that is compiled into its callers: as it was lowered, never machine code by itself."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Leave that to the functions that it ends up in."""
+        ll_module.data_layout = self._codegen._data_layout
 
     def finalize(self) -> None:
         """Let nothing be added. Its function is one that several modules may hold alike."""
@@ -129,7 +133,7 @@ class Once(CPUDispatcher):
         if args in self.overloads or not hasattr(self._cache, "_cache_file"):
             return super().compile(sig)
         key = self._cache._index_key(args, self.targetctx.codegen())
-        with global_compiler_lock, resolving.remembered(), disk.turn(self._cache._cache_file, key):
+        with global_compiler_lock, sparing.sparing(), resolving.remembered(), disk.turn(self._cache._cache_file, key):
             return super().compile(sig)
 
 
@@ -195,7 +199,7 @@ class OutlinedCache(FunctionCache):
     _impl_class = _OutlinedForm
 
 
-class _OutlinedLower(Lower):
+class _OutlinedLower(KernelLower):
     """Lowers a function and forbids LLVM to inline it."""
 
     def pre_lower(self) -> None:
@@ -226,6 +230,7 @@ class _Lowering(NativeLowering):
     _name = "kmemexp_lowering"
     library: type[JITCodeLibrary] = BoundLibrary
     indices: Callable[[], contextlib.AbstractContextManager[None]] = staticmethod(_plain_indices)
+    lowering_class: type[KernelLower] = KernelLower
 
     def run_pass(self, state: Any) -> bool:
         state.library = self.library(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -240,6 +245,7 @@ class _EntryLowering(_Lowering):
 
     _name = "kmemexp_entry_lowering"
     indices = staticmethod(contextlib.nullcontext)
+    lowering_class = EntryLower
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -248,16 +254,13 @@ class _OutlinedLowering(_Lowering):
 
     _name = "kmemexp_outlined_lowering"
     library = OutlinedLibrary
+    lowering_class = _OutlinedLower
 
     def run_pass(self, state: Any) -> bool:
         function = _name_by_sources(state)
         done = super().run_pass(state)
         state.library._reload_init.add(Load(function.__module__, function.__name__, tuple(state.args)))
         return done
-
-    @property
-    def lowering_class(self) -> type[_OutlinedLower]:
-        return _OutlinedLower
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -282,10 +285,7 @@ class _StayingLowering(_InlinedLowering):
     """The same, for what is compiled with its callers and stays a function in them."""
 
     _name = "kmemexp_staying_lowering"
-
-    @property
-    def lowering_class(self) -> type[_OutlinedLower]:
-        return _OutlinedLower
+    lowering_class = _OutlinedLower
 
 
 def _name_by_sources(state: Any) -> Any:

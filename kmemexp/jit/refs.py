@@ -107,21 +107,31 @@ def _address(builder: Any, value: Any) -> Any:
 
 @lower_getattr_generic(Ref)
 def _read(context: Any, builder: Any, of: Ref, pointer: Any, attr: str) -> Any:
-    i = of.target.fields.index(attr)
-    struct = context.get_value_type(of.target)
-    place = cgutils.gep_inbounds(builder, builder.bitcast(pointer, struct.as_pointer()), 0, i)
-    if isinstance(of.target[i], types.BaseNamedTuple):
+    kind = of.target[of.target.fields.index(attr)]
+    place = field(context, builder, of, pointer, attr)
+    if isinstance(kind, types.BaseNamedTuple):
         return builder.bitcast(place, cgutils.voidptr_t)
-    return impl_ret_borrowed(context, builder, of.target[i], _load(builder, place))
+    return impl_ret_borrowed(context, builder, kind, load(builder, place))
 
 
-def _load(builder: Any, place: Any) -> Any:
+def field(context: Any, builder: Any, of: Ref, pointer: Any, attr: str) -> Any:
+    """Address of an attribute."""
+    struct = context.get_value_type(of.target)
+    return within(builder, builder.bitcast(pointer, struct.as_pointer()), of.target.fields.index(attr))
+
+
+def within(builder: Any, place: Any, *path: int) -> Any:
+    """Address of a member, or of a member's member."""
+    return builder.gep(place, [cgutils.int32_t(i) for i in (0, *path)], inbounds=True)
+
+
+def load(builder: Any, place: Any) -> Any:
     """Load what lies at a place, member by member: descriptors of arrays never change while a driver runs."""
     what = place.type.pointee
     if isinstance(what, ir.BaseStructType | ir.ArrayType):
         value = ir.Constant(what, ir.Undefined)
         for i in range(len(what.elements) if isinstance(what, ir.BaseStructType) else what.count):
-            value = builder.insert_value(value, _load(builder, cgutils.gep_inbounds(builder, place, 0, i)), i)
+            value = builder.insert_value(value, load(builder, within(builder, place, i)), i)
         return value
     loaded = builder.load(place)
     loaded.set_metadata("invariant.load", builder.module.add_metadata([]))

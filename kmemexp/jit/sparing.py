@@ -1,0 +1,142 @@
+"""What Numba does over and over while it compiles, done once or not at all: a quarter of compile time.
+
+What is compiled stays the same. Timers and listeners of Numba's compile events hear nothing of what is inside. Made for
+Numba 0.68; `tests/test_jit_resolving.py` says what is relied on.
+"""
+
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from numba.core import analysis, base, event, ir, typing
+
+NOTHING, VARIABLE, STATEMENT, ROW, TABLE = range(5)
+_kinds: dict[type, int] = {}
+"""What an attribute of a statement is, by its type."""
+
+
+def _kind_of(of: type) -> int:
+    kinds = (ir.Var, VARIABLE), (ir.Inst, STATEMENT), ((list, tuple), ROW), (dict, TABLE)
+    found = next((kind for bases, kind in kinds if issubclass(of, bases)), NOTHING)
+    _kinds[of] = found
+    return found
+
+
+def _variables(values: Iterable[Any], found: list[Any]) -> list[Any]:
+    """Add all variables in these attributes to a list, in Numba's order."""
+    for value in values:
+        of = type(value)
+        kind = _kinds[of] if of in _kinds else _kind_of(of)
+        if kind == NOTHING:
+            continue
+        if kind == VARIABLE:
+            found.append(value)
+        elif kind == STATEMENT:
+            found.extend(value.list_vars())
+        else:
+            _variables(value.values() if kind == TABLE else value, found)
+    return found
+
+
+def _of_statement(statement: Any) -> list[Any]:
+    """`Stmt.list_vars`, without asking for the type of each attribute each time."""
+    return _variables(statement.__dict__.values(), [])
+
+
+def _of_expression(expression: Any) -> list[Any]:
+    """`Expr.list_vars`, likewise."""
+    return _variables(expression._kws.values(), [])
+
+
+def _uses_and_definitions(blocks: Any) -> Any:
+    """`analysis.compute_use_defs`, which looks at an assignment's right side once."""
+    uses: dict[Any, set[str]] = {}
+    definitions: dict[Any, set[str]] = {}
+    for offset, block in blocks.items():
+        used = uses[offset] = set()
+        defined = definitions[offset] = set()
+        for statement in block.body:
+            if type(statement) in analysis.ir_extension_usedefs:
+                analysis.ir_extension_usedefs[type(statement)](statement, used, defined)
+                continue
+            if isinstance(statement, ir.Assign):
+                names = {v.name for v in _variables((statement.value,), [])}
+                if statement.target.name not in names:
+                    defined.add(statement.target.name)
+            else:
+                names = {v.name for v in statement.list_vars()}
+            used |= names - defined
+    return analysis._use_defs_result(usemap=uses, defmap=definitions)
+
+
+def _start(kind: str, data: Any = None) -> None:
+    """`event.start_event` that nobody hears."""
+
+
+def _end(kind: str, data: Any = None, exc_details: Any = None) -> None:
+    """`event.end_event`, likewise."""
+
+
+def _timer(kind: str, callback: Any) -> contextlib.AbstractContextManager[None]:
+    """`event.install_timer` that measures nothing."""
+    return contextlib.nullcontext()
+
+
+_refresh, _refresh_types = base.BaseContext.refresh, typing.BaseContext.refresh
+_seen: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How much was registered when a context was refreshed."""
+
+
+def _registered(context: Any) -> int:
+    lists = (kept for registry in context._registries for kept in vars(registry).values() if type(kept) is list)
+    return sum(map(len, lists))
+
+
+def _refresh_context(context: Any) -> None:
+    """`BaseContext.refresh` of code generation, where something has been registered since."""
+    if context in _seen and _seen[context] == _registered(context):
+        _refresh_typing(context.typing_context)
+        return
+    _refresh(context)
+    _seen[context] = _registered(context)
+
+
+def _refresh_typing(context: Any) -> None:
+    """`BaseContext.refresh` of typing, likewise."""
+    if _seen.get(context) != _registered(context):
+        _refresh_types(context)
+        _seen[context] = _registered(context)
+
+
+PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    (ir.Stmt, "list_vars", _of_statement),
+    (ir.Expr, "list_vars", _of_expression),
+    (analysis, "compute_use_defs", _uses_and_definitions),
+    (event, "start_event", _start),
+    (event, "end_event", _end),
+    (event, "install_timer", _timer),
+    (base.BaseContext, "refresh", _refresh_context),
+    (typing.BaseContext, "refresh", _refresh_typing),
+)
+
+
+@contextlib.contextmanager
+def sparing() -> Iterator[None]:
+    """Inside, Numba compiles with these shortcuts, and no garbage is looked for. Numba's compiler lock is held."""
+    if ir.Stmt.list_vars is _of_statement:
+        yield
+        return
+    before = [getattr(holder, name) for holder, name, _ in PATCHES]
+    collects = gc.isenabled()
+    gc.disable()
+    for holder, name, ours in PATCHES:
+        setattr(holder, name, ours)
+    try:
+        yield
+    finally:
+        for (holder, name, _), theirs in zip(PATCHES, before, strict=True):
+            setattr(holder, name, theirs)
+        if collects:
+            gc.enable()
