@@ -54,6 +54,33 @@ def test_every_kernel_says_what_it_takes_and_gives() -> None:
     assert not bare
 
 
+def test_no_kernel_has_what_numbas_passes_are_left_out_for() -> None:
+    """`jit.pipeline.FOREIGN`: closures, comprehensions, `with`, `raise`."""
+    foreign = (
+        ast.Lambda,
+        ast.FunctionDef,
+        ast.ListComp,
+        ast.SetComp,
+        ast.DictComp,
+        ast.GeneratorExp,
+        ast.With,
+        ast.Raise,
+    )
+    has = [
+        f"{module}.{node.name}"
+        for module, node in kernels()
+        if module != "kmemexp.sim.slots" and not any(getattr(d, "id", "") == "entry" for d in node.decorator_list)
+        and any(isinstance(inner, foreign) for inner in ast.walk(node) if inner is not node)
+        and not is_stub(node)
+    ]  # fmt: skip
+    assert not has
+
+
+def is_stub(node: ast.FunctionDef) -> bool:
+    """Whether a function only stands for another one."""
+    return isinstance(node.body[-1], ast.Raise) and len(node.body) <= 2
+
+
 def test_standing_parameters_come_first_and_in_one_order() -> None:
     wrong = []
     for module, node in kernels():

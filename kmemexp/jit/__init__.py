@@ -43,6 +43,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compile a function that other kernels call, into its caller, and that allocates nothing.
 
+    It has no closures, comprehensions, `with` or `raise`: Numba's passes for them are left out.
     Python cannot call it (TypeError): `entry(function)` is what Python calls.
     """
     return _inside(_cached(function, [function.__module__], INLINED, pipeline.InlinedCache))

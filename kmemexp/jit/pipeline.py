@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from llvmlite import binding
+from numba.core import typed_passes, untyped_passes
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
@@ -295,14 +296,25 @@ def _name_by_sources(state: Any) -> Any:
     return function
 
 
+FOREIGN = (
+    untyped_passes.WithLifting, untyped_passes.InlineClosureLikes, untyped_passes.RewriteDynamicRaises,
+    untyped_passes.MakeFunctionToJitFunction, untyped_passes.InlineInlinables, untyped_passes.FindLiterallyCalls,
+    untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass, typed_passes.InlineOverloads,
+    typed_passes.DumpParforDiagnostics,
+)  # fmt: skip
+"""Numba's passes for what no kernel has: closures, `with`, exceptions, functions to be inlined in Numba's own IR."""
+
+
 class _Pipeline(CompilerBase):
     """Numba's pipeline with a last pass of our own."""
 
     lowering: type[_Lowering] = _Lowering
+    without: tuple[type, ...] = FOREIGN
 
     def define_pipelines(self) -> list[Any]:
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        manager.passes = [(self.lowering if p is NativeLowering else p, text) for p, text in manager.passes]
+        kept = [(p, text) for p, text in manager.passes if p not in self.without]
+        manager.passes = [(self.lowering if p is NativeLowering else p, text) for p, text in kept]
         manager.finalize()
         return [manager]
 
@@ -315,6 +327,7 @@ class Entering(_Pipeline):
     """For functions that Python calls."""
 
     lowering = _EntryLowering
+    without = ()
 
 
 class Inlining(_Pipeline):
