@@ -70,6 +70,7 @@ class _Cell(NamedTuple):
         return self.size | {
             "ram_bytes": machine["ram_bytes"],
             "domains": machine["domains"],
+            "min_free_kib": machine.get("min_free_bytes", 0) >> 10,
             "nmbufs": self.sized.nmbufs,
             "nmbclusters": self.sized.nmbclusters,
             "kmem_map": KMEM if layout == "split" else 0,

@@ -12,11 +12,12 @@ from kmemexp import metrics
 from kmemexp.boot import sources
 from kmemexp.config import tunables
 from kmemexp.config.design import maps_node, objects_node
+from kmemexp.config.snapshot import machine_of
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import parts
 from kmemexp.parts.spaces import ARCHITECTURES
 from kmemexp.sim.slots import PAGE
-from kmemexp.values import at_least, byte_count, one_of, sizes, within
+from kmemexp.values import at_least, byte_count, close, one_of, sizes, within
 from kmemexp.workload import roles, stability
 from kmemexp.workload.check import check
 from kmemexp.workload.stream import MAX_CPUS
@@ -128,7 +129,15 @@ def _design(design: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": design["name"]}
 
 
+MACHINE_KEYS = ("arch", "cpus", "threads", "domains", "ram_bytes", "kva_bytes", "min_free_bytes", "tunables", "from")
+"""Keys of a machine. Hydra is not asked: no field of a dataclass can be called `from`."""
+
+
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
+    for key in machine.keys() - MACHINE_KEYS:
+        raise ConfigError(f"machine.{key}: no such key{close(key, MACHINE_KEYS)}; there are {', '.join(MACHINE_KEYS)}")
+    if machine.get("from") is not None:
+        machine = {**machine, **machine_of(machine["from"])}
     cpus = within("machine.cpus", machine["cpus"], 1, MAX_CPUS)
     sizes = {key: byte_count(f"machine.{key}", machine[key]) for key in ("ram_bytes", "kva_bytes")}
     for key, size in sizes.items():
@@ -140,12 +149,15 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     threads = at_least("machine.threads", machine["threads"], 1)
     one_of("machine.arch", arch := machine.get("arch", ARCHITECTURES[0]), ARCHITECTURES)
     given = tunables.in_normal_form(machine.get("tunables") or {})
+    least = byte_count("machine.min_free_bytes", machine.get("min_free_bytes", 0))
+    at_least("machine.min_free_bytes", least, 0)
     # What is as ever is no part of a cell's name.
     return (
         ({} if arch == ARCHITECTURES[0] else {"arch": arch})
         | {"cpus": cpus, "threads": threads, "domains": domains}
         | sizes
         | ({"tunables": given} if given else {})
+        | ({"min_free_bytes": least} if least else {})
     )
 
 

@@ -183,6 +183,8 @@ class Machine:
     domains: int = 1  # NUMA domains; the CPUs are shared out evenly
     ram_bytes: Any = MISSING
     kva_bytes: Any = MISSING
+    min_free_bytes: Any = 0  # Linux' vm.min_free_kbytes; 0: by its rule
+    # And `from`: a folder with copies of files of /proc, which say all of these (config/snapshot.py).
     tunables: Tunables = field(default_factory=Tunables)
 
 
@@ -349,6 +351,7 @@ def register() -> None:
         schema.objects.kinds,
         schema.maps.params,
         schema.maps.areas,
+        schema.machine,
         schema.objects.locks,
         schema.workload,
         schema.interrupts.sources,

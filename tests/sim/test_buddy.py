@@ -590,3 +590,11 @@ def test_high_water_stays_when_memory_goes():
     assert measure(st)[gauge.HIGH] == 8 * PAGE
     free(st, page, 8)
     assert buddy.used(st, 0) == 0
+
+
+def test_a_reserve_that_is_set_moves_the_watermarks_and_the_limits_of_the_cpus_lists():
+    """linux_today.md T9: one zone of its own, min_free_kbytes 67584."""
+    marks = buddy_index.watermarks(4194304, 67584)
+    assert (marks.minimum, marks.low, marks.high) == (16896, 21120, 25344)
+    assert buddy_index.pcp_high(4194304, 2, 67584) == (10560, 262144)
+    assert buddy_index.watermarks(4194304).min_free_kib == 16384

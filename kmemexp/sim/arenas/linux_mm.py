@@ -28,6 +28,7 @@ class Params(NamedTuple):
     migrate: int = 1
     plain: int = 0
     cpus: int = 0
+    min_free_kib: int = 0
     guard: int = 1
     nodes: int = 0
     lazy_max_pages: int = 0

@@ -91,10 +91,10 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     st.blocks[block : block + span] = z.MOVABLE if st.p.migrate else z.UNMOVABLE
     zone[z.LEAVES] = 1 << max(pages - 1, 0).bit_length()
     st.next[:] += pages, span, 2 * zone[z.LEAVES]
-    zone[z.WMARK_HIGH] = buddy_index.watermarks(pages).high
+    zone[z.WMARK_HIGH] = buddy_index.watermarks(pages, st.p.min_free_kib).high
     cpus = st.pcp[map_no * st.p.cpus : (map_no + 1) * st.p.cpus]
     cpus[:, buddy_pcp.BATCH] = buddy_index.pcp_batch(pages)
-    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus)
+    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus, st.p.min_free_kib)
     _free_all(st, map_no)
 
 

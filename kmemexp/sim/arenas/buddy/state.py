@@ -14,6 +14,7 @@ class Params(NamedTuple):
     migrate: int = 1  # 0: no grouping by mobility
     plain: int = 0  # 1: a textbook buddy
     cpus: int = 0  # 0: the machine's
+    min_free_kib: int = 0  # vm.min_free_kbytes; 0: by its rule
 
 
 class State(NamedTuple):
