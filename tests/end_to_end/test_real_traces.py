@@ -9,8 +9,9 @@ import yaml
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.config import files
-from kmemexp.lane import model, replayed
+from kmemexp.lane import model, replayed, simulate_lanes
 from kmemexp.metrics import INDEX
+from kmemexp.planning.plan import plan_from
 from kmemexp.sim import sizing
 from kmemexp.sim.tables import tally
 from kmemexp.workload import roles
@@ -70,3 +71,20 @@ def test_dragonfly_slab_grants_exactly_the_bytes_that_were_counted(shared_traces
     value, machine, want = figures(shared_traces, name, "dfly_slab")
     assert value["granted_total_bytes"] == want["dfly_alloc"]
     assert machine.world.counters[tally.GRANTED] == want["live_at_end"]["dfly"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACES)
+def test_linux_grants_exactly_the_bytes_that_the_kernel_granted(shared_traces: Path, name: str) -> None:
+    """Of all caches, and of all types of kmalloc(): the sum of bytes_alloc in the recording."""
+    recording = name if name in library.names() else shared_traces / f"{name}.txt.zst"
+    machine = ["machine=i386_512m", "machine.cpus=2", "sample.snapshots=1"]
+    (plan,) = plan_from(
+        ["design=linux_6_18", "workload=trace", f"workload.path={recording}", "workload.stream=recorded", *machine]
+    )
+    (lane,) = simulate_lanes(json.loads(plan.cells["config"].iloc[0]), [0])
+    value = dict(zip(INDEX, lane.metrics.tolist(), strict=True))
+    want = json.loads((shared_traces / f"{name}.expected.json").read_text())
+    assert value["granted_total_bytes"] == want["bytes_alloc"]
+    assert value["requested_total_bytes"] == want["bytes_req"]
+    assert value["internal_frag_ratio"] < 0.02

@@ -1,0 +1,19 @@
+"""The sweep of what every design would hold of a recording."""
+
+import pytest
+
+from kmemexp.errors import InputError
+from kmemexp.planning.plan import plan_from
+
+
+def test_a_recording_is_planned_under_many_designs_and_two_streams():
+    (plan,) = plan_from(["+sweep=what_if", "workload.path=filetree"])
+    assert plan.baseline == {"design": "linux_6_18"}
+    assert set(plan.cells["workload"]) == {"filetree"}
+    assert {"linux_6_12", "linux_7_1", "illumos", "freebsd4", "dragonfly_2020"} < set(plan.cells["design"])
+    assert plan.cells["stream_key"].nunique() == 2  # designs are given the same objects
+
+
+def test_without_a_recording_there_is_nothing_to_ask():
+    with pytest.raises(InputError, match=r"workload\.path: names the recording"):
+        plan_from(["+sweep=what_if"])
