@@ -29,6 +29,7 @@ class Ahead:
 
     def start(self) -> None:
         """Begin."""
+        self._shown.compiling(len(self._distinct))
         self._shown.status(f"compiling {len(self._distinct)} designs" if len(self._distinct) > 1 else "compiling")
         self._thread.start()
 
@@ -69,6 +70,7 @@ class Ahead:
 
     def _note_ready(self, config: Mapping[str, Any]) -> None:
         self._ready.add(_code(config))
+        self._shown.compiling(len(self._distinct) - len(self._ready))
         self._started = time.monotonic()
 
 

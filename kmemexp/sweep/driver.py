@@ -59,6 +59,7 @@ class Driver:
             while self.running or (not stop.reason and not ahead.refused and self._more(1)):
                 self._submit(ahead)
                 self.work.store.beat(self.work.shown.state(self.lanes))
+                self.work.shown.tick()
                 with stop.interruptible():
                     if not self.running:
                         ahead.wait(POLL_SECONDS)

@@ -1,6 +1,7 @@
 """Run the missing rows of a plan: submit batches, commit results as they come, stop cleanly."""
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -116,6 +117,13 @@ def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:
     return [json.loads(text) for n, text in zip(lanes, texts, strict=True) if n]
 
 
+def _seconds(plan: "Plan", lanes: Sequence[int]) -> float:
+    """Time that so many lanes of each cell take, before any of them has been simulated."""
+    each = zip(lanes, plan.columns["est_ops"], plan.columns["timed"], strict=True)
+    cpus = 1 if plan.cluster.get("runner") == "serial" else plan.cluster.get("num_cpus") or os.cpu_count() or 1
+    return float(sum(n * batches.work(ops, timed=timed) for n, ops, timed in each)) / batches.RATE_OPS / cpus
+
+
 def _limits(plan: "Plan") -> Limits:
     return Limits(plan.limits.get("seconds"), plan.limits.get("memory"), plan.limits.get("steps_per_operation"))
 
@@ -135,7 +143,7 @@ def _run(
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
         store.write_text(name, text)
     runner = make_runner(plan.cluster, target)
-    with make_progress(progress, sum(lanes), amount) as shown, stop.listening():
+    with make_progress(progress, sum(lanes), amount, _seconds(plan, lanes)) as shown, stop.listening():
         ahead = Ahead(plan.simulate, configs, shown)
         try:
             ahead.start()

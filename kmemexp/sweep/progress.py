@@ -6,20 +6,30 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from kmemexp.values import visible
 
 LINE_SECONDS = 10.0  # between two plain lines
+COMPILE_SECONDS = 15.0  # of a design, about, where two are compiled at a time
 
 
 class Quiet:
     """Shows nothing. The base of those that do; rows are lanes, work is measured in estimated operations."""
 
-    def __init__(self, rows: int, work: int) -> None:
-        self.rows, self.work = rows, max(work, 1)
+    def __init__(self, rows: int, work: int, expected: float = 0.0) -> None:
+        self.rows, self.work, self.expected = rows, max(work, 1), expected
         self.done = self.failed = self.worked = 0
         self.started = self.begun = time.monotonic()
+        self.uncompiled = 0  # designs whose code is not there yet
+
+    def compiling(self, left: int) -> None:
+        """So many designs are still to be compiled, as far as is known."""
+        self.uncompiled = left
+
+    def tick(self) -> None:
+        """Time passes."""
 
     def begin(self) -> None:
         """Count the time left from here: preparation is over."""
@@ -57,25 +67,40 @@ class Quiet:
 
     @property
     def left(self) -> float:
-        """Seconds that are left, about; 0 where that cannot be told yet."""
-        return (time.monotonic() - self.begun) * (self.work - self.worked) / self.worked if self.worked else 0.0
+        """Seconds that are left, about, with what is to be compiled; 0 where that cannot be told."""
+        now = time.monotonic()
+        if self.worked:
+            return (now - self.begun) * (self.work - self.worked) / self.worked
+        return max(self.expected + COMPILE_SECONDS * self.uncompiled - (now - self.started), 0.0)
 
     @property
     def counts(self) -> str:
         """Rows so far, in words."""
         return f"{self.done:,}/{self.rows:,} rows" + (f", {self.failed:,} failed" if self.failed else "")
 
+    @property
+    def pace(self) -> str:
+        """Rate and time left, in words; the rate once there is one."""
+        spent = time.monotonic() - self.begun
+        rate = f"{self.done / spent:.3g} rows/s, " if self.done and spent > 0 else ""
+        return f"{rate}about {self.left:.0f} s left" if self.left and self.done < self.rows else rate.rstrip(", ")
+
 
 class Lines(Quiet):
     """Plain lines, for logs and pipes."""
 
-    def __init__(self, rows: int, work: int) -> None:
-        super().__init__(rows, work)
+    def __init__(self, rows: int, work: int, expected: float = 0.0) -> None:
+        super().__init__(rows, work, expected)
         self._shown = self.started
+
+    def tick(self) -> None:
+        """Print a line where none has been printed for a while."""
+        if self.done < self.rows:
+            self.show()
 
     def status(self, text: str) -> None:
         """Print a line."""
-        self.note(text)
+        self.note(", ".join(filter(None, (text, f"then {self.rows:,} rows", self.pace))))
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -87,24 +112,33 @@ class Lines(Quiet):
         now = time.monotonic()
         if now - self._shown >= LINE_SECONDS or self.done == self.rows:
             self._shown = now
-            spent = now - self.started
-            self.note(
-                f"{self.counts}, {spent:.0f} s" + (f", about {self.left:.0f} s left" if self.done < self.rows else "")
-            )
+            spent = f"{now - self.started:.0f} s"
+            self.note(", ".join(filter(None, (self.counts, spent, self.pace))))
+
+
+class _Pace(ProgressColumn):
+    """Rate and time left, as they are when they are drawn."""
+
+    def __init__(self, shown: Quiet) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def render(self, task: Task) -> Text:
+        return Text(self._shown.pace, style="dim")
 
 
 class Bar(Quiet):
     """A rich progress bar. Its time left goes by estimated operations, not by rows."""
 
-    def __init__(self, rows: int, work: int) -> None:
-        super().__init__(rows, work)
+    def __init__(self, rows: int, work: int, expected: float = 0.0) -> None:
+        super().__init__(rows, work, expected)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
         )
-        self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+        self._bar = Progress(*columns, TimeElapsedColumn(), _Pace(self), console=Console(stderr=True))
         self._task = self._bar.add_task(self.counts, total=self.work)
 
     def __enter__(self) -> Self:
@@ -127,8 +161,11 @@ class Bar(Quiet):
         self._bar.update(self._task, completed=self.worked, description=self.counts)
 
 
-def make_progress(wanted: bool | None, rows: int, work: int) -> Quiet:
-    """Choose a bar on a terminal, lines elsewhere, nothing where `wanted` is False."""
+def make_progress(wanted: bool | None, rows: int, work: int, expected: float = 0.0) -> Quiet:
+    """Choose a bar on a terminal, lines elsewhere, nothing where `wanted` is False.
+
+    `expected`: seconds that the work takes, before any of it tells better.
+    """
     if wanted is False:
         return Quiet(rows, work)
-    return (Bar if sys.stderr.isatty() else Lines)(rows, work)
+    return (Bar if sys.stderr.isatty() else Lines)(rows, work, expected)
