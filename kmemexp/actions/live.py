@@ -21,11 +21,11 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
 
     code = COMPLETE
     for plan in plans:
-        console = terminal.make_console()
+        console = terminal.make_console(plan.output)
         code = max(code, status.show(plan, console))
         made = tables.make(plan, store.with_results(plan.root))
         if made is None:
             console.print(Text(f"{plan.name}: none of its rows is in {plan.root} yet."), soft_wrap=True)
         else:
-            terminal.show(made.first(tables.SHOWN), console)
+            terminal.show(made.first(tables.SHOWN), console, tables=plan.tables)
     return code

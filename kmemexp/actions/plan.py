@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -29,9 +28,12 @@ SHRUNK = 0.4  # size of series and snapshots in Parquet against plain arrays, ab
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Say of each plan what a run would do and cost."""
     for plan in plans:
-        console = Console()
+        console = Console(quiet=plan.output != "text")
         counts, note = standing(plan)
-        show_facts(console, plan, _facts(plan, counts), note)
+        axes = {f"axis {name}": ", ".join(values) for name, values in _axes(plan).items()}
+        show_facts(console, plan, _facts(plan, counts) | axes, note)
+        cells = len(plan.columns["cell_key"])
+        console.print(f"first {min(ROWS_SHOWN, cells)} of {cells} cells", style="bold", highlight=False)
         console.print(_first_rows(plan))
     return COMPLETE
 
@@ -66,18 +68,32 @@ def _replicas(plan: Plan) -> str:
     return f"{plan.lanes} in all to begin with; {plan.reps['min']} to {plan.replicas} each, as needed for {goal}"
 
 
+def _axes(plan: Plan) -> dict[str, list[str]]:
+    """Values of each axis, as text, in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for text in dict.fromkeys(plan.columns["axes"]):
+        for name, value in json.loads(text).items():
+            if name in plan.fixed:
+                continue
+            found.setdefault(name, {})[_value(name, value)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _value(name: str, value: Any) -> str:
+    return size_text(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
+
+
 def _first_rows(plan: Plan) -> Table:
-    """Show the first cells by their axis values."""
-    rows = {name: column[:ROWS_SHOWN] for name, column in plan.columns.items()}
-    values = [json.loads(text) for text in rows["axes"]]
-    axes = list(dict.fromkeys(key for row in values for key in row if key not in plan.fixed))
-    title = f"first {len(values)} of {len(plan.columns['cell_key'])} cells"
-    table = Table("cell_key", *map(escape, map(visible, axes)), "est_ops", title=title, title_justify="left")
-    for key, row, operations in zip(rows["cell_key"], values, rows["est_ops"], strict=True):
-        shown = [
-            size_text(row[axis]) if axis.endswith("_bytes") and axis in row else row.get(axis, "") for axis in axes
-        ]
-        table.add_row(key[:8], *(Text(visible(str(value))) for value in shown), str(operations))
+    """Show the first cells: beginning of the key, then the values of the axes that vary."""
+    varying = {name for name, values in _axes(plan).items() if len(values) > 1}
+    table = Table.grid(padding=(0, 2))
+    for key, text in zip(plan.columns["cell_key"][:ROWS_SHOWN], plan.columns["axes"][:ROWS_SHOWN], strict=True):
+        shown = []
+        for name, value in json.loads(text).items():
+            if name in varying or name == "design":
+                label = "" if name in ("design", "workload") else f"{name.rpartition('.')[2]} "
+                shown.append(label + _value(name, value))
+        table.add_row(key[:8], Text(visible(", ".join(shown))))
     return table
 
 

@@ -1,5 +1,6 @@
 """How much of a plan is done, and how facts about a plan are shown: shared by `plan` and `status`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,9 +37,13 @@ def standing(plan: Plan) -> tuple[dict[str, int], str]:
 
 
 def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str = "") -> None:
-    """Print a plan's name and description, and the facts in two columns, its notes and this one last."""
+    """Print a plan's name, description and the facts in two columns, its notes and this one last; or all as JSON."""
+    notes = [text for text in (*plan.notes, note) if text]
+    if plan.output == "json":
+        record = {"sweep": plan.name, "description": plan.description, "facts": dict(facts), "notes": notes}
+        print(json.dumps(record, ensure_ascii=False))  # noqa: T201
     console.print(Text.assemble((visible(plan.name), "bold"), f"  {visible(plan.description)}"), highlight=False)
     grid = Table.grid(padding=(0, 2))
-    for name, text in [*facts.items(), *(("note", text) for text in [*plan.notes, note] if text)]:
+    for name, text in [*facts.items(), *(("note", text) for text in notes)]:
         grid.add_row(Text(visible(name)), Text(visible(text)))
     console.print(grid)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Say how much of each plan is done. Runs in work elsewhere are not disturbed."""
-    return max([show(plan, Console()) for plan in plans])
+    return max([show(plan, Console(quiet=plan.output != "text")) for plan in plans])
 
 
 def show(plan: Plan, console: Console) -> int:

@@ -1,6 +1,7 @@
 """Actions: each is a file that says what it does, reads what stands, and writes only what it is for."""
 
 import inspect
+import json
 import pkgutil
 
 import pytest
@@ -77,6 +78,23 @@ def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
     assert "2 done, 1 failed, 1 missing" in out
     assert "baseline" in out
     assert runs == []
+
+
+def test_plan_cuts_nothing_at_80_columns(store, runs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    axes = ("machine.cpus=1,2", "machine.kva_bytes=192MiB,256MiB", "objects.params.dfly_slab.release_threshold=2,32")
+    assert call(monkeypatch, "design=dragonfly_slab", "sweep.name=small", *axes, "action=plan") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert "release_threshold 32" in out
+
+
+def test_plan_and_status_as_json(store, runs, monkeypatch, capsys):
+    assert call(monkeypatch, *SMALL, "action=plan", "output=json") == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["axis design"] == "freebsd4, dragonfly_slab"
+    assert call(monkeypatch, *SMALL, "action=status", "output=json") == 2
+    assert json.loads(capsys.readouterr().out)["facts"]["failed"] == "1"
 
 
 def test_plan_of_a_folder_that_cannot_be_read(runs, here, monkeypatch, capsys):
