@@ -87,6 +87,8 @@ def _first_rows(plan: Plan) -> Table:
     """Show the first cells: beginning of the key, then the values of the axes that vary."""
     varying = {name for name, values in _axes(plan).items() if len(values) > 1}
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for key, text in zip(plan.columns["cell_key"][:ROWS_SHOWN], plan.columns["axes"][:ROWS_SHOWN], strict=True):
         shown = []
         for name, value in json.loads(text).items():

@@ -44,6 +44,8 @@ def show_facts(console: Console, plan: Plan, facts: Mapping[str, str], note: str
         print(json.dumps(record, ensure_ascii=False))  # noqa: T201
     console.print(Text.assemble((visible(plan.name), "bold"), f"  {visible(plan.description)}"), highlight=False)
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
     for name, text in [*facts.items(), *(("note", text) for text in notes)]:
         grid.add_row(Text(visible(name)), Text(visible(text)))
     console.print(grid)

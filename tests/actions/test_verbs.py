@@ -85,7 +85,7 @@ def test_plan_cuts_nothing_at_80_columns(store, runs, monkeypatch, capsys):
     axes = ("machine.cpus=1,2", "machine.kva_bytes=192MiB,256MiB", "objects.params.dfly_slab.release_threshold=2,32")
     assert call(monkeypatch, "design=dragonfly_slab", "sweep.name=small", *axes, "action=plan") == 0
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines())) <= 80, out
     assert "…" not in out
     assert "release_threshold 32" in out
 
