@@ -145,6 +145,34 @@ def test_the_table_holds_the_comparison(text):
     assert "What the metrics are" in text
 
 
+SETTINGS = [{"design": "dragonfly_slab", "objects.params.slab.zone_bytes": 4096 * i} for i in range(1, 20)]
+ODD = {
+    "a single cell": ([{}], {"baseline": {}}),
+    "no axes but the design": ([{"design": d} for d in fakes.ADVANTAGE], {}),
+    "scenarios of one design each": ([{"scenario": d[:9], "design": d} for d in fakes.ADVANTAGE], {"baseline": {}}),
+    "many settings": ([{"design": "freebsd4"}, *SETTINGS], {}),
+    "some without an axis": ([{"design": "freebsd4"}, {"design": "freebsd4", "workload.copies": 4}], {"baseline": {}}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_results_of_any_shape_have_a_report(tmp_path, name):
+    cells, changes = ODD[name]
+    metrics = fakes.metrics_table(cells, replicas=2)
+    fakes.write(tmp_path, metrics)
+    plan = fakes.plan(tmp_path, metrics, **({"metrics": METRICS} | changes))
+    made = full(tables.make(plan, with_results(str(tmp_path))))
+    assert '<section id="answer">' in page.render(plan, made)
+
+
+def test_a_report_of_failures_only_says_so(tmp_path):
+    cells = fakes.grid(workloads=("pgbench",), kva=(fakes.MIB,))
+    metrics = fakes.metrics_table(cells, replicas=1, failed=tuple((c, 0) for c in range(3)))
+    fakes.write(tmp_path, metrics)
+    plan = fakes.plan(tmp_path, metrics, metrics=METRICS)
+    assert "failed: freebsd4 in 1 of 1 runs" in page.render(plan, tables.make(plan, with_results(str(tmp_path))))
+
+
 def luminance(colour):
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
