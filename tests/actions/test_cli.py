@@ -179,6 +179,17 @@ def test_stock_flags(words, shows, tmp_path):
     assert shows in run.stdout or "design: freebsd4" in run.stdout
 
 
+@pytest.mark.parametrize("words", ["action=designs", "+sweep=fragmentation action=plan", "--cfg job"])
+def test_a_reader_that_leaves_early_is_no_error(words, tmp_path):
+    line = f"{sys.executable} -m kmemexp {words} | head -n 1"
+    run = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=os.environ | PATHS, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout
+    assert "\x1b" not in run.stdout
+
+
 def test_planning_imports_nothing_that_takes_long(tmp_path):
     code = (
         "import sys; from kmemexp.cli import main; assert main(['+sweep=smoke', 'action=plan']) == 0;"
