@@ -313,6 +313,7 @@ def test_each_cost_is_moved_by_itself(runs, plain, capsys):
 def test_what_moves_costs_says_what_it_needs(runs, plain, capsys):
     assert cli.main(["+sweep=sensitivity"]) == 1
     assert "name one by +experiment=NAME" in capsys.readouterr().err
+    assert (files.conf_dir() / "sweep" / "sensitivity.yaml").exists()  # Hydra composes the command line before
     assert cli.main(["+experiment=all", "experiment.costs=some"]) == 1
     assert "there are false, true, assumed, each" in capsys.readouterr().err
     swept = ["+experiment=all", "experiment.costs=each", "cost=opteron2003", "cost.lock_ns=40,50"]
