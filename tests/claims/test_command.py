@@ -238,7 +238,7 @@ def test_a_rule_that_was_changed_says_so_and_needs_another_seed(runs, plain, her
     assert confirm() == 1
     assert "the rule has changed" in capsys.readouterr().err
     assert cli.main(["+experiment=all"]) == 0
-    assert "The rule was changed since it was confirmed" in capsys.readouterr().out
+    assert "The rule was changed since it was confirmed" in " ".join(capsys.readouterr().out.split())
     verdicts = pd.read_csv(here / "results" / "_experiments" / "small" / "verdicts.csv")
     assert verdicts["stage"].tolist() == ["explored, rule changed since it was confirmed"]
     assert confirm("seed=1001") == 0
