@@ -13,6 +13,7 @@ from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.actions.standing import show_facts, standing
 from kmemexp.metrics import NAMES, SERIES
 from kmemexp.planning.plan import Plan
+from kmemexp.sim.slots import PAGE
 from kmemexp.sweep.batches import RATE_OPS, work
 from kmemexp.values import size_text, visible
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
 ROWS_SHOWN = 10
+WORKER_BYTES = 450 << 20  # of a process that has loaded its compiled code, measured
+OPERATION_BYTES = 54  # a row of a stream (22) and of the table of objects (32)
 ROW_BYTES = 600  # a row of metrics in Parquet, without the numbers
 MAPS = 4  # maps with snapshots, about
 SHRUNK = 0.4  # size of series and snapshots in Parquet against plain arrays, about
@@ -54,6 +57,8 @@ def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
         "CPU time": f"{_duration(cpu_s)}, of which {_duration(left_s)} to do (at {RATE_OPS:.0e} operations/s, "
         f"a sixth of that with a clock)",
         "wall time": f"{_duration(left_s / cpus)} on {cpus} CPUs ({plan.cluster['runner']}, {plan.cluster['address']})",
+        "memory": f"about {size_text(_lane_bytes(plan) >> 20 << 20)} for a worker and its largest lane, "
+        "and as much again as the load's objects take",
         "results": f"about {size_text(_result_bytes(plan))} in {plan.root}",
         "baseline": ", ".join(f"{k}={v}" for k, v in plan.baseline.items()) or "none",
         "metrics": ", ".join(plan.metrics),
@@ -104,6 +109,16 @@ def _cpus(plan: Plan) -> int:
     if plan.cluster["runner"] == "serial":
         return 1
     return plan.cluster["num_cpus"] or os.cpu_count() or 1
+
+
+def _lane_bytes(plan: Plan) -> int:
+    """Rough host memory of a worker with the lane that takes most: code, operations, a tag for each page of RAM.
+
+    Tables of chunks come on top as the load touches them (kmemexp/sim/demand.py): at most a byte for a byte.
+    """
+    pages = (ram // PAGE for ram in plan.columns["ram_bytes"])
+    lanes = (OPERATION_BYTES * ops + tags for ops, tags in zip(plan.columns["est_ops"], pages, strict=True))
+    return int(WORKER_BYTES + max(lanes))
 
 
 def _result_bytes(plan: Plan) -> int:
