@@ -1,6 +1,6 @@
 """Speed of the engine with a clock: operations per second and core, with interrupts, histograms and wait graph on.
 
-python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs dragonfly_slab] [--few]
+python benchmarks/bench_engine.py [TRACE] [--cpus 1,4,64,1024] [--designs mail2003_bare] [--few]
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trace", nargs="?", default=str(SHARED) if SHARED.exists() else "filetree")
     parser.add_argument("--cpus", default="1,4,64,1024")
-    parser.add_argument("--designs", default="dragonfly_slab")
+    parser.add_argument("--designs", default="mail2003_bare")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], help="further overrides")
     parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")

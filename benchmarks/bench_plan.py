@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = [
-    "design=freebsd4,freebsd4_unified,dragonfly_nokmem,dragonfly_slab",
+    "design=freebsd4,freebsd4_unified,dragonfly_2003aug25,mail2003_bare",
     "workload=filetree,server2003",
     "machine.kva_bytes=256MiB,384MiB,512MiB,768MiB,1GiB",
     "machine.cpus=range(1,6)",

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
     given = parser.parse_args()
     if given.few:
-        given.trace, given.repeat, given.designs = "filetree", 1, "dragonfly_slab"
+        given.trace, given.repeat, given.designs = "filetree", 1, "mail2003_bare"
     designs = given.designs.split(",") if given.designs else kmemexp.designs()["design"]
     trace = library.load(given.trace)
     kinds, stream = trace.kinds, trace.stream

@@ -69,7 +69,7 @@ def model(cpus: int, operations: int) -> tuple[dict, object]:
     kinds = {f"zone{n}": kind for n in range(LOCKS)}
     workload = {"name": "zones", "source": "synthetic", "duration_s": 0.0, "scale": 1.0, "pause_ns": PAUSE,
                 "phases": [{"name": "all", "seconds": 1.0, "level": 1.0}], "kinds": kinds}  # fmt: skip
-    (plan,) = plan_from(["workload=kernel_loop", "design=dragonfly_nokmem", "interrupts=ithread_mp", "cost=zero",
+    (plan,) = plan_from(["workload=kernel_loop", "design=dragonfly_2003aug25", "interrupts=ithread_mp", "cost=zero",
                          "interrupts/sources=none", f"machine.cpus={cpus}", "objects.locks.zalloc=spin/item",
                          f"cost.alloc_ns={HOLD}", f"cost.free_ns={HOLD}"])  # fmt: skip
     config = json.loads(plan.cells["config"].iloc[0]) | {"workload": workload}

@@ -70,7 +70,7 @@ def main() -> None:
     designs = given.designs.split(",") if given.designs else list(kmemexp.designs()["design"])
     live, cpus, entries = LIVE, CPUS, ENTRIES
     if given.few:
-        designs, live, cpus, entries, given.operations = ["dragonfly_slab"], LIVE[:2], CPUS[:2], ENTRIES[:2], 2000
+        designs, live, cpus, entries, given.operations = ["mail2003_bare"], LIVE[:2], CPUS[:2], ENTRIES[:2], 2000
     for design in designs:
         rate(design, live[0], 100)  # compiled
         row(f"{design}, live objects", {n: rate(design, n, given.operations) for n in live})

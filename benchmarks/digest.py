@@ -42,15 +42,15 @@ def cells(few: bool) -> Iterator[list[str]]:
         timed = ["machine.cpus=4", *DEVICES] if cost != "none" else ["machine.cpus=2"]
         yield [f"design={design}", *load, f"cost={cost}", *timed]
     for policy, cost in itertools.product(POLICIES[: 1 if few else None], COSTS):
-        yield ["design=dragonfly_slab", f"policy={policy}", *LOADS[1], f"cost={cost}", "machine.cpus=4"]
+        yield ["design=mail2003_bare", f"policy={policy}", *LOADS[1], f"cost={cost}", "machine.cpus=4"]
     if few:
         return
     for cost in COSTS:
         yield ["design=illumos", "policy=consolidator", *LOADS[1], f"cost={cost}", "machine.cpus=4"]
     for protection, cost in itertools.product(PROTECTIONS, COSTS):
-        yield ["design=dragonfly_slab", f"stability={protection}", "stability.kind=tcpcb", *LOADS[2], f"cost={cost}"]
+        yield ["design=mail2003_bare", f"stability={protection}", "stability.kind=tcpcb", *LOADS[2], f"cost={cost}"]
     yield ["design=freebsd4_unified", "scenario=interrupted_holder"]
-    yield ["design=dragonfly_slab", "workload=kernel_loop", "cost=bigxeon2018", "machine.cpus=8"]
+    yield ["design=mail2003_bare", "workload=kernel_loop", "cost=bigxeon2018", "machine.cpus=8"]
     yield ["design=freebsd5_uma", "workload=pgbench", "workload.interrupts=true", "cost=opteron2003", "machine.cpus=4"]
 
 

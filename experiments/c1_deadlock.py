@@ -24,7 +24,7 @@ from kmemexp.report.results import Results
 CLAIM = "C1"
 SWEEPS = ("deadlock", "history")
 FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
-SPLIT, REMOVED, THREADS = "freebsd4", "freebsd4_unified", "dragonfly_nokmem"
+SPLIT, REMOVED, THREADS = "freebsd4", "freebsd4_unified", "dragonfly_2003aug25"
 DEADLOCKS = "deadlocks_count"
 PROTOCOL = Protocol(
     judged=(DEADLOCKS,),

@@ -2,13 +2,13 @@
 
 Question: are there no deadlocks, and what is the price, in latency and in anything else?
 
-Method: `dragonfly_nokmem` (unified, threads) against `freebsd4` (split, handlers on the interrupted stack), with
+Method: `dragonfly_2003aug25` (unified, threads) against `freebsd4` (split, handlers on the interrupted stack), with
 handlers that allocate from the map, by interrupt rate and CPUs, on the same arrivals. Judged apart: that nothing
 deadlocks or sleeps where it must not (none in n replicas is not never: it holds where Wilson's bound, clustered by
 seed, is below 5 %), and whether anything else gets worse: interrupts lost, latency of the mainline's allocations,
 failures. It does not where each is equivalent, or at least not worse by its margin (one Holm family of all three,
 rates and CPUs). The time until a device's handler is done is a figure; what price is too high the claim does not say.
-`dragonfly_slab` is in the chart; its allocator differs too.
+`dragonfly_2003oct` is in the chart; its allocator differs too.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from kmemexp.report.results import Results
 CLAIM = "C2"
 SWEEPS = ("latency", "history")
 FULL = {"latency": ["sweep.reps.max=64", "machine.cpus=1,2,4,8,16", "workload.window_s=10"]}
-SPLIT, THREADS = "freebsd4", "dragonfly_nokmem"
+SPLIT, THREADS = "freebsd4", "dragonfly_2003aug25"
 SAFETY = ("deadlocks_count", "would_sleep_count", "panics_count")
 PRICE = ("irq_device_start_p99_ns", "irq_device_done_p50_ns", "irq_device_done_p99_ns", "irq_soft_done_p99_ns")
 OTHER = ("alloc_main_p99_ns", "lost_interrupts_count", "alloc_failures_count")

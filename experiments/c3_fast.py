@@ -24,7 +24,7 @@ from kmemexp.report.results import Results
 CLAIM = "C3"
 SWEEPS = ("deadlock", "history")
 FULL = {"deadlock": ["sweep.reps.max=200", "interrupts.rate_hz=100,300,1000,3000,10000", "machine.cpus=1,2,4,8"]}
-DESIGNS = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
+DESIGNS = ("freebsd4", "dragonfly_2003aug25", "dragonfly_2003oct")
 SIGNS = ("blockable_locks_count", "would_sleep_count", "deadlocks_count", "panics_count")
 PROTOCOL = Protocol(
     judged=SIGNS,

@@ -3,7 +3,7 @@
 Question: at the same total KVA, does malloc have more room without kmem_map, and do fewer allocations fail?
 
 Method: pairs of designs that differ in their maps only (without a clock, interrupts make no difference): `freebsd4`
-and `dragonfly_nokmem`; where the sweep has them, `freebsd5_uma` and `freebsd5_uma_unified`. Paired on the same
+and `dragonfly_2003aug25`; where the sweep has them, `freebsd5_uma` and `freebsd5_uma_unified`. Paired on the same
 operations, by load and KVA. The claim has a ground (more room: the least headroom of the map that malloc allocates
 from) and a consequence (fewer failures). Where an allocation failed with either design the consequence alone decides,
 since what is refused takes no room. Where none failed, there was no failure to avoid: the claim then holds in part if
@@ -31,7 +31,7 @@ FULL = {
     "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]
 }
 PAIRS = {
-    "dragonfly_nokmem": ("freebsd4", "kmem_map removed from FreeBSD 4"),
+    "dragonfly_2003aug25": ("freebsd4", "kmem_map removed from FreeBSD 4"),
     "freebsd5_uma_unified": ("freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
 }
 FAILURES, ROOM = "alloc_failures_count", "malloc_headroom_min_bytes"

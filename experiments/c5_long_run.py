@@ -4,7 +4,7 @@ Question: without kmem_map, is the free KVA in fewer pieces, and do the object a
 with phases, and does the difference grow from day to day?
 
 Method: the sweep `fragmentation`. Pairs that differ in kmem_map only (FreeBSD 4 and its unified twin, FreeBSD 5's UMA
-and its twin) say what removing the map does; `dragonfly_slab` against `freebsd4` says what the mail's whole plan does.
+and its twin) say what removing the map does; `mail2003_bare` against `freebsd4` says what the mail's whole plan does.
 All pairs see the same operations. Map fragmentation is judged by two measures, both means over the samples: external
 (1 - largest run / free) and the share of free KVA in holes below 1 MiB; it holds where one is better and the other not
 worse by a tenth of a point. All pairs, conditions, measures and growths are one Holm family. Object fragmentation is
@@ -34,9 +34,9 @@ FULL = {
     "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]
 }
 PAIRS = (
-    ("dragonfly_nokmem", "freebsd4", "kmem_map removed from FreeBSD 4"),
+    ("dragonfly_2003aug25", "freebsd4", "kmem_map removed from FreeBSD 4"),
     ("freebsd5_uma_unified", "freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
-    ("dragonfly_slab", "freebsd4", "no kmem_map and slab for all, against FreeBSD 4"),
+    ("mail2003_bare", "freebsd4", "no kmem_map and slab for all, against FreeBSD 4"),
 )
 EXTERNAL, SMALL, RUN = "map_external_frag_mean_ratio", "map_unusable_1m_mean_ratio", "map_largest_run_min_bytes"
 OBJECT, HELD = "total_frag_mean_ratio", "held_peak_bytes"
@@ -272,7 +272,7 @@ def _maps_chart(found: Results) -> object:
     cells = metrics[
         metrics["workload"].astype(str).isin(WEEKS) & (metrics["kva_bytes"] == kva)
         & (metrics["cpus"] == metrics["cpus"].min())
-        & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_nokmem"])
+        & metrics["design"].astype(str).isin(["freebsd4", "dragonfly_2003aug25"])
     ]["cell_key"]  # fmt: skip
     rows = found.snapshots
     rows = rows[rows["cell_key"].isin(cells) & (rows["replica"] == 0) & (rows["map"].astype(str) == "kernel_map")]

@@ -9,7 +9,7 @@ clock for CPU time per operation, lock waits and latency. The claim holds for a 
 fragmentation or the share of free KVA in holes below 1 MiB smaller, and the other one not larger by the margin of half
 a point. All policies and designs, and the winner on other loads, are one Holm family: that is what choosing among so
 many costs. `hole_list` is the control: it changes what a search costs and where map entries lie, but no placement. The
-winner is chosen by a rule fixed beforehand: on `dragonfly_slab`, of the policies for which the claim holds, that
+winner is chosen by a rule fixed beforehand: on `mail2003_bare`, of the policies for which the claim holds, that
 refuse no more requests, and take at most 5 % more CPU time, the one with the least external fragmentation. It is
 `design=proactive`; because a winner has been lucky too, the sweep `proactive_elsewhere` tries it on other loads.
 """
@@ -36,7 +36,7 @@ MOVES, HELD = "moves_count", "held_peak_bytes"
 GIVES = (EXTERNAL, SMALL, RUN, SUPERPAGES, REFUSED, OBJECT, HELD, MOVES)
 LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
 COSTS = (LOCKS, P99)
-BASE, CHOSEN, NONE = "dragonfly_slab", "proactive", "none"
+BASE, CHOSEN, NONE = "mail2003_bare", "proactive", "none"
 COMPOSED = "two_ended"  # the policy that conf/design/proactive.yaml has
 KEYS, FIGURES = ["design", "policy"], ("mean", "diff", "diff_low", "diff_high", "verdict", "not_worse")
 DEAREST = 5.0  # per cent more CPU time that a winner may take
@@ -169,7 +169,7 @@ def _winning(table: pd.DataFrame, winner: str) -> Verdict:
 
 
 def _elsewhere(found: pd.DataFrame) -> Iterator[Verdict]:
-    """Compare design=proactive with dragonfly_slab on other loads, one verdict for each and its sizes of machine."""
+    """Compare design=proactive with mail2003_bare on other loads, one verdict for each and its sizes of machine."""
     for workload, rows in found[found["design"].astype(str) == CHOSEN].groupby("workload", observed=True):
         texts, words = [], []
         for (cpus, kva), group in rows.groupby(["cpus", "kva_bytes"]):

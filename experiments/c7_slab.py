@@ -3,14 +3,14 @@
 Question: what does the slab allocator of October 2003 cost and gain against buckets and zones: memory, throughput,
 contention?
 
-Method: `dragonfly_slab` against `dragonfly_nokmem` on the same operations. Memory (held at its peak, requested but not
-used) on recorded and synthetic load, by KVA; throughput, waits for locks and memory in a closed loop from 1 CPU to
-many, under the big lock of 2003 and without it. Every operation of every load is served by the slab design, so that it
-*can* be converted is shown where no allocation fails; whether it should is judged measure by measure: it holds where
-the slab allocator is better or equivalent, and fails where it is worse (failures, memory and throughput under all
-conditions are one Holm family). "Served entirely" holds where failures with slabs only are excluded above 5 % of the
-replicas, clustered by seed, and fails where they are above. The designs also differ in how map entries are supplied
-(reservation), which came with the slab allocator.
+Method: `mail2003_bare` (all of both on slab) against `dragonfly_2003aug25` on the same operations. Memory (held at its
+peak, requested but not used) on recorded and synthetic load, by KVA; throughput, waits for locks and memory in a
+closed loop from 1 CPU to many, under the big lock of 2003 and without it. Every operation of every load is served by
+the slab design, so that it *can* be converted is shown where no allocation fails; whether it should is judged measure
+by measure: it holds where the slab allocator is better or equivalent, and fails where it is worse (failures, memory
+and throughput under all conditions are one Holm family). "Served entirely" holds where failures with slabs only are
+excluded above 5 % of the replicas, clustered by seed, and fails where they are above. The designs also differ in how
+map entries are supplied (reservation), which came with the slab allocator.
 """
 
 from collections.abc import Mapping
@@ -39,14 +39,14 @@ from kmemexp.report.results import Results
 CLAIM = "C7"
 SWEEPS = ("scaling", "fragmentation")
 DEFAULT = {
-    "scaling": ["design=dragonfly_nokmem,dragonfly_slab", "machine.cpus=1,4,16,64"],
+    "scaling": ["design=dragonfly_2003aug25,mail2003_bare", "machine.cpus=1,4,16,64"],
     "fragmentation": ["size=full"],
 }
 FULL = {
     "scaling": ["sweep.reps.max=16", "machine.cpus=1,2,4,8,16,32,64,128,256"],
     "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"],
 }
-BEFORE, SLAB = "dragonfly_nokmem", "dragonfly_slab"
+BEFORE, SLAB = "dragonfly_2003aug25", "mail2003_bare"
 PROTOCOL = Protocol(
     judged=("alloc_failures_count", "held_peak_bytes", "throughput_hz"),
     family="one family: failures, memory and throughput on all loads, KVA sizes, CPUs and locks",

@@ -49,7 +49,7 @@ PROTOCOL = Protocol(
     replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 6},
 )
 MIB, DAY_S = 1 << 20, 86_400
-CONDITIONS = "dragonfly_slab; readers' rates and hold times are assumed"
+CONDITIONS = "mail2003_bare; readers' rates and hold times are assumed"
 
 
 def analyse(results: Mapping[str, Results]) -> Report:
@@ -254,7 +254,7 @@ def _sensitive(hold: pd.DataFrame) -> Verdict:
     return Verdict(
         CLAIM,
         "observed",
-        "server_peak, hold times of all readers multiplied, nothing protected; dragonfly_slab",
+        "server_peak, hold times of all readers multiplied, nothing protected; mail2003_bare",
         f"type violations pass {LIMIT:g} per million references at these multiples of the assumed hold times: "
         f"{', '.join(texts)}",
     )

@@ -16,7 +16,7 @@ __all__ = ["Results", "compare", "designs", "load", "plan", "run", "simulate"]
 
 
 def plan(asked: str | Sequence[str] = (), /, config_dir: str | None = None, **settings: Any) -> "list[Plan]":
-    """Plan sweeps: `plan(["+sweep=fragmentation"])`, or `plan("freebsd4,dragonfly_slab", cpus=[1, 4])`.
+    """Plan sweeps: `plan(["+sweep=fragmentation"])`, or `plan("freebsd4,dragonfly_2003oct", cpus=[1, 4])`.
 
     `asked`: Hydra's overrides, as on the command line, or designs. `settings`: see `kmemexp.planning.asking`.
     `config_dir`: a further folder of configuration files. Returns one plan per sweep named. Raises ConfigError.
@@ -55,7 +55,7 @@ def simulate(asked: str | Sequence[str] = (), /, config_dir: str | None = None, 
 
     Arguments: those of `plan`. Raises ConfigError, or what a cell raises.
 
-    >>> simulate("dragonfly_slab", workload="pgbench", cpus=4).metrics  # doctest: +SKIP
+    >>> simulate("dragonfly_2003oct", workload="pgbench", cpus=4).metrics  # doctest: +SKIP
     """
     from kmemexp.sweep.worker import simulate_plan  # noqa: PLC0415
 

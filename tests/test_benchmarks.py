@@ -18,11 +18,11 @@ RATE = r"[1-9][\d.]*|0\.\d*[1-9]\d*"
 SAYS = {
     "bench_c": rf"buckets filetree: C ({RATE}) M operations/s; kmemexp ({RATE}) M .* ratio ({RATE})|no C compiler",
     "bench_compile": rf"1\. \w+ +({RATE}) s CPU to compile or load, ({RATE}) s from start to the first operation",
-    "bench_engine": rf"dragonfly_slab +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
+    "bench_engine": rf"mail2003_bare +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
     "bench_plan": rf"plan of 400 cells: ({RATE}) s wall, ({RATE}) s CPU",
-    "bench_replay": rf"dragonfly_slab +({RATE}) M operations/s .* after ({RATE}) s",
+    "bench_replay": rf"mail2003_bare +({RATE}) M operations/s .* after ({RATE}) s",
     "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
-    "bench_size": rf"dragonfly_slab, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",
+    "bench_size": rf"mail2003_bare, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",
     "bench_store": r"[1-9][\d,]* bytes per lane, compacted",
     "bench_traces": rf"stats of few\.txt\.zst: ({RATE}) s, ({RATE}) GiB",
     "bench_workload": rf"overlay of two copies +[1-9][\d,]* operations .* ({RATE}) M/s",
@@ -32,7 +32,7 @@ ONE_CELL = """
 import sys
 sys.path.insert(0, "benchmarks")
 import digest
-digest.cells = lambda few: iter([["design=dragonfly_slab", "workload=server2003", "workload.scale=0.01"]])
+digest.cells = lambda few: iter([["design=mail2003_bare", "workload=server2003", "workload.scale=0.01"]])
 digest.main()
 """
 

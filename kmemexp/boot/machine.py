@@ -47,7 +47,7 @@ class Machine(NamedTuple):
     items: tuple[int, ...]  # zones that each allocator serves, by place
 
 
-class _Cell(NamedTuple):
+class Routed(NamedTuple):
     """What a configuration and the kinds of a workload come to, before anything is built."""
 
     config: Mapping[str, Any]
@@ -81,7 +81,7 @@ class _Cell(NamedTuple):
 
 def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
     """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
-    cell = _cell(config, kinds)
+    cell = routed(config, kinds)
     code, rows = cell.code, cell.kind_rows
     grown = tuple(cell.home[name] for name in code.names)
     maps = sorted({*rows[:, mc.KIND_MAP].tolist(), *grown, KERNEL})
@@ -101,15 +101,15 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
     )
 
 
-def _cell(config: Mapping[str, Any], kinds: Kinds) -> _Cell:
-    """Find the parts of a cell and route its kinds."""
+def routed(config: Mapping[str, Any], kinds: Kinds) -> Routed:
+    """Find the parts of a cell and route its kinds; nothing is built. Raises ConfigError."""
     objects, machine = config["objects"], config["machine"]
     code = design(allocator_names(objects), config["maps"]["arena"])
     sized = sizing.of_cell(config["maps"], objects, machine, kva_bytes(config["maps"], machine))
     rows, items = _routes(objects, code, kinds, dict(sized.limits))
     rows[:, mc.KIND_MAP] = _own_maps(kinds, {name for name, _, _ in carved_at_boot(config, sized)})
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
-    return _Cell(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
+    return Routed(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
 
 
 def _own_maps(kinds: Kinds, carved: Collection[str]) -> list[int]:
@@ -147,7 +147,7 @@ def _routes(
     return rows, items
 
 
-def _world(cell: _Cell, slot_count: int) -> World:
+def _world(cell: Routed, slot_count: int) -> World:
     """Build the parts, in the order in which boot takes KVA for them."""
     arena, bases = _carve(cell)
     states = [_allocator(cell, place, bases) for place in range(len(cell.code.names))]
@@ -170,7 +170,7 @@ def _world(cell: _Cell, slot_count: int) -> World:
     )
 
 
-def _allocator(cell: _Cell, place: int, bases: Mapping[str, list[int]]) -> tuple[Any, ...]:
+def _allocator(cell: Routed, place: int, bases: Mapping[str, list[int]]) -> tuple[Any, ...]:
     """Build the state of one allocator."""
     name, module = cell.code.names[place], cell.code.servers[place]
     chosen = params(module, cell.config["objects"]["params"].get(name, {}), **cell.facts)
@@ -183,7 +183,7 @@ def _allocator(cell: _Cell, place: int, bases: Mapping[str, list[int]]) -> tuple
     return state
 
 
-def _carve(cell: _Cell) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
+def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
     """Build the arena with what boot takes from it. Returns it and, for each allocator, the KVA of its items or -1."""
     code, maps = cell.code, cell.config["maps"]
     facts = cell.facts | {"supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": cell.sized.map_entries}
@@ -215,7 +215,7 @@ def carved_at_boot(config: Mapping[str, Any], sized: sizing.Sizing) -> list[sizi
     )
 
 
-def _map_bytes(cell: _Cell, maps: list[int]) -> tuple[int, ...]:
+def _map_bytes(cell: Routed, maps: list[int]) -> tuple[int, ...]:
     """Sizes of maps: of a submap what boot has carved out, of others the whole KVA."""
     carved = {name: nbytes for name, nbytes, _ in carved_at_boot(cell.config, cell.sized)}
     return tuple(carved.get(MAP_NAMES[m], cell.sized.kva_bytes) for m in maps)

@@ -1,4 +1,4 @@
-"""From what a notebook asks for to overrides: `simulate("dragonfly_slab", workload="pgbench", cpus=4)`."""
+"""From what a notebook asks for to overrides: `simulate("dragonfly_2003oct", workload="pgbench", cpus=4)`."""
 
 import json
 from collections.abc import Mapping, Sequence

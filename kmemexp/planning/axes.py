@@ -2,9 +2,9 @@
 
 A sweep file says (the values of `axes` and `zip` are lists, or text in the grammar of Hydra's command line):
 
-    axes:    {design: "freebsd4,dragonfly_slab", machine.cpus: "range(1,5)", interrupts.rate_hz: "log(100,10000,3)"}
+    axes:    {design: "freebsd4,dragonfly_2003oct", machine.cpus: "range(1,5)", interrupts.rate_hz: "log(100,10000,3)"}
     zip:     [{machine.ram_bytes: [64MiB, 128MiB], machine.kva_bytes: [256MiB, 512MiB]}]  # go together, row by row
-    when:    {machine.cpus: "design == 'dragonfly_slab'"}  # elsewhere the axis does not exist and its cells collapse
+    when:    {machine.cpus: "design == 'dragonfly_2003oct'"}  # elsewhere the axis does not exist and its cells collapse
     exclude: ["design == 'freebsd4' and machine.cpus > 2"]
     sample:  {method: sobol, n: 64, space: {workload.scale: "log(0.1, 10)"}}  # rows drawn from a space (sampling.py)
     union:   [{axes: {machine.cpus: [1, 2]}}, {axes: {seed: [1, 2]}}]  # several grids; what stands above is in each
@@ -23,6 +23,7 @@ from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.errors import HydraException
 from numpy.typing import NDArray
 
+from kmemexp.config import renamed
 from kmemexp.config.scales import log_points, written_out
 from kmemexp.config.schema import type_checked
 from kmemexp.errors import ConfigError
@@ -73,8 +74,15 @@ def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]
         else:
             if isinstance(o.value(), dict | list) and (known := groups(key)):
                 raise ConfigError(f"{o.input_line}: {key} is a group; choose a file{_known(known)}")
-            line.fixed[key] = str(o.input_line)
+            line.fixed[key] = _fixed(o)
     return line
+
+
+def _fixed(override: Override) -> str:
+    """Text of an override that holds for every cell, with today's name of the option that it chooses."""
+    line, value = str(override.input_line), override.value()
+    new = renamed.current(override.key_or_group, value) if isinstance(value, str) else value
+    return line if new == value else line.rpartition("=")[0] + f"={new}"
 
 
 def grids(sweep: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -141,7 +149,7 @@ def axis_values(key: str, values: Sequence[Any], groups: Options) -> list[Any]:
     if key in NOT_AXES or key.partition(".")[0] in NOT_AXES:
         raise ConfigError(f"{key}: says how to run, not what; it cannot be swept")
     if known := groups(key):
-        names = [str(value) for value in values]
+        names = [renamed.current(key, str(value)) for value in values]
         if wrong := next((name for name in names if name not in known), None):
             near = difflib.get_close_matches(wrong, known, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
-from kmemexp.config import checks, schema
+from kmemexp.config import checks, renamed, schema
 from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
 from kmemexp.config.design import parts_of
 from kmemexp.errors import ConfigError, InputError
@@ -56,7 +56,8 @@ class Composer:
         try:
             return self._loader.load_configuration("config", [*self._hydra, *overrides], RunMode.RUN, from_shell=False)
         except schema.COMPOSE_ERRORS as error:
-            raise ConfigError(schema.explanation(error)) from error
+            text = schema.explanation(error)
+            raise ConfigError(text + renamed.hint(text)) from error
 
     def _stands_alone(self, group: str, option: str) -> bool:
         """Tell whether an option's file is plain values for its own node: no package, no defaults of other groups."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kmemexp.config import renamed
 from kmemexp.config.schema import Config
 from kmemexp.errors import ConfigError
 from kmemexp.planning.axes import Block, CommandLine, Grid, Numbers, Options, flat
@@ -121,7 +122,9 @@ def baseline(
     The first design is it where none is given, or where the command line has taken the file's out of the plan. Raises
     ConfigError where no cell is as the baseline says. `cells`: their axes, and `design`.
     """
-    wanted = flat(wanted)
+    wanted = {
+        key: renamed.current(key, value) if isinstance(value, str) else value for key, value in flat(wanted).items()
+    }
     for key, value in wanted.items():
         if known := groups(key):
             one_of(f"sweep.baseline.{key}", value, known)

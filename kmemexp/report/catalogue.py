@@ -20,9 +20,11 @@ from kmemexp.parts import outside
 from kmemexp.parts.finding import parsed
 from kmemexp.planning import cells
 from kmemexp.sim.slots import SERVED
+from kmemexp.values import size_text
 
 SHOWN = ("design", "maps", "objects", "interrupts")
-LEFT_OUT = re.compile(r"^(?:.*?)Left out(?: of [^:]*)?: *(.*?)(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
+LEFT_OUT = re.compile(r"Left out(?: of [^:]*)?: *(.*?)(?=\n\n|\Z)", re.DOTALL)
+SENTENCE = re.compile(r"[^.]*\b(?:is|are) left out\b[^.]*(?:\.\w[^.]*)*\.")  # a dot within a word ends none
 
 
 class Part(NamedTuple):
@@ -30,6 +32,17 @@ class Part(NamedTuple):
 
     models: str  # its first sentence or two: which code, of when
     leaves_out: str
+
+
+class Served(NamedTuple):
+    """Who serves a kind of object in a design."""
+
+    kind: str
+    klass: str
+    allocator: str  # "": the map itself
+    map: str
+    limit: int  # objects, or bytes of what a map or malloc serves; 0: none but the map's size
+    own_kva: bool  # a range set aside for this kind alone
 
 
 def table(loader: ConfigLoader) -> pd.DataFrame:
@@ -53,13 +66,22 @@ def part(room: str, name: str) -> Part:
     if found is None:
         raise ConfigError(f"there is no kmemexp/sim/{room}/{name}.py")
     text = ast.get_docstring(parsed(Path(str(found.origin)))) or ""
-    first = re.sub(r"\s+", " ", text.partition("\n\n")[0]).strip()
-    left_out = LEFT_OUT.search(text)
-    return Part(first, re.sub(r"\s+", " ", left_out[1]).strip() if left_out else "")
+    return Part(_line(text.partition("\n\n")[0]), _left_out(text))
 
 
-def show(frame: pd.DataFrame, console: Console) -> None:
-    """Print the designs, then their parts."""
+def _left_out(text: str) -> str:
+    """All that a docstring says is left out: what follows these words in any paragraph, and sentences that end so."""
+    lists = [_line(found) for found in LEFT_OUT.findall(text)]
+    rest = _line(LEFT_OUT.sub("", text))
+    return " ".join([*lists, *(_line(found) for found in SENTENCE.findall(rest))])
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def show(frame: pd.DataFrame, console: Console, served: Mapping[str, list[Served] | str] | None = None) -> None:
+    """Print the designs, then their parts. `served`: who serves which kind in a design, or why that cannot be said."""
     for row in frame.to_dict("records"):
         console.print(f"[bold]{row['design']}[/]  {row['title']}", highlight=False)
         kinds = [f"{kind} {name}" for kind, name in row["kinds"].items()]
@@ -67,6 +89,7 @@ def show(frame: pd.DataFrame, console: Console) -> None:
             row["about"],
             f"maps {row['layout']}, {row['arena']}; malloc {row['malloc']}, zones {row['zone']}, mbufs {row['mbuf']}"
             f"{''.join(f', {kind}' for kind in kinds)}; interrupts {row['interrupts']}",
+            *_kinds((served or {}).get(row["design"], [])),
         ]
         console.print(Padding("\n".join(filter(None, lines)), (0, 0, 1, 4)), highlight=False)
     console.print("[bold]Parts: the code that they model, and what they leave out[/]\n")
@@ -77,6 +100,20 @@ def show(frame: pd.DataFrame, console: Console) -> None:
         console.print(f"[bold]{name}[/]", highlight=False)
         text = f"{models}\nLeft out: {leaves_out or 'its docstring does not say.'}"
         console.print(Padding(text, (0, 0, 1, 4)), highlight=False)
+
+
+def _kinds(served: list[Served] | str) -> list[str]:
+    """Kinds by who serves them, in which map and up to which limit; kinds alike share a line."""
+    if isinstance(served, str):
+        return [f"not on this machine: {served}"]
+    alike: dict[str, list[str]] = {}
+    for row in served:
+        limit = ""
+        if row.limit:
+            limit = f", up to {row.limit:,}" if row.klass in ("zone", "mbuf") else f", up to {size_text(row.limit)}"
+        where = f"{row.allocator or 'the map itself'}, {row.map}{limit}{', KVA of its own' if row.own_kva else ''}"
+        alike.setdefault(where, []).append(row.kind)
+    return [f"{', '.join(kinds)}: {where}" for where, kinds in alike.items()]
 
 
 def _row(name: str, nodes: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:

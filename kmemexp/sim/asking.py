@@ -64,6 +64,13 @@ def ask_kept(reg: Registers, i: int, phase: int, map_no: MapNo, nbytes: Bytes, a
 
 
 @kernel
+def in_kmem_object(reg: Registers, i: int, answer: int) -> int:
+    """Enter what has just been asked of a map in kmem_object, as kmem_malloc() does, and not in kernel_object."""
+    reg[i, regs.ATTR] = (reg[i, regs.ATTR] & slots.ATTR_NOFREE) | slots.ATTR_KMEM
+    return answer
+
+
+@kernel
 def ask_unmap(reg: Registers, i: int, phase: int, map_no: MapNo, base: Address, nbytes: Bytes) -> int:
     """Ask map `map_no` to take memory back; the operation goes on in `phase`."""
     reg[i, regs.PHASE] = phase
@@ -99,5 +106,6 @@ def moves_none(st: Any, map_no: MapNo) -> int:
 
 @kernel
 def sort_alone(reg: Registers, i: int, attr: int, server: int) -> int:
-    """`map_attr` of an arena to which all who ask are alike."""
-    return attr & slots.ATTR_SORT
+    """`map_attr` of an arena to which all who ask are alike, and all objects."""
+    sort = attr & slots.ATTR_SORT
+    return slots.ATTR_WIRED if sort == slots.ATTR_KMEM else sort

@@ -54,9 +54,10 @@ PLACES = ("a", "b", "c")  # of a design's object allocators: it has so many at m
 
 # Attributes of a map entry: what it may merge with.
 ATTR_SINGLE = 0  # nothing (submaps, separate objects)
-ATTR_WIRED = 1  # wired pages of the kernel object: merges with equal neighbours on both sides
+ATTR_WIRED = 1  # wired pages of kernel_object: merges with equal neighbours on both sides
 ATTR_PAGEABLE = 2  # no object: a new one may extend its predecessor
-ATTR_COUNT = 3
+ATTR_KMEM = 3  # the same of kmem_object, which kmem_malloc() enters until 2017: no neighbour of another object is equal
+ATTR_COUNT = 4
 ATTR_SORT = 3  # mask of the above
 ATTR_NOFREE = 4  # a further bit: the requester will never give the memory back
 

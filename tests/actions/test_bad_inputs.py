@@ -21,10 +21,10 @@ SWEEPS = {
     "b_emptyaxis": "axes: {seed: []}\n",
     "b_ziplen": "zip: [{seed: [1, 2], machine.cpus: [1]}]\n",
     "b_predname": "axes: {seed: [1, 2]}\nexclude: ['machine.cpu == 1']\n",
-    "b_predvalue": "axes: {design: [freebsd4, dragonfly_slab]}\nexclude: [\"design == 'freebsd9'\"]\n",
+    "b_predvalue": "axes: {design: [freebsd4, dragonfly_2003oct]}\nexclude: [\"design == 'freebsd9'\"]\n",
     "b_whennoaxis": "axes: {seed: [1, 2]}\nwhen: {machine.cpus: 'seed == 1'}\n",
     "b_metric": "axes: {seed: [1, 2]}\nmetrics: [nope]\n",
-    "b_baseline2": "axes: {design: [freebsd4, dragonfly_slab]}\nbaseline: {design: linux_slub}\n",
+    "b_baseline2": "axes: {design: [freebsd4, dragonfly_2003oct]}\nbaseline: {design: linux_slub}\n",
     "b_syntax": "axes: {seed: [1, 2\n",
     "b_scalaraxis": "axes: {seed: 3}\n",
 }

@@ -23,13 +23,13 @@ PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", 
         (["+sweep=smoke"], [2]),
         (["-m", "+sweep=smoke"], [2]),
         (["+sweep=smoke", "--multirun"], [2]),
-        (["+sweep=smoke", "design=dragonfly_slab"], [1]),
-        (["+sweep=smoke", "design=dragonfly_slab,freebsd4", "machine.cpus=range(1,9)"], [16]),
+        (["+sweep=smoke", "design=dragonfly_2003oct"], [1]),
+        (["+sweep=smoke", "design=dragonfly_2003oct,freebsd4", "machine.cpus=range(1,9)"], [16]),
         (["+sweep=smoke", "design=glob(freebsd4*,exclude=freebsd4)"], [1]),
         (["+sweep=smoke,smoke"], [2, 2]),
         (["+sweep=smoke", "workload=filetree", "workload.copies=1"], [2]),
         (["design=freebsd4"], [1]),
-        (["design=freebsd4,dragonfly_slab", "seed=range(5)"], [10]),
+        (["design=freebsd4,dragonfly_2003oct", "seed=range(5)"], [10]),
         (["maps=split,unified"], [2]),
         (["cluster.address=auto", "cluster.num_cpus=2", "design=freebsd4"], [1]),
         (["cluster.address=ray://127.0.0.1:10001"], [1]),
@@ -94,11 +94,11 @@ def test_a_second_ctrl_c_ends_with_130(runs, monkeypatch):
     [
         (["machine.cpus=0"], "machine.cpus=0"),
         (["machine.ncpu=1"], "machine.ncpu"),
-        (["design=freebsd4,dragonfly_slab", "machine.ncpu=1"], "machine.ncpu"),
+        (["design=freebsd4,dragonfly_2003oct", "machine.ncpu=1"], "machine.ncpu"),
         (["machine.ncpu=1,2"], "machine.ncpu"),
         (["+sweep=smoke", "~kva"], "kva"),
         (["+sweep=nothing"], "fragmentation"),
-        (["design=freebsd9"], "dragonfly_slab"),
+        (["design=freebsd9"], "dragonfly_2003oct"),
         (["machine.kva_bytes=1MiB"], "machine.kva_bytes"),
         (["hydra.job.name=a,b"], "hydra.job.name"),
         (["--config-dir", "/nowhere"], "/nowhere"),
@@ -158,7 +158,15 @@ def test_mistake_in_a_process_of_its_own(tmp_path):
 def test_help_teaches(tmp_path):
     run = shell("--help", cwd=tmp_path)
     assert run.returncode == 0
-    for word in ("+sweep=fragmentation", "action=plan", "dragonfly_nokmem", "machine: ", "130", "--config-dir", "zip"):
+    for word in (
+        "+sweep=fragmentation",
+        "action=plan",
+        "dragonfly_2003aug25",
+        "machine: ",
+        "130",
+        "--config-dir",
+        "zip",
+    ):
         assert word in run.stdout
     assert "$APP" not in run.stdout
 
@@ -167,7 +175,7 @@ def test_help_teaches(tmp_path):
     ("words", "shows"),
     [
         (["--cfg", "job", "-p", "sweep", "+sweep=smoke"], "reps:"),
-        (["--cfg", "job", "design=freebsd4,dragonfly_slab"], "# varies: design=freebsd4,dragonfly_slab"),
+        (["--cfg", "job", "design=freebsd4,dragonfly_2003oct"], "# varies: design=freebsd4,dragonfly_2003oct"),
         (["--info", "defaults-tree"], "override"),
         (["--info", "searchpath"], "Search path"),
         (["--version"], f"kmemexp {kmemexp.__version__}"),

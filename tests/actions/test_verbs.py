@@ -29,7 +29,7 @@ def test_an_unknown_action_lists_what_there_is():
         plan_from(["action=runn"])
 
 
-SMALL = ["design=freebsd4,dragonfly_slab", "sweep.name=small", "sweep.reps.max=2"]
+SMALL = ["design=freebsd4,dragonfly_2003oct", "sweep.name=small", "sweep.reps.max=2"]
 
 
 class FakeStore:
@@ -83,7 +83,7 @@ def test_plan_says_what_stands(store, runs, monkeypatch, capsys):
 def test_plan_cuts_nothing_at_80_columns(store, runs, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     axes = ("machine.cpus=1,2", "machine.kva_bytes=192MiB,256MiB", "objects.params.dfly_slab.release_threshold=2,32")
-    assert call(monkeypatch, "design=dragonfly_slab", "sweep.name=small", *axes, "action=plan") == 0
+    assert call(monkeypatch, "design=dragonfly_2003oct", "sweep.name=small", *axes, "action=plan") == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80, out
     assert "…" not in out
@@ -92,7 +92,7 @@ def test_plan_cuts_nothing_at_80_columns(store, runs, monkeypatch, capsys):
 
 def test_plan_and_status_as_json(store, runs, monkeypatch, capsys):
     assert call(monkeypatch, *SMALL, "action=plan", "output=json") == 0
-    assert json.loads(capsys.readouterr().out)["facts"]["axis design"] == "freebsd4, dragonfly_slab"
+    assert json.loads(capsys.readouterr().out)["facts"]["axis design"] == "freebsd4, dragonfly_2003oct"
     assert call(monkeypatch, *SMALL, "action=status", "output=json") == 2
     assert json.loads(capsys.readouterr().out)["facts"]["failed"] == "1"
 

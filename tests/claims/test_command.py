@@ -41,7 +41,7 @@ FULL = {"smoke": ["sweep.reps.max=9"]}
 
 def analyse(results):
     table = results["smoke"].compare("freebsd4", metrics=["held_peak_bytes"], judged=PROTOCOL.judged)
-    row = pick(table, "held_peak_bytes", design="dragonfly_slab")
+    row = pick(table, "held_peak_bytes", design="dragonfly_2003oct")
     word = {"better": "holds", "worse": "fails"}.get(row["verdict"], "inconclusive")
     verdict = Verdict(CLAIM, word, "smoke | all", "held " + change(row, "MiB", 2**20), row["diff"])
     figures = table[["design", "mean"]]
@@ -49,7 +49,7 @@ def analyse(results):
     return Report("It came out so.", [verdict], {"figures": figures}, {"dots": chart})
 '''
 PLAIN = SMALL.replace(', {"dots": chart})', ")")
-BROKEN = SMALL.replace("C9:", "C8:").replace('design="dragonfly_slab"', 'design="dragonfly_slob"')
+BROKEN = SMALL.replace("C9:", "C8:").replace('design="dragonfly_2003oct"', 'design="dragonfly_slob"')
 
 
 @pytest.fixture

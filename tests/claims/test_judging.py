@@ -36,14 +36,14 @@ def test_conditions_in_words():
     cells = [
         {"design": d, "workload": "filetree", "machine.cpus": n, "workload.copies": n, "machine.kva_bytes": 192 << 20}
         for n in (1, 8)
-        for d in ("freebsd4", "dragonfly_slab")
+        for d in ("freebsd4", "dragonfly_2003oct")
     ]
     cells[0]["cost"] = "none"
     clocks = [cells[2] | {"cost": "opteron2003"}, cells[3] | {"cost": "opteron2003"}]
     metrics = results.Results.from_tables(fakes.metrics_table([*cells, *clocks], 2)).metrics
     table = kmemexp.compare(judging.without_gaps(metrics), "freebsd4", ["held_peak_bytes"])
     found = {where: rows["design"].tolist() for where, rows in judging.conditions(table)}
-    both = ["freebsd4", "dragonfly_slab"]
+    both = ["freebsd4", "dragonfly_2003oct"]
     assert found == {
         "filetree, 1 CPU, without a clock": both,
         "filetree, 8 CPUs, without a clock": both,

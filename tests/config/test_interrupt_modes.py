@@ -15,6 +15,7 @@ OTHERS = {
     "freebsd4": FREEBSD4,  # clk and rtc: INTR_EXCL only
     "freebsd4_unified": FREEBSD4,
     "dragonfly_2020": ("fast", "fast", "device"),  # only INTR_CLOCK; INTR_FAST is gone
+    "dragonfly_2021": ("fast", "fast", "device"),
     "illumos": ("device", "device", "fast"),  # the clock blocks as a thread of level 10, asy comes in above it
     **dict.fromkeys(("linux_slub", "linux_6_12", "linux_6_18", "linux_7_1"), DEVICES),
 }
@@ -36,8 +37,8 @@ def test_the_clocks_and_the_serial_line_of_a_design_are_those_of_its_kernel(desi
 
 
 def test_a_source_with_a_mode_of_its_own_keeps_it() -> None:
-    assert modes("design=dragonfly_slab", "interrupts.sources.clock.mode=device")["clock"] == "device"
-    assert modes("design=dragonfly_slab", "interrupts.modes.clock=device")["clock"] == "device"
+    assert modes("design=dragonfly_2003oct", "interrupts.sources.clock.mode=device")["clock"] == "device"
+    assert modes("design=dragonfly_2003oct", "interrupts.modes.clock=device")["clock"] == "device"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ COMPOSED = [
     [],
     ["design=linux_slub", "machine.cpus=3", "objects.params.slub.min_partial=3"],
     ["+sweep=fragmentation", "workload=pgbench", "cost=opteron2003"],
-    ["+sweep=proactive", "policy=two_ended", "design=dragonfly_slab"],
+    ["+sweep=proactive", "policy=two_ended", "design=mail2003_bare"],
     ["+experiment=all"],
     ["scenario=pageout_circle", "seed=4", "stability=percpu", "stability.kind=tcpcb"],
 ]

@@ -21,7 +21,8 @@ SMALL = [
     "sample.snapshots=1", "workload.phases=[{name: up, seconds: 40, level: 1}, {name: down, seconds: 20, level: 0.1}]",
 ]  # fmt: skip
 CLOCKED_DESIGNS = [  # one for each allocator and arena that the engine's own tests do not have
-    "dragonfly_2020", "dragonfly_objcache", "dragonfly_percpu", "freebsd5_uma", "freebsd_vmem", "illumos", "linux_slub",
+    "dragonfly_2021", "dragonfly_2005", "dragonfly_2020", "mail2003",
+    "freebsd5_uma", "freebsd_vmem", "illumos", "linux_slub",
 ]  # fmt: skip
 SAME = (
     "steps_count", "held_peak_bytes", "held_end_bytes", "granted_total_bytes", "map_operations_count",

@@ -17,7 +17,7 @@ from kmemexp.metrics import INDEX
 from kmemexp.sim import slots as s
 
 FILES = {path.stem: OmegaConf.load(path) for path in sorted(Path(conf_dir() / "policy").glob("*.yaml"))}
-DESIGNS = ("dragonfly_slab", "illumos")
+DESIGNS = ("mail2003_bare", "illumos")
 SMALL = (
     "workload=server2003", "workload.scale=0.05", "sample.points=4", "sample.snapshots=0", "machine.kva_bytes=256MiB",
 )  # fmt: skip
@@ -63,13 +63,13 @@ def test_a_policy_may_set_what_the_design_sets_already():
 def test_parameters_that_are_none_are_refused():
     for key in ("objects.params.dfly_slab", "maps.params.vm_map"):
         with pytest.raises(ConfigError, match=f"{key}=3: must name parameters"):
-            cell("design=dragonfly_slab", f"{key}=3")
+            cell("design=mail2003_bare", f"{key}=3")
 
 
 def test_a_floor_needs_a_watch_and_a_watch_a_floor():
     for lonely in ("policy.floor_bytes=1MiB", "policy.watch_s=2"):
         with pytest.raises(ConfigError, match="set both"):
-            cell("design=dragonfly_slab", lonely)
+            cell("design=mail2003_bare", lonely)
 
 
 def map_operations(*policy: str, cost: str = "none") -> float:
@@ -99,5 +99,5 @@ def test_the_timed_machine_gets_a_task_for_each_duty():
 
 
 def test_an_allocator_that_reaps_only_if_asked_is_left_alone_otherwise():
-    assert reapers(cell("design=dragonfly_slab")) == [False, False]
-    assert reapers(cell("design=dragonfly_slab", "policy=trim")) == [True, False]
+    assert reapers(cell("design=mail2003_bare")) == [False, False]
+    assert reapers(cell("design=mail2003_bare", "policy=trim")) == [True, False]

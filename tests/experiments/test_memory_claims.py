@@ -6,7 +6,7 @@ from made_up import MIB
 
 from kmemexp.claims import finding
 
-MEMORY = ("freebsd4", "dragonfly_nokmem", "dragonfly_slab")
+MEMORY = ("freebsd4", "dragonfly_2003aug25", "mail2003_bare")
 UMA = ("freebsd5_uma", "freebsd5_uma_unified")
 
 
@@ -87,12 +87,12 @@ def c7(memory, speed):
 
 
 def held(axes, replica):
-    slab = axes["design"] == "dragonfly_slab"
+    slab = axes["design"] == "mail2003_bare"
     return {"held_peak_bytes": (20 - 5 * slab + 0.1 * made_up.noise(axes, replica)) * MIB}
 
 
 def faster(axes, replica):
-    slab = axes["design"] == "dragonfly_slab"
+    slab = axes["design"] == "mail2003_bare"
     gain = 1.5 if slab and not axes["interrupts.big_lock"] else 1.0
     return {
         "throughput_hz": 1e6 * gain * (1 + 0.001 * made_up.noise(axes, replica)),
@@ -113,7 +113,7 @@ def test_c7_is_judged_measure_by_measure():
 
 def test_c7_fails_where_only_slabs_run_out_of_memory():
     def values(axes, replica):
-        return held(axes, replica) | {"alloc_failures_count": 9 * (axes["design"] == "dragonfly_slab")}
+        return held(axes, replica) | {"alloc_failures_count": 9 * (axes["design"] == "mail2003_bare")}
 
     report = c7(values, faster)
     assert made_up.words(report, "served entirely") == ["fails"]

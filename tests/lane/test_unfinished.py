@@ -53,7 +53,7 @@ SMALL = ("workload=server2003", "workload.scale=0.02")
 
 def ended(*overrides: str, load: tuple[str, ...] = SMALL) -> Timed:
     """The machine of a lane when it has ended."""
-    (plan,) = api.plan([*load, "design=dragonfly_slab", *overrides])
+    (plan,) = api.plan([*load, "design=mail2003_bare", *overrides])
     (replica,) = prepare(json.loads(plan.cells["config"].iloc[0]), (0,))
     return run_out(booted(replica), replica)
 

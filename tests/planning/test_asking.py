@@ -5,8 +5,8 @@ from kmemexp.planning.asking import overrides
 
 
 def test_settings_by_short_names():
-    assert overrides("dragonfly_slab", {"workload": "pgbench", "cpus": 4}) == [
-        "design=dragonfly_slab", "workload=pgbench", "machine.cpus=4",
+    assert overrides("dragonfly_2003oct", {"workload": "pgbench", "cpus": 4}) == [
+        "design=dragonfly_2003oct", "workload=pgbench", "machine.cpus=4",
     ]  # fmt: skip
     assert overrides((), {"sweep": "smoke", "replicas": 2, "kva_bytes": ["192MiB", "1GiB"]}) == [
         "+sweep=smoke", "sweep.reps.max=2", "machine.kva_bytes=192MiB,1GiB",

@@ -14,7 +14,7 @@ from kmemexp.planning import axes
 from kmemexp.planning.axes import Grid
 from kmemexp.planning.predicates import Predicate
 
-GROUPS = {"design": ("dragonfly_slab", "freebsd4"), "workload": ("filetree", "pgbench"), "sweep": ("one", "two")}
+GROUPS = {"design": ("dragonfly_2003oct", "freebsd4"), "workload": ("filetree", "pgbench"), "sweep": ("one", "two")}
 
 
 def groups(name):
@@ -39,9 +39,9 @@ def sweep(**entries):
         ("seed=sort(3,1,2,reverse=true)", [3, 2, 1]),
         ("seed=choice(4,5)", [4, 5]),
         ("seed=1e3,2e3", [1000, 2000]),
-        ("design=freebsd4,dragonfly_slab", ["freebsd4", "dragonfly_slab"]),
-        ("design=glob(*)", ["dragonfly_slab", "freebsd4"]),
-        ("design=glob(*,exclude=free*)", ["dragonfly_slab"]),
+        ("design=freebsd4,dragonfly_2003oct", ["freebsd4", "dragonfly_2003oct"]),
+        ("design=glob(*)", ["dragonfly_2003oct", "freebsd4"]),
+        ("design=glob(*,exclude=free*)", ["dragonfly_2003oct"]),
         ("machine.kva_bytes=128MiB,1GiB", [128 << 20, 1 << 30]),
         ("machine.kva_bytes='128MiB','1 GiB'", [128 << 20, 1 << 30]),
         ("workload.level=range(1.0,2.0,0.25)", [1, 1.25, 1.5, 1.75]),
@@ -123,7 +123,7 @@ def test_file_values_are_lists_or_text():
         groups,
     )
     assert blocks == [
-        {"design": ["dragonfly_slab", "freebsd4"]}, {"machine.cpus": [1, 2, 3]}, {"seed": [5]},
+        {"design": ["dragonfly_2003oct", "freebsd4"]}, {"machine.cpus": [1, 2, 3]}, {"seed": [5]},
         {"machine.kva_bytes": [64 << 20]},
     ]  # fmt: skip
 
@@ -158,9 +158,11 @@ def test_impossible_file(entries, message):
 
 def test_command_line_beats_the_file_key_by_key():
     blocks = [{"design": ["a", "b"]}, {"seed": [1, 2], "machine.cpus": [1, 2]}, {"workload": ["w"]}]
-    line = read("design=freebsd4,dragonfly_slab", "machine.cpus=4", "workload=pgbench", "machine.ram_bytes=1MiB,2MiB")
+    line = read(
+        "design=freebsd4,dragonfly_2003oct", "machine.cpus=4", "workload=pgbench", "machine.ram_bytes=1MiB,2MiB"
+    )
     assert axes.merge(blocks, line) == [
-        {"design": ["freebsd4", "dragonfly_slab"]}, {"seed": [1, 2]}, {"machine.ram_bytes": [1 << 20, 2 << 20]}
+        {"design": ["freebsd4", "dragonfly_2003oct"]}, {"seed": [1, 2]}, {"machine.ram_bytes": [1 << 20, 2 << 20]}
     ]  # fmt: skip
 
 

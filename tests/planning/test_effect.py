@@ -40,8 +40,8 @@ def test_what_changes_nothing_is_refused(overrides, message):
 @pytest.mark.parametrize(
     ("overrides", "cells"),
     [
-        (["design=freebsd4,dragonfly_slab", f"{SLAB}=2,8"], 3),  # the other design has no such axis
-        (["design=freebsd4,dragonfly_slab", f"{SLAB}=2"], 2),
+        (["design=freebsd4,dragonfly_2003oct", f"{SLAB}=2,8"], 3),  # the other design has no such axis
+        (["design=freebsd4,dragonfly_2003oct", f"{SLAB}=2"], 2),
         (["machine.cpus=1,1"], 1),
         (["machine.ram_bytes=64MiB,65536KiB"], 1),
         (["cost=none,zero", "interrupts.rate_hz=100"], 2),
@@ -57,7 +57,7 @@ def test_what_changes_something_is_planned(overrides, cells):
 
 UNION = [
     "+sweep.union=[{axes: {cost: [none]}}, {axes: {cost: [zero], interrupts.rate_hz: [100, 200]}}]",
-    "+sweep.union=[{axes: {design: [freebsd4]}}, {axes: {design: [dragonfly_slab]}}]",
+    "+sweep.union=[{axes: {design: [freebsd4]}}, {axes: {design: [dragonfly_2003oct]}}]",
 ]
 
 
@@ -76,11 +76,11 @@ def test_what_no_grid_of_a_union_reads_is_refused():
 
 
 def test_a_baseline_that_the_command_line_has_taken_out_is_replaced_and_told():
-    (plan,) = plan_from(["+sweep=smoke", "design=dragonfly_slab,linux_slub"])
-    assert plan.baseline == {"design": "dragonfly_slab"}
+    (plan,) = plan_from(["+sweep=smoke", "design=dragonfly_2003oct,linux_slub"])
+    assert plan.baseline == {"design": "dragonfly_2003oct"}
     (note,) = plan.notes
-    assert re.search("design=freebsd4 is not in this plan: design=dragonfly_slab takes its place", note)
-    (alone,) = plan_from(["+sweep=smoke", "design=dragonfly_slab"])
+    assert re.search("design=freebsd4 is not in this plan: design=dragonfly_2003oct takes its place", note)
+    (alone,) = plan_from(["+sweep=smoke", "design=dragonfly_2003oct"])
     assert alone.baseline == {}
     assert "no other one takes its place" in alone.notes[0]
 

@@ -18,7 +18,7 @@ from kmemexp.errors import ConfigError, InputError, TraceError
 from kmemexp.planning.plan import plan_from
 from kmemexp.workload.build import build
 
-DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
+DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_2003aug25", "dragonfly_2003oct"]
 
 
 def one(*overrides, **more):
@@ -67,8 +67,8 @@ def test_one_cell():
     [
         ("freebsd4", "split", "buckets", "kmapentzone"),
         ("freebsd4_unified", "unified", "buckets", "kmapentzone"),
-        ("dragonfly_nokmem", "unified", "buckets", "kmapentzone"),
-        ("dragonfly_slab", "unified", "dfly_slab", "reservation"),
+        ("dragonfly_2003aug25", "unified", "buckets", "kmapentzone"),
+        ("dragonfly_2003oct", "unified", "dfly_slab", "reservation"),
     ],
 )
 def test_a_design_selects_its_parts(design, layout, malloc, entries):
@@ -77,9 +77,9 @@ def test_a_design_selects_its_parts(design, layout, malloc, entries):
 
 
 def test_parts_can_be_swept_alone():
-    plan = one("design=dragonfly_slab", "maps=split,unified", "objects=slab,buckets_zones")
+    plan = one("design=dragonfly_2003oct", "maps=split,unified", "objects=slab,buckets_zones")
     assert axis_rows(plan) == [
-        {"design": "dragonfly_slab", "maps": m, "objects": o}
+        {"design": "dragonfly_2003oct", "maps": m, "objects": o}
         for m in ("split", "unified")
         for o in ("slab", "buckets_zones")
     ]  # fmt: skip
@@ -87,12 +87,12 @@ def test_parts_can_be_swept_alone():
 
 
 def test_columns():
-    cells = one("design=freebsd4,dragonfly_slab", "machine.cpus=1,4", "machine.kva_bytes=512MiB").cells
+    cells = one("design=freebsd4,dragonfly_2003oct", "machine.cpus=1,4", "machine.kva_bytes=512MiB").cells
     assert cells.columns.tolist() == [
         "cell_key", "config", "axes", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "stream_key", "est_ops",
         "timed",
     ]  # fmt: skip
-    assert cells["design"].tolist() == ["freebsd4"] * 2 + ["dragonfly_slab"] * 2
+    assert cells["design"].tolist() == ["freebsd4"] * 2 + ["dragonfly_2003oct"] * 2
     assert cells["cpus"].tolist() == [1, 4, 1, 4]
     assert set(cells["kva_bytes"]) == {512 << 20}
     assert (cells["est_ops"] > 0).all()
@@ -105,14 +105,14 @@ def test_cells_on_the_machine_with_a_clock_are_told():
 
 
 def test_rows_and_axes_by_cell_key():
-    plan = one("design=freebsd4,dragonfly_slab", "sweep.reps.max=2")
+    plan = one("design=freebsd4,dragonfly_2003oct", "sweep.reps.max=2")
     keys = plan.cells["cell_key"].tolist()
     assert plan.rows == [(keys[0], 0), (keys[0], 1), (keys[1], 0), (keys[1], 1)]
-    assert plan.axes == {keys[0]: '{"design":"freebsd4"}', keys[1]: '{"design":"dragonfly_slab"}'}
+    assert plan.axes == {keys[0]: '{"design":"freebsd4"}', keys[1]: '{"design":"dragonfly_2003oct"}'}
 
 
 def test_replicas_begin_with_the_pilot_where_more_are_chosen_later():
-    plan = one("design=freebsd4,dragonfly_slab", "sweep.reps.max=40", HELD)
+    plan = one("design=freebsd4,dragonfly_2003oct", "sweep.reps.max=40", HELD)
     assert (plan.lanes, len(plan.rows), plan.replicas) == (20, 20, 40)
     first, second = plan.columns["cell_key"]
     plan.counts = {first: 12, second: 40}
@@ -121,14 +121,14 @@ def test_replicas_begin_with_the_pilot_where_more_are_chosen_later():
 
 
 def test_config_is_canonical_and_gives_the_key():
-    cells = one("design=freebsd4,dragonfly_slab", "workload=server2003,filetree", "seed=range(3)").cells
+    cells = one("design=freebsd4,dragonfly_2003oct", "workload=server2003,filetree", "seed=range(3)").cells
     for key, text in zip(cells["cell_key"], cells["config"], strict=True):
         assert canonical(json.loads(text)) == text
         assert cell_key(json.loads(text)) == key
 
 
 def test_streams_are_shared_by_designs_and_machines_of_as_many_cpus():
-    plan = one("design=freebsd4,dragonfly_slab", "machine.cpus=1,2", "machine.kva_bytes=256MiB,512MiB", "seed=0,1")
+    plan = one("design=freebsd4,dragonfly_2003oct", "machine.cpus=1,2", "machine.kva_bytes=256MiB,512MiB", "seed=0,1")
     cells = plan.cells
     by_stream = cells.groupby(cells["stream_key"])
     assert len(by_stream) == 4
@@ -159,7 +159,7 @@ def test_sizes_and_whole_floats_are_one_value():
 def test_sweep_file():
     plan = one("+sweep=fragmentation", "size=full")
     assert plan.name == "fragmentation"
-    assert {"freebsd4", "dragonfly_nokmem", "dragonfly_slab"} < set(plan.cells["design"])
+    assert {"freebsd4", "dragonfly_2003aug25", "dragonfly_2003oct"} < set(plan.cells["design"])
     assert set(plan.cells["workload"]) == {"filetree", "pgbench", "server_days"}
     assert plan.cells["kva_bytes"].nunique() == 3
     assert plan.baseline == {"design": "freebsd4"}
@@ -191,17 +191,17 @@ def test_sizes_of_a_sweep():
 
 
 def test_pin_an_axis_of_the_file():
-    plan = one("+sweep=fragmentation", "design=dragonfly_slab")
-    assert set(plan.cells["design"]) == {"dragonfly_slab"}
-    assert axis_rows(plan)[0]["design"] == "dragonfly_slab"  # what is fixed stays an axis, of one value
+    plan = one("+sweep=fragmentation", "design=dragonfly_2003oct")
+    assert set(plan.cells["design"]) == {"dragonfly_2003oct"}
+    assert axis_rows(plan)[0]["design"] == "dragonfly_2003oct"  # what is fixed stays an axis, of one value
     assert plan.baseline == {}
 
 
 def test_replace_axes_of_the_file():
-    plan = one("+sweep=fragmentation", "design=dragonfly_slab,freebsd4_unified", "machine.cpus=range(1,9)")
-    assert set(plan.cells["design"]) == {"dragonfly_slab", "freebsd4_unified"}
+    plan = one("+sweep=fragmentation", "design=dragonfly_2003oct,freebsd4_unified", "machine.cpus=range(1,9)")
+    assert set(plan.cells["design"]) == {"dragonfly_2003oct", "freebsd4_unified"}
     assert sorted(set(plan.cells["cpus"])) == list(range(1, 9))
-    assert plan.baseline == {"design": "dragonfly_slab"}
+    assert plan.baseline == {"design": "dragonfly_2003oct"}
 
 
 def test_glob_over_options():
@@ -254,7 +254,7 @@ FILE = """# @package _global_
 machine: {{ram_bytes: 64MiB}}
 sweep:
   axes:
-    design: [freebsd4, dragonfly_slab]
+    design: [freebsd4, dragonfly_2003oct]
     machine.cpus: [1, 2, 4]
 {more}"""
 
@@ -265,10 +265,10 @@ def mine(my_conf, more, *overrides):
 
 
 def test_when_collapses_the_others(my_conf):
-    plan = mine(my_conf, "  when: {machine.cpus: \"design == 'dragonfly_slab'\"}\n", "machine.cpus=1,2,4")
+    plan = mine(my_conf, "  when: {machine.cpus: \"design == 'dragonfly_2003oct'\"}\n", "machine.cpus=1,2,4")
     assert axis_rows(plan) == [
         {"design": "freebsd4"},
-        *({"design": "dragonfly_slab", "machine.cpus": n} for n in (1, 2, 4)),
+        *({"design": "dragonfly_2003oct", "machine.cpus": n} for n in (1, 2, 4)),
     ]
     assert plan.cells["cpus"].tolist() == [2, 1, 2, 4]  # the machine's own number, where the axis does not exist
     assert plan.collapsed == 2
@@ -278,13 +278,13 @@ def test_exclude_looks_at_any_key(my_conf):
     rules = ["maps.layout == 'split' and machine.cpus > 1", "machine.ram_bytes == '1GiB'"]
     plan = mine(my_conf, f"  exclude: {json.dumps(rules)}\n")
     assert [(r["design"], r["machine.cpus"]) for r in axis_rows(plan)] == [
-        ("freebsd4", 1), ("dragonfly_slab", 1), ("dragonfly_slab", 2), ("dragonfly_slab", 4)
+        ("freebsd4", 1), ("dragonfly_2003oct", 1), ("dragonfly_2003oct", 2), ("dragonfly_2003oct", 4)
     ]  # fmt: skip
     assert plan.excluded == 2
 
 
 def test_exclude_looks_at_parts_that_a_design_chooses(my_conf):
-    plan = mine(my_conf, "  exclude: [\"objects == 'slab'\"]\n")
+    plan = mine(my_conf, "  exclude: [\"objects == 'slab_zones'\"]\n")
     assert set(plan.cells["design"]) == {"freebsd4"}
 
 
@@ -327,7 +327,7 @@ def test_zip_of_groups_and_values(my_conf):
 
 
 def test_parameter_of_an_allocator_that_serves_nothing_is_no_axis():
-    plan = one("design=freebsd4,dragonfly_slab", "objects.params.dfly_slab.release_threshold=2,4")
+    plan = one("design=freebsd4,mail2003_bare", "objects.params.dfly_slab.release_threshold=2,4")
     assert [c["objects"]["params"] for c in configs(plan)] == [
         {}, {"dfly_slab": {"release_threshold": 2}}, {"dfly_slab": {"release_threshold": 4}}
     ]  # fmt: skip
@@ -377,7 +377,7 @@ def test_plan_equals_the_filtered_product(my_conf, designs, cpus, kva, excluded,
 
 
 def test_large_plan_is_sound():
-    plan = one("design=freebsd4,dragonfly_slab", "machine.cpus=range(1,11)", "seed=range(200)")
+    plan = one("design=freebsd4,dragonfly_2003oct", "machine.cpus=range(1,11)", "seed=range(200)")
     assert len(plan.cells) == 4000
     assert plan.cells["cell_key"].is_unique
     rows = plan.cells.sample(20, random_state=1)
@@ -426,7 +426,7 @@ MISTAKES = [
     (["machine.kva_bytes=16MiB"], "machine.kva_bytes=16MiB.*kmem_map"),
     (["machine.kva_bytes=1GiB,16MiB"], "machine.kva_bytes=16MiB"),
     (["design=freebsd9"], "(?s)freebsd9.*freebsd4_unified"),
-    (["design=freebsd4,freebsd9"], "freebsd9.*did you mean freebsd4.*dragonfly_slab"),
+    (["design=freebsd4,freebsd9"], "freebsd9.*did you mean freebsd4.*dragonfly_2003oct"),
     (["+sweep=nothing"], "(?s)nothing.*fragmentation"),
     (["sweep=smoke"], r"\+sweep=smoke"),
     (["~maps"], "maps"),
@@ -435,9 +435,9 @@ MISTAKES = [
     (["maps.arena=vm_mop"], "maps.arena=vm_mop.*did you mean vm_map"),
     (["objects.malloc=bucket"], "objects.malloc=bucket.*did you mean buckets"),
     (["objects.params.bucket.x=1"], "objects.params=bucket"),
-    (["design=dragonfly_slab", "objects.params.dfly_slab.slides=1"], "did you mean slide.*zone_bytes"),
-    (["design=dragonfly_slab", "objects.params.dfly_slab.slide=-1"], "dfly_slab.slide=-1"),
-    (["design=dragonfly_slab", "objects.params.dfly_slab.slide=x"], "slide"),
+    (["design=dragonfly_2003oct", "objects.params.dfly_slab.slides=1"], "did you mean slide.*zone_bytes"),
+    (["design=dragonfly_2003oct", "objects.params.dfly_slab.slide=-1"], "dfly_slab.slide=-1"),
+    (["design=dragonfly_2003oct", "objects.params.dfly_slab.slide=x"], "slide"),
     (["workload.rate=1"], "workload.rate"),
     (["workload.copies=0"], "workload.copies"),
     (["workload.trace=nowhere.parquet"], "nowhere.parquet"),
@@ -497,14 +497,14 @@ def test_a_cell_is_known_by_what_its_trace_holds(tmp_path, monkeypatch):
 
 def test_what_the_command_line_fixes_stands_among_the_axes():
     plan = one(
-        "design=freebsd4,dragonfly_slab", "cost=opteron2003", "machine.kva_bytes=192MiB", "seed=3", "store.root=x",
+        "design=freebsd4,dragonfly_2003oct", "cost=opteron2003", "machine.kva_bytes=192MiB", "seed=3", "store.root=x",
         "interrupts/sources=stress", "workload.window_s=1", "workload=pgbench", "sweep.reps.max=2",
     )  # fmt: skip
     fixed = {
         "cost": "opteron2003", "interrupts/sources": "stress", "machine.kva_bytes": 192 << 20, "seed": 3,
         "workload": "pgbench", "workload.window_s": 1,
     }  # fmt: skip
-    assert axis_rows(plan) == [{"design": d} | fixed for d in ("freebsd4", "dragonfly_slab")]
+    assert axis_rows(plan) == [{"design": d} | fixed for d in ("freebsd4", "dragonfly_2003oct")]
     assert set(plan.fixed) == set(fixed)
 
 
@@ -517,15 +517,15 @@ def test_each_grid_without_a_sweep_file_has_a_folder_of_its_own():
     names = [
         one(*words).name
         for words in (
-            ("design=freebsd4,dragonfly_slab", "machine.kva_bytes=192MiB"),
-            ("machine.kva_bytes=201326592", "design=dragonfly_slab,freebsd4", "cluster=serial", "sweep.reps.max=3"),
-            ("design=freebsd4,dragonfly_slab", "machine.kva_bytes=256MiB"),
-            ("design=freebsd4,dragonfly_slab",),
+            ("design=freebsd4,dragonfly_2003oct", "machine.kva_bytes=192MiB"),
+            ("machine.kva_bytes=201326592", "design=dragonfly_2003oct,freebsd4", "cluster=serial", "sweep.reps.max=3"),
+            ("design=freebsd4,dragonfly_2003oct", "machine.kva_bytes=256MiB"),
+            ("design=freebsd4,dragonfly_2003oct",),
         )
     ]
     assert names[0] == names[1]
     assert len(set(names)) == 3
     assert all(re.fullmatch("adhoc-[0-9a-f]{8}", name) for name in names)
-    plan = one("design=freebsd4,dragonfly_slab", "store.root=here")
+    plan = one("design=freebsd4,dragonfly_2003oct", "store.root=here")
     assert Path(plan.pool) == Path("here/adhoc").absolute()
-    assert one("design=freebsd4,dragonfly_slab", "sweep.name=mine").name == "mine"
+    assert one("design=freebsd4,dragonfly_2003oct", "sweep.name=mine").name == "mine"

@@ -11,7 +11,7 @@ from kmemexp.planning import axes, sampling
 from kmemexp.planning.plan import plan_from
 
 SPACE = {"interrupts.rate_hz": "log(100, 10000)", "workload.scale": "interval(0.5, 2.0)", "machine.cpus": [1, 2, 4]}
-UNION = '{axes: {design: "freebsd4,dragonfly_slab", machine.cpus: 2}}'
+UNION = '{axes: {design: "freebsd4,dragonfly_2003oct", machine.cpus: 2}}'
 
 
 def drawn(method: str, n: int, space=SPACE, **more):
@@ -93,7 +93,7 @@ def test_mistakes_are_named(entry, space, message):
 
 def test_a_sample_is_crossed_with_the_axes():
     line = [
-        "design=freebsd4,dragonfly_slab",
+        "design=freebsd4,dragonfly_2003oct",
         "sweep.sample={method: lhs, n: 4, space: {machine.cpus: 'interval(1, 4)'}}",
     ]
     (plan,) = plan_from(line)
@@ -104,7 +104,7 @@ def test_several_grids_in_one_sweep():
     line = [f"sweep.union=[{UNION}, {{axes: {{design: freebsd4, machine.cpus: [1, 2]}}}}]", "seed=0,1"]
     (plan,) = plan_from(line)
     cells = set(zip(plan.columns["design"], plan.columns["cpus"], strict=True))
-    assert cells == {("freebsd4", 2), ("dragonfly_slab", 2), ("freebsd4", 1)}
+    assert cells == {("freebsd4", 2), ("dragonfly_2003oct", 2), ("freebsd4", 1)}
     assert len(plan.columns["cell_key"]) == 6  # by seed
     assert plan.collapsed == 2  # freebsd4 on two CPUs is in both
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
 
 MIB = 1 << 20
-ADVANTAGE = {"freebsd4": 1.0, "dragonfly_nokmem": 0.8, "dragonfly_slab": 0.5}
+ADVANTAGE = {"freebsd4": 1.0, "dragonfly_2003aug25": 0.8, "dragonfly_2003oct": 0.5}
 
 MAPS = {"layout": "split", "entries": "kmapentzone", "image_bytes": 8 * MIB, "submaps": [], "reserves": []}
 CONFIG = {"machine": {"ram_bytes": 128 * MIB, "kva_bytes": 192 * MIB}, "maps": MAPS}

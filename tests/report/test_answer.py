@@ -36,7 +36,7 @@ def test_a_long_sweep_fits_one_screen_of_80_columns(tmp_path):
 
 def test_counts_are_those_of_the_comparison(tmp_path):
     shown = finish(tmp_path, fakes.metrics_table(fakes.grid(), noise=1e-3), metrics=[HELD, "total_frag_mean_ratio"])
-    counts = re.search(r"^dragonfly_slab +(\d+) +(\d+) +(\d+) +(\d+)$", shown, re.MULTILINE)
+    counts = re.search(r"^dragonfly_2003oct +(\d+) +(\d+) +(\d+) +(\d+)$", shown, re.MULTILINE)
     assert [int(n) for n in counts.groups()] == [8, 0, 0, 0]  # two metrics in two loads at two sizes
     assert re.search(rf"✓ held peak +-\d+\.\d+ ± \d+\.\d+ MiB +{TIMES}0\.50  4/4", shown)
 
@@ -44,11 +44,11 @@ def test_counts_are_those_of_the_comparison(tmp_path):
 def test_what_matters_is_ordered_by_margins_and_shown_with_its_interval(tmp_path):
     rows = fakes.metrics_table(
         fakes.grid(),
-        held_peak_bytes=lambda a, r: 1e8 * (1 + 0.001 * r) * (1.04 if a["design"] == "dragonfly_slab" else 1),
-        total_frag_mean_ratio=lambda a, r: (1 + 0.002 * r) * (0.2 if a["design"] == "dragonfly_slab" else 0.5),
+        held_peak_bytes=lambda a, r: 1e8 * (1 + 0.001 * r) * (1.04 if a["design"] == "dragonfly_2003oct" else 1),
+        total_frag_mean_ratio=lambda a, r: (1 + 0.002 * r) * (0.2 if a["design"] == "dragonfly_2003oct" else 0.5),
     )
     shown = finish(tmp_path, rows, metrics=[HELD, "total_frag_mean_ratio"], output="text")
-    part = shown.partition("What matters most")[2].partition("dragonfly_slab")[2]
+    part = shown.partition("What matters most")[2].partition("dragonfly_2003oct")[2]
     assert part.index("total frag mean") < part.index("held peak")  # fifty margins against four
 
 
@@ -58,7 +58,7 @@ def test_deadlocks_and_panics_are_said_by_design(tmp_path):
     )
     shown = finish(tmp_path, metrics)
     assert "Panics: freebsd4 in 8 of 24 runs." in shown
-    assert "Failed: dragonfly_nokmem in 1 of 24 runs." in shown
+    assert "Failed: dragonfly_2003aug25 in 1 of 24 runs." in shown
     assert "None of 72 runs: deadlocks, saturated." in shown
 
 
@@ -69,7 +69,7 @@ def test_json_says_the_same(tmp_path, capsys):
         ending.finish(fakes.plan(tmp_path, metrics, output="json", metrics=[HELD]))
         found = json.loads(capsys.readouterr().out)
         assert found["baseline"] == "freebsd4"
-        assert [t["design"] for t in found["tallies"]] == ["dragonfly_nokmem", "dragonfly_slab"]
+        assert [t["design"] for t in found["tallies"]] == ["dragonfly_2003aug25", "dragonfly_2003oct"]
         assert found["files"]["md"].endswith("tables/_comparison.md")
 
 

@@ -1,8 +1,10 @@
 """What designs there are: every file of conf/design is listed with what it is, its parts, and what these leave out."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import kmemexp
 from kmemexp.config import files
@@ -11,9 +13,10 @@ from kmemexp.report import catalogue
 
 DESIGNS = sorted(path.stem for path in (files.conf_dir() / "design").glob("*.yaml"))
 WANTED = {
-    "freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab", "dragonfly_slab_v1", "dragonfly_percpu",
+    "freebsd4", "freebsd4_unified", "dragonfly_2003aug25", "dragonfly_2003oct", "dragonfly_2003aug27", "mail2003",
     "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd_vmem", "illumos", "linux_slub", "dragonfly_2020",
-    "linux_6_12", "linux_6_18", "linux_7_1", "proactive",
+    "linux_6_12", "linux_6_18", "linux_7_1", "proactive", "dragonfly_2005", "dragonfly_2010", "dragonfly_2021",
+    "mail2003_bare",
 }  # fmt: skip
 PARTS = [
     *(("allocators", name) for name in finding.parts("allocators")),
@@ -44,3 +47,27 @@ def test_a_users_own_design_is_listed_too() -> None:
     (own,) = listed[listed["design"] == "eager_slab"].to_dict("records")
     assert "caches per CPU" in own["leaves_out"]["eager_slab"]
     assert set(DESIGNS) < set(listed["design"])
+
+
+def test_all_that_a_part_leaves_out_is_shown_not_its_first_list_only() -> None:
+    mbufs = "objcaches that mbufs had before the slab allocator are left out"
+    assert mbufs in catalogue.part("allocators", "kmalloc_obj").leaves_out
+    vmem = catalogue.part("arenas", "vmem").leaves_out
+    assert "second bucket of a CPU" in vmem
+    assert "superpage reservations" in vmem
+
+
+def test_kinds_are_shown_with_their_allocator_map_and_limit() -> None:
+    served = [
+        catalogue.Served("mbuf", "mbuf", "mbuf", "mb_map", 18432, own_kva=False),
+        catalogue.Served("socket", "zone", "zalloc", "kernel_map", 8232, own_kva=True),
+        catalogue.Served("tcpcb", "zone", "zalloc", "kernel_map", 8232, own_kva=True),
+        catalogue.Served("pipe_buffer", "kva", "", "pipe_map", 8 << 20, own_kva=False),
+    ]
+    frame = kmemexp.designs()
+    console = Console(width=200, record=True, file=io.StringIO())
+    catalogue.show(frame[frame["design"] == "freebsd4"], console, {"freebsd4": served})
+    shown = console.export_text()
+    assert "mbuf: mbuf, mb_map, up to 18,432" in shown
+    assert "socket, tcpcb: zalloc, kernel_map, up to 8,232, KVA of its own" in shown
+    assert "pipe_buffer: the map itself, pipe_map, up to 8 MiB" in shown

@@ -13,7 +13,7 @@ from kmemexp.report.charts import Axis
 TABLE = pd.DataFrame(
     {
         "condition": ["152 MiB", "152 MiB", "192 MiB", "192 MiB"],
-        "design": pd.Categorical(["dragonfly_slab", "freebsd4"] * 2),
+        "design": pd.Categorical(["dragonfly_2003oct", "freebsd4"] * 2),
         "load": ["filetree", "filetree", "pgbench", "pgbench"],
         "cpus": [1, 1, 4, 4],
         "mean": [1.0, 2.0, 3.0, 4.0],
@@ -43,7 +43,7 @@ def test_intervals(facet):
     assert fields(chart.to_dict()) == {"condition", "mean", "low", "high", "design"} | ({facet} if facet else set())
     svg = drawn(chart)
     assert re.search(r"<text[^>]*>headroom, MiB</text>", svg)
-    for text in ("Room", "192 MiB", "dragonfly_slab", charts.COLOURS["freebsd4"].lower()):
+    for text in ("Room", "192 MiB", "dragonfly_2003oct", charts.COLOURS["freebsd4"].lower()):
         assert text in svg.lower() or text in svg
 
 
@@ -80,7 +80,7 @@ def test_tradeoff_labels_every_point():
 
 SHOTS = pd.DataFrame(
     {
-        "design": ["freebsd4"] * 2 + ["dragonfly_slab"],
+        "design": ["freebsd4"] * 2 + ["dragonfly_2003oct"],
         "map": "kernel_map",
         "time_ns": [0, 10**9, 0],
         "occupancy": [np.array([255, 0], np.uint8), np.array([255, 128], np.uint8), np.array([0, 0], np.uint8)],

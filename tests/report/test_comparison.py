@@ -53,11 +53,13 @@ def test_every_condition_is_compared_on_its_own():
     table = compare(df, "freebsd4", [HELD, "internal_frag_ratio"])
     assert len(table) == 4 * 2 * 3
     assert list(table.columns[:6]) == ["workload", "kva_bytes", "design", "metric", "n", "failed"]
-    assert table["design"].tolist()[:3] == ["freebsd4", "dragonfly_nokmem", "dragonfly_slab"]
+    assert table["design"].tolist()[:3] == ["freebsd4", "dragonfly_2003aug25", "dragonfly_2003oct"]
     assert table["metric"].tolist()[:6] == [HELD] * 3 + ["internal_frag_ratio"] * 3
-    row = table.query(f"workload == 'pgbench' and design == 'dragonfly_slab' and metric == '{HELD}'").iloc[1]
+    row = table.query(f"workload == 'pgbench' and design == 'dragonfly_2003oct' and metric == '{HELD}'").iloc[1]
     part = df[(df["workload"] == "pgbench") & (df["kva_bytes"] == row["kva_bytes"])]
-    x, y = (part[part["design"] == d].sort_values("replica")[HELD].to_numpy() for d in ("dragonfly_slab", "freebsd4"))
+    x, y = (
+        part[part["design"] == d].sort_values("replica")[HELD].to_numpy() for d in ("dragonfly_2003oct", "freebsd4")
+    )
     alone = stats.paired_difference(x, y)
     assert row["diff"] == alone.diff
     assert (row["diff_low"], row["ratio_high"]) == pytest.approx((alone.low, alone.ratio_high))
@@ -276,7 +278,7 @@ def test_an_axis_that_only_some_designs_have():
 
 
 def test_a_condition_without_the_baseline_has_means_only():
-    cells = [*fakes.grid(workloads=("x",)), {"design": "dragonfly_slab", "workload": "y", "machine.kva_bytes": 1}]
+    cells = [*fakes.grid(workloads=("x",)), {"design": "dragonfly_2003oct", "workload": "y", "machine.kva_bytes": 1}]
     table = compare(frame(cells), "freebsd4", [HELD])
     row = table[table["workload"] == "y"].iloc[0]
     assert (row["verdict"], row["n"]) == ("", 6)
@@ -301,7 +303,7 @@ def test_no_baseline_gives_means():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("freebsd5",), r"baseline .*freebsd5.* not among the cells; there are design: dragonfly_nokmem, "),
+        (("freebsd5",), r"baseline .*freebsd5.* not among the cells; there are design: dragonfly_2003aug25, "),
         (({"machine.cups": 1},), r"machine\.cups is not an axis"),
         (("freebsd4", ["held_peak"]), r"unknown metric held_peak: did you mean held_peak_bytes\?"),
         (("freebsd4", ["error"]), "unknown metric error: "),

@@ -90,7 +90,7 @@ def test_asked_for_anew_they_are_made(plan, made):
     "change",
     [
         {"name": "another"},
-        {"baseline": {"design": "dragonfly_slab"}},
+        {"baseline": {"design": "dragonfly_2003oct"}},
         {"baseline": {}},
         {"metrics": ["held_peak_bytes"]},
         {"replicas": 2},
@@ -191,7 +191,7 @@ def test_a_damaged_record_is_no_record(plan, made, text):
 @pytest.mark.parametrize("step", ["write_table", "write_text"])
 def test_tables_whose_writing_was_interrupted_are_made_again(plan, made, monkeypatch, step):
     whole = contents(plan)
-    plan.baseline = {"design": "dragonfly_slab"}
+    plan.baseline = {"design": "dragonfly_2003oct"}
 
     def stopped(self, *args):
         raise KeyboardInterrupt

@@ -31,7 +31,7 @@ def noisy(axes, replica):
 
 def made(root: Path, replicas: int, **given):
     """A plan, and results of so many replicas of its cells."""
-    cells = fakes.grid(designs=("freebsd4", "dragonfly_slab"), kva=(192 * MIB,))
+    cells = fakes.grid(designs=("freebsd4", "dragonfly_2003oct"), kva=(192 * MIB,))
     rows = fakes.metrics_table(cells, replicas=replicas, held_peak_bytes=noisy)
     fakes.write(root, rows)
     plan = fakes.plan(root, rows, reps=reps(**given), replicas=given.get("max", 40))

@@ -51,7 +51,7 @@ def test_series_snapshots_failures_and_run(folder):
     assert found.snapshots["occupancy"].iloc[0].tolist() == [0, 255]
     assert found.run["runs"][-1]["sweep"] == "made_up"
     (failure,) = found.failures.itertuples()
-    assert (failure.design, failure.workload, failure.replica) == ("dragonfly_nokmem", "filetree", 3)
+    assert (failure.design, failure.workload, failure.replica) == ("dragonfly_2003aug25", "filetree", 3)
     assert failure.error.startswith("ValueError: no memory")
 
 
@@ -150,7 +150,9 @@ def test_frames_say_what_their_columns_are(folder):
 
 
 def test_a_cell_without_an_axis_has_what_its_configuration_says():
-    table = fakes.metrics_table([{"design": "freebsd4"}, {"design": "dragonfly_slab", "workload.scale": 2}], replicas=1)
+    table = fakes.metrics_table(
+        [{"design": "freebsd4"}, {"design": "dragonfly_2003oct", "workload.scale": 2}], replicas=1
+    )
     config = json.dumps({"workload": {"name": "x", "scale": 1.5}, "cost": {"name": "none"}})
     table = table.set_column(table.column_names.index("config"), "config", pa.array([config] * 2))
     assert sorted(results.Results.from_tables(table).metrics["scale"]) == [1.5, 2.0]

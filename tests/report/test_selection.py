@@ -45,7 +45,7 @@ def test_selection_from_results():
     results = Results.from_tables(fakes.metrics_table(fakes.grid(workloads=("filetree",)), replicas=12))
     found, table = results.select("held_peak_bytes", 2**20), results.metrics
     best = found[found["left"]].groupby("kva_bytes")["design"].agg(list)
-    assert best.tolist() == [["dragonfly_slab"]] * 2
+    assert best.tolist() == [["dragonfly_2003oct"]] * 2
     assert not found["open"].any()
     with pytest.raises(ConfigError, match="no direction"):
         selection.select(table, "operations_count", 1.0)

@@ -51,7 +51,7 @@ def test_the_three_files_agree(whole):
             pd.testing.assert_series_equal(parquet[column], csv[column], check_exact=True)
         else:
             assert parquet[column].astype(str).replace("", "nan").tolist() == csv[column].astype(str).tolist()
-    row = parquet[(parquet["metric"] == HELD) & (parquet["design"] == "dragonfly_slab")].iloc[0]
+    row = parquet[(parquet["metric"] == HELD) & (parquet["design"] == "dragonfly_2003oct")].iloc[0]
     mean, half = row["mean"] / 2**20, (row["high"] - row["low"]) / 2**21
     found = re.search(rf"\| {HELD} \| MiB ↓ \|.*\| \*\*([\d.]+) ± ([\d.]+)\*\*<br>([-\d.]+) ± [\d.]+ {TIMES}([\d.]+) ✓ \|", markdown)  # fmt: skip # noqa: E501
     assert [float(t) for t in found.groups()] == pytest.approx([mean, half, row["diff"] / 2**20, row["ratio"]], abs=0.5)
@@ -79,7 +79,7 @@ def test_the_terminal_output_reads_well(whole):
     assert "95% interval over the replicas (n = 4 to 6): t" in shown
     assert f"one family of {8 * len(tables.METRICS)}" in " ".join(shown.split())
     assert "Failed: 2 of 72 replicas" in shown
-    assert f"2 {TIMES} ValueError: no memory [0a1b2c3d] (dragonfly_nokmem on filetree)" in shown
+    assert f"2 {TIMES} ValueError: no memory [0a1b2c3d] (dragonfly_2003aug25 on filetree)" in shown
     assert 'Panic "kmem_map too small": filetree, kva_bytes 192 MiB, freebsd4: in 2 of 6 replicas' in shown
     assert "in 2/6 (10% to 70%)" in shown
     assert "RAM 128 MiB; KVA 192 MiB, 512 MiB" in shown
@@ -124,7 +124,7 @@ def test_replicas_that_agree(tmp_path):
 
 
 def test_the_baseline_may_be_missing(tmp_path):
-    metrics = fakes.metrics_table(fakes.grid(designs=("dragonfly_nokmem", "dragonfly_slab")))
+    metrics = fakes.metrics_table(fakes.grid(designs=("dragonfly_2003aug25", "dragonfly_2003oct")))
     shown = finish(tmp_path, metrics, metrics=[HELD])
     assert "The baseline (design=freebsd4) is not among these cells: means only." in shown
     assert "Second line" not in shown
@@ -171,7 +171,7 @@ def test_a_long_sweep_shows_the_first_conditions(tmp_path):
 
 
 def test_many_settings_of_a_design(tmp_path):
-    cells = [{"design": "freebsd4"}, *({"design": "dragonfly_slab", "objects.params.slab.zone_bytes": 4096 * i} for i in range(1, 20))]  # fmt: skip # noqa: E501
+    cells = [{"design": "freebsd4"}, *({"design": "dragonfly_2003oct", "objects.params.slab.zone_bytes": 4096 * i} for i in range(1, 20))]  # fmt: skip # noqa: E501
     shown = finish(tmp_path, fakes.metrics_table(cells, replicas=2), metrics=[HELD])
     assert "12 of 20 designs" in shown
     assert "zone_bytes 8 KiB" in shown

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE
+from kmemexp.sim.slots import ATTR_KMEM, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE
 
 PAGE = 4096
 
@@ -54,7 +54,7 @@ class NaiveMap:
             self.entries.insert(below + 1, new)
             if self.first_free is prev and (prev is None or prev.end >= start):
                 self.first_free = new
-            if attr == ATTR_WIRED:
+            if attr in (ATTR_WIRED, ATTR_KMEM):
                 # Wiring looks it up once more: one entry passed, unless the hint is the header and it is the first.
                 if prev is not None:
                     self.walked += 1

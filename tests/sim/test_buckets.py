@@ -151,12 +151,12 @@ def test_the_map_is_asked_for_wired_pages():
     state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
     reg[0, regs.SIZE] = 5000
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
-    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    kept = s.ATTR_KMEM | s.ATTR_NOFREE
     assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [3, 8192, s.PAGE, kept]
     reg[:] = 0
     reg[0, regs.SIZE] = 9000  # will be given back
     assert buckets.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, regs.ATTR] == s.ATTR_WIRED
+    assert reg[0, regs.ATTR] == s.ATTR_KMEM
 
 
 @pytest.mark.parametrize("fifo", [0, 1])

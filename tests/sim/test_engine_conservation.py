@@ -27,7 +27,7 @@ from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src
 from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build, stream
 
-DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_nokmem", "dragonfly_slab"]
+DESIGNS = ["freebsd4", "freebsd4_unified", "dragonfly_2003aug25", "dragonfly_2003oct"]
 MEMORY = ["unlimited", "era2003"]
 EVER = 1 << 60
 PHASES = [{"name": "up", "seconds": 3.0, "level": 1.0}, {"name": "down", "seconds": 1.0, "level": 0.1}]

@@ -69,7 +69,7 @@ def test_granted_bytes(module, size, granted):
 def test_the_map_is_asked_for_wired_pages(module):
     state, reg = fresh(module), np.zeros((1, regs.COLUMNS), np.int64)
     assert module.alloc(state, reg, 0) == s.MAP_ALLOC
-    kept, pages = s.ATTR_WIRED | s.ATTR_NOFREE, {mbuf: 1, mb_alloc: 2}[module]
+    kept, pages = s.ATTR_KMEM | s.ATTR_NOFREE, {mbuf: 1, mb_alloc: 2}[module]
     assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [4, pages * s.PAGE, s.PAGE, kept]
 
 

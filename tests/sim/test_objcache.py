@@ -12,13 +12,14 @@ from naive_slab import NaiveSlab
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab, objcache
+from kmemexp.sim.allocators._shared import objcaches
 from kmemexp.sim.items import Item
 from kmemexp.sim.tables import flag, panics, regs
 from kmemexp.validate.hand import Hand
 
 MIB = 1 << 20
 ZONE = 32 << 10
-UNLIMITED = objcache.UNLIMITED
+UNLIMITED = objcaches.UNLIMITED
 CAP = 5  # rounds of a magazine of generation 0
 SIZE = 4000  # its chunks are 4096 bytes, seven to a zone
 
@@ -55,7 +56,7 @@ def counted(h: Hand, *names: str) -> list[int]:
 
 
 def magazine(state: objcache.State, m: int) -> list[int]:
-    start, rounds = (int(state.magazine[m, c]) for c in (objcache.START, objcache.ROUNDS))
+    start, rounds = (int(state.magazine[m, c]) for c in (objcaches.START, objcaches.ROUNDS))
     return (state.round[start : start + rounds].astype(np.int64) * 8).tolist()
 
 
@@ -66,9 +67,9 @@ def pair(state: objcache.State, z: int, cpu: int) -> list[list[int]]:
 def depot(state: objcache.State, z: int, which: int) -> list[list[int]]:
     """Magazines of a list of the depot, the first one first."""
     found, m = [], int(state.depot[z, which])
-    while m != objcache.NIL:
+    while m != objcaches.NIL:
         found.append(magazine(state, m))
-        m = int(state.magazine[m, objcache.NEXT])
+        m = int(state.magazine[m, objcaches.NEXT])
     return found
 
 
@@ -77,7 +78,7 @@ def depot(state: objcache.State, z: int, which: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("wanted", "capacity"), [(4, 6), (8, 14), (16, 22), (4096, 4102)])
 def test_a_magazine_fills_its_cache_lines(wanted, capacity):
-    assert objcache.capacity_align(wanted) == capacity
+    assert objcaches.capacity_align(wanted) == capacity
 
 
 @pytest.mark.parametrize(
@@ -91,18 +92,18 @@ def test_a_magazine_fills_its_cache_lines(wanted, capacity):
     ],
 )
 def test_capacity_limit_and_depot_follow_from_limit_nominal_cache_and_cpus(limit, nom, cpus, sizing):
-    assert objcache.sizing(2, limit, nom, cpus) == sizing
+    assert objcaches.sizing(2, limit, nom, cpus) == sizing
     state = fresh(Item(SIZE, 1, limit), cpus=cpus, nom_cache=nom)
-    columns = [objcache.CAPACITY, objcache.UNALLOCATED]
+    columns = [objcaches.CAPACITY, objcaches.UNALLOCATED]
     assert state.depot[0, columns].tolist() == list(sizing[:2])
-    assert depot(state, 0, objcache.EMPTY) == [[]] * sizing[2]
-    assert depot(state, 0, objcache.FULL) == []
+    assert depot(state, 0, objcaches.EMPTY) == [[]] * sizing[2]
+    assert depot(state, 0, objcaches.FULL) == []
     assert objcache.census(state)["magazines"] == 2 * cpus + sizing[2]
 
 
 @pytest.mark.parametrize(("limit", "nom", "cpus", "capacity"), [(10, 0, 1, 6), (10**6, 0, 1, 4102), (10, 99, 1, 6)])
 def test_capacity_is_clipped_and_the_nominal_cache_is_at_most_the_limit(limit, nom, cpus, capacity):
-    assert objcache.sizing(2, limit, nom, cpus).capacity == capacity
+    assert objcaches.sizing(2, limit, nom, cpus).capacity == capacity
 
 
 @pytest.mark.parametrize(
@@ -113,16 +114,34 @@ def test_capacity_is_clipped_and_the_nominal_cache_is_at_most_the_limit(limit, n
         (1, 0, 4, (256, UNLIMITED, 0)),
         (1, 100, 4, (256, 3072, 0)),
         (1, 5000, 4, (256, 5000, 0)),
+        (3, 13312, 8, (64, 13312, 96)),
+        (3, 6656, 8, (64, 6656, 44)),
+        (3, 1000, 8, (16, 1024, 24)),
+        (3, 1000, 4, (16, 1000, 27)),
+        (3, 0, 8, (64, UNLIMITED, 2)),
     ],
 )
-def test_magazines_of_2005_have_a_fixed_capacity(generation, limit, cpus, sizing):
-    assert objcache.sizing(generation, limit, 0, cpus) == sizing
+def test_magazines_of_2005_and_2010_have_a_fixed_capacity(generation, limit, cpus, sizing):
+    assert objcaches.sizing(generation, limit, 0, cpus) == sizing
 
 
 def test_the_limit_is_the_item_s_or_a_parameter():
     state = fresh(Item(64, 1, 0), Item(64, 1, 50), cluster_limit=1000)
-    columns = state.depot[:, objcache.UNALLOCATED] - 2 * state.depot[:, objcache.CAPACITY]
+    columns = state.depot[:, objcaches.UNALLOCATED] - 2 * state.depot[:, objcaches.CAPACITY]
     assert columns.tolist() == [1000, 50]
+
+
+def test_mbufs_and_clusters_have_caches_with_the_limits_of_the_machine():
+    h = hand(generation=1, nmbufs=18432, nmbclusters=4608, cpus=4)
+    assert h.state.depot[:, objcaches.UNALLOCATED].tolist() == [UNLIMITED, 18432, 4608]
+    assert h.state.depot[1:, objcaches.SIZE].tolist() == [256, 2048]
+    addrs = [h.alloc(size, item=s.ITEM_MBUF) for size in (100, 256, 257, 2048)]
+    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606]
+    h.free(addrs[0], item=s.ITEM_MBUF, size=100)
+    h.free(addrs[2], item=s.ITEM_MBUF, size=257)
+    assert [len(magazine) for z in (1, 2) for magazine in pair(h.state, z, 0)] == [1, 0, 1, 0]
+    h.alloc(2049, item=s.ITEM_MBUF)  # malloc's
+    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606]
 
 
 # Get and put.
@@ -148,7 +167,7 @@ def test_a_miss_takes_the_depot_s_lock_then_a_new_object_of_the_slab_allocator()
     reg = np.zeros((1, regs.COLUMNS), np.int64)
     reg[0, [regs.ITEM, regs.SIZE]] = 1, SIZE
     assert objcache.alloc(h.state, reg, 0) == s.AGAIN
-    assert reg[0, regs.LOCK] == objcache.DEPOT_LOCK | 1
+    assert reg[0, regs.LOCK] == objcaches.DEPOT_LOCK | 1
     assert objcache.lock_count(h.state, 1) == 2
     assert objcache.alloc(h.state, reg, 0) == s.AGAIN
     assert reg[0, regs.LOCK] == 0
@@ -169,7 +188,7 @@ def test_a_full_pair_gives_its_previous_magazine_for_an_empty_one():
     addrs = take(h, 13)
     free_all(h, addrs)
     assert h.answers == [s.AGAIN, s.DONE]
-    assert depot(h.state, 0, objcache.FULL) == [addrs[:6]]
+    assert depot(h.state, 0, objcaches.FULL) == [addrs[:6]]
     assert pair(h.state, 0, 0) == [addrs[12:], addrs[6:12]]
     assert counted(h, "empty_magazines", "full_magazines", "cached_objects") == [1, 1, 13]
 
@@ -178,7 +197,7 @@ def test_an_empty_pair_gets_a_full_magazine_of_the_depot():
     h = small(cpus=2)
     addrs = take(h, 18)
     free_all(h, addrs)
-    assert depot(h.state, 0, objcache.FULL) == [addrs[:6]]
+    assert depot(h.state, 0, objcaches.FULL) == [addrs[:6]]
     assert h.alloc(SIZE, cpu=1) == addrs[5]
     assert h.answers == [s.AGAIN, s.DONE]
     assert pair(h.state, 0, 1) == [addrs[:5], []]
@@ -189,7 +208,7 @@ def test_the_depot_s_full_magazines_are_last_in_first_out():
     h = small(cpus=2)
     addrs = take(h, 24)
     free_all(h, addrs)
-    assert depot(h.state, 0, objcache.FULL) == [addrs[6:12], addrs[:6]]
+    assert depot(h.state, 0, objcaches.FULL) == [addrs[6:12], addrs[:6]]
     assert take(h, 12, cpu=1) == addrs[6:12][::-1] + addrs[:6][::-1]
 
 
@@ -305,7 +324,7 @@ def test_what_interrupts_did_meanwhile_is_seen_under_the_depot_s_lock():
     assert objcache.free(state, reg, 0) == s.AGAIN
     h.alloc(SIZE)
     assert objcache.free(state, reg, 0) == s.DONE
-    assert depot(state, 0, objcache.FULL) == []
+    assert depot(state, 0, objcaches.FULL) == []
 
 
 # The versions of 2005.
@@ -343,7 +362,7 @@ def test_a_cpu_of_2006_keeps_two_magazines_and_the_depot_stays_empty():
 
 @pytest.mark.parametrize(
     ("kva", "params", "text"),
-    [(MIB, {"generation": 3}, "generation"), (1 << 44, {}, "8 TiB"), (MIB, {"zone_bytes": 5}, "zone_bytes")],
+    [(MIB, {"generation": 4}, "generation"), (1 << 44, {}, "8 TiB"), (MIB, {"zone_bytes": 5}, "zone_bytes")],
 )
 def test_bad_parameters_are_refused(kva, params, text):
     with pytest.raises(ValueError, match=text):
@@ -371,7 +390,7 @@ class Pair:
         self.cpus = cpus
         self.hand = Hand(module, fresh(*items, cpus=cpus, generation=generation, nom_cache=12), limit=limit)
         self.back = NaiveSlab(ZONE, cpus, limit=limit)
-        sizing = [objcache.sizing(generation, n, 12, cpus) for n in limits]
+        sizing = [objcaches.sizing(generation, n, 12, cpus) for n in limits]
         self.naive = NaiveObjcache(self.back, SIZES, cpus, sizing, generation)
         self.live: list[tuple[int, int, int]] = []
 
@@ -408,8 +427,8 @@ class Pair:
         for z in range(len(SIZES)):
             for cpu in range(self.cpus):
                 assert pair(state, z, cpu) == naive.pair[z][cpu]
-            assert depot(state, z, objcache.FULL) == naive.full[z][::-1]
-            assert depot(state, z, objcache.EMPTY) == naive.empty[z][::-1]
+            assert depot(state, z, objcaches.FULL) == naive.full[z][::-1]
+            assert depot(state, z, objcaches.EMPTY) == naive.empty[z][::-1]
         assert self.hand.map_log == self.back.map.log
         counts = objcache.census(state)
         cached = [len(naive.cached(z)) for z in range(len(SIZES))]

@@ -25,21 +25,21 @@ SHORT = {"LIMITED": 1, "FREE": 3}
 DRAINS = (1, 100)
 RAM = ["machine.ram_bytes=1GiB", "machine.kva_bytes=2GiB"]
 PROGRAMS = {
-    "october": (["design=dragonfly_slab"], ["malloc 100 a", *ZONES, *BLOCKS, *GONE, *QUEUED, "malloc 100 n nowait",
+    "october": (["design=mail2003_bare"], ["malloc 100 a", *ZONES, *BLOCKS, *GONE, *QUEUED, "malloc 100 n nowait",
                 "malloc 100 q", "free q cpu1", "malloc 20000 o", "free o"]),
-    **{f"drain of {n}": (["design=dragonfly_slab"], ["malloc 100 a", *(f"malloc 20000 v{k}" for k in range(n)),
+    **{f"drain of {n}": (["design=mail2003_bare"], ["malloc 100 a", *(f"malloc 20000 v{k}" for k in range(n)),
        *(f"free v{k} soft" for k in range(n)), "malloc 100 b"]) for n in DRAINS},
-    "august": (["design=dragonfly_slab_v1"], [*ZONES[:12], *GONE[:12], "malloc 20000 o", "free o soft"]),
-    "objcache": (["design=dragonfly_objcache"], ["zone a", "free a", "zone b", "malloc 20000 o", "free o"]),
+    "august": (["design=dragonfly_2003aug27"], [*ZONES[:12], *GONE[:12], "malloc 20000 o", "free o soft"]),
+    "objcache": (["design=dragonfly_2010"], ["zone a", "free a", "zone b", "malloc 20000 o", "free o"]),
     "2020": (["design=dragonfly_2020"], ["malloc 100 a", "malloc 20000 b", "free b", "malloc 20000 c", "free c soft",
              "malloc 100 d", "free d cpu1"]),
-    "kmalloc_obj": (["design=dragonfly_2020"], ["zone a", "zone b", "free a"]),
+    "kmalloc_obj": (["design=dragonfly_2021"], ["zone a", "zone b", "free a"]),
     "freebsd4": (["design=freebsd4"], ["malloc 100 a", "malloc 100 b", "free a", "malloc 20000 c", "free c",
                  "mbuf 256 m", "mbuf 256 n", "free m", "kva 8192 k", "kva_wired 8192 w", "free w"]),
     "zalloc": (["design=freebsd4"], ["zone a", "free a"]),
-    "token": (["design=dragonfly_nokmem"], ["zone a", "free a"]),
+    "token": (["design=dragonfly_2003aug25"], ["zone a", "free a"]),
     "interrupt zone": (["design=freebsd4"], ["zone a", "free a"]),
-    "percpu": (["design=dragonfly_slab", "objects.kinds.zone=percpu_freelist"], ["zone a", "zone b", "free a"]),
+    "percpu": (["design=mail2003_bare", "objects.kinds.zone=percpu_freelist"], ["zone a", "zone b", "free a"]),
     "uma": (["design=freebsd5_uma"], ["malloc 20000 a", "malloc 20000 b", "free b", "zone z", "zone y"]),
     "mb_alloc": (["design=freebsd5_uma"], ["mbuf 256 a", "mbuf 256 b", "free a"]),
     "uma_today": (["design=freebsd_vmem"], ["malloc 100000 a", "free a", "zone z", "zone y", "kva_wired 8192 w",
@@ -51,10 +51,10 @@ PROGRAMS = {
     "vmalloc": (["design=linux_6_12", *RAM], ["kva_wired 16384 w", "free w"]),
     "lazy": (["design=linux_6_12", *RAM, "+maps.params.linux_mm.lazy_max_pages=10"],
              [*(f"kva_wired 16384 w{k}" for k in range(4)), *(f"free w{k}" for k in range(4))]),
-    "fast_fits": (["design=dragonfly_slab", "objects=fast_fits"], ["malloc 100 a", "malloc 100 b", "free a"]),
-    "lazy_buddy": (["design=dragonfly_slab", "objects=lazy_buddy"], ["malloc 100 a", "malloc 100 b", "free a"]),
-    **{m: (["design=dragonfly_slab", f"maps={m}"], ["kva_wired 8192 w", "free w"]) for m in ("two_ended", "regions")},
-    "october, no page": (["design=dragonfly_slab", *STRANGE], ["malloc 20000 a", "malloc 20000 b nowait"]),
+    "fast_fits": (["design=mail2003_bare", "objects=fast_fits"], ["malloc 100 a", "malloc 100 b", "free a"]),
+    "lazy_buddy": (["design=mail2003_bare", "objects=lazy_buddy"], ["malloc 100 a", "malloc 100 b", "free a"]),
+    **{m: (["design=mail2003_bare", f"maps={m}"], ["kva_wired 8192 w", "free w"]) for m in ("two_ended", "regions")},
+    "october, no page": (["design=mail2003_bare", *STRANGE], ["malloc 20000 a", "malloc 20000 b nowait"]),
     "freebsd4, no page": (["design=freebsd4", *STRANGE], ["malloc 20000 a", "malloc 20000 b nowait",
                           "kva_wired 20000 c"]),
     "freebsd5, no page": (["design=freebsd5_uma_unified", *STRANGE], ["malloc 9000 a", "malloc 9000 b nowait"]),
@@ -308,8 +308,11 @@ def _holds_nothing_in_maps(line: str, allocator: str, map_name: str) -> None:
 
 
 def test_every_allocator_that_a_design_may_have_is_tried_here() -> None:
-    tried = {"buckets", "zalloc", "mbuf", "dfly_slab", "dfly_slab_2020", "kmalloc_obj", "objcache", "percpu_freelist",
-             "uma", "mb_alloc", "uma_today", "illumos_kmem", "slub", "fast_fits", "lazy_buddy", "absent"}  # fmt: skip
+    tried = {
+        "buckets", "zalloc", "mbuf", "dfly_slab", "dfly_slab_2020", "kmalloc_obj", "objcache",
+        "percpu_freelist", "uma", "mb_alloc", "uma_today", "illumos_kmem", "slub", "fast_fits",
+        "lazy_buddy", "absent", "objcache_2020",
+    }  # fmt: skip
     built_in = {m.name for m in pkgutil.iter_modules([str(Path(absent.__file__).parent)]) if m.name[0] != "_"}
     assert built_in <= tried
 

@@ -576,10 +576,10 @@ def test_what_a_kept_zone_takes_from_the_map_is_marked_so(nofree):
             if answer == s.MAP_ALLOC:
                 asked.setdefault((item, size), []).append(int(reg[0, regs.ATTR]))
                 reg[0, regs.BASE], m.next = m.next, m.next + int(reg[0, regs.BYTES])
-    kept = s.ATTR_WIRED | s.ATTR_NOFREE
+    kept = s.ATTR_KMEM | s.ATTR_NOFREE
     of_zone = asked.pop((0, 9000))
     assert of_zone.count(kept) == (len(of_zone) - 2 if nofree else 0)  # the others: a bucket, a header
-    assert all(attr == s.ATTR_WIRED for attrs in asked.values() for attr in attrs)
+    assert all(attr == s.ATTR_KMEM for attrs in asked.values() for attr in attrs)
 
 
 def test_at_most_as_many_fills_as_cpus_at_once():

@@ -7,7 +7,7 @@ from hypothesis import strategies as hs
 
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared import map_entries as me
-from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.sim.slots import ATTR_KMEM, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
 from kmemexp.sim.tables import gauge
 from tests.sim.naive_map import FixedSupply, NaiveSystem, ReserveSupply
 
@@ -98,6 +98,14 @@ def test_three_wired_pages_are_one_entry_and_the_middle_splits_it():
     assert vm_map.ranges(st, 0) == [(0, PAGE, ATTR_WIRED), (2 * PAGE, 3 * PAGE, ATTR_WIRED)]
     assert alloc(st, PAGE, attr=ATTR_WIRED) == PAGE
     assert vm_map.ranges(st, 0) == [(0, 3 * PAGE, ATTR_WIRED)]
+
+
+def test_pages_of_kmem_object_do_not_merge_with_those_of_kernel_object():
+    st = kernel_map(64)
+    for attr in (ATTR_WIRED, ATTR_KMEM, ATTR_KMEM, ATTR_WIRED):
+        alloc(st, PAGE, attr=attr)
+    wired = [(0, PAGE, ATTR_WIRED), (3 * PAGE, 4 * PAGE, ATTR_WIRED)]
+    assert vm_map.ranges(st, 0) == [wired[0], (PAGE, 3 * PAGE, ATTR_KMEM), wired[1]]
 
 
 def test_first_entry_becomes_first_free_even_above_a_hole():
@@ -319,7 +327,7 @@ SUBMAPS = ((20, 60), (60, 75))  # pages of kernel_map that maps 1 and 2 manage
 
 sizes = hs.integers(1, 8)
 aligns = hs.sampled_from((1, 1, 1, 2, 4, 8, 3, 5))
-attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_PAGEABLE))
+attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_KMEM, ATTR_PAGEABLE))
 where = hs.integers(0, 2)
 cpu = hs.integers(0, 1)
 allocs = hs.tuples(hs.just("alloc"), where, sizes, aligns, attrs, cpu)

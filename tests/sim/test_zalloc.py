@@ -206,7 +206,10 @@ def play(m: Hand, zones: list[NaiveZone], program: list[tuple[int, int]]) -> lis
 
 def naive(state: zalloc.State, items: list[Item], limit: int) -> list[NaiveZone]:
     pages = BumpMap(limit)
-    return [NaiveZone(pages, *item, int(row[zalloc.BASE])) for item, row in zip(items, state.zone, strict=True)]
+    return [
+        NaiveZone(pages, item.size, item.growth, item.limit, int(row[zalloc.BASE]))
+        for item, row in zip(items, state.zone, strict=True)
+    ]
 
 
 @settings(max_examples=80)

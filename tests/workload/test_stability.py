@@ -308,13 +308,13 @@ def test_the_readers_of_2003_pass_the_check_and_know_the_workloads_kinds() -> No
 
 
 def test_a_sweep_of_protections_is_planned_and_an_impossible_one_refused() -> None:
-    (plan,) = kmemexp.plan(["design=dragonfly_slab", "stability=none,percpu,grace", "stability.kind=proc,tcpcb",
+    (plan,) = kmemexp.plan(["design=mail2003_bare", "stability=none,percpu,grace", "stability.kind=proc,tcpcb",
                             "workload=server2003", "machine=i386_512m"])  # fmt: skip
     assert len(plan.cells) == 6
     with pytest.raises(ConfigError, match="more than 3"):
         kmemexp.plan(["design=freebsd4", "stability=percpu", "stability.kind=proc", "workload=server2003"])
     with pytest.raises(ConfigError, match="did you mean proc"):
-        kmemexp.plan(["design=dragonfly_slab", "stability=none", "stability.kind=prok", "workload=server2003"])
+        kmemexp.plan(["design=mail2003_bare", "stability=none", "stability.kind=prok", "workload=server2003"])
 
 
 @pytest.mark.parametrize("protection", stability.PROTECTIONS)

@@ -18,7 +18,7 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
-from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, refused
+from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, in_kmem_object, refused
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
@@ -97,7 +97,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         _carve(st, b, reg[i, regs.BASE])
         reg[i, regs.WORK] = st.bucket[b, ELMPERCL] - 1
     elif st.bucket[b, HEAD] == END:
-        return ask_kept(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE)
+        return in_kmem_object(reg, i, ask_kept(reg, i, MAPPED, st.map, max(1 << b, PAGE), PAGE))
     return hand_out(reg, i, _pop(st, b), 1 << b)
 
 
@@ -183,7 +183,7 @@ def _count_free(st: State, b: int, addr: Address) -> None:
 @kernel
 def _alloc_large(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] == BEGIN:
-        return ask_wired(reg, i, MAPPED, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
+        return in_kmem_object(reg, i, ask_wired(reg, i, MAPPED, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE))
     if reg[i, regs.BASE] < 0:
         return refused(reg, i, panics.KMEM_MAP)
     b = MINBUCKET

@@ -21,7 +21,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
-from kmemexp.sim.asking import ask_kept, out_of_entries
+from kmemexp.sim.asking import ask_kept, in_kmem_object, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC
 from kmemexp.sim.network import MCLBYTES, MSIZE
@@ -144,7 +144,7 @@ def _free_chain(st: State, addr: Address) -> None:
 def _ask_map(st: State, reg: Registers, i: int, k: int) -> int:
     if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
         return _give_up(st, reg, i)
-    return ask_kept(reg, i, MAPPED, st.map, PAGE, PAGE)
+    return in_kmem_object(reg, i, ask_kept(reg, i, MAPPED, st.map, PAGE, PAGE))
 
 
 @kernel

@@ -21,7 +21,7 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
-from kmemexp.sim.asking import ask_kept, hand_out, out_of_entries
+from kmemexp.sim.asking import ask_kept, hand_out, in_kmem_object, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
@@ -169,7 +169,8 @@ def _grow_in_map(st: State, reg: Registers, i: int, z: int) -> int:
         if st.p.kmem_map and reg[i, regs.LOCKED]:
             home = st.p.kmem_map
             reg[i, regs.CALL] = IN_KMEM_MAP
-        return ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
+        answer = ask_kept(reg, i, MAPPED, home, nbytes, PAGE)
+        return answer if home == st.map else in_kmem_object(reg, i, answer)
     if out_of_entries(reg, i):
         return FAILED
     if reg[i, regs.BASE] < 0:

@@ -29,13 +29,13 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
-from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers, Shares, Table, Words
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.arenas._shared.map_entries import enter, remove
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.checks import insist
 from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
-from kmemexp.sim.slots import ATTR_WIRED, NO_ENTRY, PAGE
+from kmemexp.sim.slots import ATTR_SORT, ATTR_WIRED, NO_ENTRY, PAGE
 from kmemexp.sim.tables import gauge
 
 CALLS = (KMEM_ALLOC, KMEM_FREE)  # of requests that go straight to the map; FreeBSD 5 locked kernel_object besides
@@ -97,6 +97,12 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     st.node[map_no, map_entries.START] = st.maps[map_no, map_entries.HIGH] = base
     st.node[map_no, map_entries.END] = base + nbytes
     st.maps[map_no, map_entries.FREE] = nbytes
+
+
+@kernel
+def map_attr(reg: Registers, i: int, attr: int, server: int) -> int:
+    """What an entry may merge with, its object among it."""
+    return attr & ATTR_SORT
 
 
 @kernel

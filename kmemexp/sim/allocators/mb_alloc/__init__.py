@@ -31,7 +31,7 @@ from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add
 from kmemexp.sim.allocators.mb_alloc import containers
 from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket, pop, put
 from kmemexp.sim.allocators.mb_alloc.state import Params, State
-from kmemexp.sim.asking import ask_kept, go_on, out_of_entries
+from kmemexp.sim.asking import ask_kept, go_on, in_kmem_object, out_of_entries
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC_5
 from kmemexp.sim.network import MCLBYTES, MSIZE
@@ -200,7 +200,7 @@ def _ask_map(st: State, reg: Registers, i: int, k: int) -> int:
     if st.sort[k, containers.ASKED] + st.sort[k, containers.EACH] > st.sort[k, containers.LIMIT]:
         return _refused(st, reg, i, k)
     st.sort[k, containers.ASKED] += st.sort[k, containers.EACH]
-    return ask_kept(reg, i, MAPPED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE)
+    return in_kmem_object(reg, i, ask_kept(reg, i, MAPPED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE))
 
 
 @kernel
@@ -266,7 +266,7 @@ def _boot(st: State, reg: Registers, i: int) -> int:
     st.booted[cpu] += 1
     st.sort[k, containers.ASKED] += st.sort[k, containers.EACH]
     reg[i, regs.Y] = k
-    return ask_kept(reg, i, BOOTED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE)
+    return in_kmem_object(reg, i, ask_kept(reg, i, BOOTED, st.map, st.sort[k, containers.PAGES] << PAGE_SHIFT, PAGE))
 
 
 @kernel

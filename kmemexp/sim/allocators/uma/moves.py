@@ -11,7 +11,7 @@ from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.layout import BUCKET_STEP, UMA_02, UMA_03
 from kmemexp.sim.allocators.uma.slabs import bucket_count, slab_add, slab_give, slab_take
 from kmemexp.sim.allocators.uma.state import State
-from kmemexp.sim.asking import ask_kept, ask_wired
+from kmemexp.sim.asking import ask_kept, ask_wired, in_kmem_object
 from kmemexp.sim.slots import FAILED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, panics, regs
 
@@ -63,6 +63,13 @@ def map_of(st: State, reg: Registers, i: int) -> int:
 
 
 @kernel
+def entered(st: State, reg: Registers, i: int, answer: int) -> int:
+    """Enter what has been asked for in kmem_object, but for what UMA of 2002 takes from kernel_map by kmem_alloc()."""
+    early = st.p.generation == UMA_02 and reg[i, regs.MAP] == KERNEL_MAP
+    return answer if early else in_kmem_object(reg, i, answer)
+
+
+@kernel
 def to_single(reg: Registers, i: int, z: int) -> int:
     reg[i, regs.PHASE] &= ~phases.REFUSED
     return to_zone(reg, i, phases.SINGLE, z)
@@ -93,8 +100,8 @@ def _ask_slab(st: State, reg: Registers, i: int, z: int) -> int:
     to_zone(reg, i, phases.SLAB, z)
     m, nbytes = map_of(st, reg, i), st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT
     if st.p.nofree and z >= slabs.FIRST_ITEM:
-        return ask_kept(reg, i, reg[i, regs.PHASE], m, nbytes, PAGE)
-    return ask_wired(reg, i, reg[i, regs.PHASE], m, nbytes, PAGE)
+        return entered(st, reg, i, ask_kept(reg, i, reg[i, regs.PHASE], m, nbytes, PAGE))
+    return entered(st, reg, i, ask_wired(reg, i, reg[i, regs.PHASE], m, nbytes, PAGE))
 
 
 @outlined
@@ -149,7 +156,7 @@ def internal(st: State, reg: Registers, i: int, z: int, freeing: int, phase: int
     if addr == NIL and phase == phases.INTERNAL and not grows:
         st.zone[own, slabs.Z_GROWING] += is_bucket
         to_zone(reg, i, phases.INTERNAL_PAGE, own)
-        return ask_wired(reg, i, reg[i, regs.PHASE], map_of(st, reg, i), PAGE, PAGE)
+        return entered(st, reg, i, ask_wired(reg, i, reg[i, regs.PHASE], map_of(st, reg, i), PAGE, PAGE))
     if addr != NIL:
         st.zone[own, slabs.Z_ALLOCS] += 1
     purpose = field(reg, i, phases.FOR_SHIFT)
@@ -180,7 +187,7 @@ def _have_header(st: State, reg: Registers, i: int, z: int, addr: Address, purpo
             return FAILED
         nbytes = (reg[i, regs.SIZE] + PAGE - 1) & -PAGE
         to_cpu(reg, i, phases.LARGE)
-        return ask_wired(reg, i, reg[i, regs.PHASE], map_of(st, reg, i), nbytes, PAGE)
+        return entered(st, reg, i, ask_wired(reg, i, reg[i, regs.PHASE], map_of(st, reg, i), nbytes, PAGE))
     if addr != NIL:
         return _ask_slab(st, reg, i, z)
     reg[i, regs.PHASE] |= phases.REFUSED

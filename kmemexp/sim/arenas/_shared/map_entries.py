@@ -9,7 +9,7 @@ from typing import Any
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Address, Bytes, MapNo
-from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, RECURSES
+from kmemexp.sim.slots import ATTR_KMEM, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE, RECURSES
 
 # Where entries come from.
 FIXED = 0  # kmapentzone
@@ -63,7 +63,7 @@ def enter(st: Any, map_no: MapNo, nbytes: Bytes, align: int, attr: int) -> int:
         # The end of a header is the map's upper bound: the first entry always becomes first_free.
         if st.maps[map_no, FIRST_FREE] == prev and st.node[prev, END] >= addr:
             st.maps[map_no, FIRST_FREE] = node
-        if attr == ATTR_WIRED:
+        if attr == ATTR_WIRED or attr == ATTR_KMEM:
             lookup(st, map_no, addr)
             simplify(st, map_no, node)
     st.maps[map_no, FREE] -= nbytes

@@ -1,0 +1,58 @@
+"""What a design is at boot, before any load: what its maps are, and who serves each kind, where, up to which limit."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kmemexp.boot.machine import carved_at_boot, routed
+from kmemexp.parts.finding import parameters, sets_aside
+from kmemexp.parts.spaces import kva_bytes
+from kmemexp.sim import sizing
+from kmemexp.sim.engine import machine as mc
+from kmemexp.sim.maps import MAP_NAMES
+from kmemexp.sim.network import MSIZE
+from kmemexp.sim.probes import SERVER_MAP
+from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
+
+LIMITED = ("zalloc", "objcache", "objcache_2020", "uma_today")
+"""Allocators that count the objects of a zone up to its limit."""
+
+
+class Served(NamedTuple):
+    """Who serves a kind of object."""
+
+    kind: str
+    klass: str
+    allocator: str  # "": the map itself
+    map: str  # in which that grows
+    limit: int  # objects, or bytes of what a map or malloc serves; 0: none but the map's size
+    own_kva: bool  # a range set aside for this kind alone
+
+
+def maps(config: Mapping[str, Any]) -> list[sizing.Reservation]:
+    """List what a cell's kernel carves out of its maps at boot, in this order."""
+    node, machine = config["maps"], config["machine"]
+    return carved_at_boot(config, sizing.of_cell(node, config["objects"], machine, kva_bytes(node, machine)))
+
+
+def served(config: Mapping[str, Any], kinds: Kinds) -> list[Served]:
+    """List who serves each kind of a load in a cell. Raises ConfigError."""
+    cell = routed(config, kinds)
+    sizes = {name: nbytes for name, nbytes, _ in maps(config)} | {"kernel_map": cell.sized.kva_bytes}
+    rows = []
+    for k, (kind, klass) in enumerate(zip(kinds.names, kinds.klass.tolist(), strict=True)):
+        server, item, own = (int(cell.kind_rows[k, column]) for column in (mc.KIND_SERVER, mc.KIND_ITEM, mc.KIND_MAP))
+        if server == SERVER_MAP:
+            place = MAP_NAMES[own]
+            rows.append(Served(kind, CLASS_NAMES[klass], "", place, sizes[place], own_kva=False))
+            continue
+        name = cell.code.names[server]
+        entries = cell.items[name][item].limit if klass == ZONE else 0
+        limit = entries if name in LIMITED else 0
+        if klass == MALLOC:
+            limit = cell.sized.malloc_type_bytes
+        elif klass == MBUF:
+            key = "nmbufs" if kinds.size[k] <= MSIZE else "nmbclusters"
+            limit = getattr(cell.sized, key) if key in parameters("allocators", name) else 0
+        own_kva = bool(entries) and sets_aside(name)
+        rows.append(Served(kind, CLASS_NAMES[klass], name, MAP_NAMES[cell.home[name]], limit, own_kva))
+    return rows

@@ -1,0 +1,39 @@
+"""Options of config groups that have other names now, and those that are gone: their names said what was not so."""
+
+from kmemexp.errors import ConfigError
+
+RENAMED = {
+    "design": {
+        "dragonfly_nokmem": "dragonfly_2003aug25",
+        "dragonfly_slab_v1": "dragonfly_2003aug27",
+        "dragonfly_slab": "dragonfly_2003oct",
+        "dragonfly_objcache": "dragonfly_2005",
+    }
+}
+"""By group: old names by which the same kernel may still be called."""
+GONE = {
+    "design": {
+        "dragonfly_percpu": "no DragonFly was so; the mail's proposal carried out is design=mail2003",
+    }
+}
+"""By group: old names, and what to use instead."""
+
+
+def current(group: str, option: str) -> str:
+    """Today's name of an option. Raises ConfigError for one that is gone."""
+    if why := GONE.get(group, {}).get(option):
+        raise ConfigError(f"{group}={option}: {why}")
+    return RENAMED.get(group, {}).get(option, option)
+
+
+def hint(text: str) -> str:
+    """What to add to Hydra's message about an option that it has not found."""
+    for group, names in RENAMED.items():
+        for old, new in names.items():
+            if f"{group}/{old}'" in text:
+                return f"\n{group}={old} is called {new} now"
+    for group, reasons in GONE.items():
+        for old, why in reasons.items():
+            if f"{group}/{old}'" in text:
+                return f"\n{group}={old}: {why}"
+    return ""

@@ -1,0 +1,121 @@
+"""The census at boot of each BSD design: maps, reserved KVA, zones and limits are those of its kernel's tables."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kmemexp.boot import census
+from kmemexp.planning.plan import plan_from
+from kmemexp.workload import roles, synthetic
+
+MIB, PAGE = 1 << 20, 4096
+IMAGE = 8.0
+SMALL = ["machine=i386_512m", "workload=server2003"]
+KVA = 1021 * MIB
+
+
+def cell(*overrides: str) -> dict:
+    (plan,) = plan_from([*SMALL, *overrides])
+    return json.loads(plan.cells["config"].iloc[0])
+
+
+def carved(config: dict) -> dict[str, float]:
+    return {name: round(nbytes / MIB, 2) for name, nbytes, _ in census.maps(config)}
+
+
+def served(config: dict) -> dict[str, census.Served]:
+    rows = config["workload"]["kinds"]
+    kinds = synthetic.kinds_table(tuple(sorted(rows)), [rows[name] for name in sorted(rows)])
+    return {row.kind: row for row in census.served(config, roles.cast(kinds, config["roles"]))}
+
+
+# On 512 MiB of RAM, in MiB. Clean range, KMAP ENTRY and swap of i386 kernels from 2003 to 2010 are alike.
+CLEAN = {"clean_map": 101.58, "buffer_map": 61.58, "pager_map": 40.0}
+ZONES = {"socket": 1.51, "udpcb": 1.51, "tcpcb": 4.52, "syncache": 2.34, "ripcb": 1.51, "divcb": 1.51}
+VM = {"PV ENTRY": 25.48, "SWAPMETA": 10.0}
+ENTRIES = {"KMAP ENTRY": 0.75}
+EXEC, MB, USAGE = {"exec_map": 1.19}, {"mb_map": 13.5}, {"kmemusage": 1.0}
+KERNELS = {
+    "freebsd4": {**CLEAN, **ZONES, **VM, **ENTRIES, **EXEC, **MB, "kmem_map": 184.16, "kmemusage": 0.18},
+    "dragonfly_2003aug25": {**CLEAN, **ZONES, **VM, **ENTRIES, **EXEC, **MB, **USAGE},
+    "dragonfly_2003aug27": {**CLEAN, **ZONES, **VM, **EXEC, **MB, **USAGE},
+    "dragonfly_2003oct": {**CLEAN, **ZONES, **VM, **EXEC, **MB, **USAGE},
+    "dragonfly_2005": {**CLEAN, **ZONES, **VM, **EXEC, **USAGE},
+    "dragonfly_2010": {**CLEAN, **VM, **USAGE},
+    "mail2003": {**CLEAN, **VM, **EXEC, **MB, **USAGE},
+}
+
+
+@pytest.mark.parametrize("design", KERNELS)
+def test_maps_and_reserved_kva_at_boot_are_those_of_the_kernel(design: str) -> None:
+    found = carved(cell(f"design={design}"))
+    assert found.pop("kernel image") == IMAGE
+    assert found == pytest.approx(KERNELS[design], abs=0.011)
+
+
+def test_freebsd_5_has_its_own_clusters_and_a_map_for_pipes() -> None:
+    found = carved(cell("design=freebsd5_uma"))
+    assert (found["mb_map"], found["pipe_map"]) == (42.5, 8.0)
+    assert found["kmem_map"] == pytest.approx(213.25, abs=0.01)
+    later = carved(cell("design=freebsd_mbuma"))
+    assert "mb_map" not in later
+    assert later["kmem_map"] == pytest.approx(170.67, abs=0.01)
+
+
+# Kinds of the load by who serves them, at each date.
+ZONED = {"proc", "vmspace", "vnode", "namei", "socket", "tcpcb", "udpcb", "unpcb", "syncache", "pipe", "map_entry",
+         "vm_object", "knote"}  # fmt: skip
+GREW = {"vnode", "pipe"}  # on malloc since 2004
+GONE = GREW - {"vnode"} | {"proc", "socket", "tcpcb", "udpcb", "unpcb", "syncache"}
+SERVED = {
+    "freebsd4": {"zalloc": ZONED, "mbuf": {"mbuf", "mbuf_cluster"}},
+    "dragonfly_2003aug25": {"zalloc": ZONED, "mbuf": {"mbuf", "mbuf_cluster"}},
+    "dragonfly_2003aug27": {"zalloc": ZONED, "mbuf": {"mbuf", "mbuf_cluster"}},
+    "dragonfly_2003oct": {"zalloc": ZONED, "mbuf": {"mbuf", "mbuf_cluster"}},
+    "dragonfly_2005": {"zalloc": ZONED - GREW, "objcache": {"mbuf", "mbuf_cluster"}},
+    "dragonfly_2010": {
+        "zalloc": {"map_entry", "vm_object", "knote"},
+        "objcache": {"mbuf", "mbuf_cluster", "vnode", "vmspace", "namei"},
+    },
+    "dragonfly_2020": {"zalloc": {"map_entry"}, "objcache_2020": {"mbuf", "mbuf_cluster", "vmspace", "namei", "file"}},
+    "mail2003": {"dfly_slab": ZONED - {"proc", "tcpcb", "udpcb", "unpcb"},
+                 "percpu_freelist": {"proc", "tcpcb", "udpcb", "unpcb"}, "mbuf": {"mbuf", "mbuf_cluster"}},
+}  # fmt: skip
+MALLOC = {"freebsd4": "buckets", "dragonfly_2003aug25": "buckets", "dragonfly_2005": "objcache",
+          "dragonfly_2010": "objcache", "dragonfly_2020": "objcache_2020"}  # fmt: skip
+
+
+@pytest.mark.parametrize("design", SERVED)
+def test_each_kind_is_served_by_what_served_it_at_that_date(design: str) -> None:
+    rows = served(cell(f"design={design}"))
+    found: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row.allocator and row.klass != "malloc":
+            found.setdefault(row.allocator, set()).add(row.kind)
+    assert found == SERVED[design]
+    assert {row.allocator for row in rows.values() if row.klass == "malloc"} == {MALLOC.get(design, "dfly_slab")}
+
+
+def test_limits_are_those_of_the_date_and_the_machine() -> None:
+    of_2003, of_2005, of_2010 = (served(cell(f"design=dragonfly_{d}")) for d in ("2003oct", "2005", "2010"))
+    assert [(rows["mbuf"].limit, rows["mbuf_cluster"].limit) for rows in (of_2003, of_2005, of_2010)] == [
+        (18432, 4608), (9216, 4608), (9216, 4608)
+    ]  # fmt: skip
+    assert (of_2003["mbuf"].map, of_2005["mbuf"].map) == ("mb_map", "kernel_map")
+    assert (of_2003["socket"].limit, of_2003["syncache"].limit, of_2003["socket"].own_kva) == (8232, 15359, True)
+    assert not of_2010["socket"].own_kva
+    small = served(cell("design=dragonfly_2003oct", "machine.ram_bytes=64MiB"))
+    assert small["socket"].limit == 1064
+    assert served(cell("design=freebsd4"))["file"].limit == pytest.approx(85.33 * MIB, abs=0.01 * MIB)
+    assert of_2003["file"].limit == pytest.approx(51.2 * MIB, abs=0.01 * MIB)
+    assert (of_2005["exec_arguments"].map, of_2010["exec_arguments"].map) == ("exec_map", "kernel_map")
+
+
+def test_map_requests_have_no_allocator_and_kinds_keep_their_numbers() -> None:
+    config = cell("design=freebsd5_uma")
+    rows = served(config)
+    assert (rows["pipe_buffer"].allocator, rows["pipe_buffer"].map) == ("", "pipe_map")
+    assert rows["uarea"].map == "kernel_map"
+    assert list(rows) == sorted(config["workload"]["kinds"])
+    assert np.all([row.limit % PAGE == 0 for row in rows.values() if not row.allocator])
