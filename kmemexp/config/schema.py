@@ -301,6 +301,7 @@ class Validate:
 
     level: str = "quick"  # quick | full: some cases, or all, at full length
     only: list[str] = field(default_factory=list)  # names of checks; none: all
+    mutants: bool = False  # instead: try deliberate faults in a copy, and show which check catches which
     record: bool = False  # a fresh recording of this machine too (root and tracefs)
 
 

@@ -22,11 +22,12 @@ SETTLED = 1e-12
 
 def every_sequence(policy: str, sizes: tuple[int, ...], limit: int, *, states: int = 150_000) -> Found:
     """All requests with at most `limit` live cells, in a heap that grows upwards; `vm_map` is FreeBSD's first fit."""
-    if policy == "vm_map":
-        return exhaustive.search(vm_map, copies_vm_map, sizes, limit, entry_limit=100, states=states)
+    aligned = policy.endswith("aligned")
+    if policy.startswith("vm_map"):
+        return exhaustive.search(vm_map, copies_vm_map, sizes, limit, entry_limit=100, states=states, aligned=aligned)
     return exhaustive.search(
         sequential, copies_sequential, sizes, limit, policy=POLICIES.get(policy, FIRST_FIT), tail_last=1,
-        aligned=policy == "aligned", states=states,
+        aligned=aligned, states=states,
     )  # fmt: skip
 
 

@@ -95,10 +95,10 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.5g}"
 
 
-def write(folder: Path, rows: Sequence[Row], title: str, told: str) -> list[Path]:
+def write(folder: Path, name: str, rows: Sequence[Row], title: str, told: str) -> list[Path]:
     """Write the table as Parquet and as one page of HTML. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    parquet, page = folder / "checks.parquet", folder / "validate.html"
+    parquet, page = folder / f"{name}.parquet", folder / f"{name}.html"
     frame(rows).to_parquet(parquet, index=False)
     page.write_text(html(rows, title, told), "utf-8")
     return [parquet, page]

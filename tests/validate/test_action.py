@@ -50,7 +50,7 @@ def test_the_table_is_printed_and_written(made_up, tmp_path, capsys):
     table = pd.read_parquet(tmp_path / "results" / "_validate" / "checks.parquet")
     assert table["result"].tolist() == ["pass", "beside"]
     assert {"check", "source", "expected", "measured", "deviation", "grade"} <= set(table)
-    page = (tmp_path / "results" / "_validate" / "validate.html").read_text()
+    page = (tmp_path / "results" / "_validate" / "checks.html").read_text()
     assert "&lt;right&gt;" in page
     assert "http" not in page
 

@@ -18,17 +18,18 @@ from kmemexp.validate.setting import Setting
 def pools(s: Setting) -> Iterator[Row]:
     """D1: m tasks that take k units one by one never deadlock with m (k - 1) + 1 units, and do with one less."""
     of = Wanted("D1", "m (k - 1) + 1 units", "A")
-    for _ in range(round(s.long(4, 12))):
-        tasks, units, verb = s.whole(2, 5), s.whole(2, 4), s.one(("work", "sleep"))
+    turns = round(s.long(400, 400))
+    for case in range(round(s.long(4, 12))):
+        tasks, units, verb = s.whole(2, 5), s.whole(2, 4), ("work", "sleep")[case % 2]
         what = f"{tasks} tasks of {units} units each, {verb} between"
         enough = tasks * (units - 1) + 1
         ends, freed = [], []
         for _ in range(round(s.long(8, 25))):
             machine = machines.takers(tasks, units, enough, verb, seed=s.seed())
-            ends.append(machine.run(400 * MEAN * (units + 1)))
+            ends.append(machine.run(turns * MEAN * (units + 1)))
             freed.append(int(machine.world.counters[tally.FREES]))
         yield of.exact(f"{what}, {enough} units: runs without a deadlock", len(ends), ends.count(E_TIME))
-        yield of.holds(f"{what}, {enough} units: all go on", min(freed) > 100 * units)
+        yield of.holds(f"{what}, {enough} units: all go on", min(freed) > turns // 4 * units)
         ends, told = [], []
         for _ in range(round(s.long(8, 25))):
             machine = machines.takers(tasks, units, enough - 1, verb, seed=s.seed())

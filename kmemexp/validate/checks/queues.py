@@ -5,8 +5,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from kmemexp.lane.latency import quantile
+from kmemexp.lane.latency import LOWER, UPPER, quantile
 from kmemexp.sim.aliases import Table
+from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.tables import cpu, glob, seen
 from kmemexp.validate import machines
 from kmemexp.validate import periodic as tasks
@@ -118,6 +119,14 @@ def response_times(s: Setting) -> Iterator[Row]:
         found = tasks.responses(machine)[f"T{i}"]
         yield of.all_equal(f"tasks {what}, blocked for {lasts[i]}, jitter {jitter}: response of task {i}",
                            [want[i], want[i]], [found[0] + jitter[i], found.max() + jitter[i]])  # fmt: skip
+        # T0 is raised at the critical instant and then once a period.
+        jobs = len(tasks.logged(machine, mc.LOG_RAISE)["T0"])
+        yield of.exact(f"tasks {what}: jobs of task 0", 1 + 20 * drawn[-1][1] // drawn[0][1], jobs, within=1)
+        top = machine.histogram(f"irq_T{i}_done").nonzero()[0][-1]
+        ns = round(found.max() * tasks.UNIT)
+        yield of.holds(
+            f"tasks {what}: the longest response is in its bucket", LOWER[top] <= ns < UPPER[top], f"{ns} ns"
+        )
         machine = tasks.periodic(drawn, lasts[i], jitter=jitter, seed=s.seed())
         most = tasks.responses(machine)[f"T{i}"].max()
         yield of.at_most(f"tasks {what}: response of task {i}, random phases", want[i] - jitter[i], most)
@@ -146,9 +155,10 @@ def protocols(s: Setting) -> Iterator[Row]:
     for protocol in tasks.PROTOCOLS:
         want = tasks.bounds(lengths, protocol)
         worst = np.zeros(len(lengths), int)
+        units = max(round(s.long(15_000, 30_000)), 3000)
         for _ in range(round(s.long(3, 12))):
             phases = {name: s.whole(0, PERIODS[name] - 1) for name in lengths}
-            machine = tasks.with_locks(lengths, PERIODS, protocol, phases, gap=1, units=15_000)
+            machine = tasks.with_locks(lengths, PERIODS, protocol, phases, gap=1, units=units)
             worst = np.maximum(worst, tasks.blocking(machine, lengths, gap=1))
             yield _books(machine, f"tasks with locks, {protocol}")
         for name, bound, got in zip(lengths, want, worst.tolist(), strict=True):
