@@ -378,7 +378,7 @@ def _schema() -> DictConfig:
         sweep.reps.select,
     ):
         OmegaConf.set_struct(node, False)
-    return schema
+    return cast(DictConfig, schema)
 
 
 def explanation(error: Exception) -> str:
