@@ -33,6 +33,9 @@ COLOURS = {
     "freebsd_vmem": "#882255",
     "illumos": "#6F6F00",
     "linux_slub": "#000000",
+    "linux_6_12": "#4D4D4D",
+    "linux_6_18": "#8C8C8C",
+    "linux_7_1": "#BBBBBB",
     "proactive": "#332288",
 }
 """Colours that are told apart with a colour vision deficiency too: those of Okabe and Ito (2008), then Tol's."""
