@@ -24,8 +24,10 @@ from kmemexp.workload.stream import MAX_CPUS
 
 ACTIONS = (
     "run", "plan", "status", "live", "report", "validate", "compact", "export", "check", "repair", "explain", "designs",
+    "metrics", "workloads", "knobs",
 )  # fmt: skip
 """The verbs that `action=` names, each a file in kmemexp/actions/."""
+EXPORTS = ("folder", "csv", "sqlite", "duckdb")
 MODELS = ("spl", "ithread")
 MOST_HZ = 1e9
 MOST_SEED = 2**63 - 1
@@ -51,6 +53,7 @@ def check_run(settings: Mapping[str, Any]) -> None:
     one_of("action", settings["action"], sorted(ACTIONS))
     one_of("on_error", settings["on_error"], ON_ERROR)
     one_of("validate.level", settings["validate"]["level"], LEVELS)
+    one_of("export.to", settings["export"]["to"], EXPORTS)
     one_of("output", settings["output"], OUTPUTS)
     one_of("tables", settings["tables"], TABLES)
     one_of("cluster.runner", cluster["runner"], RUNNERS)

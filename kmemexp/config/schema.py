@@ -38,8 +38,8 @@ DEFAULT_METRICS = (
 class Design:
     """A complete kernel memory system; its file in conf/design/ selects the parts."""
 
-    name: str = MISSING
-    title: str = ""
+    name: str = MISSING  # the name of its file
+    title: str = ""  # in a few words
     about: str = ""  # what it is, in a sentence or two
 
 
@@ -47,9 +47,9 @@ class Design:
 class Maps:
     """How KVA is divided, who places in it, and where map entries come from."""
 
-    layout: str = MISSING
-    arena: str = MISSING
-    entries: str = MISSING
+    layout: str = MISSING  # how KVA is divided, such as split (with kmem_map and mb_map) or unified
+    arena: str = MISSING  # who places in a map: a file in kmemexp/sim/arenas/
+    entries: str = MISSING  # where map entries come from
     kernel: str = sizing.USUAL  # whose rules compute sizes and limits (kmemexp/sim/sizing)
     image_bytes: Any = 8 << 20  # the kernel's own text, data and boot-time tables
     lock: str = "sleep"  # of a map: lockmgr; FreeBSD 5 and later have an adaptive mutex
@@ -65,11 +65,11 @@ class Maps:
 class Objects:
     """Which allocator serves malloc(9), zones and mbufs, and what differs from their defaults."""
 
-    malloc: str = MISSING
-    zone: str = MISSING
-    mbuf: str = MISSING
+    malloc: str = MISSING  # the allocator of malloc(9): a file in kmemexp/sim/allocators/
+    zone: str = MISSING  # that of zones
+    mbuf: str = MISSING  # that of network buffers
     kinds: dict[str, str] = field(default_factory=dict)  # allocators of single kinds, by the kind's name
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)  # by allocator: what differs from its own defaults
     locks: dict[str, str] = field(default_factory=dict)  # by allocator, instead of its own
 
 
@@ -79,7 +79,7 @@ class Interrupts:
 
     model: str = MISSING  # spl | ithread
     nested: bool = True  # an interrupt thread may preempt another one
-    big_lock: bool = False
+    big_lock: bool = False  # one lock for the whole kernel (mplock, Giant)
     big_wait: str = "spin"  # spin | queue: what becomes of who wants the big lock
     dispatch: str = "borrow"  # borrow | preempt | switch: how an interrupt thread gets the CPU
     slice_ns: int = 0  # threads of one priority take turns after so long; 0: a thread runs until it leaves its CPU
@@ -131,7 +131,7 @@ class Cost:
 class Memory:
     """Physical memory (conf/memory/)."""
 
-    limited: bool = False
+    limited: bool = False  # pages can run out; a page daemon then frees some
     user_ratio: float = 0.9
     cache_ratio: float = 0.02
     fault_hz: float = 0.0
@@ -165,7 +165,7 @@ class Roles:
 class Stability:
     """Type stability (conf/stability/): who reads an object after it was freed, and what protects the reader."""
 
-    protection: str = "none"
+    protection: str = "none"  # none | zone | percpu | grace | refcount
     kind: str = ""  # the kind of the workload that is watched and protected; none: nothing is
     grace_s: float = 0.02  # length of a grace period
     hold_ratio: float = 1.0  # multiplies every reader's hold_s
@@ -178,11 +178,11 @@ class Machine:
     """What the design runs on."""
 
     arch: str = "i386"  # i386 | amd64 | arm64: which of maps.areas is meant
-    cpus: int = MISSING
+    cpus: int = MISSING  # of the simulated machine
     threads: int = 4  # mainline threads per CPU
     domains: int = 1  # NUMA domains; the CPUs are shared out evenly
-    ram_bytes: Any = MISSING
-    kva_bytes: Any = MISSING
+    ram_bytes: Any = MISSING  # physical memory
+    kva_bytes: Any = MISSING  # kernel virtual address space
     min_free_bytes: Any = 0  # Linux' vm.min_free_kbytes; 0: by its rule
     # And `from`: a folder with copies of files of /proc, which say all of these (config/snapshot.py).
     tunables: Tunables = field(default_factory=Tunables)
@@ -267,6 +267,13 @@ class Cluster:
 
 
 @dataclass
+class Export:
+    """What `action=export` writes into `_export` of the results folder."""
+
+    to: str = "folder"  # folder: Parquet and CSV of each table | csv | sqlite | duckdb: one file
+
+
+@dataclass
 class Limits:
     """What simulating one replica of a cell may take; one that takes more is a failed row."""
 
@@ -328,6 +335,7 @@ class Config:
     store: Store = field(default_factory=Store)
     limits: Limits = field(default_factory=Limits)
     validate: Validate = field(default_factory=Validate)
+    export: Export = field(default_factory=Export)
     size: str = "default"  # of the sweep: default | full
     output: str = "text"  # text | json | quiet
     tables: str = "answer"  # answer | all: what is shown at the end

@@ -63,6 +63,7 @@ class Plan:
     cell: str = ""  # action=explain: beginning of a cell's key
     replica: int | None = None  # action=explain
     validate: dict[str, Any] = field(default_factory=dict)  # action=validate
+    export: str = "folder"  # action=export: to what
     notes: Sequence[str] = ()  # what was not taken as the sweep file says
     limits: dict[str, Any] = field(default_factory=dict)  # of a cell: seconds, memory in bytes
     simulate: str = SIMULATE  # module:function that simulates the lanes of a cell
@@ -164,6 +165,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         cell=settings["cell"],
         replica=settings["replica"],
         validate=settings["validate"],
+        export=settings["export"]["to"],
         limits=checks.limits(settings["limits"]),
     )
 
