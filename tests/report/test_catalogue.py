@@ -70,4 +70,4 @@ def test_kinds_are_shown_with_their_allocator_map_and_limit() -> None:
     shown = console.export_text()
     assert "mbuf: mbuf, mb_map, up to 18,432" in shown
     assert "socket, tcpcb: zalloc, kernel_map, up to 8,232, KVA of its own" in shown
-    assert "pipe_buffer: the map itself, pipe_map, up to 8 MiB" in shown
+    assert "pipe_buffer: the map itself, pipe_map, up to 8MiB" in shown
