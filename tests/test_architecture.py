@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli": {"claims", "actions", "planning"},
     "claims": {"actions", "report", "planning", "config"},
     "actions": {"validate", "report", "sweep", "planning", "store", "lane", "boot", "workload", "sim"},
-    "validate": {"report", "planning", "store", "lane", "boot", "testing", "parts", "workload", "sim"},
+    "validate": {"predict", "report", "planning", "store", "lane", "boot", "testing", "parts", "workload", "sim"},
     "api": {"report", "sweep", "planning"},
     "trace": {"predict", "workload"},
     "predict": {"planning", "boot", "workload", "sim"},

@@ -5,5 +5,5 @@ gives rows: what was expected, what was measured, and how far the two may be apa
 cases live here and not in the tests, which use them too: machines without an allocator (`bench.py`), arenas as the
 literature sees them (`placement.py`, `churn.py`, `exhaustive.py`), an allocator by itself (`hand.py`).
 
-May import: report, planning, store, lane, boot, testing, parts, workload, sim.
+May import: predict, report, planning, store, lane, boot, testing, parts, workload, sim.
 """

@@ -13,7 +13,7 @@ from kmemexp.validate.setting import setting
 
 FILES = (
     "placement", "sizes", "caches", "queues", "pools", "deadlocks", "statistics", "programs", "records", "apart",
-    "published",
+    "published", "kernel",
 )  # fmt: skip
 """Files of kmemexp/validate/checks/, in the order of the table."""
 

@@ -159,7 +159,7 @@ def generator(s: Setting) -> Iterator[Row]:
 def _last_page(s: Setting) -> Row:
     """Interrupts that cannot wait get all pages of a pool, and no more."""
     pages = s.whole(2, 9)
-    w = wiring.Wiring(memory=machines.NOTHING | {"free": pages})
+    w = wiring.Wiring(memory=machines.NOTHING | {"free": pages, "reserved": 2, "interrupt_min": 1})
     w.source("asks", "device", [machines.get("nowait")] * (pages + 2), law="periodic", period_ns=10**12, phase_ns=0)
     machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
     machine.run(10**6)

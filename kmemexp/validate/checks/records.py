@@ -117,7 +117,7 @@ def ledgers(s: Setting) -> Iterator[Row]:
     yield of.exact("rows by status", sum(status == FAILED for status in told.values()), ledger.counts()[FAILED])
     yield of.holds("a file that counts twice is refused", refused > 0 and ledger.done() == told)
     damaged = 0
-    tries = round(s.long(60, 300))
+    tries = max(round(s.long(60, 300)), 40)
     for _ in range(tries):
         number = s.whole(1, len(texts) - 1)
         turned, previous = bytearray(texts[number]), manifest.digest(texts[number - 1])
