@@ -67,9 +67,11 @@ def summary(rows: Sequence[Row], seed: int, level: str, seconds: float) -> str:
 
 def show(rows: Sequence[Row], title: str, told: str, console: Console) -> None:
     """Print the table, and below it what fails."""
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0
+    )
     for k, name in enumerate(HEADS):
-        width = {1: 40, 2: 20}.get(k)
+        width = {1: 14, 2: 6}.get(k)
         table.add_column(name, justify="right" if k in NUMBERS else "left", overflow="fold", min_width=width,
                          no_wrap=width is None)  # fmt: skip
     for row in rows:
