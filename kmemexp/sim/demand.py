@@ -28,9 +28,9 @@ def zeros(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
 
 
 def empty(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
-    """Return an array of anything, all of which is written before it is read."""
+    """Return an array of which all is written before it is read (zeros too, so that two states can be compared)."""
     nbytes = _bytes(shape, dtype)
-    return np.empty(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
+    return np.zeros(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
 
 
 def names(count: int) -> Any:

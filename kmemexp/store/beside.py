@@ -12,7 +12,7 @@ from obstore.store import ObjectStore
 from kmemexp.store import files, tidy
 from kmemexp.store import rows as in_table
 from kmemexp.store.files import DamageError
-from kmemexp.store.labels import Layout, read_layout
+from kmemexp.store.layout import Layout, read_layout
 
 if TYPE_CHECKING:
     import pandas as pd

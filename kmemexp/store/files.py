@@ -57,7 +57,7 @@ class LaneFiles(NamedTuple):
     status: str  # schema.DONE or schema.FAILED
     cells: Mapping[str, Sequence[int]]  # replicas by cell key
     sums: Mapping[str, Sum] = {}  # by table; earlier versions wrote none
-    layout: str = ""  # which columns its cells have in them (`labels.Layout.mark`); earlier versions wrote none
+    layout: str = ""  # which columns its cells have in them (`layout.Layout.mark`); earlier versions wrote none
 
     @property
     def lanes(self) -> int:

@@ -32,7 +32,7 @@ from kmemexp.store.beside import COLUMNS, Beside
 from kmemexp.store.checking import Damage
 from kmemexp.store.files import DamageError, LaneFiles
 from kmemexp.store.history import History
-from kmemexp.store.labels import Layout, layout_of
+from kmemexp.store.layout import Layout, layout_of
 from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from kmemexp.store.labels import Layout
+from kmemexp.store.layout import Layout
 from kmemexp.sweep.limits import Limits
 
 if TYPE_CHECKING:  # workers read batches without pandas

@@ -13,7 +13,7 @@ import numpy as np
 
 from kmemexp.parts import outside
 from kmemexp.planning.texts import Texts
-from kmemexp.store import labels
+from kmemexp.store.layout import layout_of
 from kmemexp.store.schema import DONE, FAILED
 from kmemexp.store.store import Row, Store
 from kmemexp.sweep import batches, provenance
@@ -59,7 +59,7 @@ def execute(
     for path in store.strays:
         sys.stderr.write(f"{store.root}: no manifest names {path}; it is in _quarantine/ now\n")
     try:
-        layout = store.take_axes(plan.axes, labels.layout_of(plan.members or plan.columns["axes"]))
+        layout = store.take_axes(plan.axes, layout_of(plan.members or plan.columns["axes"]))
         for root in elsewhere:
             store.adopt(Store(root), plan.rows, plan.axes)
         skipped = _count(plan, store)[DONE]

@@ -39,7 +39,7 @@ class InPages:
         classes = np.zeros(gauge.CLASSES, np.int64)
         for n in holes:
             classes[n.bit_length() - 1] += n * PAGE
-        assert out[gauge.HIST :].tolist() == classes.tolist()
+        assert out[gauge.HIST : gauge.CLAIMS].tolist() == classes.tolist()
         return out
 
     def check_painted(self, st: Any, m: int, taken: np.ndarray, bins: int) -> None:

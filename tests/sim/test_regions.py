@@ -367,7 +367,7 @@ def test_random_programs_equal_the_naive_twin(ops, pages, unit, segregate, choic
     assert totals[gauge.FREE] == sum(sizes) * PAGE == regions.map_free_bytes(st, 0)
     assert totals[gauge.LARGEST] == max(sizes, default=0) * PAGE
     assert totals[gauge.HOLES] == len(sizes)
-    assert totals[gauge.HIST :].sum() == totals[gauge.FREE]
+    assert totals[gauge.HIST : gauge.CLAIMS].sum() == totals[gauge.FREE]
     regions.map_paint(st, 0, bins)
     assert bins.mean() * pages == pytest.approx(pages - sum(sizes))
     for page, size in live:

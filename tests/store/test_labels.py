@@ -9,8 +9,7 @@ import pytest
 from sweep_fakes import make_plan
 
 from kmemexp.report import results
-from kmemexp.store import labels
-from kmemexp.store.labels import Layout, layout_of
+from kmemexp.store.layout import Layout, layout_of, read_layout
 from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute
 
@@ -112,6 +111,6 @@ def test_kinds_of_values() -> None:
     )
     joined = Layout({"a": "int", "b": "bool"}).joined(Layout({"a": "float", "b": "int"}))
     assert joined == Layout({"a": "float", "b": "text"})
-    assert labels.read_layout(joined.text) == joined
-    with pytest.raises(KeyError):
-        labels.read_layout('{"axes": {"a": "what"}}')
+    assert read_layout(joined.text) == joined
+    with pytest.raises(ValueError, match="what"):
+        read_layout('{"axes": {"a": "what"}}')

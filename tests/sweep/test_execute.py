@@ -103,13 +103,13 @@ def test_rows_do_not_depend_on_the_size_of_batches(
 def test_rows_of_an_earlier_plan_have_the_axes_of_the_one_that_uses_them(tmp_path: Path) -> None:
     execute(make_plan(tmp_path, [{}] * 2), progress=False)
     plan = make_plan(tmp_path, [{}] * 4)
-    plan.columns["axes"] = [json.dumps({"n": i}) for i in range(4)]
+    plan.columns["axes"] = [json.dumps({"place": i}) for i in range(4)]
     execute(plan, progress=False)
-    assert results.load(tmp_path).metrics["n"].tolist() == [0, 0, 2, 2, 1, 1, 3, 3]  # by workload and design
+    assert results.load(tmp_path).metrics["place"].tolist() == [0, 0, 2, 2, 1, 1, 3, 3]  # by workload and design
     Store(str(tmp_path), write=True).compact()
     execute(make_plan(tmp_path, [{}] * 1), progress=False)
     metrics = results.load(tmp_path).metrics.sort_values("cell_key")
-    assert metrics["n"].isna().tolist() == [True] * 2 + [False] * 6
+    assert metrics["place"].isna().tolist() == [True] * 2 + [False] * 6
     (tmp_path / "_axes.parquet").write_text("x")
     with pytest.raises(InputError, match=r"_axes.parquet is damaged"):
         results.load(tmp_path).metrics.empty  # noqa: B018

@@ -9,7 +9,7 @@ from kmemexp.sweep.execute import Outcome
 
 
 def plan(name: str, *, progress: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(root=name, reps={}, progress=progress)
+    return SimpleNamespace(root=name, reps={}, progress=progress, pool="")
 
 
 def test_each_looks_into_the_results_of_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

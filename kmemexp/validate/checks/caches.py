@@ -73,7 +73,7 @@ def _free_blocks(counts: Mapping[int, int]) -> Table:
     for order, count in counts.items():
         totals[0, gauge.HIST + order] = count * s.PAGE << order
         totals[0, gauge.LARGEST] = max(totals[0, gauge.LARGEST], s.PAGE << order) if count else totals[0, gauge.LARGEST]
-    totals[0, gauge.FREE] = totals[0, gauge.HIST :].sum()
+    totals[0, gauge.FREE] = totals[0, gauge.HIST : gauge.CLAIMS].sum()
     totals[0, gauge.HOLES] = sum(counts.values())
     return totals
 
