@@ -19,7 +19,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig
 
 from kmemexp import __version__
-from kmemexp.config import files, reading, scales, schema
+from kmemexp.config import files, reading, renamed, scales, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 from kmemexp.values import visible
 
@@ -83,7 +83,8 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if flags := [word for word in unknown if word.startswith("-")]:
         raise ConfigError(f"{flags[0]}: unknown option\n{parser.format_usage()}")
     meant = {"tables=all": args.verbose, "output=quiet": args.quiet}
-    args.overrides = [*args.overrides, *unknown, *(text for text, asked in meant.items() if asked)]
+    given = [*args.overrides, *unknown, *(text for text, asked in meant.items() if asked)]
+    args.overrides = [renamed.in_override(text) for text in given]
     if args.run:
         raise ConfigError("--run: a sweep is always a multirun; leave the flag out")
     if other := [o for o in args.overrides if o.startswith("hydra/sweeper=") and o != "hydra/sweeper=kmemexp"]:

@@ -26,6 +26,12 @@ def current(group: str, option: str) -> str:
     return RENAMED.get(group, {}).get(option, option)
 
 
+def in_override(text: str) -> str:
+    """Write an override with today's name of the option that it chooses. Raises ConfigError for one that is gone."""
+    key, equals, value = text.partition("=")
+    return f"{key}={current(key, value)}" if equals and key in RENAMED else text
+
+
 def hint(text: str) -> str:
     """What to add to Hydra's message about an option that it has not found."""
     for group, names in RENAMED.items():

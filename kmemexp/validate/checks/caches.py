@@ -62,7 +62,8 @@ def magazines(st: Setting) -> Iterator[Row]:
     """F14: a pair of magazines of M rounds goes to the depot once in M (M + 2) random operations."""
     of = Wanted("F14", "random walk; Bonwick and Adams 2001, 3", "B")
     for size, rounds in st.some(((256, 7), (512, 3), (48, 15)), 1):
-        trips = trips_of_a_walk(size, round(st.long(0.7e6, 4e6)), st.rng)
+        length = round(st.long(0.7e6, 4e6) * max(1.0, rounds / 7) ** 2)  # it takes M squared steps to cross a magazine
+        trips = trips_of_a_walk(size, length, st.rng)
         yield of.estimate(f"illumos_kmem, magazines of {rounds}: trips to the depot by operation",
                           1 / (rounds * (rounds + 2)), trips, tolerance=0.25)  # fmt: skip
 
