@@ -121,9 +121,8 @@ def test_a_load_of_its_own_is_named_after_its_file(tmp_path):
     assert "start" not in node
     raw = recorded.node({**WORKLOAD, "path": str(text)})
     assert (raw["name"], raw["trace"]) == ("my.load", str(text))
-    old = recorded.node({**WORKLOAD, "path": "filetree", "name": "x"})
-    assert (old["name"], old["trace"]) == ("x", "filetree")
-    assert "stream" not in old
+    shipped = recorded.node({**WORKLOAD, "path": "filetree", "name": "x"})
+    assert (shipped["name"], shipped["trace"], shipped["stream"]) == ("x", "filetree", "law")
 
 
 def test_text_is_imported_once(tmp_path):
