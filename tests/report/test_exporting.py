@@ -28,7 +28,7 @@ def test_sqlite_has_all_tables_and_says_what_columns_mean(found, tmp_path):
     base = sqlite3.connect(tmp_path / "x.sqlite")
     assert base.execute("select count(*), count(distinct kva_bytes) from series").fetchone() == (3 * 71, 2)
     assert base.execute("select distinct design from metrics where status = 'failed'").fetchall() == [
-        ("dragonfly_nokmem",)
+        ("dragonfly_2003aug25",)
     ]
     assert base.execute("select occupancy from snapshots limit 1").fetchone() == (b"\x00\xff",)
     told = base.execute(
