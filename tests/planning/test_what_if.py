@@ -14,6 +14,11 @@ def test_a_recording_is_planned_under_many_designs_and_two_streams():
     assert plan.cells["stream_key"].nunique() == 2  # designs are given the same objects
 
 
-def test_without_a_recording_there_is_nothing_to_ask():
+def test_without_a_recording_of_ones_own_a_shipped_one_is_asked_about():
+    (plan,) = plan_from(["+sweep=what_if"])
+    assert set(plan.cells["workload"]) == {"filetree"}
+
+
+def test_a_load_of_its_own_needs_a_recording():
     with pytest.raises(InputError, match=r"workload\.path: names the recording"):
-        plan_from(["+sweep=what_if"])
+        plan_from(["workload=trace"])
