@@ -59,7 +59,8 @@ class Hand:
 
     def _run(self, step: Callable[..., Any]) -> int:
         r = self.reg[0]
-        step = jit.entry(step) if isinstance(step, jit.pipeline.Inside) else step
+        inside = isinstance(step, jit.pipeline.Inside)
+        step = jit.entry(step) if inside else step
         while True:
             answer = int(step(self.state, self.reg, 0))
             self.answers.append(answer)
