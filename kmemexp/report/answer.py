@@ -118,7 +118,10 @@ def _trouble(frame: pd.DataFrame, by_key: dict[str, str]) -> list[str]:
 
 
 def _sparks(cells: Layout, series: pd.DataFrame, by_key: dict[str, str]) -> list[Spark]:
-    """External fragmentation over the run, in the first condition of each load, mean of the replicas."""
+    """Largest piece that malloc could get over the run, in the first condition of each load, mean of the replicas.
+
+    Not external fragmentation over all maps: with a kmem_map that is large for want of one space, not for holes.
+    """
     if series.empty or len(set(by_key.values())) > EFFECTS * 4:
         return []
     where = pd.Series(layout.labels(cells.keys, cells.condition, ", "))
@@ -126,13 +129,12 @@ def _sparks(cells: Layout, series: pd.DataFrame, by_key: dict[str, str]) -> list
     chosen = dict.fromkeys(where.groupby(load.to_numpy(), sort=False).first())
     of_key = {key: name for key, name in zip(cells.named, where, strict=True) if name in chosen}
     rows = series[series["cell_key"].isin(list(of_key)).to_numpy()]
-    free = rows["map_free_bytes"].to_numpy(float)
-    lost = np.where(free > 0, 1 - rows["map_largest_run_bytes"].to_numpy(float) / np.maximum(free, 1), np.nan)
+    run = rows["malloc_largest_run_bytes"].to_numpy(float)
     step = rows["sample"] * STEPS // (rows["sample"].max() + 1)
-    table = pd.DataFrame({"key": rows["cell_key"].astype(str), "step": step, "lost": lost})
+    table = pd.DataFrame({"key": rows["cell_key"].astype(str), "step": step, "run": run})
     courses: dict[str, list[float]] = {}
     for key, _, value in (
-        table.groupby(["key", "step"], as_index=False)["lost"].mean().itertuples(index=False, name=None)
+        table.groupby(["key", "step"], as_index=False)["run"].mean().itertuples(index=False, name=None)
     ):
         courses.setdefault(key, []).append(float(value))
     order, places = list(dict.fromkeys(by_key.values())), list(chosen)

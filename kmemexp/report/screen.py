@@ -10,6 +10,7 @@ from kmemexp.report.told import EFFECTS, STEPS, WORDS, Answer
 BLOCKS = "▁▂▃▄▅▆▇█"
 DESIGNS = 11  # that are shown
 COURSES = 8  # sparklines
+MIB = 1 << 20
 Line = tuple[str, str]
 """A line and its style."""
 
@@ -90,12 +91,12 @@ def _courses(found: Answer, width: int) -> list[Line]:
     if len(found.sparks) > COURSES:
         places = places[:1]
     name = min(max(len(s.design) for s in found.sparks), width - STEPS - 16)
-    out = [("", ""), (f"Map fragmentation over the run, {low:.0%} to {high:.0%}", "bold")]
+    title = f"Largest piece that malloc could get over the run, {low / MIB:.0f} to {high / MIB:.0f} MiB"
+    out = [("", ""), (title, "bold")]
     for place in places:
         out.append((cut(place, width), "dim"))
         for s in (s for s in found.sparks if s.where == place):
             ends = [v for v in s.values if math.isfinite(v)] or [math.nan]
-            out.append(
-                (f"{cut(s.design, name):{name}} {spark(s.values, low, high)} {ends[0]:4.0%} → {ends[-1]:4.0%}", "")
-            )
+            course = f"{cut(s.design, name):{name}} {spark(s.values, low, high)}"
+            out.append((f"{course} {ends[0] / MIB:4.0f} → {ends[-1] / MIB:4.0f}", ""))
     return out

@@ -19,7 +19,7 @@ from kmemexp.report.results import Results
 from kmemexp.store.schema import SCHEMAS
 from kmemexp.store.store import with_results
 
-METRICS = ["map_external_frag_mean_ratio", "held_peak_bytes", "irq_device_done_p99_ns", "alloc_failures_count"]
+METRICS = ["kernel_map_external_frag_mean_ratio", "held_peak_bytes", "irq_device_done_p99_ns", "alloc_failures_count"]
 DEADLOCK = witness.Witness(
     "freebsd4_unified, cell 0123, replica 0",
     "main on CPU 0 holding kernel_map is preempted; net waits for kernel_map (main)",

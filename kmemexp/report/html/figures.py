@@ -24,9 +24,9 @@ CURVED = 3  # metrics of the curves
 TAILS = ("alloc_main", "irq_net_done", "irq_disk_done", "alloc_device", "wait_kernel_map", "free_main")
 LEVELS = {"p50_ns": 0.5, "p99_ns": 0.01, "p999_ns": 0.001}
 TARGETS = (
-    ("held_peak_bytes", "map_external_frag_mean_ratio"),
+    ("held_peak_bytes", "kernel_map_external_frag_mean_ratio"),
     ("held_peak_bytes", "irq_device_done_p99_ns"),
-    ("map_external_frag_mean_ratio", "irq_device_done_p99_ns"),
+    ("kernel_map_external_frag_mean_ratio", "irq_device_done_p99_ns"),
 )
 
 
