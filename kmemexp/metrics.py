@@ -51,7 +51,8 @@ METRICS = (
         "map_external_frag_mean_ratio",
         "less",
         "map",
-        "1 - largest free run / free KVA over the maps, mean over the samples",
+        "1 - largest free run / free KVA over the maps, mean over the samples; high without a hole where there is a "
+        "kmem_map beside kernel_map: between such kernels compare kernel_map_* and *_fits_*",
     ),
     Metric("map_free_bytes", "more", "map", "free KVA at the end, in the maps"),
     Metric("map_largest_run_bytes", "more", "map", "largest free run in any of the maps at the end"),

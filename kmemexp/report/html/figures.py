@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import vl_convert
 
@@ -83,10 +82,9 @@ def _courses(made: Made, rows: pd.DataFrame) -> Iterator[Drawn]:
     series = series.merge(rows[["cell_key", "replica", "variant", "where"]], on=["cell_key", "replica"])
     if series.empty:
         return
-    free = series["map_free_bytes"].to_numpy(float)
-    series["lost"] = np.where(free > 0, 100 * (1 - series["map_largest_run_bytes"] / np.maximum(free, 1)), np.nan)
+    series["run"] = series["malloc_largest_run_bytes"] / 2**20
     series["held"] = series["held_bytes"] / 2**20
-    for column, title in (("lost", "external fragmentation of the maps, %"), ("held", "held by allocators, MiB")):
+    for column, title in (("run", "largest piece malloc could get, MiB"), ("held", "held by allocators, MiB")):
         by = series.groupby(["where", "variant", "sample"], sort=False)
         table = by.agg(time_s=("time_ns", "mean"), value=(column, "mean"), low=(column, "min"), high=(column, "max"))
         table = table.reset_index().dropna(subset=["value"])
