@@ -73,6 +73,22 @@ def birth_death(
     return live
 
 
+def births_and_deaths(rng: np.random.Generator, load: float, events: int) -> tuple[Words, Words, Shares]:
+    """Draw what `birth_death` plays: arrivals at rate `load`, each of which stays for a mean of 1. From nothing on."""
+    arrives, which = np.zeros(events, np.int8), np.zeros(events, np.int64)
+    gaps, draws = rng.exponential(1, events), rng.random((2, events))
+    live = 0
+    for k in range(events):
+        gaps[k] /= load + live
+        arrives[k] = draws[0, k] * (load + live) < load
+        if arrives[k]:
+            live += 1
+        else:
+            which[k] = int(draws[1, k] * live)
+            live -= 1
+    return arrives, which, gaps
+
+
 @functools.cache
 def bound(function: Callable[..., int], module: ModuleType) -> Callable[..., int]:
     """One of these, for one arena."""

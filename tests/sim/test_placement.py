@@ -10,7 +10,7 @@ import pytest
 from kmemexp.sim.arenas import sequential, vm_map
 from kmemexp.sim.slots import PAGE
 from kmemexp.validate.chains import POLICIES, chain, erlang_b, every_sequence, kaufman_roberts, loss, saturated
-from kmemexp.validate.churn import Churn, birth_death, bound
+from kmemexp.validate.churn import Churn, birth_death, births_and_deaths, bound
 from kmemexp.validate.placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
 
 
@@ -260,18 +260,7 @@ def test_the_fifty_percent_rule(law, policy):
 
 def test_the_lowest_address_first_fills_as_erlangs_formula_says():
     load, events = 10.0, 1_500_000
-    rng = np.random.default_rng(3)
-    arrives, which = np.zeros(events, np.int8), np.zeros(events, np.int64)
-    gaps, draws = rng.exponential(1, events), rng.random((2, events))
-    live = 0
-    for k in range(events):
-        gaps[k] /= load + live
-        arrives[k] = draws[0, k] * (load + live) < load
-        if arrives[k]:
-            live += 1
-        else:
-            which[k] = int(draws[1, k] * live)
-            live -= 1
+    arrives, which, gaps = births_and_deaths(np.random.default_rng(3), load, events)
     state = vm_map.init(vm_map.Params(entry_limit=1000), kva_bytes=100 * PAGE, cpus=1, maps=1)
     busy = np.zeros(30)
     run = bound(birth_death, vm_map)

@@ -5,7 +5,6 @@ Required by requested bytes. Powers of two for sizes uniform in (0, 2^k]: 4/3, w
 1 / (3k + 1). Peterson and Norman, CACM 20 (1977), treat these cases.
 """
 
-import importlib
 from collections.abc import Callable
 from math import exp, log
 from pathlib import Path
@@ -13,30 +12,16 @@ from pathlib import Path
 import pytest
 
 from kmemexp.parts import outside
-from kmemexp.sim import slots as s
-from kmemexp.validate.hand import Hand
+from kmemexp.validate.checks import sizes
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_allocator" / "allocators" / "eager_slab.py"
 
 
 def granting(name: str, **params: int) -> Callable[[int], int]:
-    """Bytes that an allocator grants for a malloc of so many."""
+    """Bytes that an allocator grants for a malloc of so many; the example of an own one too."""
     if name == "eager_slab":
         outside.add("allocators", EXAMPLE)
-    module = importlib.import_module(f"kmemexp.sim.allocators.{name}")
-    state = module.init(module.Params(**params), kva_bytes=1 << 28, cpus=1, map_number=0, items=(), bases=())
-    hand = Hand(module, state)
-
-    def granted(nbytes: int) -> int:
-        before = hand.next
-        addr = hand.alloc(nbytes, item=s.ITEM_MALLOC)
-        bytes_ = hand.granted
-        hand.free(addr, item=s.ITEM_MALLOC, size=nbytes)
-        if hand.map_log and hand.map_log[-1][:2] == ("free", before):
-            hand.next = before
-        return bytes_
-
-    return granted
+    return sizes.granting(name, **params)
 
 
 @pytest.mark.parametrize(

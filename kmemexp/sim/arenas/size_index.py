@@ -16,7 +16,6 @@ freed.
 Left out: memory for the index and the tags; sleeping for a hole.
 """
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +23,16 @@ import numpy as np
 from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Table, Words
+from kmemexp.sim.arenas._shared import hole_list
+from kmemexp.sim.arenas._shared.hole_list import census, map_free_bytes, map_walked, used
 from kmemexp.sim.arenas._shared.measuring import count_hole, erase
 from kmemexp.sim.arenas._shared.powers import log2, lowest_bit, round_up
 from kmemexp.sim.checks import insist
 from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE
 from kmemexp.sim.slots import NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
+
+__all__ = ["census", "map_free_bytes", "map_walked", "used"]
 
 CALLS = (KMEM_ALLOC, KMEM_FREE)
 
@@ -45,15 +48,6 @@ LEFT = 2  # links the free rows too
 RIGHT = 3
 MAP = 4
 HOLE_COLUMNS = 5
-
-# Columns of State.maps.
-BASE = 0
-TOP = 1
-FREE = 2  # bytes
-HIGH = 3  # highest end ever allocated
-WALKED = 4
-HOLES = 5
-MAP_COLUMNS = 6
 
 # State.supply.
 FREE_ROW = 0
@@ -73,7 +67,7 @@ class State(NamedTuple):
     hole: Table  # int64[rows, HOLE_COLUMNS]
     root: Table  # int64[maps, BINS]: the row at the top of each bin's treap
     bits: Table  # int64[maps, BINS / WORD]: bins that are not empty
-    maps: Table  # int64[maps, MAP_COLUMNS]
+    maps: Table  # int64[maps, MAP_COLUMNS], of `hole_list`
     tag: Words  # int64[pages]: the row of the hole that begins or ends with this page; stale where none does
     supply: Words  # int64[2]
 
@@ -88,7 +82,7 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         hole=demand.zeros((pages // 2 + 2 * maps + 2, HOLE_COLUMNS)),
         root=np.zeros((maps, BINS), np.int64),
         bits=np.zeros((maps, BINS // WORD), np.int64),
-        maps=np.zeros((maps, MAP_COLUMNS), np.int64),
+        maps=np.zeros((maps, hole_list.MAP_COLUMNS), np.int64),
         tag=demand.zeros(pages),
         supply=np.array([NONE, NONE + 1], np.int64),
     )
@@ -98,9 +92,9 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
 
 def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
-    if st.maps[map_no, TOP] > st.maps[map_no, BASE]:
+    if st.maps[map_no, hole_list.TOP] > st.maps[map_no, hole_list.BASE]:
         raise ValueError(f"map {map_no} is in use")
-    st.maps[map_no, [BASE, TOP, HIGH, FREE]] = base, base + nbytes, base, nbytes
+    st.maps[map_no, [hole_list.BASE, hole_list.TOP, hole_list.HIGH, hole_list.FREE]] = base, base + nbytes, base, nbytes
     entry(enter)(st, map_no, base, base + nbytes)
 
 
@@ -118,8 +112,8 @@ def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cp
         enter(st, map_no, start, addr)
     if addr + nbytes < end:
         enter(st, map_no, addr + nbytes, end)
-    st.maps[map_no, FREE] -= nbytes
-    st.maps[map_no, HIGH] = max(st.maps[map_no, HIGH], addr + nbytes)
+    st.maps[map_no, hole_list.FREE] -= nbytes
+    st.maps[map_no, hole_list.HIGH] = max(st.maps[map_no, hole_list.HIGH], addr + nbytes)
     return addr
 
 
@@ -127,18 +121,18 @@ def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cp
 def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """Give [addr, addr + nbytes) back to map `map_no`: any range that is allocated. Returns 0."""
     start, end = addr, addr + nbytes
-    if start > st.maps[map_no, BASE]:
+    if start > st.maps[map_no, hole_list.BASE]:
         below = st.tag[(start >> PAGE_SHIFT) - 1]
         if st.hole[below, END] == start and st.hole[below, MAP] == map_no:
             start = st.hole[below, START]
             drop(st, map_no, below)
-    if end < st.maps[map_no, TOP]:
+    if end < st.maps[map_no, hole_list.TOP]:
         above = st.tag[end >> PAGE_SHIFT]
         if above != NONE and st.hole[above, START] == end and st.hole[above, MAP] == map_no:
             end = st.hole[above, END]
             drop(st, map_no, above)
     enter(st, map_no, start, end)
-    st.maps[map_no, FREE] += nbytes
+    st.maps[map_no, hole_list.FREE] += nbytes
     return 0
 
 
@@ -176,7 +170,7 @@ def at_least(st: State, map_no: MapNo, size: Bytes, above: Address) -> int:
         while h != NONE:
             passed += 1
             found, h = h, st.hole[h, LEFT]
-    st.maps[map_no, WALKED] += passed
+    st.maps[map_no, hole_list.WALKED] += passed
     return found
 
 
@@ -235,7 +229,7 @@ def enter(st: State, map_no: MapNo, start: Address, end: Address) -> None:
         st.supply[FRESH_ROW] += 1
     st.hole[row, START], st.hole[row, END], st.hole[row, MAP] = start, end, map_no
     st.tag[start >> PAGE_SHIFT] = st.tag[(end >> PAGE_SHIFT) - 1] = row
-    st.maps[map_no, HOLES] += 1
+    st.maps[map_no, hole_list.HOLES] += 1
 
     size = end - start
     b = bin_of(size)
@@ -256,7 +250,7 @@ def enter(st: State, map_no: MapNo, start: Address, end: Address) -> None:
             st.hole[high, high_side] = h
             high, high_side, h = h, LEFT, st.hole[h, LEFT]
     st.hole[low, low_side] = st.hole[high, high_side] = NONE
-    st.maps[map_no, WALKED] += passed
+    st.maps[map_no, hole_list.WALKED] += passed
 
 
 @outlined
@@ -285,8 +279,8 @@ def drop(st: State, map_no: MapNo, row: int) -> None:
     st.hole[row, START] = st.hole[row, END] = 0
     st.hole[row, LEFT] = st.supply[FREE_ROW]
     st.supply[FREE_ROW] = row
-    st.maps[map_no, HOLES] -= 1
-    st.maps[map_no, WALKED] += passed
+    st.maps[map_no, hole_list.HOLES] -= 1
+    st.maps[map_no, hole_list.WALKED] += passed
 
 
 @outlined
@@ -296,42 +290,19 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     for h in range(NONE + 1, st.supply[FRESH_ROW]):
         if st.hole[h, MAP] == map_no:
             count_hole(out, st.hole[h, END] - st.hole[h, START], st.hole[h, END])
-    out[gauge.ENTRIES] = st.maps[map_no, HOLES]
-    out[gauge.HIGH] = st.maps[map_no, HIGH] - st.maps[map_no, BASE]
-    out[gauge.WALKED] = st.maps[map_no, WALKED]
+    out[gauge.ENTRIES] = st.maps[map_no, hole_list.HOLES]
+    out[gauge.HIGH] = st.maps[map_no, hole_list.HIGH] - st.maps[map_no, hole_list.BASE]
+    out[gauge.WALKED] = st.maps[map_no, hole_list.WALKED]
 
 
 @outlined
 def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
     """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
-    base, top = st.maps[map_no, BASE], st.maps[map_no, TOP]
+    base, top = st.maps[map_no, hole_list.BASE], st.maps[map_no, hole_list.TOP]
     bins[:] = 1.0 if top > base else 0.0
     for h in range(NONE + 1, st.supply[FRESH_ROW]):
         if st.hole[h, MAP] == map_no and st.hole[h, START] < st.hole[h, END]:
             erase(bins, base, top, st.hole[h, START], st.hole[h, END])
-
-
-@kernel
-def map_walked(st: State, map_no: MapNo) -> int:
-    """Nodes of the index that searches of map `map_no` have passed."""
-    return st.maps[map_no, WALKED]
-
-
-@kernel
-def map_free_bytes(st: State, map_no: MapNo) -> int:
-    """Free bytes of map `map_no`, without a walk."""
-    return st.maps[map_no, FREE]
-
-
-def census(st: State) -> dict[str, int]:
-    """Totals over all maps."""
-    return {name: int(st.maps[:, column].sum()) for name, column in
-            (("holes", HOLES), ("free_bytes", FREE), ("walked", WALKED))}  # fmt: skip
-
-
-def used(st: State, map_no: int) -> int:
-    """Bytes of map `map_no` that are allocated."""
-    return int(st.maps[map_no, TOP] - st.maps[map_no, BASE] - st.maps[map_no, FREE])
 
 
 def holes(st: State, map_no: int) -> list[tuple[int, int]]:
@@ -344,11 +315,7 @@ def holes(st: State, map_no: int) -> list[tuple[int, int]]:
 def check(st: State, map_no: int) -> None:
     """Assert what must hold of map `map_no` (slow, for tests)."""
     found = holes(st, map_no)
-    edges = [int(st.maps[map_no, BASE]), *(x for h in found for x in h), int(st.maps[map_no, TOP])]
-    insist(edges == sorted(edges), "holes out of order, overlapping or out of bounds")
-    insist(all(a[1] < b[0] for a, b in pairwise(found)), "neighbours that are not merged")
-    insist(sum(end - start for start, end in found) == st.maps[map_no, FREE], "free bytes miscounted")
-    insist(len(found) == st.maps[map_no, HOLES], "holes miscounted")
+    hole_list.check_holes(st.maps, map_no, found)
     indexed, its_bin = [], entry(bin_of)
     for b in range(BINS):
         rows = _in_order(st, int(st.root[map_no, b]))

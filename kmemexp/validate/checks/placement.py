@@ -13,7 +13,7 @@ from kmemexp.sim.slots import PAGE
 from kmemexp.validate import chains, layouts
 from kmemexp.validate.chains import POLICIES
 from kmemexp.validate.check import Check
-from kmemexp.validate.churn import Churn, birth_death, bound
+from kmemexp.validate.churn import Churn, birth_death, births_and_deaths, bound
 from kmemexp.validate.placement import Arena, best_fit_killer, first_fit, fit, robson_adversary
 from kmemexp.validate.rows import Row, Wanted
 from kmemexp.validate.setting import Setting
@@ -199,17 +199,7 @@ def lowest_first(s: Setting) -> Iterator[Row]:
     """F15: one size at the lowest address first: the j-th page is busy with a (B(j-1, a) - B(j, a))."""
     of = Wanted("F15", "Erlang B of an ordered hunt", "B")
     load, events = s.uniform(5, 15), round(s.long(250_000, 1_500_000))
-    arrives, which = np.zeros(events, np.int8), np.zeros(events, np.int64)
-    gaps, draws = s.rng.exponential(1, events), s.rng.random((2, events))
-    live = 0
-    for k in range(events):
-        gaps[k] /= load + live
-        arrives[k] = draws[0, k] * (load + live) < load
-        if arrives[k]:
-            live += 1
-        else:
-            which[k] = int(draws[1, k] * live)
-            live -= 1
+    arrives, which, gaps = births_and_deaths(s.rng, load, events)
     state = vm_map.init(vm_map.Params(entry_limit=1000), kva_bytes=200 * PAGE, cpus=1, maps=1)
     addrs, slots, run = np.zeros(200, np.int64), np.zeros(200, np.int8), bound(birth_death, vm_map)
     shares, size, live = [], events // 26, 0

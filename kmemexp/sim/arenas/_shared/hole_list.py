@@ -205,10 +205,14 @@ def holes(st: State, map_no: int) -> list[tuple[int, int]]:
 
 def check(st: State, map_no: int) -> None:
     """Assert what must hold of map `map_no` (slow, for tests)."""
-    found = holes(st, map_no)
-    edges = [int(st.maps[map_no, BASE]), *(x for h in found for x in h), int(st.maps[map_no, TOP])]
+    check_holes(st.maps, map_no, holes(st, map_no))
+
+
+def check_holes(maps: Table, map_no: int, found: list[tuple[int, int]]) -> None:
+    """Assert what must hold of the holes of a map, (start, end) by address, and of its counts."""
+    edges = [int(maps[map_no, BASE]), *(x for h in found for x in h), int(maps[map_no, TOP])]
     insist(edges == sorted(edges), "holes out of order, overlapping or out of bounds")
     insist(all(start < end for start, end in found), "empty hole")
     insist(all(a[1] < b[0] for a, b in pairwise(found)), "neighbours that are not merged")
-    insist(sum(end - start for start, end in found) == st.maps[map_no, FREE], "free bytes miscounted")
-    insist(len(found) == st.maps[map_no, HOLES], "holes miscounted")
+    insist(sum(end - start for start, end in found) == maps[map_no, FREE], "free bytes miscounted")
+    insist(len(found) == maps[map_no, HOLES], "holes miscounted")
