@@ -25,9 +25,9 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLE
 """What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
 HYDRA_NOISE = ("object_type=", "reference_type=")
 DEFAULT_METRICS = (
-    "map_external_frag_mean_ratio",
-    "map_largest_run_min_bytes",
-    "malloc_headroom_min_bytes",
+    "malloc_fits_1m_min_bytes",
+    "kva_fits_1m_min_bytes",
+    "kernel_map_external_frag_mean_ratio",
     "alloc_failures_count",
     "total_frag_mean_ratio",
     "held_peak_bytes",
