@@ -119,6 +119,12 @@ METRICS = (
     Metric("failed_exhausted_count", "less", "map", "requests to a map that failed for lack of free KVA"),
     Metric("alloc_failures_count", "less", "safety", "operations that got no memory"),
     Metric("nowait_failures_count", "less", "safety", "operations that got no memory and could not have slept"),
+    Metric(
+        "object_waits_count",
+        "less",
+        "safety",
+        "operations that slept at a limit until something was freed; without a clock would have, and went without",
+    ),
     Metric("panics_count", "less", "safety", "failures at which the historic kernel panicked (which: column panic)"),
     Metric(
         "internal_frag_ratio", "less", "object", "1 - requested / granted bytes of live objects, mean over the samples"

@@ -173,8 +173,8 @@ def _globals(wiring: Wiring) -> np.ndarray:
     g[glob.DEPTH], g[glob.QUEUE], g[glob.LOG_ROWS] = wiring.depth, wiring.queue, wiring.log_rows
     queues = freed_by_handlers(wiring)  # they come first
     g[glob.QUEUES], g[glob.FREERS] = len(queues) * wiring.cpus, bool(queues)
-    g[[glob.ROW_FREE, glob.SLEEPERS, glob.DAEMON]] = -1
-    g[glob.LIMITED] = bool(wiring.memory)
+    g[[glob.ROW_FREE, glob.SLEEPERS, glob.DAEMON, glob.WAITERS]] = -1
+    g[glob.LIMITED], g[glob.PAGE_RULE] = bool(wiring.memory), mc.PAGE_RULES.index(wiring.page_rule)
     for name, pages in wiring.memory.items():
         g[getattr(glob, name.upper())] = pages
     g[glob.LEAST_FREE] = g[glob.FREE]

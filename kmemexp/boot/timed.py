@@ -143,6 +143,7 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
         cost=config["cost"],
         object_lines=config["cost"].get("object_lines", False),
         memory=_pages(config) if memory["limited"] else {},
+        page_rule=_kernel(config).page_rule,
         direct_map=DIRECT if config["maps"]["layout"] == "direct" else -1,
         daemon="pagedaemon" if memory["limited"] else "",
     )
@@ -151,12 +152,20 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
     return wiring
 
 
+def _kernel(config: Mapping[str, Any]) -> sizing.Kernel:
+    """Whose rules for pages hold."""
+    return sizing.KERNELS[config["maps"].get("kernel", sizing.USUAL)]
+
+
 def _pages(config: Mapping[str, Any]) -> dict[str, int]:
     """Pages of each sort at the beginning, and the thresholds of the machine."""
     memory, ram_bytes = config["memory"], config["machine"]["ram_bytes"]
     pages = ram_bytes // PAGE
     user, cache = round(pages * memory["user_ratio"]), round(pages * memory["cache_ratio"])
-    reserves = sizing.page_reserves(ram_bytes, config["maps"].get("kernel", sizing.USUAL))
+    kernel = _kernel(config)
+    if kernel.page_rule == "count":  # clean pages lie on the inactive queue with the others
+        user, cache = user + cache, 0
+    reserves = kernel.page_reserves(ram_bytes)
     return {
         "user": user, "cache": cache, "free": pages - user - cache, "cluster": memory["cluster"],
         "interrupt_min": reserves.interrupt_free_min, "reserved": reserves.reserved, "minimum": reserves.minimum,

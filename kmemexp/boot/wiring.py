@@ -66,6 +66,7 @@ class Wiring:
     sources: list[Source] = field(default_factory=list)
     daemon: str = ""  # source that is the page daemon
     memory: Mapping[str, int] = field(default_factory=dict)  # pages by glob.* name; empty: no limit
+    page_rule: str = "exclusive"  # machine.PAGE_RULES
     direct_map: int = -1  # number of the map that is the direct map; -1: none
 
     def __post_init__(self) -> None:

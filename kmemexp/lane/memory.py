@@ -16,6 +16,7 @@ COUNTERS = {
     "failed_exhausted_count": tally.EXHAUSTED,
     "alloc_failures_count": tally.FAILURES,
     "nowait_failures_count": tally.NOWAIT_FAILURES,
+    "object_waits_count": tally.WAITS,
     "panics_count": tally.PANICS,
     "held_peak_bytes": tally.HELD_PEAK,
     "held_end_bytes": tally.HELD,

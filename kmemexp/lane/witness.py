@@ -16,7 +16,7 @@ STAGES = {
     stage.LOCK: "in an allocator", stage.STEP: "in an allocator", stage.STEPPED: "in an allocator",
     stage.CALL: "in a map", stage.MAP: "in a map", stage.DONE: "ending an operation", stage.AGAIN: "waking up",
     stage.TOKEN: "waking up",
-    stage.RELOCK: "waiting for memory",
+    stage.RELOCK: "waiting for memory", stage.ASLEEP: "waiting for an object",
 }  # fmt: skip
 EVENTS = {
     mc.LOG_RAISE: "interrupt raised", mc.LOG_RUN: "handler begins", mc.LOG_TAKE: "takes {lock}",
@@ -26,6 +26,7 @@ EVENTS = {
     mc.LOG_DEADLOCK: "closes the circle: DEADLOCK", mc.LOG_WOULD_SLEEP: "would sleep, which it must not",
     mc.LOG_SELF: "asks for {lock}, which it holds itself", mc.LOG_ENTER: "enters a section",
     mc.LOG_LEAVE: "leaves a section", mc.LOG_PAGES: "{moves} {a} pages", mc.LOG_SHOOTDOWN: "flushes the TLBs",
+    mc.LOG_OBJECT: "sleeps until something is freed",
 }  # fmt: skip
 SPANS = {
     mc.LOG_TAKE: ("holds", ("waits",)), mc.LOG_GRANT: ("holds", ("waits",)), mc.LOG_RELEASE: ("", ("holds",)),
@@ -34,7 +35,8 @@ SPANS = {
 """What an event begins for its context and its lock, and what it ends."""
 STATES = ("idle", "running", "preempted", "ready", "blocked", "spinning")
 WAITS = {cx.MEMORY: "memory", cx.HANDLER: "an interrupt", cx.TIMER: "a time", cx.PAGER: "work",
-         cx.ANSWER: "the answer of a CPU to a TLB shootdown"}  # fmt: skip
+         cx.ANSWER: "the answer of a CPU to a TLB shootdown",
+         cx.OBJECT: "an object", cx.OBJECT_FOR: "an object"}  # fmt: skip
 
 
 def members(wired: layout.Wired, number: int = 0) -> list[dict[str, object]]:

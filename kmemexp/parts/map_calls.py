@@ -18,7 +18,7 @@ PLAIN = ("lock space pages enter unlock", "lock unmap pages space unlock", "spac
 MOST = 8  # calls of a part
 KEEPS = ("", "keep", "hold")  # first words, by word.KEEPS_*
 PAIRS = (("lock", "unlock"), ("object", "unobject"), ("cpu", "uncpu"))
-WORKS = {"space": 1, "pages": 1, "enter": 1, "unmap": 1, "zone": 1}  # how often at most
+WORKS = {"space": 1, "pages": 1, "grab": 1, "enter": 1, "unmap": 1, "zone": 1}  # how often at most
 
 
 def calls_of(*given: Sequence[str]) -> tuple[str, ...]:

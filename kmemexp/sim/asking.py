@@ -28,6 +28,26 @@ def go_on(reg: Registers, i: int, phase: int, lock: int) -> int:
 
 
 @kernel
+def sleep_on(reg: Registers, i: int, phase: int, lock: int, channel: int, within_ns: int) -> int:
+    """Sleep until somebody frees what `channel` stands for, then go on in `phase` under a lock (-1: the first one)."""
+    reg[i, regs.PHASE] = phase
+    reg[i, regs.LOCK] = lock
+    reg[i, regs.CHANNEL] = channel
+    reg[i, regs.WITHIN] = within_ns
+    return slots.SLEEP
+
+
+@kernel
+def let_go(reg: Registers, i: int, channel: int, how_many: int) -> None:
+    """Let sleepers of a channel go on when the operation ends: so many more, or regs.WAKE_*."""
+    if reg[i, regs.WAKE] == channel + 1 and reg[i, regs.WAKES] > 0 and how_many > 0:
+        reg[i, regs.WAKES] += how_many
+    else:
+        reg[i, regs.WAKE] = channel + 1
+        reg[i, regs.WAKES] = how_many
+
+
+@kernel
 def refused(reg: Registers, i: int, panic: int) -> int:
     """Fail because a map has refused: without space the kernel dies of `panic`, if the request may wait."""
     if not out_of_entries(reg, i) and reg[i, regs.BASE] == slots.NO_SPACE and reg[i, regs.FLAGS] & flag.NOWAIT == 0:

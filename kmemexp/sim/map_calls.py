@@ -4,9 +4,10 @@ An allocator names the ones that its source calls in its CALLS. The words are re
 """
 
 # FreeBSD 4 and DragonFly, sys/vm/vm_kern.c and vm_map.c (2003). kmem_malloc() holds the map's lock from the search to
-# the last pmap_enter(); kmem_alloc() gives it back before it grabs pages, and takes it again to wire them.
+# the last pmap_enter(); kmem_alloc() gives it back before it grabs pages, for which it always waits, and takes it
+# again to wire them.
 KMEM_MALLOC = "lock space pages enter unlock"
-KMEM_ALLOC = "lock space unlock pages lock enter unlock"
+KMEM_ALLOC = "lock space unlock grab lock enter unlock"
 KMEM_FREE = "lock unmap pages space unlock"  # vm_map_remove()
 
 # FreeBSD 5, sys/vm/vm_kern.c (2003 to 2004): inside the map's mutex the object's, over each loop over pages.

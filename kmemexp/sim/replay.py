@@ -1,9 +1,10 @@
 """The driver without a clock: each operation runs to completion at once, on whichever CPU it was recorded.
 
-It answers questions of placement and fragmentation: addresses, pages and the map come out exactly; nothing waits,
-so latency, contention and deadlock do not exist here. Physical memory is not limited: what fails, fails because
-KVA or map entries have run out. Where the historic kernel would have panicked the panic is counted and the operation
-dropped.
+It answers questions of placement and fragmentation: addresses, pages and the map come out exactly; nothing waits, so
+latency, contention and deadlock do not exist here. A request that would sleep until somebody frees something (a limit,
+say) is counted as one that waits, not as one that fails, and goes without. Physical memory is not limited: what fails,
+fails because KVA or map entries have run out. Where the historic kernel would have panicked the panic is counted and
+the operation dropped.
 """
 
 from typing import Any, NamedTuple
@@ -68,6 +69,9 @@ def serve(lane: World, server: int, freeing: int, op: int) -> int:
             map_step(arena, counters, reg, 0, answer, account, server, op)
             if len(watch) and counters[account] != before:
                 note_map_step(reg, 0, watch, answer)
+        elif answer == slots.SLEEP:
+            counters[tally.WAITS] += 1
+            reg[0, regs.FLAGS] |= flag.NOWAIT | flag.WAITED
 
 
 @template
@@ -223,6 +227,8 @@ def play(lane: World, op: int, k: int, number: int, size: Bytes, cpu: int, flags
 def failed(objects: Table, counters: Words, reg: Registers, number: int, flags: int, op: int) -> None:
     """Operation `op`, an allocation, got nothing."""
     objects[number, obj.ADDR] = obj.ABSENT
+    if reg[0, regs.FLAGS] & flag.WAITED:
+        return
     counters[tally.FAILURES] += 1
     if flags & flag.NOWAIT:
         counters[tally.NOWAIT_FAILURES] += 1

@@ -8,6 +8,8 @@ from typing import Any
 from kmemexp.jit import kernel, template
 from kmemexp.sim import slots
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
+from kmemexp.sim.asking import let_go, sleep_on
+from kmemexp.sim.maps import EXEC
 from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_MAP
 from kmemexp.sim.slots import (
     alloc_a,
@@ -24,7 +26,9 @@ from kmemexp.sim.slots import (
     tend_b,
     tend_c,
 )
-from kmemexp.sim.tables import obj, panics, regs, tally
+from kmemexp.sim.tables import flag, obj, panics, regs, tally
+
+SLEPT = 2  # phase of `direct`
 
 
 @template
@@ -71,9 +75,12 @@ def moved(objects: Table, counters: Words, reg: Registers, i: int, freeing: int)
 def direct(reg: Registers, i: int, freeing: int) -> int:
     """One step of an operation that a map serves by itself: ask the map, then take its answer.
 
-    regs.ITEM: 0, or log2 of the unit that the size is counted in.
+    regs.ITEM: 0, or log2 of the unit that the size is counted in. In exec_map who finds no room sleeps until somebody
+    leaves it: kmem_alloc_wait(), kmem_free_wakeup().
     """
-    if reg[i, regs.PHASE] == 0:
+    if reg[i, regs.PHASE] == SLEPT and reg[i, regs.FLAGS] & flag.NOWAIT:
+        return slots.FAILED
+    if reg[i, regs.PHASE] != 1:
         reg[i, regs.PHASE] = 1
         reg[i, regs.BYTES] = ((reg[i, regs.SIZE] << reg[i, regs.ITEM]) + slots.PAGE - 1) & -slots.PAGE
         reg[i, regs.ALIGN] = slots.PAGE
@@ -81,6 +88,11 @@ def direct(reg: Registers, i: int, freeing: int) -> int:
             reg[i, regs.BASE] = reg[i, regs.ADDR]
             return slots.MAP_FREE
         return slots.MAP_ALLOC
+    if reg[i, regs.MAP] == EXEC:
+        if freeing:
+            let_go(reg, i, EXEC, regs.WAKE_ALL)
+        elif reg[i, regs.BASE] == slots.NO_SPACE and not reg[i, regs.FLAGS] & flag.NOWAIT:
+            return sleep_on(reg, i, SLEPT, -1, EXEC, 0)
     if not freeing:
         reg[i, regs.ADDR] = reg[i, regs.BASE]
     return slots.FAILED if reg[i, regs.BASE] < 0 else slots.DONE

@@ -43,6 +43,9 @@ AGAIN = 5  # a further step of the same operation
 IPI = 6  # go on with the operation on CPU regs.TARGET
 # Object regs.OBJECT has been copied from regs.ADDR to regs.BASE; called again with regs.BASE < 0 if its owner refuses.
 MOVE = 7
+# Sleep until somebody frees what regs.CHANNEL stands for (regs.WAKE), regs.WITHIN ns at most; go on under regs.LOCK.
+# Called again with flag.NOWAIT and WAITED where the caller cannot sleep, or nobody is left who could free it.
+SLEEP = 8
 
 # Classes of request that an allocator may serve (its constant SERVES).
 CLASS_MALLOC = 0  # malloc(9): any size

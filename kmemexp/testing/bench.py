@@ -11,7 +11,7 @@ from kmemexp.jit import entry
 from kmemexp.parts import map_calls
 from kmemexp.sim import slots as s
 from kmemexp.sim.items import Item, Traits
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import flag, regs
 from kmemexp.testing.watch import Limits, Progress
 
 ITEMS = (
@@ -143,6 +143,10 @@ class Bench:
             return True
         if answer == s.MOVE:
             self._move(r)
+        elif answer == s.SLEEP:
+            assert task.verb == "alloc", "only an allocation may sleep"
+            assert not r[regs.FLAGS] & flag.NOWAIT, "a request that may not wait would sleep"
+            r[regs.FLAGS] |= flag.NOWAIT | flag.WAITED
         elif answer == s.AGAIN:
             klass = int(r[regs.LOCK]) >> regs.LOCK_SHIFT
             assert klass < len(self.module.LOCKS), f"R_LOCK names class {klass}; LOCKS has {len(self.module.LOCKS)}"

@@ -9,7 +9,7 @@ import numpy as np
 from kmemexp import jit
 from kmemexp.sim import slots as s
 from kmemexp.sim.aliases import Words
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import flag, regs
 
 
 class Hand:
@@ -67,19 +67,15 @@ class Hand:
             if answer in (s.DONE, s.FAILED):
                 return answer
             if answer == s.MAP_ALLOC:
-                align = max(int(r[regs.ALIGN]), s.PAGE)
-                base = -(-self.next // align) * align
-                if base + r[regs.BYTES] > self.limit:
-                    r[regs.BASE] = s.NO_SPACE
-                else:
-                    r[regs.BASE], self.next = base, base + int(r[regs.BYTES])
-                    self.map_log.append(("alloc", base, int(r[regs.BYTES])))
+                self._map(r)
             elif answer == s.MAP_FREE:
                 self.map_log.append(("free", int(r[regs.BASE]), int(r[regs.BYTES])))
             elif answer == s.WIRE:
                 self.map_log.append(("wire", int(r[regs.BASE]), int(r[regs.BYTES])))
             elif answer == s.IPI:
                 r[regs.CPU] = r[regs.TARGET]
+            elif answer == s.SLEEP:
+                r[regs.FLAGS] |= flag.NOWAIT | flag.WAITED
             elif answer == s.MOVE:
                 if self.may_move(int(r[regs.OBJECT])):
                     self.moves.append((int(r[regs.OBJECT]), int(r[regs.ADDR]), int(r[regs.BASE])))
@@ -87,3 +83,13 @@ class Hand:
                     r[regs.BASE] = -1
             elif answer != s.AGAIN:
                 raise RuntimeError(f"{self.module.__name__}: there is no answer {answer}")
+
+    def _map(self, r: Words) -> None:
+        """Take a range at the end of what has been taken."""
+        align = max(int(r[regs.ALIGN]), s.PAGE)
+        base = -(-self.next // align) * align
+        if base + r[regs.BYTES] > self.limit:
+            r[regs.BASE] = s.NO_SPACE
+        else:
+            r[regs.BASE], self.next = base, base + int(r[regs.BYTES])
+            self.map_log.append(("alloc", base, int(r[regs.BYTES])))

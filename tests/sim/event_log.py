@@ -16,16 +16,16 @@ SMALL = (
 )  # fmt: skip
 APART_NS = 10_000_000  # from one request to the next
 ROWS = 100_000
-SIZES = {"malloc": 0, "zone": 1, "mbuf": 2, "kva": 3, "kva_wired": 4}
+SIZES = {"malloc": 0, "zone": 1, "mbuf": 2, "kva": 3, "kva_wired": 4, "exec": 5}
 
 
 def events(programs: dict[str, dict]) -> dict[str, list[list[str]]]:
     """Play programs; returns, for each, the events of each of its requests.
 
     A program has `overrides` of the configuration and `requests`: "malloc 100 a", "zone a", "mbuf 256 a", "kva 4096 a",
-    "kva_wired 4096 a" allocate an object and call it a, "free a" frees it; then perhaps "nowait", "soft", "cpu1".
-    Zones have items of `item` bytes, with `limit` and `growth` if these are given. Where `timed`, a section that ends
-    says how many ns it lasted: "leave 590".
+    "kva_wired 4096 a", "exec 69632 a" allocate an object and call it a, "free a" frees it; then perhaps "nowait",
+    "soft", "cpu1". Zones have items of `item` bytes, with `limit` and `growth` if these are given. Where `timed`, a
+    section that ends says how many ns it lasted: "leave 590".
     """
     root = Path(__file__).parents[2]
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
@@ -96,8 +96,9 @@ def _told(wired, requests: int, timed: bool) -> list[list[str]]:
 
     told: list[list[str]] = [[] for _ in range(requests)]
     began: list[int] = []
+    slept: set[int] = set()
     at, _, width = wired.shape["locks"]
-    for time, event, _, a, _b in wired.table("log")[: wired.m[glob.LOG]].tolist():
+    for time, event, x, a, _b in wired.table("log")[: wired.m[glob.LOG]].tolist():
         words = told[time // APART_NS - 1]
         if event in (mc.LOG_TAKE, mc.LOG_RELEASE):
             name = _short(wired.names.locks[(a - at) // width])
@@ -115,6 +116,12 @@ def _told(wired, requests: int, timed: bool) -> list[list[str]]:
             words.append("shootdown")
         elif event == mc.LOG_DONE and a == 1:
             words.append("failed")
+        elif event == mc.LOG_OBJECT:
+            words.append("sleeps")
+            slept.add(x)
+        elif event == mc.LOG_DONE and x in slept:
+            words.append("done")
+            slept.remove(x)
         elif event in (mc.LOG_BLOCK, mc.LOG_WAIT, mc.LOG_MEMORY):
             words.append("waits")
     return told

@@ -283,7 +283,7 @@ def test_beyond_the_limit_there_are_no_more_objects():
     h = hand(Item(SIZE, 1, 10))
     addrs = take(h, 10 + 2 * 6)
     assert h.alloc(SIZE) == -1
-    assert h.answers == [s.AGAIN, s.FAILED]
+    assert h.answers == [s.AGAIN, s.SLEEP, s.FAILED]
     assert h.reg[0, regs.PANIC] == panics.NONE
     h.free(addrs[3])
     assert h.alloc(SIZE) == addrs[3]

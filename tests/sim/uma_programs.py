@@ -12,7 +12,7 @@ from hypothesis import strategies as h
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
 from kmemexp.sim.items import Item
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import flag, regs
 from kmemexp.validate.hand import Hand
 
 KVA = 1 << 26
@@ -177,6 +177,8 @@ class Crowd:
                 assert addr not in self.live
                 self.live[addr] = int(r[regs.ITEM]), int(r[regs.SIZE])
             self.busy[i] = None
+        elif answer == s.SLEEP:
+            r[regs.FLAGS] |= flag.NOWAIT | flag.WAITED
         else:
             assert answer == s.AGAIN
 

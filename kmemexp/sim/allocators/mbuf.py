@@ -2,14 +2,17 @@
 
 Two last-in first-out lists, of mbufs (256 bytes) and clusters (2 KiB). An empty one takes a page from mb_map, which is
 16 mbufs (m_mballoc()) or 2 clusters (m_clalloc()), pushed ascending, so that the highest comes first. Pages stay for
-ever. Once mb_map has been found full it is never asked again, and requests live on what is freed; nothing panics.
+ever. Once mb_map has been found full it is never asked again, and requests live on what is freed; nothing panics. One
+that may wait and finds nothing sleeps once, for up to `mbuf_wait` ticks, until somebody frees one of its sort, and then
+takes what there is (m_mballoc_wait(), m_clalloc_wait()). For mbufs, not for clusters, a page is asked for as by a
+request that may not wait first, then by one that may.
 
 A request up to 256 bytes is an mbuf, up to 2 KiB a cluster. A kernel makes a chain for a longer one (m_getm()): so do
 we, of clusters, linked through m_next; the first is its address, and a free gives the whole chain back (m_freem()).
 
 Left out: the mbuf that heads every cluster (where a workload has it, it is an operation of its own) and reference
-counts; the page of each sort that mbinit() takes at boot; sleeping for up to `mbuf_wait` and draining the protocols
-before a request that may wait fails.
+counts; the page of each sort that mbinit() takes at boot; draining the protocols (m_reclaim()) before a request sleeps;
+a second sleep of a request for a chain.
 """
 
 from collections.abc import Sequence
@@ -21,12 +24,12 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
-from kmemexp.sim.asking import ask_kept, in_kmem_object, out_of_entries
+from kmemexp.sim.asking import ask_kept, in_kmem_object, let_go, out_of_entries, sleep_on
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC
 from kmemexp.sim.network import MCLBYTES, MSIZE
-from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import obj, regs
+from kmemexp.sim.slots import CLASS_MBUF, DONE, FAILED, NO_PAGES, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.tables import flag, obj, regs
 
 SERVES = (CLASS_MBUF,)
 LOCKS = ("splimp",)
@@ -41,6 +44,10 @@ LIMIT = 4  # pieces from which on no page is asked for (nmbufs, nmbclusters)
 
 BEGIN = 0  # phases of an allocation
 MAPPED = 1
+TRIED = 2  # the map has been asked as if the request could not wait
+SLEPT = 3
+
+MBUF_WAIT_NS = 320_000_000  # mbuf_wait: 32 ticks of 10 ms
 
 
 class Params(NamedTuple):
@@ -79,14 +86,20 @@ def init(
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Take an mbuf, a cluster or a chain. regs.GRANTED counts what the chain holds so far, regs.X is its last piece."""
-    k = sort_of(reg[i, regs.SIZE])
-    if reg[i, regs.PHASE] == BEGIN:
+    k, phase = sort_of(reg[i, regs.SIZE]), reg[i, regs.PHASE]
+    if phase == TRIED:
+        reg[i, regs.FLAGS] &= ~flag.NOWAIT
+    if phase == BEGIN:
         reg[i, regs.GRANTED] = 0
+    elif phase == SLEPT:
+        reg[i, regs.FLAGS] |= flag.NOWAIT
     elif reg[i, regs.BASE] >= 0:
         _carve(st, k, reg[i, regs.BASE])
         reg[i, regs.WORK] = PAGE // st.pool[k, SIZE] - 1
+    elif phase == TRIED and reg[i, regs.BASE] == NO_PAGES:
+        return _ask(st, reg, i, MAPPED)
     else:
-        return _refused(st, reg, i)
+        return _refused(st, reg, i, k)
     while True:
         if st.pool[k, HEAD] == NIL:
             return _ask_map(st, reg, i, k)
@@ -97,7 +110,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Push every piece of the chain, the first one first: m_freem()."""
-    _free_chain(st, reg[i, regs.ADDR])
+    _free_chain(st, reg, i)
     return DONE
 
 
@@ -115,7 +128,7 @@ def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple
 @kernel
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
     """Push every piece of the chain."""
-    _free_chain(st, addr)
+    _push_chain(st, addr)
     return True
 
 
@@ -129,7 +142,16 @@ def _pop(st: State, k: int) -> int:
 
 
 @kernel
-def _free_chain(st: State, addr: Address) -> None:
+def _free_chain(st: State, reg: Registers, i: int) -> None:
+    """Free the chain at regs.ADDR. Each piece lets a sleeper of its sort go on: MMBWAKEUP(), MCLWAKEUP()."""
+    k = st.sort[reg[i, regs.ADDR] >> PAGE_SHIFT]
+    let_go(reg, i, k, _push_chain(st, reg[i, regs.ADDR]))
+
+
+@kernel
+def _push_chain(st: State, addr: Address) -> int:
+    """Push every piece of a chain; returns how many."""
+    n = 0
     k = st.sort[addr >> PAGE_SHIFT]
     piece = addr >> MSHIFT
     while piece != NIL:
@@ -138,27 +160,47 @@ def _free_chain(st: State, addr: Address) -> None:
         st.pool[k, HEAD] = piece
         st.pool[k, FREE] += 1
         piece = after
+        n += 1
+    return n
 
 
 @kernel
 def _ask_map(st: State, reg: Registers, i: int, k: int) -> int:
     if st.full[0] or st.pool[k, TOTAL] >= st.pool[k, LIMIT]:
-        return _give_up(st, reg, i)
-    return in_kmem_object(reg, i, ask_kept(reg, i, MAPPED, st.map, PAGE, PAGE))
+        return _starve(st, reg, i, k)
+    if k == MBUF and reg[i, regs.FLAGS] & flag.NOWAIT == 0:
+        reg[i, regs.FLAGS] |= flag.NOWAIT
+        return _ask(st, reg, i, TRIED)
+    return _ask(st, reg, i, MAPPED)
 
 
 @kernel
-def _refused(st: State, reg: Registers, i: int) -> int:
-    if not out_of_entries(reg, i):
+def _ask(st: State, reg: Registers, i: int, phase: int) -> int:
+    return in_kmem_object(reg, i, ask_kept(reg, i, phase, st.map, PAGE, PAGE))
+
+
+@kernel
+def _refused(st: State, reg: Registers, i: int, k: int) -> int:
+    if out_of_entries(reg, i):
+        return _give_up(st, reg, i)
+    if reg[i, regs.BASE] == NO_SPACE:
         st.full[0] = 1
-    return _give_up(st, reg, i)
+    return _starve(st, reg, i, k)
+
+
+@kernel
+def _starve(st: State, reg: Registers, i: int, k: int) -> int:
+    """Sleep for a piece, once, or fail."""
+    if reg[i, regs.FLAGS] & flag.NOWAIT:
+        return _give_up(st, reg, i)
+    return sleep_on(reg, i, SLEPT, -1, k, MBUF_WAIT_NS)
 
 
 @kernel
 def _give_up(st: State, reg: Registers, i: int) -> int:
     """Free what the chain has got already."""
     if reg[i, regs.GRANTED] > 0:
-        _free_chain(st, reg[i, regs.ADDR])
+        _free_chain(st, reg, i)
     return FAILED
 
 

@@ -4,7 +4,8 @@ Magazines, as in Sun's allocator, before the slab allocator (`dfly_slab.py`): ea
 the loaded and the previous one, and only a critical section between it and them. When both are empty, an allocation
 gets a full one of the depot in exchange, else a new object of the slab allocator; when both are full, a free gets an
 empty one of the depot, else the object goes back to the slab allocator, perhaps by IPI to the CPU that owns its zone.
-The depot has a spinlock (a token in 2005). Beyond its limit a cache makes no more objects. Nothing is trimmed.
+The depot has a spinlock (a token in 2005). Beyond its limit a cache makes no more objects: who may wait sleeps until
+one is put back on its own CPU, or comes back to the depot. Nothing is trimmed.
 
 Which kinds have a cache: mbufs (nmbufs) and clusters (nmbclusters) from June 2005 on, and the zones that a design gives
 to this allocator, which in 2005 are none. The rest is malloc(9), and goes straight to the slab allocator.
@@ -21,10 +22,10 @@ limit. The limit of a kind is Item.limit, else Params.cluster_limit; 0 is none.
 What the caches ask for is of the size of the item, whatever the request's. Left out: that mbufs with and without a
 packet header or a cluster have five caches between them, whose mbufs are no longer distinct here; the 8 bytes of a
 cluster's metadata; a request for more than a cluster, which is malloc's; memory of magazines and caches, made at boot
-but for generation 0, where malloc gives it; sleeping until an object is put back (a request beyond the limit fails);
-constructors; objcache_reclaimlist(), by which a waiting request for an mbuf empties a magazine of another cache; in
-generation 0, the timer that makes magazines larger where CPUs contend. The depot's spinlock is taken inside the
-critical section; here that ends before, so a step looks at the CPU's magazines once more.
+but for generation 0, where malloc gives it; constructors; objcache_reclaimlist(), by which a waiting request for an
+mbuf empties a magazine of another cache; in generation 0, the timer that makes magazines larger where CPUs contend. The
+depot's spinlock is taken inside the critical section; here that ends before, so a step looks at the CPU's magazines
+once more.
 """
 
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ from kmemexp.sim.allocators._shared.objcaches import (
     get,
     has_room,
     put,
+    put_back,
 )
 from kmemexp.sim.allocators.dfly_slab import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab import fast_alloc as slab_fast_alloc
@@ -58,7 +60,7 @@ from kmemexp.sim.allocators.dfly_slab import fast_free as slab_fast_free
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, IPI, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -155,8 +157,7 @@ def free(st: State, reg: Registers, i: int) -> int:
     if z < 0:
         return slab_free(st.back, reg, i)
     if reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
-        put(st, z, reg[i, regs.CPU], reg[i, regs.ADDR])
-        return DONE
+        return put_back(st, reg, i, z)
     return _free_missed(st, reg, i, z)
 
 

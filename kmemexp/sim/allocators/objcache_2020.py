@@ -32,6 +32,7 @@ from kmemexp.sim.allocators._shared.objcaches import (
     get,
     has_room,
     put,
+    put_back,
 )
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
 from kmemexp.sim.allocators.dfly_slab_2020 import fast_alloc as slab_fast_alloc
@@ -41,7 +42,7 @@ from kmemexp.sim.allocators.dfly_slab_2020 import tend as slab_tend
 from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -137,8 +138,7 @@ def free(st: State, reg: Registers, i: int) -> int:
     if z < 0:
         return slab_free(st.back, reg, i)
     if reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
-        put(st, z, reg[i, regs.CPU], reg[i, regs.ADDR])
-        return DONE
+        return put_back(st, reg, i, z)
     return _free_missed(st, reg, i, z)
 
 

@@ -25,7 +25,7 @@ from kmemexp.sim.asking import ask_kept, hand_out, in_kmem_object, out_of_entrie
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
-from kmemexp.sim.tables import obj, regs
+from kmemexp.sim.tables import flag, obj, regs
 
 SERVES = (CLASS_ZONE,)
 LOCKS = ("splhigh+spin/item",)  # zalloci(), and all calls on a multiprocessor: splhigh and the zone's simple_lock
@@ -166,6 +166,7 @@ def _grow_in_map(st: State, reg: Registers, i: int, z: int) -> int:
         home = st.map
         if st.p.held:
             reg[i, regs.CALL] = HELD
+        reg[i, regs.FLAGS] &= ~flag.NOWAIT  # zget() knows of none: kmem_alloc() waits, and so does its kmem_malloc()
         if st.p.kmem_map and reg[i, regs.LOCKED]:
             home = st.p.kmem_map
             reg[i, regs.CALL] = IN_KMEM_MAP

@@ -13,7 +13,7 @@ from kmemexp.sim.engine import costs
 from kmemexp.sim.engine.locks import GRANTED, WAITS, acquire, release
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_PAGES, LOG_SHOOTDOWN, WOULD_PANIC
-from kmemexp.sim.engine.memory import INTERRUPT, class_of, give_pages, take_pages, wait_for_memory
+from kmemexp.sim.engine.memory import NORMAL, class_in_place, class_of, give_pages, take_pages, wait_for_memory
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.shootdown import answered, shot_down
 from kmemexp.sim.engine.sleeping import may_sleep
@@ -67,7 +67,7 @@ def carry_on(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
             if what == word.UNDO:
                 m[x + ctx.ANSWER] = MAP_FREE
             return True
-        elif what > word.SPACE and what <= word.FLUSH:
+        elif what > word.SPACE and what <= word.GRAB:
             if not _work(m, counters, reg, x, what):
                 return False
         elif burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x)):
@@ -218,13 +218,13 @@ def _flush(m: Memory, x: Ctx, flushes: int, pages: int) -> None:
 @outlined
 def _work(m: Memory, counters: Words, reg: Registers, x: Ctx, what: int) -> bool:
     """See to pages, page tables or TLBs. False: `x` uses the CPU, sleeps or has been preempted."""
-    if what == word.PAGES and m[x + ctx.NEED] > 0:
-        return _want(m, counters, reg, x)
+    if (what == word.PAGES or what == word.GRAB) and m[x + ctx.NEED] > 0:
+        return _want(m, counters, reg, x, what == word.GRAB)
     m[x + ctx.AT] += 1
     i, pages = m[x + ctx.NUMBER], _pages(m, reg, x)
     if what == word.FLUSH:
         _flush(m, x, 1, 0)
-    elif what != word.PAGES:
+    elif what != word.PAGES and what != word.GRAB:
         m[x + ctx.EXTRA] += _page_ns(m, reg, i, pages, True)
         if what == word.UNMAP:
             _flush(m, x, not _is_lazy(m, reg, i), pages)
@@ -244,10 +244,10 @@ def _give(m: Memory, x: Ctx, pages: int) -> None:
 
 
 @outlined
-def _want(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
+def _want(m: Memory, counters: Words, reg: Registers, x: Ctx, grabs: int) -> bool:
     """Take the pages that a request still lacks, as far as there are any, or see what becomes of it without."""
     i = m[x + ctx.NUMBER]
-    klass = INTERRUPT if m[x + ctx.ANSWER] == WIRE else class_of(reg[i, regs.FLAGS])
+    klass = NORMAL if grabs else class_in_place(m) if m[x + ctx.ANSWER] == WIRE else class_of(m, x, reg[i, regs.FLAGS])
     got = take_pages(m, m[x + ctx.NEED], klass)
     m[x + ctx.NEED] -= got
     m[x + ctx.EXTRA] += _page_ns(m, reg, i, got, False)
@@ -258,7 +258,8 @@ def _want(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
         return _runs(m, x)
     if not _runs(m, x) or burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x)):
         return False
-    refused = reg[i, regs.FLAGS] & flag.NOWAIT or m[x + ctx.VICTIM] or m[x + ctx.ANSWER] == WIRE
+    nowait = reg[i, regs.FLAGS] & flag.NOWAIT and not grabs
+    refused = nowait or m[x + ctx.VICTIM] or m[x + ctx.ANSWER] == WIRE
     if not refused and not may_sleep(m, x):
         refused = m[glob.WOULD_SLEEP] == WOULD_PANIC or m[x + ctx.KIND] == FAST
     if refused:

@@ -31,6 +31,8 @@ TIMER = -3
 HANDLER = -4  # the next completion of the handler ctx.AWAITED
 PAGER = -5  # the page daemon: work
 ANSWER = -6  # the CPU ctx.AWAITED: its answer to a TLB shootdown
+OBJECT = -7  # that somebody frees something
+OBJECT_FOR = -8  # the same, for a time
 
 DEEPEST = 8  # spl masks that can be saved
 

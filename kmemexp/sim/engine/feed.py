@@ -172,6 +172,7 @@ def fill(m: Memory, objects: Table, reg: Registers, x: Ctx) -> None:
     reg[i, regs.PHASE] = 0
     reg[i, regs.PANIC] = 0
     reg[i, regs.LOCK] = -1
+    reg[i, regs.WAKE] = 0
     reg[i, regs.OBJECT] = row
     if m[k + machine.KIND_SERVER] == SERVER_MAP:
         reg[i, regs.MAP] = m[k + machine.KIND_MAP]

@@ -99,6 +99,7 @@ def _begin_upkeep(m: Memory, reg: Registers, x: Ctx, server: int, why: int) -> N
     m[m[glob.STEPS] + m[x + ctx.NUMBER]] = 0
     reg[i, regs.PHASE] = 0
     reg[i, regs.PANIC] = 0
+    reg[i, regs.WAKE] = 0
     reg[i, regs.LOCK] = -1
 
 

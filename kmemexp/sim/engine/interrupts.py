@@ -20,6 +20,7 @@ from kmemexp.sim.engine.contexts import (
     FIRST,
     HANDLER,
     IDLE,
+    OBJECT_FOR,
     TIMER,
     block,
     finish,
@@ -34,6 +35,7 @@ from kmemexp.sim.engine.machine import LOG_RAISE, SPL
 from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src, stage
 from kmemexp.sim.engine.waitgraph import check
+from kmemexp.sim.engine.waiting import strike_off
 from kmemexp.sim.probes import BUCKETS, observe_ns
 
 INTERVAL, BURST, FIRST_PHASE, DRAW = 0, 1, 2, 3  # what a number is drawn for
@@ -207,7 +209,11 @@ def nap(m: Memory, x: Ctx, ns: Ns) -> None:
 def fire(m: Memory, x: Ctx) -> None:
     """The timer of context `x` is due."""
     prog = m[x + ctx.PROG]
-    if prog < 0:
+    if m[x + ctx.WAIT] == OBJECT_FOR:
+        alarm(m, x, NEVER, x)
+        strike_off(m, x)
+        wake(m, x)
+    elif prog < 0:
         alarm(m, x, NEVER, m[x + TIE])
         arrive(m, x, m[glob.NOW])
     elif m[x + ctx.WAIT] == TIMER:

@@ -27,11 +27,12 @@ from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.stages import lock_of, next_of_program, prepare
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, seen, stage, word
+from kmemexp.sim.engine.waiting import enlist, rouse_sleepers
 from kmemexp.sim.engine.watchdog import INTERVAL_NS, horizon, watch
 from kmemexp.sim.probes import BUCKETS, HIST_ALLOC, HIST_FREE, SERVER_MAP, observe_ns
 from kmemexp.sim.replay import World
 from kmemexp.sim.serving import forget, map_step, moved, note_panic, remember, step, tend_step
-from kmemexp.sim.slots import DONE, FAILED, IPI, MOVE, WIRE, map_flushes, map_moved, map_walked
+from kmemexp.sim.slots import DONE, FAILED, IPI, MOVE, SLEEP, WIRE, map_flushes, map_moved, map_walked
 from kmemexp.sim.tables import flag, obj, panics, regs, tally
 
 
@@ -138,6 +139,8 @@ def advance(
                     moved(objects, counters, reg, i, being_freed(m, reg[i, regs.OBJECT]))
             else:
                 m[x + ctx.ANSWER] = step(state_a, state_b, state_c, reg, i, server, freeing)
+                if m[x + ctx.ANSWER] == SLEEP:
+                    enlist(m, reg, x)
             bare = reg[i, regs.BARE] or m[x + ctx.HOLDS] & word.HOLDS_SECTION
             if not bare and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
                 entered(m, x)
@@ -231,7 +234,11 @@ def done(m: Memory, objects: Table, counters: Words, reg: Registers, x: Ctx) -> 
         begin_free(m, objects, x, row)
         fill(m, objects, reg, x)
         return True
-    return ended(m, x)
+    on = ended(m, x)
+    if m[glob.WAITERS] >= 0 and reg[m[x + ctx.NUMBER], regs.WAKE]:
+        rouse_sleepers(m, reg, x)
+        return on and m[m[x + ctx.CPU] + cpu.TOP] == x
+    return on
 
 
 @template

@@ -57,6 +57,13 @@ BIG_WAIT = ("spin", "queue")
     SPIN_FOR_BIG,  # who wants the big lock spins for it
     QUEUE_FOR_BIG,  # it leaves the CPU to others that can run, and preempts nobody before it can have it (LWKT)
 ) = range(len(BIG_WAIT))
+PAGE_RULES = ("exclusive", "bits", "floor", "count")
+(
+    EXCLUSIVE,  # a request is of one class (FreeBSD 4 and 5, DragonFly of 2003)
+    BITS,  # it may be of several (DragonFly, 2005 to 2010)
+    FLOOR,  # the same, and SYSTEM leaves more than two pages to interrupts (DragonFly, 2020)
+    COUNT,  # free pages are counted down to the limit of the class; there are no cache pages (FreeBSD since 2018)
+) = range(len(PAGE_RULES))
 ON_DEADLOCK = ("stop", "continue")
 (
     STOP,  # the lane ends
@@ -83,4 +90,4 @@ KIND_COUNT = 4
 # What the log holds: time, event, context, and two numbers.
 LOG_COUNT = 5
 (LOG_RAISE, LOG_RUN, LOG_TAKE, LOG_RELEASE, LOG_WAIT, LOG_GRANT, LOG_BLOCK, LOG_OP, LOG_DONE, LOG_MEMORY, LOG_DEADLOCK,
- LOG_WOULD_SLEEP, LOG_SELF, LOG_ENTER, LOG_LEAVE, LOG_PAGES, LOG_SHOOTDOWN) = range(17)  # fmt: skip
+ LOG_WOULD_SLEEP, LOG_SELF, LOG_ENTER, LOG_LEAVE, LOG_PAGES, LOG_SHOOTDOWN, LOG_OBJECT) = range(18)  # fmt: skip

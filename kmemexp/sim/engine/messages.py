@@ -69,6 +69,7 @@ def next_message(m: Memory, reg: Registers, x: Ctx) -> bool:
     reg[i, regs.FLAGS] = m[row + msg.FLAGS] | flag.HARD
     reg[i, regs.PHASE] = m[row + msg.PHASE]
     reg[i, regs.PANIC] = 0
+    reg[i, regs.WAKE] = 0
     reg[i, regs.LOCK] = -1
     m[row + msg.NEXT] = m[glob.MSG_FREE]
     m[glob.MSG_FREE] = row

@@ -18,8 +18,9 @@ from kmemexp.sim.engine.machine import FAST, LOG_OP, LOG_RUN
 from kmemexp.sim.engine.messages import next_message, send
 from kmemexp.sim.engine.sections import burst, left
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, src, stage
+from kmemexp.sim.engine.waiting import asleep
 from kmemexp.sim.probes import SERVER_MAP, observe_ns
-from kmemexp.sim.slots import AGAIN, DONE, FAILED, IPI, ITEM_MALLOC, MOVE
+from kmemexp.sim.slots import AGAIN, DONE, FAILED, IPI, ITEM_MALLOC, MOVE, SLEEP
 from kmemexp.sim.tables import regs
 
 
@@ -36,6 +37,8 @@ def prepare(m: Memory, counters: Words, reg: Registers, x: Ctx, then: int) -> bo
         l = lock_of(m, reg, x)
         m[x + ctx.LOCK] = l
         return granted(m, reg, x, acquire(m, x, l, stage.STEP))
+    if then == stage.ASLEEP:
+        return asleep(m, counters, reg, x)
     if then == stage.RELOCK:
         return retake(m, reg, x)
     if then == stage.START:
@@ -79,6 +82,8 @@ def _stepped(m: Memory, reg: Registers, x: Ctx) -> bool:
         m[x + ctx.STAGE] = stage.DONE
     elif answer == AGAIN or answer == MOVE:
         m[x + ctx.STAGE] = stage.LOCK
+    elif answer == SLEEP:
+        m[x + ctx.STAGE] = stage.ASLEEP
     elif begin_call(m, reg, x):
         return True
     if m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:

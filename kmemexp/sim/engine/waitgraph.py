@@ -121,7 +121,16 @@ def note(m: Memory, x: Ctx, number: int) -> None:
 
 @outlined
 def stalled(m: Memory) -> bool:
-    """Whether nobody who could free memory can run: then those who wait for memory wait for ever.
+    """Whether those who wait for memory wait for ever (`idle_for_ever`). If so, who waits is written down."""
+    if not idle_for_ever(m):
+        return False
+    _write(m, 0, False)
+    return True
+
+
+@outlined
+def idle_for_ever(m: Memory) -> bool:
+    """Whether nobody who could free memory can run.
 
     Contexts of the mainline free, those that sleep for a time or an interrupt too, once they wake; so does the page
     daemon as long as it has pages to reclaim, and so do handlers of interrupts to come, what is queued.
@@ -151,7 +160,7 @@ def stalled(m: Memory) -> bool:
             (state != contexts.BLOCKED and state != contexts.SPINNING)
             or wait == contexts.TIMER
             or wait == contexts.HANDLER
+            or wait == contexts.OBJECT_FOR
         ):
             return False
-    _write(m, 0, False)
     return True

@@ -51,17 +51,18 @@ class Kernel(NamedTuple):
     size: Callable[[Facts, Given], Sizing]
     tunables: tuple[str, ...]  # that it reads
     page_reserves: Callable[[int], PageReserves] = pages.bsd2003
+    page_rule: str = "exclusive"  # engine.machine.PAGE_RULES
 
 
 KERNELS = {
     "freebsd4": Kernel(bsd2003.freebsd4, bsd2003.RELENG_4),
     "dragonfly_2003": Kernel(bsd2003.dragonfly_2003, bsd2003.DRAGONFLY),
-    "dragonfly_2005": Kernel(bsd2003.dragonfly_2005, bsd2003.DRAGONFLY),
-    "dragonfly_2010": Kernel(bsd2003.dragonfly_2010, bsd2003.COMMON),
-    "dragonfly_2020": Kernel(bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020),
+    "dragonfly_2005": Kernel(bsd2003.dragonfly_2005, bsd2003.DRAGONFLY, page_rule="bits"),
+    "dragonfly_2010": Kernel(bsd2003.dragonfly_2010, bsd2003.COMMON, page_rule="bits"),
+    "dragonfly_2020": Kernel(bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020, "floor"),
     "freebsd5": Kernel(bsd2003.freebsd5, bsd2003.FREEBSD_5),
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
-    "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15),
+    "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count"),
     "none": Kernel(bsd2003.freebsd4, ()),  # no BSD: nothing of this is looked at
 }
 """By name, as `maps.kernel` has it."""

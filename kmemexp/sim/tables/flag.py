@@ -5,3 +5,4 @@ SOFT = 2  # in a soft interrupt or an interrupt thread
 HARD = 4  # in a fast interrupt or an IPI handler
 RESERVE = 8  # may use the system's page reserve (M_USE_RESERVE)
 INTERRUPT = 16  # may use the interrupts' page reserve (M_INTWAIT, M_USE_INTERRUPT_RESERVE)
+WAITED = 32  # it would have slept at a limit, but cannot, or nobody is left to wait for: it fails (the answer SLEEP)

@@ -28,4 +28,5 @@ HELD_AT_PEAK = 24  # bytes held when the most were requested
 REQUESTED_AT_PEAK = 25  # requested bytes when the most were held, the first time
 MOST_STEPS = 26  # of one operation; 0: no limit
 RUNAWAY = 27  # 1 + operation that took more, -1 for an upkeep: nothing is played after it
-COLUMNS = 28
+WAITS = 28  # operations that slept until somebody freed something, or would have (SLEEP)
+COLUMNS = 29

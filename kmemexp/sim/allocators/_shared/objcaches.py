@@ -13,7 +13,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_lists import members
-from kmemexp.sim.asking import go_on, hand_out
+from kmemexp.sim.asking import go_on, hand_out, let_go, sleep_on
 from kmemexp.sim.items import Item
 from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import DONE, FAILED, ITEM_MBUF
@@ -198,6 +198,14 @@ def put(st: Any, z: int, cpu: int, addr: Address) -> None:
 
 
 @kernel
+def put_back(st: Any, reg: Registers, i: int, z: int) -> int:
+    """End a free with `put`: those who sleep for an object on this CPU look again. Those on others do not (2005)."""
+    put(st, z, reg[i, regs.CPU], reg[i, regs.ADDR])
+    let_go(reg, i, z, regs.WAKE_OWN)
+    return DONE
+
+
+@kernel
 def alloc_step(st: Any, reg: Registers, i: int, z: int) -> int:
     """Go on with an allocation that found the CPU's magazines empty. Returns an answer, or BACK_END."""
     phase = reg[i, regs.PHASE]
@@ -208,11 +216,12 @@ def alloc_step(st: Any, reg: Registers, i: int, z: int) -> int:
         if filled(st, z, cpu) or _exchange(st, z, cpu, FULL, EMPTY):
             return hand_out(reg, i, get(st, z, cpu), st.depot[z, CHUNK])
         if not _may_make(st, reg, i, z):
-            return FAILED
+            return FAILED if reg[i, regs.FLAGS] & flag.NOWAIT else sleep_on(reg, i, DEPOT, DEPOT_LOCK | z, z, 0)
         st.depot[z, UNALLOCATED] -= 1
         return go_on(reg, i, BEGIN_SLAB, 0)
     if phase == RESTORE:
         st.depot[z, UNALLOCATED] += 1
+        let_go(reg, i, z, regs.WAKE_ALL)
         return FAILED
     if phase == BEGIN_SLAB:
         reg[i, regs.PHASE] = 0
@@ -233,7 +242,10 @@ def free_step(st: Any, reg: Registers, i: int, z: int) -> int:
         return go_on(reg, i, DEPOT, DEPOT_LOCK | z)
     if phase == DEPOT:
         cpu = reg[i, regs.CPU]
-        if has_room(st, z, cpu) or (_make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL)):
+        if has_room(st, z, cpu):
+            return put_back(st, reg, i, z)
+        let_go(reg, i, z, regs.WAKE_ALL)
+        if _make_empty(st, z) and _exchange(st, z, cpu, EMPTY, FULL):
             put(st, z, cpu, reg[i, regs.ADDR])
             return DONE
         st.depot[z, UNALLOCATED] += 1
@@ -261,7 +273,7 @@ def _exchange(st: Any, z: int, cpu: int, wanted: int, given: int) -> bool:
 @kernel
 def _may_make(st: Any, reg: Registers, i: int, z: int) -> bool:
     """Whether the limit allows another object."""
-    if st.p.generation == 0 and reg[i, regs.FLAGS] & flag.NOWAIT:
+    if st.p.generation == 0 and reg[i, regs.FLAGS] & (flag.NOWAIT | flag.WAITED) == flag.NOWAIT:
         return True
     return st.depot[z, UNALLOCATED] > 0
 

@@ -7,7 +7,8 @@ mb_map, the highest buffer first. A free goes back to its bucket, under the mute
 general container. Where that leaves a CPU with more free buffers than its high mark, a bucket becomes the general
 container's: the buffer's own if it had none free, else the first one. Buckets are never given back. Once a request that
 may wait has found mb_map full, the map is not asked for that sort again; such a request then takes a buffer of any
-CPU's container, marks those that are empty (their next free makes a bucket general), and tries the general one.
+CPU's container, marks those that are empty (their next free makes a bucket general), tries the general one, and sleeps
+for up to `mbuf_wait` ticks until a buffer comes back to that.
 
 Requests become an mbuf, a cluster or a chain of clusters as in `mbuf.py`. A CPU gets the buckets that each has at boot
 with its first allocation, since an allocator cannot ask the map before. Each sort has a submap of its own in the
@@ -15,9 +16,9 @@ kernel, which its limit stands for; here buckets of both lie in one map. A step 
 general one takes the general one alone, and any free step begins under the mutex of the CPU that runs it: that of
 another owner costs a step more.
 
-Left out: the timed wait of 64 ticks, for which the request fails at once; protocols' drain routines; the low marks,
-which no code uses; bucket headers and reference counts, which are malloc(9)'s; the mbuf that heads each cluster; that
-the version of 2001 loses a general bucket of which a waiting request has taken the last buffer.
+Left out: protocols' drain routines; the low marks, which no code uses; bucket headers and reference counts, which are
+malloc(9)'s; the mbuf that heads each cluster; that the version of 2001 loses a general bucket of which a waiting
+request has taken the last buffer.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add
 from kmemexp.sim.allocators.mb_alloc import containers
 from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket, pop, put
 from kmemexp.sim.allocators.mb_alloc.state import Params, State
-from kmemexp.sim.asking import ask_kept, go_on, in_kmem_object, out_of_entries
+from kmemexp.sim.asking import ask_kept, go_on, in_kmem_object, let_go, out_of_entries, sleep_on
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC_5
 from kmemexp.sim.network import MCLBYTES, MSIZE
@@ -55,6 +56,9 @@ BOOTED = 4  # a bucket of those at boot; regs.Y: its sort
 STEAL = 5  # under the lock of CPU regs.Y
 LAST_CHANCE = 6  # under the general lock: one buffer of the general container
 FREEING = 7  # under the lock of regs.Y: go on with a chain at regs.X
+SLEPT = 8  # under the general lock: as LAST_CHANCE
+
+MBUF_WAIT_NS = 640_000_000  # mbuf_wait: 64 ticks of 10 ms
 
 
 def limits(maxusers: int) -> tuple[int, int]:
@@ -174,9 +178,11 @@ def _go_on(st: State, reg: Registers, i: int) -> int:
             return _refused(st, reg, i, k)
         new_bucket(st, reg, i, k)
         return _take(st, reg, i)
-    if phase == LAST_CHANCE:
+    if phase == LAST_CHANCE or phase == SLEPT:
         if st.box[st.general, k, containers.HEAD] == NIL:
-            return _give_up(st, reg, i)
+            if phase == SLEPT or reg[i, regs.FLAGS] & flag.NOWAIT:
+                return _give_up(st, reg, i)
+            return sleep_on(reg, i, SLEPT, GENERAL_LOCK, k, MBUF_WAIT_NS)
         return _got(st, reg, i, k, pop(st, st.general, k))
     if st.box[cpu, k, containers.HEAD] != NIL:  # freed meanwhile
         return go_on(reg, i, TAKE, cpu)
@@ -301,6 +307,8 @@ def _free_chain(st: State, reg: Registers, i: int) -> int:
             return _hold(st, reg, i, needed)
         reg[i, regs.X] = st.link[piece]
         put(st, owner, k, b, piece, crowded)
+        if needed == st.general:
+            let_go(reg, i, k, 1)
     return DONE
 
 

@@ -27,13 +27,13 @@ Options that no kernel had: another order of partly free slabs (`slab_order`; wh
 first out); `eager_release`: where an item that goes to its slab, not into a bucket, leaves it wholly free, the slab
 goes back to the map at once, and a reclaim takes all such slabs. UMA's own zones wait for a reclaim.
 
-Left out: Giant around page allocation; sleeping at a limit or for memory (the request fails); pages of boot; hash
-tables and their growth; zones with KVA of their own (uma_zone_set_obj()) or of UMA_ZONE_VM; the Packet zone, since a
-load allocates mbufs and clusters apart; constructors. Simpler than it was: a bucket is listed when it has been filled
-(generations 0 and 1 list it before); a header whose slab is refused goes back (until 2004 it was lost); a zone of
-headers may be asked for one while it grows (in 2003 that failed); a reclaim of generations 0 and 1 holds one CPU's
-mutex at a time, not all, and a tick counts allocations without them. The free pages are not known here: new buckets
-are refused from a reclaim to the next tick, if `Params.bucketdisable` says so.
+Left out: Giant around page allocation; that early versions wake nobody who sleeps at a limit (they name the wrong
+address); pages of boot; hash tables and their growth; zones with KVA of their own (uma_zone_set_obj()) or of
+UMA_ZONE_VM; the Packet zone, since a load allocates mbufs and clusters apart; constructors. Simpler than it was: a
+bucket is listed when it has been filled (generations 0 and 1 list it before); a header whose slab is refused goes back
+(until 2004 it was lost); a zone of headers may be asked for one while it grows (in 2003 that failed); a reclaim of
+generations 0 and 1 holds one CPU's mutex at a time, not all, and a tick counts allocations without them. The free pages
+are not known here: new buckets are refused from a reclaim to the next tick, if `Params.bucketdisable` says so.
 """
 
 from collections.abc import Sequence

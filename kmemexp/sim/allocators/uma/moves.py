@@ -11,7 +11,7 @@ from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.layout import BUCKET_STEP, UMA_02, UMA_03
 from kmemexp.sim.allocators.uma.slabs import bucket_count, slab_add, slab_give, slab_take
 from kmemexp.sim.allocators.uma.state import State
-from kmemexp.sim.asking import ask_kept, ask_wired, in_kmem_object
+from kmemexp.sim.asking import ask_kept, ask_wired, in_kmem_object, sleep_on
 from kmemexp.sim.slots import FAILED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, panics, regs
 
@@ -84,6 +84,21 @@ def may_grow(st: State, reg: Registers, i: int, z: int) -> bool:
         st.zone[z, slabs.Z_FULL] = 1
         return False
     return True
+
+
+@kernel
+def may_sleep(st: State, reg: Registers, i: int, z: int) -> bool:
+    """Whether a request that got no slab is to sleep until an item comes back, as its zone is at its limit."""
+    if reg[i, regs.PHASE] & phases.REFUSED or reg[i, regs.FLAGS] & flag.NOWAIT:
+        return False
+    return st.zone[z, slabs.Z_FULL] != 0
+
+
+@kernel
+def to_sleep(reg: Registers, i: int, phase: int, z: int) -> int:
+    """Sleep at the limit of a zone, then go on under its lock."""
+    to_zone(reg, i, phase, z)
+    return sleep_on(reg, i, reg[i, regs.PHASE], reg[i, regs.LOCK], z, 0)
 
 
 @outlined

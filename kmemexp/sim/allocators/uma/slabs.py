@@ -10,6 +10,7 @@ from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.uma_requests import NIL, S_ZONE, zone_of
 from kmemexp.sim.allocators.uma.layout import BUCKET_WORDS, UMA_03
 from kmemexp.sim.allocators.uma.state import State
+from kmemexp.sim.asking import let_go
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
@@ -105,8 +106,10 @@ def slab_give(st: State, reg: Registers, i: int, addr: Address) -> None:
     st.freelist[page, k] = st.slab[page, S_FIRST]
     st.slab[page, S_FIRST] = k
     st.zone[z, Z_FREE] += 1
-    if st.zone[z, Z_FULL] and st.zone[z, Z_HELD] < st.zone[z, Z_MAX]:
-        st.zone[z, Z_FULL] = 0
+    if st.zone[z, Z_FULL]:
+        if st.zone[z, Z_HELD] < st.zone[z, Z_MAX]:
+            st.zone[z, Z_FULL] = 0
+        let_go(reg, i, z, 1)
 
 
 @kernel

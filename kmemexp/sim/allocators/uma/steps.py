@@ -16,12 +16,14 @@ from kmemexp.sim.allocators.uma.moves import (
     grow,
     internal,
     may_grow,
+    may_sleep,
     new_slab,
     note_refusal,
     to_cpu,
     to_free_bucket,
     to_internal,
     to_single,
+    to_sleep,
     to_zone,
     wanted,
 )
@@ -150,6 +152,8 @@ def _fill(st: State, reg: Registers, i: int, z: int) -> int:
         addr = slab_take(st, z)
         if addr == NIL:
             if not may_grow(st, reg, i, z):
+                if bucket_count(st, b) == 0 and may_sleep(st, reg, i, z):
+                    return to_sleep(reg, i, phases.FILL, z)
                 break
             return grow(st, reg, i, z, phases.FILL)
         bucket_add(st, b, addr)
@@ -170,7 +174,9 @@ def _single(st: State, reg: Registers, i: int, z: int) -> int:
         return _give_up(st, reg, i)
     addr = slab_take(st, z)
     if addr == NIL:
-        return grow(st, reg, i, z, phases.SINGLE) if may_grow(st, reg, i, z) else _give_up(st, reg, i)
+        if may_grow(st, reg, i, z):
+            return grow(st, reg, i, z, phases.SINGLE)
+        return to_sleep(reg, i, phases.SINGLE, z) if may_sleep(st, reg, i, z) else _give_up(st, reg, i)
     st.zone[z, slabs.Z_ALLOCS] += 1
     return DONE if _got(st, reg, i, z, addr) else to_cpu(reg, i, phases.RETRY)
 

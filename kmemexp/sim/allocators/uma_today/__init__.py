@@ -10,20 +10,20 @@ more it is sorted item by item. Every 20 s the working set of each list is estim
 minutes shrinks by a quarter; a request to reclaim trims lists to their working sets or drains them.
 
 malloc(9) has zones of 16 … 65536 bytes (up to a page on machines of 128 MiB or less) and takes larger blocks from the
-map. An item with a limit becomes uma_zone_set_max(): its items are counted, and its buckets made small enough. mbufs as
-in `mbuf.py`: up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters.
+map. An item with a limit becomes uma_zone_set_max(): its items are counted, and its buckets made small enough; who may
+wait sleeps there, and as long as anybody does, frees pass the buckets by. mbufs as in `mbuf.py`: up to 256 bytes an
+mbuf, up to 2 KiB a cluster, more a chain of clusters.
 
 A zone's buckets grow by one entry when its zone-domain lock was found held. A step cannot see that, so a trip counts as
 contended when somebody else took the lock between the step that asked for it and the one that got it.
 
 An option that the kernel does not have: another order of a keg's partly free slabs (`slab_order`).
 
-Left out: SMR zones; the Packet zone and jumbo clusters; reserves; sleeping for memory or at a limit (the request
-fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin zones. Bucket
-zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket would hold,
-whatever their domain, and go straight to slabs. A new bucket is taken after the full one is put away, the kernel does
-it before. DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on; emptied buckets
-stay there.
+Left out: SMR zones; the Packet zone and jumbo clusters; reserves; sleeping for KVA (the request fails); no buckets
+while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin zones. Bucket zones are simpler
+than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket would hold, whatever their
+domain, and go straight to slabs. A new bucket is taken after the full one is put away, the kernel does it before.
+DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on; emptied buckets stay there.
 """
 
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ def _zones(
         if limit:
             entries, cached = keg.set_max(limit, cpus, domains)
             least, most = min(least, entries), entries
-        row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0)
+        row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0, 0)
         zone[z] = row
     bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
     zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
@@ -173,7 +173,7 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 def _push(st: State, addr: Address, cpu: int) -> bool:
     """Free a single item into the CPU's buckets. False: it is none, or they are full, and nothing has been done."""
     z = zone_of_one(st, addr, CLUSTER)
-    if z == NIL:
+    if z == NIL or st.zone[z, u.Z_SLEEPERS]:
         return False
     cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
     return cache_push(st, z, cpu, addr, cross)

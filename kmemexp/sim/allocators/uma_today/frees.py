@@ -34,6 +34,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_pop,
 )
 from kmemexp.sim.allocators.uma_today.state import State
+from kmemexp.sim.asking import let_go
 from kmemexp.sim.slots import DONE, FAILED
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
@@ -85,6 +86,8 @@ def _free_pieces(st: State, reg: Registers, i: int, reload: int) -> int:
             reg[i, regs.X] = NIL
             return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
         reload = False
+        if st.zone[z, slabs.Z_SLEEPERS]:
+            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
         if cache_push(st, z, cpu, addr, cross):
             if not next_piece(st, reg, i, CLUSTER):
                 return _freed(reg, i)
@@ -131,7 +134,9 @@ def _put(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _free_item(st: State, reg: Registers, i: int) -> int:
     """Give a single item back to its slab: zone_free_item()."""
-    st.zone[zone_of(st, reg[i, regs.ADDR]), slabs.Z_USED] -= 1
+    z = zone_of(st, reg[i, regs.ADDR])
+    st.zone[z, slabs.Z_USED] -= 1
+    let_go(reg, i, z, 1)
     slab_give(st, reg, i, reg[i, regs.ADDR])
     return to_section(reg, i, phases.FREE_PIECES) if next_piece(st, reg, i, CLUSTER) else _freed(reg, i)
 

@@ -19,7 +19,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_push,
 )
 from kmemexp.sim.allocators.uma_today.state import State
-from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.asking import ask_wired, let_go
 from kmemexp.sim.slots import DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
@@ -233,6 +233,7 @@ def _release(st: State, reg: Registers, i: int) -> int:
         n += 1
         reg[i, regs.WORK] += 1
     st.zone[z, slabs.Z_USED] -= count
+    let_go(reg, i, z, count)
     st.word[b + 1] = bucket_entries(st, b) << slabs.ENTRIES_SHIFT
     return to_section(reg, i, phases.DISPOSE)
 

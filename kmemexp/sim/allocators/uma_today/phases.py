@@ -20,7 +20,8 @@ header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the op
     FETCH         LOAD; TAKE
     TAKE          IMPORT; REFILL > TAKE; as ONE
     IMPORT        grow > IMPORT; LOAD; DISPOSE > ONE
-    ONE           SINGLE; end; FREE_PIECES (giving up)
+    ONE           SINGLE; SLEPT; end; FREE_PIECES (giving up)
+    SLEPT         as TAKE
     SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up)
     LOAD          PUT_BACK; as PIECES
     PUT_BACK      PIECES; empty > PIECES
@@ -85,6 +86,7 @@ SORT = 22  # x: sort a cross bucket by domain
 SORTED = 23  # c
 PUT_SORTED = 24  # l: put what has become full on the list
 LARGE = 25  # the map has answered for a large malloc
+SLEPT = 26  # c: somebody has freed an item of a zone at its limit
 
 # Phases of the upkeep, with their locks.
 ZONE = 32  # begin with the next zone and domain

@@ -26,7 +26,8 @@ Z_CACHE_MAX = 8  # full buckets are kept while a domain has fewer items in them 
 Z_MAX = 9  # items that may be out of the keg (uz_max_items); 0: any number
 Z_USED = 10  # items out of the keg, or about to be (uz_items)
 Z_ENTRIES = 11  # of a bucket zone: entries of its buckets
-Z_COLUMNS = 12
+Z_SLEEPERS = 12  # who sleep at the limit
+Z_COLUMNS = 13
 
 # Columns of State.cache, three each: bucket, count, entries. A bucket zone has a stack of empty buckets instead.
 ALLOC = 0  # where items are taken from, and put first

@@ -43,10 +43,10 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     stack_push,
 )
 from kmemexp.sim.allocators.uma_today.state import State
-from kmemexp.sim.asking import ask_wired, hand_out
+from kmemexp.sim.asking import ask_wired, hand_out, sleep_on
 from kmemexp.sim.network import MCLBYTES
 from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE
-from kmemexp.sim.tables import regs
+from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
 
@@ -63,6 +63,9 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         return put_away(st, reg, i, phase)
     if phase == phases.REFILL:
         return refill(st, reg, i)
+    if phase == phases.SLEPT:
+        st.zone[wanted(st, reg, i), slabs.Z_SLEEPERS] -= 1
+        return _take(st, reg, i)
     if phase == phases.LARGE:
         reg[i, regs.BARE] = 1
         return DONE if freeing else enter_large(st, reg, i, slabs.S_COUNT)
@@ -174,10 +177,14 @@ def _take(st: State, reg: Registers, i: int) -> int:
 
 @outlined
 def _one(st: State, reg: Registers, i: int) -> int:
-    """Ask for a single item: zone_alloc_item()."""
+    """Ask for a single item: zone_alloc_item(). At the limit sleep, if that may be: zone_alloc_limit_hard()."""
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
     if st.zone[z, slabs.Z_MAX] > 0 and st.zone[z, slabs.Z_USED] >= st.zone[z, slabs.Z_MAX]:
-        return _give_up(st, reg, i)
+        if reg[i, regs.FLAGS] & flag.NOWAIT:
+            return _give_up(st, reg, i)
+        st.zone[z, slabs.Z_SLEEPERS] += 1
+        to_section(reg, i, phases.SLEPT)
+        return sleep_on(reg, i, reg[i, regs.PHASE], 0, z, 0)
     st.zone[z, slabs.Z_USED] += 1
     return to_keg(st, reg, i, phases.SINGLE, z, d)
 

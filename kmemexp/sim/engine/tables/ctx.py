@@ -59,4 +59,6 @@ HOLDS = 65  # what of it is held, word.HOLDS_*; between calls, whether a step is
 ASKED = 66  # which of these was asked for last
 RETAKE = 67  # which were given back to wait for pages
 WENT = 68  # items that the arena has moved under the map's lock
-COLUMNS = 69  # not a power of two: rows of like contexts would share a few sets of the cache
+CHANNEL = 69  # waits for an object: whose and which, -1: for none
+BEHIND = 70  # next of those that do
+COLUMNS = 71  # not a power of two: rows of like contexts would share a few sets of the cache

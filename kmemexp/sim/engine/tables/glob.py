@@ -68,4 +68,6 @@ LINES = 124  # table of the lines of objects, by whose cache they are in; 0: the
 SHORT = 121  # 1: kernel_map's largest run was found too small
 BUDGET = 125  # events until the engine returns
 STEPS = 126  # of the operation of each context so far: a table, by number of the context
-COLUMNS = 128
+WAITERS = 127  # first of the contexts that wait for an object to be freed
+PAGE_RULE = 128  # who may have a page: machine.PAGE_RULES
+COLUMNS = 129

@@ -12,4 +12,5 @@ DONE = 8  # the operation has ended
 AGAIN = 9  # take again what was dropped while asleep
 TOKEN = 10
 RELOCK = 11  # take the locks of a map call again after waiting for memory
+ASLEEP = 12  # sleep until somebody frees something
 RETRY = 64  # added to what it goes on with once it has its lock: it looks at the lock again before

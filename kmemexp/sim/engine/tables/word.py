@@ -2,7 +2,7 @@
 
 WORDS = (
     "lock", "object", "cpu", "section", "unlock", "unobject", "uncpu", "leave", "zone", "space", "pages", "enter",
-    "unmap", "flush",
+    "unmap", "flush", "grab",
 )  # fmt: skip
 (
     LOCK,  # take the map's lock
@@ -19,6 +19,7 @@ WORDS = (
     ENTER,  # enter them in the page tables
     UNMAP,  # take them out of the page tables, and flush the other CPUs' TLBs
     FLUSH,  # flush the TLBs all the same
+    GRAB,  # take physical pages of class NORMAL, waiting for them whatever the flags: vm_page_grab()
 ) = range(len(WORDS))
 
 # Words that every call ends with.
