@@ -90,13 +90,28 @@ METRICS = (
         "map_superpages_min_count",
         "more",
         "map",
-        "least number of wholly free, aligned stretches of 4 MiB in the maps, over the samples",
+        "least number of wholly free, aligned superpages (4 MiB on the i386, 2 MiB elsewhere) in the maps, over the "
+        "samples",
     ),
     Metric(
         "map_superpages_mean_count",
         "more",
         "map",
-        "wholly free, aligned stretches of 4 MiB in the maps, mean over the samples",
+        "wholly free, aligned superpages (4 MiB on the i386, 2 MiB elsewhere) in the maps, mean over the samples",
+    ),
+    Metric(
+        "map_superpages_bound_mean_count",
+        "",
+        "map",
+        "the compaction bound of map_superpages_mean_count: free KVA of each map in whole superpages, mean over the "
+        "samples. No placement of what is allocated leaves more",
+    ),
+    Metric(
+        "map_superpages_open_mean_count",
+        "more",
+        "map",
+        "free superpages that may be taken without breaking what soft submaps guarantee to others, mean over the "
+        "samples; without soft submaps all",
     ),
     Metric(
         "malloc_headroom_min_bytes",
@@ -335,6 +350,11 @@ def stated(metric: Metric) -> Metric:
     return metric._replace(margin=MARGINS.get(name, unit), law=SKEWED_LAW if skewed else PLAIN)
 
 
+BOUNDS = {"map_superpages_mean_count": "map_superpages_bound_mean_count"}
+"""Metrics with a bound that follows from the run itself, and the metric that has it."""
+LEAST_ROOM = 0.05
+"""Share of the baseline's value that the bound must lie above it, for a difference to be judged at all."""
+
 METRICS = tuple(map(stated, (*METRICS, *SPACE, *STALE, *TIMED)))
 NAMES = tuple(m.name for m in METRICS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
@@ -352,7 +372,7 @@ SERIES_TEXTS = {
     "malloc_free_bytes": "free KVA in the map that malloc allocates from",
     "malloc_largest_run_bytes": "largest free run in that map",
     "failures_count": "operations so far that got no memory",
-    "map_superpages_count": "wholly free, aligned stretches of 4 MiB in the maps",
+    "map_superpages_count": "wholly free, aligned superpages (4 MiB on the i386, 2 MiB elsewhere) in the maps",
     "moves_count": "objects moved so far to empty their slabs",
 }
 SERIES = tuple(SERIES_TEXTS)

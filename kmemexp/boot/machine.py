@@ -8,7 +8,7 @@ import numpy as np
 from kmemexp.boot.design import Design, allocator_names, design, homes, params, reapers
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import serves, sets_aside
-from kmemexp.parts.spaces import covered_bytes, kva_bytes
+from kmemexp.parts.spaces import covered_bytes, kva_bytes, superpage_bytes
 from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
@@ -45,6 +45,7 @@ class Machine(NamedTuple):
     homes: tuple[int, ...]  # map that each allocator grows in, by place
     kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
     items: tuple[int, ...]  # zones that each allocator serves, by place
+    superpage_bytes: int
 
 
 class Routed(NamedTuple):
@@ -84,9 +85,12 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
     cell = routed(config, kinds)
     code, rows = cell.code, cell.kind_rows
     grown = tuple(cell.home[name] for name in code.names)
+    world = _world(cell, slot_count)
+    divides = getattr(code.arena, "divides", None)  # of an arena in which a map need not be a range of its own
     maps = sorted({*rows[:, mc.KIND_MAP].tolist(), *grown, KERNEL})
+    maps = [m for m in maps if divides is None or not divides(world.arena, m)]
     return Machine(
-        world=_world(cell, slot_count),
+        world=world,
         replay=code.replay,
         upkeep=code.upkeep,
         observe=code.observe,
@@ -98,6 +102,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
         homes=grown,
         kind_rows=rows,
         items=tuple(len(cell.items[name]) for name in code.names),
+        superpage_bytes=superpage_bytes(config["machine"]),
     )
 
 
@@ -196,7 +201,10 @@ def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
     for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
             base = take(name, nbytes, parent, slots.ATTR_SINGLE)
-            code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
+            try:
+                code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
+            except ValueError as error:
+                raise ConfigError(f"machine.kva_bytes: {name}: {error}; enlarge the KVA or use less RAM") from error
         elif name not in cell.kinds.names:  # a zone of the workload's own takes its place
             take(name, nbytes, parent, slots.ATTR_PAGEABLE)
     bases = {}

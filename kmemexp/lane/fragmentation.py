@@ -92,6 +92,17 @@ def whole_stretches(shares: np.ndarray, pages: int) -> int:
     return int((shares[: whole * pages].reshape(whole, pages).max(axis=1) == 0).sum()) if whole else 0
 
 
+def open_stretches(whole: np.ndarray, totals: np.ndarray, nbytes: int) -> np.ndarray:
+    """Of `whole` free stretches of `nbytes`, those that are not needed for what is guaranteed to somebody: float64[n].
+
+    `totals`: int64[n, maps, M_COUNT]. A guarantee may be kept in any stretch that is free and long enough for it.
+    """
+    promised, kept = totals[..., gauge.PROMISED].sum(axis=-1), totals[..., gauge.KEPT].sum(axis=-1)
+    spare = np.where(promised > 0, np.maximum(kept - promised, 0) // nbytes, np.inf)
+    left: np.ndarray = np.minimum(whole, spare)
+    return left
+
+
 def _class(nbytes: int) -> int:
     pages = nbytes // PAGE
     if pages < 1 or pages & (pages - 1) or pages.bit_length() > gauge.CLASSES:

@@ -40,6 +40,7 @@ def metrics(seen: Samples) -> dict[str, float]:
     world = seen.machine.world
     values = {name: world.counters[counter] for name, counter in COUNTERS.items()}
     values |= _of_maps(column, seen.measured, final)
+    values |= _of_superpages(column["map_superpages_count"], seen)
     values |= _of_holes(seen.measured[:, seen.machine.shared], final[seen.machine.shared])
     values |= _of_spaces(seen.machine, seen.measured, final)
     values |= _of_objects(column, world.counters)
@@ -60,12 +61,22 @@ def _of_maps(column: dict[str, np.ndarray], measured: np.ndarray, final: np.ndar
         "map_holes_count": column["map_holes_count"][-1],
         "map_holes_max_count": column["map_holes_count"].max(),
         "map_entries_max_count": measured[:, :, gauge.ENTRIES].sum(axis=1).max(),
-        "map_superpages_min_count": column["map_superpages_count"].min(),
-        "map_superpages_mean_count": column["map_superpages_count"].mean(),
         "map_high_water_bytes": final[:, gauge.HIGH].sum(),
         "map_walked_count": final[:, gauge.WALKED].sum(),
         "malloc_headroom_min_bytes": column["malloc_free_bytes"].min(),
         "malloc_largest_run_min_bytes": column["malloc_largest_run_bytes"].min(),
+    }
+
+
+def _of_superpages(free: np.ndarray, seen: Samples) -> dict[str, float]:
+    """Free superpages, float64[points], and how they stand to what is free in all and to what is guaranteed."""
+    maps = seen.measured[:, seen.machine.shared]
+    could_be = (maps[:, :, gauge.FREE] // seen.machine.superpage_bytes).sum(axis=1)
+    return {
+        "map_superpages_min_count": free.min(),
+        "map_superpages_mean_count": free.mean(),
+        "map_superpages_bound_mean_count": could_be.mean(),
+        "map_superpages_open_mean_count": frag.open_stretches(free, maps, seen.machine.superpage_bytes).mean(),
     }
 
 

@@ -13,7 +13,6 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.maps import MAP_NAMES
 from kmemexp.sim.tables import gauge, tally
 
-SUPERPAGE = 1024  # pages, i386
 PICTURED = 4 << 30  # bytes of the largest map of which a picture shows every page
 
 
@@ -87,7 +86,7 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
 
 
 def superpages(machine: Machine, totals: np.ndarray) -> int:
-    """Wholly free stretches of 4 MiB in the maps that serve any purpose, aligned to each map's start.
+    """Wholly free superpages in the maps that serve any purpose, aligned to each map's start.
 
     In maps too large for a picture of every page: those that lie in one hole.
     """
@@ -98,5 +97,5 @@ def superpages(machine: Machine, totals: np.ndarray) -> int:
             continue
         shares = np.zeros(machine.map_bytes[i] // s.PAGE)
         machine.observe(machine.world.arena, machine.maps[i], again, shares)
-        found += frag.whole_stretches(shares, SUPERPAGE)
+        found += frag.whole_stretches(shares, machine.superpage_bytes // s.PAGE)
     return found

@@ -10,6 +10,8 @@ from typing import Any
 from kmemexp.parts.finding import parameters, sets_aside
 
 ARCHITECTURES = ("i386", "amd64", "arm64")
+SUPERPAGES = {"i386": 4 << 20, "amd64": 2 << 20, "arm64": 2 << 20}
+"""Bytes of a large page: i386 without PAE, the others with a table of 4 KiB pages below it."""
 
 
 def kva_bytes(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> int:
@@ -20,6 +22,12 @@ def kva_bytes(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> int:
         return whole
     direct = machine["ram_bytes"] if maps["layout"] == "direct" else 0
     return min(whole, int(direct + maps["image_bytes"] + area["kernel_map"]))
+
+
+def superpage_bytes(machine: Mapping[str, Any]) -> int:
+    """Bytes of a superpage of a cell's machine. An i386 with more KVA than 32 bits can name is none."""
+    large = machine["kva_bytes"] > 1 << 32
+    return SUPERPAGES["amd64" if large else machine.get("arch", ARCHITECTURES[0])]
 
 
 def covered_bytes(name: str, maps: Mapping[str, Any], machine: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kmemexp import metrics as known
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import Margin
-from kmemexp.report import evidence, families, frames, population, small_samples, stats
+from kmemexp.report import bounds, evidence, families, frames, population, small_samples, stats
 from kmemexp.report.frames import axes_of
 from kmemexp.report.stats import Floats
 from kmemexp.store import columns
@@ -81,11 +81,14 @@ def compare(
     - `test`, how the pairs were compared; `p`, and `p_holm` corrected for the `family`, so many comparisons;
     - `margin` up to which designs are equivalent, `detectable`: the least difference that could have been seen (of a
       sign test both are shares of replicas), `not_worse`: whether being worse by the margin is excluded;
+    - `bound`: the mean that no placement could pass, where the metric has one; `room`, the share by which it lies above
+      the baseline's mean; `gap_closed`, the share of this distance that the variant has covered;
     - `better` ("less", "more", ""), `verdict`, and `best` (best mean of the condition, ties all).
 
     The verdict is "baseline"; "equivalent" where the difference is less than the margin (two one-sided tests, Holm);
     "better" or "worse" where there is a difference (Holm); "inconclusive" where neither can be said; "" where there is
-    no direction or no baseline, or the metric is not judged. Raises ConfigError for what `df` does not have.
+    no direction or no baseline, the metric is not judged, or the room is less than 5 %. Raises ConfigError for what
+    `df` does not have.
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """
@@ -102,7 +105,11 @@ def compare(
     condition = number_groups(cells.keys, cells.condition)
     base = _baseline_of(cells, condition, is_base, list(baseline))
     how = _How(condition, base, cells.fixed & cells.fixed[base], ci, interval)
-    compared = [_one_metric(cells.matrix(df[name]), name, (margins or {}).get(name), how).iloc[order] for name in names]
+    compared = []
+    for name in names:
+        limit = bounds.bound_of(name, df)
+        bound = None if limit is None else cells.matrix(limit)
+        compared.append(_one_metric(cells.matrix(df[name]), name, (margins or {}).get(name), how, bound).iloc[order])
     keys = cells.keys.assign(failed=cells.failed, cell_key=cells.named).iloc[order]
     table = pd.concat([keys.join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
@@ -264,8 +271,8 @@ def metric_of(name: str) -> known.Metric:
     return known.METRICS[known.INDEX[name]] if known_one else known.Metric(name, "", "", "", known.PER_CENT)
 
 
-def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How) -> pd.DataFrame:
-    """Statistics of one metric for every cell; `x` is [cells, replicas]."""
+def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How, bound: Floats | None) -> pd.DataFrame:
+    """Statistics of one metric for every cell; `x` and its `bound` are [cells, replicas]."""
     metric, ci = metric_of(name), how.ci
     n, mean, low, high = mean_bounds(x, metric.law, ci)
     itself = how.base == np.arange(len(x))
@@ -275,8 +282,8 @@ def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How) -> pd.Da
     law = known.PLAIN if how.interval == "t" else metric.law
     found = evidence.weigh(x, reference, law, margin or metric.margin, how.fixed, ci)
     if how.interval == "bca":
-        bounds = np.array([stats.bootstrap_interval(a, b, ci=ci) for a, b in zip(x, reference, strict=True)])
-        found = found._replace(low=bounds[:, 0], high=bounds[:, 1])
+        ends = np.array([stats.bootstrap_interval(a, b, ci=ci) for a, b in zip(x, reference, strict=True)])
+        found = found._replace(low=ends[:, 0], high=ends[:, 1])
     shares: dict[str, Any] = dict.fromkeys(SHARES, np.nan)
     if metric.law == known.RARE:
         shares |= dict(zip(("occurs", "occurs_low", "occurs_high"), _occurrence(x, n, ci), strict=True))
@@ -288,6 +295,7 @@ def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How) -> pd.Da
         "ratio": pair.ratio, "ratio_low": pair.ratio_low, "ratio_high": pair.ratio_high,
         "test": found.test, "p": found.p, "pairing": stats.variance_ratio(x, reference),
         **shares,
+        **bounds.weigh(x, reference, np.full(x.shape, np.nan) if bound is None else bound)._asdict(),
         "margin": found.margin, "error": found.error, "p_equal": found.p_equal, "p_not_more": found.p_not_more,
         "p_not_less": found.p_not_less, "role": role,
         "better": metric.better, "best": _best(mean, how.condition, metric.better),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kmemexp.report import small_samples, stats
+from kmemexp.report import bounds, small_samples, stats
 from kmemexp.report.evidence import FACT, SIGN
 from kmemexp.report.stats import Floats
 
@@ -24,12 +24,13 @@ COLUMNS = ("family", "p_holm", "detectable", "not_worse", "verdict")
 def judge(table: pd.DataFrame, judged: Collection[str] | None = None, ci: float = 0.95) -> pd.DataFrame:
     """Give the table with the columns COLUMNS, all its rows taken as one family.
 
-    `judged` are the metrics that belong to it, by default all with a direction; the other rows have the verdict "".
+    `judged` are the metrics that belong to it, by default all with a direction; the other rows have the verdict "",
+    and so have those that a bound leaves no room to differ.
     """
     names = table["metric"].astype(str)
     counts = (table["better"].astype(str) != "") & (table["role"] == COMPARED)
     counts &= names.isin(judged) if judged is not None else True
-    inside = counts.to_numpy(bool)
+    inside = counts.to_numpy(bool) & ~bounds.no_room(table)
     level = 1 - ci
     p, equal, not_more, not_less = (
         np.where(inside, table[name].to_numpy(np.float64), np.nan)
@@ -73,7 +74,10 @@ def one_family(
     """Judge several comparisons again, as the answer to one question."""
     needed = ["metric", "better", "role", "test", "pairs", "diff", "margin", "error", "p", "p_equal", "p_not_more",
               "p_not_less"]  # fmt: skip
-    plain = [table[needed].astype({"metric": str, "better": str}) for table in tables]
+    plain = [
+        table[[*needed, *table.columns.intersection(["room"])]].astype({"metric": str, "better": str})
+        for table in tables
+    ]
     whole = judge(pd.concat(plain, ignore_index=True), judged, ci)
     ends = np.cumsum([len(table) for table in tables])
     parts = np.split(np.arange(len(whole)), ends[:-1]) if len(tables) else []

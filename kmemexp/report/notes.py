@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from kmemexp.report import population, stats
+from kmemexp.metrics import LEAST_ROOM
+from kmemexp.report import bounds, population, stats
 from kmemexp.report.layout import TIMES, axis_value, labels
 
 LINES = 5  # of panics, or of errors
@@ -21,6 +22,7 @@ def notes(
         *_machine(metrics),
         *_pairing(table),
         *_rare_events(table, ci),
+        *_bounded(table),
         *_deadlocks(metrics, list(axes), ci),
         *_saturated(metrics, list(axes), ci),
         *_panics(metrics, list(axes), ci),
@@ -83,6 +85,25 @@ def _rare_events(table: pd.DataFrame, ci: float) -> list[str]:
         f"A count of 0 in all of {n} replicas: the chance in a run may still be up to {stats.wilson(0, n, ci)[1]:.0%} "
         f"(Wilson, {ci:.0%}).",
     ]
+
+
+def _bounded(table: pd.DataFrame) -> list[str]:
+    """How much of what is possible the designs have reached, and where there is nothing to judge."""
+    known = table[table["room"].notna() & (table["role"] == "compared")]
+    lines = []
+    for metric, rows in known.groupby(known["metric"].astype(str)):
+        reached = rows["gap_closed"]
+        if reached.notna().any():
+            lines.append(
+                f"{metric}: of the distance from the baseline to each one's compaction bound, {reached.min():.0%} to "
+                f"{reached.max():.0%} is covered (columns bound, gap_closed)."
+            )
+        if few := int(bounds.no_room(rows).sum()):
+            lines.append(
+                f"{metric}: no verdict in {few} of {len(rows)} comparisons, whose bound lies less than "
+                f"{LEAST_ROOM:.0%} above the baseline."
+            )
+    return lines
 
 
 def _panics(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:

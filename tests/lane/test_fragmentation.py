@@ -67,3 +67,11 @@ def test_whole_stretches_are_aligned_and_wholly_free():
     assert frag.whole_stretches(shares, 4) == 4  # pages 4 to 7 are not
     assert frag.whole_stretches(shares, 8) == 1  # the last four make no stretch
     assert frag.whole_stretches(shares[:3], 4) == 0
+
+
+def test_stretches_that_no_guarantee_needs():
+    """Samples without a promise, with one that other free stretches keep, and with one that takes some of 5."""
+    totals = np.zeros((3, 1, gauge.COLUMNS), np.int64)
+    totals[1:, 0, gauge.PROMISED] = 8 << 20
+    totals[:, 0, gauge.KEPT] = [0, 40 << 20, 17 << 20]
+    assert frag.open_stretches(np.array([5.0, 5.0, 5.0]), totals, 4 << 20).tolist() == [5, 5, 2]

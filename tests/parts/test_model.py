@@ -59,17 +59,16 @@ def test_an_edit_changes_the_cells_that_reach_it_and_no_others(copy: Path) -> No
     slab = slab or "sim/allocators/dfly_slab/__init__.py"
     assert edited(copy, slab) == {"slab0", "slab1"}
     assert edited(copy, "sim/engine/loop.py") == {"buckets1", "slab1"}
-    assert edited(copy, "lane/sampling.py", "SUPERPAGE = 1024", "SUPERPAGE = 512") == {
+    assert edited(copy, "lane/sampling.py", "PICTURED = 4 << 30", "PICTURED = 8 << 30") == {
         "buckets0", "buckets1", "slab0", "slab1",
     }  # fmt: skip
     assert edited(copy, "sweep/execute.py") == set()
 
 
 def test_comments_and_docstrings_change_nothing(copy: Path) -> None:
-    comment = "# 4 MiB: so many pages, as on i386\n\n\n"
-    assert (
-        edited(copy, "lane/sampling.py", "SUPERPAGE = 1024  # pages, i386\n", f"SUPERPAGE = 1024  {comment}") == set()
-    )
+    comment = "# bytes\n\n\n"
+    text = "PICTURED = 4 << 30  # bytes of the largest map of which a picture shows every page\n"
+    assert edited(copy, "lane/sampling.py", text, f"PICTURED = 4 << 30  {comment}") == set()
     assert edited(copy, "lane/sampling.py", '"""Looking at', '"""Having a look at\n\n') == set()
 
 
@@ -81,7 +80,7 @@ def test_edits_that_are_known_to_change_no_result_change_nothing(copy: Path, mon
         return hashlib.sha256(reach.stripped(text, ast.parse(text))).hexdigest()[:32]
 
     old, before = digest(), versions(copy)
-    path.write_text(path.read_text().replace("SUPERPAGE = 1024", "SUPERPAGE = 1 << 10"))
+    path.write_text(path.read_text().replace("PICTURED = 4 << 30", "PICTURED = 1 << 32"))
     assert versions(copy) != before
     entry = {"kmemexp.lane.sampling": {digest(): old}}
     (copy / "kmemexp" / "parts" / "compat.json").write_text(json.dumps(entry))

@@ -37,3 +37,11 @@ def test_other_architectures_and_smaller_machines_have_all_of_their_kva(given):
 )
 def test_allocators_cover_the_direct_map_or_all_they_may_use(name, layout, covered):
     assert spaces.covered_bytes(name, maps(layout), machine(kva_bytes=512 * GIB)) == covered
+
+
+@pytest.mark.parametrize(
+    ("given", "mib"),
+    [({"arch": "i386", "kva_bytes": 1 * GIB}, 4), ({"kva_bytes": 1 * GIB}, 2), ({"arch": "arm64"}, 2), ({}, 2)],
+)
+def test_superpages_by_architecture(given, mib):
+    assert spaces.superpage_bytes(machine(**given)) == mib << 20
