@@ -66,6 +66,8 @@ def _maps(maps: Mapping[str, Any], wiring: Wiring, arena: ModuleType) -> np.ndar
     rows = np.zeros((len(MAP_NAMES), kmap.COLUMNS), np.int64)
     rows[:, kmap.LAZY] = getattr(arena, "map_flushes", every_free_flushes) is not every_free_flushes
     rows[:, kmap.LOCK] = [wiring.lock(name, text) for name, text in map_locks(maps).items()]
+    if soft := [m for m in getattr(arena, "SOFT", ()) if maps["layout"] != "split" or m != MB]:
+        rows[soft, kmap.LOCK] = rows[KERNEL, kmap.LOCK]
     rows[:, kmap.OBJECT] = wiring.lock("kernel_object", maps.get("object_lock", "adaptive"))
     spec = getattr(arena, "CPU_LOCK", "")
     for row, name in zip(rows, MAP_NAMES, strict=True):
