@@ -36,6 +36,12 @@ SPACES = {
 }
 """Maps that serve any purpose, each of which has figures of its own; NaN in a kernel that has no such map."""
 
+MOBILITIES = ("unmovable", "movable", "reclaimable")
+"""Types of pageblocks, by number."""
+
+PAGE_OWNERS = {"user_memory": "user memory", "page_cache": "page cache", "kernel_pages": "the kernel's single pages"}
+"""Who shares the direct map's pages with the kernel's allocators."""
+
 REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
 """Requests that may fit or not, by their names in metrics."""
 
@@ -206,6 +212,36 @@ SPACE = (
         "block_claims_count", "less", "space", "pageblocks of the direct map taken over for pages of another mobility"
     ),
     Metric("block_steals_count", "less", "space", "pages taken from pageblocks of another mobility, which keep it"),
+    Metric(
+        "pageblocks_stuck_count", "less", "space", "pageblocks that hold what cannot be moved, at the end: no huge page"
+    ),
+    Metric("pageblocks_mixed_count", "less", "space", "pageblocks among these whose type is movable"),
+    *(
+        Metric(f"pageblocks_{kind}_count", "", "space", f"{kind} pageblocks at the end (/proc/pagetypeinfo)")
+        for kind in MOBILITIES
+    ),
+    *(
+        Metric(
+            f"free_{kind}_order{order}_count",
+            "",
+            "space",
+            f"free blocks of {1 << order} pages for {kind} pages at the end (/proc/pagetypeinfo)",
+        )
+        for kind in MOBILITIES
+        for order in range(11)
+    ),
+    *(
+        Metric(f"{owner}_bytes", "", "space", f"{text} at the end, where it shares the direct map's pages")
+        for owner, text in PAGE_OWNERS.items()
+    ),
+    Metric("reclaimed_by_kswapd_count", "less", "space", "pages of page cache that kswapd freed"),
+    Metric("reclaimed_by_requests_count", "less", "space", "pages of page cache that requests freed by themselves"),
+    Metric("reclaim_stalls_count", "less", "space", "requests that had to reclaim by themselves (allocstall)"),
+    Metric("list_drains_count", "less", "space", "times that all CPUs' page lists were emptied for a request"),
+    Metric("shrunk_objects_count", "", "space", "objects that shrinkers freed"),
+    Metric("compactions_count", "less", "space", "runs of compaction"),
+    Metric("compactions_met_count", "", "space", "runs after which there was a block of the size wanted"),
+    Metric("migrated_pages_count", "less", "space", "pages that compaction moved"),
     *(
         Metric(
             f"{asked}_fits_{size}_min_bytes",
@@ -332,6 +368,8 @@ OCCURS = Margin(0.05, "share")
 SKEWED = (
     "map_walked_count", "moves_count", "moved_bytes", "ipis_count", "spin_ratio", "lock_wait_ratio", "contended_ratio",
     "preemptions_count", "shootdowns_count", "memory_waits_count", "paged_out_count", "unfinished_count",
+    "reclaim_stalls_count", "list_drains_count", "compactions_count", "migrated_pages_count",
+    "reclaimed_by_requests_count",
 )  # fmt: skip
 """Sums of what comes in bursts. Latencies and what stale reads find are skewed as well."""
 

@@ -7,13 +7,14 @@ A policy may ask the allocators to give back what they can spare every `trim_s` 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-TICK, TRIM, WATCH = range(3)
+TICK, TRIM, WATCH, SHRINK = range(4)
+SHRINK_NS = 100_000_000  # HZ / 10, for which kswapd and throttled requests wait
 
 
 class Duty(NamedTuple):
     """Something that recurs."""
 
-    what: int  # TICK, TRIM or WATCH
+    what: int  # TICK, TRIM, WATCH or SHRINK
     place: int  # TICK: of the allocator
     every_ns: int
 

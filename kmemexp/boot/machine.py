@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import Design, allocator_names, design, homes, params, reapers
 from kmemexp.errors import ConfigError
-from kmemexp.parts.finding import serves, sets_aside
+from kmemexp.parts.finding import serves, sets_aside, shares_pages
 from kmemexp.parts.spaces import covered_bytes, kva_bytes, superpage_bytes
 from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
@@ -18,10 +19,16 @@ from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGE
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.replay import World
 from kmemexp.sim.tables import obj, regs, tally
-from kmemexp.workload import stream
+from kmemexp.workload import pages, stream
 from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
 OWN_MAPS = {stream.EXEC: EXEC, stream.BUFFER: BUFFER, stream.PAGER: PAGER}
+PAGE_SORTS = {
+    stream.ANON: slots.ATTR_PAGEABLE | slots.ATTR_SPREAD,
+    stream.FILE: slots.ATTR_PAGEABLE | slots.ATTR_SPREAD | slots.ATTR_FILE,
+    stream.PAGES: slots.ATTR_WIRED | slots.ATTR_SPREAD,
+}
+"""What an arena is told of classes that have no KVA of their own."""
 """Maps of classes that have one of their own, in a kernel that has it; other classes of map requests use kernel_map."""
 OWN_KINDS = {"pipe_buffer": PIPE}
 """The same of single kinds, by the name that they have in the workloads."""
@@ -46,6 +53,9 @@ class Machine(NamedTuple):
     kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
     items: tuple[int, ...]  # zones that each allocator serves, by place
     superpage_bytes: int
+    cpus: int = 1
+    shares_pages: bool = False  # with user memory and page cache
+    rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
 
 
 class Routed(NamedTuple):
@@ -58,6 +68,12 @@ class Routed(NamedTuple):
     kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
     items: dict[str, list[Item]]  # zones that each allocator serves
     home: dict[str, int]  # map that each allocator grows in
+
+    @property
+    def shares_pages(self) -> bool:
+        """Whether user memory and page cache take physical pages from where the kernel takes them."""
+        asked = pages.are_pages(self.kinds).any() and shares_pages(self.config["maps"]["arena"])
+        return bool(asked) and not is_timed(self.config)
 
     @property
     def size(self) -> dict[str, int]:
@@ -76,6 +92,7 @@ class Routed(NamedTuple):
             "nmbclusters": self.sized.nmbclusters,
             "kmem_map": KMEM if layout == "split" else 0,
             "direct_map": DIRECT if layout == "direct" else 0,
+            "pressure": int(self.shares_pages),
             "kmalloc_sets": 1 + max((traits.kmalloc for traits in self.kinds.traits), default=0),
         }
 
@@ -103,6 +120,9 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
         kind_rows=rows,
         items=tuple(len(cell.items[name]) for name in code.names),
         superpage_bytes=superpage_bytes(config["machine"]),
+        cpus=cell.size["cpus"],
+        shares_pages=cell.shares_pages,
+        rounds=getattr(code.arena, "take_rounds", None),
     )
 
 
@@ -114,7 +134,18 @@ def routed(config: Mapping[str, Any], kinds: Kinds) -> Routed:
     rows, items = _routes(objects, code, kinds, dict(sized.limits))
     rows[:, mc.KIND_MAP] = _own_maps(kinds, {name for name, _, _ in carved_at_boot(config, sized)})
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
+    _ask_pages(rows, kinds, config["maps"]["arena"])
     return Routed(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
+
+
+def _ask_pages(rows: np.ndarray, kinds: Kinds, arena: str) -> None:
+    """Route kinds without KVA of their own to the direct map, in blocks as large as they may be."""
+    if not shares_pages(arena):
+        return
+    for row, klass, growth in zip(rows, kinds.klass.tolist(), kinds.growth.tolist(), strict=True):
+        if klass in PAGE_SORTS:
+            order = max(growth, 1).bit_length() - 1
+            row[mc.KIND_MAP], row[mc.KIND_ATTR] = DIRECT, PAGE_SORTS[klass] | order << slots.WHO_SHIFT
 
 
 def _own_maps(kinds: Kinds, carved: Collection[str]) -> list[int]:
@@ -171,8 +202,13 @@ def _world(cell: Routed, slot_count: int) -> World:
         objects=_no_objects(slot_count),
         counters=np.zeros(tally.COLUMNS, np.int64),
         reg=np.zeros((1, regs.COLUMNS), np.int64),
-        reclaims=int(cell.config["maps"]["reclaim"] and any(reapers(cell.config))),
+        reclaims=int(cell.shares_pages or _reclaims(cell.config)),
     )
+
+
+def _reclaims(config: Mapping[str, Any]) -> bool:
+    """Whether a map without room makes allocators give back what they can."""
+    return bool(config["maps"]["reclaim"]) and any(reapers(config))
 
 
 def _allocator(cell: Routed, place: int, bases: Mapping[str, list[int]]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from kmemexp.sim.engine.machine import MODES
 from kmemexp.sim.engine.programs import ARRIVALS, ITEMS, LAWS
 from kmemexp.sim.tables import flag
 from kmemexp.values import known
-from kmemexp.workload.stream import CLASS_NAMES
+from kmemexp.workload.stream import KERNEL_CLASSES
 
 OWN_ITEMS = ("tend", "watch")  # of a program: the machine's own
 PRIORITIES = {"task": 10, "daemon": 12, "soft": 14, "device": 28, "fast": 31}
@@ -133,7 +133,7 @@ def _check_alloc(where: str, kind: Any) -> None:
     for key in ("kind", "class", "bytes"):
         if key not in kind:
             raise ConfigError(f"{where}.{key}: is missing")
-    known(where, "class", kind["class"], CLASS_NAMES)
+    known(where, "class", kind["class"], KERNEL_CLASSES)
     known(where, "flags", kind.get("flags", "wait"), FLAGS)
     if isinstance(kind["bytes"], bool) or not isinstance(kind["bytes"], int) or kind["bytes"] < 1:
         raise ConfigError(f"{where}.bytes={kind['bytes']}: must be a whole number of at least 1")

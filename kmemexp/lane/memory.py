@@ -5,9 +5,10 @@ import numpy as np
 from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
 from kmemexp.lane.sampling import Samples, look
-from kmemexp.metrics import SERIES, SPACES
+from kmemexp.metrics import MOBILITIES, PAGE_OWNERS, SERIES, SPACES
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
+from kmemexp.sim.slots import PAGE_SHIFT
 from kmemexp.sim.tables import gauge, tally
 
 REQUESTS = {"16k": 16 << 10, "128k": 128 << 10, "1m": 1 << 20, "4m": 4 << 20}  # bytes, by their names in metrics
@@ -108,8 +109,39 @@ def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dic
             pages = final[machine.maps.index(DIRECT)]
             values[f"direct_map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, pages))
     if DIRECT in machine.maps:
-        pages = final[machine.maps.index(DIRECT)]
-        values["block_claims_count"], values["block_steals_count"] = pages[gauge.CLAIMS], pages[gauge.STEALS]
+        values |= _of_pages(machine, final[machine.maps.index(DIRECT)])
+    return values
+
+
+PAGE_COUNTS = {
+    "block_claims_count": gauge.CLAIMS,
+    "block_steals_count": gauge.STEALS,
+    "pageblocks_stuck_count": gauge.STUCK,
+    "pageblocks_mixed_count": gauge.MIXED,
+}
+SHARED_COUNTS = {
+    "reclaimed_by_kswapd_count": gauge.BY_KSWAPD,
+    "reclaimed_by_requests_count": gauge.BY_REQUEST,
+    "reclaim_stalls_count": gauge.STALLS,
+    "list_drains_count": gauge.DRAINS,
+    "compactions_count": gauge.COMPACTIONS,
+    "compactions_met_count": gauge.GOT_BLOCK,
+    "migrated_pages_count": gauge.MIGRATED,
+}
+"""Where user memory and page cache share the pages."""
+
+
+def _of_pages(machine: Machine, pages: np.ndarray) -> dict[str, float]:
+    """What became of a direct map's pages. `pages`: int64[M_COUNT] at the end."""
+    values: dict[str, float] = {name: pages[column] for name, column in PAGE_COUNTS.items()}
+    for i, kind in enumerate(MOBILITIES):
+        values[f"pageblocks_{kind}_count"] = pages[gauge.PAGEBLOCKS + i]
+        for order in range(gauge.ORDERS):
+            values[f"free_{kind}_order{order}_count"] = pages[gauge.FREE_BLOCKS + i * gauge.ORDERS + order]
+    if machine.shares_pages:
+        values |= {name: pages[column] for name, column in SHARED_COUNTS.items()}
+        values |= {f"{owner}_bytes": pages[gauge.ANON_PAGES + i] << PAGE_SHIFT for i, owner in enumerate(PAGE_OWNERS)}
+        values["shrunk_objects_count"] = machine.world.counters[tally.SHRUNK]
     return values
 
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.lane import memory, runaway
+from kmemexp.lane.filling import fill
 from kmemexp.lane.model import Lane, Sampling, metrics_row
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
-from kmemexp.lane.upkeep import Duties, reap
+from kmemexp.lane.shrinking import Shrinkers
+from kmemexp.lane.upkeep import Duties
 from kmemexp.metrics import PANICS
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import stale
@@ -27,14 +29,23 @@ def run(replica: Replica) -> Lane:
     machine = boot(config, replica.kinds, stream.slots)
     machine = watching(machine, replica.watched, kva_bytes(config["maps"], config["machine"]))
     runaway.limit_steps(machine.world.counters, config)
-    return play(machine, stream, replica.sampling, replica.number, config["policy"])
+    shrinkers = None
+    if machine.shares_pages:
+        fill(machine, config, replica.kinds, replica.number)
+        shrinkers = Shrinkers(machine, stream, replica.kinds, config, replica.number)
+    return play(machine, stream, replica.sampling, replica.number, config["policy"], shrinkers)
 
 
 def play(
-    machine: Machine, stream: Stream, sampling: Sampling, replica: int, policy: Mapping[str, Any] | None = None
+    machine: Machine,
+    stream: Stream,
+    sampling: Sampling,
+    replica: int,
+    policy: Mapping[str, Any] | None = None,
+    shrinkers: Shrinkers | None = None,
 ) -> Lane:
     """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
-    at, upkeep = 0, Duties(machine, stream, policy)
+    at, upkeep = 0, Duties(machine, stream, policy, shrinkers)
 
     def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal at
@@ -57,9 +68,9 @@ def _play_until(machine: Machine, stream: Stream, at: int, end: int, until_ns: i
             at += machine.replay(machine.world, *columns(stream), at, goal)
             if at < goal:  # a map had no room
                 runaway.check_steps(machine.world.counters, stream)
-                reap(machine)
+                upkeep.relieve(at)
         for duty in due:
-            upkeep.do(duty)
+            upkeep.do(duty, at)
         runaway.check_steps(machine.world.counters, stream)
         if not due:
             return at

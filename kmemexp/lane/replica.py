@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from kmemexp.boot.clock import is_timed
 from kmemexp.lane.model import Sampling
-from kmemexp.workload import rcu, roles, stability
+from kmemexp.parts.finding import shares_pages
+from kmemexp.workload import pages, rcu, roles, stability
 from kmemexp.workload.build import build
 from kmemexp.workload.stream import Handlers, Kinds, Load, Stream, Watched
 
@@ -36,6 +37,8 @@ def prepare(config: Mapping[str, Any], numbers: Sequence[int]) -> list[Replica]:
     load = load._replace(kinds=roles.cast(load.kinds, config.get("roles")))
     if "pause_ns" not in config["workload"]:  # a closed load has pauses, not times
         load = rcu.delayed(load)
+    if is_timed(config) or not shares_pages(config["maps"]["arena"]):
+        load = pages.without(load)
     load = stability.protect(load, config, numbers, reads=not is_timed(config))
     none = (None,) * len(numbers)
     own = zip(numbers, load.streams, load.handlers or none, load.watched or none, strict=True)

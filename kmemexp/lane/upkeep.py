@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.boot.duties import TICK, TRIM, Duty, duties
+from kmemexp.boot.duties import SHRINK, SHRINK_NS, TICK, TRIM, Duty, duties
 from kmemexp.boot.machine import Machine
+from kmemexp.lane.shrinking import Shrinkers
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.tables import gauge
@@ -16,9 +17,18 @@ from kmemexp.workload.stream import Stream
 class Duties:
     """When duties are due in a stream, which has times only where no load is closed."""
 
-    def __init__(self, machine: Machine, stream: Stream, policy: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        stream: Stream,
+        policy: Mapping[str, Any] | None = None,
+        shrinkers: Shrinkers | None = None,
+    ) -> None:
         timed = stream.length > 0 and bool((np.diff(stream.time_ns) >= 0).all())
         listed = duties(machine.ticks, policy or {}) if timed else []
+        if timed and shrinkers:
+            listed.append(Duty(SHRINK, 0, SHRINK_NS))
+        self._shrinkers = shrinkers
         self._due = {duty: duty.every_ns for duty in listed}
         self._floor = (policy or {}).get("floor_bytes", 0)
         self._machine, self._time = machine, stream.time_ns
@@ -33,11 +43,20 @@ class Duties:
             self._due[duty] += duty.every_ns
         return min(int(np.searchsorted(self._time, time)), end), now
 
-    def do(self, duty: Duty) -> None:
-        """Carry out a duty to its end."""
-        if duty.what == TICK:
+    def do(self, duty: Duty, at: int = 0) -> None:
+        """Carry out a duty to its end, before operation `at`."""
+        if duty.what == SHRINK and self._shrinkers is not None:
+            self._shrinkers.run(at)
+        elif duty.what == TICK:
             self._machine.upkeep(self._machine.world, duty.place, s.TEND_TICK)
         elif duty.what == TRIM or largest_run(self._machine) < self._floor:
+            reap(self._machine)
+
+    def relieve(self, at: int) -> None:
+        """Let go what can be spared, as operation `at` has found no room."""
+        if self._shrinkers is not None and self._machine.shares_pages:
+            self._shrinkers.run(at)
+        else:
             reap(self._machine)
 
 

@@ -48,6 +48,11 @@ def sets_aside(allocator: str) -> bool:
     return _definition(f"kmemexp.sim.allocators.{allocator}", "kva_reserved") is not None
 
 
+def shares_pages(arena: str) -> bool:
+    """Tell whether an arena shares physical pages with user memory and page cache."""
+    return _definition(f"kmemexp.sim.arenas.{arena}", "SHARES_PAGES") is not None
+
+
 def parameters(room: str, name: str) -> tuple[str, ...]:
     """Names of the parameters of a part of kmemexp/sim/`room`. ConfigError if it does not say."""
     found = _definition(f"kmemexp.sim.{room}.{name}", "Params")

@@ -63,6 +63,12 @@ ATTR_KMEM = 3  # the same of kmem_object, which kmem_malloc() enters until 2017:
 ATTR_COUNT = 4
 ATTR_SORT = 3  # mask of the above
 ATTR_NOFREE = 4  # a further bit: the requester will never give the memory back
+# Further bits for an arena of physical pages that others use too; other arenas are not told of them.
+ATTR_RECLAIM = 8  # of a cache whose objects can be reclaimed
+ATTR_TRY = 16  # a first try, for which nothing is reclaimed: the requester will be content with less
+ATTR_ATOMIC = 32  # the requester cannot wait
+ATTR_SPREAD = 64  # any pages will do, wherever they are; log2 of the most at once stands above WHO_SHIFT
+ATTR_FILE = 128  # of page cache, which is reclaimed when pages run short
 
 # What `map_attr` adds above these bits for an arena that looks at who asks.
 WHO_SHIFT = 8

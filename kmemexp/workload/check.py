@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmemexp.errors import ConfigError
+from kmemexp.sim.slots import SERVED
 from kmemexp.workload import phases
 from kmemexp.workload.laws import LIFETIME_LAWS, SIZE_LAWS
-from kmemexp.workload.stream import CLASS_NAMES
+from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES
 
 SOURCES = ("synthetic", "trace")
 TRACE_KEYS = ("name", "source", "copies", "shift_s", "window_s")
@@ -20,8 +21,9 @@ SYNTHETIC_OPTIONS = ("pause_ns",)
 PHASE_KEYS = ("name", "seconds", "level")
 PHASE_OPTIONS = ("groups", "once")
 KIND_KEYS = ("class", "size", "rate_hz", "lifetime")
-KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit")
-SHARES = ("nowait", "soft", "remote")
+KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit", "fill", "shrinker", "pinned")
+SHARES = ("nowait", "soft", "remote", "fill", "pinned")
+LARGEST_FOLIO = 512  # pages: a huge page
 MOST_KINDS = 2**15 - 1  # Stream.kind is int16
 MOST_ROUNDS = 10_000  # repetitions of the phases
 MOST_OPERATIONS = 2**31 - 1  # Stream.slot is int32
@@ -127,9 +129,26 @@ def _check_kind(where: str, kind: Any) -> None:
         raise _wrong(f"{where}.group", kind["group"], "must be a word")
     for key in ("start", "growth", "limit"):
         _whole(f"{where}.{key}", kind.get(key, 0), 0)
+    _check_pages(where, kind)
     for key in SHARES:
         if _number(f"{where}.{key}", kind.get(key, 0)) > 1:
             raise _wrong(f"{where}.{key}", kind[key], "is a share: must be 0 to 1")
+
+
+def _check_pages(where: str, kind: Mapping[str, Any]) -> None:
+    """Check what is said of physical pages, and of what a shrinker may free."""
+    pages = kind["class"] not in KERNEL_CLASSES
+    growth = kind.get("growth", 0)
+    if pages and growth and (growth & (growth - 1) or growth > LARGEST_FOLIO):
+        raise _wrong(f"{where}.growth", growth, f"must be a power of two of at most {LARGEST_FOLIO} pages")
+    if "fill" in kind and not pages:
+        raise ConfigError(f"{where}.fill: is a share of the physical memory; {kind['class']} has KVA of its own")
+    if "shrinker" in kind:
+        _text(f"{where}.shrinker", kind["shrinker"])
+        if kind["class"] not in SERVED:
+            raise ConfigError(f"{where}.shrinker: frees objects of {_listed(SERVED)}, not of {kind['class']}")
+    elif "pinned" in kind:
+        raise ConfigError(f"{where}.pinned: is the share that no shrinker may free, but there is no shrinker")
 
 
 def _check_law(where: str, law: Any, known: Mapping[str, tuple[str, ...]]) -> None:

@@ -18,6 +18,7 @@ LIFETIME_LAWS = {
     "lognormal": ("median_s", "sigma"),
     "fixed": ("seconds",),
     "permanent": (),
+    "fill_to": ("bytes",),  # until so many bytes of its kind are younger: a cache that fills to a target, oldest out
 }
 
 Law = Mapping[str, Any]
@@ -55,7 +56,7 @@ def usual_size(law: Law) -> int:
 
 
 def draw_lifetimes(rng: np.random.Generator, law: Law, n: int) -> np.ndarray:
-    """Lifetimes in seconds of n objects, float64[n]; infinite for the permanent."""
+    """Lifetimes in seconds of n objects, float64[n]; infinite for the permanent, and for `fill_to` (`evicted`)."""
     lifetimes: np.ndarray
     match law["law"]:
         case "exponential":
@@ -70,6 +71,22 @@ def draw_lifetimes(rng: np.random.Generator, law: Law, n: int) -> np.ndarray:
         case _:
             lifetimes = np.full(n, math.inf)
     return lifetimes
+
+
+def evicted(start: np.ndarray, size: np.ndarray, target: int) -> np.ndarray:
+    """When each object of a kind goes that keeps `target` bytes: the least of the times of younger ones, or infinite.
+
+    `start`: times of the allocations, int64[n]; `size`: bytes. An object goes when the bytes that are younger than it,
+    with its own, would be more than the target. Returns float64[n].
+    """
+    order = np.argsort(start, kind="stable")
+    total = size[order].cumsum(dtype=np.int64)
+    before = total - size[order]
+    follower = np.searchsorted(total, before + target, side="right")
+    times = np.append(start[order].astype(float), math.inf)
+    ends = np.empty(len(start))
+    ends[order] = times[np.maximum(follower, np.arange(len(start)) + 1).clip(max=len(start))]
+    return ends
 
 
 def ended_time(law: Law, x: float) -> float:
@@ -90,6 +107,8 @@ def ended_time(law: Law, x: float) -> float:
             return _lognormal_ended(math.log(law["median_s"]), law["sigma"], x)
         case "fixed":
             return max(0.0, x - float(law["seconds"]))
+        case "fill_to":
+            return x  # one goes for each that comes; less so until the target is reached
         case _:
             return 0.0
 

@@ -15,7 +15,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim import items
 from kmemexp.sim.items import FREES, KMALLOC_SETS, PLAIN, Traits
 from kmemexp.values import at_least, close, one_of
-from kmemexp.workload.stream import CLASS_NAMES, KVA, MALLOC, Kinds
+from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES, KVA, MALLOC, Kinds
 
 NUMBERS = ("growth", "limit", "align", "sheaf")
 FLAGS = {
@@ -47,7 +47,7 @@ def _line(where: str, line: Any) -> Line:
         if key not in KEYS:
             raise ConfigError(f"{where}.{key}: unknown key{close(key, KEYS)}; there are {', '.join(KEYS)}")
         if key == "class":
-            one_of(f"{where}.class", value, CLASS_NAMES)
+            one_of(f"{where}.class", value, KERNEL_CLASSES)
         elif key == "kmalloc":
             one_of(f"{where}.kmalloc", value, KMALLOC_SETS)
         elif key == "free":

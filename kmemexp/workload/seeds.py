@@ -16,6 +16,8 @@ SHIFTS = 5  # starting times of a trace's copies
 PAUSES = 6  # before the operations of a closed load
 REFERENCES = 7  # to freed objects, and when they are read
 GUESSES = 8  # deaths in a recording that left no event: which, and when
+OLD_PAGES = 9  # user memory and page cache that are there when the load begins
+PINNED = 10  # objects that no shrinker may free
 
 
 def generator(seed: int, cause: int, replica: int) -> np.random.Generator:

@@ -27,6 +27,7 @@ from kmemexp.values import at_least, close, one_of
 from kmemexp.workload import seeds
 from kmemexp.workload.stream import (
     CLASS_NAMES,
+    KERNEL_CLASSES,
     MALLOC,
     OP_ALLOC,
     OP_FREE,
@@ -120,6 +121,11 @@ def check_cell(stability: Mapping[str, Any], objects: Mapping[str, Any], workloa
     _route(stability, objects)
     if "kinds" in workload:
         known = workload["kinds"]
+        if pages := [name for name, row in known.items() if row["class"] not in KERNEL_CLASSES]:
+            raise ConfigError(
+                f"stability.kind={kind}: what freed memory becomes is not followed into user memory, but "
+                f"{workload['name']} has {pages[0]}"
+            )
         if kind not in known:
             raise ConfigError(_no_kind(kind, workload["name"], tuple(known)))
         if stability["protection"] in ROUTES:

@@ -19,7 +19,12 @@ KVA_WIRED = 4  # kernel_map, wired (u-areas, tables)
 EXEC = 5  # exec_map
 BUFFER = 6  # buffer_map
 PAGER = 7  # pager_map
-CLASS_NAMES = (*SERVED, "kva", "kva_wired", "exec", "buffer", "pager")
+# Physical pages without KVA of their own: only of an arena that shares its pages with them, without a clock.
+ANON = 8  # user memory
+FILE = 9  # page cache, which is reclaimed when pages run short
+PAGES = 10  # the kernel's own: page tables, stacks, buffers of pipes and sockets
+KERNEL_CLASSES = (*SERVED, "kva", "kva_wired", "exec", "buffer", "pager")
+CLASS_NAMES = (*KERNEL_CLASSES, "anon", "file", "pages")
 MAX_CPUS = 32767  # what the column `cpu` of a stream holds
 
 

@@ -88,13 +88,16 @@ def _objects(plan: Plan, cpus: int, seed: int, replica: int) -> merge.Objects:
     counts, start_ns = _arrivals(plan, seeds.generator(seed, seeds.ARRIVALS, replica))
     sizes = seeds.generator(seed, seeds.SIZES, replica)
     lifetimes = seeds.generator(seed, seeds.LIFETIMES, replica)
+    drawn = np.concatenate([laws.draw_sizes(sizes, r["size"], n) for r, n in zip(plan.rows, counts, strict=True)])
+    end_ns = start_ns + np.concatenate(list(_lifetimes_ns(plan, lifetimes, counts)))
+    _evict(plan, counts, start_ns, drawn, end_ns)
     cpu, free_cpu = _cpus(plan, seeds.generator(seed, seeds.CPUS, replica), counts, cpus)
     flags, free_flags = _flags(plan, seeds.generator(seed, seeds.CONTEXTS, replica), counts)
     return merge.Objects(
         start_ns=start_ns,
-        end_ns=start_ns + np.concatenate(list(_lifetimes_ns(plan, lifetimes, counts))),
+        end_ns=end_ns,
         kind=np.repeat(np.arange(len(counts), dtype=np.int16), counts),
-        size=np.concatenate([laws.draw_sizes(sizes, r["size"], n) for r, n in zip(plan.rows, counts, strict=True)]),
+        size=drawn,
         cpu=cpu,
         free_cpu=free_cpu,
         flags=flags,
@@ -119,6 +122,17 @@ def _lifetimes_ns(plan: Plan, rng: np.random.Generator, counts: np.ndarray) -> I
         drawn_s = laws.draw_lifetimes(rng, row["lifetime"], count - start)
         # At least one nanosecond, so that a free never comes before its own allocation.
         yield np.clip(drawn_s * 1e9, 1, plan.horizon_ns).astype(np.int64)
+
+
+def _evict(plan: Plan, counts: np.ndarray, start_ns: np.ndarray, size: np.ndarray, end_ns: np.ndarray) -> None:
+    """Write the ends of objects of kinds that fill to a target."""
+    first = 0
+    for row, count in zip(plan.rows, counts.tolist(), strict=True):
+        if row["lifetime"]["law"] == "fill_to":
+            mine = slice(first, first + count)
+            ends = laws.evicted(start_ns[mine], size[mine], row["lifetime"]["bytes"])
+            end_ns[mine] = np.maximum(np.minimum(ends, plan.horizon_ns), start_ns[mine] + 1)
+        first += count
 
 
 def _cpus(plan: Plan, rng: np.random.Generator, counts: np.ndarray, cpus: int) -> tuple[np.ndarray, np.ndarray]:

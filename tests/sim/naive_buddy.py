@@ -53,7 +53,7 @@ class NaiveZone:
         self.orders = {}  # free block: its order
         self.live = {}  # first page: (pages, whole block, attribute)
         self.movable = set()
-        self.below = False
+        self.below = self.reclaiming = False
         self.wmark = watermarks(top - base).high
         self.claims = self.steals = self.drains = 0
         keys = [(o, t) for o in range(4) for t in range(3)] + [(self.block, "kernel"), (self.block, "movable")]
@@ -162,6 +162,7 @@ class NaiveZone:
                 return self._cut(page, order, kind)
             start = page >> self.block << self.block
             inside = range(start, start + (1 << self.block))
+            self._spoils()
             if inside.start < self.base or inside.stop > self.top:
                 continue
             free = {p: self.orders[p] for p in inside if p in self.orders}
@@ -176,6 +177,9 @@ class NaiveZone:
                 self._retype(start, self.block, kind)
                 return self._own(order, kind)
         return -1
+
+    def _spoils(self):
+        """A pageblock may be spoiled."""
 
     def _steal(self, order, kind):
         for o in range(order, self.max_order + 1):
@@ -286,6 +290,9 @@ class NaiveZone:
         if burst:
             limit = 0
             cpu.high = max(cpu.high - 32 * cpu.batch, cpu.low)
+        elif cpu.low != cpu.top and self.reclaiming:
+            cpu.high = max(cpu.high - max(cpu.freed, cpu.batch), cpu.low)
+            limit = min(4 * cpu.batch, cpu.high)
         elif cpu.low != cpu.top and self.below:
             cpu.high = max(cpu.high - max(cpu.freed, cpu.batch), cpu.low)
             limit = max(cpu.count, cpu.low)

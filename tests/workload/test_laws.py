@@ -80,3 +80,12 @@ def test_lognormal_sizes_are_clipped():
 )
 def test_usual_size(law, size):
     assert laws.usual_size(law) == size
+
+
+def test_a_cache_keeps_its_target_and_lets_the_oldest_go():
+    start, size = np.array([10, 30, 20, 50, 40]), np.array([4, 4, 4, 8, 4])
+    # In order 4 4 4 4 8 at 10 … 50, of a target of 12: the fourth drives out the first, the fifth the next three.
+    assert laws.evicted(start, size, 12).tolist() == [40.0, 50.0, 50.0, np.inf, np.inf]
+    assert laws.evicted(start, size, 100).tolist() == [np.inf] * 5
+    assert laws.evicted(start, size, 1).tolist() == [20.0, 40.0, 30.0, np.inf, 50.0]
+    assert laws.evicted(start[:0], size[:0], 1).tolist() == []

@@ -9,7 +9,7 @@ from workload_fakes import allocs, check_conservation
 
 from kmemexp.workload.build import build, estimate
 from kmemexp.workload.check import check
-from kmemexp.workload.stream import CLASS_NAMES
+from kmemexp.workload.stream import KERNEL_CLASSES
 
 FOLDER = Path(__file__).parents[2] / "conf" / "workload"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
@@ -61,7 +61,7 @@ def test_a_closed_load_has_as_many_operations_for_each_cpu_and_pauses_for_times(
 
 
 def test_the_server_uses_every_class():
-    assert {kind["class"] for kind in read("server2003")["kinds"].values()} == set(CLASS_NAMES)
+    assert {kind["class"] for kind in read("server2003")["kinds"].values()} == set(KERNEL_CLASSES)
 
 
 def test_the_server_s_spike_has_256_processes():

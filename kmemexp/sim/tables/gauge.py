@@ -15,4 +15,21 @@ CLAIMS = HIST + CLASSES  # pageblocks taken over for another mobility
 STEALS = CLAIMS + 1  # pages taken from pageblocks of another mobility
 PROMISED = STEALS + 1  # free bytes that are kept for whom they are guaranteed to
 KEPT = PROMISED + 1  # bytes of free stretches in which they can be kept
-COLUMNS = KEPT + 1
+# Of a map of physical pages by order and mobility: FREE_BLOCKS + type * ORDERS + order, free blocks on its lists.
+FREE_BLOCKS = KEPT + 1
+ORDERS = 11
+PAGEBLOCKS = FREE_BLOCKS + 3 * ORDERS  # PAGEBLOCKS + type: pageblocks
+STUCK = PAGEBLOCKS + 3  # pageblocks with pages in use that cannot be moved
+MIXED = STUCK + 1  # movable ones among these
+# What shares these pages with the kernel's allocators, and what is done when they run short.
+ANON_PAGES = MIXED + 1
+FILE_PAGES = ANON_PAGES + 1
+KERNEL_PAGES = FILE_PAGES + 1
+BY_KSWAPD = KERNEL_PAGES + 1  # pages reclaimed since the beginning
+BY_REQUEST = BY_KSWAPD + 1
+STALLS = BY_REQUEST + 1  # requests that reclaimed by themselves
+DRAINS = STALLS + 1  # times that all CPUs' lists were emptied
+COMPACTIONS = DRAINS + 1
+GOT_BLOCK = COMPACTIONS + 1  # of these, those after which there was a block as wanted
+MIGRATED = GOT_BLOCK + 1  # pages moved
+COLUMNS = MIGRATED + 1

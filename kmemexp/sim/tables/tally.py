@@ -29,4 +29,5 @@ REQUESTED_AT_PEAK = 25  # requested bytes when the most were held, the first tim
 MOST_STEPS = 26  # of one operation; 0: no limit
 RUNAWAY = 27  # 1 + operation that took more, -1 for an upkeep: nothing is played after it
 WAITS = 28  # operations that slept until somebody freed something, or would have (SLEEP)
-COLUMNS = 29
+SHRUNK = 29  # objects that shrinkers have freed
+COLUMNS = 30

@@ -68,9 +68,20 @@ from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, p
 from kmemexp.sim.allocators.slub.state import Params, State
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, slab_alloc
 from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import KMALLOC_SETS, RECLAIM, Item, Traits
 from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, ITEM_MBUF, PAGE, PAGE_SHIFT, TEND_REAP
+from kmemexp.sim.slots import (
+    ATTR_RECLAIM,
+    CLASS_MALLOC,
+    CLASS_MBUF,
+    CLASS_ZONE,
+    DONE,
+    FAILED,
+    ITEM_MBUF,
+    PAGE,
+    PAGE_SHIFT,
+    TEND_REAP,
+)
 from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
 
@@ -102,9 +113,9 @@ def init(
     sets = max(params.kmalloc_sets, 1)
     own = layout.merged(items) if params.merge else list(range(len(items)))
     kept = sorted(set(own))
-    cache = _caches(
-        params, cpus, [*(Item(size, 0, 0) for size in layout.KMALLOC_SIZES * sets), *(items[j] for j in kept)]
-    )
+    flags = [RECLAIM if name == "reclaimable" else 0 for name in KMALLOC_SETS[:sets]]
+    kmalloc = [Item(size, 0, 0, Traits(flags=bits)) for bits in flags for size in layout.KMALLOC_SIZES]
+    cache = _caches(params, cpus, [*kmalloc, *(items[j] for j in kept)])
     cpu = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     node = np.full((len(cache), nodes, u.NODE_COLUMNS), u.NIL, np.int64)
     node[:, :, [u.NODE_PARTIAL, u.NODE_FULLS, u.NODE_EMPTIES]] = 0
@@ -162,6 +173,7 @@ def _caches(params: Params, cpus: int, items: Sequence[Item]) -> Array:
         plan = layout.layout(size, cpus, max_order=params.max_order, least=params.min_objects, cpu_partial=listed)
         row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS, u.K_MIN_ORDER]] = size, plan.order, plan.objects, plan.min_order
         row[[u.K_CPU_SLABS, u.K_MIN_PARTIAL]] = plan.cpu_slabs, params.min_partial or plan.min_partial
+        row[u.K_RECLAIM] = ATTR_RECLAIM if item.traits.flags & RECLAIM else 0
         row[u.K_SHEAF] = item.traits.sheaf
         if params.sheaves != ASKED_SHEAVES:
             row[u.K_SHEAF] = max(layout.sheaf_capacity(size, params.sheaf_capacity), item.traits.sheaf)

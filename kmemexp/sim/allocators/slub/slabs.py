@@ -29,7 +29,8 @@ K_MADE = 8  # slabs ever made
 K_FALLBACKS = 9  # of these, of the minimum order instead (ORDER_FALLBACK)
 K_SHEAF = 10  # objects in a sheaf
 K_SHEAF_CACHE = 11  # cache that sheaves come from
-K_COLUMNS = 12
+K_RECLAIM = 12  # ATTR_RECLAIM where its pages are reclaimable, else 0
+K_COLUMNS = 13
 
 # Columns of State.cpu (struct kmem_cache_cpu, struct slub_percpu_sheaves).
 C_SLAB = 0  # the current slab, frozen

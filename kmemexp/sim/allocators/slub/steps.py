@@ -29,7 +29,7 @@ from kmemexp.sim.allocators.slub.slabs import (
 )
 from kmemexp.sim.allocators.slub.state import State
 from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import AGAIN, MAP_ALLOC, MAP_FREE, PAGE_SHIFT
+from kmemexp.sim.slots import AGAIN, ATTR_TRY, MAP_ALLOC, MAP_FREE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -123,7 +123,7 @@ def _ask_nodes(st: State, reg: Registers, i: int, k: int, hop: int) -> int:
             if st.node[k, n, slabs.NODE_PARTIAL] > st.cache[k, slabs.K_MIN_PARTIAL]:
                 reg[i, regs.Y] = j
                 return _locked(st, reg, i, A_NODE, k, n)
-    return _ask_pages(st, reg, i, st.cache[k, slabs.K_ORDER])
+    return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_ORDER])
 
 
 @kernel
@@ -134,11 +134,14 @@ def _may_ask_others(st: State) -> bool:
 
 
 @kernel
-def _ask_pages(st: State, reg: Registers, i: int, order: int) -> int:
+def _ask_pages(st: State, reg: Registers, i: int, k: int, order: int) -> int:
     reg[i, regs.Y] = order
     nbytes = 1 << (order + PAGE_SHIFT)
     by_size(reg, i, 1 << order)
     ask_wired(reg, i, reg[i, regs.PHASE] & ~STAND_MASK | A_MAP, st.map, nbytes, nbytes)
+    reg[i, regs.ATTR] |= st.cache[k, slabs.K_RECLAIM]
+    if order > st.cache[k, slabs.K_MIN_ORDER]:
+        reg[i, regs.ATTR] |= ATTR_TRY
     return WAITS - MAP_ALLOC
 
 
@@ -153,7 +156,7 @@ def by_size(reg: Registers, i: int, pages: int) -> None:
 def _refused(st: State, reg: Registers, i: int, k: int) -> int:
     """There is no block of that order: be content with the smallest that holds an object."""
     if reg[i, regs.Y] > st.cache[k, slabs.K_MIN_ORDER]:
-        return _ask_pages(st, reg, i, st.cache[k, slabs.K_MIN_ORDER])
+        return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_MIN_ORDER])
     return slabs.NIL
 
 

@@ -43,6 +43,7 @@ __all__ = ["check", "free_blocks"]
 CALLS = (PCP_PAGES, PCP_PAGES)
 CPU_LOCK = "spin"  # per_cpu_pages.lock: interrupts come through
 
+SPARE_LISTS = 1  # the last ones, for those who share a zone with the kernel
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
 
@@ -58,7 +59,7 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     """Return a state with room for maps, all of them still empty."""
     p = _resolved(params, cpus)
     rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
-    lists = maps * z.TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS
+    lists = maps * z.TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS + SPARE_LISTS
     blocks = (rows >> p.pageblock_order) + 2 * maps
     st = State(
         p,
@@ -76,8 +77,11 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
-    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
+def add_map(st: State, map_no: int, base: int, nbytes: int, min_free_kib: int = 0) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated.
+
+    `min_free_kib`: vm.min_free_kbytes, where it is not that of the parameters.
+    """
     if st.maps[map_no, z.TOP]:
         raise ValueError(f"map {map_no} is in use")
     first, pages = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
@@ -91,10 +95,11 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     st.blocks[block : block + span] = z.MOVABLE if st.p.migrate else z.UNMOVABLE
     zone[z.LEAVES] = 1 << max(pages - 1, 0).bit_length()
     st.next[:] += pages, span, 2 * zone[z.LEAVES]
-    zone[z.WMARK_HIGH] = buddy_index.watermarks(pages, st.p.min_free_kib).high
+    least = min_free_kib or st.p.min_free_kib
+    zone[z.WMARK_HIGH] = buddy_index.watermarks(pages, least).high
     cpus = st.pcp[map_no * st.p.cpus : (map_no + 1) * st.p.cpus]
     cpus[:, buddy_pcp.BATCH] = buddy_index.pcp_batch(pages)
-    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus, st.p.min_free_kib)
+    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus, least)
     _free_all(st, map_no)
 
 
@@ -120,6 +125,7 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     """
     out[:] = 0
     page, top = st.maps[map_no, z.BASE], st.maps[map_no, z.TOP]
+    stuck = -1
     while page < top:
         end = page
         while end < top and st.held[end + st.maps[map_no, z.SHIFT]] == 0:
@@ -127,11 +133,43 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
         measure_run(st, page, end, out)
         page = end
         if page < top:
-            page += int64(st.held[page + st.maps[map_no, z.SHIFT]]) >> HELD_SHIFT
+            held = int64(st.held[page + st.maps[map_no, z.SHIFT]])
+            end = page + (held >> HELD_SHIFT)
+            if held & ATTRIBUTE != ATTR_PAGEABLE:
+                stuck = measure_stuck(st, map_no, max(page >> st.p.pageblock_order, stuck + 1), end - 1, out)
+            page = end
     out[gauge.ENTRIES] = st.maps[map_no, z.AREAS]
     out[gauge.HIGH] = (st.maps[map_no, z.HIGH] - st.maps[map_no, z.BASE]) << PAGE_SHIFT
     out[gauge.WALKED] = st.maps[map_no, z.WALKED]
     out[gauge.CLAIMS], out[gauge.STEALS] = st.maps[map_no, z.CLAIMS], st.maps[map_no, z.STEALS]
+    out[gauge.DRAINS] = st.maps[map_no, z.DRAINS]
+    measure_types(st, map_no, out)
+
+
+@kernel
+def measure_stuck(st: State, map_no: MapNo, block: int, last: int, out: Words) -> int:
+    """Count pageblocks from `block` to that of page `last`, which hold what cannot be moved. Returns the last one."""
+    to = last >> st.p.pageblock_order
+    for b in range(block, to + 1):
+        out[gauge.STUCK] += 1
+        out[gauge.MIXED] += st.blocks[st.maps[map_no, z.BLOCKS] + b] == z.MOVABLE
+    return to
+
+
+@kernel
+def measure_types(st: State, map_no: MapNo, out: Words) -> None:
+    """Count free blocks by type and order, as far as these are Linux's, and pageblocks by type (/proc/pagetypeinfo)."""
+    for kind in range(z.TYPES):
+        for order in range(min(st.p.max_order + 1, gauge.ORDERS)):
+            out[gauge.FREE_BLOCKS + kind * gauge.ORDERS + order] = st.lists[
+                z.zone_list(st, map_no, order, kind), z.COUNT
+            ]
+    if st.maps[map_no, z.TOP] > 0:
+        for b in range(
+            st.maps[map_no, z.BASE] >> st.p.pageblock_order,
+            ((st.maps[map_no, z.TOP] - 1) >> st.p.pageblock_order) + 1,
+        ):
+            out[gauge.PAGEBLOCKS + int64(st.blocks[st.maps[map_no, z.BLOCKS] + b])] += 1
 
 
 @kernel
@@ -202,17 +240,21 @@ def allocate(st: State, map_no: MapNo, pages: int, align: int, attr: int, cpu: i
     block = 1 << order
     if order > st.p.max_order:
         page = contiguous(st, map_no, pages, align, attr)
-        block = pages
+        block = 0
     else:
         page = buddy_pcp.get_pages(st, map_no, cpu, order, kind)
         if page < 0 and st.p.pcp and buddy_pcp.drain_all(st, map_no) > 0:
             st.maps[map_no, z.DRAINS] += 1
             page = buddy_pcp.attempt(st, map_no, cpu, order, kind, 0)
-    if page < 0:
-        return NO_SPACE
+    return NO_SPACE if page < 0 else enter(st, map_no, page, pages, block, attr)
+
+
+@outlined
+def enter(st: State, map_no: MapNo, page: int, pages: int, block: int, attr: int) -> int:
+    """Keep the first `pages` of a block of so many (0: they are no block) for a request. Returns the address."""
     for rest in range(page + pages, page + block):
         z.free_pages(st, map_no, rest, 0, True)
-    exact = EXACT if block != pages or order > st.p.max_order else 0
+    exact = EXACT if block != pages else 0
     st.held[page + st.maps[map_no, z.SHIFT]] = pages << HELD_SHIFT | exact | attr
     if attr == ATTR_PAGEABLE:
         paint_tags(st, map_no, page, pages, z.MOVABLE_PAGE)

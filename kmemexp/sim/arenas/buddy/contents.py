@@ -31,10 +31,11 @@ def check(st: Any, map_no: int) -> None:
     """Assert what must hold of map `map_no` (slow, for tests)."""
     found, zone = list(walk(st, map_no)), st.maps[map_no]
     insist(sum(held >> HELD_SHIFT for _, held, _ in found) == zone[z.USED], "pages in use miscounted")
-    insist(sum(held > 0 for _, held, _ in found) == zone[z.AREAS], "ranges miscounted")
+    areas = zone[z.AREAS] + zone[z.FOLIOS]
+    insist(sum(held > 0 for _, held, _ in found) == areas, "ranges miscounted")
     free = {page: tag - z.FREE_BLOCK for page, held, tag in found if not held and tag & z.FREE_BLOCK}
     cpu = {page: tag - z.PCP_BLOCK for page, held, tag in found if not held and tag & z.PCP_BLOCK}
-    insist(len(free) + len(cpu) + zone[z.AREAS] == len(found), "a page is neither free nor in use")
+    insist(len(free) + len(cpu) + areas == len(found), "a page is neither free nor in use")
     insist(sum(1 << o for o in free.values()) == zone[z.FREE], "free pages miscounted")
     for page, order in free.items():
         insist(page % (1 << order) == 0, "block not aligned")

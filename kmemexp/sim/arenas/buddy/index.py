@@ -11,7 +11,10 @@ from typing import NamedTuple
 PCP_BATCH_SCALE_MAX = 5  # a batch grows to at most batch << 5
 HIGH_FRACTION = 8  # MIN_PERCPU_PAGELIST_HIGH_FRACTION: per-CPU lists hold at most this part of a zone
 WATERMARK_SCALE = 10  # of 10000
+WATERMARK_BOOST = 15000  # of 10000
 PAGE_KIB = 4
+PAGEBLOCK_PAGES = 512
+MIGRATE_PCPTYPES = 3
 
 
 class Watermarks(NamedTuple):
@@ -57,6 +60,22 @@ def watermarks(pages: int, min_free_kib: int = 0) -> Watermarks:
     minimum = min_free_kib // PAGE_KIB
     gap = max(minimum // 4, pages * WATERMARK_SCALE // 10000)
     return Watermarks(min_free_kib, minimum, minimum + gap, minimum + 2 * gap)
+
+
+def min_free_with_huge_pages(pages: int, zones: int) -> int:
+    """vm.min_free_kbytes where transparent huge pages are on (set_recommended_min_free_kbytes), by its rule else.
+
+    `pages`: of low memory in all, `zones`: how many it is in; pageblocks have 512 pages.
+    """
+    least = min(PAGEBLOCK_PAGES * zones * (2 + MIGRATE_PCPTYPES * MIGRATE_PCPTYPES), pages // 20)
+    return max(watermarks(pages).min_free_kib, least * PAGE_KIB)
+
+
+def most_boost(pages: int, high: int) -> int:
+    """Pages that watermarks are raised by at most after a fallback (boost_watermark); 0: never, in a small zone."""
+    if pages < PAGEBLOCK_PAGES * 4:
+        return 0
+    return max(PAGEBLOCK_PAGES, high * WATERMARK_BOOST // 10000)
 
 
 def pcp_batch(pages: int) -> int:

@@ -143,13 +143,13 @@ def give(st: State, map_no: MapNo, cpu: int, page: int, order: int) -> None:
     if pcp[row, COUNT] >= high:
         give_back(st, map_no, row, surplus(st, row, high, free_high), index)
         # zone_watermark_ok for one page
-        if st.maps[map_no, zone.FREE] > st.maps[map_no, zone.WMARK_HIGH]:
+        if st.maps[map_no, zone.FREE] > st.maps[map_no, zone.WMARK_HIGH] + st.maps[map_no, zone.BOOST]:
             st.maps[map_no, zone.BELOW_HIGH] = 0
 
 
 @kernel
 def limit(st: State, map_no: MapNo, row: int, free_high: int) -> int:
-    """nr_pcp_high: pages from which on some go back; tunes the CPU's limit. No reclaim is ever active here."""
+    """nr_pcp_high: pages from which on some go back; tunes the CPU's limit."""
     pcp = st.pcp
     batch, low = pcp[row, BATCH], pcp[row, LIMIT_MIN]
     high = pcp[row, LIMIT] = clamp(pcp[row, LIMIT], low, pcp[row, LIMIT_MAX])
@@ -160,6 +160,9 @@ def limit(st: State, map_no: MapNo, row: int, free_high: int) -> int:
         return 0
     if low == pcp[row, LIMIT_MAX]:
         return high
+    if st.maps[map_no, zone.RECLAIMING]:
+        pcp[row, LIMIT] = max(high - max(pcp[row, FREE_COUNT], batch), low)
+        return min(batch << 2, pcp[row, LIMIT])
     if st.maps[map_no, zone.BELOW_HIGH]:
         pcp[row, LIMIT] = max(high - max(pcp[row, FREE_COUNT], batch), low)
         return max(pcp[row, COUNT], low)
@@ -238,7 +241,14 @@ def attempt(st: State, map_no: MapNo, cpu: int, order: int, kind: int, nofragmen
 @kernel
 def is_above_high(st: State, map_no: MapNo, order: int) -> bool:
     """zone_watermark_fast for the high watermark: enough would be left, and a block of this size is there."""
-    if st.maps[map_no, zone.FREE] - (1 << order) + 1 <= st.maps[map_no, zone.WMARK_HIGH]:
+    high = st.maps[map_no, zone.WMARK_HIGH] + st.maps[map_no, zone.BOOST]
+    return is_above(st, map_no, order, high)
+
+
+@kernel
+def is_above(st: State, map_no: MapNo, order: int, mark: int) -> bool:
+    """__zone_watermark_ok: whether a block of this order is there and would leave more than `mark` pages."""
+    if st.maps[map_no, zone.FREE] - (1 << order) + 1 <= mark:
         return False
     if order == 0:
         return True

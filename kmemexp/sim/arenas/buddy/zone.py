@@ -41,7 +41,11 @@ CLAIMS = 13  # pageblocks taken over from another type
 STEALS = 14  # pages taken from a block that keeps its type
 DRAINS = 15  # times that all CPUs' lists were emptied for a request that had failed
 MOVED = 16  # blocks taken from the zone's lists or put on them
-MAP_COLUMNS = 17
+FOLIOS = 17  # ranges in use that are no areas: pages of those who share the zone with the kernel
+BOOST = 18  # pages that all watermarks are raised by for now (watermark_boost)
+BOOST_MAX = 19  # 0: they are never raised
+RECLAIMING = 20  # 1: kswapd is at work (ZONE_RECLAIM_ACTIVE)
+MAP_COLUMNS = 21
 
 # Columns of a list and of a link.
 HEAD = 0
@@ -270,6 +274,7 @@ def claim_block(st: State, map_no: MapNo, page: int, found: int, order: int, kin
         st.maps[map_no, CLAIMS] += 1
         return page
     size = 1 << st.p.pageblock_order
+    st.maps[map_no, BOOST] = min(st.maps[map_no, BOOST] + size, st.maps[map_no, BOOST_MAX])
     start = page & -size
     if start < st.maps[map_no, BASE] or start + size > st.maps[map_no, TOP]:
         return -1

@@ -1,0 +1,63 @@
+"""Who has which pages of a shared direct map, read by plain Python, and what must hold of it (slow, for tests)."""
+
+from typing import Any
+
+from kmemexp.jit import entry
+from kmemexp.sim.arenas.buddy import zone as z
+from kmemexp.sim.arenas.buddy.contents import walk
+from kmemexp.sim.arenas.buddy.contig import HELD_SHIFT
+from kmemexp.sim.arenas.linux_mm import owners, state
+from kmemexp.sim.checks import insist
+
+
+def owned(st: Any) -> dict[int, dict[int, int]]:
+    """Blocks of each owner: {row of the owner: {first page: pages}}, in the order in which it has them."""
+    found: dict[int, dict[int, int]] = {}
+    gone, old = set(), int(st.meters[state.OLD_OWNER])
+    while old:
+        gone.add(old - 1)
+        old = int(st.owners[old - 1, state.OLDER])
+    for who in range(int(st.meters[state.NEW_OWNER])):
+        if who not in gone:
+            found[who] = dict(_chain(st, who))
+    return found
+
+
+def _chain(st: Any, who: int) -> list[tuple[int, int]]:
+    blocks, before, page = [], -1, int(st.owners[who, state.FIRST])
+    while page >= 0:
+        row = entry(owners.row_of)(st, page)
+        insist(st.mate[row, z.PREV] == before, "broken link between an owner's blocks")
+        insist(st.owner[row] == who + 1, "an owner's block belongs to another")
+        blocks.append((page, int(st.buddy.held[row]) >> HELD_SHIFT))
+        before, page = page, int(st.mate[row, z.NEXT])
+    return blocks
+
+
+def by_age(st: Any) -> list[int]:
+    """First pages of files' blocks, youngest first."""
+    pages: list[int] = []
+    page = int(st.buddy.lists[-1, z.HEAD])
+    while page >= 0:
+        row = entry(z.link_row)(st.buddy, state.ZONE, page)
+        insist(st.buddy.link[row, z.PREV] == (pages[-1] if pages else -1), "broken link of the list by age")
+        pages.append(page)
+        page = int(st.buddy.link[row, z.NEXT])
+    insist(st.buddy.lists[-1, z.TAIL] == (pages[-1] if pages else -1), "wrong tail of the list by age")
+    return pages
+
+
+def check(st: Any) -> None:
+    """Assert that every page of a shared direct map has one owner, and that all is counted."""
+    found = owned(st)
+    blocks = {page: who for who, own in found.items() for page in own}
+    insist(len(blocks) == st.buddy.maps[state.ZONE, z.FOLIOS], "owners' blocks miscounted")
+    held = {page: pages >> HELD_SHIFT for page, pages, _ in walk(st.buddy, state.ZONE) if pages}
+    insist(all(held.get(page) == n for own in found.values() for page, n in own.items()), "a block is not in use")
+    insist(len(held) == len(blocks) + st.buddy.maps[state.ZONE, z.AREAS], "a block has no owner")
+    for sort in range(3):
+        pages = sum(sum(own.values()) for who, own in found.items() if st.owners[who, state.SORT] == sort)
+        insist(pages == st.meters[state.PAGES_OF + sort], "owners' pages miscounted")
+    files = [page for page, who in blocks.items() if st.owners[who, state.SORT] == state.FILE_PAGES]
+    insist(sorted(by_age(st)) == sorted(files), "the list by age is not the files' blocks")
+    insist(all(st.owners[who, state.PAGES] == sum(own.values()) for who, own in found.items()), "pages miscounted")

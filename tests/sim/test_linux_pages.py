@@ -1,0 +1,242 @@
+"""Linux's direct map with everyone in it: watermarks, reclaim, readahead, stealing, compaction."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as hs
+
+from kmemexp.sim.arenas import linux_mm
+from kmemexp.sim.arenas.buddy import index
+from kmemexp.sim.arenas.buddy import zone as z
+from kmemexp.sim.arenas.linux_mm import contents, state
+from kmemexp.sim.maps import DIRECT, MAP_NAMES
+from kmemexp.sim.slots import (
+    ATTR_ATOMIC,
+    ATTR_FILE,
+    ATTR_PAGEABLE,
+    ATTR_RECLAIM,
+    ATTR_SINGLE,
+    ATTR_SPREAD,
+    ATTR_TRY,
+    ATTR_WIRED,
+    NO_SPACE,
+    PAGE,
+    WHO_SHIFT,
+)
+from kmemexp.sim.tables import gauge
+from tests.sim.naive_shared import ANON, ATOMIC, FILE, KERNEL, NORMAL, NaiveShared
+
+RAM = 4096
+SORTS = {
+    ANON: ATTR_PAGEABLE | ATTR_SPREAD,
+    FILE: ATTR_PAGEABLE | ATTR_SPREAD | ATTR_FILE,
+    KERNEL: ATTR_WIRED | ATTR_SPREAD,
+}
+
+
+def booted(ram=RAM, cpus=2, **params):
+    params = {"pressure": 1, "compaction": 0, **params}
+    st = linux_mm.init(linux_mm.Params(**params), kva_bytes=2 * ram * PAGE, cpus=cpus, maps=len(MAP_NAMES))
+    base = linux_mm.map_alloc(st, 0, ram * PAGE, PAGE, ATTR_SINGLE, 0)
+    linux_mm.add_map(st, DIRECT, base, ram * PAGE)
+    return st
+
+
+def kernel(st, pages=1, cpu=0, extra=0):
+    addr = linux_mm.map_alloc(st, DIRECT, pages * PAGE, PAGE, ATTR_WIRED | extra, cpu)
+    return addr // PAGE if addr >= 0 else addr
+
+
+def owner(st, pages, sort, largest=0, cpu=0):
+    return linux_mm.map_alloc(st, DIRECT, pages * PAGE, PAGE, SORTS[sort] | largest << WHO_SHIFT, cpu)
+
+
+def free(st, addr, cpu=0):
+    assert linux_mm.map_free(st, DIRECT, addr, PAGE, cpu) == 0
+
+
+def measure(st):
+    out = np.zeros(gauge.COLUMNS, np.int64)
+    linux_mm.map_measure(st, DIRECT, out)
+    return out
+
+
+def test_watermarks_are_those_of_a_kernel_with_huge_pages():
+    """T9 and T10 of linux_today.md: what is low memory there is one zone here."""
+    for pages, kib in ((3840 + 772915 + 262144, 67584), (3840 + 772915 + 15_700_000, 67584)):
+        assert index.min_free_with_huge_pages(pages, 3) == kib
+    assert index.min_free_with_huge_pages(64_000_000, 4) == 90112
+    assert index.min_free_with_huge_pages(3840 + 772915 + 131_000_000 + 131_700_000, 4) == 129855
+    st = booted()
+    assert st.meters[: state.ANON].tolist() == [204, 255, 306]  # a twentieth of 4096 pages; 816 KiB
+
+
+def test_a_file_is_read_in_windows_that_double_and_folios_that_grow_by_two_orders():
+    st = booted()
+    for pages, largest, want in (
+        (100, 9, [1] * 4 + [4] * 3 + [8, 8, 16, 16, 32, 4]),
+        (100, 3, [1] * 4 + [4] * 3 + [8] * 10 + [4]),
+        (40, 0, [1] * 40),
+    ):
+        handle = owner(st, pages, FILE, largest)
+        (blocks,) = contents.owned(st).values()
+        assert list(blocks.values())[::-1] == want
+        free(st, handle)
+
+
+@pytest.mark.parametrize(
+    ("extra", "least"), [(0, 204), (ATTR_ATOMIC, 77), (ATTR_TRY, 204), (ATTR_TRY | ATTR_ATOMIC, 77)]
+)
+def test_each_class_goes_down_to_its_own_mark(extra, least):
+    """T11's ratios: m, and 3/8 m for GFP_ATOMIC; nothing can be reclaimed, so nothing else helps."""
+    st = booted(pcp=0)
+    while kernel(st, extra=extra) >= 0:
+        pass
+    assert st.buddy.maps[0, z.FREE] == least
+    linux_mm.check(st, DIRECT)
+
+
+def test_page_cache_fills_what_is_free_and_kswapd_keeps_the_marks():
+    st = booted()
+    for _ in range(200):
+        assert owner(st, 64, FILE) > 0
+    assert st.meters[state.LOW] - 32 <= st.buddy.maps[0, z.FREE] <= st.meters[state.HIGH] + 64
+    assert st.meters[state.BY_KSWAPD] > 0
+    assert st.meters[state.STALLS] == 0
+    seen = measure(st)
+    assert seen[gauge.FILE_PAGES] == st.meters[state.PAGES_OF + FILE] > RAM * 0.8
+    linux_mm.check(st, DIRECT)
+
+
+def test_without_kswapd_requests_reclaim_by_themselves():
+    st = booted(kswapd_batch=0)
+    for _ in range(200):
+        assert owner(st, 64, FILE) > 0
+    assert st.meters[state.BY_KSWAPD] == 0
+    assert st.meters[state.STALLS] > 0
+    assert st.meters[state.BY_REQUEST] > 0
+    assert sum(linux_mm.take_rounds(st)) >= st.meters[state.STALLS]
+    assert sum(linux_mm.take_rounds(st)) == 0
+    linux_mm.check(st, DIRECT)
+
+
+def test_user_memory_that_does_not_fit_is_refused_whole():
+    st = booted()
+    before = measure(st)[gauge.FREE]
+    assert owner(st, RAM, ANON) == NO_SPACE
+    assert measure(st)[gauge.FREE] == before
+    assert not contents.owned(st)
+    linux_mm.check(st, DIRECT)
+
+
+def test_a_file_that_is_gone_may_be_freed():
+    st = booted()
+    first = owner(st, 64, FILE)
+    for _ in range(200):
+        owner(st, 64, FILE)
+    assert all(len(blocks) <= 64 for blocks in contents.owned(st).values())
+    free(st, first)
+    linux_mm.check(st, DIRECT)
+
+
+def test_slabs_steal_from_movable_pageblocks_when_memory_is_full():
+    """With page cache and user memory everywhere the kernel's pages end up in their pageblocks."""
+    st = booted()
+    for i in range(300):
+        owner(st, 16, ANON if i % 2 and i < 150 else FILE)
+    for _ in range(600):
+        assert kernel(st) >= 0
+    seen = measure(st)
+    assert seen[gauge.CLAIMS] + seen[gauge.STEALS] > 0
+    assert seen[gauge.PAGEBLOCKS : gauge.PAGEBLOCKS + 3].sum() == RAM // 512
+    assert seen[gauge.STUCK] > 0
+    orders = 2 ** np.arange(gauge.ORDERS)
+    listed = seen[gauge.FREE_BLOCKS : gauge.PAGEBLOCKS].reshape(3, -1) @ orders
+    assert listed.sum() == st.buddy.maps[0, z.FREE]
+    linux_mm.check(st, DIRECT)
+
+
+def test_compaction_makes_a_block_where_only_single_pages_are_free():
+    st = booted(compaction=1)
+    pages = [owner(st, 1, ANON) for _ in range(3600)]
+    for handle in pages[1::2]:
+        free(st, handle)
+    linux_mm.check(st, DIRECT)
+    counts = [len(own) for own in contents.owned(st).values()]
+    assert kernel(st, 512) >= 0
+    assert st.meters[state.MIGRATED] > 0
+    assert st.meters[state.GOT_BLOCK] > 0
+    assert [len(own) for own in contents.owned(st).values()] == counts
+    linux_mm.check(st, DIRECT)
+
+
+spread = hs.tuples(
+    hs.just("spread"), hs.sampled_from((ANON, FILE, FILE, KERNEL)), hs.sampled_from((1, 5, 40, 300)),
+    hs.sampled_from((0, 0, 3, 9)), hs.integers(0, 1), hs.integers(1, 6),
+)  # fmt: skip
+kernels = hs.tuples(
+    hs.just("kernel"), hs.sampled_from((1, 1, 2, 3, 8, 64)),
+    hs.sampled_from((0, 0, ATTR_ATOMIC, ATTR_RECLAIM, ATTR_TRY)), hs.integers(0, 1), hs.integers(1, 90),
+)  # fmt: skip
+ends = hs.tuples(hs.sampled_from(("end", "free")), hs.integers(0, 99), hs.integers(0, 1), hs.integers(1, 40))
+programs = hs.lists(spread | spread | kernels | ends, max_size=40)
+
+
+def play(st, twin, program):
+    """Play a program on an arena and on its twin, if there is one; every answer must be the same."""
+    handles, pages = {}, []
+    for verb, *args in program:
+        for _ in range(args.pop()):
+            if verb == "spread":
+                sort, n, largest, cpu = args
+                handle = owner(st, n, sort, largest, cpu)
+                name = twin.spread(n, sort, largest, cpu) if twin else handle
+                assert (handle == NO_SPACE) == (name is None or name == NO_SPACE)
+                if handle >= 0:
+                    handles[handle] = name
+            elif verb == "kernel":
+                n, extra, cpu = args
+                page = kernel(st, n, cpu, extra)
+                if twin:
+                    klass = ATOMIC if extra == ATTR_ATOMIC else 2 if extra == ATTR_TRY else NORMAL
+                    assert page == twin.kernel(n, cpu, klass, extra == ATTR_RECLAIM)
+                if page >= 0:
+                    pages.append(page)
+            elif verb == "end" and handles:
+                handle = sorted(handles)[args[0] % len(handles)]
+                free(st, handle, args[1])
+                name = handles.pop(handle)
+                if twin:
+                    twin.end(name, args[1])
+            elif verb == "free" and pages:
+                page = pages.pop(args[0] % len(pages))
+                free(st, page * PAGE, args[1])
+                if twin:
+                    twin.release(page, args[1])
+
+
+@settings(max_examples=40)
+@given(program=programs, batch=hs.sampled_from((0, 32)))
+def test_same_as_the_naive_twin(program, batch):
+    st = booted(kswapd_batch=batch)
+    twin = NaiveShared(RAM, 2, batch)
+    play(st, twin, program)
+    assert linux_mm.census(st)["claims"] == twin.claims
+    assert linux_mm.census(st)["steals"] == twin.steals
+    assert st.meters[state.STALLS] == twin.stalls
+    assert st.meters[state.BY_KSWAPD] == twin.by_kswapd
+    assert st.meters[state.BY_REQUEST] == twin.by_request
+    assert linux_mm.take_rounds(st) == twin.rounds
+    linux_mm.check(st, DIRECT)
+
+
+@settings(max_examples=40)
+@given(program=programs)
+def test_no_page_is_lost_whoever_moves_it(program):
+    st = booted(compaction=1)
+    play(st, None, program)
+    linux_mm.check(st, DIRECT)
+    seen = measure(st)
+    shared = seen[gauge.ANON_PAGES : gauge.KERNEL_PAGES + 1].sum()
+    assert seen[gauge.FREE] // PAGE + linux_mm.used(st, DIRECT) // PAGE == RAM
+    assert shared <= linux_mm.used(st, DIRECT) // PAGE
