@@ -236,7 +236,8 @@ def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
     take = _Taker(code, arena)
     for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
-            base = take(name, nbytes, parent, slots.ATTR_SINGLE)
+            from_arena = name in getattr(code.arena, "FROM_ARENA", ())
+            base = take(name, nbytes, parent, slots.ATTR_PAGEABLE if from_arena else slots.ATTR_SINGLE)
             try:
                 code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
             except ValueError as error:

@@ -27,7 +27,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     one_of("maps.lock", maps["lock"], MAP_LOCKS)
     one_of("maps.kernel", maps.get("kernel", sizing.USUAL), tuple(sizing.KERNELS))
     one_of("maps.object_lock", maps.get("object_lock", OBJECT_LOCK), (*MAP_LOCKS, "token"))
-    for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.RESERVES)):
+    for key, known in (("submaps", sizing.SUBMAPS), ("reserves", sizing.KNOWN_RESERVES)):
         for name in maps[key]:
             one_of(f"maps.{key}", name, known)
     arena, given = maps["arena"], maps["params"]
@@ -36,7 +36,7 @@ def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     normal = {
         "image_bytes": at_least("maps.image_bytes", byte_count("maps.image_bytes", maps["image_bytes"]), 0),
         "submaps": [name for name in sizing.SUBMAPS if name in maps["submaps"]],
-        "reserves": [name for name in sizing.RESERVES if name in maps["reserves"]],
+        "reserves": [name for name in sizing.KNOWN_RESERVES if name in maps["reserves"]],
         "params": {arena: _params("maps", "arenas", arena, given[arena])} if given.get(arena) else {},
     }
     if areas := _areas(maps.get("areas", {})):
@@ -113,6 +113,7 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
 
     Zones among `kinds` bring KVA of their own.
     """
+    _check_machine(maps.get("kernel", sizing.USUAL), machine)
     _check_covered(maps, objects, machine)
     tunables.check_read(machine.get("tunables", {}), maps.get("kernel", sizing.USUAL))
     sized = sizing.of_cell(maps, objects, machine, kva_bytes(maps, machine))
@@ -122,6 +123,14 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
     if why := sizing.shortfall(sized, [part for part in carved if part.name not in kinds]):
         size, ram = size_text(machine["kva_bytes"]), size_text(machine["ram_bytes"])
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
+
+
+def _check_machine(kernel: str, machine: Mapping[str, Any]) -> None:
+    arch, runs_on = machine.get("arch", ARCHITECTURES[0]), sizing.KERNELS[kernel].machines
+    if runs_on and arch not in runs_on:
+        raise ConfigError(
+            f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(runs_on)} only; machine={runs_on[0]}_4g, say"
+        )
 
 
 def _check_covered(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any]) -> None:

@@ -13,6 +13,8 @@ RENAMED = {
 """By group: old names by which the same kernel may still be called."""
 GONE = {
     "design": {
+        "freebsd_vmem": "no kernel was all of it, on a 32-bit machine; FreeBSD 15 on amd64 is design=freebsd15 (with "
+        "machine=amd64_4g, say)",
         "dragonfly_percpu": "no DragonFly was so; the mail's proposal carried out is design=mail2003",
     }
 }

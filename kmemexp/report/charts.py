@@ -30,7 +30,7 @@ COLOURS = {
     "freebsd5_uma": "#56B4E9",
     "freebsd5_uma_unified": "#CC79A7",
     "freebsd_mbuma": "#AA4499",
-    "freebsd_vmem": "#882255",
+    "freebsd15": "#882255",
     "illumos": "#6F6F00",
     "linux_slub": "#000000",
     "linux_6_12": "#4D4D4D",

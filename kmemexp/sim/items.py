@@ -12,6 +12,9 @@ RCU = 4  # SLAB_TYPESAFE_BY_RCU
 HWALIGN = 8  # SLAB_HWCACHE_ALIGN
 CTOR = 16  # it has a constructor, so the link of a free object stands behind it
 UNMERGED = 32  # it is merged with no other one, whatever the option says
+# What a zone of FreeBSD's UMA is created with (sys/vm/uma.h).
+NOFREE = 64  # UMA_ZONE_NOFREE: its slabs never go back
+SMR = 128  # UMA_ZONE_SMR: freed items are reused when those who may still read them have passed
 
 AT_ONCE, CALL_RCU, KFREE_RCU = range(3)
 """When an object is free after its owner has done with it (Traits.free)."""
@@ -19,7 +22,7 @@ FREES = ("at_once", "call_rcu", "kfree_rcu")
 
 
 class Traits(NamedTuple):
-    """What a Linux kernel knows of a cache besides its size; 0: nothing special."""
+    """What a kernel knows of a cache or zone besides its size; 0: nothing special."""
 
     stride: int = 0  # bytes from one object to the next, if they are known
     kmalloc: int = 0  # which set of kmalloc() caches serves it; 0: the usual ones

@@ -20,12 +20,12 @@ from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES, KVA, MALLOC, Ki
 NUMBERS = ("growth", "limit", "align", "sheaf")
 FLAGS = {
     "reclaim": items.RECLAIM, "account": items.ACCOUNT, "rcu": items.RCU, "hwalign": items.HWALIGN,
-    "ctor": items.CTOR, "unmerged": items.UNMERGED,
+    "ctor": items.CTOR, "unmerged": items.UNMERGED, "nofree": items.NOFREE, "smr": items.SMR,
 }  # fmt: skip
 KEYS = ("class", *NUMBERS, "kmalloc", "free", *FLAGS)
 """What a line may say: the class that serves it; pages that a zone grows by; entries of an interrupt zone; what a Linux
-cache is created with; which of kmalloc's sets of caches it comes from; whether a synthetic kind's free waits for a
-grace period of RCU."""
+cache or a zone of UMA is created with; which of kmalloc's sets of caches it comes from; whether a synthetic kind's free
+waits for a grace period of RCU."""
 
 Line = dict[str, Any]
 

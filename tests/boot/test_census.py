@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kmemexp.boot import census
+from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import plan_from
 from kmemexp.workload import roles, synthetic
 
@@ -61,6 +62,36 @@ def test_freebsd_5_has_its_own_clusters_and_a_map_for_pipes() -> None:
     later = carved(cell("design=freebsd_mbuma"))
     assert "mb_map" not in later
     assert later["kmem_map"] == pytest.approx(170.67, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpus", "gib", "clean", "pipe", "pages", "limits"),
+    [
+        ("amd64_4g", 8, 4, 1.410, 64, 104, (1677721, 262144)),
+        ("amd64_64g", 32, 64, 2.616, 1024, 1664, (26843545, 4194304)),
+        ("amd64_64g", 64, 256, 2.616, 4096, 6656, (107374182, 16777216)),
+    ],
+)
+def test_freebsd_15_carves_by_ram(
+    machine: str, cpus: int, gib: int, clean: float, pipe: int, pages: int, limits: tuple[int, int]
+) -> None:
+    small = ["workload=server2003", "design=freebsd15", f"machine={machine}", f"machine.cpus={cpus}"]
+    (plan,) = plan_from([*small, f"machine.ram_bytes={gib}GiB"])
+    config = json.loads(plan.cells["config"].iloc[0])
+    found = carved(config)
+    assert found["clean_map"] / 1024 == pytest.approx(clean, abs=0.001)
+    assert (found["pipe_map"], found["vm_page array"], found["zero region"]) == (pipe, pages, 2)
+    assert found["exec_map"] == pytest.approx({8: 32.5, 32: 129.3, 64: 258.3}[cpus], abs=0.1)
+    assert found["direct_map"] == gib * 1024
+    rows = served(config)
+    assert (rows["mbuf"].limit, rows["mbuf_cluster"].limit) == limits
+    assert {row.allocator for row in rows.values()} == {"uma_today", ""}
+    assert rows["pipe_buffer"].map == "pipe_map"
+
+
+def test_freebsd_15_runs_on_amd64_only() -> None:
+    with pytest.raises(ConfigError, match=r"machine.arch=i386: maps.kernel=freebsd_15 runs on amd64 only"):
+        cell("design=freebsd15")
 
 
 # Kinds of the load by who serves them, at each date.

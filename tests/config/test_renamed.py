@@ -32,6 +32,8 @@ def test_a_design_that_no_kernel_was_is_refused_with_the_new_name() -> None:
     for text in ("design=dragonfly_percpu", "design=freebsd4,dragonfly_percpu"):
         with pytest.raises(ConfigError, match=r"dragonfly_percpu: no DragonFly was so.*design=mail2003"):
             plan_from([text])
+    with pytest.raises(ConfigError, match=r"freebsd_vmem: no kernel was all of it.*design=freebsd15"):
+        plan_from(["design=freebsd_vmem", "machine=amd64_4g"])
     told = renamed.hint("Could not find 'design/dragonfly_slab'")
     assert told == "\ndesign=dragonfly_slab is called dragonfly_2003oct now"
     assert "mail2003" in renamed.hint("Could not find 'design/dragonfly_percpu'")

@@ -22,7 +22,7 @@ SMALL = [
 ]  # fmt: skip
 CLOCKED_DESIGNS = [  # one for each allocator and arena that the engine's own tests do not have
     "dragonfly_2021", "dragonfly_2005", "dragonfly_2020", "mail2003",
-    "freebsd5_uma", "freebsd_vmem", "illumos", "linux_slub",
+    "freebsd5_uma", "freebsd15", "illumos", "linux_slub",
 ]  # fmt: skip
 SAME = (
     "steps_count", "held_peak_bytes", "held_end_bytes", "granted_total_bytes", "map_operations_count",
@@ -32,7 +32,8 @@ CLOCKED = ["cost=haswell2015", "interrupts/sources=none", "interrupts=ithread_mp
 
 
 def cell(*overrides: str) -> dict:
-    (plan,) = plan_from([*SMALL, *overrides])
+    small = [word.replace("i386_512m", "amd64_4g") for word in SMALL] if "design=freebsd15" in overrides else SMALL
+    (plan,) = plan_from([*small, *overrides])
     return json.loads(plan.cells["config"].iloc[0])
 
 

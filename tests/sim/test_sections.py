@@ -23,6 +23,7 @@ QUEUED = [f"free v{k} soft" for k in range(3)]
 STRANGE = ["interrupts.on_deadlock=continue"]  # nobody brings pages: a request that waits for them fails at last
 SHORT = {"LIMITED": 1, "FREE": 3}
 DRAINS = (1, 100)
+AMD64 = ["machine.arch=amd64", "machine.kva_bytes=3TiB"]
 RAM = ["machine.ram_bytes=1GiB", "machine.kva_bytes=2GiB"]
 PROGRAMS = {
     "october": (["design=mail2003_bare"], ["malloc 100 a", *ZONES, *BLOCKS, *GONE, *QUEUED, "malloc 100 n nowait",
@@ -42,7 +43,7 @@ PROGRAMS = {
     "percpu": (["design=mail2003_bare", "objects.kinds.zone=percpu_freelist"], ["zone a", "zone b", "free a"]),
     "uma": (["design=freebsd5_uma"], ["malloc 20000 a", "malloc 20000 b", "free b", "zone z", "zone y"]),
     "mb_alloc": (["design=freebsd5_uma"], ["mbuf 256 a", "mbuf 256 b", "free a"]),
-    "uma_today": (["design=freebsd_vmem"], ["malloc 100000 a", "free a", "zone z", "zone y", "kva_wired 8192 w",
+    "uma_today": (["design=freebsd15", *AMD64], ["malloc 100000 a", "free a", "zone z", "zone y", "kva_wired 8192 w",
                   "free w"]),
     "illumos": (["design=illumos"], ["zone a", "zone b", "malloc 200000 c", "free c", "kva_wired 8192 w", "free w"]),
     "slub": (["design=linux_6_12", *RAM], ["malloc 64 a", "malloc 64 b", "free a"]),
@@ -58,7 +59,8 @@ PROGRAMS = {
     "freebsd4, no page": (["design=freebsd4", *STRANGE], ["malloc 20000 a", "malloc 20000 b nowait",
                           "kva_wired 20000 c"]),
     "freebsd5, no page": (["design=freebsd5_uma_unified", *STRANGE], ["malloc 9000 a", "malloc 9000 b nowait"]),
-    "today, no page": (["design=freebsd_vmem", *STRANGE], ["malloc 100000 b nowait"]),
+    "direct map": (["design=freebsd15", *AMD64], ["malloc 4096 a", *(f"malloc 4096 a{k}" for k in range(9)), "zone z"]),
+    "today, no page": (["design=freebsd15", *AMD64, *STRANGE], ["malloc 100000 b nowait"]),
 }  # fmt: skip
 OBJECT = "lock kernel_object unlock kernel_object"
 
@@ -223,6 +225,13 @@ def test_freebsd_today_locks_its_arena_for_kva_alone_and_unmaps_before_it_gives_
     assert told["uma_today"]["zone y"] == "enter leave"
     assert (told["uma_today"]["kva_wired 8192 w"], told["uma_today"]["free w"]) == (made.format(2), gone.format(2))
     _holds_nothing_in_maps(told["uma_today"]["zone z"], "uma_today", "kernel_map")
+
+
+def test_slabs_of_a_page_take_no_lock_of_arenas_or_objects(told) -> None:
+    """The domain's free lock where the CPU's cache of pages is filled; all else is in critical sections and UMA's."""
+    words = " ".join(told["direct map"].values())
+    assert not {"kernel_map", "kernel_object", "shootdown"} & set(words.split())
+    assert 0 < words.count("lock direct_map unlock") < words.count("+1")
 
 
 def test_illumos_holds_no_lock_over_pages_and_shootdown(told) -> None:

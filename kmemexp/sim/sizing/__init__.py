@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from kmemexp.sim.sizing import bsd2003, bsd_today, pages
 from kmemexp.sim.sizing.carving import (
     IMAGE_BYTES,
+    KNOWN_RESERVES,
     RESERVES,
     SUBMAPS,
     Reservation,
@@ -26,6 +27,7 @@ __all__ = [
     "EXEC_MAP_SIZE",
     "IMAGE_BYTES",
     "KERNELS",
+    "KNOWN_RESERVES",
     "KVA_BYTES",
     "KVA_BYTES_SMP",
     "RESERVES",
@@ -52,6 +54,7 @@ class Kernel(NamedTuple):
     tunables: tuple[str, ...]  # that it reads
     page_reserves: Callable[[int], PageReserves] = pages.bsd2003
     page_rule: str = "exclusive"  # engine.machine.PAGE_RULES
+    machines: tuple[str, ...] = ()  # architectures that it runs on; (): whichever
 
 
 KERNELS = {
@@ -62,7 +65,7 @@ KERNELS = {
     "dragonfly_2020": Kernel(bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020, "floor"),
     "freebsd5": Kernel(bsd2003.freebsd5, bsd2003.FREEBSD_5),
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
-    "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count"),
+    "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count", ("amd64",)),
     "none": Kernel(bsd2003.freebsd4, ()),  # no BSD: nothing of this is looked at
 }
 """By name, as `maps.kernel` has it."""

@@ -10,8 +10,14 @@ IMAGE_BYTES = 8 * MIB  # text, data, bss and boot data; the kernels of 2003 took
 KMEMUSAGE_BYTES = 4
 
 SUBMAPS = ("clean_map", "buffer_map", "pager_map", "exec_map", "mb_map")  # besides kmem_map
-OPTIONAL = ("direct_map", "kmem_map", "pipe_map", *SUBMAPS)  # a size of 0 says that this kernel has none
+ZERO_REGION_BYTES = 2 * MIB
+OPTIONAL = (
+    "direct_map", "vm_page array", "zero region", "kmem_map", "pipe_map", *SUBMAPS,
+)  # fmt: skip
+"""A size of 0 says that this kernel has none."""
+PAGE_ARRAY, ZERO_REGION = "vm_page array", "zero region"  # of FreeBSD today
 RESERVES = ("kmemusage", "KMAP ENTRY", "PV ENTRY", "SWAPMETA")  # KVA that every BSD kernel of 2003 sets aside
+KNOWN_RESERVES = (*RESERVES, PAGE_ARRAY, ZERO_REGION)
 
 
 class Reservation(NamedTuple):
@@ -52,6 +58,8 @@ def reservations(
         Reservation("direct_map", direct_bytes, kernel),
         Reservation("kernel image", round_page(image_bytes), kernel),
         Reservation("kmemusage", usage_bytes, kernel),
+        Reservation(PAGE_ARRAY, sizing.page_array_bytes if PAGE_ARRAY in reserves else 0, kernel),
+        Reservation(ZERO_REGION, ZERO_REGION_BYTES if ZERO_REGION in reserves else 0, kernel),
         Reservation("kmem_map", sizing.kmem_map_bytes if split else 0, kernel),
         *(Reservation(z.name, z.kva_bytes, kernel) for z in early),
         Reservation("clean_map", sizing.clean_map_bytes, kernel),

@@ -14,16 +14,22 @@ map. An item with a limit becomes uma_zone_set_max(): its items are counted, and
 wait sleeps there, and as long as anybody does, frees pass the buckets by. mbufs as in `mbuf.py`: up to 256 bytes an
 mbuf, up to 2 KiB a cluster, more a chain of clusters.
 
+Slabs of a NOFREE zone never go back (in a direct map they are pages of their own sort). In an SMR zone (Traits.flags)
+what is freed goes to the CPU's free bucket, a full one behind all others of the list, and is handed out from there: so
+memory rests for a while, and as many more items are held.
+
 A zone's buckets grow by one entry when its zone-domain lock was found held. A step cannot see that, so a trip counts as
 contended when somebody else took the lock between the step that asked for it and the one that got it.
 
 An option that the kernel does not have: another order of a keg's partly free slabs (`slab_order`).
 
-Left out: SMR zones; the Packet zone and jumbo clusters; reserves; sleeping for KVA (the request fails); no buckets
-while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin zones. Bucket zones are simpler
-than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket would hold, whatever their
-domain, and go straight to slabs. A new bucket is taken after the full one is put away, the kernel does it before.
-DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on; emptied buckets stay there.
+Left out: readers of SMR zones that have not passed when a bucket's turn comes; the Packet zone, since loads ask for the
+mbuf of a cluster by itself, and jumbo clusters, where a longer request is a chain; reserves; sleeping for KVA (the
+request fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin
+zones. Bucket zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket
+would hold, whatever their domain, and go straight to slabs. A new bucket is taken after the full one is put away, the
+kernel does it before. DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on;
+emptied buckets stay there.
 """
 
 from collections.abc import Sequence
@@ -44,8 +50,8 @@ from kmemexp.sim.allocators.uma_today.state import Params, State
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
-from kmemexp.sim.items import Item
-from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
+from kmemexp.sim.items import NOFREE, SMR, Item
+from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK, PCP_PAGES
 from kmemexp.sim.network import MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
@@ -53,7 +59,8 @@ from kmemexp.sim.tables import obj, regs
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
 LOCKS = ("critical", "adaptive+inherit/own", "adaptive+inherit/own", "adaptive+inherit/own")
-CALLS = (KMEM_BACK, KMEM_UNBACK)
+# The last: pages of a direct map (moves.IN_DIRECT_MAP).
+CALLS = (KMEM_BACK, KMEM_UNBACK, "space pages enter", PCP_PAGES)
 TICK_NS = 20_000_000_000  # UMA_TIMEOUT
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
@@ -81,7 +88,7 @@ def init(
     cache[:FIRST_MALLOC, :, u.FREE :] = 0
     cache[:FIRST_MALLOC, :, u.HALF] = half[:, None]
     dom = np.zeros((len(zone), domains, u.D_COLUMNS), np.int64)
-    dom[:, :, [u.D_LIST, u.D_CROSS, u.D_PART, u.D_FREE]] = NIL
+    dom[:, :, [u.D_LIST, u.D_LAST, u.D_CROSS, u.D_PART, u.D_FREE]] = NIL
     units = np.arange((MALLOC_SIZES[-1] >> MALLOC_UNIT_SHIFT) + 1) << MALLOC_UNIT_SHIFT
     pages = -(-kva_bytes // PAGE)
     names = demand.names(pages << (PAGE_SHIFT - u.WORD_SHIFT))
@@ -112,6 +119,7 @@ def _zones(
     kinds += [(size, 8, 0, False) for size in MALLOC_SIZES]
     kinds += [(MSIZE, MSIZE, params.nmbufs, False), (MCLBYTES, 8, params.nmbclusters, False)]
     kinds += [(item.size, 8, item.limit, False) for item in items]
+    flags = [0] * (len(kinds) - len(items)) + [item.traits.flags for item in items]
     zone = np.zeros((len(kinds), u.Z_COLUMNS), np.int64)
     for z, (size, align, limit, internal) in enumerate(kinds):
         layout = keg.keg_layout(size, align, internal=internal, multipage=bool(params.multipage))
@@ -123,7 +131,7 @@ def _zones(
             entries, cached = keg.set_max(limit, cpus, domains)
             least, most = min(least, entries), entries
         row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0, 0)
-        zone[z] = row
+        zone[z] = (*row, bool(flags[z] & SMR), bool(flags[z] & NOFREE))
     bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
     zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
     return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()

@@ -20,7 +20,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, let_go
-from kmemexp.sim.slots import DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import ATTR_NOFREE, DONE, MAP_ALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -30,6 +30,8 @@ FIRST_MALLOC = 10
 MBUF = 24
 CLUSTER = 25
 FIRST_ITEM = 26
+
+IN_DIRECT_MAP = 3  # of CALLS
 
 # Classes of locks.
 LIST_LOCK = 1
@@ -128,9 +130,19 @@ def grow(st: State, reg: Registers, i: int, z: int, d: int, phase: int) -> int:
 
 
 @kernel
+def in_direct_map(st: State, reg: Registers, i: int, z: int) -> None:
+    """Name the map call for slabs of a page in the direct map: uma_small_alloc(), uma_small_free()."""
+    if st.p.small_alloc and st.p.direct_map and st.zone[z, slabs.Z_MAP] == st.p.direct_map:
+        reg[i, regs.CALL] = IN_DIRECT_MAP
+
+
+@kernel
 def _ask_slab(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> int:
     to_keg(st, reg, i, phase, z, d)
-    return ask_wired(reg, i, reg[i, regs.PHASE], st.zone[z, slabs.Z_MAP], st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT, PAGE)
+    ask_wired(reg, i, reg[i, regs.PHASE], st.zone[z, slabs.Z_MAP], st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT, PAGE)
+    reg[i, regs.ATTR] |= ATTR_NOFREE * st.zone[z, slabs.Z_NOFREE]
+    in_direct_map(st, reg, i, z)
+    return MAP_ALLOC
 
 
 @outlined

@@ -27,7 +27,9 @@ Z_MAX = 9  # items that may be out of the keg (uz_max_items); 0: any number
 Z_USED = 10  # items out of the keg, or about to be (uz_items)
 Z_ENTRIES = 11  # of a bucket zone: entries of its buckets
 Z_SLEEPERS = 12  # who sleep at the limit
-Z_COLUMNS = 13
+Z_SMR = 13  # 1: UMA_ZONE_SMR
+Z_NOFREE = 14  # 1: UMA_ZONE_NOFREE
+Z_COLUMNS = 15
 
 # Columns of State.cache, three each: bucket, count, entries. A bucket zone has a stack of empty buckets instead.
 ALLOC = 0  # where items are taken from, and put first
@@ -54,7 +56,8 @@ D_PART = 10  # first page of the first slab that is partly free
 D_FREE = 11  # the same of wholly free ones
 D_FREE_SLABS = 12
 D_PAGES = 13
-D_COLUMNS = 14
+D_LAST = 14  # last full bucket, of a zone with SMR
+D_COLUMNS = 15
 
 # Columns of State.slab beside S_ZONE: for each page that, S_DOMAIN and S_FIRST, for the first page of a slab the rest.
 S_DOMAIN = 1
@@ -219,11 +222,14 @@ def cache_swap(st: State, z: int, cpu: int) -> None:
 
 @kernel
 def cache_pop(st: State, z: int, cpu: int) -> int:
-    """Take the item that came last into a CPU's alloc bucket, else into its free bucket. Returns address or NIL."""
+    """Take the item that came last into a CPU's alloc bucket, else into its free bucket. Returns address or NIL.
+
+    With SMR what is freed is not reused before its bucket has been full, and others of the list before it.
+    """
     n = st.cache[z, cpu, ALLOC + COUNT]
     if n == 0:
         n = st.cache[z, cpu, FREE + COUNT]
-        if n == 0:
+        if n == 0 or st.zone[z, Z_SMR]:
             return NIL
         cache_swap(st, z, cpu)
     st.cache[z, cpu, ALLOC + COUNT] = n - 1
@@ -236,6 +242,8 @@ def cache_push(st: State, z: int, cpu: int, addr: Address, cross: int) -> bool:
     at = ALLOC
     if cross:
         at = CROSS
+    elif st.zone[z, Z_SMR]:
+        at = FREE
     elif (
         st.cache[z, cpu, ALLOC + COUNT] == st.cache[z, cpu, ALLOC + ENTRIES]
         and st.cache[z, cpu, FREE + COUNT] < st.cache[z, cpu, FREE + ENTRIES]
@@ -271,7 +279,7 @@ def stack_pop(st: State, k: int, cpu: int) -> int:
 
 @kernel
 def list_put(st: State, z: int, d: int, b: int, working: int) -> bool:
-    """Put a bucket before the full ones of a domain: zone_put_bucket(). False: there are enough.
+    """Put a bucket before the full ones of a domain, with SMR behind them: zone_put_bucket(). False: there are enough.
 
     `working`: its items count for the working set; otherwise the bounds of the estimate are shifted.
     """
@@ -288,8 +296,13 @@ def list_put(st: State, z: int, d: int, b: int, working: int) -> bool:
     elif st.dom[z, d, D_IMAX] < total:
         st.dom[z, d, D_WSS] = max(st.dom[z, d, D_WSS], st.dom[z, d, D_IMAX] - st.dom[z, d, D_BIMIN])
         st.dom[z, d, D_IMAX] = st.dom[z, d, D_BIMIN] = total
-    st.word[b] = st.dom[z, d, D_LIST] + 1
-    st.dom[z, d, D_LIST] = b
+    if st.zone[z, Z_SMR] and st.dom[z, d, D_LIST] != NIL:
+        st.word[b] = 0
+        st.word[st.dom[z, d, D_LAST]] = b + 1
+    else:
+        st.word[b] = st.dom[z, d, D_LIST] + 1
+        st.dom[z, d, D_LIST] = b
+    st.dom[z, d, D_LAST] = b
     return True
 
 

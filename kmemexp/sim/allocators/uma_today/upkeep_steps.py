@@ -15,6 +15,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     domain_at,
     empty_bucket,
     flush_stack,
+    in_direct_map,
     put_away,
     to_cross,
     to_keg,
@@ -152,6 +153,8 @@ def _next_bucket(st: State, reg: Registers, i: int) -> int:
 def _keg(st: State, reg: Registers, i: int) -> int:
     """Take all wholly free slabs out of a keg: keg_drain_domain()."""
     z, d = reg[i, regs.ITEM], reg[i, regs.ADDR]
+    if st.zone[z, slabs.Z_NOFREE]:
+        return _next(st, reg, i)
     reg[i, regs.X] = st.dom[z, d, slabs.D_FREE]
     st.dom[z, d, slabs.D_PAGES] -= st.dom[z, d, slabs.D_FREE_SLABS] * st.zone[z, slabs.Z_PAGES]
     st.dom[z, d, slabs.D_FREE_SLABS] = 0
@@ -177,6 +180,7 @@ def _unmap_slab(st: State, reg: Registers, i: int) -> int:
     reg[i, regs.X] = wide(st.slab[page, slabs.S_NEXT])
     slab_forget(st, z, page)
     reg[i, regs.LOCK] = 0
+    in_direct_map(st, reg, i, z)
     return ask_unmap(
         reg, i, phases.UNMAP, st.zone[z, slabs.Z_MAP], page << PAGE_SHIFT, st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT
     )

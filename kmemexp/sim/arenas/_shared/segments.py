@@ -325,12 +325,18 @@ def free_list(st: Any, a: int, k: int) -> list[int]:
 
 
 def check(
-    st: Any, a: int, *, list_of: Callable[[int], int] | None, beside: Iterable[int] = (), whole_spans: bool = True
+    st: Any,
+    a: int,
+    *,
+    list_of: Callable[[int], int] | None,
+    beside: Iterable[int] = (),
+    whole_spans: bool = True,
+    lent: int = 0,
 ) -> None:
     """Assert what must hold of the segments of arena `a` (slow, for tests).
 
     `list_of`: free list of a segment of so many bytes. `beside`: what else begins where, in the table. `whole_spans`:
-    the segments of a span end where it does.
+    the segments of a span end where it does. `lent`: note of ranges in use whose place in the table is another arena's.
     """
     tags = rows(st, a)
     seg = [tuple(st.seg[row].tolist()) for row in tags]
@@ -349,7 +355,7 @@ def check(
     _check_spans(seg, whole_spans)
     first, stop = ((st.arena[a, [BASE, TOP]] >> PAGE_SHIFT) + st.arena[a, SHIFT]).tolist()
     entered = (np.flatnonzero(st.table[first:stop]) << PAGE_SHIFT) + st.arena[a, BASE]
-    busy = [supply[START] for supply in seg if supply[KIND] == BUSY]
+    busy = [supply[START] for supply in seg if supply[KIND] == BUSY and (not lent or supply[NOTE] != lent)]
     insist(sorted([*busy, *beside]) == entered.tolist(), "table of ranges in use is wrong")
 
 

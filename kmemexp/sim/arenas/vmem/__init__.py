@@ -28,10 +28,15 @@ that a drain reaches those only), growth of buckets, buckets by domain, and the 
 
 Callers free exactly what they have allocated; another address or size is refused with NO_ENTRY.
 
-Left out: sleeping for space and the reclaim hook (the drivers' own); arenas by domain; superpage reservations; entries
-of kernel_map, which are few; races for tags and imports; the hash of ranges in use, its memory and its resizing;
-per-CPU buckets of the tag zone; phase, nocross and address limits of xalloc; address 0, which no quantum cache can
-hold. (A nextfit search that finds nothing after it has wrapped at the cursor does not end in 03ccfdd2; here it does.)
+With `levels` = 2 that is kernel_arena, and each NUMA domain has an arena of its own that imports from it for
+kmem_malloc() (ATTR_WIRED requests of a CPU of the domain): superpages, for ever, 128 of them at a time where there are
+several domains. What is not wired comes from kernel_arena itself, as kva_alloc() has it. `arenas.freebsd_mm` uses it
+so.
+
+Left out: sleeping for space and the reclaim hook (the drivers' own); superpage reservations; entries of kernel_map,
+which are few; races for tags and imports; the hash of ranges in use, its memory and its resizing; per-CPU buckets of
+the tag zone; phase, nocross and address limits of xalloc; address 0, which no quantum cache can hold. (A nextfit search
+that finds nothing after it has wrapped at the cursor does not end in 03ccfdd2; here it does.)
 """
 
 import numpy as np
@@ -44,7 +49,7 @@ from kmemexp.sim.arenas.vmem import alloc as v
 from kmemexp.sim.arenas.vmem.state import BEST_FIT, FIRST_FIT, NEXT_FIT, Params, State
 from kmemexp.sim.checks import insist
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
-from kmemexp.sim.slots import ATTR_SINGLE, NO_ENTRY, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import ATTR_SINGLE, ATTR_SORT, ATTR_WIRED, NO_ENTRY, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import gauge
 
 CALLS = (KMEM_BACK, KMEM_UNBACK)
@@ -59,7 +64,8 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     limits = [p.qcache_bucket or uma_keg.bucket_select(n * PAGE) for n in range(1, most + 1)]
     st = State(
         p,
-        **g.arrays(kva_bytes, maps + 1, g.LEVELS, v.SUPPLY + QCACHE_IDX_MAX),
+        **g.arrays(kva_bytes, maps + (p.domains if p.levels == 2 else 0) + 1, g.LEVELS, v.SUPPLY + QCACHE_IDX_MAX),
+        maps=maps,
         bucket=np.zeros((maps, p.cpus, max(most, 1), max(limits, default=1)), np.int64),
         filled=np.zeros((maps, p.cpus, max(most, 1)), np.int64),
     )
@@ -73,8 +79,8 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     g.bound(st, 0, 0, kva_bytes)
     if p.import_bytes:
         # kernel_map shares the table: what lies in it beside the arena begins where nothing of the arena does.
-        st.arena[maps, [g.TOP, g.SHIFT]] = st.arena[0, [g.TOP, g.SHIFT]]
-        g.add_span(st, maps, 0)
+        st.arena[maps:, [g.TOP, g.SHIFT]] = st.arena[0, [g.TOP, g.SHIFT]]
+        g.add_span(st, len(st.arena) - 1, 0)
     else:
         _static_span(st, 0)
     return st
@@ -91,6 +97,8 @@ def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cp
     """Allocate `nbytes` of map `map_no` at a multiple of `align`. Returns the address or NO_SPACE."""
     if map_no == 0 and attr == ATTR_SINGLE and st.p.import_bytes:
         return v.take_beside(st, nbytes, align)
+    if map_no == 0 and attr & ATTR_SORT == ATTR_WIRED and st.p.levels == 2:
+        return v.domain_alloc(st, cpu * st.p.domains // st.p.cpus, nbytes, max(align, PAGE), attr)
     if nbytes <= st.arena[map_no, v.QCACHE]:
         if align <= PAGE:
             return v.cached_alloc(st, map_no, nbytes, attr, cpu)
@@ -109,7 +117,7 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
     elif nbytes <= st.arena[map_no, v.QCACHE] and not st.seg[row, g.NOTE] & v.UNCACHED:
         v.cached_free(st, map_no, row, cpu)
     else:
-        v.xfree(st, map_no, row)
+        v.xfree(st, v.in_domain(st, row) if map_no == 0 else map_no, row)
     return 0
 
 
@@ -122,7 +130,11 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     """
     g.measure_map(st, map_no, out)
     if map_no == 0:
-        g.measure(st, v.kernel_map(st), out)
+        for a in range(st.maps, len(st.arena)):
+            g.measure(st, a, out)
+        for a in range(st.maps, v.kernel_map(st)):
+            out[gauge.ENTRIES] += st.arena[a, g.TAGS]
+            out[gauge.WALKED] += st.arena[a, g.WALKED]
         out[gauge.ENTRY_BYTES] = st.supply[v.ZONE_PAGES] * PAGE
 
 
@@ -131,20 +143,28 @@ def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
     """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
     g.paint_map(st, map_no, bins)
     if map_no == 0:
-        g.erase_vacant(st, map_no, v.kernel_map(st), bins)
+        for a in range(st.maps, len(st.arena)):
+            g.erase_vacant(st, map_no, a, bins)
 
 
 @kernel
 def map_walked(st: State, map_no: MapNo) -> int:
     """Tags that searches of map `map_no` have passed: too small ones on free lists, or all up to the one taken."""
-    return st.arena[map_no, g.WALKED]
+    walked = st.arena[map_no, g.WALKED]
+    if map_no == 0:
+        for a in range(st.maps, v.kernel_map(st)):
+            walked += st.arena[a, g.WALKED]
+    return walked
 
 
 @kernel
 def map_free_bytes(st: State, map_no: MapNo) -> int:
     """Free bytes of map `map_no` in all, those of quantum caches and of kernel_map that was not imported among them."""
     free = st.arena[map_no, g.FREE_BYTES] + st.arena[map_no, v.CACHED_BYTES]
-    return free + st.arena[v.kernel_map(st), g.FREE_BYTES] if map_no == 0 else free
+    if map_no == 0:
+        for a in range(st.maps, len(st.arena)):
+            free += st.arena[a, g.FREE_BYTES]
+    return free
 
 
 def census(st: State) -> dict[str, int]:
@@ -170,7 +190,7 @@ def used(st: State, map_no: int) -> int:
 
 def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
     """(start, end, attribute) of what is allocated of a map, by address; pages of tags are, cached ranges are not."""
-    found = g.segments(st, map_no) + (_beside(st) if map_no == 0 else [])
+    found = [s for a in _arenas(st, map_no) for s in g.segments(st, a)]
     return sorted(
         (start, end, note & v.ATTRIBUTE)
         for start, end, kind, note in found
@@ -185,7 +205,9 @@ def check(st: State, map_no: int) -> None:
     )
     # NEXT_FIT leaves what it merges around its cursor on the list of its former size.
     list_of = None if st.p.strategy == NEXT_FIT else _list
-    g.check(st, map_no, list_of=list_of, beside=beside, whole_spans=False)
+    for a in range(st.maps, len(st.arena) - 1) if map_no == 0 else ():
+        beside += [start for start, _, kind, _ in g.segments(st, a) if kind == g.BUSY]
+    g.check(st, map_no, list_of=list_of, beside=beside, whole_spans=False, lent=v.IMPORT)
     counts, supply = census(st), st.supply
     insist(
         counts["tags"] + counts["tags_in_hand"] + counts["zone_free"] == supply[v.ZONE_PAGES] * supply[v.PER_PAGE],
@@ -203,6 +225,11 @@ def check(st: State, map_no: int) -> None:
 def _beside(st: State) -> list[tuple[int, int, int, int]]:
     """Segments of kernel_map itself."""
     return g.segments(st, len(st.arena) - 1)
+
+
+def _arenas(st: State, map_no: int) -> list[int]:
+    """Arenas that hold what is allocated of a map."""
+    return [map_no, *range(st.maps, len(st.arena))] if map_no == 0 else [map_no]
 
 
 def _static_span(st: State, map_no: int) -> None:
@@ -224,7 +251,13 @@ def _list(nbytes: int) -> int:
 
 def _resolved(params: Params, cpus: int) -> Params:
     """Fill in what is 0; raises ValueError for what cannot be."""
-    p = params._replace(cpus=max(params.cpus or cpus, cpus))
+    p = params._replace(cpus=max(params.cpus or cpus, cpus), domains=params.domains or 1)
+    if p.levels not in (1, 2):
+        raise ValueError(f"levels is {p.levels}; it must be 1 or 2")
+    if p.levels == 2 and p.import_bytes == 0:
+        raise ValueError("import_bytes is 0: two levels import from each other")
+    if p.levels == 2 and p.domains > 1 and p.import_bytes == v.SUPERPAGE:
+        p = p._replace(import_bytes=v.SEVERAL * v.SUPERPAGE)  # KVA_NUMA_IMPORT_QUANTUM
     if p.strategy not in (BEST_FIT, FIRST_FIT, NEXT_FIT):
         raise ValueError(f"strategy is {p.strategy}; it must be 0 (best), 1 (first) or 2 (next fit)")
     if p.import_bytes % PAGE or p.import_bytes < 0:

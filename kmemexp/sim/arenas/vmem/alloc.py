@@ -14,8 +14,12 @@ BT_MAXFREE = 32  # tags in hand after a free
 # What NOTE says of a range in use.
 ATTRIBUTE = 3  # ATTR_*
 UNCACHED = 4  # from xalloc: its free passes the quantum cache by
-IMPORT = 16  # in kernel_map: the arena of map 0 has it
+IMPORT = 16  # in kernel_map: the arena of map 0 has it; in that: the arena of a domain has it
 BESIDE = 32  # in kernel_map, beside the arena
+DOMAIN_SHIFT = 6  # above: 1 + domain whose arena it lies in
+
+SUPERPAGE = 2 << 20  # what domains import is aligned to, whatever the quantum
+SEVERAL = 128  # superpages in the quantum of a machine of several domains
 
 # Columns of State.arena.
 QCACHE = g.OWN  # bytes of the largest cached size
@@ -194,7 +198,7 @@ def bring(st: State, nbytes: Bytes, align: int) -> bool:
     if align != PAGE:
         nbytes += 2 * align
     nbytes = round_up(nbytes, st.p.import_bytes)
-    row = claim(st, nbytes, st.p.import_bytes, IMPORT)
+    row = claim(st, nbytes, min(st.p.import_bytes, SUPERPAGE) if st.p.levels == 2 else st.p.import_bytes, IMPORT)
     if row == 0:
         return False
     addr = st.seg[row, g.START]
@@ -205,24 +209,64 @@ def bring(st: State, nbytes: Bytes, align: int) -> bool:
         g.remove(st, kernel_map(st), row)
     st.supply[IMPORTS] += 1
     st.supply[IMPORTED] += nbytes
-    add_span(st, addr, nbytes)
+    add_span(st, 0, addr, nbytes)
     return True
 
 
 @kernel
-def add_span(st: State, addr: Address, nbytes: Bytes) -> None:
+def in_domain(st: State, row: int) -> int:
+    """Arena that a range in use of map 0 lies in."""
+    d = st.seg[row, g.NOTE] >> DOMAIN_SHIFT
+    return st.maps + d - 1 if d > 0 and st.seg[row, g.NOTE] & BESIDE == 0 else 0
+
+
+@outlined
+def domain_alloc(st: State, d: int, nbytes: Bytes, align: int, attr: int) -> int:
+    """kmem_malloc()'s vmem_alloc() from the arena of a domain. Returns the address or NO_SPACE."""
+    a = st.maps + d
+    if st.arena[a, g.HAND] < BT_MAXALLOC and not fill(st, a):
+        st.supply[NO_TAGS] += 1
+        return NO_SPACE
+    row = search(st, a, nbytes, align, FIRST_FIT if st.p.strategy == FIRST_FIT else BEST_FIT)
+    if row == 0 and st.p.strategy == FIRST_FIT:
+        row = search(st, a, nbytes, align, BEST_FIT)
+    if row == 0:
+        if not import_domain(st, a, nbytes, align):
+            return NO_SPACE
+        row = search(st, a, nbytes, align, BEST_FIT)
+    addr = g.fit(st, row, nbytes, align)
+    clip(st, a, row, addr, nbytes, attr | ((d + 1) << DOMAIN_SHIFT))
+    return addr
+
+
+@outlined
+def import_domain(st: State, a: int, nbytes: Bytes, align: int) -> bool:
+    """kva_import_domain(): the arena of map 0 gives superpages, for ever. False: it has none, and finds none."""
+    if align != PAGE:
+        nbytes += 2 * align
+    nbytes = round_up(nbytes, st.p.import_bytes)
+    addr = xalloc(st, 0, nbytes, min(st.p.import_bytes, SUPERPAGE), IMPORT, False)
+    if addr < 0:
+        return False
+    st.table[(addr >> PAGE_SHIFT) + st.arena[0, g.SHIFT]] = 0  # this page of the table is the domain's
+    add_span(st, a, addr, nbytes)
+    return True
+
+
+@kernel
+def add_span(st: State, a: int, addr: Address, nbytes: Bytes) -> None:
     """vmem_add1(): what continues the last segment needs no span tag, as nothing is ever given back."""
-    last = st.seg[0, g.PREV]
+    last = st.seg[a, g.PREV]
     kind = st.seg[last, g.KIND]
-    joins = (kind == g.BUSY or kind == g.FREE) and st.seg[last, g.END] == addr
+    joins = st.p.join_spans and (kind == g.BUSY or kind == g.FREE) and st.seg[last, g.END] == addr
     if joins and kind == g.FREE:
-        g.pull(st, 0, last)
+        g.pull(st, a, last)
         st.seg[last, g.END] += nbytes
     else:
         if not joins:
-            last = g.insert(st, 0, last, g.SPAN, addr, addr + nbytes)
-        last = g.insert(st, 0, last, g.FREE, addr, addr + nbytes)
-    give(st, 0, last)
+            last = g.insert(st, a, last, g.SPAN, addr, addr + nbytes)
+        last = g.insert(st, a, last, g.FREE, addr, addr + nbytes)
+    give(st, a, last)
 
 
 @kernel

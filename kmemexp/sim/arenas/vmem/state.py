@@ -18,6 +18,9 @@ class Params(NamedTuple):
     tag_bytes: int = 56  # sizeof(struct vmem_btag), LP64; 28 on i386
     direct: int = 0  # 1: pages of tags come from the direct map (amd64, arm64 …)
     cpus: int = 0  # 0: the machine's
+    levels: int = 1  # 2: kernel memory comes from an arena for each domain, which imports from that of map 0
+    domains: int = 0  # 0: the machine's
+    join_spans: int = 1  # 0: a span tag stands before what is imported though it continues the last span, as earlier
 
 
 class State(NamedTuple):
@@ -26,7 +29,8 @@ class State(NamedTuple):
     p: Params
     seg: Table  # int64[rows, SEGMENT_COLUMNS]
     lists: Table  # int64[arenas, LISTS], heads of the free lists
-    arena: Table  # int64[maps + 1, ARENA_COLUMNS]; the last is kernel_map
+    arena: Table  # int64[…, ARENA_COLUMNS]: those of the maps, with two levels of the domains, at last kernel_map
+    maps: int
     table: Words  # int32[pages], row of the tag of the range in use that begins there
     supply: Array  # int64[…]
     bucket: Array  # int64[maps, cpus, sizes, ranges], quantum caches
