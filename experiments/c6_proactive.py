@@ -10,8 +10,9 @@ fragmentation or the share of free KVA in holes below 1 MiB smaller, and the oth
 a point. All policies and designs, and the winner on other loads, are one Holm family: that is what choosing among so
 many costs. `hole_list` is the control: it changes what a search costs and where map entries lie, but no placement. The
 winner is chosen by a rule fixed beforehand: on `mail2003_bare`, of the policies for which the claim holds, that
-refuse no more requests, and take at most 5 % more CPU time, the one with the least external fragmentation. It is
-`design=proactive`; because a winner has been lucky too, the sweep `proactive_elsewhere` tries it on other loads.
+refuse no more requests, and take at most 5 % more CPU time, the one with the least external fragmentation.
+`design=proactive` is composed by the superpages that are kept (docs/superpages.md); because what is chosen has been
+lucky too, the sweep `proactive_elsewhere` tries it on other loads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ GIVES = (EXTERNAL, SMALL, RUN, SUPERPAGES, REFUSED, OBJECT, HELD, MOVES)
 LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
 COSTS = (LOCKS, P99)
 BASE, CHOSEN, NONE = "mail2003_bare", "proactive", "none"
-COMPOSED = "two_ended"  # the policy that conf/design/proactive.yaml has
+COMPOSED = "soft_submaps and small_zones"  # the policies that conf/design/proactive.yaml has
 KEYS, FIGURES = ["design", "policy"], ("mean", "diff", "diff_low", "diff_high", "verdict", "not_worse")
 DEAREST = 5.0  # per cent more CPU time that a winner may take
 PROTOCOL = Protocol(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 10
 WORKER_BYTES = 450 << 20  # of a process that has loaded its compiled code, measured
 OPERATION_BYTES = 54  # a row of a stream (22) and of the table of objects (32)
+OWNED_BYTES = 30  # for each page of a memory that the load fills, measured: tag, links, owner, the owners themselves
 ROW_BYTES = 600  # a row of metrics in Parquet, without the numbers
 MAPS = 4  # maps with snapshots, about
 SHRUNK = 0.4  # size of series and snapshots in Parquet against plain arrays, about
@@ -114,10 +115,12 @@ def _cpus(plan: Plan) -> int:
 def _lane_bytes(plan: Plan) -> int:
     """Rough host memory of a worker with the lane that takes most: code, operations, a tag for each page of RAM.
 
-    Tables of chunks come on top as the load touches them (kmemexp/sim/demand.py): at most a byte for a byte.
+    Where a load fills the memory each page has links and an owner as well (kmemexp/sim/arenas/linux_mm/). Tables of
+    chunks come on top as the load touches them (kmemexp/sim/demand.py): at most a byte for a byte.
     """
-    pages = (ram // PAGE for ram in plan.columns["ram_bytes"])
-    lanes = (OPERATION_BYTES * ops + tags for ops, tags in zip(plan.columns["est_ops"], pages, strict=True))
+    full = (OWNED_BYTES if '"fill"' in text and '"linux_mm"' in text else 1 for text in plan.columns["config"])
+    tags = (ram // PAGE * each for ram, each in zip(plan.columns["ram_bytes"], full, strict=True))
+    lanes = (OPERATION_BYTES * ops + more for ops, more in zip(plan.columns["est_ops"], tags, strict=True))
     return int(WORKER_BYTES + max(lanes))
 
 

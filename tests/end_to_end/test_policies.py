@@ -53,11 +53,9 @@ def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(
 
 
 def test_a_policy_may_set_what_the_design_sets_already():
-    plain, both = cell("design=proactive"), cell("design=proactive", "policy=aligned_apart")
-    assert (plain["maps"]["params"], both["maps"]["params"]) == (
-        {"two_ended": {"apart": 2}},
-        {"two_ended": {"apart": 1}},
-    )
+    plain, both = (cell("design=proactive", *asked)["maps"] for asked in ([], ["policy=aligned_apart"]))
+    assert (plain["arena"], plain["params"]) == ("soft_submaps", {})
+    assert (both["arena"], both["params"]) == ("two_ended", {"two_ended": {"apart": 1}})
 
 
 def test_parameters_that_are_none_are_refused():

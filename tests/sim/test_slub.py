@@ -6,7 +6,7 @@ import pytest
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
-from kmemexp.sim.allocators.slub import layout
+from kmemexp.sim.allocators.slub import layout, sheaves
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import ACCOUNT, CTOR, HWALIGN, RCU, RECLAIM, Item, Traits
 from kmemexp.sim.tables import flag, panics, regs
@@ -345,7 +345,11 @@ def test_pages_are_asked_of_the_map_wired_and_aligned():
     state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
     reg[0, [regs.SIZE, regs.ITEM]] = 4096, s.ITEM_MALLOC
     assert slub.alloc(state, reg, 0) == s.MAP_ALLOC
-    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [3, 32 * KIB, 32 * KIB, s.ATTR_WIRED]
+    first_try = s.ATTR_WIRED | s.ATTR_TRY
+    assert reg[0, [regs.MAP, regs.BYTES, regs.ALIGN, regs.ATTR]].tolist() == [3, 32 * KIB, 32 * KIB, first_try]
+    reg[0, regs.BASE] = s.NO_SPACE
+    assert slub.alloc(state, reg, 0) == s.MAP_ALLOC
+    assert reg[0, [regs.BYTES, regs.ATTR]].tolist() == [4 * KIB, s.ATTR_WIRED]  # the least that holds an object
 
 
 def test_of_two_operations_that_get_a_slab_for_one_cpu_the_later_one_sends_the_other_slab_to_the_node():
@@ -744,3 +748,11 @@ def test_in_7_1_no_cpu_has_a_slab_and_what_is_left_heads_the_nodes_list():
 def test_a_cache_of_7_1_that_asks_for_sheaves_gets_at_least_these():
     state = fresh(Item(256, 1, 0, Traits(sheaf=32)), VMA, sheaves=1, cpu_slabs=0)
     assert state.cache[len(KMALLOC) :, u.K_SHEAF].tolist() == [32, 60]
+
+
+def test_what_an_operation_holds_may_lie_anywhere_in_eight_tebibytes():
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    assert (sheaves.taken_sheaf(reg, 0), sheaves.taken_chain(reg, 0)) == (u.NIL, u.NIL)
+    for words in (((1 << 40) - 8, 1 << 39), (u.NIL, (1 << 40) - 1), (1 << 33, u.NIL)):
+        sheaves.take(reg, 0, *words)
+        assert (sheaves.taken_sheaf(reg, 0), sheaves.taken_chain(reg, 0)) == words

@@ -29,7 +29,7 @@ def sheaf_free(st: State, reg: Registers, i: int, k: int) -> int:
     """Play one step of a free that the main sheaf could not take. `k`: cache of the object. Returns its answer."""
     what = reg[i, regs.PHASE] >> STAND_BITS
     if what == sheaves.START:
-        reg[i, regs.GRANTED] = 0
+        take(reg, i, slabs.NIL, slabs.NIL)
     if what <= sheaves.BARN:
         return _look_for_room(st, reg, i, k, what == sheaves.BARN)
     if what == sheaves.MAIN or what == sheaves.SHEAF:

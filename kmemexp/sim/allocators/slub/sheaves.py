@@ -2,8 +2,8 @@
 
 A sheaf is an array of objects. Each CPU has a main one and perhaps a spare one, each node's barn full and empty ones.
 A sheaf lies in memory of a kmalloc() cache, and in `State.word` at the place of that memory: its link in a barn, its
-size, its objects. regs.GRANTED holds what an operation has taken out of everybody's sight: a sheaf, and a chain of
-objects on their way to slabs, linked through `State.word`.
+size, its objects. regs.TARGET and regs.GRANTED hold what an operation has taken out of everybody's sight: a sheaf, and
+a chain of objects on their way to slabs, linked through `State.word`.
 """
 
 from kmemexp.jit import kernel, outlined
@@ -43,9 +43,6 @@ LEFT = 14  # give what a full sheaf has left of the CPU's slab back to the node
 
 ALL_SHEAVES, ASKED_SHEAVES = 1, 2  # Params.sheaves
 
-TAKEN_BITS = 32
-TAKEN_MASK = (1 << TAKEN_BITS) - 1
-
 
 @kernel
 def about(reg: Registers, i: int, what: int) -> None:
@@ -56,19 +53,20 @@ def about(reg: Registers, i: int, what: int) -> None:
 @kernel
 def taken_sheaf(reg: Registers, i: int) -> int:
     """Sheaf that the operation has; NIL: none."""
-    return (reg[i, regs.GRANTED] & TAKEN_MASK) - 1
+    return reg[i, regs.TARGET] - 1
 
 
 @kernel
 def taken_chain(reg: Registers, i: int) -> int:
     """First object of the operation's chain; NIL: none."""
-    return (reg[i, regs.GRANTED] >> TAKEN_BITS) - 1
+    return reg[i, regs.GRANTED] - 1
 
 
 @kernel
 def take(reg: Registers, i: int, sheaf: int, chain: int) -> None:
     """Note what the operation has."""
-    reg[i, regs.GRANTED] = (chain + 1) << TAKEN_BITS | (sheaf + 1)
+    reg[i, regs.TARGET] = sheaf + 1
+    reg[i, regs.GRANTED] = chain + 1
 
 
 @kernel
@@ -184,7 +182,7 @@ def sheaf_alloc(st: State, reg: Registers, i: int, k: int) -> int:
     """Play one step of an allocation that the main sheaf could not serve. Returns its answer."""
     what = reg[i, regs.PHASE] >> steps.STAND_BITS
     if what == START:
-        reg[i, regs.GRANTED] = 0
+        take(reg, i, slabs.NIL, slabs.NIL)
     if what <= BARN:
         return _look(st, reg, i, k, what == BARN)
     if what == MAIN:

@@ -86,7 +86,7 @@ def _leave(reg: Registers, i: int) -> None:
 def _enter_cpu(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
     """The kernel has each CPU do this by itself."""
     reg[i, regs.CPU] = cpu
-    reg[i, regs.GRANTED] = 0
+    take(reg, i, slabs.NIL, slabs.NIL)
     about(reg, i, SLAB)
     if has_sheaves(st, k):
         about(reg, i, MAIN)
@@ -131,7 +131,7 @@ def _sheaf(st: State, reg: Registers, i: int, k: int, what: int, of_cpu: int) ->
     if what == CHAIN:
         about(reg, i, UNSHEAF)
         return DONE
-    reg[i, regs.GRANTED] = 0
+    take(reg, i, slabs.NIL, slabs.NIL)
     if not of_cpu:
         about(reg, i, ENTER)
         return DONE

@@ -6,7 +6,7 @@ stretches of `slot_bytes`, MAXPHYS) that the consumer can have at any time, wher
 always as many free slots as are guaranteed and not taken. So
 
 - a consumer takes whole slots, and packs its requests into those that it has; a request within the guarantee never
-  fails, never waits for another consumer, and needs no memory to be won back first;
+  fails for want of space, and nothing has to be won back for it first;
 - requests without a guarantee (malloc, zones, KVA) go anywhere, as long as they leave enough free slots; then the
   allocators are asked to give back what they can spare (`maps.reclaim`), and then the request is refused.
 
@@ -15,12 +15,15 @@ holds can keep it, while whole superpages serve anybody. Bytes are not gained: g
 at once cannot be lent for good. `lend_percent` lends a share of the idle ones nevertheless (a consumer may then be
 refused), `limit_percent` lets consumers grow beyond their guarantee, at the expense of those that have none.
 
+What is asked for with the map locked (PV ENTRY, SWAPMETA) keeps KVA of its own: it could not wait for that lock.
+
 A guarantee is of bytes in requests of one size up to a slot: as many as the carved-out map would hold
 (`CROOKED`: of exec_map those of ARG_MAX and a page, kern_exec.c, of which a slot holds one). Requests of several sizes
-can fragment slots as they can fragment a submap, but not at the same instants; larger ones than a slot are placed as
-they come. General requests take the low end of the smallest hole where they fit (`_shared.hole_index`), slots the
-high end of the smallest hole that has one. A request that would break a slot too many tries `looks` holes for one that
-breaks none.
+can fragment slots as they can fragment a submap, but not at the same instants: where pager_map's, of 16 to 128 KiB,
+are pushed to 427 refusals, guarantees alone refuse 448; a limit of 105 % of the guarantee is enough to refuse fewer.
+Requests larger than a slot are placed as they come. General requests take the low end of the smallest hole where they
+fit (`_shared.hole_index`), slots the high end of the smallest hole that has one. A request that would break a slot too
+many tries `looks` holes for one that breaks none.
 
 All consumers share one map, so they share its lock (`SOFT`). Left out: memory for the tables; sleeping for a hole.
 """

@@ -34,7 +34,7 @@ class Params(NamedTuple):
     """What a sweep may change."""
 
     slot_bytes: int = 128 << 10  # MAXPHYS; a power of two, up to 32 pages
-    limit_percent: int = 100  # of its guarantee that a consumer may have, 100 or more
+    limit_percent: int = 112  # of its guarantee that a consumer may have, 100 or more: an ASSUMPTION, an eighth more
     lend_percent: int = 0  # share of idle guarantees that is lent for good
     looks: int = 16  # ASSUMPTION: holes tried before one with room for any offset is taken, or a request refused
 
