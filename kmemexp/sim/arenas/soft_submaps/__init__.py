@@ -37,8 +37,8 @@ from kmemexp.sim.arenas._shared import hole_index, hole_list
 from kmemexp.sim.arenas._shared.hole_index import NONE, START, holes
 from kmemexp.sim.arenas._shared.hole_list import used
 from kmemexp.sim.arenas._shared.powers import round_up
-from kmemexp.sim.arenas.soft_submaps.pieces import count, give_piece, have, longest_run, take_piece, take_run
-from kmemexp.sim.arenas.soft_submaps.placing import give, pages_of, place, slots_in
+from kmemexp.sim.arenas.soft_submaps.pieces import count, give_piece, have, take_piece, take_run
+from kmemexp.sim.arenas.soft_submaps.placing import give, pages_of, place
 from kmemexp.sim.arenas.soft_submaps.state import (
     CARVED,
     FREE_PAGES,
@@ -50,6 +50,7 @@ from kmemexp.sim.arenas.soft_submaps.state import (
     PROMISED,
     QUOTA_COLUMNS,
     RUN,
+    RUN_PAGES,
     SLOT_COLUMNS,
     SLOTS,
     USED_PAGES,
@@ -204,15 +205,17 @@ def census(st: State) -> dict[str, int]:
 def check(st: State, map_no: int) -> None:
     """Assert what must hold of map `map_no` (slow, for tests)."""
     hole_index.check(st, map_no)
+    nbytes, pages = st.p.slot_bytes, st.p.slot_bytes // PAGE
     if map_no == KERNEL:
-        whole = sum(entry(slots_in)(st, start, end) for start, end in holes(st, KERNEL))
+        whole = sum(max(end // nbytes - -(-start // nbytes), 0) for start, end in holes(st, KERNEL))
         insist(whole == st.total[FREE_SLOTS], "free slots miscounted")
-        due = [max(int(q[GUARANTEE]) - entry(have)(st, m), 0) for m, q in enumerate(st.quota)]
-        insist(sum(due) == st.total[PROMISED], "promises miscounted")
-        insist(st.p.lend_percent > 0 or whole >= sum(due), "more is promised than there is")
-    mine = np.flatnonzero(st.slot[:, OWNER] == map_no) if map_no != KERNEL else np.zeros(0, np.int64)
-    insist(len(mine) == st.quota[map_no, SLOTS] or map_no == KERNEL, "slots miscounted")
-    for s in mine.tolist():
-        free = int(st.slot[s, FREE_PAGES])
-        insist(free != (1 << (st.p.slot_bytes // PAGE)) - 1, "an empty slot that was kept")
-        insist(entry(longest_run)(free) == st.slot[s, RUN], "a slot on a wrong list")
+        owned = st.quota[:, SLOTS] - -st.quota[:, RUN_PAGES] // pages
+        due = int(np.maximum(st.quota[:, GUARANTEE] - owned, 0).sum())
+        insist(due == st.total[PROMISED], "promises miscounted")
+        insist(st.p.lend_percent > 0 or whole >= due, "more is promised than there is")
+        return
+    mine = np.flatnonzero(st.slot[:, OWNER] == map_no)
+    insist(len(mine) == st.quota[map_no, SLOTS], "slots miscounted")
+    for free, run in st.slot[mine][:, [FREE_PAGES, RUN]].tolist():
+        insist(free != (1 << pages) - 1, "an empty slot that was kept")
+        insist(max(map(len, f"{free:b}".split("0"))) == run, "a slot on a wrong list")
