@@ -11,6 +11,7 @@ from hypothesis import strategies as h
 from naive_uma_today import NaiveUma
 from uma_programs import KVA, balance
 
+from kmemexp.sim import items
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import uma_today as uma
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
@@ -18,7 +19,7 @@ from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.tables import panics, regs
 from kmemexp.validate.hand import Hand
 
@@ -282,6 +283,33 @@ def test_without_a_bucket_a_free_goes_straight_to_the_slab():
     assert not m.state.cache[FIRST_ITEM, 1, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].any()
     assert uma.census(m.state)["slab_items"] == 5
     assert sorted(m.alloc(64, cpu=1) for _ in range(5)) == sorted(got[:5])
+
+
+def test_what_an_smr_zone_gets_back_rests_until_its_bucket_s_turn_comes():
+    m, usual = (hand(Item(2048, 0, 0, Traits(flags=flags))) for flags in (items.SMR, 0))
+    got, other = ([one.alloc(2048) for _ in range(24)] for one in (m, usual))
+    for rests, reused in zip(got[:8], other[:8], strict=True):
+        m.free(rests)
+        usual.free(reused)
+    assert m.alloc(2048) not in got
+    assert usual.alloc(2048) == other[7]
+    m = hand(Item(2048, 0, 0, Traits(flags=items.SMR)))
+    got = [m.alloc(2048) for _ in range(24)]
+    for addr in got:
+        m.free(addr)
+    assert [m.alloc(2048) for _ in range(16)] == [*got[7::-1], *got[15:7:-1]]  # buckets in the order of their frees
+
+
+def test_slabs_of_a_nofree_zone_never_go_back():
+    m, usual = (hand(Item(2048, 0, 0, Traits(flags=flags)), reap=2) for flags in (items.NOFREE, 0))
+    for one in (m, usual):
+        for addr in [one.alloc(2048) for _ in range(40)]:
+            one.free(addr)
+        one.tend(s.TEND_REAP)
+    assert [one.state.dom[FIRST_ITEM, 0, u.D_PAGES] for one in (m, usual)] == [20, 0]
+    asked = hand(Item(2048, 0, 0, Traits(flags=items.NOFREE)))
+    asked.alloc(2048)
+    assert asked.reg[0, regs.ATTR] & s.ATTR_NOFREE
 
 
 def test_items_of_another_domain_go_whole_to_its_list_on_two_domains():
