@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +23,7 @@ from kmemexp.config import files, reading, renamed, scales, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 from kmemexp.values import visible
 
-STOCK = ("cfg", "info", "help", "hydra_help", "shell_completion", "config_path", "config_name")
+STOCK = ("cfg", "info", "help", "hydra_help", "config_path", "config_name")
 """Flags that are left to Hydra as it is."""
 UNAVAILABLE = r".* is not available\."  # what Hydra says, as a warning, of a folder or package that is not there
 
@@ -49,7 +49,9 @@ def main() -> None:
     parser.exit_on_error = False
     try:
         args = _arguments(_with_flags(parser))
-        if any(getattr(args, flag) for flag in STOCK):
+        if args.shell_completion:
+            _complete(args)
+        elif any(getattr(args, flag) for flag in STOCK):
             folder = str(files.conf_dir())
             _run_hydra(args=args, args_parser=parser, task_function=_single, config_path=folder, config_name="config")
         else:
@@ -117,18 +119,38 @@ def _multirun(args: argparse.Namespace) -> None:
     Left to itself, Hydra composes once more to ask for `hydra.mode`, and falls back to a single run where a
     configuration does not compose: then it blames the first comma list for what another override did.
     """
+    try:
+        hydra = Explaining.create_main_hydra2("kmemexp", _search_path(args))
+        hydra.config_loader = reading.keeping(hydra.config_loader)
+        hydra.multirun("config", _single, [scales.written_out(text) for text in args.overrides])
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _complete(args: argparse.Namespace) -> None:
+    """Install or take away a shell's completion, or answer what the Tab key asks. Raises ConfigError."""
+    from kmemexp.config.completing import CompletingLoader  # noqa: PLC0415 - for this alone
+
+    path = _search_path(args)
+    try:
+        hydra = Explaining.create_main_hydra2("kmemexp", path)
+        hydra.config_loader = CompletingLoader(path)
+        hydra.shell_completion("config", args.overrides)
+    except ValueError as error:
+        raise ConfigError(f"--shell-completion: {error}") from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _search_path(args: argparse.Namespace) -> ConfigSearchPath:
+    """Where configuration files are, with the folder of --config-dir first. Raises ConfigError."""
     path = create_config_search_path(str(files.conf_dir()))
     if args.config_dir is not None:
         folder = Path(args.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: there is no folder {folder}")
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    try:
-        hydra = Explaining.create_main_hydra2("kmemexp", path)
-        hydra.config_loader = reading.keeping(hydra.config_loader)
-        hydra.multirun("config", _single, [scales.written_out(text) for text in args.overrides])
-    finally:
-        GlobalHydra.instance().clear()
+    return path
 
 
 def _single(composed: DictConfig) -> None:

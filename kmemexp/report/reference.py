@@ -4,7 +4,6 @@
 pages.
 """
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from kmemexp.metrics import METRICS, Metric, unit
+from kmemexp.parts import written
+from kmemexp.parts.written import Field
 from kmemexp.planning import cells
 
 LAWS = {
@@ -23,7 +24,6 @@ LAWS = {
     "skewed": "skewed: bootstrapped intervals",
     "rare": "rare: share of replicas, exact tests",
 }
-FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = (.*?))?(?:  # (.*))?$")
 NEITHER = "neither"
 
 
@@ -68,13 +68,17 @@ def workloads(loader: ConfigLoader) -> list[Entry]:
 
 def knobs(loader: ConfigLoader) -> list[Entry]:
     """Every key of the configuration, and every parameter of every allocator and arena, with default and meaning."""
-    source, folders = _source("kmemexp.config.schema"), _folders(loader)
+    source, folders = written.source("kmemexp.config.schema"), _folders(loader)
     found = list(_tree(source, "Config", "", lambda key: _beside(folders, key)))
-    for room, prefix in (("allocators", "objects.params"), ("arenas", "maps.params")):
-        for name in _parts(room):
-            text = _source(f"kmemexp.sim.{room}.{name}")
-            found += [entry._replace(name=f"{prefix}.{name}.{entry.name}") for entry in _fields(text, "Params")]
+    for room, prefix in zip(written.ROOMS, ("objects.params", "maps.params"), strict=True):
+        for part in written.names(room):
+            found += [_entry(one, f"{prefix}.{part}.") for one in written.parameters(room, part)]
     return found
+
+
+def _entry(of: Field, prefix: str) -> Entry:
+    default = "must be given" if of.default == "MISSING" else of.default
+    return Entry(f"{prefix}{of.name}", {"type": of.kind, "default": default}, of.text)
 
 
 def show(entries: list[Entry], console: Console) -> None:
@@ -115,13 +119,12 @@ def _folders(loader: ConfigLoader) -> list[Path]:
 
 def _tree(source: str, of: str, prefix: str, said: Callable[[str], str]) -> Iterator[Entry]:
     """Keys of a class of the schema and of the classes in it; `said`: what the files say of a key."""
-    for entry in _fields(source, of):
-        key = f"{prefix}{entry.name}"
-        kind = entry.facts["type"]
-        if kind.isidentifier() and re.search(rf"^class {kind}\b", source, re.MULTILINE):
-            yield from _tree(source, kind, f"{key}.", said)
+    for one in written.fields(source, of):
+        entry = _entry(one, prefix)
+        if one.kind.isidentifier() and re.search(rf"^class {one.kind}\b", source, re.MULTILINE):
+            yield from _tree(source, one.kind, f"{entry.name}.", said)
         else:
-            yield Entry(key, entry.facts, entry.text or said(key))
+            yield entry._replace(text=entry.text or said(entry.name))
 
 
 def _beside(folders: Sequence[Path], key: str) -> str:
@@ -141,16 +144,6 @@ def _beside(folders: Sequence[Path], key: str) -> str:
     return ""
 
 
-def _source(module: str) -> str:
-    found = importlib.util.find_spec(module)
-    return Path(str(found.origin)).read_text("utf-8") if found and found.origin else ""
-
-
-def _parts(room: str) -> list[str]:
-    folder = Path(str(importlib.util.find_spec(f"kmemexp.sim.{room}").origin)).parent  # type: ignore[union-attr]  # a room is there
-    return sorted(p.stem if p.suffix else p.name for p in folder.iterdir() if not p.name.startswith("_"))
-
-
 def _head(text: str) -> str:
     """First paragraph of the comment that a file begins with."""
     lines: list[str] = []
@@ -159,22 +152,3 @@ def _head(text: str) -> str:
             break
         lines.append(line.strip("# "))
     return " ".join(lines)
-
-
-def _fields(source: str, of: str) -> Iterator[Entry]:
-    """Fields of a class, with the comments beside or above them."""
-    source = re.sub(r"= \(\n\s+(.+?)(  # .*)?\n    \)$", r"= \1\2", source, flags=re.MULTILINE)  # on lines of its own
-    body = re.search(rf"^class {of}\b.*?:\n(.*?)(?=^\S|\Z)", source, re.MULTILINE | re.DOTALL)
-    above: list[str] = []
-    for line in body[1].splitlines() if body else ():
-        if line.startswith("    # "):
-            above.append(line.strip().removeprefix("# "))
-        elif match := FIELD.match(line):
-            name, kind, default, said = match.groups()
-            factory = re.fullmatch(r"field\(default_factory=(?:lambda: )?(.*)\)", default or "")
-            shown = {"dict": "{}", "list": "[]"}.get(factory[1], factory[1]) if factory else default or "-"
-            facts = {"type": kind.strip(), "default": "must be given" if shown == "MISSING" else shown}
-            yield Entry(name, facts, " ".join([*above, said or ""]).strip())
-            above = []
-        else:
-            above = []

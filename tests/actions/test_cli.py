@@ -130,6 +130,30 @@ def test_full_error_on_request(runs, monkeypatch):
         cli.main(["machine.cpus=0"])
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("kmemexp objects.params.", {"objects.params.buckets.", "objects.params.zalloc.", "objects.params.mbuf."}),
+        ("kmemexp design=illumos objects.params.i", {"objects.params.illumos_kmem."}),
+        ("kmemexp design=illumos objects.params.illumos_kmem.max", {"objects.params.illumos_kmem.max_cached="}),
+        ("kmemexp design=dragonfly_2003oct,mail2003 objects.params.dfly_slab.release_threshold=",
+         {"objects.params.dfly_slab.release_threshold=2"}),
+        ("kmemexp maps.params.vm", {"maps.params.vm_map."}),
+        ("kmemexp machine.cp", {"machine.cpus="}),
+        ("kmemexp +sweep=frag", {"+sweep=fragmentation"}),
+    ],
+)  # fmt: skip
+def test_the_tab_key_offers_keys_and_parameters_of_the_parts_chosen(line, offered, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert call(monkeypatch, "-sc", "query=bash") == 0
+    assert set(capsys.readouterr().out.split()) == offered
+
+
+def test_completion_is_refused_for_a_shell_that_there_is_not(monkeypatch, capsys):
+    assert call(monkeypatch, "-sc", "install=ksh") == 1
+    assert "No completion plugin for 'ksh'" in capsys.readouterr().err
+
+
 # The real process.
 
 
