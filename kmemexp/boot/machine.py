@@ -47,10 +47,12 @@ class Machine(NamedTuple):
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
     maps: list[int]  # maps that the workload's kinds are served from
     shared: list[bool]  # which of these are KVA for any purpose: no submaps of one purpose, no direct map
+    map_bases: tuple[int, ...]  # where each of these begins
     map_bytes: tuple[int, ...]  # size of each of these
     malloc_map: int
     homes: tuple[int, ...]  # map that each allocator grows in, by place
     kind_rows: np.ndarray  # int64[kinds, KIND_COUNT]
+    klass: np.ndarray  # int8[kinds], class of each
     items: tuple[int, ...]  # zones that each allocator serves, by place
     superpage_bytes: int
     cpus: int = 1
@@ -102,7 +104,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
     cell = routed(config, kinds)
     code, rows = cell.code, cell.kind_rows
     grown = tuple(cell.home[name] for name in code.names)
-    world = _world(cell, slot_count)
+    world, bases = _world(cell, slot_count)
     divides = getattr(code.arena, "divides", None)  # of an arena in which a map need not be a range of its own
     maps = sorted({*rows[:, mc.KIND_MAP].tolist(), *grown, KERNEL})
     maps = [m for m in maps if divides is None or not divides(world.arena, m)]
@@ -114,10 +116,12 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
         ticks=code.ticks,
         maps=maps,
         shared=[m not in (*PRIVATE, DIRECT) for m in maps],
+        map_bases=tuple(bases.get(MAP_NAMES[m], 0) for m in maps),
         map_bytes=_map_bytes(cell, maps),
         malloc_map=cell.home[config["objects"]["malloc"]],
         homes=grown,
         kind_rows=rows,
+        klass=kinds.klass,
         items=tuple(len(cell.items[name]) for name in code.names),
         superpage_bytes=superpage_bytes(config["machine"]),
         cpus=cell.size["cpus"],
@@ -183,18 +187,18 @@ def _routes(
     return rows, items
 
 
-def _world(cell: Routed, slot_count: int) -> World:
-    """Build the parts, in the order in which boot takes KVA for them."""
-    arena, bases = _carve(cell)
-    states = [_allocator(cell, place, bases) for place in range(len(cell.code.names))]
+def _world(cell: Routed, slot_count: int) -> tuple[World, dict[str, int]]:
+    """Build the parts, in the order in which boot takes KVA for them. Returns also where submaps begin, by name."""
+    carved = _carve(cell)
+    states = [_allocator(cell, place, carved.zones) for place in range(len(cell.code.names))]
     unused = absent.init(absent.Params(), map_number=0, items=(), bases=(), **cell.size)
     a, b, c = [*states, unused, unused][: len(slots.PLACES)]
     rows = cell.kind_rows
-    return World(
+    world = World(
         a,
         b,
         c,
-        arena,
+        carved.arena,
         server=rows[:, mc.KIND_SERVER].copy(),
         item=rows[:, mc.KIND_ITEM].copy(),
         target_map=rows[:, mc.KIND_MAP].copy(),
@@ -204,6 +208,7 @@ def _world(cell: Routed, slot_count: int) -> World:
         reg=np.zeros((1, regs.COLUMNS), np.int64),
         reclaims=int(cell.shares_pages or _reclaims(cell.config)),
     )
+    return world, carved.submaps
 
 
 def _reclaims(config: Mapping[str, Any]) -> bool:
@@ -224,8 +229,16 @@ def _allocator(cell: Routed, place: int, bases: Mapping[str, list[int]]) -> tupl
     return state
 
 
-def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
-    """Build the arena with what boot takes from it. Returns it and, for each allocator, the KVA of its items or -1."""
+class _Carved(NamedTuple):
+    """The arena after boot, and what boot took from it."""
+
+    arena: tuple[Any, ...]
+    zones: dict[str, list[int]]  # by allocator, the KVA of its items or -1
+    submaps: dict[str, int]  # by name, where it begins
+
+
+def _carve(cell: Routed) -> _Carved:
+    """Build the arena, and take from it what boot takes. Raises ConfigError."""
     code, maps = cell.code, cell.config["maps"]
     facts = cell.facts | {"supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": cell.sized.map_entries}
     chosen = params(code.arena, maps["params"].get(maps["arena"], {}), **facts)
@@ -233,13 +246,13 @@ def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
         arena = code.arena.init(chosen, maps=len(MAP_NAMES), **cell.size)
     except ValueError as error:
         raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
-    take = _Taker(code, arena)
+    take, submaps = _Taker(code, arena), {}
     for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
             from_arena = name in getattr(code.arena, "FROM_ARENA", ())
-            base = take(name, nbytes, parent, slots.ATTR_PAGEABLE if from_arena else slots.ATTR_SINGLE)
+            submaps[name] = take(name, nbytes, parent, slots.ATTR_PAGEABLE if from_arena else slots.ATTR_SINGLE)
             try:
-                code.arena.add_map(arena, MAP_NAMES.index(name), base, nbytes)
+                code.arena.add_map(arena, MAP_NAMES.index(name), submaps[name], nbytes)
             except ValueError as error:
                 raise ConfigError(f"machine.kva_bytes: {name}: {error}; enlarge the KVA or use less RAM") from error
         elif name not in cell.kinds.names:  # a zone of the workload's own takes its place
@@ -248,7 +261,7 @@ def _carve(cell: Routed) -> tuple[tuple[Any, ...], dict[str, list[int]]]:
     for name, module in zip(code.names, code.servers, strict=False):
         sizes = [module.kva_reserved(item) if sets_aside(name) else 0 for item in cell.items[name]]
         bases[name] = [take("a zone", n, "kernel_map", slots.ATTR_PAGEABLE) if n else -1 for n in sizes]
-    return arena, bases
+    return _Carved(arena, bases, submaps)
 
 
 def carved_at_boot(config: Mapping[str, Any], sized: sizing.Sizing) -> list[sizing.Reservation]:

@@ -14,7 +14,7 @@ class Lane(NamedTuple):
     metrics: np.ndarray  # float64[len(METRICS)]
     panic: str  # what the historic kernel would have printed first, or ""
     series: np.ndarray  # int64[points, len(SERIES)]
-    snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map, uint8[bins] occupied share
+    snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map or map:user, uint8[bins] occupied share
     latency: tuple[tuple[Any, ...], ...] = ()  # rows of the table of latencies, with a clock
     deadlock: str = ""  # the members of the first deadlock, in words
 

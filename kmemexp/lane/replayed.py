@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kmemexp.boot.machine import Machine, boot
-from kmemexp.lane import memory, runaway
+from kmemexp.lane import memory, runaway, users
 from kmemexp.lane.filling import fill
 from kmemexp.lane.model import Lane, Sampling, metrics_row
 from kmemexp.lane.replica import Replica
@@ -49,12 +49,14 @@ def play(
 
     def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal at
-        end = stream.length if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
+        begin, end = at, stream.length if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
         at = _play_until(machine, stream, at, end, time_ns, upkeep)
+        if replica == 0:
+            users.enter_kinds(machine, stream, begin, at)
         return machine
 
     span_ns = int(stream.time_ns[-1]) if stream.length else 0
-    seen = sampled(machine, span_ns, sampling, advance)
+    seen = sampled(machine, span_ns, sampling, advance, replica)
     panic = PANICS[machine.world.counters[tally.PANIC]]
     return Lane(replica, metrics_row(memory.metrics(seen)), panic, seen.series, seen.snapshots)
 

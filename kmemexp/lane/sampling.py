@@ -7,6 +7,7 @@ import numpy as np
 
 from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
+from kmemexp.lane import users
 from kmemexp.lane.model import Sampling
 from kmemexp.metrics import SERIES
 from kmemexp.sim import slots as s
@@ -22,13 +23,16 @@ class Samples(NamedTuple):
     machine: Machine
     series: np.ndarray  # int64[points, len(SERIES)]
     measured: np.ndarray  # int64[points, maps, M_COUNT]
-    snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map, uint8[bins] occupied share
+    snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map or map:user, uint8[bins] occupied share
 
 
 def sampled(
-    machine: Machine, span_ns: int, sampling: Sampling, advance: Callable[[Machine, int, bool], Machine]
+    machine: Machine, span_ns: int, sampling: Sampling, advance: Callable[[Machine, int, bool], Machine], replica: int
 ) -> Samples:
-    """Look at a lane of `span_ns` at each of its samples; `advance(machine, time_ns, last)` brings it there."""
+    """Look at a lane of `span_ns` at each of its samples; `advance(machine, time_ns, last)` brings it there.
+
+    Of the first replica snapshots also say who uses the maps.
+    """
     times, painted = sample_times(span_ns, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     measured = np.zeros((sampling.points, len(machine.maps), gauge.COLUMNS), np.int64)
@@ -37,6 +41,8 @@ def sampled(
         machine = advance(machine, time_ns, point == sampling.points - 1)
         measured[point], pictures = look(machine, sampling.bins if point in painted else 0)
         snapshots += [(time_ns, name, shares) for name, shares in pictures.items()]
+        if pictures and replica == 0:
+            snapshots += [(time_ns, name, shares) for name, shares in users.pictures(machine, sampling.bins)]
         series[point] = sample(machine, measured[point], time_ns)
     return Samples(machine, series, measured, snapshots)
 

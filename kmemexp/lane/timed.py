@@ -37,7 +37,7 @@ def run(replica: Replica) -> Lane:
             t = _watched(t, config["policy"], limit_ns(config, stream) if last else time_ns)
         return t.base._replace(world=t.world)
 
-    samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance)
+    samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance, replica.number)
     values = memory.metrics(samples) | latency.metrics(t)
     rows, deadlock = latency.latency_rows(t.wired, open_at_end(t)), witness.summary(t.wired)
     return Lane(replica.number, metrics_row(values), panic(t), samples.series, samples.snapshots, rows, deadlock)

@@ -4,6 +4,7 @@ All take a table in long form and the names of its columns. A design has the sam
 cannot rely on colour (more than eight designs), the labels and shapes tell them apart.
 """
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -77,7 +78,7 @@ def intervals(
     apart = alt.YOffset(colour, type="nominal", sort=names, scale=alt.Scale(paddingOuter=0.3))
     scale = alt.Scale(type="log") if x.log else alt.Scale(zero=zero)
     tint = alt.Color(colour, type="nominal", scale=colours(names), title=None, legend=_legend(names))
-    base = alt.Chart(frame).encode(y=place, yOffset=apart, color=tint)
+    base = alt.Chart(_inline(frame)).encode(y=place, yOffset=apart, color=tint)
     rules = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(low, type="quantitative", title=x.title, scale=scale), x2=alt.X2(high)
     )
@@ -86,7 +87,7 @@ def intervals(
     )
     layers = [rules, dots]
     if zero:
-        layers.insert(0, alt.Chart(frame).mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0)))
+        layers.insert(0, alt.Chart(_inline(frame)).mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0)))
     height = max(len(rows) * max(16 * len(names), 22), 60)
     chart = _layered(layers, WIDTH if facet is None else _panel(frame[facet]), height)
     return _finished(chart, title, frame, facet)
@@ -106,7 +107,7 @@ def lines(
     if x.log:
         across = across.axis(values=sorted({float(v) for v in frame[x.column]}))
     up = alt.Scale(type="log") if y.log else alt.Undefined
-    base = alt.Chart(frame).encode(x=across, color=tint)
+    base = alt.Chart(_inline(frame)).encode(x=across, color=tint)
     layers = []
     if span:
         band = {"y": alt.Y(span[0], type="quantitative", title=y.title, scale=up), "y2": alt.Y2(span[1])}
@@ -127,7 +128,7 @@ def tradeoff(
     across = alt.X(x.column, type="quantitative", title=x.title, scale=alt.Scale(zero=False, padding=70))
     up = alt.Y(y.column, type="quantitative", title=y.title, scale=alt.Scale(zero=False, padding=20))
     tint = alt.Color(label, type="nominal", scale=colours(names), legend=None)
-    base = alt.Chart(frame).encode(x=across, y=up)
+    base = alt.Chart(_inline(frame)).encode(x=across, y=up)
     step = base.transform_filter("datum.front").mark_line(color="#999", strokeDash=[4, 3]).encode(order=f"{x.column}:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(color=tint)
     words = base.mark_text(align="left", dx=8, fontSize=11).encode(text=f"{label}:N")
@@ -166,7 +167,7 @@ def occupancy(snapshots: pd.DataFrame, *, span_bytes: int | None = None, title: 
         raise ValueError(f"{len(frame)} cells of a map are too many to draw; choose one replica or fewer instants")
     unit = "address in the map, MiB" if span_bytes else "address in the map, share"
     shade = alt.Scale(scheme="blues", domain=[0, 1])
-    chart = alt.Chart(frame).mark_rect(strokeWidth=0.5).encode(
+    chart = alt.Chart(_inline(frame)).mark_rect(strokeWidth=0.5).encode(
         x=alt.X("begin:Q", title="simulated time, s", scale=alt.Scale(zero=False, nice=False)),
         x2="end:Q",
         y=alt.Y("low:Q", title=unit, scale=alt.Scale(nice=False)),
@@ -186,6 +187,11 @@ def _plain(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
             frame[name] = frame[name].astype(str)
     return frame
+
+
+def _inline(frame: pd.DataFrame) -> alt.InlineData:
+    """Rows as the chart itself holds them: of a frame Altair takes no more than 5 000."""
+    return alt.InlineData(values=json.loads(frame.to_json(orient="records", double_precision=15)))
 
 
 def _order(column: pd.Series) -> list[str]:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from kmemexp.report import comparison, families, selection
 from kmemexp.report.evidence import ALIKE, SIGN
 from kmemexp.report.results import planned
+from kmemexp.report.screen import many
 from kmemexp.store.store import with_results
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _selection_notes(plan: "Plan") -> list[str]:
     names = dict(zip(frame["cell_key"], frame["design"].astype(str), strict=True))
     best = [names[key] for key in found.loc[found["left"] & ~found["open"], "cell_key"]]
     count = {name: best.count(name) for name in dict.fromkeys(best)}
-    told = ", ".join(f"{name} under {n} conditions" for name, n in count.items()) or "nowhere"
+    told = ", ".join(f"{name} under {many(n)}" for name, n in count.items()) or "nowhere"
     line = (
         f"Selected by {metric}, the best or within {delta:g} of it with a chance of {CI:.0%} under each condition (Kim "
         f"and Nelson): {told}."

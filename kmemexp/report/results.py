@@ -76,7 +76,10 @@ class Results:
 
     @cached_property
     def snapshots(self) -> pd.DataFrame:
-        """One row per cell, replica, instant and map; `occupancy` is a uint8 array, 0 free to 255 occupied."""
+        """One row per cell, replica, instant and map; `occupancy` is a uint8 array, 0 free to 255 occupied.
+
+        Of replica 0 there are rows `kernel_map:malloc` … too (zone, mbuf, mapped, wired): what live objects take.
+        """
         return self._cells.beside(self.tables.read("snapshots"))
 
     @cached_property

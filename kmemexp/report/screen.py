@@ -22,12 +22,12 @@ def lines(found: Answer, width: int) -> list[Line]:
         out += _tallies(found, width)
         out += _effects(found, width)
     else:
-        out.append((f"{found.conditions} conditions, no baseline: means only (tables=all shows them).", ""))
+        out.append((f"{many(found.conditions)}, no baseline: means only (tables=all shows them).", ""))
     out += _courses(found, width)
     out.append(("", ""))
     bad = ("deadlocks", "panics", "failed", "saturated")
     out += [(line[0].upper() + line[1:] + ".", "red" if line.startswith(bad) else "") for line in found.trouble]
-    loads = ", ".join(f"{load} ({count} conditions)" for load, count in found.loads.items())
+    loads = ", ".join(f"{load} ({many(count)})" for load, count in found.loads.items())
     return [*out, *([(f"Loads: {loads}.", "dim")] if loads else [])]
 
 
@@ -46,7 +46,7 @@ def _tallies(found: Answer, width: int) -> list[Line]:
     heads = f"{'✓ better':>10}{'✗ worse':>10}{'= same':>10}{'? open':>10}"
     out = [
         ("", ""),
-        (f"Against {found.baseline}: {len(found.metrics)} metrics in {found.conditions} conditions", "bold"),
+        (f"Against {found.baseline}: {len(found.metrics)} metrics in {many(found.conditions)}", "bold"),
         (f"{'':{name}}  {heads}", "dim"),
     ]
     out += [
@@ -56,6 +56,11 @@ def _tallies(found: Answer, width: int) -> list[Line]:
     if (more := len(found.tallies) - DESIGNS) > 0:
         out.append((f"… and {more} more, in the report and the tables", "dim"))
     return out
+
+
+def many(conditions: int) -> str:
+    """Write how many conditions there are."""
+    return f"{conditions} condition{'' if conditions == 1 else 's'}"
 
 
 def cut(text: str, width: int) -> str:

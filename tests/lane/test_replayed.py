@@ -8,7 +8,7 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import model, replayed, runaway, simulate_lanes
+from kmemexp.lane import model, replayed, runaway, simulate_lanes, users
 from kmemexp.metrics import INDEX, NAMES, SERIES, SPACE, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
@@ -104,8 +104,9 @@ def test_metrics_agree_with_the_series() -> None:
     assert value["malloc_headroom_min_bytes"] >= value["malloc_fits_16k_min_bytes"] >= value["malloc_fits_4m_min_bytes"]
     assert value["kva_fits_1m_min_bytes"] <= value["kernel_map_free_min_bytes"]
     assert np.isnan([value["direct_map_free_min_bytes"], value["block_steals_count"]]).all()
-    assert {name for _, name, _ in result.snapshots} == {"kernel_map", "kmem_map", "mb_map", "exec_map"}
-    assert len(result.snapshots) == 3 * 4
+    whole = [name for _, name, _ in result.snapshots if ":" not in name]
+    assert set(whole) == {"kernel_map", "kmem_map", "mb_map", "exec_map"}
+    assert len(whole) == 3 * 4
 
 
 def test_a_kmem_map_that_is_too_small_panics_by_its_historic_name_while_the_unified_map_goes_on() -> None:
@@ -174,3 +175,23 @@ def test_an_operation_that_takes_too_many_steps_ends_the_lane(parts: tuple[str, 
     assert np.array_equal(plain.series, same.series)
     with pytest.raises(runaway.RunawayError, match=r"operation \d+ .* limits.steps_per_operation=1 steps"):
         simulate_lanes(config | {"limits": {"steps_per_operation": 1}}, [0])
+
+
+def test_pictures_say_who_uses_a_map_and_add_up_to_what_live_objects_take() -> None:
+    first, second = simulate_lanes(cell(*DESIGNS[0]), [0, 1])
+    assert not any(":" in name for _, name, _ in second.snapshots)
+    shots = {(time, name): shares.astype(int) for time, name, shares in first.snapshots}
+    users = {name for _, name in shots if ":" in name}
+    assert users >= {"kmem_map:malloc", "kernel_map:zone", "mb_map:mbuf", "kernel_map:mapped", "kernel_map:wired"}
+    assert {name for name in users if name.startswith("mb_map:")} == {"mb_map:mbuf"}
+    for (time, name), filled in shots.items():
+        if ":" not in name:
+            taken = [shares for (when, user), shares in shots.items() if when == time and user.startswith(f"{name}:")]
+            assert (sum(taken) <= filled + 3).all(), name  # each rounded to 1/255
+
+
+def test_a_range_is_spread_over_the_stretches_that_it_covers() -> None:
+    user = np.array([0, 0, 1, 2])
+    spread = users.shares(user, np.array([0.25, 3.0, 0.5, 1.0]), np.array([0.75, 4.0, 3.25, 4.0]), 4)
+    assert spread[:3].tolist() == [[0.5, 0, 0, 1], [0.5, 1, 1, 0.25], [0, 1, 1, 1]]
+    assert spread[3:].sum() == 0

@@ -122,3 +122,13 @@ def test_a_column_that_vega_would_take_for_a_path_is_refused():
     table = TABLE.rename(columns={"mean": "machine.cpus"})
     with pytest.raises(ValueError, match=r"machine\.cpus"):
         charts.intervals(table, y="condition", x=Axis("machine.cpus", ""), colour="design")
+
+
+def test_a_chart_of_many_rows_can_be_shown() -> None:
+    """Altair by itself refuses a frame of more than 5 000 rows."""
+    shots = pd.DataFrame({
+        "design": "freebsd4", "map": "kernel_map", "time_ns": np.arange(24) * 10**7,
+        "occupancy": [np.zeros(256, np.uint8)] * 24,
+    })  # fmt: skip
+    (rows,) = charts.occupancy(shots).to_dict(validate=False)["datasets"].values()
+    assert len(rows) == 24 * 256

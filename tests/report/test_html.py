@@ -79,10 +79,14 @@ def full(made):
         for what in ("alloc_main", "irq_net_done")
     ]
     shots = [
-        lane | {"time_ns": 10**7 * (i + 1), "map": name, "occupancy": [255, 200 - 20 * i, 0, 0]}
+        lane | {"time_ns": 10**7 * (i + 1), "map": name, "occupancy": taken}
         for lane in lanes
         for i in range(3)
-        for name in ("kernel_map", "kmem_map")
+        for name, taken in (
+            ("kernel_map", [255, 200 - 20 * i, 0, 0]),
+            ("kmem_map", [255, 200 - 20 * i, 0, 0]),
+            ("kernel_map:malloc", [128, 0, 0, 0]),
+        )
     ]
     given = {"series": series, "latency": latency, "snapshots": shots}
     found = {name: pa.Table.from_pylist(rows, SCHEMAS[name]) for name, rows in given.items()}
@@ -201,7 +205,7 @@ def test_colours_can_be_told_apart_as_wcag_asks(scheme):
 
 def test_a_picture_of_a_map_is_the_map():
     filled = np.array([[0.0, 1.0], [1.0, 0.0]])  # [stretch, instant], stretch 0 at the bottom
-    png = strips.png(filled)
+    png = strips.png(strips.shade(filled, {}))
     at, data = 8, b""
     while at < len(png):
         (size,) = struct.unpack(">I", png[at : at + 4])
@@ -210,9 +214,29 @@ def test_a_picture_of_a_map_is_the_map():
         data += body if kind == b"IDAT" else b""
         at += size + 12
     rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(2, 7)[:, 1:].reshape(2, 2, 3)
-    assert (rows[0, 0] == strips.FULL).all()  # the upper stretch at the first instant
-    assert (rows[0, 1] == strips.EMPTY).all()
-    assert (rows[1, 1] == strips.FULL).all()
+    full, empty = (list(bytes.fromhex(colour[1:])) for colour in (strips.FULL, strips.EMPTY))
+    assert (rows[0, 0] == full).all()  # the upper stretch at the first instant
+    assert (rows[0, 1] == empty).all()
+    assert (rows[1, 1] == full).all()
+
+
+def test_a_stretch_has_the_colours_of_who_uses_it():
+    one = np.array([[1.0, 1.0, 0.0]])
+    zones = {"zone": np.array([[1.0, 0.5, 0.0]])}
+    zone, other, empty = (
+        np.array(list(bytes.fromhex(c[1:])), float) for c in (strips.USERS["zone"], strips.OTHER, strips.EMPTY)
+    )
+    assert strips.shade(one, zones)[0].tolist() == [
+        zone.tolist(),
+        np.round(zone / 2 + other / 2).tolist(),
+        empty.tolist(),
+    ]
+
+
+def test_a_map_says_who_uses_it(text):
+    assert "kmem_map: " in text
+    assert re.search(r'data-tip="freebsd4, kernel_map: [^"]+occupied at [^"]+\(malloc 12.5%\)"', text)
+    assert "100% full at first" not in text
 
 
 def test_maps_are_drawn_at_one_scale(text):

@@ -12,6 +12,7 @@ import kmemexp
 from kmemexp.report import labels, layout
 from kmemexp.report.html import figures, strips, witness
 from kmemexp.report.html.figures import Figure
+from kmemexp.report.screen import many
 from kmemexp.report.shown import MARKS
 from kmemexp.report.tables import Made
 from kmemexp.report.told import WORDS
@@ -78,6 +79,7 @@ def _environment() -> jinja2.Environment:
     found.filters["short"] = labels.short
     found.filters["slug"] = lambda text: re.sub(r"\W+", "-", text.lower()).strip("-")
     found.filters["visible"] = visible
+    found.filters["conditions"] = many
     return found
 
 
