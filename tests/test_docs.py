@@ -1,9 +1,8 @@
-"""The documentation is true: paths are there, links lead somewhere, commands plan, the drawing shows the imports."""
+"""The documentation is true: paths are there, links lead somewhere, the drawing shows the imports."""
 
 import importlib.util
 import pkgutil
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +11,6 @@ import pytest
 import yaml
 
 import kmemexp
-from kmemexp.config import checks
-from kmemexp.planning import plan as planning
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "results", "build"} & set(p.relative_to(ROOT).parts))
@@ -27,7 +24,6 @@ TOP = ("kmemexp", "conf", "docs", "experiments", "benchmarks", "tests", "hydra_p
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, TOP))})/[\w./*-]*[\w/*]")
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-ACTION = re.compile(r"action=([\w,]+)")
 
 
 def name(path: Path) -> str:
@@ -125,65 +121,6 @@ def drawing() -> ModuleType:
 def test_the_rooms_are_drawn_as_the_imports_are() -> None:
     module = drawing()
     assert module.TARGET.read_text() == module.svg(), "python docs/draw_rooms.py draws it anew"
-
-
-# Commands.
-
-
-def commands() -> list[list[str]]:
-    """Words after `python -m kmemexp` of each command in the pages' blocks of shell code: where it runs left out."""
-    found: dict[tuple[str, ...], None] = {}
-    for page in PAGES:
-        blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-            for part in line.split("&&"):
-                match = re.search(r"(?:^|\s|/)(?:python3? -m )?kmemexp((?: .*)?)$", part.strip())
-                if match and "pip install" not in part:
-                    words = shlex.split(match[1].replace("$PWD", "."), comments=True)
-                    found[tuple(word for word in words if not word.startswith("cluster="))] = None
-    return [list(words) for words in found]
-
-
-def test_commands_are_found() -> None:
-    assert ["+sweep=fragmentation"] in commands()
-    assert len(commands()) > 15
-
-
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_plans(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    if any(word in {"--help", "--hydra-help", "--info"} for word in words):
-        return
-    folder = None
-    if "--config-dir" in words:
-        at = words.index("--config-dir")
-        folder = words[at + 1]
-        words = words[:at] + words[at + 2 :]
-    if any(re.match(r"workload\.(trace|path)=.*my\.parquet$", word) for word in words):
-        pytest.skip("plays a recording that the reader makes")
-    words = [word for word in words if word not in {"--verbose", "--quiet"}]
-    for word in words:
-        assert not word.startswith("-"), f"{word}: a flag that this test does not know"
-    for action in ACTION.findall(" ".join(words)):
-        assert set(action.split(",")) <= set(checks.ACTIONS)
-    if any(word.lstrip("+~").startswith(("experiment=", "experiment.")) for word in words):
-        experiments(words)
-        return
-    plans = planning.plan_from(words, folder)
-    assert plans
-    assert all(len(plan.cells) for plan in plans)
-
-
-def experiments(words: list[str]) -> None:
-    """Check the experiments that a command names; planning their sweeps is tested with the experiments."""
-    from kmemexp.claims import finding
-
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
-        if key == "experiment":
-            assert set(value.split(",")) <= {*finding.names(), "all"}
-        elif key == "experiment.size":
-            assert value in {"default", "full"}
 
 
 # The public face.

@@ -33,7 +33,7 @@ WORDS = {
     "malloc": "malloc", "zone": "zones", "mbuf": "mbufs", "mapped": "mapped (pipes, exec …)",
     "wired": "wired (u-areas …)",
 }  # fmt: skip
-REST = "held by an allocator, not handed out"
+REST = "taken, but in no live object (allocators, submaps, boot)"
 
 
 class Picture(NamedTuple):
