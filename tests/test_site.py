@@ -62,9 +62,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbclient.NotebookClient(
         book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    shown = [kind for cell in book.cells for out in cell.get("outputs", ()) for kind in out.get("data", {})]
-    assert sum(kind.startswith("application/vnd.vegalite") for kind in shown) == 3
-    assert shown.count("text/html") >= 4
+    shown = [out["data"] for cell in book.cells for out in cell.get("outputs", ()) if "data" in out]
+    assert sum("vega" in json.dumps(data).lower() for data in shown) == 3, [list(data) for data in shown]
+    assert sum("text/html" in data for data in shown) >= 4
     text = json.dumps(book.cells)
     assert "equivalent" in text or "worse" in text
     assert list(tmp_path.glob("results*")) == []
