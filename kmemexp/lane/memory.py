@@ -132,7 +132,9 @@ SHARED_COUNTS = {
 
 
 def _of_pages(machine: Machine, pages: np.ndarray) -> dict[str, float]:
-    """What became of a direct map's pages. `pages`: int64[M_COUNT] at the end."""
+    """What became of a direct map's pages. `pages`: int64[M_COUNT] at the end; nothing of one without pageblocks."""
+    if not pages[gauge.PAGEBLOCKS : gauge.STUCK].any():
+        return {}
     values: dict[str, float] = {name: pages[column] for name, column in PAGE_COUNTS.items()}
     for i, kind in enumerate(MOBILITIES):
         values[f"pageblocks_{kind}_count"] = pages[gauge.PAGEBLOCKS + i]
