@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, pick, spread
+from kmemexp.claims.judging import Report, Verdict, pick, spread, unseen
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.families import one_family
@@ -159,7 +159,9 @@ def _order(pairs: Mapping[tuple[str, str], pd.DataFrame], workload: str) -> Verd
     )
     return Verdict(
         CLAIM, word, f"{workload}, after the spike: slab < sequential < power of two, about equal to buddy", steps,
-        main["diff"] * 100, main["diff_low"] * 100, main["diff_high"] * 100, "points, power of two over slab",
+        main["diff"] * 100, main["diff_low"] * 100, main["diff_high"] * 100, "points",
+        question="after the spike slab < sequential < power of two, as buddy; power of two over slab",
+        condition=workload, **unseen(main, 0.01),
     )  # fmt: skip
 
 
@@ -183,7 +185,8 @@ def _ratios(pairs: Mapping[tuple[str, str], pd.DataFrame], workload: str) -> lis
         found.append(Verdict(
             CLAIM, word, f"{workload}, after the spike: {TITLES[name]} about three times slab",
             f"{row['ratio']:.2f} times ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}), published {printed:.2f}",
-            row["ratio"], row["ratio_low"], row["ratio_high"], "times slab",
+            row["ratio"], row["ratio_low"], row["ratio_high"], "times", condition=f"{workload}, {TITLES[name]}",
+            question="after the spike power of two and buddy have about three times the fragmentation of slab",
         ))  # fmt: skip
     return found
 
@@ -198,7 +201,8 @@ def _boot_only(pairs: Mapping[tuple[str, str], pd.DataFrame], workload: str) -> 
     return Verdict(
         CLAIM, word, f"{workload}: sequential fit beats slab at boot only",
         "sequential over slab: " + ", ".join(f"{step} {_points(row)}" for step, row in rows.items()),
-        boot["diff"] * 100, boot["diff_low"] * 100, boot["diff_high"] * 100, "points at boot",
+        boot["diff"] * 100, boot["diff_low"] * 100, boot["diff_high"] * 100, "points", condition=workload,
+        question="sequential fit beats slab at boot only; at boot",
     )  # fmt: skip
 
 
@@ -209,7 +213,8 @@ def _releasing(at: Mapping[str, pd.DataFrame], workload: str) -> Verdict:
     return Verdict(
         CLAIM, "observed", f"{workload}: if sequential fit gave whole pages back (not published whether it did)",
         "it over slab: " + ", ".join(f"{step} {_points(row)}" for step, row in rows.items()),
-        after["diff"] * 100, after["diff_low"] * 100, after["diff_high"] * 100, "points after the spike",
+        after["diff"] * 100, after["diff_low"] * 100, after["diff_high"] * 100, "points", condition=workload,
+        question="if sequential fit gave pages back: over slab, after the spike",
     )  # fmt: skip
 
 
@@ -223,7 +228,8 @@ def _level(table: pd.DataFrame, workload: str) -> Verdict:
     )
     return Verdict(
         CLAIM, "observed", f"{workload}: deviation from the published figures after {', '.join(STEPS)}",
-        f"points: {each}", rows["deviation"].abs().mean(), unit="points, mean of the absolute deviations",
+        f"points: {each}", rows["deviation"].abs().mean(), unit="points",
+        question="deviation from the published figures, mean of the absolute values", condition=workload,
     )  # fmt: skip
 
 

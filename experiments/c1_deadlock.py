@@ -6,9 +6,9 @@ Method: `freebsd4` (split) against `freebsd4_unified` (kmem_map simply removed),
 stack, by interrupt rate and CPUs, on the same arrivals. A replica ends with its first deadlock, so the figure is the
 share of replicas that have one, with Wilson's interval. The claim holds where the design without kmem_map deadlocks
 more often (exact sign test on the same replicas, one Holm family of all rates and CPUs) and the other one never did,
-in part where both do, and fails where kmem_map makes it worse. The scenario `interrupted_holder` shows it on the
-smallest machine, and `pageout_circle` a circle that has nothing to do with kmem_map. The clock does not allocate here
-(that is C3).
+in part where both do, and fails where kmem_map makes it worse. 74 replicas show a share of 14 % against none with a
+chance of 80 %. The scenario `interrupted_holder` shows it on the smallest machine, and `pageout_circle` a circle that
+has nothing to do with kmem_map. The clock does not allocate here (that is C3).
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, cpus_text, pick
+from kmemexp.claims.judging import Report, Verdict, cpus_text, pick, unseen
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.results import Results
@@ -29,7 +29,7 @@ DEADLOCKS = "deadlocks_count"
 PROTOCOL = Protocol(
     judged=(DEADLOCKS,),
     family="one family: deadlocks of FreeBSD 4 without kmem_map against those with it, at all rates and CPUs",
-    replicas={"deadlock": 20, "history": 1},
+    replicas={"deadlock": 74, "history": 1},
     confirm={"deadlock": ("workload=trace", "workload.path={recording}")},
 )
 
@@ -59,7 +59,7 @@ def _shares(metrics: pd.DataFrame) -> pd.DataFrame:
     """One row per rate, CPUs and design: share of replicas with a deadlock (Wilson), and the paired difference."""
     found = compare(metrics, {"design": SPLIT}, [DEADLOCKS], judged=PROTOCOL.judged)
     columns = ["design", "n", "occurs", "occurs_low", "occurs_high", "share_diff", "share_low", "share_high",
-               "detectable", "verdict"]  # fmt: skip
+               "test", "detectable", "verdict"]  # fmt: skip
     return found[["rate_hz", "cpus", *columns, "metric"]]
 
 
@@ -78,6 +78,8 @@ def _verdict(table: pd.DataFrame, rate: int, cpus: int) -> Verdict:
         CLAIM, word, f"recorded load, {rate:,} interrupts/s, {cpus_text(cpus)}; kmem_map removed from FreeBSD 4",
         f"deadlock in {_share(removed)} without kmem_map, {_share(split)} with it (Wilson, 95 %)",
         removed["occurs"], removed["occurs_low"], removed["occurs_high"], "share of replicas",
+        question="kmem_map removed and nothing else: deadlocks, and none with it",
+        condition=f"{rate:,}/s, {cpus_text(cpus)}", **unseen(removed),
     )  # fmt: skip
 
 
@@ -98,12 +100,12 @@ def _smallest(metrics: pd.DataFrame) -> list[Verdict]:
         Verdict(
             CLAIM, word, "scenario interrupted_holder: one handler, one mainline that takes kernel_map",
             f"deadlocks: {removed} without kmem_map, {split} with it, {threads} without it with interrupts as threads",
-            removed - split, unit="deadlocks",
+            removed - split, unit="deadlocks", question="the same on the smallest machine",
         ),
         Verdict(
             CLAIM, "observed", "scenario pageout_circle: unified, threads, a sleeper for memory holds kernel_map",
             f"deadlocks: {circle}; that circle goes through the disk, and threads do not open it",
-            circle, unit="deadlocks",
+            circle, unit="deadlocks", question="a circle through the disk, interrupts as threads",
         ),
     ]  # fmt: skip
 

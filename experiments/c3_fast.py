@@ -29,7 +29,7 @@ SIGNS = ("blockable_locks_count", "would_sleep_count", "deadlocks_count", "panic
 PROTOCOL = Protocol(
     judged=SIGNS,
     family="one statement: no sign of danger in any run with a clock that does not allocate; the rest is description",
-    replicas={"deadlock": 20, "history": 1},
+    replicas={"deadlock": 74, "history": 1},
     confirm={"deadlock": ("workload=trace", "workload.path={recording}")},
 )
 FREES = {
@@ -72,7 +72,7 @@ def _as_is(metrics: pd.DataFrame) -> Verdict:
     return Verdict(
         CLAIM, word,
         f"recorded load, a clock that does not allocate: {', '.join(DESIGNS)}, all rates and CPUs",
-        f"unsafe {text}", *share, "share of replicas",
+        f"unsafe {text}", unit="share of replicas", question="a clock that does not allocate is safe", **share,
     )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def _allocating(table: pd.DataFrame) -> list[Verdict]:
             f"unsafe in {row.hits} of {row.n} replicas ({row.unsafe_low:.0%} to {row.unsafe_high:.0%}, Wilson, 95 %); "
             f"would have slept in {row.would_sleep_count:.0%}, deadlock in {row.deadlocks_count:.0%}",
             row.unsafe, row.unsafe_low, row.unsafe_high, "share of replicas",
+            question="a clock that allocates: unsafe replicas", condition=f"{row.design}, {cpus_text(row.cpus)}",
         )
         for row in table.itertuples()
     ]  # fmt: skip
@@ -97,7 +98,7 @@ def _frees(metrics: pd.DataFrame) -> list[Verdict]:
         Verdict(
             CLAIM, "observed", f"scenario {name}: {text}",
             f"locks that may sleep wanted there: {rows[name]:,.0f}; mended: {rows[f'{name}_fixed']:,.0f}",
-            float(rows[name]), unit="locks",
+            float(rows[name]), unit="locks", question=text,
         )
         for name, text in FREES.items()
     ]  # fmt: skip

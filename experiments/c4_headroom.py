@@ -18,18 +18,16 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, change, conditions, in_replicas, pick, without_gaps
-from kmemexp.claims.protocol import OTHER_LOADS, Protocol
+from kmemexp.claims.judging import Report, Verdict, change, conditions, in_replicas, pick, unseen, without_gaps
+from kmemexp.claims.protocol import LONG_RUN, LONGER_RUN, OTHER_LOADS, Protocol
 from kmemexp.report import charts
 from kmemexp.report.families import one_family
 from kmemexp.report.results import Results
 
 CLAIM = "C4"
 SWEEPS = ("fragmentation",)
-DEFAULT = {"fragmentation": ["size=full"]}
-FULL = {
-    "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]
-}
+DEFAULT = {"fragmentation": LONG_RUN}
+FULL = {"fragmentation": LONGER_RUN}
 PAIRS = {
     "dragonfly_2003aug25": ("freebsd4", "kmem_map removed from FreeBSD 4"),
     "freebsd5_uma_unified": ("freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
@@ -41,7 +39,7 @@ MIB = 1 << 20
 PROTOCOL = Protocol(
     judged=(FAILURES, ROOM),
     family="one family: failures and headroom of both pairs, on all loads, KVA sizes and CPUs",
-    replicas={"fragmentation": 6},
+    replicas={"fragmentation": 12},
     confirm={"fragmentation": OTHER_LOADS},
 )
 
@@ -63,7 +61,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
             for where, found in conditions(table):
                 tables.append(found.assign(against=split, condition=where))
                 if len(set(found["design"])) == len({unified, split}):
-                    verdicts.append(_verdict(found, unified, split, f"{where}, {words}"))
+                    verdicts.append(_verdict(found, unified, split, where, words))
     if not verdicts:
         raise LookupError(f"none of the pairs {', '.join(f'{b}/{a}' for a, (b, _) in PAIRS.items())} is in the sweep")
     table = pd.concat(tables, ignore_index=True)
@@ -78,19 +76,33 @@ def analyse(results: Mapping[str, Results]) -> Report:
     return Report(summary, verdicts, {"headroom": shown}, {"headroom": _chart(table)})
 
 
-def _verdict(table: pd.DataFrame, unified: str, split: str, where: str) -> Verdict:
+def _verdict(table: pd.DataFrame, unified: str, split: str, where: str, words: str) -> Verdict:
     """Judge one pair under one condition, whose rows `table` holds."""
     rows = {metric: pick(table, metric, design=unified) for metric in (FAILURES, ROOM, RUN, *CAUSES)}
     room, failures, before = rows[ROOM], rows[FAILURES], pick(table, FAILURES, design=split)
     fragmented, exhausted, panics = (change(rows[m]) for m in CAUSES)
+    any_failed = failures["occurs"] + before["occurs"] > 0
     return Verdict(
-        CLAIM, judged(failures["verdict"], room["verdict"], any_failed=failures["occurs"] + before["occurs"] > 0),
-        where,
+        CLAIM, judged(failures["verdict"], room["verdict"], any_failed=any_failed),
+        f"{where}, {words}",
         f"failures {change(failures)} (any in {in_replicas(before)} replicas with kmem_map, {in_replicas(failures)} "
         f"without; requests to a map: fragmented {fragmented}, exhausted {exhausted}; panics {panics}), headroom "
         f"{change(room, 'MiB', MIB)}, largest run {change(rows[RUN], 'MiB', MIB)} (paired, n = {room['pairs']}, 95 %)",
-        room["diff"] / MIB, room["diff_low"] / MIB, room["diff_high"] / MIB, "MiB of headroom",
+        *(_failures(failures) if any_failed else _room(room)), condition=where,
+        question=f"{words}: {'fewer failures' if any_failed else 'more room, where nothing failed'}",
+        **(unseen(failures) if any_failed else unseen(room, MIB)),
     )  # fmt: skip
+
+
+def _failures(row: pd.Series) -> tuple[float, float, float, str]:
+    """The effect: of what is rare by shares of replicas with any, else by counts."""
+    if row["test"] == "sign":
+        return row["share_diff"], row["share_low"], row["share_high"], "share of replicas with any"
+    return row["diff"], row["diff_low"], row["diff_high"], "failures"
+
+
+def _room(row: pd.Series) -> tuple[float, float, float, str]:
+    return row["diff"] / MIB, row["diff_low"] / MIB, row["diff_high"] / MIB, "MiB"
 
 
 def judged(failures: str, room: str, *, any_failed: bool) -> str:

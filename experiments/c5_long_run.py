@@ -5,13 +5,17 @@ with phases, and does the difference grow from day to day?
 
 Method: the sweep `fragmentation`. Pairs that differ in kmem_map only (FreeBSD 4 and its unified twin, FreeBSD 5's UMA
 and its twin) say what removing the map does; `mail2003_bare` against `freebsd4` says what the mail's whole plan does.
-All pairs see the same operations. Map fragmentation is judged by two measures, both means over the samples: external
-(1 - largest run / free) and the share of free KVA in holes below 1 MiB; it holds where one is better and the other not
-worse by a tenth of a point. All pairs, conditions, measures and growths are one Holm family. Object fragmentation is
-total fragmentation as Bonwick 1994 defines it (1 - requested / held, bytes over the samples) and Johnstone and
-Wilson's four measures. In the long run: the means of the seventh compressed day less the second's. Where one of a pair
-refuses more than one allocation in a thousand and the other does not, what is left of the load differs; such a pair is
-reported, not judged ("refusals").
+All pairs see the same operations. Map fragmentation is looked at in the space that serves malloc (kmem_map, or
+kernel_map where there is none) and in kernel_map, which serves requests for KVA, each by two measures, means over the
+samples: external (1 - largest run / free) and the share of free bytes in holes below 1 MiB. Free bytes of separate
+spaces are never added up; each space has its verdict: it holds where one of its measures is better and the other not
+worse by a tenth of a point. Object
+fragmentation is total fragmentation as Bonwick 1994 defines it (1 - requested / held, bytes over the samples), and
+Johnstone and Wilson's four measures beside it. In the long run: the means of the seventh compressed day less the
+second's, in malloc's space and of objects. All pairs, conditions, measures and growths are one Holm family. Where one
+of a pair refuses more than one allocation in a thousand and the other does not, what is left of the load differs; such
+a pair is reported, not judged ("refusals"). What a request of 1 MiB can still get is shown beside it: that is room
+(C4) as well as fragmentation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +24,8 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, cpus_text, spread, together
-from kmemexp.claims.protocol import OTHER_LOADS, Protocol
+from kmemexp.claims.judging import Report, Verdict, cpus_text, over, spread, together, unseen
+from kmemexp.claims.protocol import LONG_RUN, LONGER_RUN, OTHER_LOADS, Protocol
 from kmemexp.metrics import Margin
 from kmemexp.report import charts, stats
 from kmemexp.report.families import one_family
@@ -29,21 +33,24 @@ from kmemexp.report.results import Results
 
 CLAIM = "C5"
 SWEEPS = ("fragmentation",)
-DEFAULT = {"fragmentation": ["size=full"]}
-FULL = {
-    "fragmentation": ["size=full", "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB"]
-}
+DEFAULT = {"fragmentation": LONG_RUN}
+FULL = {"fragmentation": LONGER_RUN}
 PAIRS = (
     ("dragonfly_2003aug25", "freebsd4", "kmem_map removed from FreeBSD 4"),
     ("freebsd5_uma_unified", "freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
     ("mail2003_bare", "freebsd4", "no kmem_map and slab for all, against FreeBSD 4"),
 )
-EXTERNAL, SMALL, RUN = "map_external_frag_mean_ratio", "map_unusable_1m_mean_ratio", "map_largest_run_min_bytes"
+EXTERNAL, SMALL = "malloc_external_frag_mean_ratio", "malloc_unusable_1m_mean_ratio"
+KVA_EXTERNAL, KVA_SMALL = "kernel_map_external_frag_mean_ratio", "kva_unusable_1m_mean_ratio"
+MAPS = (EXTERNAL, SMALL, KVA_EXTERNAL, KVA_SMALL)
 OBJECT, HELD = "total_frag_mean_ratio", "held_peak_bytes"
 HEAP = ("heap_mean_excess_ratio", "heap_live_peak_excess_ratio", "heap_heap_peak_excess_ratio",
         "heap_peaks_excess_ratio")  # fmt: skip
 REFUSED = "alloc_failures_count"
-METRICS = (EXTERNAL, SMALL, RUN, OBJECT, HELD, *HEAP, REFUSED)
+SPACES = {"malloc's space": "malloc_fits_1m_min_bytes", "kernel_map": "kva_fits_1m_min_bytes"}
+OBJECTS = "objects"
+LOOKED_AT = {"malloc's space": (EXTERNAL, SMALL), "kernel_map": (KVA_EXTERNAL, KVA_SMALL), OBJECTS: (OBJECT,)}
+METRICS = (*MAPS, *SPACES.values(), OBJECT, HELD, *HEAP, REFUSED)
 TOLERATED = 1e-3  # refused allocations up to which two runs count as the same load
 SHORT = {"holds": "less", "fails": "more", "holds in part": "mixed", "observed": "not judged"}
 MIB = 1 << 20
@@ -52,10 +59,10 @@ DAY_S, BEFORE_S, DAYS = 480.0, 80.0, 7  # conf/workload/server_days.yaml
 EARLY, LATE = 2, 7
 GROWS = {"map": EXTERNAL, "object": OBJECT}
 PROTOCOL = Protocol(
-    judged=(EXTERNAL, SMALL, OBJECT),
-    family="one family: three measures of three pairs on all loads, KVA sizes and CPUs, and their growth over the week",
-    margins=dict.fromkeys((EXTERNAL, SMALL, OBJECT), Margin(1e-3)),  # a tenth of a point: what is less does not matter
-    replicas={"fragmentation": 6},
+    judged=(*MAPS, OBJECT),
+    family="one family: five measures of three pairs on all loads, KVA sizes and CPUs, and growth over the week of two",
+    margins=dict.fromkeys((*MAPS, OBJECT), Margin(1e-3)),  # a tenth of a point: what is less does not matter
+    replicas={"fragmentation": 12},
     confirm={"fragmentation": OTHER_LOADS},
 )
 
@@ -102,53 +109,68 @@ def _judged(table: pd.DataFrame) -> pd.DataFrame:
     for key, group in variant.groupby(["pair", "workload", "cpus", "kva_bytes"], observed=True, sort=False):
         by = group.set_index("metric")
         fair = by["refused"].iloc[0] < TOLERATED
-        for what, main, measures in (("map", EXTERNAL, (EXTERNAL, SMALL)), ("object", OBJECT, (OBJECT,))):
+        for what, measures in LOOKED_AT.items():
             found = together(*(by.loc[m] for m in measures)) if fair else "observed"
-            figures = by.loc[main, ["diff", "diff_low", "diff_high"]].astype(float) * 100
-            note = "" if fair else ", refusals"
-            rows.append([*key, str(by["design"].iloc[0]), what, found, *figures, note])
-    columns = ["pair", "workload", "cpus", "kva_bytes", "design", "what", "word", "diff", "low", "high", "note"]
+            note = (_beside(by, what) if what in SPACES else "") + ("" if fair else ", refusals")
+            seen = max((100 * unseen(by.loc[m]).get("seen", np.nan) for m in measures), default=np.nan)
+            rows.append([*key, str(by["design"].iloc[0]), what, found, *_points(by.loc[measures[0]]), note, seen])
+    columns = ["pair", "workload", "cpus", "kva_bytes", "design", "what", "word", "diff", "low", "high", "note", "seen"]
     return pd.DataFrame(rows, columns=columns)
 
 
+def _points(row: pd.Series) -> list[float]:
+    return [float(row[name]) * 100 for name in ("diff", "diff_low", "diff_high")]
+
+
+def _beside(by: pd.DataFrame, what: str) -> str:
+    """The other measure of a space, and what 1 MiB can still get there."""
+    fits = SPACES[what]
+    small = spread(*_points(by.loc[LOOKED_AT[what][1]]))
+    return f", holes {small}, 1 MiB fits into {by.loc[fits, 'diff'] / MIB:+.1f} MiB"
+
+
 def _maps(judged: pd.DataFrame) -> Iterator[Verdict]:
-    """One verdict per pair, load and number of CPUs on the map, over the sizes of KVA."""
-    rows = judged[judged["what"] == "map"]
-    for (pair, load, cpus), group in rows.groupby(["pair", "workload", "cpus"], observed=True, sort=False):
-        yield _together(group, f"{pair}; {load}, {cpus_text(cpus)}: map", "external fragmentation, points")
+    """One verdict per pair, load and number of CPUs on each space, over the sizes of KVA."""
+    rows = judged[judged["what"].isin(SPACES)]
+    for (pair, load, cpus, what), group in rows.groupby(
+        ["pair", "workload", "cpus", "what"], observed=True, sort=False
+    ):
+        yield _together(
+            group, f"{pair}; {load}, {cpus_text(cpus)}: {what}", "external fragmentation, points",
+            question=f"{what}, {pair}", condition=f"{load}, {cpus_text(cpus)}",
+        )  # fmt: skip
 
 
 def _objects(judged: pd.DataFrame) -> Iterator[Verdict]:
     """One verdict per pair and number of CPUs on objects, over loads and sizes of KVA."""
-    rows = judged[judged["what"] == "object"]
+    rows = judged[judged["what"] == OBJECTS]
     for (pair, cpus), group in rows.groupby(["pair", "cpus"], observed=True, sort=False):
-        yield _together(group, f"{pair}; {cpus_text(cpus)}: objects", "total fragmentation, points", load=True)
+        yield _together(
+            group, f"{pair}; {cpus_text(cpus)}: objects", "total fragmentation, points", load=True,
+            question=f"objects, {pair}", condition=cpus_text(cpus),
+        )  # fmt: skip
 
 
-def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False) -> Verdict:
-    """Put rows under several conditions into one verdict that lists them."""
+def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False, **said: str) -> Verdict:
+    """Put rows under several conditions into one verdict that lists them. `said`: question and condition."""
     texts = [
         f"{f'{r.workload} ' if load else ''}{r.kva_bytes / MIB:.0f} MiB {spread(r.diff, r.low, r.high)} "
         f"({SHORT.get(r.word, r.word)}{r.note})"
         for r in rows.itertuples()
     ]
-    words = set(rows["word"]) - {"observed"}
-    found = "observed" if not words else words.pop() if len(words) == 1 else "holds in part"
-    if found == "holds in part" and not {"holds", "holds in part"} & set(rows["word"]):
-        found = "fails" if "fails" in set(rows["word"]) else "inconclusive"
-    middle = rows.iloc[len(rows) // 2]
+    largest = rows.loc[rows["diff"].abs().fillna(-1).idxmax()]
     return Verdict(
-        CLAIM, found, where, f"{what}: {'; '.join(texts)} (paired, 95 %)", middle["diff"], middle["low"],
-        middle["high"], "points",
+        CLAIM, over(rows["word"]), where, f"{what}: {'; '.join(texts)} (paired, 95 %)", largest["diff"],
+        largest["low"], largest["high"], "points", seen=float(rows["seen"].max()), **said,
     )  # fmt: skip
 
 
 def daily(series: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """Means of each day of server_days, one row per cell, replica and day: `map`, `object`."""
+    """Means of each day of a week, one row per cell, replica and day: `map` (external, of malloc's space), `object`."""
     rows = series[series["workload"].astype(str).isin(WEEKS)]
     rows = rows.assign(
         day=np.minimum((rows["time_ns"] / 1e9 - BEFORE_S) // DAY_S + 1, DAYS).astype(int),
-        map=1 - rows["map_largest_run_bytes"] / rows["map_free_bytes"],
+        map=1 - rows["malloc_largest_run_bytes"] / rows["malloc_free_bytes"],
     )
     grouped = rows[rows["day"] >= 1].groupby(["cell_key", "replica", "day"], observed=True)
     sums = grouped[["requested_bytes", "held_bytes"]].sum()
@@ -182,6 +204,7 @@ def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
         ):
             texts = group.assign(
                 word=[together(row) for _, row in group.iterrows()],
+                seen=[100 * unseen(row).get("seen", np.nan) for _, row in group.iterrows()],
                 note=[f", by itself {spread(*own, scale=0.01)}" for own in group[["mean", "low", "high"]].to_numpy()],
                 **{name: group[f"diff_{name}" if name != "diff" else name] * 100 for name in ("diff", "low", "high")},
             )
@@ -189,7 +212,10 @@ def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
                 f"{group['pair'].iloc[0]}; a week of days, {cpus_text(cpus)}: growth of {what} fragmentation, "
                 f"day {EARLY} to {LATE}"
             )
-            yield _together(texts, where, "more growth than with kmem_map, points")
+            yield _together(
+                texts, where, "more growth than with kmem_map, points", condition=cpus_text(cpus),
+                question=f"growth of {what} fragmentation, {group['pair'].iloc[0]}",
+            )  # fmt: skip
 
 
 def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
@@ -211,8 +237,9 @@ def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
         low, high = float(diff.low) * 100, float(diff.high) * 100
         yield Verdict(
             CLAIM, "observed", f"{workload}, KVA {kva / MIB:.0f} MiB, {design}: with a clock, locks and interrupts",
-            f"external map fragmentation {spread(float(diff.diff) * 100, low, high, 'points')} against none (paired)",
-            float(diff.diff) * 100, low, high, "points of external fragmentation",
+            f"malloc's space, external {spread(float(diff.diff) * 100, low, high, 'points')} against none (paired)",
+            float(diff.diff) * 100, low, high, "points", condition=design,
+            question="with a clock, locks and interrupts, malloc's external fragmentation",
         )  # fmt: skip
 
 
@@ -221,8 +248,9 @@ def _summary(judged: pd.DataFrame) -> str:
     for (pair, what), rows in judged.groupby(["pair", "what"], sort=False):
         fair = rows[rows["word"] != "observed"]
         less, more = int((fair["word"] == "holds").sum()), int((fair["word"] == "fails").sum())
-        texts.append(f"{pair}: {what} fragmentation less in {less}, more in {more} of {len(fair)} conditions judged")
-    return f"{'; '.join(texts)} ({len(judged) // 2 // len(PAIRS)} conditions each; the others refuse requests)."
+        texts.append(f"{pair}: {what} less fragmented in {less}, more in {more} of {len(fair)} conditions judged")
+    each = len(judged) // len(LOOKED_AT) // len(PAIRS)
+    return f"{'; '.join(texts)} ({each} conditions each; the others refuse requests)."
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -250,18 +278,18 @@ def _days_chart(days: pd.DataFrame) -> object:
     ]
     return charts.lines(
         rows[["design", "day", "mean", "low", "high", "condition"]], x=charts.Axis("day", "day"),
-        y=charts.Axis("mean", "external map fragmentation, %"), colour="design", span=("low", "high"),
+        y=charts.Axis("mean", "external fragmentation of malloc's space, %"), colour="design", span=("low", "high"),
         facet="condition", dots=True,
     )  # fmt: skip
 
 
 def _pairs_chart(judged: pd.DataFrame) -> object:
-    rows = judged[judged["what"] == "map"].copy()
+    rows = judged[judged["what"].isin(SPACES)].copy()
     rows["condition"] = [f"{r.workload}, {r.kva_bytes / MIB:.0f} MiB, {cpus_text(r.cpus)}" for r in rows.itertuples()]
     return charts.intervals(
-        rows.sort_values(["workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design"]],
-        y="condition", x=charts.Axis("diff", "external map fragmentation, points more than with kmem_map"),
-        colour="design", zero=True,
+        rows.sort_values(["workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design", "what"]],
+        y="condition", x=charts.Axis("diff", "external fragmentation, points more than with kmem_map"),
+        colour="design", zero=True, facet="what",
     )  # fmt: skip
 
 

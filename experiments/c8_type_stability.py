@@ -16,16 +16,17 @@ one per million.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, change, pick, spread
+from kmemexp.claims.judging import Report, Verdict, change, pick, spread, unseen
 from kmemexp.claims.protocol import Protocol
-from kmemexp.report import stats
+from kmemexp.report import families, small_samples, stats
 from kmemexp.report.charts import colours
 from kmemexp.report.layout import number
 from kmemexp.report.results import Results
@@ -46,7 +47,17 @@ CPU_TIME = "main_ratio"
 PROTOCOL = Protocol(
     judged=LATENCIES[:1],
     family="violations: intervals corrected for the number of kinds and loads; latency: one family of the kinds",
-    replicas={"type_stability": 4, "type_stability_hold": 3, "type_stability_cost": 6},
+    replicas={"type_stability": 8, "type_stability_hold": 3, "type_stability_cost": 6},
+    confirm={
+        "type_stability": (
+            f"sweep.zip=[{{workload: [{', '.join(['mail_peak'] * 12 + ['trace'] * 2)}], stability.kind: [proc, "
+            "vmspace, tcpcb, udpcb, unpcb, socket, syncache, vnode, ffs_inode, file, pipe, knote, task_struct, filp]}]",
+            'sweep.axes={workload.path: ["{recording}"]}',
+            "sweep.when={workload.window_s: \"workload == 'trace'\", workload.path: \"workload == 'trace'\"}",
+        ),
+        "type_stability_hold": ("workload=mail_peak",),
+        "type_stability_cost": ("workload=trace", "workload.path={recording}", "stability.kind=task_struct,filp"),
+    },
 )
 MIB, DAY_S = 1 << 20, 86_400
 CONDITIONS = "mail2003_bare; readers' rates and hold times are assumed"
@@ -63,7 +74,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     hold = crossings(results["type_stability_hold"])
     verdicts = []
     for load, rows in table.groupby("workload", observed=True):
-        verdicts += [needed(load, rows), shares(load, rows), served(load, rows, memory), graced(load, rows)]
+        verdicts += [*needed(load, rows), shares(load, rows), served(load, rows, memory), graced(load, rows)]
     verdicts += [_pinned(memory), *_priced(cost), _sensitive(hold)]
     tables = {"outcomes": table, "memory": _memory_table(memory), "hold": hold, "cost": cost}
     charts = {"violations": _heatmap(table), "memory": _bars(memory)}
@@ -87,27 +98,43 @@ def outcomes(found: Results) -> pd.DataFrame:
         references, stale = cell["references_count"].to_numpy(), cell["stale_reads_count"].to_numpy()
         typed = (cell["stale_other_type_count"] + cell["stale_unmapped_count"]).to_numpy()
         wrong = cell["stale_wrong_object_count"].to_numpy()
-        mean, low, high = rate(typed, references, stale, ci)
+        mean, low, high, seen = rate(typed, references, stale, ci)
         sets = json.loads(cell["config"].iloc[0])["stability"]["oversample"]
         days = seconds.get(cell["cell_key"].iloc[0], np.nan) / DAY_S * sets
         rows.append({
             "workload": str(load), "kind": str(kind), "protection": str(protection), "n": len(cell),
             "references": references.mean() / sets, "stale_per_million": 1e6 * stale.sum() / references.sum(),
-            "type_per_million": mean, "type_low": low, "type_high": high,
-            "wrong_per_million": rate(wrong, references, stale)[0],
+            "type_per_million": mean, "type_low": low, "type_high": high, "type_seen": seen,
+            "wrong_per_million": rate(wrong, references, stale).mean,
             "type_per_run": typed.mean() / sets, "type_per_day": typed.mean() / days,
             "wrong_per_day": wrong.mean() / days,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray, ci: float = 0.95) -> tuple[float, float, float]:
-    """Hits per million references with their interval: t over replicas, or the exact bound where nothing is hit."""
-    if hits.sum():
-        found = stats.mean_interval(1e6 * hits / references, ci)
-        return float(found.mean), max(float(found.low), 0.0), float(found.high)
-    per_stale = 1.0 if not stale.sum() else 1 - ((1 - ci) / 2) ** (1 / stale.sum())
-    return 0.0, 0.0, float(1e6 * per_stale * stale.sum() / references.sum())
+class Rate(NamedTuple):
+    """Hits per million references, with their interval, and the least difference that could have been seen."""
+
+    mean: float
+    low: float
+    high: float
+    seen: float
+
+
+def rate(hits: np.ndarray, references: np.ndarray, stale: np.ndarray, ci: float = 0.95) -> Rate:
+    """Hits per million references, by replicas; where nothing is hit by the exact bound on the stale reads."""
+    if not hits.sum():
+        per_stale = 1.0 if not stale.sum() else 1 - ((1 - ci) / 2) ** (1 / stale.sum())
+        bound = float(1e6 * per_stale * stale.sum() / references.sum())
+        return Rate(0.0, 0.0, bound, bound)
+    x = 1e6 * hits / references
+    found = stats.mean_interval(x, ci)
+    error = found.sd / np.sqrt(found.n)
+    t = stats.t_quantile(found.n, ci)
+    below, above = (np.fmax(side, t) for side in small_samples.bootstrap_t(x, 1 - ci, mean=True))
+    low, high = found.mean - above * error, found.mean + below * error
+    seen = families.least(found.n, error, 1 - ci)
+    return Rate(float(found.mean), max(float(low[0]), 0.0), float(high[0]), float(seen))
 
 
 def crossings(found: Results) -> pd.DataFrame:
@@ -147,24 +174,21 @@ def crossing(ratios: list[float], values: list[float]) -> float:
 # Verdicts.
 
 
-def needed(load: str, rows: pd.DataFrame) -> Verdict:
-    """Judge which kinds need type stability by violations per million references."""
+def needed(load: str, rows: pd.DataFrame) -> Iterator[Verdict]:
+    """Judge kind by kind whether type stability is needed where the mails say so, and nowhere else."""
     bare = rows[rows["protection"] == "none"]
-    need = bare[bare["type_low"] > LIMIT]
-    unclear = bare[(bare["type_low"] <= LIMIT) & (bare["type_high"] >= LIMIT)]
-    inside = need["kind"].isin(NAMED)
-    if need.empty:
-        word = "inconclusive"
-    else:
-        word = "holds" if inside.all() else "holds in part" if inside.any() else "fails"
-    top = bare.loc[bare["type_per_million"].idxmax()]
-    texts = [f"{r.kind} {spread(r.type_per_million, r.type_low, r.type_high, sign=False)}" for r in need.itertuples()]
-    return Verdict(
-        CLAIM, word, f"in few places: {load}, nothing protected; {CONDITIONS}",
-        f"type violations above {LIMIT:g} per million references: {', '.join(texts) or 'of no kind'}; unclear: "
-        f"{', '.join(unclear['kind']) or 'none'}; of {len(bare)} kinds. Most: {top['kind']}",
-        top["type_per_million"], top["type_low"], top["type_high"], "per million",
-    )  # fmt: skip
+    for row in bare.sort_values("type_per_million", ascending=False, kind="stable").itertuples():
+        need, safe = row.type_low > LIMIT, row.type_high < LIMIT
+        named = row.kind in NAMED
+        word = "holds" if (need if named else safe) else "fails" if (safe if named else need) else "inconclusive"
+        yield Verdict(
+            CLAIM, word, f"in few places: {load}, {row.kind}, nothing protected; {CONDITIONS}",
+            f"{'named by the mails' if named else 'not named'}: type violations per million references "
+            f"{spread(row.type_per_million, row.type_low, row.type_high, sign=False)}, a day {row.type_per_day:.2g}",
+            row.type_per_million, row.type_low, row.type_high, "per million", condition=row.kind,
+            question=f"{load}: needed (above {LIMIT:g} per million references) for proc and PCBs alone",
+            seen=row.type_seen if word == "inconclusive" else np.nan,
+        )  # fmt: skip
 
 
 def shares(load: str, rows: pd.DataFrame) -> Verdict:
@@ -176,7 +200,8 @@ def shares(load: str, rows: pd.DataFrame) -> Verdict:
     word = "observed" if not total else "holds" if share > 0.9 else "holds in part" if share > 0.5 else "fails"
     return Verdict(
         CLAIM, word, f"{load}, share of proc and PCBs in all type violations, nothing protected; {CONDITIONS}",
-        f"{share:.0%} of them; type violations in a day of this load: {most}", share, unit="share",
+        f"{share:.0%} of them; type violations in a day of this load: {most}", share, unit="share of type violations",
+        question="these are most of all type violations: proc and the PCBs", condition=load,
     )  # fmt: skip
 
 
@@ -196,7 +221,8 @@ def served(load: str, rows: pd.DataFrame, memory: pd.DataFrame) -> Verdict:
         f"type violations per million {number(of['none']['type_per_million'].sum(), 2)} → {number(typed, 2)} (sum); "
         f"wrong objects above {LIMIT:g} per million remain for: {', '.join(texts) or 'none'}; memory held after the "
         f"peak {sum(held) / MIB:+.2f} MiB for all of them, one at a time",
-        sum(held) / MIB, unit="MiB",
+        sum(held) / MIB, unit="MiB", question="per-CPU freelists serve the kinds that the mails name; memory held more",
+        condition=load,
     )  # fmt: skip
 
 
@@ -212,7 +238,8 @@ def graced(load: str, rows: pd.DataFrame) -> Verdict:
         f"stale reads fall below a tenth for {int((left <= 0.1).sum())} of {len(left)} kinds; left: "
         f"{', '.join(f'{k} {v:.0%}' for k, v in kept.items()) or 'none'} (readers that sleep longer); type violations "
         f"remain for {', '.join(hit) or 'none'}",
-        float(left.max()), unit="share of the stale reads",
+        float(left.max()), unit="share of the stale reads", condition=load,
+        question="a grace period of 20 to 40 ms: stale reads left of the worst kind",
     )  # fmt: skip
 
 
@@ -225,6 +252,8 @@ def _pinned(memory: pd.DataFrame) -> Verdict:
         f"most: {worst['kind']} by {worst['protection']} on {worst['workload']}, {change(worst, 'MiB', MIB)}; all "
         f"kinds one at a time: {', '.join(f'{p} {v:+.2f} MiB' for p, v in by.items())} (paired, 95 %)",
         worst["diff"] / MIB, worst["diff_low"] / MIB, worst["diff_high"] / MIB, "MiB",
+        question="memory that a protection holds after the peak, the most",
+        condition=f"{worst['kind']} by {worst['protection']}, {worst['workload']}",
     )  # fmt: skip
 
 
@@ -239,9 +268,10 @@ def _priced(cost: pd.DataFrame) -> list[Verdict]:
         first = rows[LATENCIES[0]]
         word = {"better": "holds", "equivalent": "holds", "worse": "fails"}.get(str(first["verdict"]), "inconclusive")
         verdicts.append(Verdict(
-            CLAIM, word, f"latency: pgbench, {kind} on per-CPU freelists, costs of opteron2003",
+            CLAIM, word, f"latency: recorded load, {kind} on per-CPU freelists, costs of opteron2003",
             f"against no protection: {text} (paired, n = {first['pairs']}, 95 %); CPU time of all operations: {time}",
-            first["diff"], first["diff_low"], first["diff_high"], "ns",
+            first["diff"], first["diff_low"], first["diff_high"], "ns", condition=kind,
+            question="per-CPU freelists: allocations, p99, not slower by 10 %", **unseen(first),
         ))  # fmt: skip
     return verdicts
 
@@ -254,9 +284,11 @@ def _sensitive(hold: pd.DataFrame) -> Verdict:
     return Verdict(
         CLAIM,
         "observed",
-        "server_peak, hold times of all readers multiplied, nothing protected; mail2003_bare",
+        f"hold times of all readers multiplied, nothing protected; {CONDITIONS}",
         f"type violations pass {LIMIT:g} per million references at these multiples of the assumed hold times: "
         f"{', '.join(texts)}",
+        question="hold times at which a kind passes one per million, in multiples of what is assumed",
+        condition=", ".join(texts),
     )
 
 
@@ -264,10 +296,12 @@ def _summary(table: pd.DataFrame, verdicts: list[Verdict]) -> str:
     bare = table[table["protection"] == "none"].sort_values("type_per_million", ascending=False)
     first = ", ".join(f"{r.kind} ({number(r.type_per_million, 2)})" for r in bare.head(3).itertuples())
     safe = table[table["protection"].isin(["zone", "percpu", "refcount"])]
+    words = [v.verdict for v in verdicts if v.where.startswith("in few places")]
+    counts = ", ".join(f"{word} for {words.count(word)}" for word in dict.fromkeys(words))
     return (
         f"Without protection the most type violations per million references are those of {first}; zones, per-CPU "
         f"freelists and counts of references leave {number(safe['type_per_million'].sum(), 2)}. All of it rests on "
-        f"assumed readers. Needed in few places: {', '.join(v.verdict for v in verdicts if 'few places' in v.where)}."
+        f"assumed readers. Needed in few places: {counts} of {len(words)} kinds."
     )
 
 

@@ -45,6 +45,9 @@ PAGE_OWNERS = {"user_memory": "user memory", "page_cache": "page cache", "kernel
 REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
 """Requests that may fit or not, by their names in metrics."""
 
+ASKED = {"malloc": "to malloc", "kva": "for KVA"}
+"""Who asks for what fits or not, by their names in metrics; each is served by one space."""
+
 METRICS = (
     Metric(
         "map_external_frag_ratio",
@@ -250,8 +253,24 @@ SPACE = (
             f"least free bytes in holes that a request of {text} {of} fits into, over the samples, in the space that "
             "serves it in this design: what compares across designs",
         )
-        for asked, of in (("malloc", "to malloc"), ("kva", "for KVA"))
+        for asked, of in ASKED.items()
         for size, text in REQUEST_TEXTS.items()
+    ),
+    Metric(
+        "malloc_external_frag_mean_ratio",
+        "less",
+        "space",
+        "1 - largest free run / free bytes of the space that serves malloc in this design, mean over the samples",
+    ),
+    *(
+        Metric(
+            f"{asked}_unusable_1m_mean_ratio",
+            "less",
+            "space",
+            f"share of the free bytes in holes too small for 1 MiB, in the space that serves requests {of} in this "
+            "design, mean over the samples",
+        )
+        for asked, of in ASKED.items()
     ),
 )
 """What each space has for itself, and what requests can still get; NaN where a kernel has no such space."""

@@ -1,8 +1,8 @@
 """What an analysis hands back, and what analyses use: verdicts with their conditions, figures in words."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from kmemexp.report.comparison import is_condition, matches
 from kmemexp.report.families import combined
 from kmemexp.report.frames import axes_of
 from kmemexp.report.layout import axis_value, decimals_for, interval, number
+from kmemexp.report.small_samples import POWER
 
 if TYPE_CHECKING:
     import altair
@@ -35,6 +36,10 @@ class Verdict(NamedTuple):
     high: float = math.nan
     unit: str = ""
     note: str = ""  # "fragile, …": what else was seen to turn it
+    question: str = ""  # what it answers, the same under all conditions: "fewer failures, FreeBSD 4"
+    condition: str = ""  # in few words: "filetree, 8 CPUs, 160 MiB"
+    seen: float = math.nan  # of what is inconclusive: the least difference that could have been seen (chance of 80 %)
+    seen_unit: str = ""  # where it is not `unit`
 
 
 class Report(NamedTuple):
@@ -67,6 +72,28 @@ def change(row: pd.Series, unit: str = "", scale: float = 1.0) -> str:
     return f"{text} (could have seen {number(least, decimals_for([least], [least]))})"
 
 
+def unseen(row: pd.Series, scale: float = 1.0) -> dict[str, Any]:
+    """Fields of a verdict that say what an inconclusive comparison could have seen; none where it is not."""
+    if row["verdict"] != "inconclusive":
+        return {}
+    if row["test"] == "sign":
+        return {"seen": float(row["detectable"]), "seen_unit": "share of replicas"}
+    return {"seen": float(row["detectable"]) / scale}
+
+
+def over(words: Iterable[str]) -> str:
+    """Put verdicts under several conditions into one; what is only observed does not count.
+
+    What all say; else "holds in part" where it holds, if in part, under some; else "fails" where it fails under some.
+    """
+    judged = set(words) - {"observed"}
+    if len(judged) < 2:
+        return judged.pop() if judged else "observed"
+    if judged & {"holds", "holds in part"}:
+        return "holds in part"
+    return "fails" if "fails" in judged else "inconclusive"
+
+
 def in_replicas(row: pd.Series) -> str:
     """Write in how many replicas a rare event happened at all: "3 of 6"."""
     return f"{round(row['occurs'] * row['n'])} of {round(row['n'])}"
@@ -78,8 +105,8 @@ def together(*rows: pd.Series) -> str:
     return WORDS.get(found, found)
 
 
-def never(events: pd.DataFrame) -> tuple[str, str, tuple[float, float, float]]:
-    """Judge the claim that something does not happen: the verdict, the figure in words, and the share with its bounds.
+def never(events: pd.DataFrame) -> tuple[str, str, dict[str, float]]:
+    """Judge the claim that something does not happen: the verdict, the figure in words, and the share as fields.
 
     `events` has bool columns for what must not happen, and `seed` and `replica`: runs of one seed and replica saw the
     same load and are clustered. It holds where the upper bound is below the margin of a rare event, and fails where it
@@ -92,7 +119,44 @@ def never(events: pd.DataFrame) -> tuple[str, str, tuple[float, float, float]]:
     word = "fails" if hits else "holds" if high <= OCCURS.size else "inconclusive"
     seeds = len(events[["seed", "replica"]].drop_duplicates())
     text = f"in {hits} of {runs} runs on {seeds} seeds ({low:.1%} to {high:.1%}, Wilson, clustered by seed, 95 %)"
-    return word, text, (hits / runs, low, high)
+    return word, text, _shares(word, hits / runs, low, high, seeds)
+
+
+def only_with(pairs: pd.DataFrame, variant: str, base: str) -> tuple[str, str, dict[str, float]]:
+    """Judge the claim that nothing happens with `variant` that does not with `base`, pair by pair of replicas.
+
+    `pairs` has bool columns of these names, `seed` and `replica`. It holds where a greater share of pairs in which it
+    happened with the variant only than the margin of a rare event is excluded, and fails where a smaller one is.
+    """
+    if pairs.empty:
+        raise LookupError(f"no replica of {variant} and {base} under the same condition")
+    alone = pairs[variant] & ~pairs[base]
+    hits, runs, low, high = clustered([pairs["seed"], pairs["replica"]], alone)
+    word = "holds" if high <= OCCURS.size else "fails" if low > OCCURS.size else "inconclusive"
+    seeds = len(pairs[["seed", "replica"]].drop_duplicates())
+    other = int((pairs[base] & ~pairs[variant]).sum())
+    text = (
+        f"in {hits} of {runs} pairs of replicas with it only ({low:.1%} to {high:.1%}, Wilson, clustered by {seeds} "
+        f"seeds, 95 %), in {other} without it only, in {int((pairs[base] & pairs[variant]).sum())} with both"
+    )
+    return word, text, _shares(word, hits / runs, low, high, seeds)
+
+
+def _shares(word: str, share: float, low: float, high: float, seeds: int) -> dict[str, float]:
+    seen = {"seen": 1 - (1 - POWER) ** (1 / seeds)} if word == "inconclusive" else {}
+    return {"effect": share, "low": low, "high": high, **seen}
+
+
+def side_by_side(metrics: pd.DataFrame, variant: str, base: str, event: pd.Series) -> pd.DataFrame:
+    """Pairs for `only_with`: a row for each condition and replica that both designs have."""
+    rows = metrics.assign(event=event)[metrics["status"] == "done"]
+    keys = list(rows.loc[:, "workload":"replica"].columns)
+    keys += [] if "seed" in keys else ["seed"]
+    sides = [
+        rows.loc[rows["design"].astype(str) == design, [*keys, "event"]].rename(columns={"event": design})
+        for design in (variant, base)
+    ]
+    return sides[0].merge(sides[1], on=keys)[["seed", "replica", variant, base]]
 
 
 def clustered(clusters: Sequence[pd.Series], events: pd.Series) -> tuple[int, int, float, float]:

@@ -26,9 +26,20 @@ EXPLORED = range(10)
 """Seeds of exploring; all others are kept for confirming."""
 SEED = 1000  # of a confirmation, where no other is named
 RECORDING = "{recording}"
+LONG_RUN = (
+    "size=full",
+    "design=freebsd4,dragonfly_2003aug25,mail2003_bare,freebsd5_uma,freebsd5_uma_unified",
+    "machine.kva_bytes=160MiB,256MiB",
+)
+"""Of the sweep `fragmentation`: its long run, the designs that claims compare, at the ends of the range of KVA."""
+LONGER_RUN = (
+    *LONG_RUN[:2], "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB",
+)  # fmt: skip
+"""The same at full size."""
 OTHER_LOADS = (
     "~sweep.axes.workload",
-    "sweep.when.cost=\"workload == 'trace' and machine.kva_bytes == '192MiB' and machine.cpus == 2\"",
+    "sweep.when.cost=\"design in ('freebsd4', 'dragonfly_2003aug25') and workload == 'trace' and "
+    "machine.kva_bytes == '256MiB' and machine.cpus == 2\"",
     f'sweep.union=[{{axes: {{workload: [trace], workload.path: ["{RECORDING}"]}}}}, '
     "{axes: {workload: [mail_days]}}]",
 )

@@ -85,14 +85,14 @@ def forget(folder: Path) -> None:
 
 
 def publish(folder: Path, to: Path) -> None:
-    """Copy a report's charts and its short tables to another folder, each named after the experiment.
+    """Copy a report's charts, short tables and verdicts to another folder, each named after the experiment.
 
     A chart of very many marks goes there as PNG, which is shorter.
     """
     to.mkdir(parents=True, exist_ok=True)
     charts = [p if p.stat().st_size <= LARGE_CHART else p.with_suffix(".png") for p in sorted(folder.glob("*.svg"))]
     tables = [p for p in sorted(folder.glob("*.md")) if p.stat().st_size <= LARGE_TABLE]
-    for path in [*charts, *tables]:
+    for path in [*charts, *tables, folder / "verdicts.csv"]:
         shutil.copyfile(path, to / f"{folder.name}_{path.name}")
 
 

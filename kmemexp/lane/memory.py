@@ -97,10 +97,13 @@ def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dic
     place = {MAP_NAMES[m]: i for i, m in enumerate(machine.maps)}
     for space in place.keys() & SPACES.keys():
         free, largest = measured[:, place[space], gauge.FREE], measured[:, place[space], gauge.LARGEST]
-        shares = np.divide(largest, free, out=np.zeros(len(free)), where=free > 0)
-        values[f"{space}_external_frag_mean_ratio"] = 1 - shares.mean()
+        values[f"{space}_external_frag_mean_ratio"] = _external(measured[:, place[space]])
         values[f"{space}_free_min_bytes"], values[f"{space}_largest_run_min_bytes"] = free.min(), largest.min()
     asked = {"malloc": machine.malloc_map, "kva": KERNEL}
+    values["malloc_external_frag_mean_ratio"] = _external(measured[:, machine.maps.index(machine.malloc_map)])
+    for who, m in asked.items():
+        here = measured[:, machine.maps.index(m)]
+        values[f"{who}_unusable_1m_mean_ratio"] = frag.unusable_ratio(REQUESTS["1m"], here).mean()
     for name, nbytes in REQUESTS.items():
         for who, m in asked.items():
             here = measured[:, machine.maps.index(m)]
@@ -145,6 +148,13 @@ def _of_pages(machine: Machine, pages: np.ndarray) -> dict[str, float]:
         values |= {f"{owner}_bytes": pages[gauge.ANON_PAGES + i] << PAGE_SHIFT for i, owner in enumerate(PAGE_OWNERS)}
         values["shrunk_objects_count"] = machine.world.counters[tally.SHRUNK]
     return values
+
+
+def _external(measured: np.ndarray) -> float:
+    """1 - largest free run / free bytes of a map, mean over its samples."""
+    free, largest = measured[:, gauge.FREE], measured[:, gauge.LARGEST]
+    shares = np.divide(largest, free, out=np.zeros(len(free)), where=free > 0)
+    return float(1 - shares.mean())
 
 
 def _of_objects(column: dict[str, np.ndarray], c: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kmemexp.report import bounds, small_samples, stats
 from kmemexp.report.evidence import FACT, SIGN
@@ -61,11 +61,18 @@ def _detectable(table: pd.DataFrame, level: float) -> Floats:
     In the metric's unit; of rare events a share of the replicas. NaN where no difference could have been seen.
     """
     n = table["pairs"].to_numpy()
-    sums = stats.t_quantile(n, 1 - level) + stats.t_quantile(n, 2 * small_samples.POWER - 1)
-    with np.errstate(invalid="ignore"):
-        sized: Floats = sums * table["error"].to_numpy(np.float64)
+    sized = least(n, table["error"].to_numpy(np.float64), level)
     seen = np.where((table["test"] == SIGN).to_numpy(), small_samples.least_share(n, level), sized)
     return np.where(np.isfinite(seen), seen, np.nan)
+
+
+def least(pairs: ArrayLike, error: ArrayLike, level: float) -> Floats:
+    """Least difference that pairs with this standard error show with a chance of 80 % at a two-sided level."""
+    n = np.asarray(pairs)
+    sums = stats.t_quantile(n, 1 - level) + stats.t_quantile(n, 2 * small_samples.POWER - 1)
+    with np.errstate(invalid="ignore"):
+        found: Floats = sums * np.asarray(error, dtype=np.float64)
+    return found
 
 
 def one_family(

@@ -157,7 +157,7 @@ def test_verdicts_tables_and_charts(runs, only_small, here, capsys):
     assert r"| C9 | holds | smoke \| all |" in (home / "verdicts.md").read_text()
     assert pd.read_csv(home / "verdicts.csv")["experiment"].tolist() == ["small"]
     assert {path.name for path in (here / "pictures").iterdir()} == {
-        "small_verdicts.md", "small_figures.md", "small_dots.svg",
+        "small_verdicts.csv", "small_verdicts.md", "small_figures.md", "small_dots.svg",
     }  # fmt: skip
     assert "<text" in (here / "pictures" / "small_dots.svg").read_text()
 

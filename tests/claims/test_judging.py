@@ -74,11 +74,12 @@ def test_what_never_happened_is_bounded_by_the_seeds(seeds, hit, word):
     """Conditions that share seeds are no further evidence, however many they are."""
     events = pd.DataFrame({"seed": 0, "replica": list(range(seeds)) * 18, "deadlock": False})
     events.loc[: hit - 1, "deadlock"] = True
-    found, text, (share, low, high) = judging.never(events)
+    found, text, share = judging.never(events)
     assert found == word
     assert f"in {hit} of {18 * seeds} runs on {seeds} seeds" in text
-    assert low <= share <= high
-    assert seeds > 20 or high == pytest.approx(0.161, abs=1e-3)
+    assert share["low"] <= share["effect"] <= share["high"]
+    assert seeds > 20 or share["high"] == pytest.approx(0.161, abs=1e-3)
+    assert ("seen" in share) == (word == "inconclusive")
 
 
 def test_an_inconclusive_difference_says_what_could_have_been_seen():

@@ -58,8 +58,9 @@ def test_c1_fails_in_the_scenario_if_kmem_map_does_not_help():
 
 def c2(values, history=None, replicas=8):
     found = made_up.results(LATENCY, replicas, values)
+    many = made_up.results(DEADLOCK, replicas, values)
     history = history or made_up.scenarios()
-    return finding.load("c2_latency").analyse({"latency": found, "history": history})
+    return finding.load("c2_latency").analyse({"latency": found, "deadlock": many, "history": history})
 
 
 def slower(axes, replica):
@@ -72,7 +73,7 @@ def test_c2_holds_where_only_interrupts_are_slower():
     report = c2(slower, replicas=160)
     assert made_up.words(report)[:3] == ["holds"] * 3
     assert made_up.words(report, "price") == ["observed"] * 2
-    assert made_up.words(report, "the only price") == ["holds"] * 2
+    assert made_up.words(report, "the only price") == ["holds"] * 3
     price = next(v for v in report.verdicts if v.where.startswith("price"))
     assert "+4.98" in price.evidence
     assert price.low < price.effect < price.high
@@ -88,9 +89,14 @@ def test_c2_a_deadlock_among_threads_and_slower_allocations_contradict_it():
 
     report = c2(values, made_up.scenarios(sleeping_holder_fixed={"panics_count": 1}))
     assert made_up.words(report)[:3] == ["fails", "holds", "fails"]
-    assert "in 2 of 16 runs on 8 seeds" in report.verdicts[0].evidence
-    assert made_up.words(report, "the only price") == ["fails"] * 2
-    assert "alloc_main_p99_ns worse" in report.verdicts[-1].evidence
+    assert "in 3 of 24 runs on 8 seeds" in report.verdicts[0].evidence
+    assert made_up.words(report, "the only price") == ["inconclusive", "fails", "fails"]
+
+
+def test_c2_fails_where_interrupts_are_lost_with_threads_only():
+    report = c2(lambda axes, r: slower(axes, r) | {"lost_interrupts_count": axes["design"] == "dragonfly_2003aug25"})
+    assert made_up.words(report, "the only price") == ["fails", "holds", "holds"]
+    assert "in 24 of 24 pairs of replicas with it only" in report.verdicts[-3].evidence
 
 
 def c3(values, history=None, replicas=20):

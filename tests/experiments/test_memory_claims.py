@@ -36,12 +36,16 @@ def test_c4_holds_where_failures_become_fewer():
     first = report.verdicts[0]
     assert "KVA 152 MiB" in first.where
     assert "any in 12 of 12 replicas with kmem_map, 0 of 12 without" in first.evidence
-    assert first.low < 10 < first.high
-    assert first.effect == pytest.approx(10, abs=0.5)
+    assert (first.effect, first.unit) == (-1, "share of replicas with any")
+    assert first.low < -0.7 < first.high < 0
 
 
 def test_c4_holds_in_part_where_there_is_more_room_and_nothing_failed():
-    assert made_up.words(c4(lambda axes, r: {"malloc_headroom_min_bytes": room(axes, r)})) == ["holds in part"] * 2
+    report = c4(lambda axes, r: {"malloc_headroom_min_bytes": room(axes, r)})
+    assert made_up.words(report) == ["holds in part"] * 2
+    first = report.verdicts[0]
+    assert first.low < 10 < first.high
+    assert (first.effect, first.unit) == (pytest.approx(10, abs=0.5), "MiB")
 
 
 def test_c4_fails_where_there_is_less_room():
@@ -123,7 +127,5 @@ def test_c7_fails_where_only_slabs_run_out_of_memory():
 def test_c7_holds_in_part_where_slabs_fail_only_with_buckets():
     report = c7(lambda axes, r: held(axes, r) | {"alloc_failures_count": r == 0}, faster)
     assert made_up.words(report, "served entirely") == ["inconclusive"]
-    assert (
-        "of 40 pairs of replicas an allocation failed in 2 with slabs; in 0 with slabs only"
-        in report.verdicts[0].evidence
-    )
+    assert "an allocation failed in 0 of 40 pairs of replicas with it only" in report.verdicts[0].evidence
+    assert "in 2 with both" in report.verdicts[0].evidence

@@ -1,5 +1,6 @@
 """experiments/README.md: what it shows is there, and it tells of every experiment."""
 
+import importlib.util
 import re
 
 import pytest
@@ -20,3 +21,12 @@ def test_what_the_story_shows_is_there(link: str) -> None:
 def test_every_experiment_is_told_of(name: str) -> None:
     claim = finding.load(name).CLAIM
     assert re.search(rf"\b{claim}\b", STORY)
+
+
+def test_the_figures_of_the_story_are_those_of_the_verdicts() -> None:
+    spec = importlib.util.spec_from_file_location("make_claims", FOLDER.parent / "docs" / "make_claims.py")
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.page() == STORY, "python docs/make_claims.py writes them anew"
