@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, cpus_text, pick, unseen
+from kmemexp.claims.judging import Report, Verdict, cpus_text, pick, scenarios, unseen
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.results import Results
@@ -90,7 +90,7 @@ def _share(row: pd.Series) -> str:
 
 def _smallest(metrics: pd.DataFrame) -> list[Verdict]:
     """Say what the scenarios on the smallest machine show: one run each, fully determined."""
-    ended = metrics[metrics["status"] == "done"].set_index("scenario")[DEADLOCKS]
+    ended = scenarios(metrics)[DEADLOCKS]
     removed, split, threads, circle = (
         int(ended[name])
         for name in ("interrupted_holder", "interrupted_holder_kmem_map", "interrupted_holder_fixed", "pageout_circle")

@@ -17,7 +17,18 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, change, cpus_text, never, only_with, pick, side_by_side, unseen
+from kmemexp.claims.judging import (
+    Report,
+    Verdict,
+    change,
+    cpus_text,
+    never,
+    only_with,
+    pick,
+    scenarios,
+    side_by_side,
+    unseen,
+)
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.layout import factor
@@ -102,7 +113,7 @@ def _losses(sweeps: Sequence[pd.DataFrame]) -> Verdict:
 
 def _scenarios(metrics: pd.DataFrame) -> list[Verdict]:
     """Judge the troubles of the unified map that threads are said to have cured."""
-    rows = metrics[metrics["status"] == "done"].set_index("scenario")
+    rows = scenarios(metrics)
     return [
         Verdict(
             CLAIM, "fails" if rows.loc[name, list(SAFETY)].sum() else "holds", f"scenario {name}",

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kmemexp.claims.judging import Report, Verdict, cpus_text, never
+from kmemexp.claims.judging import Report, Verdict, cpus_text, never, scenarios
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
@@ -93,7 +93,7 @@ def _allocating(table: pd.DataFrame) -> list[Verdict]:
 
 def _frees(metrics: pd.DataFrame) -> list[Verdict]:
     """Give the figures of fast interrupts and messages that free: one run each, of one draw of the arrivals."""
-    rows = metrics[metrics["status"] == "done"].set_index("scenario")["blockable_locks_count"]
+    rows = scenarios(metrics)["blockable_locks_count"]
     return [
         Verdict(
             CLAIM, "observed", f"scenario {name}: {text}",

@@ -183,6 +183,12 @@ def pick(table: pd.DataFrame, metric: str, **axes: object) -> pd.Series:
     return table[found].iloc[0]
 
 
+def scenarios(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the sweep history by scenario: of its first replica, since nothing there is left to chance."""
+    done = metrics[(metrics["status"] == "done") & (metrics["replica"] == 0)]
+    return done.set_index("scenario")
+
+
 def without_gaps(metrics: pd.DataFrame) -> pd.DataFrame:
     """Write "none" where the axis `cost` does not exist: without a clock, as is the default."""
     return metrics.assign(cost=metrics["cost"].astype(object).fillna("none")) if "cost" in metrics else metrics
