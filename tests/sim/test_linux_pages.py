@@ -215,7 +215,7 @@ def play(st, twin, program):
                     twin.release(page, args[1])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(program=programs, batch=hs.sampled_from((0, 32)))
 def test_same_as_the_naive_twin(program, batch):
     st = booted(kswapd_batch=batch)
@@ -230,7 +230,7 @@ def test_same_as_the_naive_twin(program, batch):
     linux_mm.check(st, DIRECT)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(program=programs)
 def test_no_page_is_lost_whoever_moves_it(program):
     st = booted(compaction=1)
