@@ -231,7 +231,8 @@ def load(objects: ObjectStore, stored: LaneFiles, table: str) -> pa.Table:
         raise DamageError(f"{path} is damaged: {wrong}")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        mine = [name for name in SCHEMAS[table].names if name in file.schema_arrow.names]  # the rest are labels
+        there = set(file.schema_arrow.names)
+        mine = [name for name in SCHEMAS[table].names if name in there]  # the rest are labels
         found = in_table.conforming(file.read(mine, use_threads=False), SCHEMAS[table])  # files are small
         if table not in stored.sums:
             in_table.check_lanes(found, stored.cells, whole=table == "metrics")
