@@ -93,7 +93,7 @@ def test_an_element_takes_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     def element(st, i):
         return st.table[i, 3]
 
-    element.compile((packed.pack(state()).type, types.int64))
+    element.compile((packed.pack(state())._numba_type_, types.int64))
     assert len(seen) == 1
     assert seen[0].count("\n") < 40
 

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import cgutils
-from numba.extending import NativeValue, typeof_impl, unbox
+from numba.extending import NativeValue, unbox
 
 from kmemexp.jit.refs import Ref
 
@@ -25,12 +25,7 @@ class Packed:
         self.given = given
         self.words = np.array(list(_words(given)), np.int64)
         self.address = self.words.ctypes.data
-        self.type = _type(given)
-
-
-@typeof_impl.register(Packed)
-def _type_of(packed: Packed, _context: Any) -> Ref:
-    return packed.type
+        self._numba_type_ = _type(given)  # by this name a dispatcher finds it without asking Python
 
 
 @unbox(Ref)
@@ -102,7 +97,7 @@ class Packing:
 
     def __call__(self, *args: Any) -> Any:
         """Call it with their addresses."""
-        return self.compiled(*map(pack, args))
+        return self.compiled(*[pack(a) if isinstance(a, tuple) else a for a in args])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.compiled, name)

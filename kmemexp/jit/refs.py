@@ -39,6 +39,19 @@ class Ref(types.Type):
         self.target = target
         super().__init__(f"Ref({target.name})")
 
+    def __hash__(self) -> int:
+        """Hash that is found once: a dispatcher asks at each call, and a State's is made of those of all its fields."""
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self._hash = hash(self.target)
+        return found
+
+    __eq__ = types.Type.__eq__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the hash: it is of this process only."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
     @property
     def key(self) -> Any:
         """Equal for references to the same type: names of types do not say their modules."""
