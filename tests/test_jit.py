@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -451,6 +452,27 @@ def test_a_driver_reads_what_python_has_written(fresh) -> None:
     assert twin(outer, 0) == 73
     with pytest.raises(TypeError, match="a state holds arrays, integers and states, not float"):
         twin(outer._replace(offset=0.5), 0)
+
+
+@compiled
+def test_a_dispatcher_knows_the_type_of_a_state_without_asking_python(fresh, monkeypatch) -> None:
+    outer = Outer(Inner(np.arange(4) + 1, 10), np.zeros((4, 2), np.int64), 3)
+    twin = fresh(jit.entry, fresh(jit.kernel, weigh))
+    assert twin(outer, 0) == 13
+
+    def asked(dispatcher, value):
+        raise AssertionError(moved(f"a dispatcher asks for the type of a {type(value).__name__} at each call"))
+
+    monkeypatch.setattr(type(twin.compiled), "typeof_pyval", asked, raising=False)
+    assert twin(outer, 1) == 23
+
+
+def test_the_hash_of_a_reference_is_not_stored() -> None:
+    """It is made of addresses: in another process the reference would not be found by it."""
+    one = refs.Ref(numba.typeof(Inner(np.arange(2), 1)))
+    assert hash(one) == hash(one.target)
+    assert "_hash" not in one.__getstate__()
+    assert pickle.loads(pickle.dumps(one)) is one
 
 
 def tripled(st, n):

@@ -28,7 +28,7 @@ MBUFS = (256, 256, 2048, 5000)
 SPARE = 1.5  # at most so many times the pages of one round may be held after another like it
 Operation = tuple[str, int, int, int, int, int]  # verb, size, item, flags, CPU, which of the live objects
 DEFAULT_LIMITS = Limits()
-FAST_KVA = 16 * MIB  # of the program in which fast slots are compared with steps: all arrays, at each operation
+FAST_KVA = 4 * MIB  # of the program in which fast slots are compared with steps: all arrays, at each operation
 
 
 def check_allocator(
@@ -129,9 +129,9 @@ def _whole(
     bench = Bench(module, **setup)
     twin = _Twin(naive, bench) if naive else None
     held = []
+    program = _program(module, operations, np.random.default_rng(seed))
     for _ in range(2):
-        rng = np.random.default_rng(seed)
-        for k, (verb, size, item, flags, cpu, which) in enumerate(_program(module, operations, rng)):
+        for k, (verb, size, item, flags, cpu, which) in enumerate(program):
             if verb == "free" and not bench.live:
                 continue  # allocations have failed
             obj = list(bench.live)[which % len(bench.live)] if verb == "free" else k

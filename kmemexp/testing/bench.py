@@ -18,6 +18,7 @@ ITEMS = (
     Item(180, 1, 400), Item(168, 5, 0, Traits(sheaf=8)), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0),
     Item(576, 1, 3000),
 )  # fmt: skip
+VERBS = ("alloc", "free", "tend")
 MCLBYTES = 2048
 UNIT = 8  # alignment that every chunk has, unless the allocator says otherwise (MIN_ALIGN)
 
@@ -104,6 +105,7 @@ class Bench:
         self.messages: list[tuple[int, ...]] = []
         self.started = 0
         self.calls = map_calls.calls_of(map_calls.own_calls(module))
+        self.kernels = {verb: as_python(getattr(module, verb)) for verb in VERBS if hasattr(module, verb)}
         self.inside: dict[int, int] = {}  # row of the operation whose section goes on through a map step, by CPU
         self.refuses: Callable[[], bool] = lambda: False
 
@@ -130,7 +132,7 @@ class Bench:
         self.progress.steps += 1
         self.progress.doing = f"{task.verb} of {r[regs.SIZE]} bytes on CPU {task.cpu}"
         assert self.taken[task.row] <= self.progress.limits.steps, f"takes more than {self.progress.limits.steps} steps"
-        answer = int(as_python(getattr(self.module, task.verb))(self.state, self.reg, task.row))
+        answer = int(self.kernels[task.verb](self.state, self.reg, task.row))
         assert r[regs.WORK] >= 0, "R_WORK is negative"
         if answer <= s.FAILED:
             self._end(task, answer)

@@ -211,7 +211,7 @@ def test_stock_flags(words, shows, tmp_path):
     assert shows in run.stdout or "design: freebsd4" in run.stdout
 
 
-@pytest.mark.parametrize("words", ["action=designs", "+sweep=fragmentation action=plan", "--cfg job"])
+@pytest.mark.parametrize("words", ["action=metrics", "+sweep=smoke action=plan", "--cfg job"])
 def test_a_reader_that_leaves_early_is_no_error(words, tmp_path):
     line = f"{sys.executable} -m kmemexp {words} | head -n 1"
     run = subprocess.run(

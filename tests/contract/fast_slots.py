@@ -94,7 +94,7 @@ def config(name: str, kva_mib: int, options: dict[str, int]) -> dict[str, Any]:
     return found
 
 
-def operations(seed: int, length: int = 2500) -> tuple[np.ndarray, ...]:
+def operations(seed: int, length: int = 1600) -> tuple[np.ndarray, ...]:
     """Columns of a random stream that grows, shrinks and grows again."""
     rng = np.random.default_rng(seed)
     live: list[tuple[int, int]] = []  # kind and slot

@@ -1,5 +1,6 @@
 """What designs there are: every file of conf/design is listed with what it is, its parts, and what these leave out."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -18,6 +19,7 @@ WANTED = {
     "linux_6_12", "linux_6_18", "linux_7_1", "proactive", "dragonfly_2005", "dragonfly_2010", "dragonfly_2021",
     "mail2003_bare",
 }  # fmt: skip
+built_in = functools.cache(kmemexp.designs)
 PARTS = [
     *(("allocators", name) for name in finding.parts("allocators")),
     *(("arenas", name) for name in finding.parts("arenas")),
@@ -25,7 +27,7 @@ PARTS = [
 
 
 def test_every_design_is_listed_with_its_parts() -> None:
-    listed = kmemexp.designs()
+    listed = built_in()
     assert listed["design"].tolist() == DESIGNS
     assert set(DESIGNS) >= WANTED
     assert (listed["title"].str.len() > 5).all()
@@ -64,7 +66,7 @@ def test_kinds_are_shown_with_their_allocator_map_and_limit() -> None:
         catalogue.Served("tcpcb", "zone", "zalloc", "kernel_map", 8232, own_kva=True),
         catalogue.Served("pipe_buffer", "kva", "", "pipe_map", 8 << 20, own_kva=False),
     ]
-    frame = kmemexp.designs()
+    frame = built_in()
     console = Console(width=200, record=True, file=io.StringIO())
     catalogue.show(frame[frame["design"] == "freebsd4"], console, {"freebsd4": served})
     shown = console.export_text()

@@ -164,8 +164,14 @@ def test_merged_files_make_new_tables_that_say_the_same(tmp_path, made):
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("name", [Path(path).name for path in kept.TABLES])
-@pytest.mark.parametrize("harm", [Path.unlink, rewritten, lambda path: path.write_text("mine")])
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        *((Path(path).name, Path.unlink) for path in kept.TABLES),
+        ("_comparison.csv", rewritten),
+        ("_comparison.csv", lambda path: path.write_text("mine")),
+    ],
+)
 def test_a_table_that_is_gone_or_changed_is_made_again(plan, made, name, harm):
     before = contents(plan)
     harm(Path(plan.root, "tables", name))

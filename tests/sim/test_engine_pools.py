@@ -64,17 +64,17 @@ def lost(losses: Losses, level: int, expected: float, tolerance: float) -> None:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(("units", "offered", "loss"), [(1, 1, 0.5), (5, 3, 0.110054), (10, 5, 0.018385)])
 def test_a_pool_loses_what_erlang_says_whatever_the_law_of_the_holding_times(units, offered, loss, law) -> None:
-    lost(play({"unit": unit(offered, LAWS[law])}, 2e6, pages=units), MAIN, loss, 0.06)
+    lost(play({"unit": unit(offered, LAWS[law])}, 5e5, pages=units), MAIN, loss, 0.12)
 
 
 @pytest.mark.parametrize(
     ("units", "offered", "loss", "tolerance"),
-    [(2, 1, 0.2, 0.05), (10, 8, 0.121661, 0.05), (16, 10, 0.022302, 0.1), (32, 20, 0.003380, 0.25),
-     (64, 50, 0.008439, 0.25)],
+    [(2, 1, 0.2, 0.08), (10, 8, 0.121661, 0.08), (16, 10, 0.022302, 0.16), (32, 20, 0.003380, 0.4),
+     (64, 50, 0.008439, 0.4)],
 )  # fmt: skip
 def test_larger_pools_lose_less_as_erlang_says(units, offered, loss, tolerance) -> None:
     interrupts = {"unit": unit(offered, level=INTERRUPT)}
-    lost(play(interrupts, 5e5, pages=units), INTERRUPT, loss, tolerance)
+    lost(play(interrupts, 2e5, pages=units), INTERRUPT, loss, tolerance)
 
 
 @pytest.mark.parametrize(("units", "offered", "mean"), [(10, 5, 4.908077), (64, 50, 49.578029)])
@@ -89,34 +89,34 @@ def test_pages_in_use_are_what_is_offered_less_what_is_lost(units, offered, mean
 )
 def test_a_reserve_shifts_losses_from_interrupts_to_the_mainline(reserve, main, interrupt) -> None:
     kinds = {"main": unit(12), "interrupt": unit(3, level=INTERRUPT)}
-    losses = play(kinds, 3e6 if reserve == 4 else 1.5e6, pages=20, reserve=reserve)
-    lost(losses, MAIN, main, 0.05)
-    lost(losses, INTERRUPT, interrupt, 0.9 if reserve == 4 else 0.25)
+    losses = play(kinds, 1.5e6 if reserve == 4 else 5e5, pages=20, reserve=reserve)
+    lost(losses, MAIN, main, 0.1)
+    lost(losses, INTERRUPT, interrupt, 1.3 if reserve == 4 else 0.45)
 
 
 def test_a_reserve_of_a_large_pool() -> None:
-    losses = play({"main": unit(50), "interrupt": unit(5, level=INTERRUPT)}, 1e6, pages=64, reserve=1)
-    lost(losses, MAIN, 0.035480, 0.15)
-    lost(losses, INTERRUPT, 2.571044e-3, 0.4)
+    losses = play({"main": unit(50), "interrupt": unit(5, level=INTERRUPT)}, 4e5, pages=64, reserve=1)
+    lost(losses, MAIN, 0.035480, 0.25)
+    lost(losses, INTERRUPT, 2.571044e-3, 0.65)
 
 
 @pytest.mark.parametrize(
     ("sizes", "loads", "losses", "tolerance"),
-    [((10, 10), (5, 5), (0.018385, 0.018385), 0.1), ((5, 15), (4, 6), (0.199067, 0.000892), 0.35),
-     ((16, 4), (12, 3), (0.060413, 0.206107), 0.05)],
+    [((10, 10), (5, 5), (0.018385, 0.018385), 0.2), ((5, 15), (4, 6), (0.199067, 0.000892), 0.65),
+     ((16, 4), (12, 3), (0.060413, 0.206107), 0.1)],
 )  # fmt: skip
 def test_each_of_two_maps_loses_what_it_would_alone(sizes, loads, losses, tolerance) -> None:
     kinds = {"main": unit(loads[0], klass="exec"), "interrupt": unit(loads[1], level=INTERRUPT, klass="pager")}
-    found = play(kinds, 1e6, maps={EXEC: sizes[0], PAGER_MAP: sizes[1]})
+    found = play(kinds, 3e5, maps={EXEC: sizes[0], PAGER_MAP: sizes[1]})
     lost(found, MAIN, losses[0], tolerance)
     lost(found, INTERRUPT, losses[1], tolerance)
 
 
 def test_one_map_for_both_loses_ten_times_less_than_two_halves() -> None:
     kinds = {"main": unit(5, klass="exec"), "interrupt": unit(5, level=INTERRUPT, klass="exec")}
-    found = play(kinds, 2e6, maps={EXEC: 20})
-    lost(found, MAIN, 0.001869, 0.25)
-    lost(found, INTERRUPT, 0.001869, 0.25)
+    found = play(kinds, 6e5, maps={EXEC: 20})
+    lost(found, MAIN, 0.001869, 0.5)
+    lost(found, INTERRUPT, 0.001869, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_one_map_for_both_loses_ten_times_less_than_two_halves() -> None:
 )  # fmt: skip
 def test_requests_of_finite_sources_find_the_pool_empty_less_often_than_it_is(sources, units, rate, time, call) -> None:
     machine = finite_sources(sources, units, rate, seed=3)
-    asked, refused, looks, empty = congestion(machine, int(4e6 / (sources * (1 + rate) + 5) / SCALE * 1e9 / 20))
-    agrees(refused / asked, call, 0.1, weights=asked)
-    agrees(empty / looks, time, 0.1, weights=looks)
+    asked, refused, looks, empty = congestion(machine, int(1e6 / (sources * (1 + rate) + 5) / SCALE * 1e9 / 20))
+    agrees(refused / asked, call, 0.2, weights=asked)
+    agrees(empty / looks, time, 0.2, weights=looks)
     assert refused.sum() / asked.sum() < empty.sum() / looks.sum()
 
 
@@ -142,20 +142,20 @@ def test_a_ring_of_interrupts_that_is_full_loses_those_that_come(rho, room, loss
     machine = bench(w)
     rows = []
     for batch in range(BATCHES + 1):
-        machine.run((batch + 1) * 1_000_000_000)
+        machine.run((batch + 1) * 250_000_000)
         rows.append([machine.count(seen.INTERRUPTS), machine.count(seen.LOST)])
     came, none = np.diff(rows, axis=0).T
-    agrees(none / came, loss, 0.05, weights=came)
+    agrees(none / came, loss, 0.1, weights=came)
 
 
 def test_live_objects_are_poisson_and_live_bytes_compound_poisson_in_the_machine() -> None:
     size = {"law": "uniform", "low_bytes": 1, "high_bytes": 191}
     kind = {"class": "malloc", "size": size, "rate_hz": 1000.0, "lifetime": {"law": "exponential", "mean_s": 0.2}}
-    made = load({"object": kind}, 1300.0, 5)
+    made = load({"object": kind}, 600.0, 5)
     t = timed.boot(config(), made.kinds, made.streams[0], 0)
     t = advance(t, 2_000_000_000)
     live, held = [], []
-    for second in range(2, 1300):
+    for second in range(2, 600):
         t = advance(t, second * 1_000_000_000)
         objects, counters = t.world.objects, t.world.counters
         there = objects[:, obj.ADDR] >= 0

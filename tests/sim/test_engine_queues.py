@@ -1,7 +1,7 @@
 """The engine as a queue: Pollaczek-Khinchine (Q1), Cobham (Q2), the machine repairman (Q5), masked sections (Q6).
 
 With each, the books that every run must balance (Q11). Runs are so long that four standard errors (of 20 batch means)
-are less than the tolerance; seeds are fixed.
+are less than the tolerance, a few per cent: laws of service and orders of priority differ by more. Seeds are fixed.
 """
 
 import itertools
@@ -45,10 +45,10 @@ def queue(law: str, shape: int, rho: float, million: float, seed: int = 1) -> Be
 
 
 Q1 = {  # law, shape, c2: million interrupts by load
-    ("fixed", 0, 0.0): {0.3: 1, 0.5: 1, 0.8: 4, 0.9: 12, 0.95: 32},
-    ("erlang", 4, 0.25): {0.3: 2, 0.5: 2, 0.8: 5, 0.9: 14},
-    ("exponential", 0, 1.0): {0.3: 2, 0.5: 2, 0.8: 7, 0.9: 18},
-    ("hyperexponential", 4, 4.0): {0.3: 4, 0.5: 4, 0.8: 12},
+    ("fixed", 0, 0.0): {0.3: 0.2, 0.5: 0.2, 0.8: 0.7, 0.9: 2, 0.95: 5},
+    ("erlang", 4, 0.25): {0.3: 0.3, 0.5: 0.3, 0.8: 0.8, 0.9: 2.3},
+    ("exponential", 0, 1.0): {0.3: 0.3, 0.5: 0.3, 0.8: 1.2, 0.9: 3},
+    ("hyperexponential", 4, 4.0): {0.3: 0.7, 0.5: 0.7, 0.8: 2},
 }
 
 
@@ -59,29 +59,29 @@ def test_waits_of_one_handler_follow_pollaczek_khinchine(name, shape, c2, rho, m
     machine = queue(name, shape, rho, million)
     done = machine.count(seen.DONE)
     wait = machine.count(seen.SOJOURN) / done / SERVICE - 1
-    assert wait == pytest.approx(rho * (1 + c2) / (2 * (1 - rho)), rel=0.02)
+    assert wait == pytest.approx(rho * (1 + c2) / (2 * (1 - rho)), rel=0.05)
     started = machine.histogram("irq_irq_start")
-    assert started[0] / started.sum() == pytest.approx(1 - rho, rel=0.02)  # Poisson arrivals see an idle CPU so often
+    assert started[0] / started.sum() == pytest.approx(1 - rho, rel=0.04)  # Poisson arrivals see an idle CPU so often
     assert machine.count(seen.AREA) == machine.count(seen.SOJOURN)
     idle, busy = machine.cpu_time()[0, [cpu.TIME_IDLE, cpu.TIME_THREAD]]
-    assert busy / (idle + busy) == pytest.approx(rho, rel=0.01)
+    assert busy / (idle + busy) == pytest.approx(rho, rel=0.02)
     if name == "fixed":
         assert busy == done * SERVICE
 
 
 def test_sojourns_in_m_m_1_are_exponential() -> None:
-    hist = queue("exponential", 0, 0.8, 7, seed=2).histogram("irq_irq_done")
+    hist = queue("exponential", 0, 0.8, 1.5, seed=2).histogram("irq_irq_done")
     for q, expected in {0.5: 3.465736, 0.9: 11.512925, 0.99: 23.025851}.items():
-        assert quantile(hist, q, 1) / SERVICE == pytest.approx(expected, rel=2 / 64 + 0.02)
+        assert quantile(hist, q, 1) / SERVICE == pytest.approx(expected, rel=2 / 64 + 0.04)
 
 
 def test_waits_in_m_d_1_have_the_law_of_erlang_and_crommelin() -> None:
-    hist = queue("fixed", 0, 0.8, 8, seed=2).histogram("irq_irq_start")
+    hist = queue("fixed", 0, 0.8, 1.5, seed=2).histogram("irq_irq_start")
     below = dict(zip(LOWER, np.cumsum(hist) - hist, strict=True))
     expected = {0.5: 0.298365, 1: 0.445108, 2: 0.634520, 3: 0.762100, 5: 0.899503, 8: 0.972406}
-    assert hist[0] / hist.sum() == pytest.approx(0.2, abs=0.003)
+    assert hist[0] / hist.sum() == pytest.approx(0.2, abs=0.006)
     for t, p in expected.items():
-        assert below[t * SERVICE] / hist.sum() == pytest.approx(p, abs=0.005)
+        assert below[t * SERVICE] / hist.sum() == pytest.approx(p, abs=0.01)
 
 
 LOADS = ((2, 0.1), (1, 0.2), (0.6, 0.5))  # arrivals per unit, mean service in units, of three classes
@@ -105,26 +105,26 @@ def weighted_wait(machine: Bench) -> float:
     return sum(rate * mean * machine.mean(f"irq_c{k}_start") for k, (rate, mean) in enumerate(LOADS)) / UNIT
 
 
-@pytest.mark.parametrize(("law", "million"), [("exponential", 12), ("fixed", 4)])
+@pytest.mark.parametrize(("law", "million"), [("exponential", 2), ("fixed", 0.7)])
 def test_non_preemptive_priorities_wait_as_cobham_says(law, million) -> None:
     machine = classes(law, False, million)
     sigma = [0, *itertools.accumulate(rate * mean for rate, mean in LOADS)]
     for k in range(3):
         wait = machine.mean(f"irq_c{k}_start") / UNIT
-        assert wait == pytest.approx(residual(law) / ((1 - sigma[k]) * (1 - sigma[k + 1])), rel=0.02)
-    assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.02)
+        assert wait == pytest.approx(residual(law) / ((1 - sigma[k]) * (1 - sigma[k + 1])), rel=0.05)
+    assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.05)
 
 
-@pytest.mark.parametrize(("law", "million"), [("exponential", 9), ("fixed", 3)])
+@pytest.mark.parametrize(("law", "million"), [("exponential", 1.5), ("fixed", 0.5)])
 def test_the_opposite_order_of_priorities_has_the_same_weighted_wait(law, million) -> None:
     machine = classes(law, False, million, order=(2, 1, 0))
-    assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.02)
+    assert weighted_wait(machine) == pytest.approx(0.7 * residual(law) / 0.3, rel=0.05)
 
 
 @pytest.mark.parametrize("law", ["exponential", "fixed"])
 def test_preemptive_priorities_do_not_notice_lower_ones(law) -> None:
     """Exact sums: what the k-th class adds to the sojourns of those above, whose arrivals and waits stay the same."""
-    runs = [classes(law, True, 3, many=many) for many in (1, 2, 3)]
+    runs = [classes(law, True, 1, many=many) for many in (1, 2, 3)]
     for k in range(3):
         same = [run.histogram(f"irq_c{k}_done") for run in runs[k:]]
         assert all((hist == same[0]).all() for hist in same)
@@ -133,7 +133,7 @@ def test_preemptive_priorities_do_not_notice_lower_ones(law) -> None:
     for k, (_, mean) in enumerate(LOADS):
         above, with_own = 1 - sigma[k], 1 - sigma[k + 1]
         expected = mean / above + residual(law, k + 1) / (above * with_own)
-        assert sums[k, 0] / sums[k, 1] / UNIT == pytest.approx(expected, rel=0.02)
+        assert sums[k, 0] / sums[k, 1] / UNIT == pytest.approx(expected, rel=0.04)
 
 
 def interrupt_over_thread(*, critical: bool, million: float) -> Bench:
@@ -154,18 +154,18 @@ def interrupt_over_thread(*, critical: bool, million: float) -> Bench:
 
 
 def test_interrupts_preempt_thread_work() -> None:
-    machine = interrupt_over_thread(critical=False, million=5)
+    machine = interrupt_over_thread(critical=False, million=1.5)
     done = {name: machine.histogram(f"irq_{name}_done").sum() for name in ("irq", "work")}
-    assert machine.mean("irq_irq_done") == pytest.approx(2250, rel=0.016 + 0.002)
-    assert machine.mean("irq_work_done") == pytest.approx(84167, rel=0.02)
+    assert machine.mean("irq_irq_done") == pytest.approx(2250, rel=0.016 + 0.004)
+    assert machine.mean("irq_work_done") == pytest.approx(84167, rel=0.04)
     together = (done["irq"] * 2250 + done["work"] * 84167) / machine.count(seen.DONE)
-    assert machine.count(seen.SOJOURN) / machine.count(seen.DONE) == pytest.approx(together, rel=0.02)
+    assert machine.count(seen.SOJOURN) / machine.count(seen.DONE) == pytest.approx(together, rel=0.03)
 
 
 def test_interrupts_wait_for_critical_thread_work() -> None:
-    machine = interrupt_over_thread(critical=True, million=14)
-    assert machine.mean("irq_irq_start") == pytest.approx(15_875, rel=0.02)
-    assert machine.mean("irq_work_start") == pytest.approx(52_917, rel=0.02)
+    machine = interrupt_over_thread(critical=True, million=3)
+    assert machine.mean("irq_irq_start") == pytest.approx(15_875, rel=0.05)
+    assert machine.mean("irq_work_start") == pytest.approx(52_917, rel=0.05)
 
 
 @pytest.mark.parametrize("spec", ["critical", "splhigh"])
@@ -224,8 +224,8 @@ Q5 = {  # (Z, N): X, R; S = 1
 
 @pytest.mark.parametrize(("think", "cpus"), Q5)
 def test_a_contended_lock_is_a_machine_repairman(think, cpus) -> None:
-    machine = repairman(cpus, think, "sleep", 1.8e6 if cpus > 10 else 0.7e6)
-    assert throughput_and_residence(machine) == pytest.approx(Q5[think, cpus], rel=0.01)
+    machine = repairman(cpus, think, "sleep", 0.3e6 if cpus > 10 else 0.15e6)
+    assert throughput_and_residence(machine) == pytest.approx(Q5[think, cpus], rel=0.02)
 
 
 def test_without_costs_it_does_not_matter_how_one_waits() -> None:
@@ -238,11 +238,11 @@ def test_without_costs_it_does_not_matter_how_one_waits() -> None:
 @pytest.mark.parametrize(
     ("law", "shape", "cpus", "million", "expected"),
     [
-        ("fixed", 0, 4, 0.5, (0.39206, 1.1988)),
-        ("fixed", 0, 16, 0.5, (0.99896, 7.0114)),
-        ("hyperexponential", 4, 4, 2.5, (0.37520, 1.6510)),
-        ("uniform", 0, 8, 1, None),
-        ("two_point", 0, 8, 1, None),
+        ("fixed", 0, 4, 0.15, (0.39206, 1.1988)),
+        ("fixed", 0, 16, 0.15, (0.99896, 7.0114)),
+        ("hyperexponential", 4, 4, 0.6, (0.37520, 1.6510)),
+        ("uniform", 0, 8, 0.15, None),
+        ("two_point", 0, 8, 0.15, None),
     ],
 )
 def test_other_laws_of_holding_keep_within_the_bounds(law, shape, cpus, million, expected) -> None:
@@ -250,6 +250,6 @@ def test_other_laws_of_holding_keep_within_the_bounds(law, shape, cpus, million,
     x, r = throughput_and_residence(repairman(cpus, 9, "sleep", million * 1e6, hold))
     assert x <= min(cpus / 10, 1) * 1.01
     assert r >= max(1, cpus - 9) * 0.99
-    assert x == pytest.approx(cpus / (r + 9), rel=0.01)  # Little's law for the whole cycle
+    assert x == pytest.approx(cpus / (r + 9), rel=0.02)  # Little's law for the whole cycle
     if expected:
-        assert (x, r) == pytest.approx(expected, rel=0.01)
+        assert (x, r) == pytest.approx(expected, rel=0.02)

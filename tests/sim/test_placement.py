@@ -4,14 +4,19 @@ Sources of the figures: Robson 1971, 1974 and 1977; Knuth, The Art of Computer P
 Roberts 1981. The tables of small worst cases and chains were computed apart, by other programs.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
 from kmemexp.sim.arenas import sequential, vm_map
 from kmemexp.sim.slots import PAGE
-from kmemexp.validate.chains import POLICIES, chain, erlang_b, every_sequence, kaufman_roberts, loss, saturated
+from kmemexp.validate import chains
+from kmemexp.validate.chains import POLICIES, erlang_b, every_sequence, kaufman_roberts, loss, saturated
 from kmemexp.validate.churn import Churn, birth_death, births_and_deaths, bound
 from kmemexp.validate.placement import Arena, best_fit_killer, first_fit, fit, layout, robson_adversary
+
+chain = functools.cache(chains.chain)  # several tests look at the same one
 
 
 def heap(policy: str, cells: int) -> Arena:

@@ -243,11 +243,8 @@ def listening(root: Path) -> dict[str, list[str]]:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def test_a_ray_of_our_own_listens_on_loopback_only_asks_for_a_token_and_leaves_no_files(tmp_path: Path) -> None:
-    gate, root = tmp_path / "gate", tmp_path / "r"
-    gate.mkdir()
-    driver = start(root, [{"gate": str(gate)}], address="local", num_cpus=1)
-    wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
+def ours_alone(root: Path) -> None:
+    """Check that the Ray of a driver listens on loopback only, and asks for a token."""
     found = listening(root)
     assert sum(map(bool, found.values())) >= 3, found
     assert {address for addresses in found.values() for address in addresses} <= LOOPBACK, found
@@ -255,28 +252,26 @@ def test_a_ray_of_our_own_listens_on_loopback_only_asks_for_a_token_and_leaves_n
     environ = Path("/proc", raylet, "environ").read_bytes()
     assert b"RAY_AUTH_MODE=token" in environ
     assert len(environ.partition(b"RAY_AUTH_TOKEN=")[2].partition(b"\0")[0]) == 64
-    (gate / "go").touch()
-    out, err = finish(driver)
-    assert json.loads(out)[:3] == [3, 0, 0], err
-    assert not list(Path(tempfile.gettempdir(), f"kray-{os.getuid()}").glob(f"{driver.pid}-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_scheduler_drains_a_run_and_kills_nothing_in_work(tmp_path: Path, number: int) -> None:
+def test_a_scheduler_drains_a_run_on_a_ray_of_our_own_and_nothing_is_left(tmp_path: Path) -> None:
+    """SIGHUP here; SIGTERM goes the same way and is sent to a run in one process (test_execute.py)."""
     gate, root = tmp_path / "gate", tmp_path / "r"
     gate.mkdir()
     driver = start(root, [{"gate": str(gate)}] * 12, address="local", num_cpus=2, window=2, batch_s=0.6)
     wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
-    driver.send_signal(number)
+    ours_alone(root)
+    driver.send_signal(signal.SIGHUP)
     assert any("stopping when" in line for line in iter(driver.stderr.readline, ""))
     (gate / "go").touch()
     out, err = finish(driver)
     done, failed, skipped, interrupted, _, _, by = json.loads(out)
-    assert (failed, skipped, interrupted, by) == (0, 0, True, number), err
+    assert (failed, skipped, interrupted, by) == (0, 0, True, signal.SIGHUP), err
     assert 0 < done < 36
     assert not any(word in err for word in ("***", "stack", "Traceback")), err
     wait_for(lambda: not marked(root))
     assert not list((root / "_writers").iterdir())
+    assert not list(Path(tempfile.gettempdir(), f"kray-{os.getuid()}").glob(f"{driver.pid}-*"))
 
 
 TWO_NODES = """
