@@ -26,6 +26,7 @@ def notes(
         *_deadlocks(metrics, list(axes), ci),
         *_saturated(metrics, list(axes), ci),
         *_panics(metrics, list(axes), ci),
+        *_lower_bounds(metrics),
         *_short_tails(table, metrics),
         *_failures(metrics),
     ]
@@ -140,6 +141,20 @@ def _saturated(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:
         *_more(len(found), "saturated cells"),
         "In a saturated cell what was unfinished counts: waits so far are in the ratios, quantiles that it could "
         "change are not given (-), and a maximum is the longest so far.",
+    ]
+
+
+def _lower_bounds(metrics: pd.DataFrame) -> list[str]:
+    """Which designs would hold more with a clock: buckets of today's UMA grow where CPUs contend for a zone's lists."""
+    if not {"config", "cost", "cpus", "design"} <= set(metrics.columns):
+        return []
+    uma = metrics["config"].astype(str).str.contains('"uma_today"', regex=False)
+    found = metrics.loc[uma & (metrics["cost"] == "none") & (metrics["cpus"] > 1), "design"].astype(str).unique()
+    if not len(found):
+        return []
+    return [
+        f"Lower bound: {', '.join(sorted(found))}: memory held, since without a clock nobody contends for a zone's "
+        "lists, and its buckets stay as small as they begin."
     ]
 
 

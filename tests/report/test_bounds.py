@@ -60,3 +60,14 @@ def test_the_notes_say_what_is_covered_and_what_is_not_judged():
     said = "\n".join(notes(compare(frame, "ff", [KEPT]), frame, ["design"], {"design": "ff"}, 0.95))
     assert "48% to 48% is covered" in said
     assert "no verdict in 1 of 2 comparisons" in said
+
+
+def test_the_notes_say_whose_memory_is_a_lower_bound_without_a_clock():
+    cells = [FIRST_FIT, ("other", [8.1, 8.9, 8.6, 8.4, 8.0], FIRST_FIT[2])]
+    frame = pd.DataFrame([row for cell in cells for row in rows(*cell)]).assign(
+        cpus=4, ram_bytes=1, kva_bytes=1, panic="", deadlock="", cell_key="c", error="", cost="none",
+    )  # fmt: skip
+    frame["config"] = frame["design"].map({"ff": '{"malloc": "buckets"}', "other": '{"malloc": "uma_today"}'})
+    for changed, said in ((frame, True), (frame.assign(cost="zero"), False), (frame.assign(cpus=1), False)):
+        lines = notes(compare(changed, "ff", [KEPT]), changed, ["design"], {"design": "ff"}, 0.95)
+        assert any(line.startswith("Lower bound: other:") for line in lines) == said
