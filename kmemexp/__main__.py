@@ -19,7 +19,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig
 
 from kmemexp import __version__
-from kmemexp.config import files, reading, renamed, scales, schema
+from kmemexp.config import files, problems, reading, renamed, scales, schema
 from kmemexp.errors import ConfigError, InputError, wants_traceback
 from kmemexp.values import visible
 
@@ -37,8 +37,8 @@ class Explaining(Hydra):
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", UNAVAILABLE, UserWarning)
                 return super().compose_config(*args, **kwargs)
-        except (*schema.COMPOSE_ERRORS, UserWarning) as error:
-            raise ConfigError(schema.explanation(error)) from error
+        except (*problems.COMPOSE_ERRORS, UserWarning) as error:
+            raise ConfigError(problems.explanation(error)) from error
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from kmemexp.config.schema import yaml_problem
+from kmemexp.config.problems import yaml_problem
 from kmemexp.errors import ConfigError
 
 try:

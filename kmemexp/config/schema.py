@@ -1,29 +1,17 @@
 """The configuration's schema for Hydra: a dataclass for each node, with the type and the default of every key.
 
-What makes a value impossible is in kmemexp/config/checks.py.
+Values are checked against it in kmemexp/config/typed.py; what makes one impossible is in kmemexp/config/checks.py.
 """
 
-import pickle
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-import yaml  # type: ignore[import-untyped]  # PyYAML comes without types; OmegaConf brings it
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from kmemexp.config.cell import NODES
 from kmemexp.config.tunables import Tunables
-from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing
-from kmemexp.values import byte_count, close
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
-"""What Hydra raises where overrides do not compose: a ValueError for a group's option that is a number."""
-HYDRA_NOISE = ("object_type=", "reference_type=")
 DEFAULT_METRICS = (
     "malloc_fits_1m_min_bytes",
     "kva_fits_1m_min_bytes",
@@ -387,63 +375,3 @@ def _schema() -> DictConfig:
     ):
         OmegaConf.set_struct(node, False)
     return cast(DictConfig, schema)
-
-
-def explanation(error: Exception) -> str:
-    """Put what Hydra says, and what OmegaConf said to it, into one message."""
-    if isinstance(error, yaml.YAMLError):
-        return yaml_problem(error)
-    cause = error.__cause__
-    texts = [str(error), *([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])]
-    return "\n".join(line for text in texts for line in text.splitlines() if not line.lstrip().startswith(HYDRA_NOISE))
-
-
-def yaml_problem(error: yaml.YAMLError, file: str = "") -> str:
-    """Say where a file is no plain YAML, and why."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-    where = f"{file or mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else f"{file}: "
-    if isinstance(error, yaml.constructor.ConstructorError):
-        return f"{where}{problem}. Tags (!…) are not allowed here: a configuration is plain values"
-    return f"{where}{problem}"
-
-
-def type_checked(key: str, values: Sequence[Any]) -> list[Any]:
-    """Check values of one key against the schema: sizes and whole floats become integers. Raises ConfigError."""
-    root = key.partition(".")[0]
-    if root not in NODES:
-        known = [f.name for f in fields(Config)]
-        what = "says how to run, not what; it cannot be swept" if root in known else "unknown key"
-        raise ConfigError(f"{key}: {what}{close(root, NODES)}; axes begin with {', '.join(NODES)}")
-    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    sized = [byte_count(key, v) if isinstance(v, str) and key.endswith("_bytes") else v for v in whole]
-    if root == "workload":  # free in form; its own check comes when a cell is put together
-        return sized
-    schema = cast(DictConfig, pickle.loads(_pickled()))  # noqa: S301 - pickled here; to make one anew is slow
-    sound: set[type] = set()  # no leaf of the schema takes one value of a type and refuses another; asking is slow
-    checked = []
-    for value in sized:
-        typed = value if type(value) in sound else _typed(schema, key, value)
-        if type(typed) is type(value):
-            sound.add(type(value))
-        checked.append(typed)
-    return checked
-
-
-@cache
-def _pickled() -> bytes:
-    return pickle.dumps(OmegaConf.structured(Config))
-
-
-def _typed(schema: DictConfig, key: str, value: Any) -> Any:
-    try:
-        OmegaConf.update(schema, key, value)
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        parent = OmegaConf.select(schema, key.rpartition(".")[0])
-        known = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
-        hint = f"{close(key.rpartition('.')[2], known)}; there are {', '.join(known)}" if known else ""
-        raise ConfigError(f"{key}: unknown key{hint}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
-    if OmegaConf.is_config(OmegaConf.select(schema, key)):
-        raise ConfigError(f"{key}: is a group of keys; sweep over one of them")
-    return OmegaConf.select(schema, key)

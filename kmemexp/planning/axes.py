@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kmemexp.config import renamed
 from kmemexp.config.scales import log_points, written_out
-from kmemexp.config.schema import type_checked
+from kmemexp.config.typed import type_checked
 from kmemexp.errors import ConfigError
 from kmemexp.planning.predicates import Mask, Objects, Predicate
 from kmemexp.planning.sampling import sample

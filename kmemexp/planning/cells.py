@@ -21,7 +21,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
-from kmemexp.config import checks, renamed, schema
+from kmemexp.config import checks, problems, renamed
 from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
 from kmemexp.config.design import parts_of
 from kmemexp.errors import ConfigError, InputError
@@ -55,8 +55,8 @@ class Composer:
         """Compose one configuration. Raises ConfigError with Hydra's own explanation."""
         try:
             return self._loader.load_configuration("config", [*self._hydra, *overrides], RunMode.RUN, from_shell=False)
-        except schema.COMPOSE_ERRORS as error:
-            text = schema.explanation(error)
+        except problems.COMPOSE_ERRORS as error:
+            text = problems.explanation(error)
             raise ConfigError(text + renamed.hint(text)) from error
 
     def _stands_alone(self, group: str, option: str) -> bool:
