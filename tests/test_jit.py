@@ -4,6 +4,7 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -261,6 +262,43 @@ def test_an_outlined_kernel_is_not_inlined(fresh) -> None:
     assert calls(outlined)(1) == calls(inlined)(1) == 2
     assert "noinline" in attributes(outlined), moved("`noinline` does not reach LLVM")
     assert "alwaysinline" in attributes(inlined), moved("`forceinline` does not reach LLVM")
+
+
+def added(row, table, i):
+    row[i] += table[i, 1] + len(table)
+    return row[i]
+
+
+@compiled
+def test_kernels_pass_addresses_and_shapes_and_return_what_they_return(fresh) -> None:
+    kernel = fresh(jit.outlined, added)
+    row, table = np.arange(3), np.arange(8).reshape(4, 2)
+    assert calls(kernel)(row, table, 2) == 2 + 5 + 4 == row[2]
+    (form,) = re.findall(r"^define .*@_ZN.*added.*$", llvm(kernel), re.MULTILINE)
+    result, arguments = re.match(r"define .*?(\S+) @\S+?\((.*)\) ", form).groups()
+    assert result == "i64", moved("a kernel's result does not come back as its value")
+    kinds = [a.split()[0] for a in re.sub(r"\([^)]*\)", "", arguments).split(", ")]
+    assert kinds == ["ptr", "i64", "ptr", "i64", "i64", "i64"], moved("arrays are not passed as address and shape")
+
+
+def counted(start, end, step):
+    n = 0
+    for _ in range(start, end, step):
+        n += 1
+    return n
+
+
+@compiled
+def test_what_numba_would_raise_ends_the_process(tmp_path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from kmemexp import jit\n\n@jit.kernel\n" + textwrap.dedent(inspect.getsource(counted))
+    )
+    run = "import sys, own; from kmemexp import jit; print(jit.entry(own.counted)(0, 6, int(sys.argv[1])))"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    given = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    ran = [subprocess.run([sys.executable, "-c", run, s], env=given, capture_output=True, check=False) for s in "20"]
+    codes = [r.returncode for r in ran]
+    assert codes == [0, -signal.SIGILL], moved("a kernel goes on after what Numba would raise")
 
 
 def llvm(dispatcher) -> str:

@@ -12,11 +12,12 @@ Made for Numba 0.68; `tests/test_jit.py` says what is relied on.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from llvmlite.ir import IRBuilder
 from numba.core import ir, types
 from numba.core.lowering import Lower
 from numba.np import arrayobj
 
-from kmemexp.jit import refs
+from kmemexp.jit import arrays, calling, refs
 
 DATA, SHAPE = 4, 5
 """Places in an array's descriptor (ArrayModel)."""
@@ -132,7 +133,7 @@ class KernelLower(Lower):
         """Whether a variable is an array of numbers whose rows follow each other."""
         of = self.typeof(var.name)
         return (
-            type(of) is types.Array
+            type(of) in (types.Array, arrays.Plain)
             and of.layout == "C"
             and isinstance(of.dtype, types.Integer | types.Float | types.Boolean)
             and not self.context.enable_boundscheck
@@ -167,6 +168,26 @@ class KernelLower(Lower):
         """Take an index as it is: kernels never count from the end, and to ask costs a quarter of their speed."""
         _ = array, axis
         return self.context.cast(self.builder, item, kind, types.intp if kind.signed else types.uintp)
+
+
+class DirectLower(KernelLower):
+    """The same, for kernels: what is called by their own convention."""
+
+    def __init__(self, *args: Any, **kws: Any) -> None:
+        super().__init__(*args, **kws)
+        self.context.__class__ = calling.KernelContext  # a copy for this function
+
+    @property
+    def call_conv(self) -> calling.Direct:
+        """How it is called."""
+        return calling.Direct(self.context)
+
+    def setup_function(self, fndesc: Any) -> None:
+        """Declare the function, and begin it."""
+        self.function = calling.declare(self.context, self.module, fndesc)
+        self.entry_block = self.function.append_basic_block("entry")
+        self.builder = IRBuilder(self.entry_block)
+        self.call_helper = self.call_conv.init_call_helper(self.builder)
 
 
 class EntryLower(KernelLower):

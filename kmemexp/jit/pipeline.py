@@ -24,8 +24,8 @@ from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
-from kmemexp.jit import disk, resolving, sparing
-from kmemexp.jit.lowering import EntryLower, KernelLower
+from kmemexp.jit import calling, disk, resolving, sparing
+from kmemexp.jit.lowering import DirectLower, EntryLower, KernelLower
 
 
 class BoundLibrary(JITCodeLibrary):
@@ -150,6 +150,7 @@ class Inside(Once):
     def add_overload(self, compiled: Any) -> None:
         """Keep what has been compiled for other kernels, not for Python."""
         self.overloads[tuple(compiled.signature.args)] = compiled
+        calling.insert(self.targetctx, compiled)
 
 
 class _InlinedForm(CompileResultCacheImpl):
@@ -200,7 +201,7 @@ class OutlinedCache(FunctionCache):
     _impl_class = _OutlinedForm
 
 
-class _OutlinedLower(KernelLower):
+class _OutlinedLower(DirectLower):
     """Lowers a function and forbids LLVM to inline it."""
 
     def pre_lower(self) -> None:
@@ -270,14 +271,14 @@ class _InlinedLowering(_Lowering):
 
     _name = "kmemexp_inlined_lowering"
     library = InlinedLibrary
+    lowering_class = DirectLower
 
     def run_pass(self, state: Any) -> bool:
         _name_by_sources(state)
         state.flags.no_compile = True
         done = super().run_pass(state)
         state.library.finalize()
-        state["cr"] = lowered = state["cr"]._replace(cfunc=_Nowhere())
-        state.targetctx.insert_user_function(lowered.cfunc, lowered.fndesc, [state.library])
+        state["cr"] = state["cr"]._replace(cfunc=_Nowhere())
         return done
 
 

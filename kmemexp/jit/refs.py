@@ -16,6 +16,8 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
 from numba.extending import lower_builtin, lower_cast, lower_getattr_generic, register_model
 
+from kmemexp.jit.arrays import plain
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ def ref(state: T) -> T:
 
 def by_pointer(given: types.Type) -> types.Type:
     """Type for which a kernel is compiled that is given this type."""
-    return Ref(given) if isinstance(given, types.BaseNamedTuple) else types.unliteral(given)
+    return Ref(given) if isinstance(given, types.BaseNamedTuple) else plain(types.unliteral(given))
 
 
 class Ref(types.Type):
