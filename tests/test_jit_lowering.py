@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 from numba.core import codegen, ir, types
@@ -103,3 +104,19 @@ def test_what_is_relied_on_is_there() -> None:
         assert callable(getattr(Lower, name))
         assert name in lowering.KernelLower.__dict__
     assert ir.StaticSetItem
+
+
+@jit.kernel
+def with_prefetches(row, table, i):
+    jit.prefetch(row, i)
+    jit.prefetch(table, -1)
+    jit.prefetch(table, 1 << 50)
+    return row[i] + table[i, 1]
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: nothing is compiled")
+def test_what_is_fetched_ahead_changes_nothing_and_may_lie_anywhere():
+    row, table = np.arange(4), np.arange(8).reshape(4, 2)
+    assert with_prefetches.py_func(row, table, 2) == jit.entry(with_prefetches)(row, table, 2) == 7
+    asked = "".join(str(c.library.with_all()) for c in with_prefetches.overloads.values())
+    assert asked.count("call void @llvm.prefetch") == 3

@@ -218,7 +218,7 @@ def _attach(wired: layout.Wired, wiring: Wiring, queues: _Queues, stream: Stream
 def _engine_stream(stream: Stream, queues: _Queues) -> mc.Stream:
     return mc.Stream(
         stream.time_ns[queues.order], stream.op, stream.kind, stream.slot, stream.size, stream.flags & 0xFF,
-        queues.order, np.empty(len(stream.op), np.int32), np.empty(max(stream.slots, 1), np.int32),
+        queues.order, np.empty(len(stream.op), np.int32), np.zeros(max(stream.slots, 1), np.int32),
     )  # fmt: skip
 
 

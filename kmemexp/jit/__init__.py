@@ -21,9 +21,10 @@ import numba
 from numba.core.caching import FunctionCache
 
 from kmemexp.jit import disk, packed, pipeline, twins
+from kmemexp.jit.fetching import prefetch
 from kmemexp.jit.refs import by_pointer, ref
 
-__all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "ref", "template"]
+__all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "prefetch", "ref", "template"]
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each

@@ -6,18 +6,33 @@ allocation gets a row of the table of objects, each free the row that its slot h
 object is still being allocated is left to the context that allocates it.
 """
 
-from kmemexp.jit import kernel, outlined
+from kmemexp.jit import kernel, outlined, prefetch
 from kmemexp.sim.aliases import Ctx, Memory, Registers, Table
 from kmemexp.sim.engine import machine
 from kmemexp.sim.engine.contexts import FIRST, IDLE, RUNNING, finish
 from kmemexp.sim.engine.heap import KEY, NEVER, TIE, alarm, due, passed
 from kmemexp.sim.engine.interrupts import handled
+from kmemexp.sim.engine.lines import LINE_SHIFT, place_of
 from kmemexp.sim.engine.locks import release
 from kmemexp.sim.engine.machine import Stream
 from kmemexp.sim.engine.tables import cpu, ctx, glob, seen, stage
 from kmemexp.sim.ops import FREE, WORK
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.tables import obj, regs
+
+AHEAD = 16  # operations that are looked ahead, so that what they need is in the caches by then
+
+
+@kernel
+def look_ahead(m: Memory, s: Stream, objects: Table, i: int) -> None:
+    """Fetch what operation `i` will soon need: its slot's row, half-way there the row, and then its object's line."""
+    if i + AHEAD >= len(s.slot):
+        return
+    prefetch(s.row_in, s.slot[i + AHEAD])
+    prefetch(objects, s.row_in[s.slot[i + AHEAD // 2]])
+    row = s.row_in[s.slot[i + AHEAD // 4]]
+    if m[glob.LINES] and s.op[i + AHEAD // 4] and row >= 0:
+        prefetch(m, place_of(m, objects[row, obj.ADDR] >> LINE_SHIFT))
 
 
 @kernel
@@ -26,6 +41,7 @@ def bind(m: Memory, s: Stream, objects: Table, upto: int) -> bool:
     i = m[glob.BOUND]
     while i < upto:
         slot = s.slot[i]
+        look_ahead(m, s, objects, i)
         if s.op[i]:
             s.row_of[i] = s.row_in[slot]
         else:
@@ -34,6 +50,7 @@ def bind(m: Memory, s: Stream, objects: Table, upto: int) -> bool:
                 m[glob.BOUND] = i
                 return False
             m[glob.ROW_FREE] = objects[row, obj.SIZE]
+            prefetch(objects, m[glob.ROW_FREE])
             objects[row, obj.ADDR] = obj.PENDING
             objects[row, obj.SIZE] = s.size[i]
             objects[row, obj.KIND] = s.kind[i]
@@ -61,6 +78,8 @@ def next_operation(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
         return False
     at, i = NEVER, 0
     if m[c + cpu.OP] < m[c + cpu.END]:
+        prefetch(s.order, m[c + cpu.OP] + AHEAD)
+        prefetch(s.time, m[c + cpu.OP] + AHEAD)
         i = int(s.order[m[c + cpu.OP]])
         at = s.time[m[c + cpu.OP]] + (m[c + cpu.FREE_AT] if m[glob.CLOSED] else 0)
     # An operation due at this very instant takes its turn among those of the other CPUs.

@@ -18,10 +18,16 @@ CPU_BITS = 12  # of an entry; the rest is the line's number
 
 
 @kernel
+def place_of(m: Memory, line: int) -> int:
+    """Where the table holds a line, if it does."""
+    return m[glob.LINES] + ((line ^ (line >> 15)) & (LINES - 1))
+
+
+@kernel
 def fetch_line(m: Memory, c: Cpu, addr: Address) -> Ns:
     """CPU `c` touches the object at `addr`. Returns ns, if its line was in another CPU's cache."""
     line, number = addr >> LINE_SHIFT, m[c + cpu.NUMBER]
-    at = m[glob.LINES] + ((line ^ (line >> 15)) & (LINES - 1))
+    at = place_of(m, line)
     was = m[at]
     m[at] = line << CPU_BITS | number
     last = was & ((1 << CPU_BITS) - 1)
