@@ -68,7 +68,7 @@ def compare(
     variants have them, each variant is compared with the one that equals it in all other axes. None gives means only.
     `by` names the columns that make the condition, where the rule above does not suit. `interval` is "" for what suits
     each metric (`evidence.py`), "t", or "bca" for bootstrapped `diff_low` and `diff_high` (slow; p and verdict stay the
-    same). `margins` replaces those that metrics state (`kmemexp/metrics.py`). `judged` names the metrics that the
+    same). `margins` replaces those that metrics state (`kmemexp/metrics/`). `judged` names the metrics that the
     question is about, by default all that have a direction: these are one family, and the others are descriptions.
 
     Returns one row per condition, metric and variant, with their axis columns and:

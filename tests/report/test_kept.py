@@ -245,7 +245,7 @@ def test_a_store_without_marks_makes_them_each_time(plan, made, monkeypatch):
     assert not Path(plan.root, kept.NAME).exists()
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "metrics.py", "report/notes.py", "store/rows.py"])
+@pytest.mark.parametrize("name", ["__init__.py", "metrics/lanes.py", "report/notes.py", "store/rows.py"])
 def test_another_version_of_the_program_makes_new_tables(plan, made, monkeypatch, tmp_path, name):
     copy = tmp_path / "package"
     shutil.copytree(kept.PACKAGE, copy, ignore=shutil.ignore_patterns("data", "sim", "__pycache__"))

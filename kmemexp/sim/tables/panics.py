@@ -1,4 +1,4 @@
-"""How the historic kernel would have died (`regs.PANIC`); names in kmemexp/metrics.py."""
+"""How the historic kernel would have died (`regs.PANIC`); names in kmemexp/metrics."""
 
 NONE = 0
 KMEM_MAP = 1
