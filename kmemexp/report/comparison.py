@@ -105,11 +105,7 @@ def compare(
     condition = number_groups(cells.keys, cells.condition)
     base = _baseline_of(cells, condition, is_base, list(baseline))
     how = _How(condition, base, cells.fixed & cells.fixed[base], ci, interval)
-    compared = []
-    for name in names:
-        limit = bounds.bound_of(name, df)
-        bound = None if limit is None else cells.matrix(limit)
-        compared.append(_one_metric(cells.matrix(df[name]), name, (margins or {}).get(name), how, bound).iloc[order])
+    compared = [_one_metric(df, cells, name, (margins or {}).get(name), how).iloc[order] for name in names]
     keys = cells.keys.assign(failed=cells.failed, cell_key=cells.named).iloc[order]
     table = pd.concat([keys.join(one) for one in compared])
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
@@ -271,8 +267,10 @@ def metric_of(name: str) -> known.Metric:
     return known.METRICS[known.INDEX[name]] if known_one else known.Metric(name, "", "", "", known.PER_CENT)
 
 
-def _one_metric(x: Floats, name: str, margin: Margin | None, how: _How, bound: Floats | None) -> pd.DataFrame:
-    """Statistics of one metric for every cell; `x` and its `bound` are [cells, replicas]."""
+def _one_metric(df: pd.DataFrame, cells: Layout, name: str, margin: Margin | None, how: _How) -> pd.DataFrame:
+    """Statistics of one metric for every cell."""
+    x, limit = cells.matrix(df[name]), bounds.bound_of(name, df)
+    bound = None if limit is None else cells.matrix(limit)
     metric, ci = metric_of(name), how.ci
     n, mean, low, high = mean_bounds(x, metric.law, ci)
     itself = how.base == np.arange(len(x))
