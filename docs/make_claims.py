@@ -15,8 +15,9 @@ PICTURES = FOLDER / "pictures"
 
 def page() -> str:
     """Text of the page, its places filled from what was published."""
-    explored, confirmed = (story.read(folder, finding.names()) for folder in (PICTURES, PICTURES / "confirmed"))
-    return story.renewed(PAGE.read_text("utf-8"), story.blocks(explored, confirmed))
+    names = finding.names()
+    explored, confirmed = (story.read(folder, names) for folder in (PICTURES, PICTURES / "confirmed"))
+    return story.renewed(PAGE.read_text("utf-8"), story.blocks(names, explored, confirmed))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from kmemexp.report.layout import decimals_for, number
 PLACE = re.compile(r"(?<=<!-- figures: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 NAMED = 90  # characters of the names of conditions; where there are more, they are counted
 GLANCE = "glance"
+MISSING = "Not confirmed yet by the rule as it stands.\n"
 UNSIGNED = ("deadlocks", "locks", "per million", "times", "µs at most")  # units of what is no difference
 FIGURES = ("effect", "low", "high", "seen")
 
@@ -34,8 +35,10 @@ def _texts(verdicts: pd.DataFrame) -> pd.DataFrame:
     return verdicts.assign(**{name: verdicts[name].astype(object).where(verdicts[name].notna(), "") for name in texts})
 
 
-def blocks(explored: Mapping[str, pd.DataFrame], confirmed: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Text of each place: by experiment the table of its confirmation, and GLANCE with a row for each."""
+def blocks(
+    names: Iterable[str], explored: Mapping[str, pd.DataFrame], confirmed: Mapping[str, pd.DataFrame]
+) -> dict[str, str]:
+    """Text of each place: by experiment the table of its confirmation, and GLANCE with a row for each confirmed one."""
     rows = [
         {
             "claim": str(verdicts["claim"].iloc[0]),
@@ -45,9 +48,8 @@ def blocks(explored: Mapping[str, pd.DataFrame], confirmed: Mapping[str, pd.Data
         }
         for name, verdicts in confirmed.items()
     ]
-    return {name: markdown(told(verdicts)) for name, verdicts in confirmed.items()} | {
-        GLANCE: markdown(pd.DataFrame(rows))
-    }
+    found = {name: markdown(told(confirmed[name])) if name in confirmed else MISSING for name in names}
+    return found | {GLANCE: markdown(pd.DataFrame(rows))}
 
 
 def renewed(page: str, texts: Mapping[str, str]) -> str:
