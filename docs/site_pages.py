@@ -18,7 +18,7 @@ SHOWN = (
     "docs/**/*.md",
     "docs/**/*.svg",
     "experiments/**/*.md",
-    "experiments/pictures/*",
+    "experiments/pictures/**/*",
     "experiments/*.ipynb",
     "kmemexp/data/traces/README.md",
 )

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, cpus_text, over, spread, together, unseen
+from kmemexp.claims.judging import Report, Verdict, cpus_text, over, spread, together, unseen, without_gaps
 from kmemexp.claims.protocol import LONG_RUN, LONGER_RUN, OTHER_LOADS, Protocol
 from kmemexp.metrics import Margin
 from kmemexp.report import charts, stats
@@ -70,15 +70,14 @@ PROTOCOL = Protocol(
 def analyse(results: Mapping[str, Results]) -> Report:
     """Judge each pair on each load and KVA, then the growth over the days."""
     found = results["fragmentation"]
-    metrics = found.metrics
-    metrics = metrics.assign(cost=metrics["cost"].astype("object").fillna("none")) if "cost" in metrics else metrics
-    plain = metrics[metrics["cost"] == "none"].drop(columns="cost") if "cost" in metrics else metrics
+    plain = without_gaps(found.metrics)
+    plain = plain[plain["cost"] == "none"].drop(columns="cost") if "cost" in plain else plain
     days = daily(found.series, plain)
     compared = [*(_compared(plain, *pair) for pair in PAIRS), *(_grown(days, *pair) for pair in PAIRS)]
     whole = one_family([table for table in compared if len(table)], PROTOCOL.judged)
     tables, growth = whole[: len(PAIRS)], whole[len(PAIRS) :]
     judged = pd.concat([_judged(table) for table in tables], ignore_index=True)
-    verdicts = [*_maps(judged), *_objects(judged), *_growth(growth), *_clock(metrics)]
+    verdicts = [*_maps(judged), *_objects(judged), *_growth(growth)]
     return Report(
         _summary(judged),
         verdicts,
@@ -216,31 +215,6 @@ def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
                 texts, where, "more growth than with kmem_map, points", condition=cpus_text(cpus),
                 question=f"growth of {what} fragmentation, {group['pair'].iloc[0]}",
             )  # fmt: skip
-
-
-def _clock(metrics: pd.DataFrame) -> Iterator[Verdict]:
-    """Say whether a clock, with interrupts and locks, changes where memory is."""
-    if "cost" not in metrics:
-        return
-    timed = metrics[metrics["cost"] != "none"]
-    for key, rows in timed.groupby([timed["design"].astype(str), "workload", "kva_bytes", "cpus"], observed=True):
-        design, workload, kva, cpus = key
-        twin = metrics[
-            (metrics["design"].astype(str) == design) & (metrics["workload"] == workload)
-            & (metrics["kva_bytes"] == kva) & (metrics["cpus"] == cpus) & (metrics["cost"] == "none")
-        ]  # fmt: skip
-        a, b = (frame.set_index("replica")[EXTERNAL] for frame in (rows, twin))
-        common = a.index.intersection(b.index)
-        if len(common) < 2:
-            continue
-        diff = stats.paired_difference(a[common].to_numpy(), b[common].to_numpy())
-        low, high = float(diff.low) * 100, float(diff.high) * 100
-        yield Verdict(
-            CLAIM, "observed", f"{workload}, KVA {kva / MIB:.0f} MiB, {design}: with a clock, locks and interrupts",
-            f"malloc's space, external {spread(float(diff.diff) * 100, low, high, 'points')} against none (paired)",
-            float(diff.diff) * 100, low, high, "points", condition=design,
-            question="with a clock, locks and interrupts, malloc's external fragmentation",
-        )  # fmt: skip
 
 
 def _summary(judged: pd.DataFrame) -> str:

@@ -26,20 +26,15 @@ EXPLORED = range(10)
 """Seeds of exploring; all others are kept for confirming."""
 SEED = 1000  # of a confirmation, where no other is named
 RECORDING = "{recording}"
-LONG_RUN = (
-    "size=full",
-    "design=freebsd4,dragonfly_2003aug25,mail2003_bare,freebsd5_uma,freebsd5_uma_unified",
-    "machine.kva_bytes=160MiB,256MiB",
-)
-"""Of the sweep `fragmentation`: its long run, the designs that claims compare, at the ends of the range of KVA."""
+COMPARED = "design=freebsd4,dragonfly_2003aug25,mail2003_bare,freebsd5_uma,freebsd5_uma_unified"
+LONG_RUN = ("size=full", COMPARED, "machine.kva_bytes=160MiB,256MiB", "~sweep.axes.cost", "~sweep.when.cost")
+"""Of the sweep `fragmentation`: its long run of the designs that claims compare, least and most KVA, no clock."""
 LONGER_RUN = (
-    *LONG_RUN[:2], "sweep.reps.max=24", "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB",
+    *LONG_RUN[:2], "machine.kva_bytes=152MiB,160MiB,176MiB,192MiB,224MiB,256MiB", *LONG_RUN[3:], "sweep.reps.max=24",
 )  # fmt: skip
 """The same at full size."""
 OTHER_LOADS = (
     "~sweep.axes.workload",
-    "sweep.when.cost=\"design in ('freebsd4', 'dragonfly_2003aug25') and workload == 'trace' and "
-    "machine.kva_bytes == '256MiB' and machine.cpus == 2\"",
     f'sweep.union=[{{axes: {{workload: [trace], workload.path: ["{RECORDING}"]}}}}, '
     "{axes: {workload: [mail_days]}}]",
 )
