@@ -85,7 +85,7 @@ def _conditions(of: pd.DataFrame) -> str:
     texts = []
     for word in VERDICTS:
         rows = of[of["verdict"] == word]
-        names = ", ".join(rows["condition"])
+        names = " · ".join(rows["condition"])
         if len(rows) and (len(of) > 1 or names):
             label = "" if len(rows) == len(of) else f"{word}: "
             named = (rows["condition"] != "").all() and (len(rows) == 1 or len(names) <= NAMED)

@@ -41,7 +41,7 @@ def test_a_question_has_one_row_with_its_conditions_effects_and_what_it_could_no
     (row,) = table.to_dict("records")
     assert row == {
         "question": "more room", "verdict": "holds in part (1 of 3 fragile)",
-        "conditions": "holds: filetree, server_days; inconclusive: pgbench",
+        "conditions": "holds: filetree · server_days; inconclusive: pgbench",
         "effect (95 %)": "-2.0 ± 1.0 MiB to +10.0 ± 1.0 MiB", "could have seen": "4.5 MiB",
     }  # fmt: skip
 
