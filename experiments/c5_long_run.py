@@ -212,8 +212,8 @@ def _growth(tables: Sequence[pd.DataFrame]) -> Iterator[Verdict]:
                 f"day {EARLY} to {LATE}"
             )
             yield _together(
-                texts, where, "more growth than with kmem_map, points", condition=cpus_text(cpus),
-                question=f"growth of {what} fragmentation, {group['pair'].iloc[0]}",
+                texts, where, "more growth than with kmem_map, points", question=f"growth of {what} fragmentation",
+                condition=f"{group['pair'].iloc[0]}, {cpus_text(cpus)}",
             )  # fmt: skip
 
 
