@@ -259,11 +259,13 @@ def _days_chart(days: pd.DataFrame) -> object:
 
 def _pairs_chart(judged: pd.DataFrame) -> object:
     rows = judged[judged["what"].isin(SPACES)].copy()
-    rows["condition"] = [f"{r.workload}, {r.kva_bytes / MIB:.0f} MiB, {cpus_text(r.cpus)}" for r in rows.itertuples()]
+    rows["condition"] = [
+        f"{r.what}: {r.workload}, {r.kva_bytes / MIB:.0f} MiB, {cpus_text(r.cpus)}" for r in rows.itertuples()
+    ]
     return charts.intervals(
-        rows.sort_values(["workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design", "what"]],
+        rows.sort_values(["what", "workload", "cpus", "kva_bytes"])[["condition", "diff", "low", "high", "design"]],
         y="condition", x=charts.Axis("diff", "external fragmentation, points more than with kmem_map"),
-        colour="design", zero=True, facet="what",
+        colour="design", zero=True,
     )  # fmt: skip
 
 
