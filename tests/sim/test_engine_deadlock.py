@@ -256,3 +256,15 @@ def test_a_spinner_that_comes_back_above_the_holder_of_its_lock_is_a_deadlock() 
     assert machine.run(10**9) == E_DEADLOCK
     assert machine.count(seen.DEADLOCK_AT) == 140_000
     assert len(witness.members(machine.wired)) == 2
+
+
+def test_a_daemon_that_preempts_who_asks_for_a_page_lets_it_go_on_later() -> None:
+    memory = NOTHING | {"user": 60, "free": 12, "minimum": 8, "target": 16, "reserved": 4, "cluster": 4}
+    w = wiring.Wiring(model="ithread", nested=True, memory=memory, daemon="daemon")
+    w.source("faults", "task", [{"take": 1}], law="periodic", period_ns=50_000, phase_ns=50_000, priority=10)
+    w.source("daemon", "task", [{"rest": None}, {"work": 1_000}, {"sleep": 10_000}, {"reclaim": None}], priority=11)
+    machine = bench(w, kinds={"unit": (0, ATTR_WIRED)})
+    assert machine.run(10**9 + 1_000) == E_TIME
+    faults = 10**9 // 50_000
+    assert machine.count(glob.USER) - 60 + machine.count(seen.DAEMON_PAGES) == faults
+    assert machine.count(glob.USER) + machine.count(glob.FREE) == 72

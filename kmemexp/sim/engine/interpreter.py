@@ -207,8 +207,10 @@ def _take_user_pages(m: Memory, x: Ctx, n: int, pc: int) -> int:
     """User processes fault pages in; they sleep where there is none."""
     got = take_pages(m, n, NORMAL)
     m[glob.USER] += got
+    runs = m[m[x + ctx.CPU] + cpu.TOP] == x  # the page daemon may have preempted it
     if got == n:
-        return -1 - GO_ON
+        return -1 - (GO_ON if runs else WAIT)
     m[x + ctx.PC] = pc  # asks again
-    wait_for_memory(m, x, stage.NEXT)
+    if runs:
+        wait_for_memory(m, x, stage.NEXT)
     return -1 - WAIT
