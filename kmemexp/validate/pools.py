@@ -16,8 +16,9 @@ from kmemexp.planning.plan import plan_from
 from kmemexp.sim.aliases import Table, Words
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.engine.tables import ctx, glob
+from kmemexp.sim.engine.tables import ctx, glob, route, word
 from kmemexp.sim.maps import MAP_NAMES
+from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.slots import ATTR_WIRED, PAGE
 from kmemexp.sim.tables import flag, tally
 from kmemexp.validate.bench import Bench, bench
@@ -93,6 +94,7 @@ def play(
     level = (ops.flags[allocs] != flag.NOWAIT).astype(int)
     ops.flags[ops.flags == flag.NOWAIT] |= flag.RESERVE
     t = timed.boot(config(), made.kinds, ops, 0)
+    _refuse_at_once(t.wired.m)
     if pages:
         thresholds = {glob.LIMITED: 1, glob.FREE: pages, glob.INTERRUPT_MIN: reserve, glob.RESERVED: reserve}
         t.wired.m[list(thresholds)] = list(thresholds.values())
@@ -111,6 +113,17 @@ def play(
     edges = np.searchsorted(times[1:], ops.time_ns[allocs])
     asked = np.stack([np.bincount(edges[level == n], minlength=intervals) for n in (MAIN, INTERRUPT)])
     return Losses(asked, np.diff(refused, prepend=0), in_use, int(t.world.counters[tally.FAILURES]))
+
+
+def _refuse_at_once(m: Words) -> None:
+    """Let what goes straight to the map be refused where there is no page: kmem_alloc() waits, whatever it is told."""
+    row = m[glob.ROUTE] + SERVER_MAP * route.COLUMNS
+    for call in m[row + route.CALL : row + route.UNLOCKED]:
+        at = call + word.FIRST
+        while call > 0 and m[at] != word.END:
+            if m[at] == word.GRAB:
+                m[at] = word.PAGES
+            at += 1
 
 
 def refusals(t: timed.Timed) -> list[int]:
