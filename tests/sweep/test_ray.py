@@ -162,9 +162,12 @@ import json, sys
 from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
-plan = make_plan(given["root"], given["configs"], replicas=3, cluster=given["cluster"])
-print(json.dumps(execute(plan)))
+def run(root):
+    print(json.dumps(execute(make_plan(root, given["configs"], replicas=3, cluster=given["cluster"]))))
+run(given["root"])
 """
+TWICE = SCRIPT + 'run(given["root"] + "-next")'
+"""A second sweep of the same process starts a second Ray."""
 
 
 def start(root: Path, configs: list[dict], script: str = SCRIPT, **cluster) -> subprocess.Popen:
@@ -255,19 +258,23 @@ def ours_alone(root: Path) -> None:
 
 
 def test_a_scheduler_drains_a_run_on_a_ray_of_our_own_and_nothing_is_left(tmp_path: Path) -> None:
-    """SIGHUP here; SIGTERM goes the same way and is sent to a run in one process (test_execute.py)."""
+    """SIGHUP here; SIGTERM goes the same way and is sent to a run in one process (test_execute.py).
+
+    The same process runs another sweep, whose Ray lets it in as well.
+    """
     gate, root = tmp_path / "gate", tmp_path / "r"
     gate.mkdir()
-    driver = start(root, [{"gate": str(gate)}] * 12, address="local", num_cpus=2, window=2, batch_s=0.6)
+    driver = start(root, [{"gate": str(gate)}] * 12, TWICE, address="local", num_cpus=2, window=2, batch_s=0.6)
     wait_for(lambda: list(gate.iterdir()) or driver.poll() is not None)
     ours_alone(root)
     driver.send_signal(signal.SIGHUP)
     assert any("stopping when" in line for line in iter(driver.stderr.readline, ""))
     (gate / "go").touch()
     out, err = finish(driver)
-    done, failed, skipped, interrupted, _, _, by = json.loads(out)
+    (done, failed, skipped, interrupted, _, _, by), following = map(json.loads, out.splitlines())
     assert (failed, skipped, interrupted, by) == (0, 0, True, signal.SIGHUP), err
     assert 0 < done < 36
+    assert following[:4] == [36, 0, 0, False], err
     assert not any(word in err for word in ("***", "stack", "Traceback")), err
     wait_for(lambda: not marked(root))
     assert not list((root / "_writers").iterdir())

@@ -1,6 +1,7 @@
 """A Ray of our own on this machine: on the loopback interface only, with a token, in a folder that is cleared."""
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -26,7 +27,7 @@ def secured() -> Iterator[None]:
     """
     token = {"RAY_AUTH_MODE": "token"}
     if not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        token["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        token["RAY_AUTH_TOKEN"] = _token()
     before = {name: os.environ.get(name) for name in token}
     # Ray takes the address of the network's interface in place of 127.0.0.1, unless it may form no clusters.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
@@ -40,6 +41,12 @@ def secured() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@functools.cache
+def _token() -> str:
+    """Make this process's token: Ray reads it once in a process, so one per start would shut us out of the next."""
+    return secrets.token_hex(32)
 
 
 def folder() -> Path | None:
