@@ -4,6 +4,7 @@ An import counts wherever it stands: inside a function, and under TYPE_CHECKING 
 """
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -70,7 +71,10 @@ def imported(module: str) -> set[str]:
     return {name if name in MODULES else name.partition(".")[0] for name in found} - {module}
 
 
-IMPORTS = {module: imported(module) for module in MODULES}
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {module: imported(module) for module in MODULES}
 
 
 def room_of(module: str) -> str:
@@ -81,7 +85,7 @@ def crossings() -> list[tuple[str, str]]:
     """Imports from one room into another, as (importer, imported); the package itself only hands out `api`."""
     return [
         (module, name)
-        for module, names in IMPORTS.items()
+        for module, names in all_imports().items()
         for name in names
         if name in MODULES and room_of(module) != room_of(name) and room_of(module) and room_of(name)
     ]
@@ -114,7 +118,7 @@ def test_the_leaves_import_nothing_but_errors_and_reach() -> None:
 
 
 def test_no_circle() -> None:
-    assert circles(IMPORTS) == []
+    assert circles(all_imports()) == []
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -181,7 +185,7 @@ def test_sim_imports_numpy_numba_the_standard_library_and_itself() -> None:
     allowed = {"numpy", "numba"} | set(sys.stdlib_module_names)
     wrong = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in all_imports().items()
         if room_of(module) == "sim"
         for name in names
         if not (name.startswith("kmemexp.sim") or name == "kmemexp.jit" or name in allowed)
@@ -202,7 +206,7 @@ def folder_of(module: str) -> str:
 def test_drivers_know_no_allocator_and_no_arena() -> None:
     wrong = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in all_imports().items()
         if room_of(module) == "sim"
         for name in names
         if name in MODULES and folder_of(name) not in {"", folder_of(module)} | BELOW_SIM[folder_of(module)]

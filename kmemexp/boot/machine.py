@@ -1,6 +1,6 @@
 """From a cell's plain configuration to a machine that has booted: parts found by name, maps laid out, kinds routed."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from kmemexp.boot.design import Design, allocator_names, design, homes, params, 
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import serves, sets_aside, shares_pages
 from kmemexp.parts.spaces import covered_bytes, kva_bytes, superpage_bytes
-from kmemexp.sim import sizing, slots
+from kmemexp.sim import demand, sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.engine import machine as mc
@@ -35,6 +35,13 @@ OWN_KINDS = {"pipe_buffer": PIPE}
 SUPPLIES = {"kmapentzone": map_entries.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": map_entries.RESERVE}
 NOTHING: dict[str, Any] = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
 """What the smallest allocator is made with."""
+
+
+def _least(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the smallest allocator is made with whose tables have the types that a cell's have: one replay, not two."""
+    covered = covered_bytes(name, config["maps"], config["machine"])
+    is_wide = covered.bit_length() > demand.NARROW
+    return NOTHING | ({"kva_bytes": min(covered, demand.MOST_KVA)} if is_wide else {})
 
 
 class Machine(NamedTuple):
@@ -246,7 +253,7 @@ def _carve(cell: Routed) -> _Carved:
         arena = code.arena.init(chosen, maps=len(MAP_NAMES), **cell.size)
     except ValueError as error:
         raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
-    take, submaps = _Taker(code, arena), {}
+    take, submaps = _Taker(code, arena, [_least(name, cell.config) for name in code.names]), {}
     for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
             from_arena = name in getattr(code.arena, "FROM_ARENA", ())
@@ -282,9 +289,10 @@ def _map_bytes(cell: Routed, maps: list[int]) -> tuple[int, ...]:
 class _Taker:
     """Takes memory from a map at boot, through the replay driver itself: nothing else needs compiling."""
 
-    def __init__(self, code: Design, arena: tuple[Any, ...]) -> None:
+    def __init__(self, code: Design, arena: tuple[Any, ...], least: Sequence[Mapping[str, Any]]) -> None:
         maps, attributes = np.divmod(np.arange(len(MAP_NAMES) * slots.ATTR_COUNT), slots.ATTR_COUNT)
-        a, b, c = (module.init(module.Params(), **NOTHING) for module in code.servers)
+        told = [*least, *[NOTHING] * len(code.servers)]
+        a, b, c = (module.init(module.Params(), **one) for module, one in zip(code.servers, told, strict=False))
         self.code = code
         self.world = World(
             a,

@@ -21,6 +21,7 @@ from hydra._internal.config_repository import CachingConfigRepository, ConfigRep
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
@@ -37,6 +38,7 @@ except ImportError:  # PyYAML without libyaml
     CParser = None
 
 WORTH_KEEPING = 4  # files that need not be merged again
+BEGINNINGS = 64  # of compositions, kept merged: some 50 kB each
 HEADER = 512  # characters at the beginning of a file in which Hydra looks for `# @package`
 
 Place = tuple[str | None, bool]
@@ -56,11 +58,14 @@ class _Kept(NamedTuple):
 
     stamp: tuple[int, ...]
     result: KeptResult
+    entry: Any = None  # of Hydra's store, held because the stamp is its address
 
 
 Known = dict[tuple[str, str, str], _Kept]  # by provider and place of the source, and path of the file
 
 _files: Known = {}
+_last: list[bytes] = []  # files of the last composition, as they were merged
+_begun: dict[tuple[bytes, ...], bytes] = {}  # what came of the first files of a composition, which say all of it
 
 
 def keeping(loader: ConfigLoader) -> ConfigLoader:
@@ -74,8 +79,6 @@ class KeepingLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = KeepingRepository(config_search_path)
-        self._last: list[bytes] = []  # files of the last composition, as they were merged
-        self._begun: dict[tuple[bytes, ...], bytes] = {}  # what came of the first files of a composition
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose as Hydra does."""
@@ -86,24 +89,11 @@ class KeepingLoader(ConfigLoaderImpl):
         """Merge the files as Hydra does, but all at once, and go on from what the last composition has begun with."""
         contents = [self._pickled(default, repo) for default in defaults]
         try:
-            merged = self._merged(contents)
+            merged = _merged(contents)
         except OmegaConfBaseException:
             return super()._compose_config_from_defaults_list(defaults, repo)  # says in which file
         _strip_defaults(merged)
         return merged
-
-    def _merged(self, contents: list[bytes]) -> DictConfig:
-        pairs = zip(contents, self._last, strict=False)
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        self._last = contents
-        known = next((n for n in range(shared, 0, -1) if tuple(contents[:n]) in self._begun), 0)
-        merged = pickle.loads(self._begun[tuple(contents[:known])]) if known else OmegaConf.create()  # noqa: S301
-        if shared - known >= WORTH_KEEPING:
-            _merge(merged, contents[known:shared])
-            self._begun[tuple(contents[:shared])] = pickle.dumps(merged)
-            known = shared
-        _merge(merged, contents[known:])
-        return cast(DictConfig, merged)
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         """Give the content of a file as it is merged into a configuration; the caller may change it."""
@@ -115,6 +105,22 @@ class KeepingLoader(ConfigLoaderImpl):
         if place not in kept.placed:
             kept.placed[place] = pickle.dumps(super()._load_single_config(default, _Copying(repo)))
         return kept.placed[place]
+
+
+def _merged(contents: list[bytes]) -> DictConfig:
+    pairs = zip(contents, _last, strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    _last[:] = contents
+    known = next((n for n in range(len(contents), 0, -1) if tuple(contents[:n]) in _begun), 0)
+    merged = pickle.loads(_begun[tuple(contents[:known])]) if known else OmegaConf.create()  # noqa: S301
+    if shared - known >= WORTH_KEEPING:
+        _merge(merged, contents[known:shared])
+        _begun[tuple(contents[:shared])] = pickle.dumps(merged)
+        if len(_begun) > BEGINNINGS:
+            del _begun[next(iter(_begun))]
+        known = shared
+    _merge(merged, contents[known:])
+    return cast(DictConfig, merged)
 
 
 def _merge(merged: DictConfig, contents: list[bytes]) -> None:
@@ -155,7 +161,7 @@ class KeepingRepository(ConfigRepository):
     """Hydra's sources of configuration files, each of which is asked once for a file."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        self._others: Known = {}  # what is in no file, such as the schema: another loader may know another one
+        self._others: Known = {}  # what is neither in a file nor in Hydra's store, such as its own settings
         super().__init__(config_search_path)
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
@@ -170,15 +176,21 @@ class KeepingRepository(ConfigRepository):
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is None:
             return None
-        known = _files if isinstance(source, QuickFiles) else self._others
+        known: Known = self._others
+        stamp: tuple[int, ...] = ()
+        entry = None
+        if isinstance(source, QuickFiles):
+            known, stamp = _files, source.stamp(config_path)
+        elif source.scheme() == "structured":
+            entry = ConfigStore.instance()._load(source._normalize_file_name(config_path))
+            known, stamp = _files, (id(entry),)
         key = (source.provider, source.full_path(), config_path)
-        stamp = source.stamp(config_path) if isinstance(source, QuickFiles) else ()
         found = known.get(key)
         if found is None or found.stamp != stamp:
             read = super().load_config(config_path)
             if read is None:
                 return None
-            found = known[key] = _Kept(stamp, KeptResult(**vars(read)))
+            found = known[key] = _Kept(stamp, KeptResult(**vars(read)), entry)
         return found.result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "KeepingRepository":

@@ -17,6 +17,7 @@ from kmemexp.boot.design import allocator_names, design
 from kmemexp.boot.machine import boot
 from kmemexp.parts import outside
 from kmemexp.parts.spaces import kva_bytes
+from kmemexp.sim import demand
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.tables import gauge
@@ -24,7 +25,6 @@ from kmemexp.workload import stability
 from kmemexp.workload.stream import Kinds, Stream
 
 POLL_SECONDS = 0.2
-NARROW = 34  # bits of KVA, 16 GiB, in which all names have 31
 Code = tuple[tuple[str, ...], str, bool, int]
 """What decides which compiled code a cell needs: object allocators, arena, whether there is a clock, bits of names."""
 
@@ -93,7 +93,7 @@ def _compiled(
 
 def _code(config: Mapping[str, Any]) -> Code:
     bits = kva_bytes(config["maps"], config["machine"]).bit_length()
-    return allocator_names(config["objects"]), config["maps"]["arena"], is_timed(config), max(bits, NARROW)
+    return allocator_names(config["objects"]), config["maps"]["arena"], is_timed(config), max(bits, demand.NARROW)
 
 
 def _drivers(code: Code) -> list[Callable[..., Any]]:

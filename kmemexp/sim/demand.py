@@ -18,6 +18,7 @@ from kmemexp.sim.aliases import Array
 
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # in Python from 3.13 on
 LARGE = 1 << 30  # bytes; the arrays of machines of 2003 are smaller
+NARROW = 34  # bits of KVA, 16 GiB, in which all names have 31
 MOST_KVA = 1 << 43  # that an allocator covers: its tables are about as large, and pages are named by 31 bits
 
 

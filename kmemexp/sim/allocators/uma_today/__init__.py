@@ -40,7 +40,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, S_ZONE, zone_of_one
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_of_one
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, zone_wanted
@@ -217,7 +217,12 @@ def census(st: State) -> dict[str, int]:
 
 
 def _free_items(st: State) -> Array:
-    """Free items in the slabs of each zone."""
-    pages = np.flatnonzero(st.slab[:, S_ZONE])
-    first = pages[st.slab[pages, u.S_FIRST] == pages]
-    return np.bincount(st.slab[first, S_ZONE] - 1, st.slab[first, u.S_COUNT], len(st.zone)).astype(np.int64)
+    """Free items in the slabs of each zone: in those on its lists, for a table of all pages may be of terabytes."""
+    free = np.zeros(len(st.zone), np.int64)
+    for z, heads in enumerate(st.dom[:, :, [u.D_PART, u.D_FREE]].reshape(len(st.zone), -1).tolist()):
+        for head in heads:
+            page = head
+            while page != NIL:
+                free[z] += st.slab[page, u.S_COUNT]
+                page = int(st.slab[page, u.S_NEXT])
+    return free
