@@ -5,7 +5,7 @@ The layouts and what leads from one to another come from a search (`exhaustive.s
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -115,18 +115,29 @@ def saturated(found: Found, law: Mapping[int, float], cells: int) -> Saturated:
     waiting[source[fits] * heads + what[fits]] = 0
     rows = (target[fits, None] * heads + np.arange(heads)).ravel()
     columns = np.repeat(source[fits] * heads + what[fits], heads)
-    enter = sparse.csr_matrix((np.tile(p, fits.sum()), (rows, columns)), (n, n)) + sparse.diags(waiting)
+    enter = sparse.csr_matrix((np.tile(p, fits.sum()), (rows, columns)), (n, n))
     free = sparse.csr_matrix((np.ones((~fits).sum()), (target[~fits], source[~fits])), (found.states, found.states))
     leave = sparse.kron(free, sparse.identity(heads), format="csr")
 
-    def settled(pi: Shares) -> Shares:
+    waits = sparse.diags(waiting, format="csr")
+
+    def settled(pi: Any) -> Any:
+        """Let heads go in until each waits; of a vector, or of each column of a matrix."""
+        total = waits @ pi
         for _ in range(cells):
             pi = enter @ pi
-        return pi
+            if not pi.sum():
+                break
+            total = total + waits @ pi
+        return total
 
+    # All mass is where heads wait: one matrix leads from there over a departure to there.
+    there = np.flatnonzero(waiting)
+    step = settled(leave[:, there])[there]
     blocks = (found.cells > 0).sum(axis=1)
     start = settled(np.repeat(np.eye(1, found.states)[0], heads) * np.tile(p, found.states))
-    pi = stationary(start, np.repeat(blocks, heads), lambda pi: settled(leave @ pi))
+    pi = np.zeros(n)
+    pi[there] = stationary(start[there], np.repeat(blocks, heads)[there], lambda pi: step @ pi)
     by_layout = pi.reshape(found.states, heads).sum(axis=1)
     return Saturated(
         float(1 - by_layout @ free_cells(found, cells) / cells),
