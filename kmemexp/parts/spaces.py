@@ -1,13 +1,15 @@
 """How large the address spaces of a kernel are on a machine, and how much of them each allocator must cover.
 
 `maps.areas` says, by architecture, how much address space a kernel's layout gives kernel_map (vmalloc, the heap).
-Where it says nothing of the machine's architecture, kernel_map is all of machine.kva_bytes.
+Where it says nothing of the machine's architecture, kernel_map is all of machine.kva_bytes; or what the kernel's rule
+makes it by RAM (`sizing.Kernel.heap`).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from kmemexp.parts.finding import parameters, sets_aside
+from kmemexp.sim import sizing
 
 ARCHITECTURES = ("i386", "amd64", "arm64")
 SUPERPAGES = {"i386": 4 << 20, "amd64": 2 << 20, "arm64": 2 << 20}
@@ -17,6 +19,8 @@ SUPERPAGES = {"i386": 4 << 20, "amd64": 2 << 20, "arm64": 2 << 20}
 def kva_bytes(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> int:
     """Bytes of the address space that a cell's kernel divides: of a direct map too, which lies at its beginning."""
     whole: int = machine["kva_bytes"]
+    if rule := sizing.KERNELS[maps.get("kernel", sizing.USUAL)].heap:
+        return min(whole, int(maps["image_bytes"] + rule(machine["ram_bytes"])))
     area = maps.get("areas", {}).get(machine.get("arch", ARCHITECTURES[0]))
     if area is None:
         return whole

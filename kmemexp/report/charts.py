@@ -33,6 +33,7 @@ COLOURS = {
     "freebsd_mbuma": "#AA4499",
     "freebsd15": "#882255",
     "illumos": "#6F6F00",
+    "illumos_amd64": "#B3A125",
     "linux_slub": "#000000",
     "linux_6_12": "#4D4D4D",
     "linux_6_18": "#8C8C8C",

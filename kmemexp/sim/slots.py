@@ -69,10 +69,13 @@ ATTR_TRY = 16  # a first try, for which nothing is reclaimed: the requester will
 ATTR_ATOMIC = 32  # the requester cannot wait
 ATTR_SPREAD = 64  # any pages will do, wherever they are; log2 of the most at once stands above WHO_SHIFT
 ATTR_FILE = 128  # of page cache, which is reclaimed when pages run short
+# Further bits for an arena that has places of their own for them; other arenas are not told of them.
+ATTR_METADATA = 1 << 20  # descriptors and magazines of the allocator itself
+ATTR_OVERSIZE = 1 << 21  # a block beyond the allocator's caches
 
 # What `map_attr` adds above these bits for an arena that looks at who asks.
 WHO_SHIFT = 8
-WHO_COUNT = 4096  # requesters that it can tell apart
+WHO_COUNT = 4096  # requesters that it can tell apart: below ATTR_METADATA
 
 # Results of map_alloc/map_free below zero.
 NO_SPACE = -1  # no hole is large enough

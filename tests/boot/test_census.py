@@ -8,6 +8,7 @@ import pytest
 from kmemexp.boot import census
 from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import plan_from
+from kmemexp.sim.sizing import KERNELS as KERNELS_OF_TODAY
 from kmemexp.workload import roles, synthetic
 
 MIB, PAGE = 1 << 20, 4096
@@ -92,6 +93,26 @@ def test_freebsd_15_carves_by_ram(
 def test_freebsd_15_runs_on_amd64_only() -> None:
     with pytest.raises(ConfigError, match=r"machine.arch=i386: maps.kernel=freebsd_15 runs on amd64 only"):
         cell("design=freebsd15")
+
+
+@pytest.mark.parametrize("machine", ["amd64_4g", "amd64_64g", "amd64_512g"])
+def test_illumos_on_amd64_carves_nothing_out_of_its_heap(machine: str) -> None:
+    config = cell("design=illumos_amd64", f"machine={machine}")
+    assert carved(config) == {"kernel image": 0.0}  # a page
+    heap = KERNELS_OF_TODAY["illumos"].heap
+    assert heap is not None
+    whole = heap(config["machine"]["ram_bytes"]) + PAGE
+    rows = served(config)
+    assert {(row.allocator, row.map, row.limit) for row in rows.values()} == {
+        ("illumos_kmem", "kernel_map", 0), ("", "kernel_map", whole)
+    }  # fmt: skip
+    assert {"file", "ucred"} <= {row.kind for row in rows.values() if row.klass == "zone"}
+    assert rows["namei"].klass == "malloc"
+
+
+def test_illumos_on_amd64_runs_on_amd64_only() -> None:
+    with pytest.raises(ConfigError, match=r"machine.arch=i386: maps.kernel=illumos runs on amd64 only"):
+        cell("design=illumos_amd64")
 
 
 # Kinds of the load by who serves them, at each date.

@@ -16,10 +16,11 @@ OTHERS = {
     "freebsd4_unified": FREEBSD4,
     "dragonfly_2020": ("fast", "fast", "device"),  # only INTR_CLOCK; INTR_FAST is gone
     "dragonfly_2021": ("fast", "fast", "device"),
-    "illumos": ("device", "device", "fast"),  # the clock blocks as a thread of level 10, asy comes in above it
+    # The clock blocks as a thread of level 10, asy comes in above it.
+    **dict.fromkeys(("illumos", "illumos_amd64"), ("device", "device", "fast")),
     **dict.fromkeys(("linux_slub", "linux_6_12", "linux_6_18", "linux_7_1"), DEVICES),
 }
-MACHINE = {"freebsd15": "machine=amd64_4g"}  # where it is not the default
+MACHINE = dict.fromkeys(("freebsd15", "illumos_amd64"), "machine=amd64_4g")  # where it is not the default
 FAST = ("fast", "fast", "fast")  # DragonFly since 29 June 2003; FreeBSD 5
 
 

@@ -32,7 +32,8 @@ CLOCKED = ["cost=haswell2015", "interrupts/sources=none", "interrupts=ithread_mp
 
 
 def cell(*overrides: str) -> dict:
-    small = [word.replace("i386_512m", "amd64_4g") for word in SMALL] if "design=freebsd15" in overrides else SMALL
+    today = {"design=freebsd15", "design=illumos_amd64"} & {*overrides}
+    small = [word.replace("i386_512m", "amd64_4g") for word in SMALL] if today else SMALL
     (plan,) = plan_from([*small, *overrides])
     return json.loads(plan.cells["config"].iloc[0])
 

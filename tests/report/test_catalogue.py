@@ -17,7 +17,7 @@ WANTED = {
     "freebsd4", "freebsd4_unified", "dragonfly_2003aug25", "dragonfly_2003oct", "dragonfly_2003aug27", "mail2003",
     "freebsd5_uma", "freebsd5_uma_unified", "freebsd_mbuma", "freebsd15", "illumos", "linux_slub", "dragonfly_2020",
     "linux_6_12", "linux_6_18", "linux_7_1", "proactive", "dragonfly_2005", "dragonfly_2010", "dragonfly_2021",
-    "mail2003_bare",
+    "mail2003_bare", "illumos_amd64",
 }  # fmt: skip
 built_in = functools.cache(kmemexp.designs)
 PARTS = [

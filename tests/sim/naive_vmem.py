@@ -382,12 +382,13 @@ class Slab:
 
 
 class Illumos:
-    """Maps with their arenas, kmem_va over the heap, quantum caches, and the tags of all."""
+    """Maps with their arenas, kmem_va and kmem_metadata over the heap, quantum caches, and the tags of all."""
 
-    MARKS = ("import", "metadata", "slab")
+    MARKS = ("import", "metadata", "slab", "oversize")
+    METADATA, OVERSIZE = 1 << 20, 1 << 21
 
-    def __init__(self, pages, submaps=(), strategy=INSTANT, cached=8, populators=3):
-        self.strategy, self.cached = strategy, cached
+    def __init__(self, pages, submaps=(), strategy=INSTANT, cached=8, populators=3, apart=False):
+        self.strategy, self.cached, self.apart = strategy, cached, apart
         self.slab_pages = 1 << highbit(3 * cached)
         self.sizes = [pages]
         self.spare, self.pages = 200, 0
@@ -395,10 +396,12 @@ class Illumos:
         self.batch = self.batch_pages * 4096 // 56
         self.maps = []
         self.kmem_va, self.default, self.metadata, self.seg = (Segments(lambda n: highbit(n) - 1) for _ in range(4))
+        self.kmem_metadata, *rest = (Segments(lambda n: highbit(n) - 1) for _ in range(4))
+        self.msb, self.oversize, self.firewall = rest
         self.left = 0  # pages of vmem_metadata
         self.fails = 0
         self.slabs = []
-        self.tags = {self.default: 0, self.metadata: 0, self.seg: 0}
+        self.tags = dict.fromkeys((self.default, self.metadata, self.seg, *rest), 0)
         for a in (self.metadata, self.seg):
             self._hand(a, 16)
         self.spare -= 16 * (populators - 3)
@@ -421,13 +424,27 @@ class Illumos:
     # The interface.
 
     def alloc(self, m, pages, align, attr, _cpu):
+        if m == 0 and attr & self.METADATA and self.apart:
+            start = self._import(self.kmem_metadata, pages, align, INSTANT, 1) if self._restock(self.msb) else -1
+            if start >= 0:
+                self._use(self.msb, 2)
+            return start
+        if m == 0 and attr & self.OVERSIZE and self.apart:
+            if not all(self._restock(a) for a in (self.oversize, self.firewall, self.maps[0])):
+                return -1
+            start = self._place(self.maps[0], pages + 1, align, NEXT, "oversize")
+            if start >= 0:
+                self._use(self.oversize, 2)
+                self._use(self.firewall, 2)
+            return start
+        attr &= 3
         if m == 0 and attr == 1:
             if not self._restock(self.default):
                 return -1
             if pages <= self.cached and align == 1:
                 start = self._chunk(pages)
             else:
-                start = self._kmem_va(pages, align, self.strategy, attr)
+                start = self._import(self.kmem_va, pages, align, self.strategy, attr)
             if start >= 0:
                 self._use(self.default, 2)
             return start
@@ -440,6 +457,18 @@ class Illumos:
         if m or (tag and tag.note not in self.MARKS):
             assert tag.size == pages
             self._xfree(self.maps[m], tag)
+            return
+        if tag and tag.note == "oversize":
+            assert tag.size == pages + 1
+            self._xfree(self.maps[0], tag)
+            self._use(self.oversize, -2)
+            self._use(self.firewall, -2)
+            return
+        own = self.kmem_metadata.busy(start)
+        if own:
+            assert own.size == pages
+            self._xfree(self.kmem_metadata, own)
+            self._use(self.msb, -2)
             return
         self._use(self.default, -2)
         tag = self.kmem_va.busy(start)
@@ -456,8 +485,8 @@ class Illumos:
     def ranges(self, m):
         """(start, end, attribute); -1: the tail of a slab."""
         found = [
-            (t.start, t.end, 1 if t.note == "metadata" else t.note)
-            for t in self.maps[m].tags + (self.kmem_va.tags if m == 0 else [])
+            (t.start, t.end, 1 if t.note in ("metadata", "oversize") else t.note)
+            for t in self.maps[m].tags + (self.kmem_va.tags + self.kmem_metadata.tags if m == 0 else [])
             if t.kind == "busy" and t.note not in ("import", "slab")
         ]
         for s in self.slabs if m == 0 else []:
@@ -469,7 +498,7 @@ class Illumos:
 
     def holes(self, m):
         found, run = [], 0
-        for a in [self.maps[m], self.kmem_va] if m == 0 else [self.maps[m]]:
+        for a in [self.maps[m], self.kmem_va, self.kmem_metadata] if m == 0 else [self.maps[m]]:
             for t in a.tags:
                 if t.kind == "free":
                     run += t.size
@@ -485,10 +514,10 @@ class Illumos:
     def entries(self, m):
         if m:
             return self.maps[m].in_list
-        return self.maps[0].in_list + self.kmem_va.in_list + sum(self.tags.values())
+        return sum(a.in_list for a in (self.maps[0], self.kmem_va, self.kmem_metadata)) + sum(self.tags.values())
 
     def walked(self, m):
-        return self.maps[m].walked + (self.kmem_va.walked if m == 0 else 0)
+        return self.maps[m].walked + (self.kmem_va.walked + self.kmem_metadata.walked if m == 0 else 0)
 
     # Segments.
 
@@ -581,7 +610,8 @@ class Illumos:
 
     def _whole(self, a, tag):
         span, above = a.near(tag, -1), a.near(tag, 1)
-        return a is self.kmem_va and span.kind == "span" and (above is None or above.kind == "span")
+        imports = a in (self.kmem_va, self.kmem_metadata)
+        return imports and span.kind == "span" and (above is None or above.kind == "span")
 
     def _give_back(self, a, tag):
         span = a.near(tag, -1)
@@ -599,8 +629,7 @@ class Illumos:
 
     # kmem_va.
 
-    def _kmem_va(self, pages, align, strategy, note):
-        a = self.kmem_va
+    def _import(self, a, pages, align, strategy, note):
         if not self._restock(a):
             return -1
         start = self._place(a, pages, align, strategy, note)
@@ -608,7 +637,7 @@ class Illumos:
             return start
         if not self._restock(self.maps[0]):
             return -1
-        want = pages + align - 1
+        want = max(pages + align - 1, 32 if a is self.kmem_metadata else 0)
         base = self._place(self.maps[0], want, 1, INSTANT, "import")
         if base < 0:
             return -1
@@ -622,7 +651,7 @@ class Illumos:
     def _chunk(self, pages):
         partial = [s for s in self.slabs if s.chunk == pages and s.free]
         if not partial:
-            start = self._kmem_va(self.slab_pages, 1, INSTANT, "slab")
+            start = self._import(self.kmem_va, self.slab_pages, 1, INSTANT, "slab")
             if start < 0:
                 return -1
             n = self.slab_pages // pages

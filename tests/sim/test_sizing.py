@@ -233,6 +233,26 @@ def test_page_thresholds_of_the_kernels_of_today():
         assert (z.reserved, z.minimum, z.severe, z.target) == row
 
 
+# GiB of RAM, and of the heap: 2047 (with 512 GiB of RAM 4607) less page_t's and their hash, segkp, segkvmm, segzio,
+# devices and segmap.
+ILLUMOS = {
+    4: 2047 - (124 / 1024 + 2 + 16 + 6 + 1 + 1 / 16),
+    64: 2047 - (1984 / 1024 + 2 + 256 + 96 + 1 + 1 / 16),
+    256: 2047 - (7936 / 1024 + 2 + 1024 + 384 + 1 + 1 / 16),
+    512: 4607 - (15872 / 1024 + 2 + 2048 + 768 + 1 + 1 / 16),
+}
+
+
+@pytest.mark.parametrize("ram", ILLUMOS)
+def test_the_heap_of_illumos_is_what_the_other_segments_leave(ram):
+    heap = sizing.KERNELS["illumos"].heap(ram * GIB)
+    assert heap == pytest.approx(ILLUMOS[ram] * GIB, abs=4 * MIB)
+    assert heap >= 1.5 * ram * GIB  # startup_memlist() promises so much
+    lots = ram * GIB // 4096 // 64
+    z = sizing.page_reserves(ram * GIB, "illumos")
+    assert (z.minimum, z.severe, z.reserved, z.interrupt_free_min) == (lots, lots // 2, lots // 4, lots // 8)
+
+
 def test_boot_order_split():
     z = sizing.size(128 * MIB)
     carved = sizing.reservations(z, split=True)

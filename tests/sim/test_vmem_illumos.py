@@ -10,7 +10,16 @@ from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem_illumos import alloc as v
 from kmemexp.sim.arenas.vmem_illumos import layout
 from kmemexp.sim.arenas.vmem_illumos import qcache as q
-from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_ENTRY, NO_SPACE, PAGE
+from kmemexp.sim.slots import (
+    ATTR_METADATA,
+    ATTR_OVERSIZE,
+    ATTR_PAGEABLE,
+    ATTR_SINGLE,
+    ATTR_WIRED,
+    NO_ENTRY,
+    NO_SPACE,
+    PAGE,
+)
 from kmemexp.sim.tables import gauge
 from tests.sim import naive_vmem as naive
 from tests.sim import vmem_programs
@@ -406,6 +415,48 @@ def test_without_quantum_caches_all_sizes_are_segments():
     assert vacant(st) == [(0, 256)]
 
 
+# kmem_metadata, and oversize blocks on LP64.
+
+
+def test_metadata_is_imported_32_pages_at_a_time_and_lies_apart():
+    st = heap(512, metadata=1)
+    taken = [alloc(st, attr=ATTR_WIRED | ATTR_METADATA) for _ in range(32)]
+    assert taken == list(range(32))
+    assert vmem.census(st)["kmem_metadata_bytes"] == 32 * PAGE
+    assert wired(st) == 95  # of a slab behind 32 pages of vmem_metadata
+    assert alloc(st, attr=ATTR_WIRED | ATTR_METADATA) == 96
+    assert vmem.census(st)["kmem_metadata_bytes"] == 64 * PAGE
+    for page in taken[1:]:
+        free(st, page)
+    assert vmem.census(st)["kmem_metadata_bytes"] == 64 * PAGE
+    free(st, taken[0])
+    assert vmem.census(st)["kmem_metadata_bytes"] == 32 * PAGE
+    vmem.check(st, 0)
+
+
+def test_an_oversize_block_has_an_unmapped_page_behind_it_and_next_fit_does_not_come_back_soon():
+    st = heap(100, firewall=1)
+    blocks = [alloc(st, 40, attr=ATTR_WIRED | ATTR_OVERSIZE)]
+    free(st, blocks[0], 40)
+    blocks.append(alloc(st, 40, attr=ATTR_WIRED | ATTR_OVERSIZE))
+    assert blocks == [0, 41]
+    assert vmem.map_free_bytes(st, 0) == (100 - 41) * PAGE
+    assert st.arena[v.KMEM_OVERSIZE + 1, g.TAGS] == st.arena[v.KMEM_FIREWALL_VA + 1, g.TAGS] == 2
+    for pages in (39, 41):
+        assert vmem.map_free(st, 0, 41 * PAGE, pages * PAGE, 0) == NO_ENTRY
+    free(st, 41, 40)
+    assert vmem.map_free_bytes(st, 0) == 100 * PAGE
+    vmem.check(st, 0)
+
+
+def test_without_places_of_their_own_metadata_and_oversize_blocks_are_wired_memory():
+    st, plain = heap(256), heap(256)
+    for special in (ATTR_METADATA, ATTR_OVERSIZE):
+        for pages in (1, 9, 3):
+            assert alloc(st, pages, attr=ATTR_WIRED | special) == wired(plain, pages)
+    assert vmem.census(st) == vmem.census(plain)
+
+
 # Tags.
 
 
@@ -415,7 +466,7 @@ def hands(st):
 
 def test_boot_takes_tags_of_the_kernel_image():
     st = heap(256)
-    assert hands(st) == [14, 0, 0, 16, 16]
+    assert hands(st) == [14, 0, 0, 16, 16, 0, 0, 0, 0]
     assert vmem.census(st)["tags_global"] == 200 - 3 * 16
     assert measure(st)[gauge.ENTRY_BYTES] == 0
 
@@ -451,7 +502,7 @@ def test_a_populate_brings_a_page_of_tags_and_restocks():
     assert counts["tag_pages"] == 1
     assert hands(st)[0] == 15  # 16, and one was used
     # vmem_metadata has 32 pages of the heap (2 tags) and gave one of them (1), vmem_seg imported it (2).
-    assert hands(st)[3:] == [13, 14]
+    assert hands(st)[3:5] == [13, 14]
     assert [(e - s) // PAGE for s, e, attr in vmem.ranges(st, 0) if attr == ATTR_WIRED] == [32]
     assert measure(st)[gauge.ENTRY_BYTES] == PAGE
     vmem.check(st, 0)
@@ -492,7 +543,8 @@ def test_many_maps_have_tags_of_boot_pages():
 
 
 @pytest.mark.parametrize(
-    "params", [{"strategy": 4}, {"qcache_max": 17}, {"qcache_max": -1}, {"populators": 2}, {"tag_bytes": 0}]
+    "params",
+    [{"strategy": 4}, {"qcache_max": 17}, {"qcache_max": -1}, {"populators": 2}, {"tag_bytes": 0}, {"firewall": 2}],
 )
 def test_impossible_parameters_are_refused(params):
     with pytest.raises(ValueError, match=next(iter(params))):
@@ -503,13 +555,15 @@ def test_impossible_parameters_are_refused(params):
 
 sizes = hs.one_of(hs.integers(1, 4), hs.integers(1, 9), hs.integers(7, 70))
 aligns = hs.sampled_from((1, 1, 1, 1, 2, 4, 8, 3))
-attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_WIRED, ATTR_PAGEABLE))
+special = (ATTR_WIRED | ATTR_METADATA, ATTR_WIRED | ATTR_OVERSIZE)
+attrs = hs.sampled_from((ATTR_SINGLE, ATTR_WIRED, ATTR_WIRED, ATTR_WIRED, ATTR_PAGEABLE, *special))
 programs = vmem_programs.programs(hs.sampled_from((0, 0, 1, 2)), sizes, aligns, attrs)
 kinds = hs.fixed_dictionaries(
     {
         "strategy": hs.sampled_from(list(STRATEGIES)),
         "cached": hs.sampled_from((8, 8, 5, 0)),
         "populators": hs.sampled_from((3, 5, 8)),
+        "apart": hs.booleans(),
     }
 )
 
@@ -517,16 +571,17 @@ kinds = hs.fixed_dictionaries(
 class Pair(vmem_programs.Pair):
     """The heap and its twin."""
 
-    def __init__(self, strategy, cached, populators, pages=500):
-        st = heap(pages, 3, strategy=strategy, qcache_max=cached, populators=populators)
-        super().__init__(IN_PAGES, st, naive.Illumos(pages, (), STRATEGIES[strategy], cached, populators))
+    def __init__(self, strategy, cached, populators, pages=500, apart=False):
+        places = {"metadata": int(apart), "firewall": int(apart)}
+        st = heap(pages, 3, strategy=strategy, qcache_max=cached, populators=populators, **places)
+        super().__init__(IN_PAGES, st, naive.Illumos(pages, (), STRATEGIES[strategy], cached, populators, apart))
 
     def check(self):
         counts, twin = vmem.census(self.st), self.twin
         assert (counts["tags_global"], counts["tag_pages"]) == (twin.spare, twin.pages)
         assert counts["populate_fails"] == twin.fails
-        arenas = (*twin.maps, twin.kmem_va, twin.default, twin.metadata, twin.seg)
-        assert hands(self.st) == [a.hand for a in arenas]
+        arenas = (*twin.maps, twin.kmem_va, twin.default, twin.metadata, twin.seg, twin.kmem_metadata)
+        assert hands(self.st) == [a.hand for a in (*arenas, twin.msb, twin.oversize, twin.firewall)]
         for m in range(3):
             self.check_map(m, twin.walked(m))
 
@@ -543,6 +598,7 @@ def test_same_as_the_naive_vmem_step_by_step(kind, program, bins):
     pair = Pair(**kind)
     pair.play_step_by_step(program, bins)
     assert vmem.census(pair.st)["kmem_va_bytes"] == 0 or kind["strategy"] == NEXT
+    assert vmem.census(pair.st)["kmem_metadata_bytes"] == 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -1,4 +1,4 @@
-"""How each BSD kernel sizes its maps and limits from RAM, KVA and CPUs, and what loader tunables move.
+"""How each kernel sizes its maps and limits from RAM, KVA and CPUs, and what loader tunables move.
 
 A kernel is a name in KERNELS. A tunable has a key of `machine.tunables` (kmemexp/config/tunables.py has the kernels'
 own names); one that is set moves whatever the kernel computed from it. Plain integers in bytes, pages or counts; no
@@ -8,7 +8,7 @@ NumPy here. May import only leaves of kmemexp.sim (slots, network).
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from kmemexp.sim.sizing import bsd2003, bsd_today, pages
+from kmemexp.sim.sizing import bsd2003, bsd_today, illumos, pages
 from kmemexp.sim.sizing.carving import (
     IMAGE_BYTES,
     KNOWN_RESERVES,
@@ -55,6 +55,7 @@ class Kernel(NamedTuple):
     page_reserves: Callable[[int], PageReserves] = pages.bsd2003
     page_rule: str = "exclusive"  # engine.machine.PAGE_RULES
     machines: tuple[str, ...] = ()  # architectures that it runs on; (): whichever
+    heap: Callable[[int], int] | None = None  # bytes of kernel_map by those of RAM; None: as `maps.areas` has it
 
 
 KERNELS = {
@@ -66,6 +67,7 @@ KERNELS = {
     "freebsd5": Kernel(bsd2003.freebsd5, bsd2003.FREEBSD_5),
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
     "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count", ("amd64",)),
+    "illumos": Kernel(illumos.illumos, (), illumos.page_reserves, "floor", ("amd64",), illumos.heap_bytes),
     "none": Kernel(bsd2003.freebsd4, ()),  # no BSD: nothing of this is looked at
 }
 """By name, as `maps.kernel` has it."""

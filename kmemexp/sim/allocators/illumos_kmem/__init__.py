@@ -13,17 +13,19 @@ The consolidator moves objects out of the least used slabs of a cache that is fr
 of all partial ones. That needs a move callback, which few caches have: Params.movable says which. The owner of an
 object that must not move answers LATER, thrice is NO. A buffer in a magazine has no owner: nobody knows it, it stays.
 
-malloc and mbufs are kmem_alloc(): 46 size classes up to 128 KiB, above that pages straight from the map. Each zone is a
+malloc and mbufs are kmem_alloc(): 46 size classes up to 128 KiB, above that pages straight from the map. An arena that
+has places of their own for them is told what is metadata (pages of the caches that hold magazines and describe slabs,
+buffers, moves) and what is an oversize block. Each zone is a
 cache with 8-byte alignment. A step cannot see whether it waited for a lock: a trip to the depot counts as contended
 when somebody else took the depot's lock between the step that asked for it and the one that got it. Without a clock
 nothing ever is. Params.contention = 2 instead counts each trip that follows one of another CPU, which is far more than
 the kernel does. The spacing of reaps, 15 s, is counted in ticks.
 
 Left out: constructors, and reclaim callbacks; prefilled magazines (KMC_PREFILL), move notifications; debugging; hash
-tables (their size is reported, but not held, and looking up costs nothing); the kmem_cache_t and kmem_defrag_t; guard
-pages and the arena of oversize blocks; sleeping for memory (a request that the map refuses fails). The depot is used
-under its own lock alone, the kernel holds the CPU's as well. A magazine that comes too late, as the cache has larger
-ones meanwhile, goes straight to its slab. A request for no bytes, for which the kernel returns NULL, is one for a byte.
+tables (their size is reported, but not held, and looking up costs nothing); the kmem_cache_t and kmem_defrag_t;
+sleeping for memory (a request that the map refuses fails). The depot is used under its own lock alone, the kernel holds
+the CPU's as well. A magazine that comes too late, as the cache has larger ones meanwhile, goes straight to its slab. A
+request for no bytes, for which the kernel returns NULL, is one for a byte.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
 )
 from kmemexp.sim.allocators.illumos_kmem.state import State
 from kmemexp.sim.asking import ask_unmap, ask_wired
-from kmemexp.sim.slots import PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import ATTR_METADATA, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -39,7 +39,10 @@ def alloc_slab(st: State, reg: Registers, i: int) -> int:
         to_cpu(reg, i, phases.A_MAPPED)
     else:
         to_cache(reg, i, phases.A_MAPPED, k)
-    return ask_wired(reg, i, reg[i, regs.PHASE], st.map, st.cache[k, slabs.K_SLAB], PAGE)
+    answer = ask_wired(reg, i, reg[i, regs.PHASE], st.map, st.cache[k, slabs.K_SLAB], PAGE)
+    if k < slabs.FIRST_ALLOC:
+        reg[i, regs.ATTR] |= ATTR_METADATA
+    return answer
 
 
 @kernel

@@ -35,7 +35,7 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
 )
 from kmemexp.sim.allocators.illumos_kmem.state import State
 from kmemexp.sim.asking import ask_wired
-from kmemexp.sim.slots import DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import ATTR_OVERSIZE, DONE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
@@ -111,7 +111,9 @@ def wanted(st: State, item: int, size: Bytes) -> int:
 def _begin_alloc(st: State, reg: Registers, i: int) -> int:
     k = wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
     if k == NIL:
-        return ask_wired(reg, i, phases.LARGE, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
+        answer = ask_wired(reg, i, phases.LARGE, st.map, (reg[i, regs.SIZE] + PAGE - 1) & -PAGE, PAGE)
+        reg[i, regs.ATTR] |= ATTR_OVERSIZE
+        return answer
     call(reg, i, k, NIL, phases.HANDED_OUT)
     return alloc_missed(st, reg, i, k)
 

@@ -33,6 +33,7 @@ from kmemexp.sim.slots import (
     ATTR_TRY,
     NO_SPACE,
     PAGE_SHIFT,
+    WHO_COUNT,
     WHO_SHIFT,
 )
 from kmemexp.sim.tables import flag, gauge, regs
@@ -41,7 +42,7 @@ CALLS = vmap.CALLS
 CPU_LOCK = buddy.CPU_LOCK
 SHARES_PAGES = True  # with user memory and page cache, if the load has any
 
-KEPT = ATTR_RECLAIM | ATTR_TRY | ATTR_SPREAD | ATTR_FILE
+KEPT = ATTR_RECLAIM | ATTR_TRY | ATTR_SPREAD | ATTR_FILE | (WHO_COUNT - 1) << WHO_SHIFT
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
@@ -83,7 +84,7 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
 def map_attr(reg: Registers, i: int, attr: int, server: int) -> int:
     """The attribute, whether the pages are reclaimable, how much a request is worth, and in what pieces it may come."""
     waits = 0 if reg[i, regs.FLAGS] & flag.NOWAIT == 0 else ATTR_ATOMIC
-    return asking.sort_alone(reg, i, attr, server) | waits | attr & (KEPT | -(1 << WHO_SHIFT))
+    return asking.sort_alone(reg, i, attr, server) | waits | attr & KEPT
 
 
 @kernel

@@ -8,16 +8,17 @@ from kmemexp.sim.arenas.vmem_illumos.layout import MINFREE, POPULATE_RESERVE
 from kmemexp.sim.arenas.vmem_illumos.state import BEST_FIT, FIRST_FIT, INSTANT_FIT, NEXT_FIT, State
 from kmemexp.sim.slots import NO_SPACE, PAGE
 
-METADATA_IMPORT = 32  # pages that vmem_metadata takes of the heap at once, in place of quantum caches
+METADATA_IMPORT = 32  # pages that vmem_metadata and kmem_metadata take of the heap at once, having no quantum caches
 
 # What NOTE says of a range in use, beside ATTR_*.
-IMPORT = 16  # in the heap: kmem_va has it
+IMPORT = 16  # in the heap: kmem_va has it, or kmem_metadata
 METADATA = 32  # in the heap: vmem_metadata has it
 SLAB = 64  # in kmem_va: of a quantum cache
+OVERSIZE = 128  # in the heap: an oversize block and the page behind it
 
-# Arenas behind those of the maps; of the last three there are only tags.
-KMEM_VA, KMEM_DEFAULT, VMEM_METADATA, VMEM_SEG = range(4)
-EXTRA_ARENAS = 4
+# Arenas behind those of the maps; but for kmem_va and kmem_metadata there are only tags of them.
+KMEM_VA, KMEM_DEFAULT, VMEM_METADATA, VMEM_SEG, KMEM_METADATA, KMEM_MSB, KMEM_OVERSIZE, KMEM_FIREWALL_VA = range(8)
+EXTRA_ARENAS = 8
 
 # Column of State.arena, of kmem_va.
 SLAB_FREE = g.OWN  # bytes free in slabs
@@ -192,14 +193,21 @@ def xfree(st: State, a: int, row: int) -> None:
 
 @outlined
 def take_kmem_va(st: State, nbytes: Bytes, align: int, strategy: int, note: int) -> int:
-    """Allocate from kmem_va, with an import from the heap where it must be. Returns the address or NO_SPACE."""
-    a = arena(st, KMEM_VA)
+    """Allocate from kmem_va. Returns the address or NO_SPACE."""
+    return take_import(st, arena(st, KMEM_VA), nbytes, align, strategy, note)
+
+
+@outlined
+def take_import(st: State, a: int, nbytes: Bytes, align: int, strategy: int, note: int) -> int:
+    """Allocate from kmem_va or kmem_metadata, with an import from the heap where it must be: address or NO_SPACE."""
     if not restocked(st, a):
         return NO_SPACE
     addr = place(st, a, nbytes, align, strategy, note)
     if addr >= 0 or not restocked(st, 0):
         return addr
     want = nbytes + align - PAGE
+    if a == arena(st, KMEM_METADATA):
+        want = max(want, METADATA_IMPORT * PAGE)
     base = place(st, 0, want, PAGE, INSTANT_FIT, IMPORT)
     if base < 0:
         return NO_SPACE

@@ -13,7 +13,9 @@ class Params(NamedTuple):
 
     strategy: int = INSTANT_FIT  # 0 instant, 1 best, 2 first, 3 next fit
     qcache_max: int = 8  # pages
-    populators: int = 3  # arenas that bring tags: heap, vmem_metadata, vmem_seg, and others elsewhere
+    populators: int = 3  # arenas that bring tags: heap, vmem_metadata, vmem_seg; on x86 hat_memload too
+    metadata: int = 0  # 1: pages of the allocator's own caches come from kmem_msb and kmem_metadata, as in the kernel
+    firewall: int = 0  # 1: oversize blocks are placed by next fit with an unmapped page behind each, as on LP64
     tag_bytes: int = layout.TAG_BYTES
 
 
