@@ -81,7 +81,8 @@ SPACE = (
             "more",
             "space",
             f"least free bytes in holes that a request of {text} {of} fits into, over the samples, in the space that "
-            "serves it in this design: what compares across designs",
+            "serves it in this design: what compares across designs. What reclaim or compaction would bring is not in "
+            "it: on a full machine (user memory, page cache) it is what is free between the watermarks",
         )
         for asked, of in ASKED.items()
         for size, text in REQUEST_TEXTS.items()
