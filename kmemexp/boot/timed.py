@@ -12,7 +12,7 @@ from kmemexp.boot.design import allocator_names, design, map_slots, slots_of
 from kmemexp.boot.routes import add_locks
 from kmemexp.boot.tasks import Sources, add_source, sources_of, with_upkeep
 from kmemexp.boot.wiring import Wiring
-from kmemexp.sim import asking, sizing
+from kmemexp.sim import asking, demand, sizing
 from kmemexp.sim.engine import loop
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine.heap import alarm
@@ -23,7 +23,7 @@ from kmemexp.sim.slots import PAGE
 from kmemexp.sim.tables import flag, obj, regs
 from kmemexp.workload.stream import CLASS_NAMES, OP_WORK, Handlers, Kinds, Stream
 
-ROWS = 1024  # objects that there is room for at first
+ROWS = 1024  # objects that there is room for at first, at least
 LEVELS = (mc.MAIN, mc.SOFT, mc.THREAD)
 """Kinds of context that operations of a stream have, in the order of their queues."""
 
@@ -75,7 +75,9 @@ def boot(
     queues = _queues(stream, wiring.cpus)
     _attach(wired, wiring, queues, stream)
     contexts = wired.shape["contexts"][1]
-    world = base.world._replace(objects=rows_of_objects(ROWS), reg=np.zeros((contexts, regs.COLUMNS), np.int64))
+    world = base.world._replace(
+        objects=rows_of_objects(max(ROWS, stream.slots)), reg=np.zeros((contexts, regs.COLUMNS), np.int64)
+    )
     run = driver(allocator_names(config["objects"]), config["maps"]["arena"])
     return Timed(base, wired, world, _engine_stream(stream, queues), run)
 
@@ -218,7 +220,7 @@ def _attach(wired: layout.Wired, wiring: Wiring, queues: _Queues, stream: Stream
 def _engine_stream(stream: Stream, queues: _Queues) -> mc.Stream:
     return mc.Stream(
         stream.time_ns[queues.order], stream.op, stream.kind, stream.slot, stream.size, stream.flags & 0xFF,
-        queues.order, np.empty(len(stream.op), np.int32), np.zeros(max(stream.slots, 1), np.int32),
+        queues.order, demand.empty(len(stream.op), np.int32), demand.zeros(max(stream.slots, 1), np.int32),
     )  # fmt: skip
 
 
@@ -234,12 +236,13 @@ def enlarge(t: Timed) -> Timed:
     more[:, obj.SIZE] += len(old)
     more[-1, obj.SIZE] = -1
     m[glob.ROW_FREE] = len(old)
-    return t._replace(world=t.world._replace(objects=np.concatenate([old, more])))
+    both = np.concatenate([old, more], out=demand.empty((2 * len(old), obj.COLUMNS)))
+    return t._replace(world=t.world._replace(objects=both))
 
 
 def rows_of_objects(n: int) -> np.ndarray:
     """Return free rows of the table of objects, linked through obj.SIZE."""
-    rows = np.zeros((n, obj.COLUMNS), np.int64)
+    rows = demand.zeros((n, obj.COLUMNS))
     rows[:, obj.ADDR] = obj.ABSENT
     rows[:, obj.SIZE] = np.arange(1, n + 1)
     rows[-1, obj.SIZE] = -1

@@ -93,8 +93,7 @@ def compare(
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """
     axes = axes_of(df)
-    wanted = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
-    baseline = {column_of(axes, name): value for name, value in wanted.items()}
+    baseline = _columns_of(axes, baseline)
     if interval not in ("", "t", "bca"):
         raise ConfigError(f'interval: "", "t" or "bca", not {interval!r}')
     names = choose_metrics(df, metrics)
@@ -111,6 +110,12 @@ def compare(
     by_condition = np.argsort(np.tile(condition[order], len(names)), kind="stable")  # then metric, then variant
     table = families.judge(table.iloc[by_condition].reset_index(drop=True), judged, ci)
     return frames.said(_tidy(table, cells.condition + cells.variant, names), axes)
+
+
+def _columns_of(axes: Mapping[str, Any], baseline: Mapping[str, object] | str | None) -> dict[str, object]:
+    """Name the axes of a baseline by their columns."""
+    wanted = {"design": baseline} if isinstance(baseline, str) else dict(baseline or {})
+    return {column_of(axes, name): value for name, value in wanted.items()}
 
 
 def choose_metrics(df: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:

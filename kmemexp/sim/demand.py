@@ -3,7 +3,8 @@
 A part of a simulated machine often has a row for each page, or for each place where a chunk may begin. On a machine of
 128 TiB of KVA such an array is larger than any memory, but a load touches little of it. The operating system's page
 tables are then the two-level table: `zeros` and `empty` ask it for address space only (MAP_NORESERVE), which costs an
-access nothing. Arrays of less than `LARGE` are NumPy's own.
+access nothing. Smaller ones lie in huge pages, whole ones: a load touches them here and there, and each look into a
+table of pages of 4 KiB costs as much as a miss. What is smaller than `SMALL` is NumPy's own.
 """
 
 import math
@@ -17,21 +18,23 @@ import numpy as np
 from kmemexp.sim.aliases import Array
 
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # in Python from 3.13 on
+SMALL = 1 << 22  # bytes
 LARGE = 1 << 30  # bytes; the arrays of machines of 2003 are smaller
 NARROW = 34  # bits of KVA, 16 GiB, in which all names have 31
+HUGE_PAGE = 1 << 21
 MOST_KVA = 1 << 43  # that an allocator covers: its tables are about as large, and pages are named by 31 bits
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
     """Return an array of zeros. MemoryError: there is no address space for it."""
     nbytes = _bytes(shape, dtype)
-    return np.zeros(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
+    return np.zeros(shape, dtype) if nbytes < SMALL else _mapped(nbytes, shape, dtype)
 
 
 def empty(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
     """Return an array of which all is written before it is read (zeros too, so that two states can be compared)."""
     nbytes = _bytes(shape, dtype)
-    return np.zeros(shape, dtype) if nbytes < LARGE else _mapped(nbytes, shape, dtype)
+    return np.zeros(shape, dtype) if nbytes < SMALL else _mapped(nbytes, shape, dtype)
 
 
 def names(count: int) -> Any:
@@ -52,9 +55,12 @@ def _bytes(shape: int | Sequence[int], dtype: Any) -> int:
 def _mapped(nbytes: int, shape: int | Sequence[int], dtype: Any) -> Array:
     """Map pages of zeros that nothing is set aside for. The array keeps the mapping."""
     try:
-        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+        pages = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
     except (OSError, OverflowError, ValueError) as error:
         raise MemoryError(f"{nbytes / 2**30:.0f} GiB of address space for the state of a part: {error}") from error
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would be there whole for one word
-    return np.frombuffer(pages, dtype).reshape(shape)
+    # A huge page would be there whole for one word of what is as large as an address space.
+    advice = getattr(mmap, "MADV_NOHUGEPAGE" if nbytes >= LARGE else "MADV_HUGEPAGE", None)
+    if advice is not None:
+        pages.madvise(advice)
+    start = -np.frombuffer(pages, np.uint8).ctypes.data % HUGE_PAGE
+    return np.frombuffer(pages, dtype, nbytes // np.dtype(dtype).itemsize, start).reshape(shape)

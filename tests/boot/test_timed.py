@@ -128,6 +128,11 @@ def test_rows_of_objects_grow_only_when_there_is_none_left() -> None:
     assert free == timed.ROWS
 
 
+def test_there_are_rows_for_the_slots_of_a_stream() -> None:
+    t = timed.boot(config(), KINDS, MAINLINE._replace(slots=3000), 0)
+    assert len(t.world.objects) == 3000
+
+
 def test_room_for_messages_grows_when_that_is_what_there_is_none_of() -> None:
     t = timed.boot(config(), KINDS, MAINLINE, 0)
     rows = t.wired.shape["messages"][1]

@@ -28,6 +28,14 @@ def test_small_arrays_are_numpys_own_and_zero():
     assert demand.empty((3, 4), np.int16).shape == (3, 4)
 
 
+def test_larger_arrays_begin_with_a_huge_page_and_are_zero():
+    for array in (demand.zeros((1 << 20, 3), np.int16), demand.empty((1 << 20) + 1, np.int64)):
+        assert array.nbytes >= demand.SMALL
+        assert array.ctypes.data % demand.HUGE_PAGE == 0
+        assert array.flags.writeable
+        assert not array.any()
+
+
 def test_what_no_address_space_can_hold_is_a_memory_error():
     with pytest.raises(MemoryError, match="GiB of address space"):
         demand.zeros(1 << 60)

@@ -72,6 +72,13 @@ def carry_on(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
                 return False
         elif burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x)):
             return False
+        elif what == word.SECTION:
+            m[x + ctx.AT] += 1
+            entered(m, x)
+        elif what == word.LEAVE:
+            m[x + ctx.AT] += 1
+            if not left(m, x):
+                return False
         elif what == word.END:
             m[x + ctx.STAGE] = stage.STEP if m[x + ctx.HOLDS] else stage.LOCK
             m[x + ctx.HOLDS] &= ~word.HOLDS_STEP
@@ -94,13 +101,8 @@ def _runs(m: Memory, x: Ctx) -> bool:
 
 @outlined
 def _hold(m: Memory, reg: Registers, x: Ctx, what: int) -> bool:
-    """Take something or give it back. False: `x` waits for it, or has been preempted."""
+    """Take a lock or give it back. False: `x` waits for it, or has been preempted."""
     m[x + ctx.AT] += 1
-    if what == word.SECTION:
-        entered(m, x)
-        return True
-    if what == word.LEAVE:
-        return left(m, x)
     bit = 1 << (what & word.HELD_BY)
     l = _lock(m, reg, x, bit)
     if what >= word.UNLOCK and what <= word.UNCPU:
@@ -132,7 +134,8 @@ def _ask(m: Memory, reg: Registers, x: Ctx, bit: int, then: int) -> bool:
     """Take one of the map's locks. False: `x` waits for it."""
     m[x + ctx.HOLDS] |= bit
     m[x + ctx.ASKED] = bit
-    return granted(m, reg, x, acquire(m, x, _lock(m, reg, x, bit), then))
+    answer = acquire(m, x, _lock(m, reg, x, bit), then)
+    return answer == GRANTED or granted(m, reg, x, answer)
 
 
 @outlined

@@ -36,6 +36,21 @@ def look_ahead(m: Memory, s: Stream, objects: Table, i: int) -> None:
 
 
 @kernel
+def prefetch_queue(m: Memory, s: Stream, objects: Table, k: int) -> None:
+    """Fetch what a CPU will need after place `k` of its queue. One that is late comes to operations bound long ago."""
+    if k + AHEAD >= len(s.order):
+        return
+    prefetch(s.order, k + AHEAD)
+    prefetch(s.time, k + AHEAD)
+    after = int(s.order[k + 2])
+    if after < m[glob.BOUND]:
+        prefetch(s.row_of, after)
+        prefetch(s.flags, after)
+        prefetch(s.op, after)
+        prefetch(objects, s.row_of[s.order[k + 1]])
+
+
+@kernel
 def bind(m: Memory, s: Stream, objects: Table, upto: int) -> bool:
     """Bind the operations before number `upto`. False: the table of objects is full."""
     i = m[glob.BOUND]
@@ -78,8 +93,7 @@ def next_operation(m: Memory, s: Stream, objects: Table, x: Ctx) -> bool:
         return False
     at, i = NEVER, 0
     if m[c + cpu.OP] < m[c + cpu.END]:
-        prefetch(s.order, m[c + cpu.OP] + AHEAD)
-        prefetch(s.time, m[c + cpu.OP] + AHEAD)
+        prefetch_queue(m, s, objects, m[c + cpu.OP])
         i = int(s.order[m[c + cpu.OP]])
         at = s.time[m[c + cpu.OP]] + (m[c + cpu.FREE_AT] if m[glob.CLOSED] else 0)
     # An operation due at this very instant takes its turn among those of the other CPUs.

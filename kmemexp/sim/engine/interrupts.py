@@ -16,19 +16,7 @@ import numpy as np
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory, Ns
 from kmemexp.sim.engine import programs
-from kmemexp.sim.engine.contexts import (
-    FIRST,
-    HANDLER,
-    IDLE,
-    OBJECT_FOR,
-    TIMER,
-    block,
-    finish,
-    queue_ready,
-    reconsider,
-    wake,
-    wake_all,
-)
+from kmemexp.sim.engine.contexts import FIRST, HANDLER, IDLE, OBJECT_FOR, TIMER, block, finish, queue_ready, reconsider
 from kmemexp.sim.engine.heap import NEVER, TIE, alarm, due
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import LOG_RAISE, SPL
@@ -36,6 +24,7 @@ from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, src, stage
 from kmemexp.sim.engine.waitgraph import check
 from kmemexp.sim.engine.waiting import strike_off
+from kmemexp.sim.engine.waking import wake, wake_all
 from kmemexp.sim.probes import BUCKETS, observe_ns
 
 INTERVAL, BURST, FIRST_PHASE, DRAW = 0, 1, 2, 3  # what a number is drawn for

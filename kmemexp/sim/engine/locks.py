@@ -27,9 +27,6 @@ from kmemexp.sim.engine.contexts import (
     block,
     charge,
     reconsider,
-    stop_spinning,
-    wake,
-    wake_all,
 )
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.inheritance import lend, own_priority
@@ -39,6 +36,7 @@ from kmemexp.sim.engine.queues import join_queue, leave_queue
 from kmemexp.sim.engine.sleeping import may_sleep, note_panic
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
 from kmemexp.sim.engine.waitgraph import check, waits_for
+from kmemexp.sim.engine.waking import stop_spinning, wake, wake_all
 from kmemexp.sim.tables import panics
 
 # Answers of `acquire`.
@@ -114,7 +112,8 @@ def release(m: Memory, x: Ctx, l: Lock) -> None:
         let_go(m, x, l)
         if m[l + lock.INHERIT] or m[l + lock.CEILING]:
             own_priority(m, x)
-    exit_section(m, x, m[l + lock.MASK], m[l + lock.CRIT])
+    if m[l + lock.MASK] or m[l + lock.CRIT]:
+        exit_section(m, x, m[l + lock.MASK], m[l + lock.CRIT])
 
 
 @outlined

@@ -123,31 +123,7 @@ def advance(
             if m[l + lock.KIND] == lock.SECTION:
                 then = stage.STEP
         if then == stage.STEP:
-            freeing, server, i = m[x + ctx.FREEING], m[x + ctx.SERVER], m[x + ctx.NUMBER]
-            counters[tally.STEPS] += 1
-            m[m[glob.STEPS] + i] += 1
-            if m[m[glob.STEPS] + i] > counters[tally.MOST_STEPS] > 0:
-                run_away(m, counters, x)
-                return
-            reg[i, regs.WORK] = 0
-            reg[i, regs.LOCK] = reg[i, regs.CALL] = -1
-            reg[i, regs.BARE] = 0
-            reg[i, regs.LOCKED] = m[m[m[glob.ROUTE] + server * route.COLUMNS + route.HOME] + lock.OWNER] >= 0
-            if freeing == TENDING:
-                m[x + ctx.ANSWER] = tend_step(state_a, state_b, state_c, reg, i, server)
-                if m[x + ctx.ANSWER] == MOVE:
-                    moved(objects, counters, reg, i, being_freed(m, reg[i, regs.OBJECT]))
-            else:
-                m[x + ctx.ANSWER] = step(state_a, state_b, state_c, reg, i, server, freeing)
-                if m[x + ctx.ANSWER] == SLEEP:
-                    enlist(m, reg, x)
-            bare = reg[i, regs.BARE] or m[x + ctx.HOLDS] & word.HOLDS_SECTION
-            if not bare and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
-                entered(m, x)
-            ns = m[costs.FREE if freeing else costs.ALLOC] + m[costs.ITEM] * reg[i, regs.WORK]
-            if m[glob.LINES] and m[x + ctx.ANSWER] == DONE and freeing != TENDING and server != SERVER_MAP:
-                ns += fetch_line(m, m[x + ctx.CPU], reg[i, regs.ADDR])
-            if burst(m, x, ns, stage.STEPPED):
+            if not work(state_a, state_b, state_c, m, objects, counters, reg, x):
                 return
             then = stage.STEPPED
         if then == stage.STEPPED and m[x + ctx.ANSWER] <= FAILED and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
@@ -166,6 +142,45 @@ def advance(
                 return
         elif then != stage.NEXT and not prepare(m, counters, reg, x, then):
             return
+
+
+@template
+def work(
+    state_a: Any,
+    state_b: Any,
+    state_c: Any,
+    m: Memory,
+    objects: Table,
+    counters: Words,
+    reg: Registers,
+    x: Ctx,
+) -> bool:
+    """Let a server take the next step of the operation of `x`. False: the step takes time, or it was one too many."""
+    freeing, server, i = m[x + ctx.FREEING], m[x + ctx.SERVER], m[x + ctx.NUMBER]
+    counters[tally.STEPS] += 1
+    m[m[glob.STEPS] + i] += 1
+    if m[m[glob.STEPS] + i] > counters[tally.MOST_STEPS] > 0:
+        run_away(m, counters, x)
+        return False
+    reg[i, regs.WORK] = 0
+    reg[i, regs.LOCK] = reg[i, regs.CALL] = -1
+    reg[i, regs.BARE] = 0
+    reg[i, regs.LOCKED] = m[m[m[glob.ROUTE] + server * route.COLUMNS + route.HOME] + lock.OWNER] >= 0
+    if freeing == TENDING:
+        m[x + ctx.ANSWER] = tend_step(state_a, state_b, state_c, reg, i, server)
+        if m[x + ctx.ANSWER] == MOVE:
+            moved(objects, counters, reg, i, being_freed(m, reg[i, regs.OBJECT]))
+    else:
+        m[x + ctx.ANSWER] = step(state_a, state_b, state_c, reg, i, server, freeing)
+        if m[x + ctx.ANSWER] == SLEEP:
+            enlist(m, reg, x)
+    bare = reg[i, regs.BARE] or m[x + ctx.HOLDS] & word.HOLDS_SECTION
+    if not bare and m[m[x + ctx.LOCK] + lock.KIND] == lock.SECTION:
+        entered(m, x)
+    ns = m[costs.FREE if freeing else costs.ALLOC] + m[costs.ITEM] * reg[i, regs.WORK]
+    if m[glob.LINES] and m[x + ctx.ANSWER] == DONE and freeing != TENDING and server != SERVER_MAP:
+        ns += fetch_line(m, m[x + ctx.CPU], reg[i, regs.ADDR])
+    return not burst(m, x, ns, stage.STEPPED)
 
 
 @template

@@ -22,12 +22,13 @@ preempts another yields once before it sleeps; of DragonFly 2020, that a zone's 
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory
-from kmemexp.sim.engine.contexts import IDLE, MEMORY, PAGER, block, wake
+from kmemexp.sim.engine.contexts import IDLE, MEMORY, PAGER, block
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import COUNT, EXCLUSIVE, FLOOR, LOG_MEMORY
 from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.tables import ctx, glob, seen
 from kmemexp.sim.engine.waitgraph import check, found, stalled
+from kmemexp.sim.engine.waking import wake
 from kmemexp.sim.tables import flag
 
 NORMAL, SYSTEM, INTERRUPT = 1, 2, 4

@@ -12,11 +12,12 @@ mutex.c (mutex_vector_exit).
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Lock, Memory
 from kmemexp.sim.engine import costs, machine
-from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, make_ready, reconsider, stop_spinning, wake_after
+from kmemexp.sim.engine.contexts import BLOCKED, IDLE, SPINNING, reconsider
 from kmemexp.sim.engine.inheritance import own_priority
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.queues import count_waiters, unqueue
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, seen, stage
+from kmemexp.sim.engine.waking import make_ready, stop_spinning, wake_after
 from kmemexp.sim.probes import observe_ns
 
 
@@ -184,7 +185,8 @@ def let_go(m: Memory, x: Ctx, l: Lock) -> None:
     m[l + lock.HELD_NS] += m[glob.NOW] - m[l + lock.SINCE]
     m[l + lock.OWNER] = -1
     log(m, x, machine.LOG_RELEASE, l, 0)
-    hand_over(m, l)
+    if m[l + lock.HEAD] >= 0:
+        hand_over(m, l)
 
 
 @outlined

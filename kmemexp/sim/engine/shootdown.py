@@ -15,12 +15,13 @@ arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns
 from kmemexp.sim.engine import costs
-from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge, wake, wake_all
+from kmemexp.sim.engine.contexts import ANSWER, FIRST, IDLE, RUNNING, SPINNING, charge
 from kmemexp.sim.engine.heap import NEVER, due
 from kmemexp.sim.engine.interrupts import arrive
 from kmemexp.sim.engine.machine import FAST
 from kmemexp.sim.engine.tables import cpu, ctx, glob, seen
 from kmemexp.sim.engine.waitgraph import check
+from kmemexp.sim.engine.waking import wake, wake_all
 
 
 @kernel

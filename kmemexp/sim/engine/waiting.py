@@ -9,7 +9,7 @@ for ever since nobody is left who could free anything, is told so (flag.NOWAIT),
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Ctx, Memory, Registers, Words
 from kmemexp.sim.engine import programs
-from kmemexp.sim.engine.contexts import OBJECT, OBJECT_FOR, block, wake
+from kmemexp.sim.engine.contexts import OBJECT, OBJECT_FOR, block
 from kmemexp.sim.engine.heap import NEVER, alarm
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_OBJECT, WOULD_PANIC
@@ -17,6 +17,7 @@ from kmemexp.sim.engine.ownership import drop
 from kmemexp.sim.engine.sleeping import may_sleep
 from kmemexp.sim.engine.tables import ctx, glob, src, stage
 from kmemexp.sim.engine.waitgraph import idle_for_ever
+from kmemexp.sim.engine.waking import wake
 from kmemexp.sim.tables import flag, regs, tally
 
 SERVER_SHIFT = 40
