@@ -39,14 +39,29 @@ def made(monkeypatch):
     return seen
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder whose tables have been made: that takes half a second, and most tests begin there."""
+    folder = tmp_path_factory.mktemp("whole")
+    fakes.write(folder, ROWS)
+    draw(fakes.plan(folder, ROWS))
+    return folder
+
+
 @pytest.fixture
-def plan(tmp_path, made):
-    """A plan whose tables have been made once; `made` is empty again."""
-    fakes.write(tmp_path, ROWS)
+def plan(tmp_path, whole, made):
+    """A plan whose tables are there. The files are links: marks are of inodes. No test may write into one."""
+    shutil.copytree(whole, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     plan = fakes.plan(tmp_path, ROWS)
     plan.shown = draw(plan)
-    made.clear()
+    assert not made
     return plan
+
+
+def put(path, text):
+    """Write another file in the place of one."""
+    path.unlink()
+    path.write_text(text)
 
 
 def contents(plan):
@@ -169,7 +184,7 @@ def test_merged_files_make_new_tables_that_say_the_same(tmp_path, made):
     [
         *((Path(path).name, Path.unlink) for path in kept.TABLES),
         ("_comparison.csv", rewritten),
-        ("_comparison.csv", lambda path: path.write_text("mine")),
+        ("_comparison.csv", lambda path: put(path, "mine")),
     ],
 )
 def test_a_table_that_is_gone_or_changed_is_made_again(plan, made, name, harm):
@@ -189,7 +204,7 @@ def test_a_table_that_is_gone_or_changed_is_made_again(plan, made, name, harm):
 def test_a_damaged_record_is_no_record(plan, made, text):
     record = Path(plan.root, kept.NAME)
     found = json.loads(record.read_text())["made_of"]
-    record.write_text(text.replace("%s", found))
+    put(record, text.replace("%s", found))
     assert draw(plan) == plan.shown
     assert made
 
@@ -219,7 +234,7 @@ def test_tables_of_another_run_at_the_same_time_are_not_taken_for_ones_own(plan,
     record = Path(plan.root, kept.NAME).read_text()
     other = fakes.plan(Path(plan.root), ROWS, metrics=["held_peak_bytes"])
     draw(other)
-    Path(plan.root, kept.NAME).write_text(record)  # it wrote its record after the other one's tables
+    put(Path(plan.root, kept.NAME), record)  # it wrote its record after the other one's tables
     made.clear()
     assert draw(plan) == plan.shown
     assert made
