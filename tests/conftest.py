@@ -1,5 +1,7 @@
 """Shared fixtures, and the one profile under which property tests run."""
 
+import gc
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,16 @@ pipeline.Inside.__call__ = call_twin  # type: ignore[method-assign]  # for all o
 # The first example may compile for a minute, and on a loaded machine any of them may take long: time says nothing here.
 hypothesis.settings.register_profile("kmemexp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("kmemexp")
+
+
+# Hundreds of tests start Python: what one of these has compiled of the package, the next ones take.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass over what stays until the end: seven thousand tests, and all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
