@@ -59,4 +59,4 @@ def simulate(asked: str | Sequence[str] = (), /, config_dir: str | None = None, 
     """
     from kmemexp.sweep.worker import simulate_plan  # noqa: PLC0415
 
-    return Results.from_tables(*simulate_plan(plan(asked, config_dir, **settings)))
+    return Results.from_tables(**simulate_plan(plan(asked, config_dir, **settings)))

@@ -27,6 +27,7 @@ class Lane(NamedTuple):
     snapshots: list[tuple[int, str, np.ndarray]]
     latency: tuple[tuple, ...]
     deadlock: str
+    caches: tuple[tuple, ...] = ()
 
 
 def make_plan(root: object, configs: Sequence[dict], **given: Any) -> Any:
@@ -64,7 +65,8 @@ def _lane(config: dict, replica: int) -> Lane:
     shots = [(i, name, rng.integers(0, 256, 4, np.uint8)) for i in range(2) for name in ("kernel_map", "kmem_map")]
     series = rng.integers(0, 1 << 40, (5, len(SERIES)))
     latency = (("alloc_main", 7, *rng.random(5).tolist()),)
-    return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "")
+    caches = ((0, "peak", "slub", "dentry", 192, *rng.integers(0, 99, 5).tolist()),)
+    return Lane(replica, rng.random(len(NAMES)), "", series, shots, latency, "", caches)
 
 
 def _loop_in_python() -> None:

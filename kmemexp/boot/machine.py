@@ -62,6 +62,8 @@ class Machine(NamedTuple):
     klass: np.ndarray  # int8[kinds], class of each
     items: tuple[int, ...]  # zones that each allocator serves, by place
     superpage_bytes: int
+    kinds: tuple[str, ...]  # their names
+    allocators: dict[str, Any]  # modules, in the order of their places
     cpus: int = 1
     shares_pages: bool = False  # with user memory and page cache
     rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
@@ -131,6 +133,8 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
         klass=kinds.klass,
         items=tuple(len(cell.items[name]) for name in code.names),
         superpage_bytes=superpage_bytes(config["machine"]),
+        kinds=tuple(kinds.names),
+        allocators=dict(zip(code.names, code.servers, strict=False)),
         cpus=cell.size["cpus"],
         shares_pages=cell.shares_pages,
         rounds=getattr(code.arena, "take_rounds", None),

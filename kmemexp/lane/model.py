@@ -17,6 +17,7 @@ class Lane(NamedTuple):
     snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map or map:user, uint8[bins] occupied share
     latency: tuple[tuple[Any, ...], ...] = ()  # rows of the table of latencies, with a clock
     deadlock: str = ""  # the members of the first deadlock, in words
+    caches: tuple[tuple[Any, ...], ...] = ()  # rows of the table of caches (`lane.caches`), of the first replica
 
 
 class Sampling(NamedTuple):

@@ -58,7 +58,8 @@ def play(
     span_ns = int(stream.time_ns[-1]) if stream.length else 0
     seen = sampled(machine, span_ns, sampling, advance, replica)
     panic = PANICS[machine.world.counters[tally.PANIC]]
-    return Lane(replica, metrics_row(memory.metrics(seen)), panic, seen.series, seen.snapshots)
+    row = metrics_row(memory.metrics(seen))
+    return Lane(replica, row, panic, seen.series, seen.snapshots, caches=seen.caches)
 
 
 def _play_until(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:

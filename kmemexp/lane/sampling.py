@@ -1,13 +1,13 @@
 """Looking at a lane at each of its samples: the maps, a row of the series, snapshots."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmemexp.boot.machine import Machine
+from kmemexp.lane import caches, users
 from kmemexp.lane import fragmentation as frag
-from kmemexp.lane import users
 from kmemexp.lane.model import Sampling
 from kmemexp.metrics import SERIES
 from kmemexp.sim import slots as s
@@ -24,6 +24,7 @@ class Samples(NamedTuple):
     series: np.ndarray  # int64[points, len(SERIES)]
     measured: np.ndarray  # int64[points, maps, M_COUNT]
     snapshots: list[tuple[int, str, np.ndarray]]  # simulated ns, map or map:user, uint8[bins] occupied share
+    caches: tuple[tuple[Any, ...], ...]  # rows of `lane.caches`
 
 
 def sampled(
@@ -31,20 +32,23 @@ def sampled(
 ) -> Samples:
     """Look at a lane of `span_ns` at each of its samples; `advance(machine, time_ns, last)` brings it there.
 
-    Of the first replica snapshots also say who uses the maps.
+    Of the first replica snapshots also say who uses the maps, and what each cache holds.
     """
     times, painted = sample_times(span_ns, sampling)
     series = np.zeros((sampling.points, len(SERIES)), np.int64)
     measured = np.zeros((sampling.points, len(machine.maps), gauge.COLUMNS), np.int64)
     snapshots: list[tuple[int, str, np.ndarray]] = []
+    census = caches.Census() if replica == 0 and painted else None
     for point, time_ns in enumerate(times):
         machine = advance(machine, time_ns, point == sampling.points - 1)
         measured[point], pictures = look(machine, sampling.bins if point in painted else 0)
         snapshots += [(time_ns, name, shares) for name, shares in pictures.items()]
         if pictures and replica == 0:
             snapshots += [(time_ns, name, shares) for name, shares in users.pictures(machine, sampling.bins)]
+        if census:
+            census.take(machine, time_ns, snapshot=bool(pictures))
         series[point] = sample(machine, measured[point], time_ns)
-    return Samples(machine, series, measured, snapshots)
+    return Samples(machine, series, measured, snapshots, census.rows() if census else ())
 
 
 def sample_times(span_ns: int, sampling: Sampling) -> tuple[list[int], set[int]]:

@@ -40,7 +40,8 @@ def run(replica: Replica) -> Lane:
     samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance, replica.number)
     values = memory.metrics(samples) | latency.metrics(t)
     rows, deadlock = latency.latency_rows(t.wired, open_at_end(t)), witness.summary(t.wired)
-    return Lane(replica.number, metrics_row(values), panic(t), samples.series, samples.snapshots, rows, deadlock)
+    seen = samples.series, samples.snapshots
+    return Lane(replica.number, metrics_row(values), panic(t), *seen, rows, deadlock, samples.caches)
 
 
 def booted(replica: Replica, *, log_rows: int = 0) -> Timed:

@@ -43,6 +43,13 @@ OTHER_TEXTS = {
     "p999_ns": "their 99.9 % quantile",
     "max_ns": "the longest",
     "map": "which map",
+    "moment": "when the caches were counted: at a snapshot, or at the peak of memory held (a sample within 5 % of it)",
+    "allocator": "which of the design's allocators",
+    "cache": "name of a cache: objects of one sort; (in no cache): free slabs, magazines, headers and the like",
+    "object_bytes": "bytes granted for each of its objects; 0 where they differ",
+    "objects_count": "its live objects",
+    "slabs_count": "its slabs, as the allocator counts them, empty ones too; 0 where there are none",
+    "pages_count": "pages of these slabs",
     "occupancy": "share of each stretch of the map that is occupied, from 0 (free) to 255; equal stretches",
 }
 """What the columns of the tables hold that are neither metrics nor series."""

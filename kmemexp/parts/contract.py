@@ -24,6 +24,7 @@ OPTIONAL = {
     "allocators": {"tend": slots.tend_a, "fast_alloc": slots.fast_alloc_a, "fast_free": slots.fast_free_a},
     "arenas": {"map_attr": slots.map_attr, "map_flushes": slots.map_flushes, "map_moved": slots.map_moved},
 }
+OPTIONAL_PLAIN = {"allocators": {"caches": ["st", "live"]}, "arenas": {}}
 PLAIN = {"allocators": ("census",), "arenas": ("add_map", "census")}
 CLASSES = (slots.CLASS_MALLOC, slots.CLASS_ZONE, slots.CLASS_MBUF)
 PER = ("", "cpu", "item", "own")
@@ -52,7 +53,8 @@ def parameters(function: Any) -> list[str]:
 
 def _functions(module: ModuleType, room: str) -> Iterator[str]:
     wanted = {name: parameters(stub) for name, stub in KERNELS[room].items()} | {"init": INIT[room]}
-    wanted |= {name: parameters(stub) for name, stub in OPTIONAL[room].items() if hasattr(module, name)}
+    optional = {name: parameters(stub) for name, stub in OPTIONAL[room].items()} | OPTIONAL_PLAIN[room]
+    wanted |= {name: names for name, names in optional.items() if hasattr(module, name)}
     for name, names in wanted.items():
         function = getattr(module, name, None)
         if function is None:

@@ -179,6 +179,52 @@ def occupancy(snapshots: pd.DataFrame, *, span_bytes: int | None = None, title: 
     return _finished(chart.properties(width=_panel(frame["panel"]), height=HEIGHT), title, frame, "panel")
 
 
+MOST_CACHES = 14  # bars of a panel
+SMALLER = "other caches"
+LIVE, FREE = "in live objects", "free in its slabs"
+PAGE_MIB = 4096 / 2**20
+
+
+def largest_caches(table: pd.DataFrame, panel: str, shown: int = MOST_CACHES) -> pd.DataFrame:
+    """Columns `panel`, cache, live, free (MiB) of rows of `Results.caches`: the largest of each panel, the rest summed.
+
+    `live`: what is granted to live objects; `free`: the other bytes of the cache's pages. A cache of an allocator that
+    does not say which pages are its, has its live objects' bytes only.
+    """
+    held = table["pages_count"].fillna(0) * PAGE_MIB
+    live = table["granted_bytes"] / 2**20
+    rows = pd.DataFrame({panel: table[panel].astype(str), "cache": table["cache"].astype(str), "live": live,
+                         "free": (held - live).clip(lower=0), "held": held.where(held > 0, live)})  # fmt: skip
+    rows = rows.sort_values([panel, "held"], ascending=[True, False], kind="stable")
+    small = rows.groupby(panel, sort=False).cumcount() >= shown
+    rows["cache"] = rows["cache"].mask(small, SMALLER)
+    return rows.groupby([panel, "cache"], sort=False)[["live", "free", "held"]].sum().reset_index()
+
+
+def cache_bars(table: pd.DataFrame, *, panel: str, title: str = "") -> alt.TopLevelMixin:
+    """Draw what caches hold, a panel each, all at one scale: of each bar the dark part is live objects'.
+
+    `table` is that of `largest_caches`.
+    """
+    long = table.melt([panel, "cache", "held"], ["live", "free"], "part", "mib")
+    long["part"] = long["part"].map({"live": LIVE, "free": FREE})
+    frame = _plain(long, [panel, "cache", "part", "mib", "held"])
+    panels = _order(frame[panel])
+    x = alt.X("mib:Q", title="held, MiB", scale=alt.Scale(domain=[0, float(table["held"].max() * 1.02)], nice=False))
+    y = alt.Y("cache:N", title=None, sort=alt.EncodingSortField("held", op="max", order="descending"))
+    shades = alt.Scale(domain=[LIVE, FREE], range=["#08519c", "#bdd7e7"])
+    tint = alt.Color("part:N", title=None, scale=shades, legend=alt.Legend(orient="top"))
+    bars = alt.Chart(_inline(frame)).mark_bar(stroke="#555", strokeWidth=0.4).encode(
+        x=x, y=y, color=tint, order=alt.Order("part:N", sort="descending")
+    )  # fmt: skip
+    drawn = bars.properties(width=WIDTH // 2 - 60, height=alt.Step(13))
+    whole = drawn.facet(alt.Facet(f"{panel}:N", title=None, sort=panels), columns=2).resolve_scale(y="independent")
+    if title:
+        whole = whole.properties(title=alt.TitleParams(title, anchor="start", fontSize=13))
+    finished: alt.TopLevelMixin = whole.configure(background="white").configure_view(stroke="#ddd")
+    return finished
+
+
 def _plain(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Columns that a chart needs, under names that Vega does not take for paths, categories as text."""
     frame = table[list(dict.fromkeys(columns))].copy()

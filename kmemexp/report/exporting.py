@@ -10,7 +10,7 @@ from kmemexp.errors import InputError
 from kmemexp.report.frames import axes_of
 from kmemexp.report.results import Results
 
-TABLES = ("metrics", "series", "latency", "snapshots")
+TABLES = ("metrics", "series", "latency", "snapshots", "caches")
 ENDINGS = {"csv": ".csv", "sqlite": ".sqlite", "duckdb": ".duckdb"}
 
 

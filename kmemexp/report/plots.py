@@ -43,6 +43,10 @@ class Tables(Protocol):
     def snapshots(self) -> pd.DataFrame:
         """One row per map and instant."""
 
+    @property
+    def caches(self) -> pd.DataFrame:
+        """One row per cache and instant."""
+
 
 class Plots:
     """Charts of some results."""
@@ -137,6 +141,17 @@ class Plots:
             raise ConfigError(f"maps: the results have several conditions ({', '.join(told[:4])} …); choose by where=")
         sizes = rows["kva_bytes"].unique()
         return charts.occupancy(rows, span_bytes=int(sizes[0]) if name == "kernel_map" and len(sizes) == 1 else None)
+
+    def caches(self, *, shown: int = charts.MOST_CACHES, where: str = "") -> alt.TopLevelMixin:
+        """What the largest caches of each design held at the peak, and how much of it was in live objects."""
+        rows = _query(self._results.caches, where)
+        rows = rows[rows["moment"] == "peak"]
+        told = _with_panels(rows, rows, ["design"])[PANEL].unique()
+        if len(told) > 1:
+            raise ConfigError(
+                f"caches: the results have several conditions ({', '.join(told[:4])} …); choose by where="
+            )
+        return charts.cache_bars(charts.largest_caches(rows, "design", shown), panel="design")
 
     def _done(self, where: str) -> pd.DataFrame:
         rows = _query(self._results.metrics, where)

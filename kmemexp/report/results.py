@@ -30,10 +30,16 @@ class Tables(Protocol):
     """Where results are read from: a `Store`, or tables in memory."""
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """All rows of "metrics", "series", "latency" or "snapshots"."""
+        """All rows of "metrics", "series", "latency", "snapshots" or "caches"."""
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables; None if there is none."""
+
+
+NO_CACHES = (
+    "no cache was counted: sample.snapshots is 0, or the folder was written by a version that did not count them "
+    "(the same command into another store.root simulates it again)"
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,11 @@ class Results:
         series: pa.Table | None = None,
         latency: pa.Table | None = None,
         snapshots: pa.Table | None = None,
+        caches: pa.Table | None = None,
     ) -> "Results":
         """Wrap result tables (`store.schema`) that are in memory."""
-        return cls("", _InMemory({"metrics": metrics, "series": series, "snapshots": snapshots, "latency": latency}))
+        held = {"metrics": metrics, "series": series, "snapshots": snapshots, "latency": latency, "caches": caches}
+        return cls("", _InMemory(held))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -81,6 +89,18 @@ class Results:
         Of replica 0 there are rows `kernel_map:malloc` … too (zone, mbuf, mapped, wired): what live objects take.
         """
         return self._cells.beside(self.tables.read("snapshots"))
+
+    @cached_property
+    def caches(self) -> pd.DataFrame:
+        """Census of replica 0, as slabtop(1) has it: one row per cell, instant and cache, and one for what is in none.
+
+        `moment` is "snapshot", or "peak": the sample with the most memory held, or one within 5 % of that. Where
+        there are no rows, `attrs["note"]` says why.
+        """
+        found = self._cells.beside(self.tables.read("caches"))
+        if found.empty:
+            found.attrs["note"] = NO_CACHES
+        return found
 
     @cached_property
     def run(self) -> dict[str, Any]:

@@ -22,9 +22,10 @@ HOLDERS = ("kinds", "params", "sources")
 """Words of a key that say nothing which the next one does not."""
 
 RESERVED = {
-    *NAMES, *SERIES, "cell_key", "replica", "status", "error", "axes", "config", "panic", "deadlock", "sample", "what",
-    "count", "mean_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns", "map", "occupancy", "metric", "n", "failed", "mean",
-    "low", "high", "verdict", "test", "role", "best", "better", "family", "margin", "error_kind",
+    *NAMES, *SERIES, "cell_key", "replica", "status", "error", "axes", "config", "panic", "deadlock", "sample",
+    "what", "count", "mean_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns", "map", "occupancy", "moment", "allocator",
+    "cache", "object_bytes", "objects_count", "slabs_count", "pages_count", "metric", "n", "failed", "mean", "low",
+    "high", "verdict", "test", "role", "best", "better", "family", "margin", "error_kind",
 }  # fmt: skip
 
 

@@ -28,7 +28,10 @@ from kmemexp.store import remote
 from kmemexp.store import rows as in_table
 from kmemexp.store.schema import DONE, SCHEMAS
 
-FOLDERS = {"metrics": "data", "series": "_series", "latency": "_latency", "snapshots": "_snapshots"}
+FOLDERS = {name: f"_{name}" if name != "metrics" else "data" for name in SCHEMAS}
+"""Where the files of each table stand."""
+FIRST = ("metrics", "series", "latency", "snapshots")
+"""Tables of files of earlier versions that do not say which they have."""
 STAGING = "_staging"
 QUARANTINE = "_quarantine"
 ROW_GROUP = 131_072  # rows
@@ -36,7 +39,7 @@ THREADS = 16  # requests in flight: an object store answers in tens of milliseco
 
 A = TypeVar("A")
 B = TypeVar("B")
-_FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots)/part-([0-9a-f-]+)\.parquet")
+_FILE = re.compile(r"(?:_staging/)?(?:data|_series|_latency|_snapshots|_caches)/part-([0-9a-f-]+)\.parquet")
 
 
 class DamageError(StoreError):
@@ -66,8 +69,13 @@ class LaneFiles(NamedTuple):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Tables that there is a file of: a failed lane has metrics only."""
-        return tuple(FOLDERS) if self.status == DONE else ("metrics",)
+        """Tables that there is a file of: a failed lane has metrics only, and earlier versions wrote fewer."""
+        return tuple(self.sums) or (FIRST if self.status == DONE else ("metrics",))
+
+
+def tables_of(status: str) -> tuple[str, ...]:
+    """Tables that new files of a status have."""
+    return tuple(FOLDERS) if status == DONE else ("metrics",)
 
 
 def connect(root: str, *, create: bool = True) -> ObjectStore:

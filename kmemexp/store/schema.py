@@ -54,6 +54,20 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("map", pa.string()),
         ("occupancy", pa.list_(pa.uint8())),
     ],
+    "caches": [
+        ("cell_key", pa.string()),
+        ("replica", pa.int32()),
+        ("time_ns", pa.int64()),
+        ("moment", pa.string()),
+        ("allocator", pa.string()),
+        ("cache", pa.string()),
+        ("object_bytes", pa.int64()),
+        ("objects_count", pa.int64()),
+        ("slabs_count", pa.int64()),
+        ("pages_count", pa.int64()),
+        ("requested_bytes", pa.int64()),
+        ("granted_bytes", pa.int64()),
+    ],
 }
 
 
@@ -68,4 +82,4 @@ STAMP = _stamp()
 SCHEMAS: dict[str, pa.Schema] = {
     table: pa.schema(columns, metadata={b"kmemexp.schema": STAMP.encode()}) for table, columns in _COLUMNS.items()
 }
-"""Schema of each table: "metrics", "series", "latency", "snapshots"."""
+"""Schema of each table: "metrics", "series", "latency", "snapshots", "caches"."""

@@ -1,6 +1,6 @@
 """The results folder: which files count, and how that changes without ever showing half a change.
 
-    data/ _series/ _latency/ _snapshots/   committed files: metrics, series, latency, snapshots
+    data/ _series/ …              committed files: metrics, series, latency, snapshots, caches (files.FOLDERS)
     _manifest/<8 digits>.json    the truth: each adds and removes files, in order
     _staging/                    files that workers have written and no manifest names, or that are on the move
     _writers/                    who writes here now
@@ -99,7 +99,7 @@ class Store(Beside):
         return self._ledger.counts()
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """All committed rows of "metrics", "series", "latency" or "snapshots", sorted by cell key and replica."""
+        """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica."""
         while True:
             wanted = [stored for stored in self._ledger.files.values() if table in stored.tables]
             before = self._history.next
@@ -299,7 +299,9 @@ class Store(Beside):
         """Stage new files with those rows of the old ones that `lanes` names, sorted."""
 
         def rows_of(table: str) -> pa.Table:
-            return in_table.in_order(in_table.of_lanes(pa.concat_tables(self._load(old, table)), lanes))
+            those = [each for each in old if table in each.tables]
+            found = pa.concat_tables([SCHEMAS[table].empty_table(), *self._load(those, table)])
+            return in_table.in_order(in_table.of_lanes(found, lanes))
 
         return self._staged(status, lanes, rows_of)
 
@@ -312,7 +314,7 @@ class Store(Beside):
         metrics = metrics if known is None else in_table.with_known_axes(metrics, known)
         of_cells = labels.cells_of(metrics, layout)
         sums = {}
-        for table in new.tables:
+        for table in files.tables_of(status):
             rows = metrics if table == "metrics" else rows_of(table)
             sums[table] = files.stage(self._objects, new.id, table, labels.labelled(rows, of_cells, table, layout))
         return new._replace(sums=sums, layout=layout.mark)

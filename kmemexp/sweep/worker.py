@@ -92,8 +92,8 @@ def stage_failures(batch: Batch, target: Target, error: str) -> BatchResult:
     return BatchResult([_stage(batch, target, 0, FAILED, failed)], [error] * batch.lanes)
 
 
-def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-    """Simulate every lane of these plans in this process: metrics, series, latency and snapshots, with nothing stored.
+def simulate_plan(plans: "Sequence[Plan]") -> dict[str, pa.Table]:
+    """Simulate every lane of these plans in this process: each table (`store.schema`), with nothing stored.
 
     Raises what a cell raises.
     """
@@ -103,7 +103,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> tuple[pa.Table, pa.Table, pa.Table
         for batch in make_batches(plan.columns, range(plan.replicas), (), simulate=plan.simulate):
             for cell in batch.cells:
                 lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
-    return _metrics(lanes), _series(lanes), _latency(lanes), _snapshots(lanes)
+    return {name: build(lanes) for name, build in _builders().items()}
 
 
 @functools.cache
@@ -164,10 +164,10 @@ def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[
     for cell, lane in lanes:
         cells.setdefault(cell.cell_key, []).append(lane.replica)
     new = LaneFiles(files.new_id(batch.id, attempt, target.writer), status, cells)
-    build = {"metrics": _metrics, "series": _series, "latency": _latency, "snapshots": _snapshots}
+    build = _builders()
     with files.explained(target.root):
         objects = files.connect(target.root)
-        tables = {name: build[name](lanes) for name in new.tables}
+        tables = {name: build[name](lanes) for name in files.tables_of(status)}
         of_cells = labels.cells_of(tables["metrics"], target.layout)
         sums = {
             name: files.stage(objects, new.id, name, labels.labelled(rows, of_cells, name, target.layout))
@@ -213,6 +213,18 @@ def _snapshots(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     columns["map"] = [name for _, name, _ in shots]
     columns["occupancy"] = [bins for _, _, bins in shots]
     return pa.Table.from_pydict(columns, SCHEMAS["snapshots"])
+
+
+def _caches(lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    rows = [row for _, lane in lanes for row in lane.caches]
+    columns = _identity(lanes, [len(lane.caches) for _, lane in lanes])
+    names = [name for name in SCHEMAS["caches"].names if name not in columns]
+    columns |= {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    return pa.Table.from_pydict(columns, SCHEMAS["caches"])
+
+
+def _builders() -> dict[str, Callable[[list[tuple[Cell, Any]]], pa.Table]]:
+    return dict(zip(SCHEMAS, (_metrics, _series, _latency, _snapshots, _caches), strict=True))
 
 
 def _identity(lanes: list[tuple[Cell, Any]], counts: list[int]) -> dict[str, Any]:

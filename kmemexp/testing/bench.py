@@ -173,6 +173,12 @@ class Bench:
         """The allocator must say that it holds the pages that it took from the map, no more and no fewer."""
         held, taken = self.module.census(self.state)["pages"], self.map.pages - self.reserved + self.wired
         assert held == taken, f"census: {held} pages, but {taken} were taken from the map"
+        if hasattr(self.module, "caches"):
+            live = [(addr, size, granted, 0) for addr, size, _, granted in self.live.values() if addr >= 0]
+            rows = np.array(live, np.int64).reshape(-1, 4)
+            pages = [row.pages for row in self.module.caches(self.state, lambda: rows)]
+            assert min(pages, default=0) >= 0, "caches: one has less than no pages"
+            assert sum(pages) <= held, f"caches: {sum(pages)} pages, but {held} are held"
 
     def _map(self, r: np.ndarray, answer: int) -> None:
         nbytes = int(r[regs.BYTES])

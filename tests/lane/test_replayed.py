@@ -8,7 +8,7 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import model, replayed, runaway, simulate_lanes, users
+from kmemexp.lane import caches, model, replayed, runaway, simulate_lanes, users
 from kmemexp.metrics import INDEX, NAMES, SERIES, SPACE, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
@@ -200,3 +200,26 @@ def test_a_range_is_spread_over_the_stretches_that_it_covers() -> None:
     spread = users.shares(user, np.array([0.25, 3.0, 0.5, 1.0]), np.array([0.75, 4.0, 3.25, 4.0]), 4)
     assert spread[:3].tolist() == [[0.5, 0, 0, 1], [0.5, 1, 1, 0.25], [0, 1, 1, 1]]
     assert spread[3:].sum() == 0
+
+
+@pytest.mark.parametrize("parts", DESIGNS)
+def test_caches_add_up_to_what_the_allocators_hold_and_have_handed_out(parts: tuple[str, str, str]) -> None:
+    lane = simulate_lanes(cell(*parts), [0])[0]
+    series = dict(zip(SERIES, lane.series.T, strict=True))
+    held = dict(zip(series["time_ns"].tolist(), lane.series.tolist(), strict=True))
+    by = {}
+    for time_ns, moment, *row in lane.caches:
+        by.setdefault((moment, time_ns), []).append(row)
+    assert sorted(moment for moment, _ in by) == ["peak", "snapshot", "snapshot", "snapshot"]
+    for (moment, time_ns), rows in by.items():
+        said = dict(zip(SERIES, held[time_ns], strict=True))
+        asked, granted, pages = (sum(row[k] for row in rows) for k in (-2, -1, -3))
+        assert (asked, granted, pages * 4096) == tuple(
+            said[name] for name in ("requested_bytes", "granted_bytes", "held_bytes")
+        )
+        for allocator, cache, size, objects, _slabs, pages, asked, granted in rows:
+            assert pages * 4096 >= granted >= asked >= 0, (allocator, cache)
+            assert size == 0 or granted == size * objects, (allocator, cache)
+        if moment == "peak":
+            assert said["held_bytes"] >= series["held_bytes"].max() / caches.NOTICED
+    assert simulate_lanes(cell(*parts), [1])[0].caches == ()

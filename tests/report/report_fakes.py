@@ -80,7 +80,7 @@ def _numbers(axes: dict, replica: int, noise: float) -> dict[str, float]:
 
 
 def write(root: Path, metrics: pa.Table) -> None:
-    """Commit these rows, with three samples of series and one snapshot for each lane that is done."""
+    """Commit these rows, with three samples of series, one snapshot and two caches for each lane that is done."""
     store = Store(str(root), write=True)
     staged = []
     for number, status in enumerate(("done", "failed")):
@@ -95,15 +95,23 @@ def write(root: Path, metrics: pa.Table) -> None:
         lanes = [{"cell_key": key, "replica": replica} for key, replica in zip(keys, replicas, strict=True)]
         series = [lane | {"sample": i} | dict.fromkeys(SERIES, 10 * i) for lane in lanes for i in range(3)]
         shots = [lane | {"time_ns": 5, "map": "kernel_map", "occupancy": [0, 255]} for lane in lanes]
+        caches = [
+            lane | {"time_ns": 5, "moment": moment, "allocator": "slub", "object_bytes": 192, "objects_count": 20,
+                    "slabs_count": pages, "pages_count": pages, "requested_bytes": 3000, "granted_bytes": 3840,
+                    "cache": cache}
+            for lane in lanes if lane["replica"] == 0
+            for moment in ("snapshot", "peak") for cache, pages in (("dentry", 3), ("kmalloc-64", 2))
+        ]  # fmt: skip
         tables = {
             "metrics": rows,
             "series": pa.Table.from_pylist(series, SCHEMAS["series"]),
             "latency": SCHEMAS["latency"].empty_table(),
             "snapshots": pa.Table.from_pylist(shots, SCHEMAS["snapshots"]),
+            "caches": pa.Table.from_pylist(caches, SCHEMAS["caches"]),
         }
-        for name in new.tables:
-            files.stage(files.connect(str(root)), new.id, name, tables[name])
-        staged.append(new)
+        objects = files.connect(str(root))
+        sums = {name: files.stage(objects, new.id, name, tables[name]) for name in files.tables_of(status)}
+        staged.append(new._replace(sums=sums))
     store.commit(staged)
     store.close()
     store.write_text("_run.json", '{"runs": [{"sweep": "made_up"}]}\n')

@@ -88,7 +88,13 @@ def full(made):
             ("kernel_map:malloc", [128, 0, 0, 0]),
         )
     ]
-    given = {"series": series, "latency": latency, "snapshots": shots}
+    caches = [
+        lane | {"time_ns": 10**7, "moment": "peak", "allocator": "slub", "cache": f"kmalloc-{8 << k}",
+                "object_bytes": 8 << k, "objects_count": 5, "slabs_count": 300 * (k + n % 3),
+                "pages_count": 300 * (k + n % 3), "requested_bytes": 9 << k, "granted_bytes": 800_000 * k}
+        for n, lane in enumerate(lanes) if lane["replica"] == 0 for k in range(20)
+    ]  # fmt: skip
+    given = {"series": series, "latency": latency, "snapshots": shots, "caches": caches}
     found = {name: pa.Table.from_pylist(rows, SCHEMAS[name]) for name, rows in given.items()}
     metrics = made.results.tables.read("metrics")
     results = Results.from_tables(metrics, **found)
@@ -112,8 +118,8 @@ def text(written):
     return written.read_text("utf-8")
 
 
-SECTIONS = ("answer", "verdicts", "tables", "courses", "latency", "curves", "tradeoffs", "maps", "deadlocks", "limits",
-            "provenance")  # fmt: skip
+SECTIONS = ("answer", "verdicts", "tables", "courses", "latency", "curves", "tradeoffs", "caches", "maps", "deadlocks",
+            "limits", "provenance")  # fmt: skip
 
 
 def test_every_section_is_there_and_linked(text):

@@ -22,19 +22,19 @@ def found():
         lane | {"what": "alloc_main", "count": 9000, "mean_ns": 50.0, "p50_ns": 40.0, "p99_ns": 200.0, "p999_ns": 900.0}
         for lane in lanes
     ]
-    return Results.from_tables(
-        metrics,
-        *(
-            pa.Table.from_pylist(r, SCHEMAS[t])
-            for t, r in (("series", series), ("latency", tails), ("snapshots", shots))
-        ),
-    )
+    counted = [
+        lane | {"time_ns": 5, "moment": "peak", "cache": "dentry", "pages_count": 3, "granted_bytes": 3840}
+        for lane in lanes if lane["replica"] == 0
+    ]  # fmt: skip
+    given = {"series": series, "latency": tails, "snapshots": shots, "caches": counted}
+    return Results.from_tables(metrics, **{t: pa.Table.from_pylist(r, SCHEMAS[t]) for t, r in given.items()})
+
+
+MARKS = ("rule", "point", "line", "area", "rect", "text", "bar")
 
 
 def marks(chart) -> set[str]:
-    return {
-        word for word in ("rule", "point", "line", "area", "rect", "text") if f'"type": "{word}"' in chart.to_json()
-    }
+    return {word for word in MARKS if f'"type": "{word}"' in chart.to_json()}
 
 
 def test_each_chart_has_its_marks(found):
@@ -46,6 +46,7 @@ def test_each_chart_has_its_marks(found):
     assert {"point", "text"} <= marks(found.plot.pareto("held_peak_bytes", "map_external_frag_ratio",
                                                         where="workload == 'pgbench' and cpus == 1"))  # fmt: skip
     assert {"rect"} <= marks(found.plot.maps(where="workload == 'pgbench' and cpus == 1"))
+    assert {"bar"} <= marks(found.plot.caches(where="workload == 'pgbench' and cpus == 1"))
 
 
 def values(chart) -> pd.DataFrame:
@@ -72,6 +73,8 @@ def test_other_axes_are_panels_and_never_averaged(found):
         found.plot.pareto("held_peak_bytes", "map_external_frag_ratio")
     with pytest.raises(ConfigError, match="several conditions"):
         found.plot.maps()
+    with pytest.raises(ConfigError, match="several conditions"):
+        found.plot.caches()
 
 
 def test_mistakes_are_named(found):

@@ -13,7 +13,7 @@ from kmemexp.store.layout import Layout, layout_of, read_layout
 from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute
 
-TABLES = ("data", "_series", "_latency", "_snapshots")
+TABLES = ("data", "_series", "_latency", "_snapshots", "_caches")
 
 
 def run(root: Path, axes: list[dict], **given: object) -> None:

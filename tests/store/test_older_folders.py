@@ -60,6 +60,8 @@ def test_an_older_folder_loads(folder: Path) -> None:
     assert found.metrics["status"].tolist() == [DONE, DONE, FAILED]
     assert len(found.series) == 2 * 5
     assert found.run["runs"][0]["id"] == "e7f69dd25cb647bd868c1f29b7c57c06"
+    assert found.caches.empty
+    assert "sample.snapshots" in found.caches.attrs["note"]
 
 
 def test_a_sweep_goes_on_in_an_older_folder(folder: Path) -> None:
@@ -86,7 +88,7 @@ def test_what_a_manifest_says_is_where_it_has_always_been(folder: Path) -> None:
     assert {key: written[key] for key in ("run", "remove", "add")} | {"schema": OLD_STAMP} == json.loads(
         manifest(staged.id, "done", f'"{KEYS[2]}":[0]', 1)
     )
-    for place in ("data", "_series", "_latency", "_snapshots"):
+    for place in ("data", "_series", "_latency", "_snapshots", "_caches"):
         assert (folder / place / f"part-{staged.id}.parquet").is_file()
 
 

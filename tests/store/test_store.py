@@ -197,7 +197,7 @@ def test_of_two_committers_with_the_same_rows_one_wins(root: str) -> None:
     assert rows(second.read()) == rows(first.read()) == listed(root)
     first.close()
     second.close()
-    assert len(on_disk(root)) == 4
+    assert len(on_disk(root)) == len(SCHEMAS)
 
 
 def test_many_committers_at_once_leave_each_row_once(root: str) -> None:

@@ -19,6 +19,7 @@ from kmemexp.report.labels import short
 from kmemexp.report.tables import Made
 
 LOADS = 3  # of which a condition each is drawn
+DESIGNS = 6  # whose caches are drawn
 CURVED = 3  # metrics of the curves
 TAILS = ("alloc_main", "irq_net_done", "irq_disk_done", "alloc_device", "wait_kernel_map", "free_main")
 LEVELS = {"p50_ns": 0.5, "p99_ns": 0.01, "p999_ns": 0.001}
@@ -41,7 +42,7 @@ class Figure(NamedTuple):
 def draw(made: Made) -> list[Figure]:
     """Draw what the results have."""
     rows = _first_conditions(made)
-    found = [*_courses(made, rows), *_tails(made, rows), *_curves(made), *_tradeoffs(made, rows)]
+    found = [*_courses(made, rows), *_tails(made, rows), *_curves(made), *_tradeoffs(made, rows), *_caches(made, rows)]
     return [
         Figure(section, title, text, as_svg(chart, f"f{number}", title, text))
         for number, (section, title, text, chart) in enumerate(found)
@@ -201,6 +202,25 @@ def _tradeoffs(made: Made, rows: pd.DataFrame) -> Iterator[Drawn]:
             best = charts.front(data["a"], data["b"])
             text = "Less of both is better. Not beaten in both: " + ", ".join(data.loc[best, "variant"]) + "."
             yield "tradeoffs", f"{short(x)} against {short(y)}: {where}", text, chart
+
+
+def _caches(made: Made, rows: pd.DataFrame) -> Iterator[Drawn]:
+    """What each cache of replica 0 held at the peak, designs side by side."""
+    table = made.results.tables.read("caches").to_pandas()
+    table = table[table["moment"] == "peak"]
+    table = table.merge(rows[["cell_key", "replica", "variant", "where"]], on=["cell_key", "replica"])
+    for where, there in table.groupby("where", sort=False):
+        part = there[there["variant"].isin(list(dict.fromkeys(there["variant"]))[:DESIGNS])]
+        largest = charts.largest_caches(part, "variant")
+        of_all = largest.groupby("variant", sort=False)[["live", "free", "held"]].sum()
+        first = largest.sort_values("held", ascending=False).groupby("variant", sort=False).first()
+        told = "; ".join(
+            f"{row['variant']} {row['held']:.3g} MiB, {row['live'] / max(row['live'] + row['free'], 1e-9):.0%} in live "
+            f"objects, most in {first['cache'][row['variant']]} ({first['held'][row['variant']]:.3g} MiB)"
+            for row in of_all.reset_index().to_dict("records")
+        )
+        chart = charts.cache_bars(largest, panel="variant")
+        yield "caches", f"Slab occupancy by cache, at the peak: {where}", f"Replica 0. {told}.", chart
 
 
 def _listed(values: "pd.Series[Any]", unit: str = "") -> str:

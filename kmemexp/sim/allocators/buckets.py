@@ -19,6 +19,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, in_kmem_object, refused
+from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
@@ -220,6 +221,15 @@ def _carve(st: State, b: int, base: Address) -> None:
     st.bucket[b, TOTAL] += pieces
     st.bucket[b, PAGES] += max(1 << b, PAGE) >> PAGE_SHIFT
     st.usage[base >> PAGE_SHIFT] = b << COUNT_BITS | pieces
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each bucket holds; a slab is what it asks of the map at once."""
+    small = st.bucket[MINBUCKET : MAXALLOCSAVE.bit_length(), PAGES]
+    sizes = [1 << b for b in range(MINBUCKET, MAXALLOCSAVE.bit_length())]
+    slabs = [pages * PAGE // max(size, PAGE) for pages, size in zip(small.tolist(), sizes, strict=True)]
+    found = rows([f"bucket-{size}" for size in sizes], [()] * len(sizes), sizes, slabs, small)
+    return [*found, large(st.bucket[MAXALLOCSAVE.bit_length() :, PAGES].sum())]
 
 
 def census(st: State) -> dict[str, int]:

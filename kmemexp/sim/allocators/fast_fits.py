@@ -27,6 +27,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Registers, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_ENTRY, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import panics, regs
@@ -288,6 +289,11 @@ def _join(st: State, hook: int, x: int) -> None:
     node[hook] = x
     if x != 0:
         node[row + LEFT], node[row + RIGHT] = left, right
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """All blocks are of one tree: there are no caches."""
+    return [Cache("blocks", pages=int(st.totals[PAGES]))]
 
 
 def census(st: State) -> dict[str, int]:

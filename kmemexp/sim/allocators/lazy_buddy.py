@@ -32,6 +32,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
 from kmemexp.sim.asking import ask_unmap, ask_wired
+from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_ENTRY, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, panics, regs
@@ -304,6 +305,13 @@ def _unlink(st: State, klass: int, sort: int, unit: int) -> int:
     st.mark[unit] = 0
     st.klass[klass, LOCALS + sort] -= 1
     return unit
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """All blocks are one row, since buddies are of any size: a slab is a pool, and what is beyond pools counts too."""
+    small, large, pages = st.held.tolist()
+    pools = ((small << SMALL_ORDER) + (large << LARGE_ORDER)) // PAGE
+    return [Cache("blocks", slabs=small + large, pages=pools + pages)]
 
 
 def census(st: State) -> dict[str, int]:

@@ -25,6 +25,7 @@ from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.allocators._shared.mbufs import CLUSTER, MBUF, MSHIFT, NIL, add_piece, sort_of
 from kmemexp.sim.asking import ask_kept, in_kmem_object, let_go, out_of_entries, sleep_on
+from kmemexp.sim.caches import Cache, Live, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC
 from kmemexp.sim.network import MCLBYTES, MSIZE
@@ -213,6 +214,12 @@ def _carve(st: State, k: int, base: Address) -> None:
         st.pool[k, HEAD] = addr >> MSHIFT
     st.pool[k, FREE] += PAGE // size
     st.pool[k, TOTAL] += PAGE // size
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What mbufs and clusters hold; a slab is a page."""
+    pages = st.pool[:, TOTAL] * st.pool[:, SIZE] >> PAGE_SHIFT
+    return rows(("mbuf", "mbuf_cluster"), [()] * 2, st.pool[:, SIZE], pages, pages)
 
 
 def census(st: State) -> dict[str, int]:

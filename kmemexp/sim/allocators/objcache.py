@@ -59,6 +59,7 @@ from kmemexp.sim.allocators.dfly_slab import fast_alloc as slab_fast_alloc
 from kmemexp.sim.allocators.dfly_slab import fast_free as slab_fast_free
 from kmemexp.sim.allocators.dfly_slab import free as slab_free
 from kmemexp.sim.asking import hand_out
+from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, IPI, PAGE
 from kmemexp.sim.tables import obj, regs
@@ -203,6 +204,11 @@ def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     if answer == IPI:
         reg[i, regs.PHASE] = BEGIN_SLAB  # on the CPU that owns the zone its free begins anew
     return answer
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each size of the slab allocator's chunks holds: objcaches have no slabs of their own."""
+    return dfly_slab.caches(st.back, live)
 
 
 def census(st: State) -> dict[str, int]:

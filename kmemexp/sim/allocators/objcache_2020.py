@@ -41,6 +41,7 @@ from kmemexp.sim.allocators.dfly_slab_2020 import free as slab_free
 from kmemexp.sim.allocators.dfly_slab_2020 import tend as slab_tend
 from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER
 from kmemexp.sim.asking import hand_out
+from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, PAGE
 from kmemexp.sim.tables import obj, regs
@@ -185,6 +186,11 @@ def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
 def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     answer = free_step(st, reg, i, z)
     return slab_free(st.back, reg, i) if answer == BACK_END else answer
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each size of the slab allocator's chunks holds: objcaches have no slabs of their own."""
+    return dfly_slab_2020.caches(st.back, live)
 
 
 def census(st: State) -> dict[str, int]:

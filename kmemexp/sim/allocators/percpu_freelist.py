@@ -23,6 +23,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, go_on, hand_out, out_of_entries
+from kmemexp.sim.caches import Cache, Live, by_zone
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_ALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT
@@ -197,6 +198,12 @@ def _mapped(st: State, reg: Registers, i: int, z: int, cpu: int) -> int:
     st.zone[z, TOTAL] += items
     reg[i, regs.WORK] = items - 1
     return _hand_out(st, reg, i, z, cpu)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each zone holds; a growth counts as a slab."""
+    zone = st.zone
+    return by_zone(zone[:, SIZE], zone[:, PAGES] // np.maximum(zone[:, GROWTH], 1), zone[:, PAGES])
 
 
 def census(st: State) -> dict[str, int]:

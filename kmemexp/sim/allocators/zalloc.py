@@ -22,6 +22,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words
 from kmemexp.sim.asking import ask_kept, hand_out, in_kmem_object, out_of_entries
+from kmemexp.sim.caches import Cache, Live, by_zone
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_ALLOC, KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_ZONE, DONE, FAILED, PAGE, PAGE_SHIFT, WIRE
@@ -218,6 +219,12 @@ def _take(st: State, reg: Registers, i: int, z: int, addr: Address, items: int) 
     st.zone[z, FREE] += items - 1
     st.zone[z, TOTAL] += items
     return hand_out(reg, i, addr, size)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each zone holds; a growth counts as a slab."""
+    zone = st.zone
+    return by_zone(zone[:, SIZE], zone[:, PAGES] // np.maximum(zone[:, GROWTH], 1), zone[:, PAGES])
 
 
 def census(st: State) -> dict[str, int]:

@@ -6,12 +6,13 @@ of KVA: of a cluster in a chain the number of the next one + 1. While a chain gr
 the chain a ring, so that this one leads to the first. regs.GRANTED of a free is the next cluster of the chain + 1.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Address, Bytes, Registers
 from kmemexp.sim.network import MCLBYTES, MSIZE
-from kmemexp.sim.slots import ITEM_MALLOC, PAGE_SHIFT
+from kmemexp.sim.slots import ITEM_MALLOC, ITEM_MBUF, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -22,6 +23,14 @@ MALLOC_UNIT_SHIFT = 4
 MALLOC_UNIT = 1 << MALLOC_UNIT_SHIFT  # of State.size_zone
 
 S_ZONE = 0  # column of State.slab, in the row of a slab's page: zone + 1; 0: no slab
+
+
+def zone_names(sizes: Sequence[int], zones: int) -> tuple[list[str], Sequence[tuple[int, ...]]]:
+    """Names of the `zones` that are not UMA's own, and what each serves, as in `sim.caches`; `sizes`: of malloc(9)."""
+    items = zones - len(sizes) - 2
+    names = [f"malloc-{size}" for size in sizes] + ["mbuf", "mbuf_cluster"] + [""] * items
+    served = [(ITEM_MALLOC,)] * len(sizes) + [(ITEM_MBUF,)] * 2 + [(z,) for z in range(items)]
+    return names, served
 
 
 @kernel

@@ -80,6 +80,7 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     tells,
 )
 from kmemexp.sim.asking import ask_wired, hand_out, refused
+from kmemexp.sim.caches import Cache, Live, by_slab
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE_5
 from kmemexp.sim.slots import AGAIN, CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_TICK
@@ -283,6 +284,11 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
         st.over[st.cpu[cpu, zones.FREE_OVER_LAST], OVER_NEXT] = page
     st.cpu[cpu, zones.FREE_OVER_LAST] = page
     return DONE
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each size of chunks holds: zones with a live chunk. Those wholly free, or oversize, are not its."""
+    return by_slab(live, st.zone_shift, st.zone_limit, "chunk")
 
 
 def census(st: State) -> dict[str, int]:

@@ -45,9 +45,10 @@ from kmemexp.sim.allocators.illumos_kmem.state import Params, State
 from kmemexp.sim.allocators.illumos_kmem.steps import go, wanted
 from kmemexp.sim.allocators.illumos_kmem.task import T_COLUMNS
 from kmemexp.sim.allocators.illumos_kmem.upkeep_steps import upkeep
+from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import SEGKMEM_FREE, SEGKMEM_XALLOC
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, ITEM_MBUF, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -183,6 +184,16 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 def tend(st: State, reg: Registers, i: int) -> int:
     """Update working sets, let magazines grow, empty a slab (kmem_update()); reap (kmem_reap())."""
     return upkeep(st, reg, i)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each cache holds, without those of kmem's own."""
+    cache = st.cache[u.FIRST_ALLOC :]
+    sizes, sized = cache[:, u.K_CHUNK], st.first_item - u.FIRST_ALLOC
+    names = [f"kmem_alloc_{size}" for size in sizes[:sized].tolist()] + [""] * (len(cache) - sized)
+    served = [(ITEM_MALLOC, ITEM_MBUF)] * sized + [(z,) for z in range(len(cache) - sized)]
+    slabs = cache[:, [u.K_PARTIAL, u.K_COMPLETE]].sum(axis=1)
+    return [*rows(names, served, sizes, slabs, cache[:, u.K_PAGES]), large(st.large[0])]
 
 
 def census(st: State) -> dict[str, int]:

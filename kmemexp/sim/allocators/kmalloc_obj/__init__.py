@@ -29,7 +29,7 @@ import numpy as np
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
-from kmemexp.sim.aliases import Address, Bytes, Registers
+from kmemexp.sim.aliases import Address, Bytes, Registers, Table
 from kmemexp.sim.allocators import dfly_slab_2020
 from kmemexp.sim.allocators._shared.dfly_zones import UNMAP_BLOCK
 from kmemexp.sim.allocators.dfly_slab_2020 import alloc as slab_alloc
@@ -43,6 +43,9 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
     FREE,
     FREE_COUNT,
     HELD,
+    N_EMPTY,
+    N_FULL,
+    N_PARTIAL,
     NEXT,
     NIL,
     POLLED,
@@ -65,6 +68,7 @@ from kmemexp.sim.allocators.kmalloc_obj.slabs import (
 )
 from kmemexp.sim.allocators.kmalloc_obj.state import Params, State
 from kmemexp.sim.asking import ask_unmap, ask_wired, go_on, out_of_entries
+from kmemexp.sim.caches import Cache, Live, by_zone
 from kmemexp.sim.items import Item
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, FAILED, NO_SPACE, PAGE, TEND_TICK
 from kmemexp.sim.tables import obj, panics, regs
@@ -250,6 +254,19 @@ def _unmap_next(st: State, reg: Registers, i: int) -> int:
     st.poller[HELD] -= 1
     reg[i, regs.CALL] = UNMAP_BLOCK
     return ask_unmap(reg, i, UNMAP, st.map_number, slab << SLAB_SHIFT, SLAB_SIZE)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each type's slabs hold, and each size of the slab allocator's chunks."""
+    lists = st.type[:, [N_PARTIAL, N_FULL, N_EMPTY]].sum(axis=1)
+    slabs = np.where(st.type[:, COUNT] > 0, lists + (st.pair != NIL).sum(axis=(0, 2)), 0)
+    typed = by_zone(st.type[:, SIZE], slabs, slabs * (SLAB_SIZE // PAGE))
+
+    def chunks() -> Table:
+        rows = live()
+        return rows[st.slab[rows[:, obj.ADDR] >> SLAB_SHIFT, TYPE] == 0]
+
+    return [*typed, *dfly_slab_2020.caches(st.back, chunks)]
 
 
 def census(st: State) -> dict[str, int]:

@@ -33,6 +33,7 @@ from kmemexp.sim.allocators.mb_alloc import containers
 from kmemexp.sim.allocators.mb_alloc.containers import enter, leave, new_bucket, pop, put
 from kmemexp.sim.allocators.mb_alloc.state import Params, State
 from kmemexp.sim.asking import ask_kept, go_on, in_kmem_object, let_go, out_of_entries, sleep_on
+from kmemexp.sim.caches import Cache, Live, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_MALLOC_5
 from kmemexp.sim.network import MCLBYTES, MSIZE
@@ -310,6 +311,13 @@ def _free_chain(st: State, reg: Registers, i: int) -> int:
         if needed == st.general:
             let_go(reg, i, k, 1)
     return DONE
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What mbufs and clusters hold; a slab is a bucket."""
+    pages = st.sort[:, containers.TOTAL] * st.sort[:, containers.SIZE] >> PAGE_SHIFT
+    sizes, slabs = st.sort[:, containers.SIZE], pages // st.sort[:, containers.PAGES]
+    return rows(("mbuf", "mbuf_cluster"), [()] * 2, sizes, slabs, pages)
 
 
 def census(st: State) -> dict[str, int]:

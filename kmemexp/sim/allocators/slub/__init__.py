@@ -68,6 +68,7 @@ from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, p
 from kmemexp.sim.allocators.slub.state import Params, State
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, slab_alloc
 from kmemexp.sim.asking import ask_wired
+from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import KMALLOC_SETS, RECLAIM, Item, Traits
 from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
 from kmemexp.sim.slots import (
@@ -77,10 +78,12 @@ from kmemexp.sim.slots import (
     CLASS_ZONE,
     DONE,
     FAILED,
+    ITEM_MALLOC,
     ITEM_MBUF,
     PAGE,
     PAGE_SHIFT,
     TEND_REAP,
+    item_of_set,
 )
 from kmemexp.sim.tables import obj, regs
 from kmemexp.sim.widths import wide
@@ -338,6 +341,19 @@ def _free_slowly(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] >> STAND_BITS == SLAB:
         return to_slab(st, reg, i)
     return sheaf_free(st, reg, i, k)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each cache holds. A merged one has the name of its first."""
+    sets = max(st.p.kmalloc_sets, 1)
+    names = [f"{layout.KMALLOC_NAMES[k]}-{size}" for k in range(sets) for size in layout.KMALLOC_SIZES]
+    sorts: list[tuple[int, ...]] = [(item_of_set(k),) if k else (ITEM_MALLOC, ITEM_MBUF) for k in range(sets)]
+    served = [sort for sort in sorts for _ in layout.KMALLOC_SIZES]
+    zones = range(len(names), len(st.cache))
+    served += [tuple(np.flatnonzero(st.item_cache == k).tolist()) for k in zones]
+    columns = (st.cache[:, column] for column in (u.K_SIZE, u.K_SLABS, u.K_PAGES))
+    every = tuple(item for sort in sorts for item in sort)
+    return [*rows(names + [""] * len(zones), served, *columns), large(st.large[0], every)]
 
 
 def census(st: State) -> dict[str, int]:

@@ -8,6 +8,8 @@ from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 
 KMALLOC_SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
+KMALLOC_NAMES = ("kmalloc", "kmalloc-cg", "kmalloc-rcl", "dma-kmalloc", "msg_msg", "memdup_user")
+"""What the caches of each of `items.KMALLOC_SETS` are called, before their size."""
 MAX_PAGE_ORDER = 10  # 4 MiB: the largest block of pages, and the largest kmalloc()
 SLUB_MAX_ORDER = 3
 MAX_OBJS_PER_SLAB = 32767

@@ -44,7 +44,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_of_one
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT, NIL, S_ZONE, zone_names, zone_of_one
 from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma.moves import zone_wanted
@@ -54,10 +54,11 @@ from kmemexp.sim.allocators.uma.state import Params, State
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
+from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE_5, KMEM_MALLOC_5
 from kmemexp.sim.network import MCLBYTES, MSIZE
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -194,6 +195,15 @@ def _caching_zone(st: State, addr: Address) -> int:
 def tend(st: State, reg: Registers, i: int) -> int:
     """Estimate the working sets (uma_timeout()); give back what can be spared (uma_reclaim())."""
     return upkeep(st, reg, i)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each zone holds, without UMA's own zones of headers and buckets."""
+    zone = st.zone[u.FIRST_CACHED :]
+    names, served = zone_names(MALLOC_SIZES, len(zone))
+    held = zone[:, u.Z_HELD]
+    found = rows(names, served, zone[:, u.Z_SIZE], held // zone[:, u.Z_PAGES], held)
+    return [*found, large(st.large[0], (ITEM_MALLOC,))]
 
 
 def census(st: State) -> dict[str, int]:

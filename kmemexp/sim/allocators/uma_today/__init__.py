@@ -40,7 +40,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_of_one
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_names, zone_of_one
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, zone_wanted
@@ -50,10 +50,11 @@ from kmemexp.sim.allocators.uma_today.state import Params, State
 from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
+from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import NOFREE, SMR, Item
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK, PCP_PAGES
 from kmemexp.sim.network import MCLBYTES, MSIZE
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
@@ -191,6 +192,14 @@ def _push(st: State, addr: Address, cpu: int) -> bool:
 def tend(st: State, reg: Registers, i: int) -> int:
     """Estimate working sets and trim what was not used for long (uma_timeout()); reclaim (uma_reclaim())."""
     return upkeep(st, reg, i)
+
+
+def caches(st: State, live: Live) -> list[Cache]:
+    """What each zone holds, without UMA's own zones of headers and buckets."""
+    zone, held = st.zone[FIRST_MALLOC:], st.dom[FIRST_MALLOC:, :, u.D_PAGES].sum(axis=1)
+    names, served = zone_names(MALLOC_SIZES, len(zone))
+    found = rows(names, served, zone[:, u.Z_SIZE], held // zone[:, u.Z_PAGES], held)
+    return [*found, large(st.large[0], (ITEM_MALLOC,))]
 
 
 def census(st: State) -> dict[str, int]:
