@@ -44,7 +44,6 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
 from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
-from kmemexp.sim.caches import Cache, Live, by_slab
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE, KMEM_MALLOC
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_REAP
@@ -66,6 +65,7 @@ CALLS = (
 )
 UNMAP_IN_FREE = 5  # regs.CALL
 TENDS_IF = "reap"  # parameter without which `tend` does nothing
+caches = dfly_zones.caches
 
 ZONE_HEADER = 176  # sizeof(SLZone) on the i386 since 28 August 2003
 PAGE_ARY = dfly_slab_layout.ZALLOC_MAX_ZONE_SIZE // PAGE  # free lists in a zone's header, whatever the zone's size
@@ -389,11 +389,6 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
     st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]
     st.cpu[cpu, dfly_zones.FREE_OVER] = page
     return DONE
-
-
-def caches(st: State, live: Live) -> list[Cache]:
-    """What each size of chunks holds: zones with a live chunk. Those wholly free, or oversize, are not its."""
-    return by_slab(live, st.zone_shift, st.zone_limit, "chunk")
 
 
 def census(st: State) -> dict[str, int]:

@@ -15,6 +15,7 @@ from kmemexp.sim.allocators._shared import dfly_slab_layout
 from kmemexp.sim.allocators._shared.dfly_slab_layout import class_by_units
 from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.asking import ask_unmap, ask_wired, hand_out
+from kmemexp.sim.caches import Cache, Live, by_slab
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
@@ -154,6 +155,11 @@ def release_oversize(st: Any, reg: Registers, i: int) -> int:
     page = st.cpu[cpu, FREE_OVER]
     st.cpu[cpu, FREE_OVER] = st.over[page, OVER_NEXT]
     return unmap_oversize(st, reg, i, DRAINING, page)
+
+
+def caches(st: Any, live: Live) -> list[Cache]:
+    """What each size of chunks holds: zones with a live chunk. Those wholly free, or oversize, are not its."""
+    return by_slab(live, st.zone_shift, st.zone_limit, "chunk")
 
 
 def count(st: Any, remote: int | None = None) -> dict[str, int]:

@@ -30,6 +30,7 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
+from kmemexp.sim.allocators._shared import dfly_zones
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     CHUNK,
     MIN_CHUNK_SHIFT,
@@ -55,9 +56,7 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     ZERO_LENGTH_PTR,
     ask_oversize,
     class_of,
-    count,
     due,
-    fields,
     oversize_mapped,
     release_oversize,
     unmap_oversize,
@@ -80,7 +79,6 @@ from kmemexp.sim.allocators.dfly_slab_2020.zones import (
     tells,
 )
 from kmemexp.sim.asking import ask_wired, hand_out, refused
-from kmemexp.sim.caches import Cache, Live, by_slab
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE_5
 from kmemexp.sim.slots import AGAIN, CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, IPI, PAGE, PAGE_SHIFT, TEND_TICK
@@ -99,6 +97,7 @@ CALLS = (
     f"section {KMEM_FREE_5} leave",
 )
 TICK_NS = 10_000_000_000  # slab_cleanup()
+caches = dfly_zones.caches
 
 
 # Further phases. `kmalloc_obj` begins its own at 16.
@@ -125,7 +124,7 @@ def init(
     threshold = params.release_threshold if params.release_threshold >= 0 else release_threshold(limit, cpus)
     cpu = np.full((cpus, zones.CPU_COLUMNS), NIL, np.int64)
     cpu[:, [FREE_ZONES_COUNT, JUNK_INDEX]] = 0
-    shared = fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), zones.ZONE_COLUMNS)
+    shared = dfly_zones.fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), zones.ZONE_COLUMNS)
     # A link is written before it is read.
     link = demand.empty((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
     return State(
@@ -286,11 +285,6 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
     return DONE
 
 
-def caches(st: State, live: Live) -> list[Cache]:
-    """What each size of chunks holds: zones with a live chunk. Those wholly free, or oversize, are not its."""
-    return by_slab(live, st.zone_shift, st.zone_limit, "chunk")
-
-
 def census(st: State) -> dict[str, int]:
     """Count what the allocator holds.
 
@@ -298,4 +292,4 @@ def census(st: State) -> dict[str, int]:
     never used; `remote_chunks`: besides, freed on other CPUs and not yet taken over; `live_bytes`: chunks and blocks
     handed out; `oversize_pages`: mapped, among them `queued_pages` on FreeOvZones; `pages`: all that is mapped.
     """
-    return count(st, zones.REMOTE)
+    return dfly_zones.count(st, zones.REMOTE)
