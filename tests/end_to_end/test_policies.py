@@ -41,7 +41,8 @@ def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(
     for design in DESIGNS:
         plain = cell(f"design={design}")
         arena = FILES[policy].get("maps", {}).get("arena", plain["maps"]["arena"])
-        if {arena, *allocator_names(plain["objects"])}.isdisjoint(FILES[policy].policy.parts):
+        given = {place: name for place, name in FILES[policy].get("objects", {}).items() if isinstance(name, str)}
+        if {arena, *allocator_names(plain["objects"] | given)}.isdisjoint(FILES[policy].policy.parts):
             with pytest.raises(ConfigError, match=f"policy={policy}: does nothing for design={design}"):
                 cell(f"design={design}", f"policy={policy}")
         else:
