@@ -17,9 +17,11 @@ TRACE_OPTIONS = ("digest", "interrupts", "start", "stream", "warnings")  # the p
 STREAMS = ("recorded", "law", "reconciled", "auto")  # auto: law where the import has it, else as recorded
 STARTS = ("empty", "recorded")
 SYNTHETIC_KEYS = ("name", "source", "duration_s", "scale", "phases", "kinds")
-SYNTHETIC_OPTIONS = ("pause_ns",)
+SYNTHETIC_OPTIONS = ("pause_ns", "bundles")
 PHASE_KEYS = ("name", "seconds", "level")
 PHASE_OPTIONS = ("groups", "once")
+BUNDLE_KEYS = ("rate_hz", "lifetime", "members")
+BUNDLE_OPTIONS = ("group", "remote")
 KIND_KEYS = ("class", "size", "rate_hz", "lifetime")
 KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit", "fill", "shrinker", "pinned")
 SHARES = ("nowait", "soft", "remote", "fill", "pinned")
@@ -78,6 +80,9 @@ def _check_synthetic(workload: Mapping[str, Any]) -> None:
         raise ConfigError(f"workload.kinds: there are {len(workload['kinds'])}, must be 1 to {MOST_KINDS}")
     for name, kind in workload["kinds"].items():
         _check_kind(f"workload.kinds.{name}", kind)
+    _mapping("workload.bundles", workload.get("bundles", {}))
+    for name, bundle in workload.get("bundles", {}).items():
+        _check_bundle(f"workload.bundles.{name}", bundle, workload["kinds"])
     _check_phases(workload)
     operations = phases.expected_operations(workload)
     if operations > MOST_OPERATIONS:
@@ -87,7 +92,8 @@ def _check_synthetic(workload: Mapping[str, Any]) -> None:
 def _check_phases(workload: Mapping[str, Any]) -> None:
     if not isinstance(workload["phases"], list | tuple) or not workload["phases"]:
         raise ConfigError("workload.phases: must be a list of at least one phase")
-    groups = sorted({kind["group"] for kind in workload["kinds"].values() if kind.get("group")})
+    grouped = (*workload["kinds"].values(), *workload.get("bundles", {}).values())
+    groups = sorted({row["group"] for row in grouped if row.get("group")})
     for i, phase in enumerate(workload["phases"]):
         where = f"workload.phases[{i}]"
         _mapping(where, phase)
@@ -113,6 +119,38 @@ def _check_rounds(workload: Mapping[str, Any]) -> None:
         raise ConfigError("workload.duration_s: longer than the phases, all of which are marked once")
     if left > MOST_ROUNDS * again:
         raise ConfigError(f"workload.duration_s: repeats the phases more than {MOST_ROUNDS} times")
+
+
+def _check_bundle(where: str, bundle: Any, kinds: Mapping[str, Any]) -> None:
+    _mapping(where, bundle)
+    _keys(where, bundle, BUNDLE_KEYS, BUNDLE_OPTIONS)
+    _number(f"{where}.rate_hz", bundle["rate_hz"])
+    _check_law(f"{where}.lifetime", bundle["lifetime"], {k: v for k, v in LIFETIME_LAWS.items() if k != "fill_to"})
+    if not isinstance(bundle.get("group", ""), str):
+        raise _wrong(f"{where}.group", bundle["group"], "must be a word")
+    if _number(f"{where}.remote", bundle.get("remote", 0)) > 1:
+        raise _wrong(f"{where}.remote", bundle["remote"], "is a share: must be 0 to 1")
+    if not isinstance(bundle["members"], list | tuple) or not bundle["members"]:
+        raise ConfigError(f"{where}.members: must be a list of at least one member")
+    for i, member in enumerate(bundle["members"]):
+        _check_member(f"{where}.members[{i}]", member, kinds)
+
+
+def _check_member(where: str, member: Any, kinds: Mapping[str, Any]) -> None:
+    _mapping(where, member)
+    _keys(where, member, ("kind",), tuple(phases.MEMBER))
+    if member["kind"] not in kinds:
+        raise _wrong(f"{where}.kind", member["kind"], f"must be one of {_listed(sorted(kinds))}")
+    if kinds[member["kind"]]["class"] not in KERNEL_CLASSES:
+        raise _wrong(f"{where}.kind", member["kind"], "is of a class that has physical pages alone")
+    _whole(f"{where}.count", member.get("count", 1), 1)
+    for key in ("born", "waits_s", "dies", "lingers_s"):
+        pair = member.get(key, phases.MEMBER[key])
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise _wrong(f"{where}.{key}", pair, "must be two numbers, from and to")
+        low, high = (_number(f"{where}.{key}", value) for value in pair)
+        if low > high or (not key.endswith("_s") and high > 1):
+            raise _wrong(f"{where}.{key}", pair, "must rise" if low > high else "are shares of a life: must be 0 to 1")
 
 
 def _check_kind(where: str, kind: Any) -> None:

@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 from kmemexp.workload import laws
 
 NANOSECOND = 1e-9
+MEMBER: Mapping[str, Any] = {
+    "count": 1, "born": (0.0, 0.0), "waits_s": (0.0, 0.0), "dies": (1.0, 1.0), "lingers_s": (0.0, 0.0),
+}  # fmt: skip
+"""What may be said of a bundle's member besides its kind, and what holds where nothing is."""
 
 
 class Piece(NamedTuple):
@@ -57,13 +61,23 @@ def expected_operations(workload: Mapping[str, Any]) -> int:
     for kind in workload["kinds"].values():
         rates = [rate_hz(workload, kind, p) for p in parts]
         total += start_count(workload, kind) + _operations(kind["lifetime"], parts, rates, length_s(workload))
+    for bundle in workload.get("bundles", {}).values():
+        rates = [rate_hz(workload, bundle, p) for p in parts]
+        for member in bundle["members"]:
+            given = {**MEMBER, **member}
+            share, later_s = (sum(given[key]) / 2 for key in ("dies", "lingers_s"))
+            end = length_s(workload) - later_s
+            total += given["count"] * _operations(bundle["lifetime"], parts, rates, end, share)
     return round(total)
 
 
-def _operations(lifetime: laws.Law, parts: Sequence[Piece], rates: Sequence[float], end: float) -> float:
+def _operations(
+    lifetime: laws.Law, parts: Sequence[Piece], rates: Sequence[float], end: float, share: float = 1.0
+) -> float:
+    """Integrate the allocations, and the frees before `end` of what lives `share` of a lifetime of this law."""
     total = 0.0
     for piece, rate in zip(parts, rates, strict=True):
-        left = end - piece.start_s
-        ended = laws.ended_time(lifetime, left) - laws.ended_time(lifetime, left - piece.seconds)
-        total += rate * (piece.seconds + ended)
+        left = [max(end - piece.start_s - passed, 0.0) for passed in (0.0, piece.seconds)]
+        ended = [share * laws.ended_time(lifetime, t / share) if share else t for t in left]
+        total += rate * (piece.seconds + ended[0] - ended[1])
     return total

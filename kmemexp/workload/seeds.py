@@ -18,6 +18,7 @@ REFERENCES = 7  # to freed objects, and when they are read
 GUESSES = 8  # deaths in a recording that left no event: which, and when
 OLD_PAGES = 9  # user memory and page cache that are there when the load begins
 PINNED = 10  # objects that no shrinker may free
+BUNDLES = 11  # objects that are born and die together
 
 
 def generator(seed: int, cause: int, replica: int) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """Synthetic load: Poisson arrivals of kernel objects with the sizes, lifetimes and contexts that the config gives.
 
+Objects arrive alone (`kinds`) or together with those that share their fate (`bundles`): a process, a connection.
 Everything is drawn for all objects of a replica at once; replicas are then put in time order together.
 """
 
@@ -17,8 +18,21 @@ from kmemexp.workload.stream import CLASS_NAMES, Kinds, Load, Stream
 GROUP = 1_000_000
 
 
+class Member(NamedTuple):
+    """Objects of one kind that a bundle has."""
+
+    bundle: int
+    kind: int
+    row: Mapping[str, Any]  # the kind's config
+    number: int  # in each bundle
+    born: Sequence[float]  # when they are allocated, from … to as shares of the bundle's life
+    waits_s: Sequence[float]  # and how much later, from … to
+    dies: Sequence[float]  # when they are freed, likewise
+    lingers_s: Sequence[float]
+
+
 class Plan(NamedTuple):
-    """A workload made ready for drawing: k kinds and p pieces of constant rates."""
+    """A workload made ready for drawing: k kinds, or bundles, and p pieces of constant rates."""
 
     rows: Sequence[Mapping[str, Any]]  # the kinds' config
     start: np.ndarray  # int64[k], objects that the first piece makes besides those that arrive
@@ -26,6 +40,8 @@ class Plan(NamedTuple):
     begin_s: np.ndarray  # float64[1 + p]: of the first piece, then of each
     seconds: np.ndarray  # float64[1 + p], likewise
     horizon_ns: int  # end of the run
+    bundles: Any = None  # Plan of the bundles, if there are any
+    members: Sequence[Member] = ()  # of all bundles
 
 
 def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequence[int]) -> Load:
@@ -40,6 +56,9 @@ def build(workload: Mapping[str, Any], *, cpus: int, seed: int, replicas: Sequen
     rows = [workload["kinds"][name] for name in names]
     at_once = max(1, GROUP // max(1, phases.expected_operations(workload)))
     plan = _plan(workload, rows)
+    if bundles := workload.get("bundles"):
+        each = [bundles[name] for name in sorted(bundles)]
+        plan = plan._replace(bundles=_plan(workload, each), members=_members(each, names, rows))
     groups = (replicas[i : i + at_once] for i in range(0, len(replicas), at_once))
     streams = tuple(s for group in groups for s in _streams(plan, cpus, seed, group))
     if closed:
@@ -76,8 +95,23 @@ def _plan(workload: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Pla
     )
 
 
+def _members(
+    bundles: Sequence[Mapping[str, Any]], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[Member]:
+    """List what the bundles are made of, in the order of the config."""
+    found = []
+    for bundle, config in enumerate(bundles):
+        for member in config["members"]:
+            kind = names.index(member["kind"])
+            shares = (member.get(key, usual) for key, usual in phases.MEMBER.items())
+            found.append(Member(bundle, kind, rows[kind], *shares))
+    return found
+
+
 def _streams(plan: Plan, cpus: int, seed: int, replicas: Sequence[int]) -> tuple[Stream, ...]:
     lanes = [_objects(plan, cpus, seed, replica) for replica in replicas]
+    if plan.bundles:
+        lanes = [_with(lane, _bundled(plan, cpus, seed, r)) for lane, r in zip(lanes, replicas, strict=True)]
     first = np.cumsum([0] + [len(lane.kind) for lane in lanes])
     together = merge.Objects(*(np.concatenate(columns) for columns in zip(*lanes, strict=True)))
     return merge.operations(together, first, plan.horizon_ns)
@@ -103,6 +137,53 @@ def _objects(plan: Plan, cpus: int, seed: int, replica: int) -> merge.Objects:
         flags=flags,
         free_flags=free_flags,
     )
+
+
+def _with(first: merge.Objects, second: merge.Objects) -> merge.Objects:
+    """Put the objects of a replica together."""
+    return merge.Objects(*(np.concatenate(columns) for columns in zip(first, second, strict=True)))
+
+
+def _bundled(plan: Plan, cpus: int, seed: int, replica: int) -> merge.Objects:
+    """Draw the objects of one replica that come in bundles, one kind of member after the other.
+
+    All of a bundle are allocated on one CPU and freed on one. What is born at the same time is so in the order of the
+    config.
+    """
+    rng = seeds.generator(seed, seeds.BUNDLES, replica)
+    counts, begin_ns = _arrivals(plan.bundles, rng)
+    life_ns = np.concatenate(list(_lifetimes_ns(plan.bundles, rng, counts)))
+    cpu, free_cpu = _cpus(plan.bundles, rng, counts, cpus)
+    first = np.concatenate([[0], np.cumsum(counts)])
+    of = [np.tile(np.arange(*first[m.bundle : m.bundle + 2]), m.number) for m in plan.members]
+    drawn = [_spans(rng, m, begin_ns[mine], life_ns[mine]) for m, mine in zip(plan.members, of, strict=True)]
+    number = np.array([len(mine) for mine in of])
+    sizes = [laws.draw_sizes(rng, m.row["size"], n) for m, n in zip(plan.members, number, strict=True)]
+    flags, free_flags = _flags(plan._replace(rows=[m.row for m in plan.members]), rng, number)
+    whose = np.concatenate(of)
+    return merge.Objects(
+        start_ns=np.concatenate([start for start, _ in drawn]),
+        end_ns=np.concatenate([end for _, end in drawn]),
+        kind=np.repeat(np.array([m.kind for m in plan.members], np.int16), number),
+        size=np.concatenate(sizes),
+        cpu=cpu[whose],
+        free_cpu=free_cpu[whose],
+        flags=flags,
+        free_flags=free_flags,
+    )
+
+
+def _spans(
+    rng: np.random.Generator, member: Member, begin_ns: np.ndarray, life_ns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw when objects are allocated and freed, int64[n] each; their bundles begin and live as told, int64[n] each."""
+    n = len(begin_ns)
+    born, waits, dies, lingers = (
+        rng.uniform(pair[0], pair[1], n) for pair in (member.born, member.waits_s, member.dies, member.lingers_s)
+    )
+    start = begin_ns + (life_ns * born + waits * 1e9).astype(np.int64)
+    end = begin_ns + (life_ns * dies + lingers * 1e9).astype(np.int64)
+    return start, np.maximum(end, start + 1)
 
 
 def _arrivals(plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

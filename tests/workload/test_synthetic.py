@@ -209,3 +209,67 @@ def test_estimating_and_checking_load_no_compiler():
         f"w = {MIXED!r}; check(w); estimate(w); assert not {{'numba', 'scipy', 'pandas', 'hydra'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Bundles.
+
+
+def bundle(**changes):
+    """A bundle of an `a` and two of `b` that live as long as it does."""
+    plain = {
+        "rate_hz": 20.0,
+        "lifetime": {"law": "exponential", "mean_s": 0.2},
+        "members": [{"kind": "a"}, {"kind": "b", "count": 2}],
+    }
+    return plain | changes
+
+
+def bundled(*members, kinds=None, **changes):
+    """A load of bundles alone."""
+    rows = {"a": kind(rate_hz=0.0), "b": kind(rate_hz=0.0)} | (kinds or {})
+    changes |= {"members": list(members)} if members else {}
+    return load(rows, bundles={"both": bundle(**changes)})
+
+
+def test_members_of_a_bundle_are_born_and_die_together_on_its_cpus():
+    stream = lane(bundled(remote=0.5), cpus=4)
+    free, alloc = pairs(stream)
+    fates = {}
+    for f, a in zip(free, alloc, strict=True):
+        fate = (stream.time_ns[a], stream.time_ns[f], stream.cpu[a], stream.cpu[f])
+        fates.setdefault(fate, []).append(int(stream.kind[a]))
+    assert len(fates) > 15
+    assert set(map(tuple, map(sorted, fates.values()))) == {(0, 1, 1)}
+    assert len({(a, f) for _, _, a, f in fates}) > 4, "some are freed elsewhere"
+
+
+def test_a_member_may_come_later_and_go_sooner_or_later_than_its_bundle():
+    fixed = {"law": "fixed", "seconds": 0.5}
+    members = (
+        {"kind": "a", "born": [0.2, 0.2], "waits_s": [0.1, 0.1]},  # 0.2 s after the bundle's birth, 0.3 s long
+        {"kind": "b", "dies": [0.0, 0.0], "lingers_s": [0.02, 0.03]},
+        {"kind": "c", "lingers_s": [0.25, 0.25]},
+    )
+    stream = lane(bundled(*members, kinds={"c": kind(rate_hz=0.0)}, lifetime=fixed))
+    spans = {
+        name: (lifetimes_ns(stream)[stream.kind[pairs(stream)[1]] == k] / 1e9) for k, name in enumerate(("a", "b", "c"))
+    }
+    assert spans["a"] == pytest.approx(np.full(len(spans["a"]), 0.3))
+    assert ((spans["b"] >= 0.02) & (spans["b"] <= 0.03)).all()
+    assert spans["c"] == pytest.approx(np.full(len(spans["c"]), 0.75))
+    born = {k: stream.time_ns[allocs(stream) & (stream.kind == k)] for k in range(3)}
+    assert (born[0] - born[2][: len(born[0])] == 200_000_000).all()
+
+
+def test_bundles_leave_what_arrives_alone_as_it_was():
+    alone = {"a": kind(), "b": kind(rate_hz=7.0)}
+    plain, more = lane(load(alone)), lane(load(alone, bundles={"both": bundle()}))
+    times = set(more.time_ns.tolist())
+    assert set(plain.time_ns.tolist()) < times
+    assert more.length > plain.length + 60
+
+
+def test_the_estimate_counts_bundles():
+    workload = bundled({"kind": "a", "count": 3, "dies": [0.5, 0.5], "lingers_s": [0.1, 0.1]}, rate_hz=2000.0)
+    check(workload)
+    assert lane(workload).length == pytest.approx(estimate(workload), rel=0.03)

@@ -84,3 +84,26 @@ def test_good_configs_pass(workload):
 def test_mistakes_are_named(workload, message):
     with pytest.raises(ConfigError, match=message):
         check(workload)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"members": []}, "members: must be a list of at least one"),
+        ({"members": [{"kind": "other"}]}, r"members\[0\].kind: must be one of 'object', not 'other'"),
+        ({"members": [{"kind": "object", "size": 3}]}, r"members\[0\].size: unknown key; there are 'kind', 'count'"),
+        ({"members": [{"kind": "object", "count": 0}]}, r"members\[0\].count: must be a whole number of at least 1"),
+        ({"members": [{"kind": "object", "born": [0.5, 0.2]}]}, r"members\[0\].born: must rise"),
+        ({"members": [{"kind": "object", "dies": [0.5, 2]}]}, r"members\[0\].dies: are shares of a life"),
+        ({"members": [{"kind": "object", "waits_s": 1}]}, r"members\[0\].waits_s: must be two numbers"),
+        ({"lifetime": {"law": "fill_to", "bytes": 5}}, "lifetime.law: must be one of"),
+        ({"rate_hz": -1}, "rate_hz: must be a number of at least 0"),
+        ({"remote": 2}, "remote: is a share"),
+        ({"start": 2}, "start: unknown key"),
+    ],
+)
+def test_a_bundle_that_cannot_be_is_refused(wrong, says):
+    good = {"rate_hz": 1.0, "lifetime": {"law": "permanent"}, "members": [{"kind": "object"}]}
+    check(load(bundles={"one": good}))
+    with pytest.raises(ConfigError, match=f"workload.bundles.one.{says}"):
+        check(load(bundles={"one": good | wrong}))
