@@ -37,6 +37,7 @@ OPTIONS: dict[str, list[dict[str, int]]] = {
     "mb_alloc": [{"mbuf_hiwm": 8, "clust_hiwm": 4}],
     "objcache": [{"generation": 0, "cluster_limit": 40}, {"generation": 1}],
     "percpu_freelist": [{"limit": 8}],
+    "slab_by_need": [{"drain": 1}, {"movable": 1, "moves": 20, "release_threshold": 0}],
     "slub": [{"sheaves": 1, "domains": 2}, {"slab_order": 2, "cpu_partial": 0}, {"domains": 2}],
     "uma": [{"generation": 0}, {"generation": 3, "slab_order": 1}, {"nmbclusters": 20}],
     "uma_today": [{"domains": 2}, {"domains": 3, "nmbclusters": 20}],
