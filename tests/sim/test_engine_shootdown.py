@@ -48,6 +48,25 @@ def test_who_asks_pays_by_the_cpus_asked_and_each_of_these_loses_an_answer(cpus:
     assert machine.count(seen.SHOOTDOWNS) == 1
 
 
+def test_a_list_of_invalidations_is_one_question_and_one_answer_of_each_cpu() -> None:
+    """DragonFly's pmap_remove() of a zone of 32 pages, against one page, and against 32 lists of one page."""
+    spent = {}
+    for pages, lists in ((1, 1), (32, 1), (1, 32)):
+        w = wiring.Wiring(cpus=4, cost=COST)
+        once(w, "asks", "task", unmap(pages) * lists, 10_000, 0)
+        for number in range(1, 4):
+            once(w, f"works{number}", "task", [{"work": WORK}], 0, number)
+        machine = machine_of(w)
+        times = machine.cpu_time()
+        assert machine.count(seen.SHOOTDOWNS) == lists
+        assert (times[1:, cpu.TIME_FAST] == lists * (INTERRUPT + ANSWER)).all()
+        spent[pages, lists] = int(times[0, cpu.TIME_MAIN]) - INTERRUPT
+    question = ASK + 2 * FURTHER
+    assert spent[1, 1] == question + EACH_PAGE
+    assert spent[32, 1] == spent[1, 1] + 31 * EACH_PAGE
+    assert spent[1, 32] == 32 * spent[1, 1]
+
+
 def test_one_cpu_shoots_nothing_down() -> None:
     w = wiring.Wiring(cpus=1, cost=COST)
     once(w, "asks", "device", unmap(), 0, 0)

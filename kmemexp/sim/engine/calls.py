@@ -32,6 +32,7 @@ from kmemexp.sim.slots import (
 )
 from kmemexp.sim.tables import flag, regs, tally
 
+HELD = word.HOLDS_MAP | word.HOLDS_OBJECT | word.HOLDS_CPU | word.HOLDS_SECTION  # what a tail gives back
 FLUSH_CEILING = 33  # pages beyond which x86 flushes a TLB whole (tlb_single_page_flush_ceiling)
 
 
@@ -61,6 +62,8 @@ def carry_on(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
             m[x + ctx.AT] += 1  # is held already, or is not
         elif what == word.SKIP:
             end(m, x)
+            if m[x + ctx.HOLDS] & HELD == 0:  # the tail has nothing to give back
+                return not _pauses(m, x) and _ended(m, x)
         elif what == word.SPACE or what == word.UNDO:
             m[x + ctx.AT] += 1
             m[x + ctx.STAGE] = stage.MAP
@@ -70,7 +73,7 @@ def carry_on(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
         elif what > word.SPACE and what <= word.GRAB:
             if not _work(m, counters, reg, x, what):
                 return False
-        elif burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x)):
+        elif _pauses(m, x):
             return False
         elif what == word.SECTION:
             m[x + ctx.AT] += 1
@@ -80,11 +83,23 @@ def carry_on(m: Memory, counters: Words, reg: Registers, x: Ctx) -> bool:
             if not left(m, x):
                 return False
         elif what == word.END:
-            m[x + ctx.STAGE] = stage.STEP if m[x + ctx.HOLDS] else stage.LOCK
-            m[x + ctx.HOLDS] &= ~word.HOLDS_STEP
-            return True
+            return _ended(m, x)
         elif not _hold(m, reg, x, what):
             return False
+
+
+@kernel
+def _pauses(m: Memory, x: Ctx) -> bool:
+    """Before something is taken or given back: whether time passes first, or a CPU has yet to answer."""
+    return burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x))
+
+
+@kernel
+def _ended(m: Memory, x: Ctx) -> bool:
+    """The call has ended: on with the next step. True."""
+    m[x + ctx.STAGE] = stage.STEP if m[x + ctx.HOLDS] else stage.LOCK
+    m[x + ctx.HOLDS] &= ~word.HOLDS_STEP
+    return True
 
 
 @kernel
@@ -259,7 +274,7 @@ def _want(m: Memory, counters: Words, reg: Registers, x: Ctx, grabs: int) -> boo
     if m[x + ctx.NEED] == 0:
         m[x + ctx.AT] += 1
         return _runs(m, x)
-    if not _runs(m, x) or burst(m, x, 0, stage.CALL) or (m[x + ctx.SHOT] and not answered(m, x)):
+    if not _runs(m, x) or _pauses(m, x):
         return False
     nowait = reg[i, regs.FLAGS] & flag.NOWAIT and not grabs
     refused = nowait or m[x + ctx.VICTIM] or m[x + ctx.ANSWER] == WIRE

@@ -9,7 +9,10 @@ loses nothing; nor does a CPU that is idle.
 Sources: FreeBSD 5 sys/i386/i386/mp_machdep.c (smp_tlb_shootdown: waits until all have counted themselves); DragonFly
 sys/i386/i386/pmap_inval.c and lwkt_ipiq.c (lwkt_cpusync: a critical section holds messages off, who waits takes them);
 Linux kernel/smp.c (smp_call_function_many_cond). What a CPU does is looked at when it is asked, not when the message
-arrives. Left out: FreeBSD 4, which did not wait; CPUs that Linux spares because they are idle.
+arrives. A range is one question, however long; so is a list of invalidations of DragonFly's, which pmap_remove() fills
+and then flushes (pmap_inval.c 1.3, July 2004). Left out: that such a list holds the CPUs asked from its first page to
+its flush, and makes of two pages or more a flush of the whole TLB; FreeBSD 4, which did not wait; CPUs that Linux
+spares because they are idle.
 """
 
 from kmemexp.jit import kernel, outlined
