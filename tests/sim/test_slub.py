@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kmemexp.jit import entry
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import slub
 from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST, OWN
@@ -689,7 +690,7 @@ def len_of_freelist(m: Slub) -> int:
         0,
     )
     while at != u.NIL:
-        at, count = int(m.state.link[base + at]), count + 1
+        at, count = int(m.state.link[entry(u.linked)(m.state, len(KMALLOC), base + at)]), count + 1
     return count
 
 

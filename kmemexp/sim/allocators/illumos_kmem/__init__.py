@@ -35,6 +35,7 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
+from kmemexp.sim.allocators._shared import planes
 from kmemexp.sim.allocators.illumos_kmem import layout
 from kmemexp.sim.allocators.illumos_kmem import slabs as u
 from kmemexp.sim.allocators.illumos_kmem.calls import hand_out
@@ -75,6 +76,9 @@ def init(
     sizes = layout.alloc_sizes(params.max_cached)
     first_item = u.FIRST_ALLOC + len(sizes)
     cache = _caches(params, sizes, items)
+    others = cache[u.FIRST_ALLOC :]  # of a hashed cache's buffer the bufctl is noted too
+    others[:, u.K_SHIFT] = [planes.shift_of(n, 1 + hashed) for n, hashed in others[:, [u.K_CHUNK, u.K_HASHED]].tolist()]
+    others[:, u.K_PLANE] = [planes.plane(kva_bytes, shift) for shift in others[:, u.K_SHIFT].tolist()]
     cc = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     rounds = np.array([magtype.rounds for magtype in layout.MAGTYPES], np.int64)
     cc[:, :, u.MAGSIZE] = rounds[cache[:, u.K_MAGTYPE], None] if params.magazines else 0
@@ -100,7 +104,7 @@ def init(
         page_cache=demand.zeros(pages, np.int16),
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         tree=tree,
-        word=demand.zeros(pages * u.PAGE_WORDS, names),
+        word=demand.zeros(planes.elements(kva_bytes), names),
         task=np.zeros(T_COLUMNS, np.int64),
         large=np.zeros(1, np.int64),
     )
@@ -156,7 +160,7 @@ def free(st: State, reg: Registers, i: int) -> int:
         k = cache_of(st, b)
         if k != u.NIL:
             if st.cache[k, u.K_MOVES]:
-                st.word[b] = u.OUT
+                st.word[u.noted(st, k, b)] = u.OUT
             if cpu_push(st, k, reg[i, regs.CPU], b):
                 return DONE
     return go(st, reg, i, True)

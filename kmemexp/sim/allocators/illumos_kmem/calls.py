@@ -9,7 +9,7 @@ magazines nor slab headers nor bufctls come from hashed caches. `phases` says wh
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators.illumos_kmem import phases
-from kmemexp.sim.allocators.illumos_kmem.slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT
+from kmemexp.sim.allocators.illumos_kmem.slabs import K_CHUNK, K_MOVES, NIL, WORD_SHIFT, noted
 from kmemexp.sim.allocators.illumos_kmem.state import State
 from kmemexp.sim.allocators.illumos_kmem.task import T_LOCK
 from kmemexp.sim.slots import AGAIN, DONE, FAILED
@@ -25,7 +25,7 @@ CACHE_LOCK = 2
 def hand_out(st: State, reg: Registers, i: int, k: int, b: int) -> int:
     """Give buffer `b` to the caller."""
     if st.cache[k, K_MOVES]:
-        st.word[b] = reg[i, regs.OBJECT]
+        st.word[noted(st, k, b)] = reg[i, regs.OBJECT]
     reg[i, regs.ADDR] = b << WORD_SHIFT
     reg[i, regs.GRANTED] = st.cache[k, K_CHUNK]
     return DONE

@@ -16,6 +16,7 @@ from kmemexp.sim.allocators.illumos_kmem.slabs import (
     dead_push,
     move_no,
     move_yes,
+    noted,
     slab_base,
     slab_before,
     slab_end,
@@ -176,7 +177,7 @@ def _next_buffer(st: State, page: int) -> bool:
     while (
         st.task[task.T_INDEX] < st.slab[page, slabs.S_CHUNKS] and st.task[task.T_SEEN] < st.slab[page, slabs.S_REFCNT]
     ):
-        if st.word[_source(st)] >= slabs.OUT:
+        if st.word[noted(st, st.task[task.T_K], _source(st))] >= slabs.OUT:
             flags = wide(st.slab[page, slabs.S_FLAGS])
             st.slab[page, slabs.S_FLAGS] = flags | slabs.MOVE_PENDING
             st.task[task.T_NOMOVE] = flags & slabs.NOMOVE
@@ -263,13 +264,13 @@ def _next_move(st: State, reg: Registers, i: int) -> int:
     if move == slabs.NIL:
         return go_next(reg, i)
     source, to, page = wide(st.word[move + M_FROM]), wide(st.word[move + M_TO]), wide(st.word[move + M_SLAB])
-    obj = wide(st.word[source])
+    obj = wide(st.word[noted(st, k, source)])
     if not _worth_moving(st, k, page) or obj < slabs.OUT:
         return _end_move(st, reg, i, to)
     if obj == slabs.OUT:  # in a magazine: the owner does not know it
         st.cache[k, slabs.K_DONT_KNOW] += 1
         return _end_move(st, reg, i, to)
-    st.word[to] = obj
+    st.word[noted(st, k, to)] = obj
     reg[i, regs.OBJECT] = obj
     reg[i, regs.ADDR] = source << slabs.WORD_SHIFT
     reg[i, regs.BASE] = to << slabs.WORD_SHIFT

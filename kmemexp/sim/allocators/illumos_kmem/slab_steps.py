@@ -8,6 +8,7 @@ from kmemexp.sim.allocators.illumos_kmem.magazine_steps import alloc_cpu, alloc_
 from kmemexp.sim.allocators.illumos_kmem.magazines import cpu_pop, cpu_push
 from kmemexp.sim.allocators.illumos_kmem.slabs import (
     free_pop,
+    noted,
     slab_add,
     slab_begin,
     slab_end,
@@ -58,7 +59,7 @@ def alloc_mapped(st: State, reg: Registers, i: int) -> int:
         return alloc_cpu(st, reg, i)
     b = slab_next(st, k, page)
     while b != slabs.NIL:
-        slab_add(st, page, b)
+        slab_add(st, k, page, b)
         b = slab_next(st, k, page)
     reg[i, regs.WORK] += wide(st.slab[page, slabs.S_CHUNKS]) - 1
     slab_enter(st, k, page)
@@ -86,8 +87,8 @@ def alloc_bufctl(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _add_bufctl(st: State, k: int, page: int, bufctl: int) -> None:
     b = slab_next(st, k, page)
-    slab_add(st, page, b)
-    st.word[b + 1] = bufctl
+    slab_add(st, k, page, b)
+    st.word[noted(st, k, b) + 1] = bufctl
 
 
 @kernel
@@ -116,9 +117,9 @@ def destroy(st: State, reg: Registers, i: int, k: int, page: int) -> int:
 @kernel
 def drop_bufctls(st: State, reg: Registers, i: int) -> int:
     """Free a slab's bufctls, then its kmem_slab_t, as far as the CPU's magazines have room."""
-    page, cpu = reg[i, regs.GRANTED], reg[i, regs.CPU]
+    k, page, cpu = cache(reg, i), reg[i, regs.GRANTED], reg[i, regs.CPU]
     while st.slab[page, slabs.S_HEAD] != slabs.NIL:
-        bufctl = wide(st.word[free_pop(st, page) + 1])
+        bufctl = wide(st.word[noted(st, k, free_pop(st, k, page)) + 1])
         if not cpu_push(st, slabs.BUFCTL_CACHE, cpu, bufctl):
             call(reg, i, slabs.BUFCTL_CACHE, bufctl, phases.UNMAKE_BUFCTL)
             return free_missed(st, reg, i, slabs.BUFCTL_CACHE)
@@ -127,7 +128,7 @@ def drop_bufctls(st: State, reg: Registers, i: int) -> int:
     if not cpu_push(st, slabs.SLAB_CACHE, cpu, header):
         call(reg, i, slabs.SLAB_CACHE, header, phases.UNMAKE_SLAB)
         return free_missed(st, reg, i, slabs.SLAB_CACHE)
-    return unmap(st, reg, i, cache(reg, i), page)
+    return unmap(st, reg, i, k, page)
 
 
 @kernel

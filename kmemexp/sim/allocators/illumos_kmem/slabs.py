@@ -68,7 +68,9 @@ K_NO = 36  # slabs that became NOMOVE
 K_LATER = 37
 K_DONT_KNOW = 38
 K_FREED = 39  # slabs freed by a move
-K_COLUMNS = 40
+K_PLANE = 40  # where in `word` its buffers are, and log2 of the words of each (_shared/planes.py)
+K_SHIFT = 41
+K_COLUMNS = 42
 
 # Columns of State.slab. Of a page of a larger slab only the first counts; of an oversize block only the pages.
 S_FIRST = 0  # first page of the slab
@@ -247,9 +249,15 @@ def slab_next(st: State, k: int, page: int) -> int:
 
 
 @kernel
-def slab_add(st: State, page: int, b: int) -> None:
+def noted(st: State, k: int, b: int) -> int:
+    """Place in `word` of what is noted of a buffer of cache `k`; of kmem's own caches it is the buffer's own."""
+    return st.cache[k, K_PLANE] + (b >> st.cache[k, K_SHIFT])
+
+
+@kernel
+def slab_add(st: State, k: int, page: int, b: int) -> None:
     """Put a buffer before the free ones of its slab."""
-    st.word[b] = FREE_LINK - wide(st.slab[page, S_HEAD])
+    st.word[noted(st, k, b)] = FREE_LINK - wide(st.slab[page, S_HEAD])
     st.slab[page, S_HEAD] = b
 
 
@@ -261,18 +269,18 @@ def slab_enter(st: State, k: int, page: int) -> None:
 
 
 @kernel
-def free_pop(st: State, page: int) -> int:
+def free_pop(st: State, k: int, page: int) -> int:
     """Take the first free buffer of a slab off its list."""
     b = wide(st.slab[page, S_HEAD])
-    st.slab[page, S_HEAD] = FREE_LINK - wide(st.word[b])
+    st.slab[page, S_HEAD] = FREE_LINK - wide(st.word[noted(st, k, b)])
     return b
 
 
 @outlined
 def slab_take(st: State, k: int, page: int) -> int:
     """Allocate a buffer of a slab, which is new or the first partial one: kmem_slab_alloc_impl()."""
-    b = free_pop(st, page)
-    st.word[b] = OUT
+    b = free_pop(st, k, page)
+    st.word[noted(st, k, b)] = OUT
     st.cache[k, K_BUFSLAB] -= 1
     new = st.slab[page, S_REFCNT] == 0
     st.slab[page, S_REFCNT] += 1
@@ -297,7 +305,7 @@ def slab_give(st: State, k: int, b: int) -> int:
     if st.slab[page, S_STUCK] == b:
         move_yes(st, k, page, b)
     full = st.slab[page, S_HEAD] == NIL
-    slab_add(st, page, b)
+    slab_add(st, k, page, b)
     st.cache[k, K_BUFSLAB] += 1
     st.slab[page, S_REFCNT] -= 1
     if st.slab[page, S_REFCNT] == 0:

@@ -40,6 +40,6 @@ class State(NamedTuple):
     page_cache: Words  # int16[pages], cache + 1 that a page belongs to
     slab: Table  # int32[pages, S_COLUMNS]
     tree: Words  # int32[2 * pages + caches]
-    word: Words  # int32[kva_bytes / 8]
+    word: Words  # int32[…], by `slabs.noted`
     task: Words  # int64[T_COLUMNS]
     large: Words  # int64[1], pages of oversize blocks

@@ -46,6 +46,7 @@ import numpy as np
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
+from kmemexp.sim.allocators._shared import planes
 from kmemexp.sim.allocators._shared.oversize import enter_large, give_large
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.slub import layout
@@ -119,6 +120,8 @@ def init(
     flags = [RECLAIM if name == "reclaimable" else 0 for name in KMALLOC_SETS[:sets]]
     kmalloc = [Item(size, 0, 0, Traits(flags=bits)) for bits in flags for size in layout.KMALLOC_SIZES]
     cache = _caches(params, cpus, [*kmalloc, *(items[j] for j in kept)])
+    cache[:, u.K_SHIFT] = [planes.shift_of(size) for size in cache[:, u.K_SIZE].tolist()]
+    cache[:, u.K_PLANE] = [planes.plane(kva_bytes, shift) for shift in cache[:, u.K_SHIFT].tolist()]
     cpu = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     node = np.full((len(cache), nodes, u.NODE_COLUMNS), u.NIL, np.int64)
     node[:, :, [u.NODE_PARTIAL, u.NODE_FULLS, u.NODE_EMPTIES]] = 0
@@ -138,7 +141,7 @@ def init(
         cpu=cpu,
         node=node,
         slab=demand.zeros((pages, u.S_COLUMNS), np.int32),
-        link=demand.empty(pages << u.PAGE_WORD_SHIFT, np.int16),  # a link is written before it is read
+        link=demand.empty(planes.elements(kva_bytes), np.int16),  # a link is written before it is read
         word=demand.empty(
             pages << u.PAGE_WORD_SHIFT if params.sheaves else 1, demand.names(pages << u.PAGE_WORD_SHIFT)
         ),  # so is this
@@ -387,9 +390,10 @@ def census(st: State) -> dict[str, int]:
 def _in_freelists(st: State) -> int:
     """Free objects on CPUs' own freelists: all are followed at once, link by link."""
     base, at = st.cpu[:, :, u.C_SLAB].ravel() << u.PAGE_WORD_SHIFT, st.cpu[:, :, u.C_FREE].ravel()
+    k = np.repeat(np.arange(len(st.cache)), st.cpus)
     count = 0
     while (more := at != u.NIL).any():
-        base, at = base[more], at[more]
+        base, at, k = base[more], at[more], k[more]
         count += len(at)
-        at = st.link[base + at].astype(np.int64)
+        at = st.link[st.cache[k, u.K_PLANE] + (base + at >> st.cache[k, u.K_SHIFT])].astype(np.int64)
     return count

@@ -30,7 +30,9 @@ K_FALLBACKS = 9  # of these, of the minimum order instead (ORDER_FALLBACK)
 K_SHEAF = 10  # objects in a sheaf
 K_SHEAF_CACHE = 11  # cache that sheaves come from
 K_RECLAIM = 12  # ATTR_RECLAIM where its pages are reclaimable, else 0
-K_COLUMNS = 13
+K_PLANE = 13  # where in `link` its objects are, and log2 of the words of each (_shared/planes.py)
+K_SHIFT = 14
+K_COLUMNS = 15
 
 # Columns of State.cpu (struct kmem_cache_cpu, struct slub_percpu_sheaves).
 C_SLAB = 0  # the current slab, frozen
@@ -81,20 +83,26 @@ def lock(st: State, reg: Registers, i: int, klass: int, k: int, n: int) -> None:
 
 
 @kernel
+def linked(st: State, k: int, word: int) -> int:
+    """Place in `link` of an object of cache `k`."""
+    return st.cache[k, K_PLANE] + (word >> st.cache[k, K_SHIFT])
+
+
+@kernel
 def cpu_pop(st: State, k: int, cpu: int) -> int:
     """Take the first object of a CPU's own freelist; NIL without one."""
     at = st.cpu[k, cpu, C_FREE]
     if at == NIL:
         return NIL
     word = (st.cpu[k, cpu, C_SLAB] << PAGE_WORD_SHIFT) + at
-    st.cpu[k, cpu, C_FREE] = st.link[word]
+    st.cpu[k, cpu, C_FREE] = st.link[linked(st, k, word)]
     return word
 
 
 @kernel
 def cpu_push(st: State, k: int, cpu: int, slab: int, word: int) -> None:
     """Free an object of a CPU's current slab on that CPU."""
-    st.link[word] = st.cpu[k, cpu, C_FREE]
+    st.link[linked(st, k, word)] = st.cpu[k, cpu, C_FREE]
     st.cpu[k, cpu, C_FREE] = word - (slab << PAGE_WORD_SHIFT)
 
 
@@ -115,7 +123,7 @@ def slab_push(st: State, slab: int, word: int) -> bool:
 @kernel
 def link_in(st: State, slab: int, word: int) -> None:
     """Put an object on its slab's freelist."""
-    st.link[word] = st.slab[slab, S_FREE]
+    st.link[linked(st, wide(st.slab[slab, S_CACHE]) - 1, word)] = st.slab[slab, S_FREE]
     st.slab[slab, S_FREE] = word - (slab << PAGE_WORD_SHIFT)
     st.slab[slab, S_INUSE] -= 1
 
@@ -294,10 +302,10 @@ def unfreeze(st: State, k: int, cpu: int) -> int:
     base = slab << PAGE_WORD_SHIFT
     last = first
     st.slab[slab, S_INUSE] -= 1
-    while st.link[base + last] != NIL:
-        last = wide(st.link[base + last])
+    while st.link[linked(st, k, base + last)] != NIL:
+        last = wide(st.link[linked(st, k, base + last)])
         st.slab[slab, S_INUSE] -= 1
-    st.link[base + last] = st.slab[slab, S_FREE]
+    st.link[linked(st, k, base + last)] = st.slab[slab, S_FREE]
     st.slab[slab, S_FREE] = first
     return slab
 
@@ -313,7 +321,7 @@ def new_slab(st: State, reg: Registers, i: int, k: int, slab: int, order: int, n
     if st.p.freelist_random and objects > 1:
         first = _thread_shuffled(st, k, slab, objects)
     else:
-        first = _thread(st, slab << PAGE_WORD_SHIFT, size >> WORD_SHIFT, objects)
+        first = _thread(st, k, slab << PAGE_WORD_SHIFT, objects)
     st.slab[slab, S_FREE] = first
     st.slab[slab, S_INUSE] = 0
     st.slab[slab, S_OBJECTS] = objects
@@ -328,12 +336,13 @@ def new_slab(st: State, reg: Registers, i: int, k: int, slab: int, order: int, n
 
 
 @kernel
-def _thread(st: State, base: Address, step: int, objects: Table) -> int:
+def _thread(st: State, k: int, base: Address, objects: Table) -> int:
     """Link all objects, ascending. Returns the first."""
+    step = st.cache[k, K_SIZE] >> WORD_SHIFT
     last = (objects - 1) * step
     for at in range(0, last, step):
-        st.link[base + at] = at + step
-    st.link[base + last] = NIL
+        st.link[linked(st, k, base + at)] = at + step
+    st.link[linked(st, k, base + last)] = NIL
     return 0
 
 
@@ -351,9 +360,9 @@ def _thread_shuffled(st: State, k: int, slab: int, objects: Table) -> int:
         if first == NIL:
             first = at
         else:
-            st.link[base + last] = at
+            st.link[linked(st, k, base + last)] = at
         last = at
-    st.link[base + last] = NIL
+    st.link[linked(st, k, base + last)] = NIL
     return first
 
 

@@ -38,7 +38,7 @@ class State(NamedTuple):
     cpu: Cube  # int64[caches, cpus, C_COLUMNS]
     node: Cube  # int64[caches, nodes, NODE_COLUMNS]
     slab: Table  # int32[pages, S_COLUMNS]
-    link: Words  # int16[kva_bytes / 8], of a free object: the next free one, in units of 8 bytes from its slab
+    link: Words  # int16[…], by `linked`: of a free object the next free one, in units of 8 bytes from its slab
     word: Words  # int32[kva_bytes / 8], what sheaves hold; int32[1] without sheaves
     order: Table  # int16[caches, objects], permutations of the objects of a slab; int16[1, 1] if by address
     node_of: Words  # int64[cpus]
