@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "predict", help="predict the kernel's slabs", description=PREDICT_HELP, formatter_class=raw
     )
-    command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst")
+    command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst, or what import wrote from it")
     command.add_argument("--snapshots", default="", metavar="PREFIX", help="counts before and after, if not beside it")
     command.add_argument("--by", choices=("law", "counts", "map"), default="counts", help="which prediction is shown")
     command.add_argument("-o", "--out", type=Path, help="write the table of all caches: .parquet or .csv")

@@ -12,7 +12,7 @@ from kmemexp.workload.lives.before import Beginning, Reconciled
 from kmemexp.workload.lives.known import Known
 from kmemexp.workload.lives.law import Deaths
 from kmemexp.workload.lives.snapshots import Snapshots
-from kmemexp.workload.traces import source
+from kmemexp.workload.traces import meta, source
 from kmemexp.workload.traces.reading import Progress, Reader
 
 
@@ -46,15 +46,18 @@ class Predicted(NamedTuple):
 
 
 def predict(path: Path, prefix: str = "", progress: Progress | None = None) -> Predicted:
-    """Predict the slabs of a recording's kernel. `path`: text, with snapshots beside it or at `prefix`.
+    """Predict the slabs of a recording's kernel: text, with snapshots beside it or at `prefix`, or an import of both.
 
     Raises TraceError where there is no snapshot from before and after, or no slab can be told from its address.
     """
     if source.is_parquet(path):
-        raise TraceError(f"{path}: is imported; a prediction needs the text, which has the addresses")
+        _check_addresses(path)
     taken = snapshots.find(path, prefix)
     if taken is None or taken.after is None:
-        raise TraceError(f"{path}: there are no counts from before and after it (`trace record` takes them)")
+        raise TraceError(
+            f"{path}: there are no counts from before and after in it, beside it or at --snapshots PREFIX: "
+            "PREFIX.before.slabinfo and PREFIX.after.slabinfo (`trace record` takes them, `trace import` keeps them)"
+        )
     gathering, reader = history.Gathering(), Reader(path, progress)
     for rows in reader.batches():
         gathering.add(rows)
@@ -62,6 +65,21 @@ def predict(path: Path, prefix: str = "", progress: Progress | None = None) -> P
     if known.hashed:
         raise TraceError(f"{path}: {reconstruct.HASHED}")
     return predicted(known, taken)
+
+
+def _check_addresses(path: Path) -> None:
+    """Raise TraceError where an imported recording does not say at which addresses objects lay."""
+    file, about = meta.open_parquet(path)
+    lacks = ""
+    if about.get("compact"):
+        lacks = "was imported in compact form"
+    elif "offset" not in file.schema_arrow.names:
+        lacks = f"was imported by an earlier version (schema {about['schema_version']})"
+    if lacks:
+        raise TraceError(
+            f"{path}: {lacks}, without the addresses of objects (column `offset`), which a prediction needs: "
+            "import the text again, without --compact, or predict from the text"
+        )
 
 
 def predicted(known: Known, taken: Snapshots) -> Predicted:

@@ -139,7 +139,10 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path, capsys) -> None:
     assert "no counts from before and after" in capsys.readouterr().err
     assert trace.main(["import", str(text), "-o", str(tmp_path / "alone.parquet")]) == 0
     assert trace.main(["predict", str(tmp_path / "alone.parquet")]) == 1
-    assert "needs the text" in capsys.readouterr().err
+    assert "no counts from before and after" in capsys.readouterr().err
+    assert trace.main(["import", str(text), "-o", str(tmp_path / "small.parquet"), "--compact"]) == 0
+    assert trace.main(["predict", str(tmp_path / "small.parquet")]) == 1
+    assert "without the addresses of objects" in capsys.readouterr().err
     assert trace.main(["predict", str(text), "-o", str(tmp_path / "nowhere" / "t.csv")]) == 1
 
 

@@ -3,21 +3,32 @@
 `slabinfo` (/proc/slabinfo) is what everything rests on; `sysfs` (counts of /sys/kernel/slab, a line per cache) is exact
 where slabinfo estimates; `kpf` (one byte per page frame: 0 no slab, 1 slab, 2 head, 3 tail of a larger one) says which
 slabs are old and which are gone. PREFIX.const has each cache's constants, PREFIX.aliases which caches were merged. The
-others (buddyinfo, pagetypeinfo, vmallocinfo, meminfo, zoneinfo) are kept as they are, for comparison.
+others (buddyinfo, pagetypeinfo, vmallocinfo, meminfo, zoneinfo) are kept as they are, for comparison. An imported
+recording has them all in its metadata (`packed`).
 """
 
+import base64
+import functools
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import zstandard
 
 from kmemexp.errors import TraceError
 
 OTHERS = ("buddyinfo", "pagetypeinfo", "vmallocinfo", "meminfo", "zoneinfo")
 WHEN = ("before", "after")
+NAMES = ("const", "aliases", *(f"{when}.{kind}" for when in WHEN for kind in ("slabinfo", "sysfs", "kpf", *OTHERS)))
+STORED = "kmemexp.snapshots"
+"""Key of the JSON in an imported recording's metadata: each file by its name, compressed."""
+Read = Callable[[str], bytes]
+"""Gives the content of one of NAMES; empty where there is none."""
 _SUFFIXES = (".zst", ".gz", ".txt", ".perf-script", ".ftrace", ".parquet", ".log", ".trace")
 
 
@@ -66,27 +77,51 @@ def prefix_of(path: Path) -> Path:
 
 
 def find(path: Path, prefix: str = "") -> Snapshots | None:
-    """Read the snapshots of a prefix, or those beside a trace. None where there are none; TraceError if asked for."""
+    """Read the snapshots of a prefix, or those beside a trace or in it. None where there are none.
+
+    Raises TraceError where those of the prefix are not there.
+    """
     base = Path(prefix) if prefix else prefix_of(path)
-    if not _at(base, "before.slabinfo"):
+    read: Read = functools.partial(_at, base)
+    if not read("before.slabinfo"):
         if prefix:
             raise TraceError(f"{base}.before.slabinfo: there is no such snapshot")
-        return None
-    before, after = (_snapshot(base, when) for when in WHEN)
+        read = functools.partial(_of, _stored(path))
+    before, after = (_snapshot(read, when, f"{base}.{when}.slabinfo") for when in WHEN)
     if before is None:
         return None
-    constants = _at(base, "const")
-    caches = _from_slabinfo(_at(base, "before.slabinfo"))
+    constants = read("const")
+    caches = _from_slabinfo(read("before.slabinfo"))
     if constants:
         caches |= _from_constants(constants)
     return Snapshots(base.name, caches, before, after)
 
 
+def packed(path: Path, prefix: str = "") -> dict[str, str]:
+    """Metadata of a Parquet file that holds the snapshots of a prefix, or those beside a trace."""
+    base = Path(prefix) if prefix else prefix_of(path)
+    found = {name: content for name in NAMES if (content := _at(base, name))}
+    texts = {name: base64.b64encode(zstandard.compress(content, 19)).decode() for name, content in found.items()}
+    return {STORED: json.dumps(texts)}
+
+
+def _stored(path: Path) -> dict[str, bytes]:
+    """Snapshots in the metadata of an imported recording; none where there are none, or it is a text."""
+    try:
+        texts = json.loads((pq.read_metadata(path).metadata or {}).get(STORED.encode(), b"{}"))
+        return {str(name): zstandard.decompress(base64.b64decode(text)) for name, text in texts.items()}
+    except (OSError, ValueError, pa.ArrowException, zstandard.ZstdError):
+        return {}
+
+
+def _of(stored: dict[str, bytes], name: str) -> bytes:
+    return stored.get(name, b"")
+
+
 def files(path: Path) -> list[Path]:
     """List the snapshots that lie beside a trace."""
     base = prefix_of(path)
-    names = [f"{when}.{kind}" for when in WHEN for kind in ("slabinfo", "sysfs", "kpf", *OTHERS)]
-    return [found for name in ("const", "aliases", *names) if (found := _path(base, name))]
+    return [found for name in NAMES if (found := _path(base, name))]
 
 
 def _path(base: Path, name: str) -> Path | None:
@@ -109,17 +144,17 @@ def _at(base: Path, name: str) -> bytes:
         raise TraceError(f"{path}: cannot be read: {error}") from None
 
 
-def _snapshot(base: Path, when: str) -> Snapshot | None:
-    text = _at(base, f"{when}.slabinfo")
+def _snapshot(read: Read, when: str, where: str) -> Snapshot | None:
+    text = read(f"{when}.slabinfo")
     if not text:
         return None
     counts = {}
-    for name, fields in _slabinfo(text, f"{base}.{when}.slabinfo"):
+    for name, fields in _slabinfo(text, where):
         counts[name] = Count(fields[0], fields[1], fields[12], exact=False)
-    for name, known in _sysfs(_at(base, f"{when}.sysfs")):
+    for name, known in _sysfs(read(f"{when}.sysfs")):
         counts[name] = Count(known["objects"], known["total_objects"], known["slabs"], exact=True)
-    bitmap = _at(base, f"{when}.kpf")
-    others = {name: _at(base, f"{when}.{name}").decode("utf-8", "replace") for name in OTHERS}
+    bitmap = read(f"{when}.kpf")
+    others = {name: read(f"{when}.{name}").decode("utf-8", "replace") for name in OTHERS}
     return Snapshot(
         counts, np.frombuffer(bitmap, np.uint8) if bitmap else None, {name: t for name, t in others.items() if t}
     )

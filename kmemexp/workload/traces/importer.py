@@ -2,8 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,16 +14,16 @@ import pyarrow.parquet as pq
 from kmemexp.errors import TraceError
 from kmemexp.workload.lives.history import Gathering
 from kmemexp.workload.lives.reconstruct import reconstruct
-from kmemexp.workload.lives.snapshots import Snapshots, find
+from kmemexp.workload.lives.snapshots import Snapshots, find, packed
 from kmemexp.workload.traces import meta, reading, source
 from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.meta import Report
 from kmemexp.workload.traces.reading import Progress, Reader
 from kmemexp.workload.traces.track import Rows
 
-IMPORTER = "kmemexp.workload.traces 2"
+IMPORTER = "kmemexp.workload.traces 3"
 COMPACT_DROPS = (
-    "requested_bytes, allocated_bytes and cache on frees (look them up by object_id), page and pages, "
+    "requested_bytes, allocated_bytes and cache on frees (look them up by object_id), page, pages and offset, "
     "cache of unmatched frees, call sites"
 )
 _DELTA = dict.fromkeys(("time_ns", "object_id", "page"), "DELTA_BINARY_PACKED")
@@ -96,7 +97,8 @@ def import_trace(
             reader.report.warnings += found.warnings
             write.rows(found.rows, reader)
             extra["inferred"] = found.summary
-        write.end(reader.report, extra)
+        kept = {} if options.compact or not snapshots else packed(path, options.snapshots)
+        write.end(reader.report, extra, kept)
     return reader.report
 
 
@@ -130,10 +132,10 @@ class _Writer:
             self.file.write_table(table, row_group_size=len(table))
             self.groups += 1
 
-    def end(self, report: Report, extra: dict[str, Any]) -> None:
-        """Write what the file says of itself."""
+    def end(self, report: Report, extra: dict[str, Any], kept: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write what the file says of itself, and metadata that is kept in it as it is."""
         about = {"importer": IMPORTER, "compact": COMPACT_DROPS if self.compact else "", **extra}
-        self.file.add_key_value_metadata(meta.to_text(report, about))
+        self.file.add_key_value_metadata(meta.to_text(report, about) | dict(kept))
 
 
 @contextlib.contextmanager
@@ -195,5 +197,6 @@ def _compact(rows: Rows) -> Rows:
         allocated=np.where(frees, -1, rows.allocated),
         cache=np.where(frees, -1, rows.cache).astype(np.int16),
         page=nothing,
+        address=nothing,
         pages=nothing.astype(np.int32),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from kmemexp.errors import TraceError
+from kmemexp.sim.slots import PAGE_SHIFT
 from kmemexp.workload.traces import lines as ln
 from kmemexp.workload.traces import live, meta, recognise, source, text, track, warnings
 from kmemexp.workload.traces import schema as sc
@@ -16,7 +17,7 @@ from kmemexp.workload.traces.naming import Naming
 from kmemexp.workload.traces.track import Rows
 
 Progress = Callable[[int], None]
-COLUMNS = dict(zip(sc.SCHEMA.names, Rows._fields, strict=False))  # column -> field of Rows
+COLUMNS = dict(zip(sc.SCHEMA.names, Rows._fields, strict=True))  # column -> field of Rows; offset -> address
 BATCH = 1 << 18  # rows of a batch from Parquet
 
 
@@ -166,6 +167,7 @@ def to_arrow(rows: Rows, names: Sequence[str], sites: Sequence[str]) -> pa.Table
         words(rows.site, sites),
         plain(rows.streams),
         pa.array(rows.chance, mask=rows.streams == -1),
+        plain(_offset(rows)),
     ]
     return pa.Table.from_arrays(columns, schema=sc.SCHEMA)
 
@@ -180,8 +182,8 @@ def _rows(table: pa.Table, numbers: dict[str, int], sites: dict[str, int]) -> Ro
         "context": sc.CONTEXTS, "op": sc.OPS, "event": sc.EVENT_NAMES, "cache": list(numbers),
         "kmalloc": sc.KMALLOC_TYPES, "site": list(sites),
     }  # fmt: skip
-    columns = {"address": np.broadcast_to(np.int64(-1), len(table))}
-    for (name, field), kind in zip(COLUMNS.items(), track.ROW_TYPES, strict=False):
+    columns = {}
+    for (name, field), kind in zip(COLUMNS.items(), track.ROW_TYPES, strict=True):
         if name not in found:
             columns[field] = np.broadcast_to(kind(-1), len(table))
         elif name in words:
@@ -194,7 +196,22 @@ def _rows(table: pa.Table, numbers: dict[str, int], sites: dict[str, int]) -> Ro
     cpu = columns["cpu"]
     if len(cpu) and not 0 <= cpu.min() <= cpu.max() < ln.MAX_CPUS:
         raise ValueError(f"a CPU number is outside of 0 … {ln.MAX_CPUS - 1}")
+    known = (columns["address"] >= 0) & (columns["page"] != -1)
+    columns["address"] = np.where(known, _address(columns["page"], columns["address"]), -1)
     return Rows(**columns)
+
+
+def _offset(rows: Rows) -> np.ndarray:
+    """Where in its page an address lies; -1 where the page is not that of the address."""
+    offset = rows.address & (1 << PAGE_SHIFT) - 1
+    found: np.ndarray = np.where(_address(rows.page, offset) == rows.address, offset, -1).astype(np.int16)
+    return found
+
+
+def _address(page: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Address, of 63 bits, of what lies at an offset of a page."""
+    address: np.ndarray = (page << PAGE_SHIFT | offset) & (1 << 63) - 1
+    return address
 
 
 def _dictionary(column: "pa.ChunkedArray[Any]") -> Any:

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from kmemexp.sim.items import KMALLOC_SETS
 
-VERSION = 2
-READ = (1, 2)  # versions that are read
+VERSION = 3
+READ = (1, 2, 3)  # versions that are read
 
 # What a tracepoint does to memory.
 DO_ALLOC = 0
@@ -128,9 +128,10 @@ SCHEMA = pa.schema(
         pa.field("site", pa.dictionary(pa.int32(), pa.string())),  # allocations: the call site
         pa.field("streams", pa.int8()),  # added rows: STREAM_*; null on what was recorded
         pa.field("chance", pa.float32()),  # added rows: how likely it is; null on what was recorded
+        pa.field("offset", pa.int16()),  # bytes from the beginning of `page` to the address
     ]
 )
 """One row per line of text, in file order. Compact files leave columns null (see importer.COMPACT_DROPS). Version 1 has
-neither of the last four columns."""
+none of the last five columns, version 2 lacks the last."""
 
 META = "kmemexp.trace"  # key of the JSON in the file's metadata

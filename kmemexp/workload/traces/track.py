@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     site: np.ndarray  # int32
     streams: np.ndarray  # int8
     chance: np.ndarray  # float32
-    address: np.ndarray  # int64, of text only: not in Parquet
+    address: np.ndarray  # int64, of 63 bits; in Parquet it is `offset`, where in its page it is
 
 
 ROW_TYPES = (

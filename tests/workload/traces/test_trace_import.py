@@ -89,7 +89,7 @@ def test_columns_read_well_in_pandas(small, tmp_path):
     assert frame.loc[frame["op"] == "free", "requested_bytes"].tolist() == [184]
     assert frame["context"].isin(["task", "hardirq"]).all()
     meta = json.loads(pq.ParquetFile(out).metadata.metadata[b"kmemexp.trace"])
-    assert (meta["schema_version"], meta["report"]["format"], meta["report"]["source"]) == (2, "ftrace", "small.txt")
+    assert (meta["schema_version"], meta["report"]["format"], meta["report"]["source"]) == (3, "ftrace", "small.txt")
 
 
 @pytest.mark.parametrize(("form", "name"), [(as_trace_cmd, "trace-cmd report"), (as_perf, "perf script")])

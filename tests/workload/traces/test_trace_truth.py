@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tracetext import cache_alloc, cache_free, ftrace
 
+from kmemexp.predict import methods
 from kmemexp.workload.lives import counting
 from kmemexp.workload.lives.slabs import set_of
 from kmemexp.workload.stream import OP_ALLOC
@@ -94,6 +95,21 @@ def test_what_was_left_out_is_counted(truth):
     (node,) = (c for c in stats(truth[0])["inferred"]["caches"] if c["cache"] == "node")
     assert node["deaths_proven"] > 1000
     assert node["births"] > node["deaths_seen"] > 0
+
+
+def test_an_import_has_what_a_prediction_needs_and_gives_the_same(truth, tmp_path):
+    out, text = truth[0], truth[0].with_name("load.txt")
+    moved = tmp_path / "elsewhere.parquet"  # away from the snapshots
+    moved.write_bytes(out.read_bytes())
+    mine, whole = methods.predict(moved), methods.predict(text)
+    assert mine.names == whole.names == ["node"]
+    assert mine.lives == whole.lives
+    assert mine.ends == whole.ends
+    assert {m.letter: s.tolist() for m, s in mine.slabs.items()} == {
+        m.letter: s.tolist() for m, s in whole.slabs.items()
+    }
+    off = {method: abs(int(slabs[0] - mine.after[0])) for method, slabs in mine.slabs.items()}
+    assert off[methods.COUNTS] < min(off[methods.PLAIN], off[methods.LAW])
 
 
 def test_a_recording_of_kva_alone_has_nothing_to_infer(tmp_path):
