@@ -23,6 +23,7 @@ from kmemexp.store.store import Store
 from kmemexp.sweep import batches, worker
 
 MUTATORS = ("put", "rename", "delete")
+ROW = ["cell_key", "replica", "status"]
 
 
 class Crash(BaseException):
@@ -38,13 +39,13 @@ def stage(root: str, numbers: list[int], replicas: list[int], writer: str = "", 
 
 def rows(table: pa.Table | pd.DataFrame) -> list[tuple[int, int, str]]:
     """(cell number, replica, status), sorted."""
-    df = table.to_pandas() if isinstance(table, pa.Table) else table
+    df = table.select(ROW).to_pandas() if isinstance(table, pa.Table) else table
     return sorted((int(k, 16), r, s) for k, r, s in zip(df.cell_key, df.replica, df.status, strict=True))
 
 
 def listed(root: str) -> list[tuple[int, int, str]]:
     """What somebody sees who knows nothing of manifests."""
-    return rows(pd.read_parquet(root)) if any(Path(root).glob("data/*")) else []
+    return rows(pd.read_parquet(root, columns=ROW)) if any(Path(root).glob("data/*")) else []
 
 
 def on_disk(root: str) -> set[str]:

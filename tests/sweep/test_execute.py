@@ -360,7 +360,7 @@ def test_the_grace_period_ends_what_is_in_work(tmp_path: Path) -> None:
 
 def test_a_loop_in_a_kernel_of_this_process_is_a_failed_row_of_the_next_run(tmp_path: Path) -> None:
     configs = [{}] * 2 + [{"poison": [1], "how": "loop in a kernel"}] + [{}]
-    given = {"configs": configs, "root": str(tmp_path), "cluster": {"runner": "serial"}, "limits": {"seconds": 3.0}}
+    given = {"configs": configs, "root": str(tmp_path), "cluster": {"runner": "serial"}, "limits": {"seconds": 1.5}}
     ended = run_given(given)
     assert ended.returncode == 2, ended.stderr
     assert "cannot be stopped within this process" in ended.stderr

@@ -86,8 +86,8 @@ def test_the_lane_that_kills_every_worker_is_a_failed_row(tmp_path: Path, local_
     assert row["error"].startswith("WorkerCrashedError: the worker died")
 
 
-@pytest.mark.parametrize("hows", [["vanish", "exit", "interrupt"], ["wild write", "hog", "loop in Python"],
-                                  ["loop in a kernel"]])  # fmt: skip
+@pytest.mark.parametrize("hows", [["vanish", "exit", "interrupt"],
+                                  ["wild write", "hog", "loop in Python", "loop in a kernel"]])  # fmt: skip
 def test_whatever_a_cell_does_it_is_a_failed_row_and_the_others_go_on(
     tmp_path: Path, local_ray: None, hows: list[str]
 ) -> None:
