@@ -21,6 +21,7 @@ from kmemexp.claims.judging import (
     Report,
     Verdict,
     change,
+    clock_allocates,
     cpus_text,
     never,
     only_with,
@@ -63,7 +64,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     """Compare safety, latency and the rest."""
     runs = results["latency"].metrics
     many = results["deadlock"].metrics
-    many = many[~many["clock_allocates"].fillna(False).astype(bool)]
+    many = many[~clock_allocates(many)]
     table = compare(runs, {"design": SPLIT}, [*SAFETY, *PRICE, SLOWER, *LOSSES], judged=PRICE)
     pair = runs[runs["design"].astype(str).isin([SPLIT, THREADS])]
     slower_table = compare(pair, {"design": SPLIT}, [SLOWER], judged=PROTOCOL.judged)
