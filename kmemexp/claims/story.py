@@ -1,7 +1,7 @@
 """What the claims came to, question by question: short tables for experiments/README.md, from the verdicts themselves.
 
-A page has places for them, between `<!-- figures: NAME -->` and `<!-- end -->`; `renewed` fills these, so that what the
-page shows is what was published. `docs/make_claims.py` does it.
+A page has places for them, between `<!-- figures: NAME -->` and the next empty line; `renewed` fills these, so that
+what the page shows is what was published. `docs/make_claims.py` does it.
 """
 
 import math
@@ -15,7 +15,7 @@ from kmemexp.claims.judging import VERDICTS, over, spread
 from kmemexp.claims.writing import markdown
 from kmemexp.report.layout import decimals_for, number
 
-PLACE = re.compile(r"(?<=<!-- figures: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(?<=<!-- figures: )(\w+) -->(?:\n[^\n]+)*")
 NAMED = 90  # characters of the names of conditions; where there are more, they are counted
 GLANCE = "glance"
 MISSING = "Not confirmed yet by the rule as it stands.\n"
@@ -54,7 +54,7 @@ def blocks(
 
 def renewed(page: str, texts: Mapping[str, str]) -> str:
     """The page with its places filled. KeyError for a place that has no text."""
-    return PLACE.sub(lambda found: f"{found[1]}{found[2]}{texts[found[1]]}", page)
+    return PLACE.sub(lambda found: f"{found[1]} -->\n{texts[found[1]].strip()}", page)
 
 
 def tally(verdicts: pd.DataFrame) -> str:
@@ -65,10 +65,17 @@ def tally(verdicts: pd.DataFrame) -> str:
 
 
 def told(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row per question: the verdict over its conditions, which these are, the effect, what could have been seen."""
+    """One row per question: the verdict over its conditions, which these are, the effect, what could have been seen.
+
+    What was only observed comes last, in one row.
+    """
     questions = verdicts["question"].where(verdicts["question"] != "", verdicts["where"])
-    rows = []
+    rows: list[dict[str, str]] = []
+    seen: list[str] = []
     for question, of in verdicts.groupby(questions, sort=False):
+        if (of["verdict"] == "observed").all():
+            seen.append(f"{question}: {_effects(of)}")
+            continue
         fragile = int((of["note"] != "").sum())
         rows.append({
             "question": question,
@@ -77,7 +84,11 @@ def told(verdicts: pd.DataFrame) -> pd.DataFrame:
             "effect (95 %)": _effects(of),
             "could have seen": _seen(of),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    if seen:
+        rows.append({"question": "; ".join(seen), "verdict": "observed"})
+    return pd.DataFrame(rows, columns=["question", "verdict", "conditions", "effect (95 %)", "could have seen"]).fillna(
+        "-"
+    )
 
 
 def _conditions(of: pd.DataFrame) -> str:
@@ -94,8 +105,13 @@ def _conditions(of: pd.DataFrame) -> str:
 
 
 def _effects(of: pd.DataFrame) -> str:
-    """The effect, or the least and the greatest, each with its interval, by unit; "-" where none was given."""
+    """The effect, or the least and the greatest, each with its interval, by unit; "-" where none was given.
+
+    Of what was judged, where anything was.
+    """
     texts = []
+    judged = of[of["verdict"] != "observed"]
+    of = judged if judged["effect"].notna().any() else of
     for _, rows in of[of["effect"].notna()].groupby("unit", sort=False):
         ordered = rows.sort_values("effect", kind="stable")
         ends = [ordered.iloc[0], ordered.iloc[-1]]

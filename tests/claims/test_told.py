@@ -64,13 +64,13 @@ def test_what_was_published_is_read_back_into_the_places_of_a_page(tmp_path):
     writing.publish(tmp_path / "c4", tmp_path / "pictures")
     found = story.read(tmp_path / "pictures", ["c4", "c5"])
     texts = story.blocks(["c4", "c5"], {}, found)
-    page = "# A page\n\n<!-- figures: glance -->\nlast year\n<!-- end -->\n<!-- figures: c4 -->\n<!-- end -->\n"
+    page = "# A page\n\n<!-- figures: glance -->\nlast year\n\n<!-- figures: c4 -->\n\n"
     new = story.renewed(page, texts)
     assert "| C4 | - | 1 holds | 0123456789ab |" in new
     assert "| more room | holds | filetree | +10.0 ± 1.0 MiB | - |" in new
-    assert "| a figure | observed | one | - | - |" in new
+    assert "| a figure: - | observed | - | - | - |" in new
     assert "last year" not in new
-    assert story.renewed("<!-- figures: c5 -->\n<!-- end -->", texts).count("Not confirmed yet") == 1
+    assert story.renewed("<!-- figures: c5 -->\n\n", texts).count("Not confirmed yet") == 1
     assert story.renewed(new, texts) == new
     with pytest.raises(KeyError):
-        story.renewed("<!-- figures: c9 -->\n<!-- end -->", texts)
+        story.renewed("<!-- figures: c9 -->\n\n", texts)
