@@ -12,6 +12,8 @@ import pandas as pd
 from kmemexp.report.layout import axis_value
 
 STREAM = "stream"
+STREAMS = ("recorded", "law", "reconciled")
+"""All that a recording may be played as: a rank is certain where it is the same in each."""
 _WARNINGS = 5
 
 
@@ -65,6 +67,14 @@ def _ranks(frame: pd.DataFrame, metrics: Sequence[str], axes: Sequence[str]) -> 
             unsure.append(f"{metric} ({', '.join(sorted(moved))})")
         else:
             sure.append(metric)
-    streams = ", ".join(axis_value(STREAM, s) for s in frame[STREAM].unique())
-    lines = [f"Ranks that are the same under the streams {streams}: {', '.join(sure)}."] if sure else []
-    return lines + [f"Not certain, as they differ under the streams {streams}: {', '.join(unsure)}."] * bool(unsure)
+    there = [axis_value(STREAM, s) for s in frame[STREAM].unique()]
+    streams, lacking = ", ".join(there), [s for s in STREAMS if s not in there]
+    certain = "Ranks that are the same under the streams" if lacking else "Certain ranks, the same under the streams"
+    lines = [f"{certain} {streams}: {', '.join(sure)}."] if sure else []
+    lines += [f"Not certain, as they differ under the streams {streams}: {', '.join(unsure)}."] if unsure else []
+    if lines and lacking:
+        lines.append(
+            f"No rank is certain without all three streams: {', '.join(lacking)} was not simulated (workload.stream="
+            f"{','.join(STREAMS)}; reconciled needs the kernel's counts from before and after the recording)."
+        )
+    return lines

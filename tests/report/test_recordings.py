@@ -5,6 +5,7 @@ import json
 import pandas as pd
 
 from kmemexp.report import recordings
+from kmemexp.workload.traces import schema
 
 METRIC = "held_peak_bytes"
 
@@ -44,8 +45,20 @@ def test_warnings_of_a_recording_stand_below_the_table_once():
     assert lines[1:] == ["mine: pointers are hidden"]
 
 
-def test_a_rank_is_certain_where_all_streams_give_it():
+def test_a_rank_is_certain_where_all_three_streams_give_it():
+    assert recordings.STREAMS == schema.STREAMS
     configs = [config(stream="law")]
-    assert any("are the same under the streams" in line for line in said(configs, frame(recorded=(1, 2), law=(3, 4))))
-    lines = said(configs, frame(recorded=(1, 2), law=(4, 3)))
+    lines = said(configs, frame(recorded=(1, 2), law=(3, 4), reconciled=(1, 3)))
+    assert any(line.startswith("Certain ranks") and METRIC in line for line in lines)
+    assert not any("was not simulated" in line for line in lines)
+    lines = said(configs, frame(recorded=(1, 2), law=(3, 4), reconciled=(3, 1)))
+    assert any("Not certain" in line and f"{METRIC} (a, b)" in line for line in lines)
+
+
+def test_without_one_of_the_streams_no_rank_is_certain():
+    configs = [config(stream="law")]
+    for second in ((3, 4), (4, 3)):
+        lines = said(configs, frame(recorded=(1, 2), law=second))
+        assert not any(line.startswith("Certain") for line in lines)
+        assert any("No rank is certain" in line and "reconciled was not simulated" in line for line in lines)
     assert any("Not certain" in line and f"{METRIC} (a, b)" in line for line in lines)
