@@ -1,9 +1,13 @@
 """The sweep of what every design would hold of a recording."""
 
+from pathlib import Path
+
 import pytest
 
 from kmemexp.errors import InputError
 from kmemexp.planning.plan import plan_from
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_recording_is_planned_under_many_designs_and_two_streams():
@@ -22,3 +26,9 @@ def test_without_a_recording_of_ones_own_a_shipped_one_is_asked_about():
 def test_a_load_of_its_own_needs_a_recording():
     with pytest.raises(InputError, match=r"workload\.path: names the recording"):
         plan_from(["workload=trace"])
+
+
+def test_all_designs_that_the_machine_can_run_are_asked() -> None:
+    (plan,) = plan_from(["+sweep=what_if"])
+    others = {"freebsd15", "illumos_amd64"}  # amd64 only
+    assert set(plan.cells["design"]) == {path.stem for path in (ROOT / "conf" / "design").glob("*.yaml")} - others
