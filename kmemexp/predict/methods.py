@@ -1,11 +1,13 @@
 """Which slabs a recorded kernel has at the end: using nothing from after, its object counts, or a map from before."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmemexp.errors import TraceError
+from kmemexp.predict import around
 from kmemexp.predict.playing import One, slabs_at_the_end
 from kmemexp.workload.lives import before, history, reconcile, reconstruct, snapshots
 from kmemexp.workload.lives.before import Beginning, Reconciled
@@ -43,6 +45,7 @@ class Predicted(NamedTuple):
     deaths_by_counts: np.ndarray
     ends: tuple[int, int, int]  # lives that end by a free, by another birth at their address, not at all
     guessed_share: float  # of births: those whose death is a guess
+    around: Sequence[str] = ()  # what the snapshots say besides slabs, in sentences
 
 
 def predict(path: Path, prefix: str = "", progress: Progress | None = None) -> Predicted:
@@ -58,13 +61,14 @@ def predict(path: Path, prefix: str = "", progress: Progress | None = None) -> P
             f"{path}: there are no counts from before and after in it, beside it or at --snapshots PREFIX: "
             "PREFIX.before.slabinfo and PREFIX.after.slabinfo (`trace record` takes them, `trace import` keeps them)"
         )
-    gathering, reader = history.Gathering(), Reader(path, progress)
+    gathering, reader, kva = history.Gathering(), Reader(path, progress), around.Areas()
     for rows in reader.batches():
         gathering.add(rows)
+        kva.add(rows)
     known = reconstruct.known_of(gathering.events(), reader.names, taken)
     if known.hashed:
         raise TraceError(f"{path}: {reconstruct.HASHED}")
-    return predicted(known, taken)
+    return predicted(known, taken)._replace(around=around.lines(taken, kva.more))
 
 
 def _check_addresses(path: Path) -> None:

@@ -102,6 +102,7 @@ def lines(found: Predicted, method: Method) -> list[str]:
         f"lives: {seen:,} end with a free, {reused:,} with another birth at their address, {still:,} are open; of "
         f"{found.guessed_share:.1%} of the births the death is a guess"
     )
+    told += found.around
     if found.guessed_share > LARGE_GUESS:
         told.append("more than 5 % of the deaths are a guess: believe what law and counts both say")
     if mine["change_pages"] < QUIET * before:

@@ -7,13 +7,15 @@ import pytest
 from rich.console import Console
 
 from kmemexp import trace
-from kmemexp.predict import methods, table
+from kmemexp.predict import around, methods, table
 from kmemexp.predict.playing import One, slabs_at_the_end
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.workload.lives import counting, reconcile
 from kmemexp.workload.lives.hindsight import Start
 from kmemexp.workload.lives.reconcile import Operations
-from kmemexp.workload.lives.snapshots import Cache
+from kmemexp.workload.lives.snapshots import Cache, Snapshot, Snapshots
+from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces import track
 
 CPUS = 2
 
@@ -161,3 +163,29 @@ def test_a_real_kernel_is_predicted(shared_traces: Path, name: str, bars: dict) 
         assert mine["ratio"] <= ratio
         assert abs(mine["footprint_error"]) <= footprint
     assert methods.summary(found, methods.COUNTS)["ratio"] < 0.5 * methods.summary(found, methods.PLAIN)["ratio"]
+
+
+BUDDY = "Node 0, zone      DMA      1      0      3\nNode 0, zone   Normal     10     20     30\n"
+VMALLOC = "0xffffc90000000000-0xffffc90000005000   20480 f+0x1/0x2 pages=4 vmalloc\n"
+
+
+def test_areas_are_counted_between_the_snapshots_and_free_blocks_are_shown() -> None:
+    begins, ends = (sc.MARK, sc.SNAP_BEFORE), (sc.MARK, sc.SNAP_AFTER)
+    born, freed, lost = ((op, -1) for op in (sc.KVA_ALLOC, sc.KVA_FREE, sc.KVA_LOST_FREE))
+    ops = [born, begins, born, born, freed, lost, born, born, ends, freed]
+    op, vector = (np.array(column) for column in zip(*ops, strict=True))
+    for cuts in ((), (4,), (1, 2, 9), (5, 8)):
+        found = around.Areas()
+        for part in np.split(np.arange(len(op)), cuts):
+            found.add(track.rows(len(part))._replace(op=op[part], vector=vector[part]))
+        assert found.more == 2, cuts
+    others = {
+        "buddyinfo": BUDDY,
+        "vmallocinfo": VMALLOC * 3 + "0xffffc90000006000-0xffffc90000007000 4096 unpurged vm_area\n",
+    }
+    later = others | {"vmallocinfo": VMALLOC * 6}
+    taken = Snapshots("x", {}, Snapshot({}, None, others), Snapshot({}, None, later))
+    areas, blocks = around.lines(taken, found.more)
+    assert areas.endswith("3, 6, 5")
+    assert "before: 11 20 33; after: 11 20 33" in blocks
+    assert around.lines(taken._replace(after=Snapshot({}, None, {})), 2) == []
