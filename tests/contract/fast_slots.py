@@ -199,9 +199,10 @@ def played(name: str, driver: Callable[..., Any] | None = None) -> str:
     return digest(play(machine, driver or machine.replay, operations(seed), tending=False))
 
 
-def main(name: str) -> None:
+def main(*names: str) -> None:
     """Print the share of operations that an allocator's fast slots serve, and what the first stream leaves."""
-    print(check(name), played(name, bound(name, without, "steps")))  # noqa: T201 - to the process that asked
+    for name in names:
+        print(check(name), played(name, bound(name, without, "steps")))  # noqa: T201 - to the process that asked
 
 
 if __name__ == "__main__":

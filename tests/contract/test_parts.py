@@ -22,11 +22,11 @@ MAPS_OWN = 1 << 20  # bytes that an arena may keep for its own entries
 ARENAS = finding.parts("arenas")
 BESIDE = {
     "fast_fits": "sequential", "lazy_buddy": "sequential", "uma_today": "vmem", "illumos_kmem": "vmem_illumos",
-    "slub": "linux_mm", "slab_by_need": "soft_submaps",
+    "slab_by_need": "soft_submaps",
 }  # fmt: skip
 """Arenas of allocators with which a built-in design has them, so that they are compiled once for both; else vm_map."""
 SHARED = {
-    "dfly_slab": {"mbuf": "mbuf"}, "slab_by_need": {"mbuf": "mbuf"},
+    "slab_by_need": {"mbuf": "mbuf"},
     "objcache": {"zone": "zalloc"}, "objcache_2020": {"zone": "zalloc"},
     "percpu_freelist": {"malloc": "dfly_slab"}, "mb_alloc": {"malloc": "uma", "zone": "uma"},
 }  # fmt: skip

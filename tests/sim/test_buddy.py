@@ -414,6 +414,8 @@ def worst(n, sizes, params):
         held = sum(size for _, size in live)
         steps = [(size, None) for size in sizes if held + size <= n] + [(size, page) for page, size in live]
         for size, freed in steps:
+            if freed is not None and live - {(freed, size)} in seen:
+                continue
             nxt = st._replace(**{f: getattr(st, f).copy() for f in ("tag", "held", "lists", "tree", "maps")})
             if freed is None:
                 page = alloc(nxt, size)
