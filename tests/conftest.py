@@ -48,6 +48,7 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)  # compiling makes much that is garbage in no circle
 
 
 @pytest.fixture(scope="session")
