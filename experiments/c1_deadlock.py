@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kmemexp import compare
-from kmemexp.claims.judging import Report, Verdict, clock_allocates, cpus_text, pick, scenarios, unseen
+from kmemexp.claims.judging import Report, Verdict, cpus_text, pick, scenarios, unseen
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts
 from kmemexp.report.results import Results
@@ -37,7 +37,7 @@ PROTOCOL = Protocol(
 def analyse(results: Mapping[str, Results]) -> Report:
     """Count who deadlocks, by interrupt rate and CPUs."""
     quiet = results["deadlock"].metrics
-    quiet = quiet[~clock_allocates(quiet)]
+    quiet = quiet[~quiet["clock_allocates"].fillna(False).astype(bool)]
     table = _shares(quiet)
     pair = _shares(quiet[quiet["design"].astype(str).isin([SPLIT, REMOVED])])  # the family: what the claim is about
     verdicts = [_verdict(pair, rate, cpus) for rate, cpus in _conditions(pair)]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kmemexp.claims.judging import Report, Verdict, clock_allocates, cpus_text, never, scenarios
+from kmemexp.claims.judging import Report, Verdict, cpus_text, never, scenarios
 from kmemexp.claims.protocol import Protocol
 from kmemexp.report import charts, stats
 from kmemexp.report.results import Results
@@ -42,7 +42,7 @@ def analyse(results: Mapping[str, Results]) -> Report:
     """Count what a fast interrupt did with and without an allocation."""
     metrics = results["deadlock"].metrics
     metrics = metrics[metrics["design"].astype(str).isin(DESIGNS) & (metrics["status"] == "done")]
-    allocates = clock_allocates(metrics)
+    allocates = metrics["clock_allocates"].fillna(False).astype(bool)
     table = _shares(metrics.assign(allocates=allocates))
     as_is, allocating = _as_is(metrics[~allocates]), _allocating(table[table["allocates"]])
     unsafe = sum(v.effect > 0 for v in allocating)

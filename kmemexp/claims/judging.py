@@ -194,14 +194,6 @@ def without_gaps(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics.assign(cost=metrics["cost"].astype(object).fillna("none")) if "cost" in metrics else metrics
 
 
-def clock_allocates(metrics: pd.DataFrame) -> pd.Series:
-    """Whether the clock's interrupt allocates, by row: never where a run was restricted to cells without that axis."""
-    column = "clock_allocates"
-    if column not in metrics:
-        return pd.Series(data=False, index=metrics.index)
-    return metrics[column].fillna(False).astype(bool)
-
-
 def conditions(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each condition of a comparison in words, the load first, with its rows.
 

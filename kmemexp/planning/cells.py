@@ -172,10 +172,12 @@ class Table(NamedTuple):
 def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
     """Make the columns of the distinct cells of a grid. Raises ConfigError for what is impossible in a cell.
 
-    `given`: keys that the command line fixes, which stand among the axes.
+    `given`: keys that the command line fixes, which stand among the axes. So does an axis that a restriction leaves
+    in no cell: what reads the sweep's tables asks for its column.
     """
     if not grid.count:
         raise ConfigError("the sweep has no cells: every combination is excluded")
+    given = [*given, *(key for key, codes in grid.codes.items() if np.all(codes < 0))]
     first, combo = grid.classes(combos.groups)
     found = [combos.of(grid, int(cell)) for cell in first]
     pieces = {node: _pieces(node, grid, combos, (found, combo)) for node in NODES}

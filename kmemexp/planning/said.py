@@ -33,14 +33,15 @@ def look(form: Any, key: str) -> Any:
 
 
 def axes(grid: Grid, fixed: Mapping[str, Column]) -> tuple[list[str], list[str]]:
-    """Write for each cell its values of the grid's axes, and of the `fixed` keys that are none, sorted by key.
+    """Write for each cell its values of the `fixed` keys, and of the grid's other axes, sorted by key.
 
     Returns these texts, and each member that occurs in them as a text of its own.
     """
     columns = dict(fixed)
     for key, codes in grid.codes.items():
         texts = ["", *(f"{json.dumps(key)}:{canonical(value)}" for value in grid.choices[key])]
-        columns[key] = (texts, codes + 1)
+        if key not in fixed:
+            columns[key] = (texts, codes + 1)
     if not columns:
         return ["{}"] * grid.count, []
     members = [f"{{{text}}}" for texts, _ in columns.values() for text in dict.fromkeys(texts) if text]

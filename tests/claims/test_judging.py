@@ -99,10 +99,3 @@ def test_a_gap_in_the_costs_is_a_run_without_a_clock():
         "haswell2015",
     ]
     assert list(judging.without_gaps(pd.DataFrame({"x": [1]}))) == ["x"]
-
-
-def test_no_clock_allocates_where_the_axis_is_missing():
-    rows = pd.DataFrame({"replica": [0, 1, 2]})
-    assert judging.clock_allocates(rows).tolist() == [False, False, False]
-    given = rows.assign(clock_allocates=pd.Series([True, False, None], dtype=object))
-    assert judging.clock_allocates(given).tolist() == [True, False, False]

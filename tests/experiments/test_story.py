@@ -3,9 +3,10 @@
 import importlib.util
 import re
 
+import pandas as pd
 import pytest
 
-from kmemexp.claims import finding
+from kmemexp.claims import finding, protocol
 
 FOLDER = finding.folder()
 STORY = (FOLDER / "README.md").read_text("utf-8")
@@ -30,3 +31,10 @@ def test_the_figures_of_the_story_are_those_of_the_verdicts() -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     assert made.page() == STORY, "python docs/make_claims.py writes them anew"
+
+
+@pytest.mark.parametrize("name", finding.names())
+def test_the_rule_is_still_the_one_that_was_confirmed(name: str) -> None:
+    """Where it is not, the claim is to be confirmed anew, on another seed."""
+    rules = set(pd.read_csv(FOLDER / "pictures" / "confirmed" / f"{name}_verdicts.csv")["protocol"].astype(str))
+    assert rules == {protocol.digest(finding.load(name))}

@@ -513,6 +513,12 @@ def test_what_is_fixed_by_reference_has_the_value_that_a_cell_has():
     assert [(row["machine.cpus"], row["workload.copies"]) for row in axis_rows(plan)] == [(1, 1), (2, 2)]
 
 
+def test_an_axis_that_a_restriction_leaves_in_no_cell_keeps_its_place():
+    """At other rates than 1000/s no cell of this sweep has a clock that allocates."""
+    plan = one("+sweep=deadlock", "machine.cpus=2", "interrupts.rate_hz=3000")
+    assert {row["interrupts.clock_allocates"] for row in axis_rows(plan)} == {False}
+
+
 def test_each_grid_without_a_sweep_file_has_a_folder_of_its_own():
     names = [
         one(*words).name
