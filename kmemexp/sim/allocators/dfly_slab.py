@@ -12,9 +12,8 @@ Options that the kernel did not have: lists in another order (`slab_order`), and
 CPU after the other back when memory is short (`reap`); a list's only zone is not on FreeZones.
 
 The allocator goes by regs.SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
-malloc type (ks_limit), since a request names no type; M_NULLOK, which no request carries; M_ZERO and the record of what
-is still zero; the panic on a corrupted zone; that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it
-holds one, and then handed out memory twice.
+malloc type (ks_limit), since a request names no type; M_NULLOK; M_ZERO and its record; the panic on a corrupted zone;
+that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it holds one, and then handed out memory twice.
 """
 
 from collections.abc import Sequence
