@@ -113,7 +113,7 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
 
     Zones among `kinds` bring KVA of their own.
     """
-    _check_machine(maps.get("kernel", sizing.USUAL), machine)
+    _check_machine(maps, machine)
     _check_covered(maps, objects, machine)
     tunables.check_read(machine.get("tunables", {}), maps.get("kernel", sizing.USUAL))
     sized = sizing.of_cell(maps, objects, machine, kva_bytes(maps, machine))
@@ -125,11 +125,18 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
 
 
-def _check_machine(kernel: str, machine: Mapping[str, Any]) -> None:
-    arch, runs_on = machine.get("arch", ARCHITECTURES[0]), sizing.KERNELS[kernel].machines
-    if runs_on and arch not in runs_on:
+def runs_on(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
+    """Whether the kernel whose maps these are runs on the machine's architecture."""
+    known = sizing.KERNELS[maps.get("kernel", sizing.USUAL)].machines
+    return not known or machine.get("arch", ARCHITECTURES[0]) in known
+
+
+def _check_machine(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+    if not runs_on(maps, machine):
+        kernel = maps["kernel"]
+        known, arch = sizing.KERNELS[kernel].machines, machine.get("arch", ARCHITECTURES[0])
         raise ConfigError(
-            f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(runs_on)} only; machine={runs_on[0]}_4g, say"
+            f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(known)} only; machine={known[0]}_4g, say"
         )
 
 

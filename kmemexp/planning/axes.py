@@ -51,6 +51,7 @@ class CommandLine(NamedTuple):
     sweeps: list[str]  # one override per sweep to run, such as "+sweep=smoke"; empty: none
     fixed: dict[str, str]  # overrides that hold for every cell, by key
     swept: Block  # values of each key with several
+    patterns: dict[str, str]  # swept keys whose values a glob() has chosen, with its text
 
 
 def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]) -> CommandLine:
@@ -60,17 +61,20 @@ def read_overrides(texts: Sequence[str], options: Callable[[list[str]], Options]
     if swept := [o for o in hydra if o.is_sweep_override()]:
         raise ConfigError(f"{swept[0].input_line}: settings of Hydra itself cannot be swept")
     groups = options([str(o.input_line) for o in hydra])
-    line = CommandLine([str(o.input_line) for o in hydra], [], {}, {})
+    line = CommandLine([str(o.input_line) for o in hydra], [], {}, {}, {})
     for o in overrides:
         key = o.key_or_group
         if o.is_hydra_override():
             continue
         line.fixed.pop(key, None)
         line.swept.pop(key, None)
+        line.patterns.pop(key, None)
         if key == "sweep" and not o.is_delete():
             line.sweeps[:] = [f"{o.get_key_element()}={name}" for name in _values(o, groups)]
         elif o.is_sweep_override():
             line.swept[key] = axis_values(key, _values(o, groups), groups)
+            if o.value_type == ValueType.GLOB_CHOICE_SWEEP:
+                line.patterns[key] = str(o.input_line)
         else:
             if isinstance(o.value(), dict | list) and (known := groups(key)):
                 raise ConfigError(f"{o.input_line}: {key} is a group; choose a file{_known(known)}")

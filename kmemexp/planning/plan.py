@@ -20,7 +20,7 @@ from kmemexp.config import checks, files, reading, schema
 from kmemexp.config.cell import NODES, digest
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
-from kmemexp.planning import axes, cells, effect, said, sizes
+from kmemexp.planning import axes, cells, effect, globs, said, sizes
 from kmemexp.planning.axes import CommandLine, Grid
 from kmemexp.planning.cells import Columns
 from kmemexp.planning.predicates import Mask, Predicate
@@ -132,6 +132,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
     wanted = settings["sweep"]
+    line, unfit = globs.fitting(composer, line, fixed)
     table, members, (excluded, collapsed) = _cells(composer, line, fixed, base, wanted)
     present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
     baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)
@@ -148,7 +149,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
         excluded=excluded,
         collapsed=collapsed,
         baseline=baseline,
-        notes=[note] if note else [],
+        notes=[*unfit, *([note] if note else [])],
         fixed=said.keys(line.fixed, composer.options),
         members=members,
         pool=_root(settings["store"], ADHOC) if name.startswith(f"{ADHOC}-") else "",

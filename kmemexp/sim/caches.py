@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import kernel
-from kmemexp.sim.aliases import Table, Words
+from kmemexp.sim.aliases import Array, Table, Words
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj
 
@@ -51,15 +51,15 @@ def by_zone(sizes: Iterable[int], slabs: Iterable[int], pages: Iterable[int]) ->
     return rows([""] * len(known), ((z,) for z in range(len(known))), known, slabs, pages)
 
 
-def by_slab(live: Live, shift: int, below: int, name: str) -> list[Cache]:
+def by_slab(live: Live, shift: int, is_slab: Array, name: str) -> list[Cache]:
     """Make rows of live objects that lie in aligned slabs of 1 << `shift` bytes, by size.
 
-    A slab holds objects of one size, smaller than `below`; larger ones are blocks of pages. A slab without a live
-    object is not among them.
+    `is_slab` (bool[n]) says of each such place whether a slab is there, which holds objects of one size; others hold
+    blocks of pages. A slab without a live object is not among the rows.
     """
     rows_of = live()
     granted, slab = rows_of[:, obj.GRANTED], rows_of[:, obj.ADDR] >> shift
-    small = granted < below
+    small = is_slab[slab]
     first, last = int(slab.min(initial=0)), int(slab.max(initial=0))
     if last - first < MOST_SLABS:
         held = np.zeros(last - first + 1, np.int64)

@@ -78,8 +78,8 @@ def test_shuffle_is_taken_once():
 
 
 def test_later_override_of_a_key_wins():
-    assert read("seed=1,2", "seed=3")[2:] == ({"seed": "seed=3"}, {})
-    assert read("seed=3", "seed=1,2")[2:] == ({}, {"seed": [1, 2]})
+    assert read("seed=1,2", "seed=3")[2:4] == ({"seed": "seed=3"}, {})
+    assert read("seed=3", "seed=1,2")[2:4] == ({}, {"seed": [1, 2]})
 
 
 @pytest.mark.parametrize(

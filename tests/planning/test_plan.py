@@ -513,6 +513,14 @@ def test_what_is_fixed_by_reference_has_the_value_that_a_cell_has():
     assert [(row["machine.cpus"], row["workload.copies"]) for row in axis_rows(plan)] == [(1, 1), (2, 2)]
 
 
+def test_a_pattern_stands_for_the_designs_that_the_machine_runs():
+    plan = one("design=glob(illumos*)", "workload=pgbench")
+    assert plan.columns["design"] == ["illumos"]
+    assert [note for note in plan.notes if "without illumos_amd64" in note]
+    with pytest.raises(ConfigError, match="runs on amd64 only"):
+        one("design=illumos,illumos_amd64", "workload=pgbench")
+
+
 def test_an_axis_that_a_restriction_leaves_in_no_cell_keeps_its_place():
     """At other rates than 1000/s no cell of this sweep has a clock that allocates."""
     plan = one("+sweep=deadlock", "machine.cpus=2", "interrupts.rate_hz=3000")

@@ -31,6 +31,8 @@ PROGRAMS = {
     **{f"drain of {n}": (["design=mail2003_bare"], ["malloc 100 a", *(f"malloc 20000 v{k}" for k in range(n)),
        *(f"free v{k} soft" for k in range(n)), "malloc 100 b"]) for n in DRAINS},
     "august": (["design=dragonfly_2003aug27"], [*ZONES[:12], *GONE[:12], "malloc 20000 o", "free o soft"]),
+    "by need": (["design=proactive"], ["malloc 100 a", "malloc 100 b", "free a", "free b cpu1",
+                "malloc 20000 o", "free o"]),
     "objcache": (["design=dragonfly_2010"], ["zone a", "free a", "zone b", "malloc 20000 o", "free o"]),
     "2020": (["design=dragonfly_2020"], ["malloc 100 a", "malloc 20000 b", "free b", "malloc 20000 c", "free c soft",
              "malloc 100 d", "free d cpu1"]),
@@ -123,6 +125,15 @@ def test_a_chunk_freed_elsewhere_is_taken_back_in_a_section_of_its_owner(told) -
 def test_free_of_august_2003_unmaps_inside_its_section_and_whoever_calls_it(told) -> None:
     assert told["august"]["free z11"] == "enter lock kernel_map shootdown -8 unlock kernel_map leave"
     assert told["august"]["free o soft"] == "enter leave enter lock kernel_map shootdown -5 unlock kernel_map leave"
+
+
+def test_zones_by_need_have_the_sections_of_october_2003(told) -> None:
+    """The first zone of a class has a page."""
+    assert told["by need"]["malloc 100 a"] == "enter lock kernel_map +1 unlock kernel_map leave"
+    assert told["by need"]["malloc 100 b"] == told["by need"]["free a"] == "enter leave"
+    for request in ("malloc 20000 o", "free o"):
+        assert told["by need"][request] == told["october"][request]
+    assert told["by need"]["free b cpu1"] == told["october"]["free q cpu1"]
 
 
 def test_objcache_asks_the_slab_allocator_with_nothing_held(told) -> None:
@@ -320,7 +331,7 @@ def test_every_allocator_that_a_design_may_have_is_tried_here() -> None:
     tried = {
         "buckets", "zalloc", "mbuf", "dfly_slab", "dfly_slab_2020", "kmalloc_obj", "objcache",
         "percpu_freelist", "uma", "mb_alloc", "uma_today", "illumos_kmem", "slub", "fast_fits",
-        "lazy_buddy", "absent", "objcache_2020",
+        "lazy_buddy", "absent", "objcache_2020", "slab_by_need",
     }  # fmt: skip
     built_in = {m.name for m in pkgutil.iter_modules([str(Path(absent.__file__).parent)]) if m.name[0] != "_"}
     assert built_in <= tried

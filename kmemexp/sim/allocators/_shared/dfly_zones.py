@@ -159,7 +159,7 @@ def release_oversize(st: Any, reg: Registers, i: int) -> int:
 
 def caches(st: Any, live: Live) -> list[Cache]:
     """What each size of chunks holds: zones with a live chunk. Those wholly free, or oversize, are not its."""
-    return by_slab(live, st.zone_shift, st.zone_limit, "chunk")
+    return by_slab(live, st.zone_shift, st.zone[:, OWNER] > 0, "chunk")
 
 
 def count(st: Any, remote: int | None = None) -> dict[str, int]:
