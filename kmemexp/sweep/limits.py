@@ -8,17 +8,18 @@ first of which cell (`verdicts`).
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from kmemexp.values import size_text
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 5.0  # for the exception to arrive
+SLACK = 0.1  # of the time after which the process ends
 WALL = 5  # times the limit that a cell may take by the clock: a loaded machine gives it no more CPU time
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -44,6 +45,7 @@ class Watch:
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._work: _Work | None = None
+        self._ends = 0.0  # when the process ends, by time.monotonic()
         self.error = ""
 
     @contextlib.contextmanager
@@ -57,6 +59,7 @@ class Watch:
         try:
             yield
         finally:
+            faulthandler.cancel_dump_traceback_later()
             self._end.set()
             watcher.join()
 
@@ -69,17 +72,26 @@ class Watch:
         self.error = ""
         with self._lock:
             self._work = _Work(self._limits, replicas)
-        if seconds := self._limits.seconds:  # for what holds Python's lock: no thread of Python's runs then
-            faulthandler.dump_traceback_later(
-                WALL * seconds * replicas + 3 * PATIENCE_SECONDS, exit=True, file=_NOWHERE
-            )
+        if seconds := self._limits.seconds:
+            self._last_resort(WALL * seconds * replicas + 3 * PATIENCE_SECONDS)
         try:
             yield
         finally:
-            faulthandler.cancel_dump_traceback_later()
             with self._lock:
-                self._work = None
-                _raise_in(self._thread, None)
+                work, self._work = self._work, None
+                if work and work.told is not None:
+                    _raise_in(self._thread, None)
+
+    def _last_resort(self, seconds: float) -> None:
+        """Let the process end so much later, or a little later still, if it has not come back here by then.
+
+        For what holds Python's lock: no thread of Python's runs then. Each call starts a thread, so cells that take
+        next to nothing share one.
+        """
+        least = time.monotonic() + seconds
+        if not least <= self._ends <= least + SLACK * seconds:
+            faulthandler.dump_traceback_later((1 + SLACK) * seconds, exit=True, file=_NOWHERE)
+            self._ends = least + SLACK * seconds
 
     def _watch(self) -> None:
         while not self._end.wait(POLL_SECONDS):
@@ -118,9 +130,15 @@ class _Work:
 def _resident() -> int:
     """Bytes of memory that this process has; 0 where that cannot be asked."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+        return int(os.pread(_statm(os.getpid()), 256, 0).split()[1]) * PAGE
     except OSError:
         return 0
+
+
+@functools.cache
+def _statm(pid: int) -> int:
+    """Open what says how much memory a process has: once, for opening takes longer than reading."""
+    return os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

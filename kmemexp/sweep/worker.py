@@ -34,6 +34,10 @@ Simulate = Callable[[dict[str, Any], Sequence[int]], Sequence[Any]]
 IDENTITY = ("cell_key", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "axes", "config")
 
 
+NOTHING = np.zeros(len(NAMES))
+"""Stands for the metrics of a failed lane, which are null."""
+
+
 class Failure(NamedTuple):
     """A lane that gave no result."""
 
@@ -69,14 +73,15 @@ def run_batch(batch: Batch, target: Target, attempt: int = 0, doom: Doom = leave
     simulate = find(batch.simulate)
     with files.explained(target.root, "read"):
         read_text = functools.partial(files.read_text, files.connect(target.root))
-        for cell in batch.cells:
-            outside.provide(json.loads(cell.config), read_text)
     attempts = _Attempts(simulate, batch, target, attempt, doom)
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
     with attempts.watch.running():
         for cell in batch.cells:
-            for lane in attempts.lanes(cell):
+            config = json.loads(cell.config)
+            with files.explained(target.root, "read"):
+                outside.provide(config, read_text)
+            for lane in attempts.lanes(cell, config):
                 (failed if isinstance(lane, Failure) else done).append((cell, lane))
     staged = []
     if done:
@@ -122,18 +127,22 @@ class _Attempts:
         self._steps = {"limits": {"steps_per_operation": steps}} if steps else {}
         self.watch = Watch(target.limits, lambda error: doom(batch, target, attempt, self._now._replace(error=error)))
 
-    def lanes(self, cell: Cell) -> list[Any]:
-        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
-        outcome = self._attempt(cell, cell.replicas)
+    def lanes(self, cell: Cell, config: dict[str, Any]) -> list[Any]:
+        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch.
+
+        `config`: the cell's, which the simulation may change.
+        """
+        outcome = self._attempt(cell, cell.replicas, config)
         if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
-            outcome = [lane for replica in cell.replicas for lane in self._attempt(cell, [replica])]
+            each = ((replica, json.loads(cell.config)) for replica in cell.replicas)
+            outcome = [lane for replica, again in each for lane in self._attempt(cell, [replica], again)]
         return outcome
 
-    def _attempt(self, cell: Cell, replicas: Sequence[int]) -> list[Any]:
+    def _attempt(self, cell: Cell, replicas: Sequence[int], config: dict[str, Any]) -> list[Any]:
         self._now = Verdict({cell.cell_key: list(replicas)}, "")
         try:
             with self.watch.over(len(replicas)):
-                lanes = list(self._simulate(json.loads(cell.config) | self._steps, tuple(replicas)))
+                lanes = list(self._simulate(config | self._steps, tuple(replicas)))
                 _check(lanes, replicas)
         except GiveUp:
             raise
@@ -179,13 +188,15 @@ def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[
 def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     columns: dict[str, Any] = {name: [getattr(cell, name) for cell, _ in lanes] for name in IDENTITY}
     columns["replica"] = [lane.replica for _, lane in lanes]
-    columns["seed"] = [json.loads(cell.config).get("seed") for cell, _ in lanes]
+    seed = functools.cache(lambda config: json.loads(config).get("seed"))
+    columns["seed"] = [seed(cell.config) for cell, _ in lanes]
     columns["status"] = [FAILED if isinstance(lane, Failure) else DONE for _, lane in lanes]
     columns["error"] = [getattr(lane, "error", None) for _, lane in lanes]
     columns["panic"] = [getattr(lane, "panic", None) for _, lane in lanes]
     columns["deadlock"] = [getattr(lane, "deadlock", None) for _, lane in lanes]
-    for i, name in enumerate(NAMES):
-        columns[name] = [None if isinstance(lane, Failure) else float(lane.metrics[i]) for _, lane in lanes]
+    failed = np.array([isinstance(lane, Failure) for _, lane in lanes])
+    values = np.array([NOTHING if isinstance(lane, Failure) else lane.metrics for _, lane in lanes], np.float64)
+    columns |= {name: pa.array(column, mask=failed) for name, column in zip(NAMES, values.T.copy(), strict=True)}
     return pa.Table.from_pydict(columns, SCHEMAS["metrics"])
 
 
