@@ -1,22 +1,28 @@
 """A pattern such as `design=glob(*)` stands for the designs that the machine can run; the others are named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kmemexp.config.design import runs_on
 from kmemexp.errors import ConfigError
+from kmemexp.planning import axes
 from kmemexp.planning.axes import CommandLine
 from kmemexp.planning.cells import Composer
 
 GROUP = "design"
+MACHINE = {"machine", "machine.arch"}
+"""Axes that change what the machine runs."""
 
 
-def fitting(composer: Composer, line: CommandLine, fixed: Sequence[str]) -> tuple[CommandLine, list[str]]:
+def fitting(
+    composer: Composer, line: CommandLine, fixed: Sequence[str], sweep: Mapping[str, Any]
+) -> tuple[CommandLine, list[str]]:
     """Take out of what a pattern chose the designs whose kernel the machine's architecture does not run.
 
-    Returns the command line with what is left, and notes that name the others. Where none is left, or the machine is
-    swept itself, nothing is taken out: the cells then say what cannot be.
+    `sweep`: what the sweep's file says. Returns the command line with what is left, and notes that name the others.
+    Where none is left, or the architecture is an axis itself, nothing is taken out: the cells then say what cannot be.
     """
-    if GROUP not in line.patterns or any(key.partition(".")[0] == "machine" for key in line.swept):
+    if GROUP not in line.patterns or not MACHINE.isdisjoint(_axes(composer, line, sweep)):
         return line, []
     chosen = line.swept[GROUP]
     gone = [option for option in chosen if not _fits(composer, [*fixed, f"{GROUP}={option}"])]
@@ -25,6 +31,12 @@ def fitting(composer: Composer, line: CommandLine, fixed: Sequence[str]) -> tupl
     left = [option for option in chosen if option not in gone]
     note = f"{line.patterns[GROUP]}: without {', '.join(gone)}, which this machine does not run (machine=amd64_4g does)"
     return line._replace(swept=line.swept | {GROUP: left}), [note]
+
+
+def _axes(composer: Composer, line: CommandLine, sweep: Mapping[str, Any]) -> set[str]:
+    """Keys of all axes, those of the file too unless the command line fixes them."""
+    blocks = [block for where, grid in axes.grids(sweep) for block in axes.read_file(grid, composer.options, where)]
+    return {*line.swept, *(key for block in blocks for key in block if key not in line.fixed)}
 
 
 def _fits(composer: Composer, overrides: Sequence[str]) -> bool:

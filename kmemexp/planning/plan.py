@@ -132,7 +132,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
     settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
     wanted = settings["sweep"]
-    line, unfit = globs.fitting(composer, line, fixed)
+    line, unfit = globs.fitting(composer, line, fixed, wanted)
     table, members, (excluded, collapsed) = _cells(composer, line, fixed, base, wanted)
     present = [json.loads(a) | {"design": d} for a, d in zip(table["axes"], table["design"], strict=True)]
     baseline, note = effect.baseline(wanted["baseline"], line, present, composer.options)

@@ -521,6 +521,13 @@ def test_a_pattern_stands_for_the_designs_that_the_machine_runs():
         one("design=illumos,illumos_amd64", "workload=pgbench")
 
 
+def test_a_pattern_stands_for_all_where_the_sweep_names_the_machines(my_conf):
+    write(my_conf, "sweep/two", "# @package _global_\nsweep: {axes: {machine: [amd64_4g, amd64_64g]}}\n")
+    plan = one("+sweep=two", "design=glob([freebsd15,linux_6_18])", "workload=pgbench", config_dir=str(my_conf))
+    assert set(plan.columns["design"]) == {"freebsd15", "linux_6_18"}
+    assert plan.notes == []
+
+
 def test_an_axis_that_a_restriction_leaves_in_no_cell_keeps_its_place():
     """At other rates than 1000/s no cell of this sweep has a clock that allocates."""
     plan = one("+sweep=deadlock", "machine.cpus=2", "interrupts.rate_hz=3000")
