@@ -7,17 +7,12 @@ from functools import cache
 from typing import Any
 
 from kmemexp.config.cell import NODES
+from kmemexp.config.problems import SHORT
 from kmemexp.config.schema import Config
 from kmemexp.errors import ConfigError
 from kmemexp.values import close
 
 GROUPS = (*(node for node in NODES if node != "seed"), "scenario", "sweep", "cluster")
-SHORT = {
-    "replicas": "sweep.reps.max",
-    "baseline": "sweep.baseline",
-    "sources": "interrupts/sources",
-    "results": "store.root",
-}
 OF_WORKLOADS = ("copies", "duration_s", "path", "scale", "shift_s", "start", "stream", "window_s")
 """Keys that loads have and the schema does not name."""
 

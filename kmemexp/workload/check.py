@@ -6,6 +6,7 @@ from typing import Any
 
 from kmemexp.errors import ConfigError
 from kmemexp.sim.slots import SERVED
+from kmemexp.values import close
 from kmemexp.workload import phases
 from kmemexp.workload.laws import LIFETIME_LAWS, SIZE_LAWS
 from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES
@@ -231,8 +232,8 @@ def _keys(where: str, given: Mapping[str, Any], needed: Iterable[str], optional:
         if key not in given:
             raise ConfigError(f"{where}.{key}: is missing")
     for key in given:
-        if key not in (*needed, *optional):
-            raise ConfigError(f"{where}.{key}: unknown key; there are {_listed((*needed, *optional))}")
+        if key not in (known := [*needed, *optional]):
+            raise ConfigError(f"{where}.{key}: unknown key{close(key, known)}; there are {_listed(known)}")
 
 
 def _mapping(where: str, value: Any) -> None:
