@@ -88,7 +88,7 @@ def _effect(metric: str, rows: pd.DataFrame) -> tuple[float, Effect] | None:
 
 def _size(row: Compared, margin: float) -> float:
     low, high = (row.share_low, row.share_high) if row.of_shares else (row.diff_low, row.diff_high)
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) or math.isfinite(high)):
         low = high = row.diff
     nearest = 0.0 if low < 0 < high else min(abs(low), abs(high))
     return nearest / margin if margin > 0 and math.isfinite(margin) else 0.0

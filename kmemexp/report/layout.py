@@ -106,13 +106,18 @@ def number(x: float, decimals: int, sign: bool = False) -> str:
 
 
 def interval(value: float, low: float, high: float, decimals: int) -> str:
-    """Write how far an interval reaches: "± 1.1", or "-0.8 +2.1" where it is lopsided; empty where there is none."""
+    """Write how far an interval reaches: "± 1.1", or "-0.8 +2.1" where it is lopsided; empty where there is none.
+
+    One side may have no end, such as "-0.8 +∞": few replicas give a bootstrap's interval one bound only.
+    """
     down, up = value - low, high - value
-    if not math.isfinite(up - down) or (up == 0 and down == 0):
+    if not (math.isfinite(down) or math.isfinite(up)) or (up == 0 and down == 0):
         return ""
-    if abs(up - down) <= LOPSIDED * (up + down):
+    if math.isfinite(up - down) and abs(up - down) <= LOPSIDED * (up + down):
         return f"± {number((up + down) / 2, decimals)}"
-    return f"{number(-down, decimals, sign=True)} {number(up, decimals, sign=True)}"
+    below = number(-down, decimals, sign=True) if math.isfinite(down) else "-∞"
+    above = number(up, decimals, sign=True) if math.isfinite(up) else "+∞"
+    return f"{below} {above}"
 
 
 def factor(ratio: float) -> str:

@@ -61,6 +61,15 @@ def test_signs_and_factors():
     assert factor(math.nan) == factor(math.inf) == ""
 
 
+def test_an_interval_says_how_far_it_reaches_and_where_it_has_no_end():
+    assert layout.interval(5, 4, 6, 1) == "± 1.0"
+    assert layout.interval(5, 4.5, 8, 1) == "-0.5 +3.0"
+    assert layout.interval(5, 4.5, math.inf, 1) == "-0.5 +∞"
+    assert layout.interval(5, -math.inf, 6, 1) == "-∞ +1.0"
+    assert layout.interval(5, math.nan, math.nan, 1) == layout.interval(5, 5, 5, 1) == ""
+    assert layout.interval(5, -math.inf, math.inf, 1) == ""
+
+
 @given(st.floats(-1e12, 1e12), st.integers(0, 3), st.booleans())
 def test_numbers_read_back_as_what_they_were(x, decimals, sign):
     text = number(x, decimals, sign)
