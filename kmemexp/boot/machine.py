@@ -104,16 +104,20 @@ class Routed(NamedTuple):
             "kmem_map": KMEM if layout == "split" else 0,
             "direct_map": DIRECT if layout == "direct" else 0,
             "pressure": int(self.shares_pages),
+            "superpage_bytes": superpage_bytes(self.config["machine"]),
             "kmalloc_sets": 1 + max((traits.kmalloc for traits in self.kinds.traits), default=0),
         }
 
 
-def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int) -> Machine:
-    """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError."""
+def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int, rehearsed: Any = None) -> Machine:
+    """Lay out the maps, carve out what boot carves out, give each kind its server. Raises ConfigError.
+
+    `rehearsed`: of an arena that places by what is to come, its state at the end of a rehearsal.
+    """
     cell = routed(config, kinds)
     code, rows = cell.code, cell.kind_rows
     grown = tuple(cell.home[name] for name in code.names)
-    world, bases = _world(cell, slot_count)
+    world, bases = _world(cell, slot_count, rehearsed)
     divides = getattr(code.arena, "divides", None)  # of an arena in which a map need not be a range of its own
     maps = sorted({*rows[:, mc.KIND_MAP].tolist(), *grown, KERNEL})
     maps = [m for m in maps if divides is None or not divides(world.arena, m)]
@@ -198,9 +202,9 @@ def _routes(
     return rows, items
 
 
-def _world(cell: Routed, slot_count: int) -> tuple[World, dict[str, int]]:
+def _world(cell: Routed, slot_count: int, rehearsed: Any) -> tuple[World, dict[str, int]]:
     """Build the parts, in the order in which boot takes KVA for them. Returns also where submaps begin, by name."""
-    carved = _carve(cell)
+    carved = _carve(cell, rehearsed)
     states = [_allocator(cell, place, carved.zones) for place in range(len(cell.code.names))]
     unused = absent.init(absent.Params(), map_number=0, items=(), bases=(), **cell.size)
     a, b, c = [*states, unused, unused][: len(slots.PLACES)]
@@ -248,13 +252,15 @@ class _Carved(NamedTuple):
     submaps: dict[str, int]  # by name, where it begins
 
 
-def _carve(cell: Routed) -> _Carved:
+def _carve(cell: Routed, rehearsed: Any) -> _Carved:
     """Build the arena, and take from it what boot takes. Raises ConfigError."""
     code, maps = cell.code, cell.config["maps"]
     facts = cell.facts | {"supply": SUPPLIES.get(maps["entries"], 0), "entry_limit": cell.sized.map_entries}
     chosen = params(code.arena, maps["params"].get(maps["arena"], {}), **facts)
     try:
         arena = code.arena.init(chosen, maps=len(MAP_NAMES), **cell.size)
+        if rehearsed is not None:
+            code.arena.foresee(arena, rehearsed)
     except ValueError as error:
         raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
     take, submaps = _Taker(code, arena, [_least(name, cell.config) for name in code.names]), {}

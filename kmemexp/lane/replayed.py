@@ -1,11 +1,12 @@
 """Run a lane without a clock: play its stream in chunks between samples, with the duties that fall among them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmemexp.boot.machine import Machine, boot
+from kmemexp.errors import ConfigError
 from kmemexp.lane import memory, runaway, users
 from kmemexp.lane.filling import fill
 from kmemexp.lane.model import Lane, Sampling, metrics_row
@@ -14,26 +15,51 @@ from kmemexp.lane.sampling import sampled
 from kmemexp.lane.shrinking import Shrinkers
 from kmemexp.lane.upkeep import Duties
 from kmemexp.metrics import PANICS
+from kmemexp.parts.finding import foresees, part
 from kmemexp.parts.spaces import kva_bytes
-from kmemexp.sim import stale
+from kmemexp.sim import arenas, stale
 from kmemexp.sim.maps import DIRECT
 from kmemexp.sim.tables import tally
 from kmemexp.workload.stream import Stream, Watched, columns
 
 CHUNK = 100_000  # operations between two returns to Python
+REHEARSAL = {"points": 1, "snapshots": 0, "bins": 1}  # what is recorded of it: nothing
+
+
+class _Played(NamedTuple):
+    """A lane, and the machine as it was left."""
+
+    lane: Lane
+    machine: Machine
 
 
 def run(replica: Replica) -> Lane:
-    """Boot a machine without a clock and play a replica's whole stream on it. Raises ConfigError."""
+    """Boot a machine without a clock and play a replica's whole stream on it. Raises ConfigError.
+
+    Twice, if its arena places by what is to come: the first time is the rehearsal.
+    """
+    name = replica.config["maps"]["arena"]
+    if not foresees(name):
+        return _played(replica).lane
+    rehearsed = _played(replica._replace(config={**replica.config, "sample": REHEARSAL})).machine
+    again = _played(replica, rehearsed.world.arena)
+    if why := part(arenas, name).differs(again.machine.world.arena):
+        raise ConfigError(f"policy={replica.config['policy']['name']}: {why}")
+    return again.lane
+
+
+def _played(replica: Replica, rehearsed: Any = None) -> _Played:
+    """Run a replica once; `rehearsed`: its arena at the end of a first time."""
     config, stream = replica.config, replica.stream
-    machine = boot(config, replica.kinds, stream.slots)
+    machine = boot(config, replica.kinds, stream.slots, rehearsed)
     machine = watching(machine, replica.watched, kva_bytes(config["maps"], config["machine"]))
     runaway.limit_steps(machine.world.counters, config)
     shrinkers = None
     if machine.shares_pages:
         fill(machine, config, replica.kinds, replica.number)
         shrinkers = Shrinkers(machine, stream, replica.kinds, config, replica.number)
-    return play(machine, stream, replica.sampling, replica.number, config["policy"], shrinkers)
+    lane = play(machine, stream, replica.sampling, replica.number, config["policy"], shrinkers)
+    return _Played(lane, machine)
 
 
 def play(

@@ -53,6 +53,11 @@ def shares_pages(arena: str) -> bool:
     return _definition(f"kmemexp.sim.arenas.{arena}", "SHARES_PAGES") is not None
 
 
+def foresees(arena: str) -> bool:
+    """Tell whether an arena places by what is to come, and needs a rehearsal of the lane for it."""
+    return _definition(f"kmemexp.sim.arenas.{arena}", "foresee") is not None
+
+
 def parameters(room: str, name: str) -> tuple[str, ...]:
     """Names of the parameters of a part of kmemexp/sim/`room`. ConfigError if it does not say."""
     found = _definition(f"kmemexp.sim.{room}.{name}", "Params")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kmemexp.config.design import check_policy, check_space
 from kmemexp.errors import ConfigError
+from kmemexp.parts.finding import foresees
 from kmemexp.planning.axes import Numbers
 from kmemexp.workload import stability
 
@@ -37,6 +38,12 @@ def _check_clock(pieces: Mapping[str, Pieces]) -> None:
         if "pause_ns" in workload and cost["name"] == "none":
             raise ConfigError(
                 f"workload={workload['name']}: a closed load needs a clock; choose a cost, such as cost=opteron2003"
+            )
+    for cost, maps, policy in combinations(pieces, "cost", "maps", "policy"):
+        if cost["name"] != "none" and foresees(maps["arena"]):
+            raise ConfigError(
+                f"policy={policy['name']}: rehearses the lane, and with a clock (cost={cost['name']}) the time that a "
+                "map takes changes what comes next, so that nothing can be foreseen; choose cost=none"
             )
 
 

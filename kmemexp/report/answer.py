@@ -8,6 +8,7 @@ import pandas as pd
 
 from kmemexp.report import layout
 from kmemexp.report.comparison import Layout, number_groups
+from kmemexp.report.families import REFERENCE
 from kmemexp.report.layout import Compared
 from kmemexp.report.told import EFFECTS, STEPS, WORDS, Answer, Effect, Spark, Tally
 
@@ -24,7 +25,8 @@ def answer(plan: "Plan", table: pd.DataFrame, cells: Layout, frame: pd.DataFrame
     designs = table["cell_key"].astype(str).map(by_key)
     number = number_groups(table, cells.condition)
     base = designs[(table["verdict"] == "baseline").to_numpy()]
-    others = [name for name in dict.fromkeys(designs) if name not in set(base)] if len(base) else []
+    apart = {*base, *designs[(table["role"] == REFERENCE).to_numpy()]}
+    others = [name for name in dict.fromkeys(designs) if name not in apart] if len(base) else []
     tallies = [_tally(name, table[(designs == name).to_numpy()]) for name in others]
     return Answer(
         question=plan.description or plan.name,

@@ -41,6 +41,7 @@ class Layout(NamedTuple):
     done: Mask  # [rows of the table]
     failed: Numbers  # [cells]: failed lanes
     fixed: Mask  # [cells]: deterministic by construction
+    foresees: Mask  # [cells]: references that know the future, and no designs
     named: list[str]  # [cells]: key of the cell, "" where the table has none
 
     def matrix(self, values: pd.Series) -> Floats:
@@ -87,7 +88,8 @@ def compare(
 
     The verdict is "baseline"; "equivalent" where the difference is less than the margin (two one-sided tests, Holm);
     "better" or "worse" where there is a difference (Holm); "inconclusive" where neither can be said; "" where there is
-    no direction or no baseline, the metric is not judged, or the room is less than 5 %. Raises ConfigError for what
+    no direction or no baseline, the metric is not judged, the room is less than 5 %, or the variant is a reference that
+    knows the future, which is no design and never best. Raises ConfigError for what
     `df` does not have.
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
@@ -103,7 +105,7 @@ def compare(
     order = _display_order(cells, is_base)
     condition = number_groups(cells.keys, cells.condition)
     base = _baseline_of(cells, condition, is_base, list(baseline))
-    how = _How(condition, base, cells.fixed & cells.fixed[base], ci, interval)
+    how = _How(condition, base, cells.fixed & cells.fixed[base], cells.foresees, ci, interval)
     compared = [_one_metric(df, cells, name, (margins or {}).get(name), how).iloc[order] for name in names]
     keys = cells.keys.assign(failed=cells.failed, cell_key=cells.named).iloc[order]
     table = pd.concat([keys.join(one) for one in compared])
@@ -161,16 +163,17 @@ def arrange(df: pd.DataFrame, by: Sequence[str] | None = None, compared: Sequenc
     replica = pd.factorize(df["replica"], sort=True)[0]
     done = (df["status"] == "done").to_numpy() if "status" in df.columns else np.ones(len(df), bool)
     _refuse_mixed(df, cell, replica, keys)
-    still = np.zeros(len(keys), bool)
+    still, foresees = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
     if "config" in df.columns:
         one = np.unique(cell, return_index=True)[1]
         still[cell[one]] = population.fixed(df["config"].iloc[one])
+        foresees[cell[one]] = population.foreseeing(df["config"].iloc[one])
     named = [""] * len(keys)
     if "cell_key" in df.columns:
         for number, key in zip(cell.tolist(), df["cell_key"].tolist(), strict=True):
             named[number] = key
     failed = np.bincount(cell[~done], minlength=len(keys))
-    return Layout(keys, condition, variant, cell, replica, done, failed, still, named)
+    return Layout(keys, condition, variant, cell, replica, done, failed, still, foresees, named)
 
 
 def has(df: pd.DataFrame, baseline: Mapping[str, object]) -> bool:
@@ -262,6 +265,7 @@ class _How(NamedTuple):
     condition: Numbers  # [cells]
     base: Numbers  # [cells]: row of the baseline, or -1
     fixed: Mask  # [cells]: it and its baseline are deterministic
+    foresees: Mask  # [cells]: it is a reference
     ci: float
     interval: str
 
@@ -300,8 +304,9 @@ def _one_metric(df: pd.DataFrame, cells: Layout, name: str, margin: Margin | Non
         **shares,
         **bounds.weigh(x, reference, np.full(x.shape, np.nan) if bound is None else bound)._asdict(),
         "margin": found.margin, "error": found.error, "p_equal": found.p_equal, "p_not_more": found.p_not_more,
-        "p_not_less": found.p_not_less, "role": role,
-        "better": metric.better, "best": _best(mean, how.condition, metric.better),
+        "p_not_less": found.p_not_less,
+        "role": np.where((role == families.COMPARED) & how.foresees, families.REFERENCE, role),
+        "better": metric.better, "best": _best(np.where(how.foresees, np.nan, mean), how.condition, metric.better),
     })  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from kmemexp.report.evidence import FACT, SIGN
 from kmemexp.report.stats import Floats
 
 BETTER, WORSE, EQUIVALENT, INCONCLUSIVE, BASELINE = "better", "worse", "equivalent", "inconclusive", "baseline"
-COMPARED, ALONE = "compared", "alone"
+COMPARED, ALONE, REFERENCE = "compared", "alone", "reference"
 COLUMNS = ("family", "p_holm", "detectable", "not_worse", "verdict")
 """What judging adds to a comparison."""
 
@@ -25,7 +25,7 @@ def judge(table: pd.DataFrame, judged: Collection[str] | None = None, ci: float 
     """Give the table with the columns COLUMNS, all its rows taken as one family.
 
     `judged` are the metrics that belong to it, by default all with a direction; the other rows have the verdict "",
-    and so have those that a bound leaves no room to differ.
+    and so have those that a bound leaves no room to differ, and references that know the future.
     """
     names = table["metric"].astype(str)
     counts = (table["better"].astype(str) != "") & (table["role"] == COMPARED)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from kmemexp.metrics import LEAST_ROOM
 from kmemexp.report import bounds, population, stats
+from kmemexp.report.families import COMPARED, REFERENCE
 from kmemexp.report.layout import TIMES, axis_value, labels
 
 LINES = 5  # of panics, or of errors
@@ -23,6 +24,7 @@ def notes(
         *_pairing(table),
         *_rare_events(table, ci),
         *_bounded(table),
+        *_references(table),
         *_deadlocks(metrics, list(axes), ci),
         *_saturated(metrics, list(axes), ci),
         *_panics(metrics, list(axes), ci),
@@ -90,7 +92,7 @@ def _rare_events(table: pd.DataFrame, ci: float) -> list[str]:
 
 def _bounded(table: pd.DataFrame) -> list[str]:
     """How much of what is possible the designs have reached, and where there is nothing to judge."""
-    known = table[table["room"].notna() & (table["role"] == "compared")]
+    known = table[table["room"].notna() & (table["role"] == COMPARED)]
     lines = []
     for metric, rows in known.groupby(known["metric"].astype(str)):
         reached = rows["gap_closed"]
@@ -105,6 +107,23 @@ def _bounded(table: pd.DataFrame) -> list[str]:
                 f"{LEAST_ROOM:.0%} above the baseline."
             )
     return lines
+
+
+def _references(table: pd.DataFrame) -> list[str]:
+    """Which rows are of no design, and how far these come."""
+    rows = table[table["role"] == REFERENCE]
+    if rows.empty:
+        return []
+    reached = rows.loc[rows["gap_closed"].notna(), "gap_closed"]
+    far = (
+        f" They cover {reached.min():.0%} to {reached.max():.0%} of the distance to the bound." if len(reached) else ""
+    )
+    return [f"{_named(rows)}: references that know the future, and no designs; they are given no verdict.{far}"]
+
+
+def _named(rows: pd.DataFrame) -> str:
+    column = "policy" if "policy" in rows.columns else "design"
+    return ", ".join(rows[column].astype(str).drop_duplicates())
 
 
 def _panics(metrics: pd.DataFrame, axes: list[str], ci: float) -> list[str]:

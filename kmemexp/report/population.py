@@ -12,10 +12,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kmemexp.parts.finding import foresees, parts
+
 
 def fixed(configs: Iterable[str]) -> NDArray[np.bool_]:
     """Tell of each configuration (JSON) whether its replicas are the same by construction."""
     return np.array([_fixed(text) for text in configs], bool)
+
+
+def foreseeing(configs: Iterable[str]) -> NDArray[np.bool_]:
+    """Tell of each configuration (JSON) whether it places by what is to come: a reference, and no design."""
+    return np.array([_foresees(text) for text in configs], bool)
 
 
 def notes(metrics: pd.DataFrame) -> list[str]:
@@ -28,6 +35,12 @@ def notes(metrics: pd.DataFrame) -> list[str]:
         if (name := str(row.workload)) not in names:
             names.append(name)
     return [f"{', '.join(names)}: {text}" for text, names in said.items() if text]
+
+
+@cache
+def _foresees(text: str) -> bool:
+    arena = (json.loads(text) if text else {}).get("maps", {}).get("arena", "")
+    return arena in parts("arenas") and foresees(arena)
 
 
 @cache

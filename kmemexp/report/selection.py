@@ -69,8 +69,9 @@ def select(df: pd.DataFrame, metric: str, delta: float, first: int = 10, ci: flo
     """Choose the best variant under each condition of a table of results.
 
     Returns a row per cell with its axes, `cell_key`, `mean`, `left` (not dropped), `open` (others are left beside it,
-    so that more replicas are needed) and `replicas`, those after which it was decided. Replicas that failed in any
-    variant are left out. Raises ConfigError for a metric without a direction.
+    so that more replicas are needed) and `replicas`, those after which it was decided. References that know the future
+    are not chosen. Replicas that failed in any variant are left out. Raises ConfigError for a metric without a
+    direction.
     """
     better = comparison.metric_of(metric).better if metric in known.INDEX else ""
     if not better:
@@ -78,9 +79,9 @@ def select(df: pd.DataFrame, metric: str, delta: float, first: int = 10, ci: flo
     cells = comparison.arrange(df)
     x = cells.matrix(df[metric])
     condition = comparison.number_groups(cells.keys, cells.condition)
-    left, replicas = np.full(len(x), True), np.zeros(len(x), np.int64)
+    left, replicas = ~cells.foresees, np.zeros(len(x), np.int64)
     for number in range(int(condition.max(initial=-1)) + 1):
-        rows = np.flatnonzero(condition == number)
+        rows = np.flatnonzero((condition == number) & ~cells.foresees)
         whole = ~np.isnan(x[rows]).any(axis=0)
         found = kim_nelson((1 if better == "less" else -1) * x[rows][:, whole], delta, first, 1 - ci)
         left[rows], replicas[rows] = found.designs, found.replicas

@@ -100,3 +100,9 @@ def test_the_timed_machine_gets_a_task_for_each_duty():
 def test_an_allocator_that_reaps_only_if_asked_is_left_alone_otherwise():
     assert reapers(cell("design=mail2003_bare")) == [False, False]
     assert reapers(cell("design=mail2003_bare", "policy=trim")) == [True, False]
+
+
+@pytest.mark.parametrize("policy", ["clairvoyant", "offline_longest"])
+def test_nothing_is_foreseen_with_a_clock(policy):
+    with pytest.raises(ConfigError, match=rf"policy={policy}: rehearses .* with a clock \(cost=opteron2003\)"):
+        cell("design=mail2003_bare", f"policy={policy}", "cost=opteron2003")

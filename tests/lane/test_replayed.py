@@ -223,3 +223,24 @@ def test_caches_add_up_to_what_the_allocators_hold_and_have_handed_out(parts: tu
         if moment == "peak":
             assert said["held_bytes"] >= series["held_bytes"].max() / caches.NOTICED
     assert simulate_lanes(cell(*parts), [1])[0].caches == ()
+
+
+def foreseen(**given: int) -> dict:
+    """A cell whose arena places by what is to come."""
+    config = cell("unified", "buckets", "kmapentzone")
+    params = {"foreseen": given}
+    return config | {"maps": config["maps"] | {"arena": "foreseen", "entries": "own", "params": params}}
+
+
+@pytest.mark.parametrize("plan", [0, 1])
+def test_a_lane_that_knows_the_future_asks_for_what_others_ask_for(plan: int) -> None:
+    (knows,), (guesses,) = (simulate_lanes(c, [0]) for c in (foreseen(plan=plan), cell(*DESIGNS[1])))
+    same = ("operations_count", "alloc_failures_count", "held_peak_bytes", "map_operations_count")
+    assert [knows.metrics[INDEX[name]] for name in same] == [guesses.metrics[INDEX[name]] for name in same]
+    kept = INDEX["map_superpages_mean_count"]
+    assert guesses.metrics[kept] <= knows.metrics[kept] <= knows.metrics[INDEX["map_superpages_bound_mean_count"]]
+
+
+def test_a_lane_that_is_not_what_its_rehearsal_was_fails() -> None:
+    with pytest.raises(ConfigError, match=r"maps\.params\.foreseen: requests=20: the rehearsal has more"):
+        simulate_lanes(foreseen(requests=20), [0])

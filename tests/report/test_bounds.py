@@ -1,5 +1,7 @@
 """What a bound says of a comparison: how much of the distance is covered, and where nothing can be judged."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -42,6 +44,28 @@ def test_no_verdict_where_the_bound_leaves_no_room():
     assert set(found["family"]) == {0}
     (again,) = families.one_family([found.reset_index(drop=True)])
     assert again["verdict"].tolist() == found["verdict"].tolist()
+
+
+def foreseeing(arena):
+    return json.dumps({"maps": {"arena": arena}, "workload": {"source": "synthetic"}})
+
+
+def test_a_reference_that_knows_the_future_is_measured_and_never_judged_or_best():
+    knows = ("clairvoyant", [9.1, 9.9, 9.6, 9.4, 9.0], FIRST_FIT[2])
+    cells = [FIRST_FIT, knows, ("other", [8.1, 8.9, 8.6, 8.4, 8.0], FIRST_FIT[2])]
+    frame = pd.DataFrame([row for cell in cells for row in rows(*cell)])
+    arenas = {"clairvoyant": "foreseen", "ff": "vm_map", "other": "an_arena_that_is_gone"}
+    table = compare(frame.assign(config=frame["design"].map(arenas).map(foreseeing)), "ff", [KEPT])
+    found = table.set_index(table["design"].astype(str))
+    assert found["role"].astype(str).to_dict() == {"ff": "baseline", "clairvoyant": "reference", "other": "compared"}
+    assert found["verdict"].astype(str).to_dict() == {"ff": "baseline", "clairvoyant": "", "other": "better"}
+    assert found.loc["clairvoyant", "gap_closed"] == pytest.approx(3.0 / 4.2)
+    assert found.index[found["best"]].tolist() == ["other"]
+    assert set(found["family"]) == {1}
+    frame = frame.assign(cpus=1, ram_bytes=1, kva_bytes=1, panic="", deadlock="", cell_key="c", error="")
+    (said,) = [line for line in notes(table, frame, ["design"], {"design": "ff"}, 0.95) if "the future" in line]
+    assert said.startswith("clairvoyant: references")
+    assert "71% to 71%" in said
 
 
 def test_results_older_than_the_bound_are_judged_as_ever():

@@ -61,6 +61,7 @@ SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LOCKS = ("critical",)
 CALLS = dfly_slab.CALLS
 TICK_NS = 1_000_000_000
+I386_SUPERPAGE = 4 << 20
 VOID_FRACTION = 8  # of a zone, at most one byte in so many is unused
 
 
@@ -68,6 +69,7 @@ def init(
     params: Params, *, kva_bytes: int, cpus: int, map_number: int, items: Sequence[Item], bases: Sequence[int]
 ) -> State:
     """Return an allocator without any zone; `items` and `bases` do not matter to it. ValueError: bad parameters."""
+    params = params._replace(superpage_bytes=params.superpage_bytes or I386_SUPERPAGE)
     _check(params)
     demand.check_kva(kva_bytes)
     pages = -(-kva_bytes // PAGE) + (dfly_slab_layout.ZALLOC_MAX_ZONE_SIZE >> PAGE_SHIFT)

@@ -49,7 +49,7 @@ class Params(NamedTuple):
     movable: int = 0  # whose chunks may move: 0 nobody's, 1 those of zones (caches with a callback), 2 all
     moves: int = 0  # objects that are moved in a tick at most; 0: no evacuation
     sparse_percent: int = 25  # a zone is worth emptying when at most so much of it is handed out
-    superpage_bytes: int = 4 << 20  # 2 MiB on amd64
+    superpage_bytes: int = 0  # 0: the machine's; where none says what that is, the i386's 4 MiB
 
 
 class State(NamedTuple):
