@@ -57,12 +57,12 @@ examples:
 PREDICT_HELP = """\
 Plays a recording on SLUB as the sweeps simulate it (design linux_6_18), from the slabs that were there, and compares
 the slabs at the end with the kernel's own counts, cache by cache. It needs the text, and beside it the counts from
-before and after that `record` takes. Each cache has a grade: what its figure rests on. D uses nothing from after, F
-the counts of objects (not of slabs) after, K a map of slab pages from before, N those counts and no allocator at all:
-a model that is not better than N earns nothing.
+before and after that `record` takes, or an import of both. Each cache has a grade: what its figure rests on. D uses
+nothing from after, F the counts of objects (not of slabs) after, K a map of slab pages from before, N those counts and
+no allocator at all: a model that is not better than N earns nothing.
 
 examples:
-  python -m kmemexp.trace predict load.txt.zst
+  python -m kmemexp.trace predict removal                               a shipped recording
   python -m kmemexp.trace predict load.txt.zst --by law -o table.csv"""
 
 
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "predict", help="predict the kernel's slabs", description=PREDICT_HELP, formatter_class=raw
     )
-    command.add_argument("file", type=Path, help="text of a trace, plain, .gz or .zst, or what import wrote from it")
+    command.add_argument("file", type=Path, help="text of a trace, what import wrote, or a shipped trace by name")
     command.add_argument("--snapshots", default="", metavar="PREFIX", help="counts before and after, if not beside it")
     command.add_argument("--by", choices=("law", "counts", "map"), default="counts", help="which prediction is shown")
     command.add_argument("-o", "--out", type=Path, help="write the table of all caches: .parquet or .csv")
@@ -142,11 +142,10 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from kmemexp.workload.traces import library, show  # noqa: PLC0415
+    from kmemexp.workload.traces import show  # noqa: PLC0415
     from kmemexp.workload.traces.stats import stats  # noqa: PLC0415
 
-    shipped = not args.file.exists() and str(args.file) in library.names()
-    path = library.path_of(str(args.file)) if shipped else args.file
+    path = _found(args.file)
     with _progress(path) as update:
         figures = stats(path, update)
     if args.json:
@@ -155,13 +154,21 @@ def _stats(args: argparse.Namespace) -> None:
         show.show(figures, Console(width=None if sys.stdout.isatty() else 160))
 
 
+def _found(path: Path) -> Path:
+    """The file of a shipped recording, where a name of one is given and no such file is there."""
+    from kmemexp.workload.traces import library  # noqa: PLC0415 - --help needs none of it
+
+    return library.path_of(str(path)) if not path.exists() and str(path) in library.names() else path
+
+
 def _predict(args: argparse.Namespace) -> None:
     from kmemexp.predict import methods, table  # noqa: PLC0415 - --help needs no Numba
 
     if args.out:
         _check_folder(args.out)
-    with _progress(args.file) as update:
-        found = methods.predict(args.file, args.snapshots, update)
+    path = _found(args.file)
+    with _progress(path) as update:
+        found = methods.predict(path, args.snapshots, update)
     method = table.chosen(found, args.by)
     width = None if sys.stdout.isatty() else 140
     table.show(found, method, f"{args.file}: slabs by {method.name} ({method.uses})", Console(width=width))

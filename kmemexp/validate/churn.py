@@ -10,7 +10,7 @@ import numpy as np
 from kmemexp import jit
 from kmemexp.jit import template
 from kmemexp.sim.aliases import Shares, Table, Words
-from kmemexp.sim.slots import ATTR_SINGLE, PAGE, map_alloc, map_free, map_measure
+from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_SINGLE, PAGE, map_alloc, map_free, map_measure
 from kmemexp.sim.tables import gauge
 
 NOTED = 4  # sums: looks, holes below the tail, allocations that left a remainder, times that address 0 was free
@@ -71,6 +71,21 @@ def birth_death(
             live -= 1
             addrs[at] = addrs[live]
     return live
+
+
+@template
+def exchange(st: Any, addrs: Words, which: Words, cpus: Words, gives: int) -> int:
+    """Free, or allocate, movable pages one by one: number `which[k]` of `addrs` by CPU `cpus[k]`. Returns 0, or -1."""
+    for k in range(len(which)):
+        at = which[k]
+        if gives:
+            map_free(st, 0, addrs[at], PAGE, cpus[k])
+            addrs[at] = -1
+        else:
+            addrs[at] = map_alloc(st, 0, PAGE, PAGE, ATTR_PAGEABLE, cpus[k])
+            if addrs[at] < 0:
+                return -1
+    return 0
 
 
 def births_and_deaths(rng: np.random.Generator, load: float, events: int) -> tuple[Words, Words, Shares]:

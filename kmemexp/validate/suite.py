@@ -12,8 +12,8 @@ from kmemexp.validate.rows import Row, judging
 from kmemexp.validate.setting import setting
 
 FILES = (
-    "placement", "sizes", "caches", "queues", "pools", "deadlocks", "statistics", "programs", "records", "apart",
-    "published", "kernel",
+    "placement", "sizes", "examples", "caches", "queues", "pools", "deadlocks", "statistics", "programs", "records",
+    "apart", "published", "reported", "kernel",
 )  # fmt: skip
 """Files of kmemexp/validate/checks/, in the order of the table."""
 

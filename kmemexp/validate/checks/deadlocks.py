@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kmemexp.boot import wiring
 from kmemexp.lane import witness
 from kmemexp.sim.engine.machine import E_DEADLOCK, E_TIME
 from kmemexp.sim.engine.tables import glob, seen
 from kmemexp.sim.tables import tally
 from kmemexp.validate import machines
+from kmemexp.validate.bench import bench
 from kmemexp.validate.check import Check
 from kmemexp.validate.machines import MEAN
 from kmemexp.validate.rows import Row, Wanted
@@ -58,10 +60,11 @@ def opposite_orders(s: Setting) -> Iterator[Row]:
         what = f"{spec}, {cpus} CPUs, alpha {alpha:g}, beta {beta:g}"
         yield of.share(f"{what}: share of deadlocks", chance, int((ends == E_DEADLOCK).sum()), many, tolerance=0.06)
         yield of.exact(f"{what}: the other runs go on", many, int(np.isin(ends, (E_DEADLOCK, E_TIME)).sum()))
-    machine = machines.opposite("sleep", 1, 9)
-    while machine.run(10**12) != E_DEADLOCK:
+    for _ in range(100):  # each ends in a deadlock 9 times in 10
         machine = machines.opposite("sleep", 1, 9)
         machine.m[glob.SEED] = s.seed()
+        if machine.run(10**12) == E_DEADLOCK:
+            break
     members = {row["context"]: (row["holds"], row["waits_for"]) for row in witness.members(machine.wired)}
     yield Wanted("D2", "wait-for graph", "A").holds(
         "the witness names both tasks and locks", members == CIRCLE, str(members)
@@ -83,6 +86,22 @@ def same_cpu(s: Setting) -> Iterator[Row]:
         machine = machines.interrupted(spec, mode, model=model, on_deadlock="stop", seed=s.seed())
         end = machine.run(round(s.long(2e9, 20e9)))
         yield Wanted("D2", "masked while held", "A").exact(f"{spec}, {mode}: never", E_TIME, end)
+    yield from _wakes_below(s)
+
+
+def _wakes_below(s: Setting) -> Iterator[Row]:
+    """A holder that sleeps wakes below who spins for its lock: the circle closes when it wakes, not before."""
+    of, asks, sleeps = Wanted("D2", "wait-for graph", "A"), s.whole(1_000, 50_000), s.whole(60_000, 200_000)
+    w = wiring.Wiring()
+    w.lock("L", "spin")
+    w.source("holder", "task", [{"lock": "L"}, {"sleep": sleeps}, {"unlock": "L"}, machines.FOREVER])
+    w.source("irq", "device", [{"lock": "L"}, {"unlock": "L"}], law="periodic", period_ns=10**12, phase_ns=asks)
+    machine = bench(w)
+    end = machine.run(10**9)
+    what = f"spun for from {asks} ns on, its holder sleeps to {sleeps} ns on the same CPU"
+    yield of.all_equal(f"{what}: ends in a deadlock, at", (E_DEADLOCK, sleeps), (end, machine.count(seen.DEADLOCK_AT)))
+    members = {row["context"]: row["waits_for"] for row in witness.members(machine.wired)}
+    yield of.holds(f"{what}: the witness", members == {"irq": "L (holder)", "holder": "its CPU (irq)"}, str(members))
 
 
 CHECKS = (

@@ -123,10 +123,19 @@ def contiguous(s: Setting) -> Iterator[Row]:
                               (INTERRUPT, "4 pages", float(told.blocked[2]))):  # fmt: skip
         ratios, weights = found.ratio(level)
         yield of.estimate(f"{what}: loss of {name}", want, ratios, weights=weights, tolerance=0.15)
-    single = {size: load[size] for size in sizes}
-    _, want_paged = chains.kaufman_roberts(cells, single)
-    yield Wanted("F9", "Kaufman 1981, Roberts 1981", "A").holds(
-        "pages need not be together: less is lost of the largest", want_paged[2] < told.blocked[2] + 1e-12)  # fmt: skip
+    paged = {f"of {z}": unit(rate, pages=z, level=INTERRUPT if z == max(sizes) else MAIN) for z, rate in load.items()}
+    found = pools.play(paged, s.long(4e5, 2e6), pages=cells, seed=s.seed(), per_batch=80)
+    utilisation, lost = chains.kaufman_roberts(cells, load)
+    of, what = (
+        Wanted("F9", "Kaufman 1981, Roberts 1981", "B"),
+        what.replace("first fit in the engine, 8", "a pool of 8"),
+    )
+    for level, name, want in ((MAIN, "1 and 2 pages", float(small @ np.array(lost[:2]) / small.sum())),
+                              (INTERRUPT, "4 pages", lost[2])):  # fmt: skip
+        ratios, weights = found.ratio(level)
+        yield of.estimate(f"{what}: loss of {name}", want, ratios, weights=weights, tolerance=0.15)
+    yield of.estimate(f"{what}: share in use", utilisation, pools.batches(found.in_use) / 80 / cells, tolerance=0.2)
+    yield of.holds(f"{what}: where pages need not be together, less is lost of the largest", lost[2] < told.blocked[2])
 
 
 def generator(s: Setting) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from kmemexp.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[2]
-SECONDS = 60  # of CPU time; what takes longer does not end
+SECONDS = 60  # of CPU time that a check may take; a mutant, a few times as long as sound code: else it does not end
 SOUND = "(sound)"
 
 
