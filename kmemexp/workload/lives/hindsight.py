@@ -1,8 +1,9 @@
 """What was there before a recording: which slabs are old, and which of their slots were free.
 
-From the order in which slabs are first used, and from the counts before (without a bitmap of slab pages), or from that
-bitmap. SLUB takes a new slab only when its lists are empty, so a slab that is used before one that is certainly old is
-old too. A free of an address that had no event shows an old object, a birth at one a free slot.
+From a bitmap of slab pages before, else from page events, else from the counts before and the order in which slabs are
+first used. A slab whose pages no event showed to be taken was there. SLUB takes a new slab only when its lists are
+empty, so a slab that is used before one that is certainly old is old too. A free of an address that had no event shows
+an old object, a birth at one a free slot.
 """
 
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.live import Table
 
 # Columns of the slabs that events touch.
-_CACHE, _FIRST, _OLD, _FREE, _CLOSED, _CPU = range(6)
-COLUMNS = 6
+_CACHE, _FIRST, _OLD, _FREE, _CLOSED, _CPU, _NEW = range(7)
+COLUMNS = 7
+NEVER = np.iinfo(np.int64).max
 
 
 class Touched(NamedTuple):
@@ -26,6 +28,7 @@ class Touched(NamedTuple):
     base: np.ndarray  # int64, page frame
     rows: np.ndarray  # int64[n, COLUMNS]
     slab_of: np.ndarray  # int32 by event: row of the slab of a free that is the first event of its address; -1: not so
+    paged: bool  # there are page events, and _NEW says which slabs they show to be taken
 
 
 class Start(NamedTuple):
@@ -50,7 +53,16 @@ def touched(
     cpus = int(cpu.max(initial=0)) + 1
     current = np.full((cpus, len(order)), -1, np.int64)
     n = _touched(op, cpu, slab, address, base, events, slabs, seen, current, rows, bases, of)
-    return Touched(bases[:n], rows[:n], of)
+    bases, rows, taken = bases[:n], rows[:n], np.flatnonzero(op == sc.PAGE_ALLOC)
+    rows[:, _NEW] = _first_seen(frame[taken], taken, bases) < rows[:, _FIRST]
+    return Touched(bases, rows, of, len(taken) > 0)
+
+
+def _first_seen(frames: np.ndarray, event: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """First event (they are in order) of each wanted frame; for one that has none a number above all."""
+    frames, first = np.unique(np.append(frames, -1), return_index=True)
+    at = np.minimum(np.searchsorted(frames, wanted), len(frames) - 1)
+    return np.where(frames[at] == wanted, np.append(event, NEVER)[first[at]], NEVER)
 
 
 @entry
@@ -101,10 +113,13 @@ def start(found: Touched, which: int, cache: Cache, count: Count, bitmaps: tuple
     free = np.minimum(rows[:, _FREE], cache.per_slab)
     if before is not None:
         order = np.int8(cache.order)
-        old = is_slab(before, found.base[mine], order)
+        old = is_slab(before, found.base[mine], order) & (rows[:, _NEW] == 0)
         if after is not None:
             gone = ~is_slab(after, found.base[mine], order)
             free = np.where(gone, np.maximum(cache.per_slab - rows[:, _OLD], 0), free)
+    elif found.paged:
+        old = rows[:, _NEW] == 0
+        old &= np.cumsum(old) <= count.slabs
     else:
         old, free = _guessed(rows, free, cache, count)
     mine, free, cpu = mine[old], free[old], rows[old, _CPU]

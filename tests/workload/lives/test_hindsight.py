@@ -59,6 +59,19 @@ def test_a_map_of_slab_pages_says_which_are_old():
     assert both.free.tolist() == [1, 4]  # R is gone: nothing was in it
 
 
+def test_page_events_say_which_slabs_are_new():
+    events = (sc.PAGE_ALLOC, Q, 0), (A, Q, 0), (A, P, 0), (F, R, 1), (sc.PAGE_ALLOC, P, 0), (A, R, 2)
+    count = Count(5, 8, 2, exact=True)
+    found, without = touched(*events), touched(*(e for e in events if e[0] != sc.PAGE_ALLOC))
+    told = hindsight.start(found, 0, cache(sheaf=4), count, (None, None))
+    assert found.base[told.touched].tolist() == [P, R]  # P was taken anew after its first use: it was there
+    assert told.free.tolist() == [1, 1]
+    guess = hindsight.start(without, 0, cache(sheaf=4), count, (None, None))
+    assert without.base[guess.touched].tolist() == [Q, R]
+    few = hindsight.start(found, 0, cache(), Count(1, 4, 1, exact=True), (None, None))
+    assert found.base[few.touched].tolist() == [P]  # no more than there were
+
+
 def lived(n):
     """Lives of one cache, born at each of the first events of a hundred."""
     nothing = np.zeros(0, np.int64)
