@@ -59,6 +59,8 @@ def _lane(config: dict, replica: int) -> Lane:
         Path(path, f"started-{config['n']}-{replica}").touch()
         while not Path(path, "go").exists():
             time.sleep(0.01)
+    if config.get("meddle"):
+        config["design"]["name"] = "another"
     if path := config.get("touch"):
         Path(path).touch()
     rng = np.random.default_rng([config["n"], replica, config["seed"]])

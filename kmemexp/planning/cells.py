@@ -203,11 +203,15 @@ def joined(parts: Sequence[Columns]) -> tuple[Columns, int]:
     """Put the tables of several grids into one; returns also how many cells were in more than one of them."""
     if len(parts) == 1:
         return parts[0], 0
-    every = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    texts = [text for part in parts if isinstance(text := part["config"], Texts)]
+    others = [name for name in parts[0] if name != "config"]
+    every = {name: [value for part in parts for value in part[name]] for name in others}
     first: dict[str, int] = {}
     for place, key in enumerate(every["cell_key"]):
         first.setdefault(key, place)
-    distinct: Columns = {name: [column[place] for place in first.values()] for name, column in every.items()}
+    places = list(first.values())
+    distinct: Columns = {name: [column[place] for place in places] for name, column in every.items()}
+    distinct["config"] = Texts.joined(texts).chosen(places)
     return distinct, len(every["cell_key"]) - len(first)
 
 

@@ -1,12 +1,48 @@
 """Canonical JSON of all cells of a plan, held as the pieces that it is made of: whole, a cell's takes 2 KiB."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 10_000  # cells whose numbers are lists at a time
+
+
+class Pieces(NamedTuple):
+    """A cell's canonical JSON, by node, or whole where `nodes` is empty. Cells that have a piece in common share it."""
+
+    nodes: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The JSON."""
+        if not self.nodes:
+            return self.texts[0]
+        return "{" + ",".join([f'"{node}":{text}' for node, text in zip(self.nodes, self.texts, strict=True)]) + "}"
+
+    def value(self, node: str) -> Any:
+        """Decode what one node says; None where there is none of that name."""
+        if not self.nodes:
+            return json.loads(self.texts[0]).get(node)
+        return json.loads(self.texts[self.nodes.index(node)]) if node in self.nodes else None
+
+    def of(self, nodes: Collection[str]) -> tuple[str, ...]:
+        """Texts of these nodes; the whole text where it is in one piece."""
+        if not self.nodes:
+            return self.texts
+        return tuple([text for node, text in zip(self.nodes, self.texts, strict=True) if node in nodes])
+
+    def decoded(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Decode it. What it has in common with others is decoded once, into `known` by its text: not to be changed."""
+        found = []
+        for text in self.texts:
+            if (value := known.get(text, known)) is known:
+                value = known[text] = json.loads(text)
+            found.append(value)
+        return dict(zip(self.nodes, found, strict=True)) if self.nodes else dict(found[0])
 
 
 class Texts(Sequence[str]):
@@ -16,7 +52,7 @@ class Texts(Sequence[str]):
         self._form = "{" + ",".join(f'"{node}":%s' for node in pieces) + "}"
         self._texts = [texts for texts, _ in pieces.values()]
         self._numbers = np.stack([numbers.astype(np.int32) for _, numbers in pieces.values()])
-        self._nodes = list(pieces)
+        self._nodes = tuple(pieces)
 
     def __len__(self) -> int:
         return int(self._numbers.shape[1])
@@ -40,6 +76,11 @@ class Texts(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]  # like a list
 
+    def pieces(self, at: int) -> Pieces:
+        """Give a cell's text in its pieces."""
+        numbers = self._numbers[:, at].tolist()
+        return Pieces(self._nodes, tuple([texts[i] for texts, i in zip(self._texts, numbers, strict=True)]))
+
     def chosen(self, places: Sequence[int]) -> "Texts":
         """Keep the texts of these cells, in this order."""
         kept: Any = Texts.__new__(Texts)
@@ -47,6 +88,19 @@ class Texts(Sequence[str]):
         kept._numbers = self._numbers[:, places]
         chosen: Texts = kept
         return chosen
+
+    @staticmethod
+    def joined(parts: "Sequence[Texts]") -> "Texts":
+        """Put the texts of several tables, of the same nodes, into one."""
+        pieces = {}
+        for row, node in enumerate(parts[0]._nodes):
+            places: dict[str, int] = {}
+            numbers = []
+            for part in parts:
+                renumbered = [places.setdefault(text, len(places)) for text in part._texts[row]]
+                numbers.append(np.array(renumbered, np.int64)[part._numbers[row]])
+            pieces[node] = (list(places), np.concatenate(numbers))
+        return Texts(pieces)
 
     def distinct(self, nodes: Sequence[str], among: NDArray[np.bool_]) -> list[str]:
         """Return a text for each combination of these nodes in the cells `among`."""

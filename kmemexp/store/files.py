@@ -65,7 +65,7 @@ class LaneFiles(NamedTuple):
     @property
     def lanes(self) -> int:
         """Number of rows in the metrics table."""
-        return sum(len(replicas) for replicas in self.cells.values())
+        return sum(map(len, self.cells.values()))
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What counts in a results folder, in memory: which files, and which of them a row is in."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from kmemexp.store.files import LaneFiles, path_of
 from kmemexp.store.manifest import Change
@@ -32,8 +33,15 @@ class Ledger:
                 self._put(key, rest)
         for new in change.add:
             self.files[new.id] = new
+            if self.knows_none(new.cells):
+                self._where.update(dict.fromkeys(new.cells, new))
+                continue
             for key in new.cells:
                 self._put(key, (*self._files_of(key), new))
+
+    def knows_none(self, keys: Collection[str]) -> bool:
+        """Whether no row of any of these cells is there."""
+        return self._where.keys().isdisjoint(keys)
 
     def owner(self, key: str, replica: int) -> LaneFiles | None:
         """Find the file that has a row."""
@@ -57,6 +65,27 @@ class Ledger:
             for replica in replicas
         }
 
+    def missing(self, wanted: Iterable[tuple[str, int]], enough: Collection[str]) -> list[tuple[int, ...]]:
+        """Of so many replicas of each cell, give those that are not there with a status that is `enough`."""
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}  # most cells share one
+        found = []
+        for key, count in wanted:
+            left: Sequence[int] = range(count)
+            for stored in self._files_of(key):
+                if stored.status in enough:
+                    left = _without(left, stored.cells[key])
+            each = tuple(left)
+            found.append(known.setdefault(each, each))
+        return found
+
+    def counts_of(self, wanted: Iterable[tuple[str, int]]) -> Counter[str]:
+        """Count those that are there of so many replicas of each cell, by status."""
+        counts: Counter[str] = Counter()
+        for key, count in wanted:
+            for stored in self._files_of(key):
+                counts[stored.status] += sum([replica < count for replica in stored.cells[key]])
+        return counts
+
     def counts(self) -> dict[str, int]:
         """Rows by status."""
         counts = {DONE: 0, FAILED: 0}
@@ -79,6 +108,8 @@ class Ledger:
             if new.id in self.files or new.id in added:
                 raise ValueError(f"it adds {new.id}, which counts already")
             added.add(new.id)
+            if self.knows_none(new.cells):
+                continue
             for key, replicas in new.cells.items():
                 for old in self._files_of(key):
                     if old.id not in removed and not set(replicas).isdisjoint(old.cells[key]):
@@ -93,3 +124,8 @@ class Ledger:
             del self._where[key]
         else:
             self._where[key] = found[0] if len(found) == 1 else found
+
+
+def _without(left: Sequence[int], there: Sequence[int]) -> Sequence[int]:
+    """Of ascending replicas, those that are not there."""
+    return () if tuple(left) == tuple(there) else [replica for replica in left if replica not in there]

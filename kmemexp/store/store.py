@@ -18,6 +18,7 @@ that was killed there.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,6 +98,14 @@ class Store(Beside):
     def counts(self) -> dict[str, int]:
         """Count the committed rows by status."""
         return self._ledger.counts()
+
+    def counts_of(self, wanted: Iterable[tuple[str, int]]) -> Counter[str]:
+        """Count those that are there of so many replicas of each cell, by status."""
+        return self._ledger.counts_of(wanted)
+
+    def missing(self, wanted: Iterable[tuple[str, int]], enough: Collection[str]) -> list[tuple[int, ...]]:
+        """Of so many replicas of each cell, give those that are not there with a status that is `enough`."""
+        return self._ledger.missing(wanted, enough)
 
     def read(self, table: str = "metrics") -> pa.Table:
         """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica."""
@@ -260,6 +269,10 @@ class Store(Beside):
         add = []
         coming: dict[str, set[int]] = {}
         for new in staged:
+            if self._ledger.knows_none(new.cells) and coming.keys().isdisjoint(new.cells):
+                coming.update({key: set(replicas) for key, replicas in new.cells.items()})
+                add.append(new)
+                continue
             fresh = {key: [r for r in rs if not self._is_taken(key, r, coming)] for key, rs in new.cells.items()}
             fresh = {key: replicas for key, replicas in fresh.items() if replicas}
             for key, replicas in fresh.items():

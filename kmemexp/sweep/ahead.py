@@ -23,6 +23,7 @@ class Ahead:
         self._simulate, self._shown = simulate, shown
         self._distinct = {_code(config): config for config in configs}
         self._ready: set[str] = set()
+        self._codes: dict[tuple[str, ...], str] = {}  # by the texts of NODES: cells have them in common
         self._stopped = threading.Event()
         self._started = time.monotonic()
         self._thread = threading.Thread(target=self._work, daemon=True, name="kmemexp-warm")
@@ -53,7 +54,12 @@ class Ahead:
 
     def ready(self, cell: Cell) -> bool:
         """Whether the code of a cell is on disk, or has failed to compile, which its row will tell."""
-        return self.done or _code(json.loads(cell.config)) in self._ready
+        if self.done:
+            return True
+        found = cell.config.of(NODES)
+        if found not in self._codes:
+            self._codes[found] = _code(cell.config.decoded({}))
+        return self._codes[found] in self._ready
 
     def _work(self) -> None:
         warm: Callable[..., None] | None = None

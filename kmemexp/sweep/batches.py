@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
+from kmemexp.planning.texts import Pieces, Texts
 from kmemexp.store.layout import Layout
 from kmemexp.sweep.limits import Limits
 
@@ -23,7 +24,7 @@ class Cell(NamedTuple):
     """One cell, with those of its replicas that belong to a batch."""
 
     cell_key: str
-    config: str  # canonical JSON
+    config: Pieces  # canonical JSON
     axes: str  # JSON
     design: str
     workload: str
@@ -41,7 +42,7 @@ class Cell(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a worker is told: pickled, a few kB."""
+    """What a worker is told: pickled, some 300 bytes a cell, and once each what its configurations are made of."""
 
     id: str
     cells: tuple[Cell, ...]
@@ -50,12 +51,12 @@ class Batch(NamedTuple):
     @property
     def lanes(self) -> int:
         """Number of lanes."""
-        return sum(len(cell.replicas) for cell in self.cells)
+        return sum([len(cell.replicas) for cell in self.cells])
 
     @property
     def est_ops(self) -> int:
         """Estimated operations of all lanes."""
-        return sum(cell.est_ops * len(cell.replicas) for cell in self.cells)
+        return sum([cell.est_ops * len(cell.replicas) for cell in self.cells])
 
 
 class Target(NamedTuple):
@@ -77,36 +78,47 @@ def work(operations: int, *, timed: bool) -> int:
 
 
 def make_batches(
+    cells: "Cells", replicas: Sequence[int], done: Container[tuple[str, int]], *, simulate: str, **given: Any
+) -> Iterator[Batch]:
+    """Make batches of all lanes that are not in `done`, as `batched` does."""
+    return batched(cells, missing(_column(cells, "cell_key"), replicas, done), simulate=simulate, **given)
+
+
+def missing(keys: Sequence[str], replicas: Sequence[int], done: Container[tuple[str, int]]) -> list[tuple[int, ...]]:
+    """Replicas of each cell that are not in `done`; most cells share one tuple."""
+    every, known = tuple(replicas), dict[tuple[int, ...], tuple[int, ...]]()
+    found = (tuple([r for r in every if (key, r) not in done]) for key in keys)
+    return [known.setdefault(left, left) for left in found]
+
+
+def batched(
     cells: "Cells",
-    replicas: Sequence[int],
-    done: Container[tuple[str, int]],
+    wanted: Sequence[Sequence[int]],
     *,
     simulate: str,
     cpus: int = 1,
     target_seconds: float = TARGET_SECONDS,
     rate_ops: float = RATE_OPS,
 ) -> Iterator[Batch]:
-    """Make batches of all lanes that are not in `done`, in the order of the plan, each when it is asked for.
+    """Make batches of the replicas that are `wanted` of each cell, in the order of the plan, each when it is asked for.
 
     `cells` has for each cell the fields of `Cell` and `stream_key`, by column; lanes of equal stream key and replica
     replay the same stream. A batch holds about `target_seconds` of work, less where that would give a CPU fewer than
     four.
     """
     columns = {name: _column(cells, name) for name in (*Cell._fields[:-1], "stream_key")}
-    total = sum(
-        work(ops, timed=timed) * sum((key, r) not in done for r in replicas)
-        for key, ops, timed in zip(columns["cell_key"], columns["est_ops"], columns["timed"], strict=True)
-    )
+    each = zip(columns["est_ops"], columns["timed"], wanted, strict=True)
+    total = sum(work(ops, timed=timed) * len(left) for ops, timed, left in each if left)
     target = min(target_seconds * rate_ops, max(total / (BATCHES_PER_CPU * cpus), LEAST_SECONDS * rate_ops))
     now: list[Lane] = []
     so_far = 0
-    for piece in (piece for lanes in _streams(columns, replicas, done) for piece in _pieces(lanes, target)):
-        ops = sum(cell.work for cell, _ in piece)
-        if now and so_far + ops > 1.25 * target:
-            yield _batch(now, simulate)
-            now, so_far = [], 0
-        now += piece
-        so_far += ops
+    for lanes in _streams(columns, wanted):
+        for ops, piece in _pieces(lanes, target):
+            if now and so_far + ops > 1.25 * target:
+                yield _batch(now, simulate)
+                now, so_far = [], 0
+            now += piece
+            so_far += ops
     if now:
         yield _batch(now, simulate)
 
@@ -149,42 +161,53 @@ def _column(cells: "Cells", name: str) -> Sequence[Any]:
     return values
 
 
-def _streams(
-    columns: Mapping[str, Sequence[Any]], replicas: Sequence[int], done: Container[tuple[str, int]]
-) -> Iterator[list[Lane]]:
-    """Missing lanes of each stream: by stream key in the order of the plan, then by replica."""
+def _streams(columns: Mapping[str, Sequence[Any]], wanted: Sequence[Sequence[int]]) -> Iterator[list[Lane]]:
+    """Wanted lanes of each stream: by stream key in the order of the plan, then by replica."""
     groups: dict[str, list[int]] = {}
-    for place, stream_key in enumerate(columns["stream_key"]):
-        groups.setdefault(stream_key, []).append(place)
+    for place, (stream_key, left) in enumerate(zip(columns["stream_key"], wanted, strict=True)):
+        if left:
+            groups.setdefault(stream_key, []).append(place)
+    texts = columns["config"]
+    pieces = texts.pieces if isinstance(texts, Texts) else lambda place: Pieces((), (texts[place],))
+    plain = [columns[name] for name in Cell._fields[2:-1]]
     for places in groups.values():
-        group = [Cell._make([*(columns[name][place] for name in Cell._fields[:-1]), ()]) for place in places]
-        for replica in replicas:
-            if lanes := [(cell, replica) for cell in group if (cell.cell_key, replica) not in done]:
-                yield lanes
+        lanes: dict[int, list[Lane]] = {}
+        for place in places:
+            cell = Cell._make((columns["cell_key"][place], pieces(place), *[column[place] for column in plain], ()))
+            for replica in wanted[place]:
+                lanes.setdefault(replica, []).append((cell, replica))
+        for replica in sorted(lanes):
+            yield lanes[replica]
 
 
-def _pieces(lanes: list[Lane], target: float) -> Iterator[list[Lane]]:
-    """Keep the lanes of a stream together, or cut where they are much more than a batch should hold."""
-    total = sum(cell.work for cell, _ in lanes)
-    count = 1 if total <= STRETCH * target else round(total / target)
-    piece: list[Lane] = []
+def _pieces(lanes: list[Lane], target: float) -> Iterator[tuple[int, list[Lane]]]:
+    """Keep a stream's lanes together, or cut where they are much more than a batch should hold. Gives work, lanes."""
+    each = [work(cell.est_ops, timed=cell.timed) for cell, _ in lanes]
+    total = sum(each)
+    if total <= STRETCH * target:
+        yield total, lanes
+        return
+    count = round(total / target)
+    first = inside = 0
     ahead = 0.0
-    for lane in lanes:
-        ops = lane[0].work
-        if piece and ahead + ops / 2 > total / count:
-            yield piece
-            piece, ahead = [], ahead - total / count
-        piece.append(lane)
+    for place, ops in enumerate(each):
+        if place > first and ahead + ops / 2 > total / count:
+            yield inside, lanes[first:place]
+            first, inside, ahead = place, 0, ahead - total / count
+        inside += ops
         ahead += ops
-    yield piece
+    yield inside, lanes[first:]
 
 
 def _batch(lanes: list[Lane], simulate: str) -> Batch:
     replicas: dict[str, list[int]] = {}
     cells: dict[str, Cell] = {}
     for cell, replica in lanes:
-        cells.setdefault(cell.cell_key, cell)
-        replicas.setdefault(cell.cell_key, []).append(int(replica))
+        key = cell.cell_key
+        if key in cells:
+            replicas[key].append(int(replica))
+        else:
+            cells[key], replicas[key] = cell, [int(replica)]
     content = json.dumps(list(replicas.items()), separators=(",", ":"))
-    merged = tuple(cell._replace(replicas=tuple(replicas[key])) for key, cell in cells.items())
+    merged = tuple([Cell(*cell[:-1], tuple(replicas[key])) for key, cell in cells.items()])
     return Batch(hashlib.sha256(content.encode()).hexdigest()[:20], merged, simulate)

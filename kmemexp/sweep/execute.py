@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -63,12 +63,11 @@ def execute(
         for root in elsewhere:
             store.adopt(Store(root), plan.rows, plan.axes)
         skipped = _count(plan, store)[DONE]
-        kept = _Kept(plan, store, only)
+        left = _left(plan, store, only)
         stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
-        lanes = [sum((key, r) not in kept for r in range(plan.replicas)) for key in plan.columns["cell_key"]]
-        if any(lanes):
+        if any(left):
             target = Target(store.uri, store.writer, _limits(plan), layout)
-            _run(plan, store, target, (kept, lanes), stop, progress)
+            _run(plan, store, target, left, stop, progress)
     finally:
         store.close()
     now = _count(plan, store)
@@ -89,39 +88,35 @@ def execute(
     )
 
 
-class _Kept:
-    """Rows that are not to be simulated."""
-
-    def __init__(self, plan: "Plan", store: Store, only: Container[Row] | None) -> None:
-        self._status, self._only, self._wanted = store.status, only, plan.count_of
-        self._enough = (DONE,) if plan.retry_failed else (DONE, FAILED)
-
-    def __contains__(self, row: object) -> bool:
-        key, replica = cast(Row, row)
-        if replica >= self._wanted(key):
-            return True  # not asked for, or not yet
-        return self._status(key, replica) in self._enough or (self._only is not None and row not in self._only)
+def _left(plan: "Plan", store: Store, only: Container[Row] | None) -> list[tuple[int, ...]]:
+    """Replicas of each cell that are to be simulated: asked for by now, and not there."""
+    enough = (DONE,) if plan.retry_failed else (DONE, FAILED)
+    keys = plan.columns["cell_key"]
+    left = store.missing([(key, plan.count_of(key)) for key in keys], enough)
+    if only is not None:
+        return [tuple([r for r in each if (key, r) in only]) for key, each in zip(keys, left, strict=True)]
+    return left
 
 
-def _count(plan: "Plan", store: Store) -> Counter[str | None]:
+def _count(plan: "Plan", store: Store) -> Counter[str]:
     """Count the rows of a plan by their status in the folder."""
-    status = store.status
-    return Counter(status(key, r) for key in plan.columns["cell_key"] for r in range(plan.count_of(key)))
+    return store.counts_of((key, plan.count_of(key)) for key in plan.columns["cell_key"])
 
 
-def _needed(plan: "Plan", lanes: Sequence[int]) -> list[dict[str, Any]]:
+def _needed(plan: "Plan", left: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """Configurations of the cells with lanes, one for each code that they need."""
     texts = plan.columns["config"]
     if isinstance(texts, Texts):
-        return list(map(json.loads, texts.distinct(NODES, np.array(lanes) > 0)))
-    return [json.loads(text) for n, text in zip(lanes, texts, strict=True) if n]
+        return list(map(json.loads, texts.distinct(NODES, np.array([bool(each) for each in left]))))
+    return [json.loads(text) for each, text in zip(left, texts, strict=True) if each]
 
 
-def _seconds(plan: "Plan", lanes: Sequence[int]) -> float:
-    """Time that so many lanes of each cell take, before any of them has been simulated."""
-    each = zip(lanes, plan.columns["est_ops"], plan.columns["timed"], strict=True)
+def _seconds(plan: "Plan", left: Sequence[Sequence[int]]) -> float:
+    """Time that these lanes of each cell take, before any of them has been simulated."""
+    each = zip(left, plan.columns["est_ops"], plan.columns["timed"], strict=True)
     cpus = 1 if plan.cluster.get("runner") == "serial" else plan.cluster.get("num_cpus") or os.cpu_count() or 1
-    return float(sum(n * batches.work(ops, timed=timed) for n, ops, timed in each)) / batches.RATE_OPS / cpus
+    lanes = sum([len(some) * batches.work(ops, timed=timed) for some, ops, timed in each if some])
+    return float(lanes) / batches.RATE_OPS / cpus
 
 
 def _limits(plan: "Plan") -> Limits:
@@ -129,28 +124,26 @@ def _limits(plan: "Plan") -> Limits:
 
 
 def _run(
-    plan: "Plan", store: Store, target: Target, todo: tuple[_Kept, Sequence[int]], stop: Stop, progress: bool | None
+    plan: "Plan", store: Store, target: Target, left: Sequence[Sequence[int]], stop: Stop, progress: bool | None
 ) -> None:
-    """Simulate what is missing (`todo`: what is not, and lanes of each cell), with its record in `_run.json`."""
-    kept, lanes = todo
+    """Simulate what is missing (`left`: replicas of each cell), with its record in `_run.json`."""
     limits = target.limits
-    replicas = range(plan.replicas)
-    keys = plan.columns["cell_key"]
-    amount = sum(n * ops for n, ops in zip(lanes, plan.columns["est_ops"], strict=True))
-    configs = _needed(plan, lanes)
-    record = provenance.new_run(plan.name, uuid.uuid4().hex, keys, replicas)
+    lanes = sum(map(len, left))
+    amount = sum([len(each) * ops for each, ops in zip(left, plan.columns["est_ops"], strict=True)])
+    configs = _needed(plan, left)
+    record = provenance.new_run(plan.name, uuid.uuid4().hex, plan.columns["cell_key"], range(plan.replicas))
     provenance.put(store, record)
     for name, text in {name: text for config in configs for name, text in outside.texts(config).items()}.items():
         store.write_text(name, text)
     runner = make_runner(plan.cluster, target)
-    with make_progress(progress, sum(lanes), amount, _seconds(plan, lanes)) as shown, stop.listening():
+    with make_progress(progress, lanes, amount, _seconds(plan, left)) as shown, stop.listening():
         ahead = Ahead(plan.simulate, configs, shown)
         try:
             ahead.start()
             runner.start()
             stop.listen()  # Ray has taken signals for itself
-            coming = batches.make_batches(
-                plan.columns, replicas, kept, cpus=runner.cpus(), simulate=plan.simulate,
+            coming = batches.batched(
+                plan.columns, left, cpus=runner.cpus(), simulate=plan.simulate,
                 target_seconds=plan.cluster.get("batch_s") or batches.TARGET_SECONDS,
             )  # fmt: skip
             work = Work(

@@ -21,6 +21,7 @@ POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 5.0  # for the exception to arrive
 SLACK = 0.1  # of the time after which the process ends
 WALL = 5  # times the limit that a cell may take by the clock: a loaded machine gives it no more CPU time
+STALE_SECONDS = 0.01  # a process may have used so much more than was asked last
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -46,6 +47,7 @@ class Watch:
         self._end = threading.Event()
         self._work: _Work | None = None
         self._ends = 0.0  # when the process ends, by time.monotonic()
+        self._asked = _Used(-STALE_SECONDS, 0.0, 0)
         self.error = ""
 
     @contextlib.contextmanager
@@ -70,8 +72,9 @@ class Watch:
             yield
             return
         self.error = ""
+        work = _Work(self._limits, replicas, self._used())
         with self._lock:
-            self._work = _Work(self._limits, replicas)
+            self._work = work
         if seconds := self._limits.seconds:
             self._last_resort(WALL * seconds * replicas + 3 * PATIENCE_SECONDS)
         try:
@@ -81,6 +84,12 @@ class Watch:
                 work, self._work = self._work, None
                 if work and work.told is not None:
                     _raise_in(self._thread, None)
+
+    def _used(self) -> "_Used":
+        """What this process has used by now, about: cells that take next to nothing are not worth asking each time."""
+        if time.monotonic() - self._asked.wall >= STALE_SECONDS:
+            self._asked = _Used(time.monotonic(), time.process_time(), _resident())
+        return self._asked
 
     def _last_resort(self, seconds: float) -> None:
         """Let the process end so much later, or a little later still, if it has not come back here by then.
@@ -106,13 +115,21 @@ class Watch:
                     self._doom(f"{self.error}, in compiled code")
 
 
-class _Work:
-    """What is being simulated, and what it has taken so far."""
+class _Used(NamedTuple):
+    """What a process has used."""
 
-    def __init__(self, limits: Limits, replicas: int) -> None:
+    wall: float  # seconds, by time.monotonic()
+    cpu: float  # seconds
+    memory: int  # bytes
+
+
+class _Work:
+    """What is being simulated, and what it has taken so far; `before`: what the process had used."""
+
+    def __init__(self, limits: Limits, replicas: int, before: _Used) -> None:
         self.told: float | None = None
         self._limits, self._replicas = limits, replicas
-        self._wall, self._cpu, self._memory = time.monotonic(), time.process_time(), _resident()
+        self._wall, self._cpu, self._memory = before
 
     def excess(self) -> str:
         """Say which limit it is over, or ""."""

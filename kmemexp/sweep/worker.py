@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
 
 Simulate = Callable[[dict[str, Any], Sequence[int]], Sequence[Any]]
-"""From a cell's configuration and replicas to a lane for each (`kmemexp.lane.model.Lane`)."""
+"""From a cell's configuration, whose parts other cells share, and replicas to a lane (`lane.model.Lane`) for each."""
 
 IDENTITY = ("cell_key", "design", "workload", "cpus", "ram_bytes", "kva_bytes", "axes", "config")
 
@@ -71,18 +71,20 @@ def run_batch(batch: Batch, target: Target, attempt: int = 0, doom: Doom = leave
     are raised. `doom` ends the process where a cell that is over a limit cannot be stopped.
     """
     simulate = find(batch.simulate)
+    attempts = _Attempts(simulate, batch, target, attempt, doom)
+    pieces: dict[str, Any] = {}
+    configs = [cell.config.decoded(pieces) for cell in batch.cells]
     with files.explained(target.root, "read"):
         read_text = functools.partial(files.read_text, files.connect(target.root))
-    attempts = _Attempts(simulate, batch, target, attempt, doom)
+        for config in configs:
+            outside.provide(config, read_text)
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
     with attempts.watch.running():
-        for cell in batch.cells:
-            config = json.loads(cell.config)
-            with files.explained(target.root, "read"):
-                outside.provide(config, read_text)
+        for cell, config in zip(batch.cells, configs, strict=True):
             for lane in attempts.lanes(cell, config):
                 (failed if isinstance(lane, Failure) else done).append((cell, lane))
+    _check_unchanged(pieces, batch.simulate)
     staged = []
     if done:
         staged.append(_stage(batch, target, attempt, DONE, done))
@@ -107,7 +109,7 @@ def simulate_plan(plans: "Sequence[Plan]") -> dict[str, pa.Table]:
         simulate = find(plan.simulate)
         for batch in make_batches(plan.columns, range(plan.replicas), (), simulate=plan.simulate):
             for cell in batch.cells:
-                lanes += [(cell, lane) for lane in simulate(json.loads(cell.config), cell.replicas)]
+                lanes += [(cell, lane) for lane in simulate(cell.config.decoded({}), cell.replicas)]
     return {name: build(lanes) for name, build in _builders().items()}
 
 
@@ -128,14 +130,10 @@ class _Attempts:
         self.watch = Watch(target.limits, lambda error: doom(batch, target, attempt, self._now._replace(error=error)))
 
     def lanes(self, cell: Cell, config: dict[str, Any]) -> list[Any]:
-        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch.
-
-        `config`: the cell's, which the simulation may change.
-        """
+        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
         outcome = self._attempt(cell, cell.replicas, config)
         if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
-            each = ((replica, json.loads(cell.config)) for replica in cell.replicas)
-            outcome = [lane for replica, again in each for lane in self._attempt(cell, [replica], again)]
+            outcome = [lane for replica in cell.replicas for lane in self._attempt(cell, [replica], config)]
         return outcome
 
     def _attempt(self, cell: Cell, replicas: Sequence[int], config: dict[str, Any]) -> list[Any]:
@@ -151,6 +149,13 @@ class _Attempts:
         except BaseException as error:  # a cell that exits, or interrupts, fails like any other
             return [Failure(replica, _describe(error)) for replica in replicas]
         return lanes
+
+
+def _check_unchanged(pieces: Mapping[str, Any], simulate: str) -> None:
+    """Raise RuntimeError where a simulation has changed what cells share: what came after it is not its cell's."""
+    changed = (text for text, value in pieces.items() if isinstance(value, dict | list) and json.loads(text) != value)
+    if (text := next(changed, None)) is not None:
+        raise RuntimeError(f"{simulate} has changed the configuration that it was given, in {text[:60]}")
 
 
 def _check(lanes: list[Any], replicas: Sequence[int]) -> None:
@@ -186,18 +191,23 @@ def _stage(batch: Batch, target: Target, attempt: int, status: str, lanes: list[
 
 
 def _metrics(lanes: list[tuple[Cell, Any]]) -> pa.Table:
-    columns: dict[str, Any] = {name: [getattr(cell, name) for cell, _ in lanes] for name in IDENTITY}
-    columns["replica"] = [lane.replica for _, lane in lanes]
-    seed = functools.cache(lambda config: json.loads(config).get("seed"))
-    columns["seed"] = [seed(cell.config) for cell, _ in lanes]
-    columns["status"] = [FAILED if isinstance(lane, Failure) else DONE for _, lane in lanes]
-    columns["error"] = [getattr(lane, "error", None) for _, lane in lanes]
-    columns["panic"] = [getattr(lane, "panic", None) for _, lane in lanes]
-    columns["deadlock"] = [getattr(lane, "deadlock", None) for _, lane in lanes]
-    failed = np.array([isinstance(lane, Failure) for _, lane in lanes])
-    values = np.array([NOTHING if isinstance(lane, Failure) else lane.metrics for _, lane in lanes], np.float64)
+    places, cells = _numbered([cell for cell, _ in lanes])
+    told: dict[str, Sequence[Any]] = dict(zip(Cell._fields, zip(*cells, strict=True), strict=True))
+    told["config"] = [cell.config.text for cell in cells]
+    told["seed"] = [cell.config.value("seed") for cell in cells]
+    schema = SCHEMAS["metrics"]
+    columns: dict[str, Any] = {name: pa.array(told[name], schema.field(name).type) for name in (*IDENTITY, "seed")}
+    if len(cells) < len(lanes):
+        columns = {name: column.take(places) for name, column in columns.items()}
+    lane_of = [lane for _, lane in lanes]
+    columns["replica"] = [lane.replica for lane in lane_of]
+    failed = np.array([isinstance(lane, Failure) for lane in lane_of])
+    columns["status"] = [FAILED if one else DONE for one in failed.tolist()]
+    for name in ("error", "panic", "deadlock"):
+        columns[name] = [getattr(lane, name, None) for lane in lane_of]
+    values = np.array([NOTHING if isinstance(lane, Failure) else lane.metrics for lane in lane_of], np.float64)
     columns |= {name: pa.array(column, mask=failed) for name, column in zip(NAMES, values.T.copy(), strict=True)}
-    return pa.Table.from_pydict(columns, SCHEMAS["metrics"])
+    return pa.Table.from_pydict(columns, schema)
 
 
 def _series(lanes: list[tuple[Cell, Any]]) -> pa.Table:
@@ -232,6 +242,13 @@ def _caches(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     names = [name for name in SCHEMAS["caches"].names if name not in columns]
     columns |= {name: [row[i] for row in rows] for i, name in enumerate(names)}
     return pa.Table.from_pydict(columns, SCHEMAS["caches"])
+
+
+def _numbered(cells: Sequence[Cell]) -> "tuple[pa.Array[Any], list[Cell]]":
+    """Distinct cells, and which of them each one is."""
+    places: dict[str, int] = {}
+    numbers = [places.setdefault(cell.cell_key, len(places)) for cell in cells]
+    return pa.array(numbers, pa.int32()), list({cell.cell_key: cell for cell in cells}.values())
 
 
 def _builders() -> dict[str, Callable[[list[tuple[Cell, Any]]], pa.Table]]:

@@ -10,6 +10,7 @@ import pytest
 from sweep_fakes import make_plan
 
 from kmemexp.errors import InputError
+from kmemexp.planning.texts import Pieces
 from kmemexp.store.store import Store
 from kmemexp.sweep import batches
 from kmemexp.sweep.batches import Batch, Cell
@@ -44,7 +45,8 @@ def test_a_ctrl_c_while_nothing_is_compiled_yet_ends_at_once(tmp_path: Path) -> 
 
 def batch_of(*designs: str) -> Batch:
     cells = tuple(
-        Cell(f"{i:032x}", "{}", "{}", design, "load", 1, 1, 1, 100, False, (0, 1)) for i, design in enumerate(designs)
+        Cell(f"{i:032x}", Pieces((), ("{}",)), "{}", design, "load", 1, 1, 1, 100, False, (0, 1))
+        for i, design in enumerate(designs)
     )
     return Batch("id", cells, "fakes:simulate")
 

@@ -1,12 +1,16 @@
 """How lanes are put into batches."""
 
+import json
+import pickle
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_fakes import SIMULATE, make_cells
 
+from kmemexp.planning.texts import Pieces, Texts
 from kmemexp.sweep import batches
 from kmemexp.sweep.batches import Batch, halves
 
@@ -88,7 +92,7 @@ def test_an_operation_with_a_clock_is_more_work() -> None:
 
 def test_numbers_are_plain_python() -> None:
     (batch,) = make_batches(make_cells([{}]), range(1), (), simulate=SIMULATE)
-    assert all(type(value) in {str, int, bool, tuple} for value in batch.cells[0])
+    assert all(type(value) in {str, int, bool, tuple, Pieces} for value in batch.cells[0])
 
 
 def test_nothing_missing_gives_no_batch() -> None:
@@ -120,7 +124,37 @@ def test_the_id_depends_on_the_rows_alone() -> None:
     assert len(one[0].id) == 20
 
 
-@pytest.mark.parametrize("replicas", [range(3), [4, 2], (0,)])
+@pytest.mark.parametrize("replicas", [range(3), [2, 4], (0,)])
 def test_replicas_are_those_asked_for(replicas) -> None:
     (batch,) = make_batches(make_cells([{}], est_ops=1), replicas, (), simulate=SIMULATE)
     assert batch.cells[0].replicas == tuple(replicas)
+
+
+def test_configurations_are_put_together_from_the_pieces_that_cells_share() -> None:
+    numbers = np.array([0, 1, 0])
+    one = Texts({"design": (['{"name":"a"}', '{"name":"b"}'], numbers), "seed": (["7", "8", "9"], np.arange(3))})
+    two = Texts({"design": (['{"name":"b"}'], np.array([0])), "seed": (["7"], np.array([0]))})
+    joined = Texts.joined([one, two])
+    assert list(joined) == [*one, *two] == [joined.pieces(i).text for i in range(4)]
+    assert list(joined.chosen([3, 0])) == [joined[3], joined[0]]
+    known: dict = {}
+    decoded = [joined.pieces(i).decoded(known) for i in range(4)]
+    assert decoded == list(map(json.loads, joined))
+    assert decoded[1]["design"] is decoded[3]["design"]
+    assert [joined.pieces(i).value("seed") for i in range(4)] == [7, 8, 9, 7]
+    assert len({id(joined.pieces(i).texts[0]) for i in (1, 3)}) == 1
+    whole = Pieces((), (one[1],))
+    assert (whole.text, whole.decoded({}), whole.value("seed"), whole.value("none")) == (one[1], decoded[1], 8, None)
+
+
+def test_the_same_batches_come_of_configurations_in_pieces() -> None:
+    cells = make_cells([{}] * 9, est_ops=9_000_000)
+    long = json.dumps({"what": "x" * 2000})
+    numbers = np.arange(9)
+    texts = Texts({"cost": ([long], numbers * 0), "seed": (list(map(str, numbers)), numbers)})
+    columns = {name: cells[name].tolist() for name in cells} | {"config": texts}
+    given = {"replicas": range(3), "done": {(cells.cell_key[0], 1)}, "simulate": SIMULATE}
+    in_pieces, whole = make_batches(columns, **given), make_batches(columns | {"config": list(texts)}, **given)
+    assert [batch.id for batch in in_pieces] == [batch.id for batch in whole]
+    assert [c.config.text for b in in_pieces for c in b.cells] == [c.config.text for b in whole for c in b.cells]
+    assert len(pickle.dumps(in_pieces)) < 0.5 * len(pickle.dumps(whole))

@@ -148,6 +148,13 @@ def test_a_failed_replica_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert counts(execute(plan, progress=False)) == (0, 1, 8, False)
 
 
+def test_a_simulation_that_changes_what_it_is_given_ends_the_run(tmp_path: Path) -> None:
+    """Cells of a batch share what their configurations have in common."""
+    with pytest.raises(RuntimeError, match="sweep_fakes:simulate has changed the configuration"):
+        execute(make_plan(tmp_path / "r", [{}, {"meddle": True}]), progress=False)
+    assert not Store(str(tmp_path / "r"), write=True).done()
+
+
 def test_failed_rows_are_retried_when_asked(tmp_path: Path) -> None:
     flag = tmp_path / "now"
     configs = [{}] * 2 + [{"fail_until": str(flag)}] * 2
