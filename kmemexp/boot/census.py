@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kmemexp.boot.machine import carved_at_boot, routed
+from kmemexp.boot.machine import Routed, carved_at_boot, routed
 from kmemexp.parts.finding import parameters, sets_aside
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import sizing
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.maps import MAP_NAMES
-from kmemexp.sim.network import MSIZE
+from kmemexp.sim.network import JUMBO, MSIZE
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
@@ -24,7 +24,7 @@ class Served(NamedTuple):
     klass: str
     allocator: str  # "": the map itself
     map: str  # in which that grows
-    limit: int  # objects, or bytes of what a map or malloc serves; 0: none but the map's size
+    limit: int  # objects; bytes of what a map serves, or of one type of malloc's; 0: none but the map's size
     own_kva: bool  # a range set aside for this kind alone
 
 
@@ -51,8 +51,15 @@ def served(config: Mapping[str, Any], kinds: Kinds) -> list[Served]:
         if klass == MALLOC:
             limit = cell.sized.malloc_type_bytes
         elif klass == MBUF:
-            key = "nmbufs" if kinds.size[k] <= MSIZE else "nmbclusters"
-            limit = getattr(cell.sized, key) if key in parameters("allocators", name) else 0
+            limit = _limit_of_mbufs(cell, name, int(kinds.size[k]))
         own_kva = bool(entries) and sets_aside(name)
         rows.append(Served(kind, CLASS_NAMES[klass], name, MAP_NAMES[cell.home[name]], limit, own_kva))
     return rows
+
+
+def _limit_of_mbufs(cell: Routed, allocator: str, nbytes: int) -> int:
+    """Limit that an allocator has for network buffers of a size; 0: none."""
+    key = "nmbufs" if nbytes <= MSIZE else "nmbclusters"
+    if nbytes in JUMBO and "nmbjumbop" in parameters("allocators", allocator):
+        key = ("nmbjumbop", "nmbjumbo9", "nmbjumbo16")[JUMBO.index(nbytes)]
+    return cell.facts.get(key, 0) if key in parameters("allocators", allocator) else 0

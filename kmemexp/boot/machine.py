@@ -101,6 +101,7 @@ class Routed(NamedTuple):
             "min_free_kib": machine.get("min_free_bytes", 0) >> 10,
             "nmbufs": self.sized.nmbufs,
             "nmbclusters": self.sized.nmbclusters,
+            **dict(zip(("nmbjumbop", "nmbjumbo9", "nmbjumbo16"), self.sized.jumbo, strict=False)),
             "kmem_map": KMEM if layout == "split" else 0,
             "direct_map": DIRECT if layout == "direct" else 0,
             "pressure": int(self.shares_pages),

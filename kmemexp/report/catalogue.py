@@ -109,7 +109,9 @@ def _kinds(served: list[Served] | str) -> list[str]:
     alike: dict[str, list[str]] = {}
     for row in served:
         limit = ""
-        if row.limit:
+        if row.limit and row.klass == "malloc":
+            limit = f", each type up to {size_text(row.limit)} in that kernel (here none is held to it)"
+        elif row.limit:
             limit = f", up to {row.limit:,}" if row.klass in ("zone", "mbuf") else f", up to {size_text(row.limit)}"
         where = f"{row.allocator or 'the map itself'}, {row.map}{limit}{', KVA of its own' if row.own_kva else ''}"
         alike.setdefault(where, []).append(row.kind)

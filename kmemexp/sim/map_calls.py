@@ -17,6 +17,7 @@ KMEM_FREE_5 = "lock unmap object pages unobject space unlock"
 # FreeBSD since 2013, kmem_malloc_domain(), kmem_back_domain(), _kmem_unback(): the arena's mutex for KVA alone.
 KMEM_BACK = "lock space unlock object pages enter unobject"
 KMEM_UNBACK = "unmap object pages unobject lock space unlock"
+KSTACK = "lock space unlock object grab enter unobject"  # vm_thread_stack_create(): pages of class NORMAL
 
 # illumos, uts/common/vm/seg_kmem.c: segkmem_xalloc(), segkmem_free_vn(). Levels of arenas never nest; freemem_lock of
 # page_resv() is left out.

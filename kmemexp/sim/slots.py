@@ -72,6 +72,8 @@ ATTR_FILE = 128  # of page cache, which is reclaimed when pages run short
 # Further bits for an arena that has places of their own for them; other arenas are not told of them.
 ATTR_METADATA = 1 << 20  # descriptors and magazines of the allocator itself
 ATTR_OVERSIZE = 1 << 21  # a block beyond the allocator's caches
+ATTR_STACK = 1 << 22  # a kernel stack, before which the arena puts a guard page
+ATTR_CONTIG = 1 << 23  # physically contiguous pages
 
 # What `map_attr` adds above these bits for an arena that looks at who asks.
 WHO_SHIFT = 8

@@ -2,7 +2,8 @@
 
 A table names recorded caches, or the kinds of a synthetic load; `*` in a name stands for any letters, and of several
 lines that fit the longest counts. A recorded cache that no line fits is malloc's. A line of a synthetic kind changes
-only what it says. Operations on a map itself, such as those of vmalloc(), stay what they are.
+only what it says. Operations on a map itself, such as those of vmalloc(), stay what they are, but for a kind of wired
+ones that a line of its own names: kernel stacks, where a kernel caches them.
 """
 
 import fnmatch
@@ -15,12 +16,12 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim import items
 from kmemexp.sim.items import FREES, KMALLOC_SETS, PLAIN, Traits
 from kmemexp.values import at_least, close, one_of
-from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES, KVA, MALLOC, Kinds
+from kmemexp.workload.stream import CLASS_NAMES, KERNEL_CLASSES, KVA, KVA_WIRED, MALLOC, Kinds
 
 NUMBERS = ("growth", "limit", "align", "sheaf")
 FLAGS = {
     "reclaim": items.RECLAIM, "account": items.ACCOUNT, "rcu": items.RCU, "hwalign": items.HWALIGN,
-    "ctor": items.CTOR, "unmerged": items.UNMERGED, "nofree": items.NOFREE, "smr": items.SMR,
+    "ctor": items.CTOR, "unmerged": items.UNMERGED, "nofree": items.NOFREE, "smr": items.SMR, "kstack": items.KSTACK,
 }  # fmt: skip
 KEYS = ("class", *NUMBERS, "kmalloc", "free", *FLAGS)
 """What a line may say: the class that serves it; pages that a zone grows by; entries of an interrupt zone; what a Linux
@@ -68,8 +69,7 @@ def cast(kinds: Kinds, roles: Mapping[str, Any] | None) -> Kinds:
     if kinds.recorded and roles is None:
         raise ConfigError("roles: is missing: what recorded caches are to a design")
     table = (roles or {}).get("recorded" if kinds.recorded else "synthetic") or {}
-    served = kinds.klass < KVA
-    lines = [line_for(name, table) if mine else None for name, mine in zip(kinds.names, served.tolist(), strict=True)]
+    lines = [_line_of(name, klass, table) for name, klass in zip(kinds.names, kinds.klass.tolist(), strict=True)]
     if not kinds.recorded and not any(lines):
         return kinds
     columns = [list(column) for column in zip(*(_role(kinds, k, line) for k, line in enumerate(lines)), strict=True)]
@@ -80,6 +80,13 @@ def cast(kinds: Kinds, roles: Mapping[str, Any] | None) -> Kinds:
         limit=np.array(limit, kinds.limit.dtype),
         traits=tuple(traits),
     )
+
+
+def _line_of(name: str, klass: int, table: Mapping[str, Line]) -> Line | None:
+    """Find the line of a kind. What is asked of a map has one only if it is named: a kernel stack, say."""
+    if klass < KVA:
+        return line_for(name, table)
+    return table.get(name) if klass == KVA_WIRED else None
 
 
 def line_for(name: str, table: Mapping[str, Line]) -> Line | None:

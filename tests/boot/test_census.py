@@ -88,6 +88,19 @@ def test_freebsd_15_carves_by_ram(
     assert (rows["mbuf"].limit, rows["mbuf_cluster"].limit) == limits
     assert {row.allocator for row in rows.values()} == {"uma_today", ""}
     assert rows["pipe_buffer"].map == "pipe_map"
+    assert (rows["uarea"].klass, rows["uarea"].map) == ("zone", "kernel_map")  # kstack_cache
+
+
+@pytest.mark.parametrize(("bytes_", "limit"), [(4096, 131072), (9216, 38836), (16384, 21845), (5000, 262144)])
+def test_jumbo_clusters_have_limits_of_their_own(bytes_: int, limit: int) -> None:
+    """What is none of these sizes is a chain."""
+    size = f"workload.kinds.mbuf_cluster.size.bytes={bytes_}"
+    rows = served(cell("design=freebsd15", "machine=amd64_4g", size))
+    assert rows["mbuf_cluster"].limit == limit
+
+
+def test_kernels_that_are_no_bsd_limit_no_malloc_type() -> None:
+    assert served(cell("design=linux_7_1"))["file"].limit == 0
 
 
 def test_freebsd_15_runs_on_amd64_only() -> None:

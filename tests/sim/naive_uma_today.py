@@ -11,6 +11,7 @@ from kmemexp.sim.allocators.uma_today import keg as uma_keg
 
 PAGE = 4096
 BUCKETS = (2, 4, 8, 16, 30, 62, 126, 254)
+JUMBO = (4096, 9216, 16384)
 MALLOC = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
@@ -41,6 +42,7 @@ class Keg:
     uma: "NaiveUma"
     layout: uma_keg.Keg
     headers: "Keg | None"
+    stacks: bool = False  # slabs go back as soon as they are free
 
     def __post_init__(self) -> None:
         self.part = [[] for _ in range(self.uma.domains)]
@@ -172,9 +174,11 @@ class Full:
 class Zone:
     """A zone with its keg."""
 
-    def __init__(self, uma: "NaiveUma", size: int, align: int = 8, limit: int = 0, entries: int = 0) -> None:
+    def __init__(
+        self, uma: "NaiveUma", size: int, align: int = 8, limit: int = 0, entries: int = 0, keg: Keg | None = None
+    ) -> None:
         self.uma = uma
-        self.keg = uma.keg(size, align)
+        self.keg = keg or uma.keg(size, align)
         self.size, self.limit, self.used = self.keg.layout.size, limit, 0
         self.bucket = self.bucket_min = entries or uma_keg.bucket_select(size)
         self.bucket_max, self.cached = 254, float("inf")
@@ -245,6 +249,12 @@ class Zone:
                 break
         self.keg.give(item)
         self.used -= 1
+        self.unmap()
+
+    def unmap(self) -> None:
+        """Give back at once what a zone without slabs has got back."""
+        for domain in range(self.uma.domains if self.keg.stacks else 0):
+            self.keg.drain(domain)
 
     def push(self, item: int, cpu: int, crosses: bool) -> bool:
         if crosses:
@@ -280,6 +290,7 @@ class Zone:
             self.keg.give(item)
         self.used -= len(bucket.items)
         bucket.items = []
+        self.unmap()
         self.uma.put_bucket(bucket, cpu)
 
 
@@ -287,7 +298,16 @@ class NaiveUma:
     """The allocator over a map that counts upwards."""
 
     def __init__(
-        self, items: list, *, cpus: int, domains: int, mbufs: int, clusters: int, limit: int, order: int = 0
+        self,
+        items: list,
+        *,
+        cpus: int,
+        domains: int,
+        mbufs: int,
+        clusters: int,
+        limit: int,
+        jumbo: int = 0,
+        order: int = 0,
     ) -> None:
         self.cpus, self.domains, self.order = cpus, domains, order
         self.map = LoggedMap(limit)
@@ -300,11 +320,26 @@ class NaiveUma:
         self.malloc = {n: Zone(self, n) for n in MALLOC}
         self.mbuf = Zone(self, 256, 256, mbufs, 254)
         self.cluster = Zone(self, 2048, 8, clusters)
-        self.zones = [Zone(self, item.size, 8, item.limit) for item in items]
+        self.jumbo = [Zone(self, size, 8, jumbo if size == PAGE else 0, keg=self.in_row(size)) for size in JUMBO]
+        self.zones = [
+            self.stacks_zone() if item.traits.flags else Zone(self, item.size, 8, item.limit) for item in items
+        ]
 
     def keg(self, size: int, align: int) -> Keg:
         layout = uma_keg.keg_layout(size, align)
         return Keg(self, layout, self.headers[layout.header == 112] if layout.header else None)
+
+    def stacks_zone(self) -> Zone:
+        """kstack_cache: four pages each, buckets by what it may keep."""
+        zone = Zone(self, 4 * PAGE, keg=Keg(self, uma_keg.Keg(4 * PAGE, 1, 4, 0), None, stacks=True))
+        zone.bucket, zone.cached = uma_keg.set_max(max(128, 4 * self.cpus), self.cpus, self.domains)
+        zone.bucket_min = zone.bucket_max = zone.bucket
+        return zone
+
+    def in_row(self, size: int) -> Keg:
+        """Keg of the least slabs that hold an item."""
+        layout = uma_keg.keg_layout(size, contiguous=True)
+        return Keg(self, layout, self.headers[0] if layout.header else None)
 
     def domain(self, cpu: int) -> int:
         return cpu * self.domains // self.cpus
@@ -337,30 +372,51 @@ class NaiveUma:
             zone = self.zones[kind]
         elif kind == -1:
             zone = self.malloc[min(n for n in MALLOC if n >= size)]
-        else:
+        elif size in JUMBO:
+            zone = self.jumbo[JUMBO.index(size)]
+        elif size <= 2048:
             zone = self.mbuf if size <= 256 else self.cluster
+        else:
+            return self.chain(size, cpu)
+        item = zone.alloc(cpu)
+        if item is None:
+            return -1, 0
+        self.chains[item] = [item]
+        return item, zone.size
+
+    def chain(self, size: int, cpu: int) -> tuple[int, int]:
+        """A chain of pages while more than a plain cluster is missing; of plain ones once there is no page."""
         pieces: list[int] = []
-        while not pieces or (kind == -2 and len(pieces) * zone.size < size):
+        left, small = size, False
+        while left > 0:
+            zone = self.cluster if small or left <= 2048 else self.jumbo[0]
             item = zone.alloc(cpu)
-            if item is None:
+            if item is None and zone is not self.cluster:
+                small = True
+            elif item is None:
                 for piece in pieces:
-                    zone.free(piece, cpu)
+                    self.free_piece(piece, cpu)
                 return -1, 0
-            pieces.append(item)
+            else:
+                pieces.append(item)
+                left -= zone.size
         self.chains[pieces[0]] = pieces
-        return pieces[0], len(pieces) * zone.size
+        return pieces[0], size - left
 
     def free(self, addr: int, cpu: int) -> None:
         if addr in self.large:
             self.map.give(addr, self.large.pop(addr))
             return
         for piece in self.chains.pop(addr):
-            keg = self.slab_at[piece // PAGE].keg
-            next(zone for zone in self.everything() if zone.keg is keg).free(piece, cpu)
+            self.free_piece(piece, cpu)
+
+    def free_piece(self, piece: int, cpu: int) -> None:
+        keg = self.slab_at[piece // PAGE].keg
+        next(zone for zone in self.everything() if zone.keg is keg).free(piece, cpu)
 
     def everything(self) -> list[Zone]:
         """All zones, newest first."""
-        return [*self.zones[::-1], self.cluster, self.mbuf, *list(self.malloc.values())[::-1]]
+        return [*self.zones[::-1], *self.jumbo[::-1], self.cluster, self.mbuf, *list(self.malloc.values())[::-1]]
 
     def tick(self) -> None:
         for zone in self.everything():

@@ -9,8 +9,17 @@ from kmemexp.sim.arenas import freebsd_mm as mm
 from kmemexp.sim.arenas.freebsd_mm import phys
 from kmemexp.sim.arenas.freebsd_mm import state as s
 from kmemexp.sim.maps import DIRECT, KERNEL
-from kmemexp.sim.slots import ATTR_NOFREE, ATTR_PAGEABLE, ATTR_SINGLE, ATTR_WIRED, NO_SPACE, PAGE
-from kmemexp.sim.tables import gauge
+from kmemexp.sim.slots import (
+    ATTR_CONTIG,
+    ATTR_NOFREE,
+    ATTR_PAGEABLE,
+    ATTR_SINGLE,
+    ATTR_STACK,
+    ATTR_WIRED,
+    NO_SPACE,
+    PAGE,
+)
+from kmemexp.sim.tables import gauge, regs
 
 KIB, MIB = 1 << 10, 1 << 20
 SUPERPAGE = 2 * MIB
@@ -95,7 +104,117 @@ def test_what_is_freed_comes_back_to_its_own_arena():
     mm.check(st, KERNEL)
 
 
+# Kernel stacks.
+
+
+def stack(st: mm.State, cpu: int = 0) -> int:
+    """Address of a stack's guard page."""
+    return int(mm.map_alloc(st, KERNEL, 4 * PAGE, PAGE, ATTR_WIRED | ATTR_STACK, cpu)) - PAGE
+
+
+def unstack(st: mm.State, guard: int, cpu: int = 0) -> None:
+    assert mm.map_free(st, KERNEL, guard + PAGE, 4 * PAGE, cpu) == 0
+
+
+def test_stacks_have_an_arena_that_imports_ten_mib_and_loses_a_stack_to_alignment():
+    """The domain's arena brings 10 MiB and twice the alignment, 14 MiB; 511 stacks fit into what is used of 10."""
+    st = machine()
+    assert [stack(st) for _ in range(511)] == [k * 5 * PAGE for k in range(511)]
+    assert free_of(st, 9) == [(10240, 14336)]
+    assert stack(st) == 10 * MIB
+    mm.check(st, KERNEL)
+    mm.check(st, DIRECT)
+
+
+def test_a_span_of_stacks_begins_at_a_multiple_of_a_stack_and_goes_back_when_all_are_free():
+    st = machine()
+    assert malloc(st, PAGE) == 0
+    first = stack(st)
+    assert first % (5 * PAGE) == 0
+    assert first >= 2 * MIB
+    assert free_of(st, 10) == [((first + 5 * PAGE) // KIB, (first + 2555 * PAGE) // KIB)]
+    mm.check(st, KERNEL)
+    before = sum(b - a for a, b in free_of(st, 9))
+    unstack(st, first)
+    assert sum(b - a for a, b in free_of(st, 9)) == before + 10240
+    assert free_of(st, 10) == []
+    mm.check(st, KERNEL)
+
+
+def test_pages_of_stacks_follow_each_other_without_their_guard_pages():
+    st = machine()
+    held = [stack(st) for _ in range(128)]
+    ph = st.phys
+    frames = sorted(int(page) - 1 for page in ph.frame[np.flatnonzero(ph.frame)])
+    assert frames == list(range(frames[0], frames[0] + 512))  # a superpage of 128 stacks
+    assert frames[0] % 512 == 0
+    assert int(ph.domain[0, s.IDLE]) == 0
+    for addr in held:
+        unstack(st, addr)
+    assert not ph.frame.any()
+    mm.check(st, DIRECT)
+
+
+@settings(max_examples=20)
+@given(h.lists(h.tuples(h.sampled_from("mmsf"), h.integers(1, 700), h.integers(0, 3)), min_size=1, max_size=60))
+def test_stacks_share_no_superpage_with_other_memory(program):
+    st = machine(ram=512 * MIB, cpus=4, domains=2)
+    live: list[tuple[bool, int, int, int]] = []
+    for verb, n, cpu in program:
+        if verb == "f" and live:
+            is_stack, addr, nbytes, of = live.pop(n % len(live))
+            if is_stack:
+                unstack(st, addr, of)
+            else:
+                assert mm.map_free(st, KERNEL, addr, nbytes, of) == 0
+        else:
+            nbytes = n * PAGE
+            addr = stack(st, cpu) if verb == "s" else malloc(st, nbytes, cpu)
+            assert addr >= 0
+            live.append((verb == "s", addr, nbytes, cpu))
+    begun = {kind: {addr // SUPERPAGE for is_stack, addr, *_ in live if is_stack is kind} for kind in (True, False)}
+    assert not begun[True] & begun[False]
+    mm.check(st, KERNEL)
+    mm.check(st, DIRECT)
+
+
 # Physical pages.
+
+
+def in_row(st: mm.State, nbytes: int) -> int:
+    return int(mm.map_alloc(st, KERNEL, nbytes, PAGE, ATTR_WIRED | ATTR_CONTIG, 0))
+
+
+def test_contiguous_pages_are_of_a_reservation():
+    st = machine(ram=4 * MIB, page_cache=0)
+    a, b = in_row(st, 3 * PAGE), in_row(st, 4 * PAGE)
+    for addr, n in ((a, 3), (b, 4)):
+        frames = [int(st.phys.frame[addr // PAGE + k]) for k in range(n)]
+        assert frames == list(range(frames[0], frames[0] + n))
+    mm.check(st, DIRECT)
+    mm.map_free(st, KERNEL, a, 3 * PAGE, 0)
+    assert int(st.phys.domain[0, s.IDLE]) == 508
+    mm.check(st, DIRECT)
+
+
+def test_contiguous_pages_are_refused_long_before_memory_is_out():
+    st = machine(ram=4 * MIB, page_cache=0, reservations=0)
+    block = in_row(st, 3 * PAGE)
+    mm.check(st, DIRECT)
+    mm.map_free(st, KERNEL, block, 3 * PAGE, 0)
+    pages = [page(st) for _ in range(1024)]
+    for first in pages[::2]:  # every other page
+        give(st, first)
+    assert mm.free_pages_count(st) == 512
+    assert in_row(st, 3 * PAGE) == NO_SPACE
+    assert malloc(st, 3 * PAGE) >= 0
+    mm.check(st, DIRECT)
+
+
+def test_what_an_allocator_says_of_a_request_arrives():
+    reg = np.zeros((1, regs.COLUMNS), np.int64)
+    for told in (ATTR_WIRED | ATTR_NOFREE, ATTR_WIRED | ATTR_STACK, ATTR_WIRED | ATTR_CONTIG, ATTR_PAGEABLE):
+        assert mm.map_attr(reg, 0, told, 0) == told
 
 
 def test_nofree_pages_are_cut_from_superpages_one_after_the_other():

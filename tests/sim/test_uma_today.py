@@ -18,12 +18,21 @@ from kmemexp.sim.allocators._shared.slab_order import FULLEST, LOWEST
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today import upkeep_steps as tending
-from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_ITEM, FIRST_MALLOC, MBUF
+from kmemexp.sim.allocators.uma_today.moves import (
+    CLUSTER,
+    FIRST_ITEM,
+    FIRST_MALLOC,
+    JUMBO_9,
+    JUMBO_16,
+    JUMBO_PAGE,
+    MBUF,
+)
 from kmemexp.sim.items import Item, Traits
 from kmemexp.sim.tables import panics, regs
 from kmemexp.validate.hand import Hand
 
 PAGE = s.PAGE
+STACK = Item(12288, 0, 0, Traits(flags=items.KSTACK))
 
 # fmt: off
 LAYOUTS = [  # bytes, header, pages, items, efficiency in per cent (LP64, aligned to 8)
@@ -242,16 +251,60 @@ def test_mbufs_clusters_and_chains():
     assert (small % 256, m.granted) == (0, 256)
     assert m.alloc(257, item=s.ITEM_MBUF) % 2048 == 0
     assert m.granted == 2048
-    chain = m.alloc(5000, item=s.ITEM_MBUF)
-    assert m.granted == 3 * 2048
-    before = m.state.cache[CLUSTER, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum()
+    chain = m.alloc(5000, item=s.ITEM_MBUF)  # a cluster of a page, and a plain one
+    assert m.granted == PAGE + 2048
+    before = _in_hand(m, CLUSTER), _in_hand(m, JUMBO_PAGE)
     m.free(chain, item=s.ITEM_MBUF, size=5000)
-    assert m.state.cache[CLUSTER, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum() == before + 3
+    assert (_in_hand(m, CLUSTER), _in_hand(m, JUMBO_PAGE)) == (before[0] + 1, before[1] + 1)
     assert m.state.zone[MBUF, u.Z_BUCKET] == 254
 
 
+def _in_hand(m: Hand, z: int) -> int:
+    """Items in the buckets of the first CPU."""
+    return int(m.state.cache[z, 0, [u.ALLOC + u.COUNT, u.FREE + u.COUNT]].sum())
+
+
+@pytest.mark.parametrize(("size", "z", "pages"), [(4096, JUMBO_PAGE, 1), (9216, JUMBO_9, 3), (16384, JUMBO_16, 4)])
+def test_a_jumbo_cluster_is_one_item_of_contiguous_pages(size, z, pages):
+    m = hand(nmbjumbop=50, nmbjumbo9=50, nmbjumbo16=50)
+    assert m.alloc(size, item=s.ITEM_MBUF) >= 0
+    assert m.granted == size
+    assert m.state.zone[z, [u.Z_ITEMS, u.Z_PAGES, u.Z_MAX]].tolist() == [1, pages, 50]
+    state, reg = fresh(), np.zeros((1, regs.COLUMNS), np.int64)
+    reg[0, [regs.ITEM, regs.SIZE]] = s.ITEM_MBUF, size
+    while uma.alloc(state, reg, 0) != s.MAP_ALLOC or reg[0, regs.BYTES] != pages * PAGE:
+        reg[0, regs.BASE] = 0
+    assert reg[0, regs.ATTR] == s.ATTR_WIRED | (s.ATTR_CONTIG if pages > 1 else 0)
+
+
+def test_a_chain_without_clusters_of_a_page_goes_on_with_plain_ones():
+    m = hand(nmbjumbop=2)
+    assert m.alloc(4 * PAGE + 1, item=s.ITEM_MBUF) >= 0
+    assert m.granted == 2 * PAGE + 5 * 2048
+    assert m.state.zone[[JUMBO_PAGE, CLUSTER], u.Z_USED].tolist()[0] == 2
+
+
+def test_kernel_stacks_are_cached_up_to_a_limit_and_unmapped_beyond_it():
+    """Four CPUs: buckets of 128 / 8 / 2 = 8 stacks, and at most 128 - 8 * 8 = 64 in full ones."""
+    m = hand(STACK, cpus=4)
+    assert m.state.zone[FIRST_ITEM, [u.Z_BUCKET, u.Z_CACHE_MAX, u.Z_STACK]].tolist() == [8, 64, 1]
+    stacks = [m.alloc(12288) for _ in range(200)]
+    assert m.granted == 4 * PAGE
+    assert {nbytes for _, at, nbytes in m.map_log if at in stacks} == {4 * PAGE}
+    assert uma.census(m.state)["cached_items"] == 0
+    for addr in stacks:
+        m.free(addr)
+    census = uma.census(m.state)
+    assert (census["cached_items"], census["listed_items"], census["slab_items"]) == (16, 56, 0)  # fewer than 64
+    freed = [nbytes for verb, _, nbytes in m.map_log if verb == "free"]
+    assert freed == [4 * PAGE] * (200 - 72)
+    assert census["pages"] == balance(m)
+
+
 def test_a_chain_that_cannot_be_completed_gives_its_clusters_back():
-    m = hand(nmbclusters=10)
+    m = hand(nmbclusters=10, nmbjumbop=1)
+    one = m.alloc(PAGE, item=s.ITEM_MBUF)
+    assert one >= 0  # so that there are no others of a page
     assert m.alloc(12 * 2048, item=s.ITEM_MBUF) == -1
     chain = m.alloc(10 * 2048, item=s.ITEM_MBUF)
     assert chain >= 0
@@ -415,7 +468,7 @@ def test_bad_machines_are_refused():
         fresh(kva=(1 << 43) + PAGE)
 
 
-ITEMS = [Item(4096, 0, 0), Item(1368, 0, 40), Item(8, 0, 0), Item(3000, 0, 9), Item(700, 0, 300)]
+ITEMS = [Item(4096, 0, 0), Item(1368, 0, 40), Item(8, 0, 0), Item(3000, 0, 9), Item(700, 0, 300), STACK]
 STEPS = programs.steps(ITEMS)
 
 
@@ -423,9 +476,10 @@ class Pair(programs.Pair):
     """The allocator and its twin."""
 
     def __init__(self, cpus: int, domains: int, limit: int, reap: int, module: object = uma, *, order: int = 0) -> None:
-        given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "reap": reap, "slab_order": order}
+        given = {"domains": domains, "nmbufs": 400, "nmbclusters": 120, "nmbjumbop": 30, "reap": reap}
+        given["slab_order"] = order
         hand = Hand(module, fresh(*ITEMS, cpus=cpus, **given), limit=limit)
-        naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, limit=limit, order=order)
+        naive = NaiveUma(ITEMS, cpus=cpus, domains=domains, mbufs=400, clusters=120, jumbo=30, limit=limit, order=order)
         super().__init__(hand, naive, ITEMS, cpus, reap)
 
     def alloc(self, kind: int, size: int, cpu: int, wait: bool) -> None:
@@ -434,6 +488,10 @@ class Pair(programs.Pair):
         addr = self.hand.alloc(size, item=kind, cpu=cpu)
         assert (addr, self.hand.granted if addr >= 0 else 0) == want
         self.got(addr, kind, size)
+
+    def piece_bytes(self, piece: int, share: int) -> int:
+        slab = self.naive.slab_at.get(piece // PAGE)
+        return slab.keg.layout.size if slab else share
 
     def check(self) -> None:
         assert self.hand.map_log == self.naive.map.log

@@ -17,7 +17,7 @@ from kmemexp.validate.hand import Hand
 
 KVA = 1 << 26
 MALLOC, MBUF = s.ITEM_MALLOC, s.ITEM_MBUF
-SIZES = {MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], MBUF: [100, 2048, 2048, 5000, 20000]}
+SIZES = {MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], MBUF: [100, 2048, 2048, 4096, 5000, 9216, 20000]}
 
 
 ORDERS = pytest.mark.parametrize(
@@ -113,10 +113,14 @@ class Pair:
         found = []
         for addr, _, _, granted in self.live:
             pieces = self.naive.chains.get(addr, [addr])
-            found += [(piece, piece + granted // len(pieces)) for piece in pieces]
+            found += [(piece, piece + self.piece_bytes(piece, granted // len(pieces))) for piece in pieces]
         found.sort()
         assert all(end <= begin for (_, end), (begin, _) in pairwise(found))
         assert all(begin % align == 0 for begin, _ in found)
+
+    def piece_bytes(self, piece: int, share: int) -> int:
+        """Bytes of a piece of a chain; `share`: if all are of one size."""
+        return share
 
 
 class Crowd:

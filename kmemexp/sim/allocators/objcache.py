@@ -23,9 +23,10 @@ What the caches ask for is of the size of the item, whatever the request's. Left
 packet header or a cluster have five caches between them, whose mbufs are no longer distinct here; the 8 bytes of a
 cluster's metadata; a request for more than a cluster, which is malloc's; memory of magazines and caches, made at boot
 but for generation 0, where malloc gives it; constructors; objcache_reclaimlist(), by which a waiting request for an
-mbuf empties a magazine of another cache; in generation 0, the timer that makes magazines larger where CPUs contend. The
-depot's spinlock is taken inside the critical section; here that ends before, so a step looks at the CPU's magazines
-once more.
+mbuf would empty a magazine of another cache: objcache_get() refuses only who may not wait, for others sleep here at the
+limit, and the kernel panics where malloc has no KVA (kmem_slab_alloc() without M_NULLOK); in generation 0, the timer
+that makes magazines larger where CPUs contend. The depot's spinlock is taken inside the critical section; here that
+ends before, so a step looks at the CPU's magazines once more.
 """
 
 from collections.abc import Sequence

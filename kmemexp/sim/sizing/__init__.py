@@ -68,7 +68,7 @@ KERNELS = {
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
     "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count", ("amd64",)),
     "illumos": Kernel(illumos.illumos, (), illumos.page_reserves, "floor", ("amd64",), illumos.heap_bytes),
-    "none": Kernel(bsd2003.freebsd4, ()),  # no BSD: nothing of this is looked at
+    "none": Kernel(bsd2003.no_kernel, ()),  # no BSD: nothing of this is looked at
 }
 """By name, as `maps.kernel` has it."""
 USUAL = "freebsd4"

@@ -59,6 +59,11 @@ def freebsd4(facts: Facts, given: Given) -> Sizing:
     )
 
 
+def no_kernel(facts: Facts, given: Given) -> Sizing:
+    """What stands in for the sizes of a kernel that is none of these: it limits no malloc type."""
+    return freebsd4(facts, given)._replace(malloc_type_bytes=0)
+
+
 def dragonfly_2003(facts: Facts, given: Given) -> Sizing:
     """DragonFly, August to October 2003, NO_KMEM_MAP: FreeBSD 4's mbufs; a malloc type has up to a tenth of RAM."""
     return _base(facts, given)._replace(malloc_type_bytes=_tenth(facts))

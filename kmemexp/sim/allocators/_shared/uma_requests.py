@@ -11,7 +11,7 @@ from typing import Any
 
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Address, Bytes, Registers
-from kmemexp.sim.network import MCLBYTES, MSIZE
+from kmemexp.sim.network import MSIZE
 from kmemexp.sim.slots import ITEM_MALLOC, ITEM_MBUF, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
@@ -25,11 +25,13 @@ MALLOC_UNIT = 1 << MALLOC_UNIT_SHIFT  # of State.size_zone
 S_ZONE = 0  # column of State.slab, in the row of a slab's page: zone + 1; 0: no slab
 
 
-def zone_names(sizes: Sequence[int], zones: int) -> tuple[list[str], Sequence[tuple[int, ...]]]:
+def zone_names(
+    sizes: Sequence[int], zones: int, mbufs: Sequence[str] = ("mbuf", "mbuf_cluster")
+) -> tuple[list[str], Sequence[tuple[int, ...]]]:
     """Names of the `zones` that are not UMA's own, and what each serves, as in `sim.caches`; `sizes`: of malloc(9)."""
-    items = zones - len(sizes) - 2
-    names = [f"malloc-{size}" for size in sizes] + ["mbuf", "mbuf_cluster"] + [""] * items
-    served = [(ITEM_MALLOC,)] * len(sizes) + [(ITEM_MBUF,)] * 2 + [(z,) for z in range(items)]
+    items = zones - len(sizes) - len(mbufs)
+    names = [f"malloc-{size}" for size in sizes] + [*mbufs] + [""] * items
+    served = [(ITEM_MALLOC,)] * len(sizes) + [(ITEM_MBUF,)] * len(mbufs) + [(z,) for z in range(items)]
     return names, served
 
 
@@ -57,8 +59,8 @@ def zone_of_one(st: Any, addr: Address, cluster: int) -> int:
 
 
 @kernel
-def add_cluster(st: Any, reg: Registers, i: int, addr: Address) -> bool:
-    """Add a cluster to the chain that a request of more than one asks for. True: it is long enough."""
+def add_cluster(st: Any, reg: Registers, i: int, addr: Address, nbytes: int) -> bool:
+    """Add a cluster of `nbytes` to the chain that a request of more than one asks for. True: it is long enough."""
     piece = addr >> CLUSTER_SHIFT
     if reg[i, regs.GRANTED] == 0:
         st.chain[piece] = piece + 1
@@ -67,7 +69,7 @@ def add_cluster(st: Any, reg: Registers, i: int, addr: Address) -> bool:
         st.chain[piece] = st.chain[last]
         st.chain[last] = piece + 1
     reg[i, regs.ADDR] = addr
-    reg[i, regs.GRANTED] += MCLBYTES
+    reg[i, regs.GRANTED] += nbytes
     if reg[i, regs.GRANTED] < reg[i, regs.SIZE]:
         return False
     open_chain(st, reg, i)

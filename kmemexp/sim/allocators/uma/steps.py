@@ -107,7 +107,7 @@ def _got(st: State, reg: Registers, i: int, z: int, addr: Address) -> bool:
     if z == slabs.CLUSTER and reg[i, regs.SIZE] > MCLBYTES:
         if reg[i, regs.GRANTED] > 0:
             reg[i, regs.WORK] += 1
-        return add_cluster(st, reg, i, addr)
+        return add_cluster(st, reg, i, addr, MCLBYTES)
     hand_out(reg, i, addr, st.zone[z, slabs.Z_SIZE])
     return True
 

@@ -11,8 +11,13 @@ minutes shrinks by a quarter; a request to reclaim trims lists to their working 
 
 malloc(9) has zones of 16 … 65536 bytes (up to a page on machines of 128 MiB or less) and takes larger blocks from the
 map. An item with a limit becomes uma_zone_set_max(): its items are counted, and its buckets made small enough; who may
-wait sleeps there, and as long as anybody does, frees pass the buckets by. mbufs as in `mbuf.py`: up to 256 bytes an
-mbuf, up to 2 KiB a cluster, more a chain of clusters.
+wait sleeps there, and as long as anybody does, frees pass the buckets by. Network buffers: up to 256 bytes an mbuf, up
+to 2 KiB a cluster; just 4, 9 or 16 KiB a jumbo cluster, as drivers ask for them (m_getjcl()), whose larger ones are
+physically contiguous pages; any other length a chain (m_getm2()), of clusters of a page as long as more than 2 KiB are
+missing, and of plain ones once there was none of those.
+
+Items of kernel stacks (Traits.flags) are those of kstack_cache, a zone without slabs: four pages each, behind a guard
+page of the arena (ATTR_STACK). It keeps at most max(128, 4 * CPUs); what is more is unmapped at once.
 
 Slabs of a NOFREE zone never go back (in a direct map they are pages of their own sort). In an SMR zone (Traits.flags)
 what is freed goes to the CPU's free bucket, a full one behind all others of the list, and is handed out from there: so
@@ -24,7 +29,8 @@ contended when somebody else took the lock between the step that asked for it an
 An option that the kernel does not have: another order of a keg's partly free slabs (`slab_order`).
 
 Left out: readers of SMR zones that have not passed when a bucket's turn comes; the Packet zone, since loads ask for the
-mbuf of a cluster by itself, and jumbo clusters, where a longer request is a chain; reserves; sleeping for KVA (the
+mbuf of a cluster by itself; the mbufs of a chain, and one as its end; that kstack_cache takes no keg's lock; reserves;
+sleeping for KVA (the
 request fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin
 zones. Bucket zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket
 would hold, whatever their domain, and go straight to slabs. A new bucket is taken after the full one is put away, the
@@ -40,10 +46,19 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_names, zone_of_one
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_names, zone_of
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
-from kmemexp.sim.allocators.uma_today.moves import CLUSTER, FIRST_MALLOC, MBUF, domain_at, zone_wanted
+from kmemexp.sim.allocators.uma_today.moves import (
+    CLUSTER,
+    FIRST_ITEM,
+    FIRST_MALLOC,
+    JUMBO_PAGE,
+    MBUF,
+    domain_at,
+    is_chain,
+    zone_wanted,
+)
 from kmemexp.sim.allocators.uma_today.phases import BEGIN
 from kmemexp.sim.allocators.uma_today.slabs import cache_pop, cache_push
 from kmemexp.sim.allocators.uma_today.state import Params, State
@@ -51,22 +66,26 @@ from kmemexp.sim.allocators.uma_today.steps import go
 from kmemexp.sim.allocators.uma_today.upkeep_steps import upkeep
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.caches import Cache, Live, large, rows
-from kmemexp.sim.items import NOFREE, SMR, Item
+from kmemexp.sim.items import KSTACK, NOFREE, SMR, Item
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK, PCP_PAGES
-from kmemexp.sim.network import MCLBYTES, MSIZE
+from kmemexp.sim.map_calls import KSTACK as STACK_CALL
+from kmemexp.sim.network import JUMBO, MCLBYTES, MSIZE
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
 LOCKS = ("critical", "adaptive+inherit/own", "adaptive+inherit/own", "adaptive+inherit/own")
-# The last: pages of a direct map (moves.IN_DIRECT_MAP).
-CALLS = (KMEM_BACK, KMEM_UNBACK, "space pages enter", PCP_PAGES)
+# The last: pages of a direct map (moves.IN_DIRECT_MAP), kernel stacks.
+CALLS = (KMEM_BACK, KMEM_UNBACK, "space pages enter", PCP_PAGES, STACK_CALL)
 TICK_NS = 20_000_000_000  # UMA_TIMEOUT
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
 NO_LIMIT = 1 << 62
+CLUSTERS = ("mbuf", "mbuf_cluster", "mbuf_jumbo_page", "mbuf_jumbo_9k", "mbuf_jumbo_16k")
+STACK = keg.Keg(4 * PAGE, 1, 4, 0)  # kstack_pages
+STACKS_CACHED = 128  # kstack_cache_size, or four for each CPU
 
 
 def init(
@@ -119,11 +138,14 @@ def _zones(
     kinds += [(keg.bucket_bytes(entries), 8, 0, False) for entries, _ in keg.BUCKETS]
     kinds += [(size, 8, 0, False) for size in MALLOC_SIZES]
     kinds += [(MSIZE, MSIZE, params.nmbufs, False), (MCLBYTES, 8, params.nmbclusters, False)]
+    limits = params.nmbjumbop, params.nmbjumbo9, params.nmbjumbo16
+    kinds += [(size, 8, limit, False) for size, limit in zip(JUMBO, limits, strict=True)]
     kinds += [(item.size, 8, item.limit, False) for item in items]
     flags = [0] * (len(kinds) - len(items)) + [item.traits.flags for item in items]
     zone = np.zeros((len(kinds), u.Z_COLUMNS), np.int64)
     for z, (size, align, limit, internal) in enumerate(kinds):
-        layout = keg.keg_layout(size, align, internal=internal, multipage=bool(params.multipage))
+        in_row = JUMBO_PAGE <= z < FIRST_ITEM
+        layout = keg.keg_layout(size, align, internal=internal, contiguous=in_row, multipage=bool(params.multipage))
         header = keg.HEADER_SIZES.index(layout.header) if layout.header else NIL
         home = small if layout.pages == 1 else large
         entries = keg.BUCKET_MAX if z == MBUF else keg.bucket_select(size)
@@ -131,8 +153,13 @@ def _zones(
         if limit:
             entries, cached = keg.set_max(limit, cpus, domains)
             least, most = min(least, entries), entries
+        stack = bool(flags[z] & KSTACK)
+        if stack:
+            layout, header, home = STACK, NIL, large
+            entries, cached = keg.set_max(max(STACKS_CACHED, 4 * cpus), cpus, domains)
+            least = most = entries
         row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0, 0)
-        zone[z] = (*row, bool(flags[z] & SMR), bool(flags[z] & NOFREE))
+        zone[z] = (*row, bool(flags[z] & SMR), bool(flags[z] & NOFREE), stack)
     bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
     zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
     return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()
@@ -166,7 +193,7 @@ def free(st: State, reg: Registers, i: int) -> int:
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
     """Pop from the CPU's alloc bucket, or from its free bucket."""
     z = zone_wanted(st, item, size)
-    if z == NIL or (z == CLUSTER and size > MCLBYTES):
+    if z == NIL or is_chain(item, size):
         return obj.ABSENT, 0
     addr = cache_pop(st, z, cpu)
     return (obj.ABSENT, 0) if addr == NIL else (addr, st.zone[z, u.Z_SIZE])
@@ -181,8 +208,10 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 @kernel
 def _push(st: State, addr: Address, cpu: int) -> bool:
     """Free a single item into the CPU's buckets. False: it is none, or they are full, and nothing has been done."""
-    z = zone_of_one(st, addr, CLUSTER)
+    z = zone_of(st, addr)
     if z == NIL or st.zone[z, u.Z_SLEEPERS]:
+        return False
+    if (z == CLUSTER or z == JUMBO_PAGE) and st.chain[addr >> CLUSTER_SHIFT] != 0:
         return False
     cross = st.domains > 1 and domain_at(st, addr) != st.domain_of[cpu]
     return cache_push(st, z, cpu, addr, cross)
@@ -197,7 +226,7 @@ def tend(st: State, reg: Registers, i: int) -> int:
 def caches(st: State, live: Live) -> list[Cache]:
     """What each zone holds, without UMA's own zones of headers and buckets."""
     zone, held = st.zone[FIRST_MALLOC:], st.dom[FIRST_MALLOC:, :, u.D_PAGES].sum(axis=1)
-    names, served = zone_names(MALLOC_SIZES, len(zone))
+    names, served = zone_names(MALLOC_SIZES, len(zone), CLUSTERS)
     found = rows(names, served, zone[:, u.Z_SIZE], held // zone[:, u.Z_PAGES], held)
     return [*found, large(st.large[0], (ITEM_MALLOC,))]
 

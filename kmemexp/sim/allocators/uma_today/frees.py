@@ -6,10 +6,9 @@ The registers are described in `phases`.
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared.oversize import give_large
-from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, NIL, next_piece, note_next, zone_of
 from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.moves import (
-    CLUSTER,
     bucket_zone,
     domain_at,
     empty_bucket,
@@ -19,6 +18,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_list,
     to_refill,
     to_section,
+    unstack,
 )
 from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_add,
@@ -62,8 +62,15 @@ def begin_free(st: State, reg: Registers, i: int) -> int:
     if zone_of(st, reg[i, regs.ADDR]) == NIL:
         reg[i, regs.BARE] = 1
         return give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
-    note_next(st, reg, i, CLUSTER)
+    note_next(st, reg, i, zone_of(st, reg[i, regs.ADDR]))
     return _free_pieces(st, reg, i, False)
+
+
+@kernel
+def next_one(st: State, reg: Registers, i: int) -> bool:
+    """Go on to the next cluster of a chain, of whichever size. False: there is none."""
+    n = reg[i, regs.GRANTED]
+    return n > 0 and next_piece(st, reg, i, zone_of(st, (n - 1) << CLUSTER_SHIFT))
 
 
 @kernel
@@ -89,7 +96,7 @@ def _free_pieces(st: State, reg: Registers, i: int, reload: int) -> int:
         if st.zone[z, slabs.Z_SLEEPERS]:
             return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
         if cache_push(st, z, cpu, addr, cross):
-            if not next_piece(st, reg, i, CLUSTER):
+            if not next_one(st, reg, i):
                 return _freed(reg, i)
             continue
         if st.zone[z, slabs.Z_BUCKET] == 0:
@@ -138,7 +145,10 @@ def _free_item(st: State, reg: Registers, i: int) -> int:
     st.zone[z, slabs.Z_USED] -= 1
     let_go(reg, i, z, 1)
     slab_give(st, reg, i, reg[i, regs.ADDR])
-    return to_section(reg, i, phases.FREE_PIECES) if next_piece(st, reg, i, CLUSTER) else _freed(reg, i)
+    if st.zone[z, slabs.Z_STACK]:
+        reg[i, regs.TARGET] = NIL
+        return unstack(st, reg, i)
+    return to_section(reg, i, phases.FREE_PIECES) if next_one(st, reg, i) else _freed(reg, i)
 
 
 @kernel

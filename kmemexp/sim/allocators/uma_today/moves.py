@@ -13,14 +13,16 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_entries,
     item_at,
     slab_add,
+    slab_forget,
     slab_give,
     slab_take,
     stack_pop,
     stack_push,
 )
 from kmemexp.sim.allocators.uma_today.state import State
-from kmemexp.sim.asking import ask_wired, let_go
-from kmemexp.sim.slots import ATTR_NOFREE, DONE, MAP_ALLOC, PAGE, PAGE_SHIFT
+from kmemexp.sim.asking import ask_unmap, ask_wired, let_go
+from kmemexp.sim.network import MCLBYTES, MJUM9BYTES, MJUM16BYTES, MJUMPAGESIZE, MSIZE
+from kmemexp.sim.slots import ATTR_CONTIG, ATTR_NOFREE, ATTR_STACK, DONE, ITEM_MBUF, MAP_ALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -29,9 +31,13 @@ FIRST_BUCKET = 2
 FIRST_MALLOC = 10
 MBUF = 24
 CLUSTER = 25
-FIRST_ITEM = 26
+JUMBO_PAGE = 26
+JUMBO_9 = 27
+JUMBO_16 = 28
+FIRST_ITEM = 29
 
 IN_DIRECT_MAP = 3  # of CALLS
+STACKS = 4
 
 # Classes of locks.
 LIST_LOCK = 1
@@ -105,14 +111,32 @@ def bucket_zone(st: State, entries: int) -> int:
 
 @kernel
 def wanted(st: State, reg: Registers, i: int) -> int:
-    """Zone that an allocation is served from; NIL: large malloc."""
-    return zone_wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
+    """Zone that an allocation, or the next piece of a chain, is served from; NIL: large malloc."""
+    item, size = reg[i, regs.ITEM], reg[i, regs.SIZE]
+    if not is_chain(item, size):
+        return zone_wanted(st, item, size)
+    small = size - reg[i, regs.GRANTED] <= MCLBYTES or reg[i, regs.PHASE] & phases.SMALL
+    return CLUSTER if small else JUMBO_PAGE
+
+
+@kernel
+def is_chain(item: int, size: Bytes) -> bool:
+    """Whether a request is one for a chain: m_getm2(). One for just a jumbo cluster is m_getjcl()."""
+    if item != ITEM_MBUF or size <= MCLBYTES:
+        return False
+    return size != MJUMPAGESIZE and size != MJUM9BYTES and size != MJUM16BYTES
 
 
 @kernel
 def zone_wanted(st: State, item: int, size: Bytes) -> int:
     """Zone that a request is served from; NIL: large malloc."""
-    return zone_for(st, item, size, MBUF, st.malloc_max)
+    if item != ITEM_MBUF:
+        return zone_for(st, item, size, FIRST_ITEM - 2, st.malloc_max)
+    if size <= MCLBYTES:
+        return MBUF if size <= MSIZE else CLUSTER
+    if size == MJUM16BYTES:
+        return JUMBO_16
+    return JUMBO_9 if size == MJUM9BYTES else JUMBO_PAGE
 
 
 @kernel
@@ -141,6 +165,11 @@ def _ask_slab(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> 
     to_keg(st, reg, i, phase, z, d)
     ask_wired(reg, i, reg[i, regs.PHASE], st.zone[z, slabs.Z_MAP], st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT, PAGE)
     reg[i, regs.ATTR] |= ATTR_NOFREE * st.zone[z, slabs.Z_NOFREE]
+    if z == JUMBO_9 or z == JUMBO_16:
+        reg[i, regs.ATTR] |= ATTR_CONTIG
+    if st.zone[z, slabs.Z_STACK]:
+        reg[i, regs.ATTR] |= ATTR_STACK
+        reg[i, regs.CALL] = STACKS
     in_direct_map(st, reg, i, z)
     return MAP_ALLOC
 
@@ -220,9 +249,11 @@ def empty_bucket(st: State, reg: Registers, i: int, b: int, phase: int) -> int:
 
 @outlined
 def put_away(st: State, reg: Registers, i: int, phase: int) -> int:
-    """RELEASE, DISPOSE and FLUSH."""
+    """RELEASE, DISPOSE, FLUSH and UNSTACK."""
     if phase == phases.RELEASE:
         return _release(st, reg, i)
+    if phase == phases.UNSTACK:
+        return unstack(st, reg, i)
     if phase == phases.FLUSH:
         return _flush(st, reg, i)
     b, cpu = reg[i, regs.BASE], reg[i, regs.CPU]
@@ -247,7 +278,39 @@ def _release(st: State, reg: Registers, i: int) -> int:
     st.zone[z, slabs.Z_USED] -= count
     let_go(reg, i, z, count)
     st.word[b + 1] = bucket_entries(st, b) << slabs.ENTRIES_SHIFT
+    if st.zone[z, slabs.Z_STACK]:
+        reg[i, regs.TARGET] = b
+        return unstack(st, reg, i)
     return to_section(reg, i, phases.DISPOSE)
+
+
+@outlined
+def unstack(st: State, reg: Registers, i: int) -> int:
+    """Unmap the next kernel stack that has come back, for their zone keeps no slabs: kstack_release()."""
+    for z in range(FIRST_ITEM, len(st.zone)):
+        for d in range(st.domains if st.zone[z, slabs.Z_STACK] else 0):
+            page = st.dom[z, d, slabs.D_FREE]
+            if page == NIL:
+                continue
+            st.dom[z, d, slabs.D_FREE] = wide(st.slab[page, slabs.S_NEXT])
+            st.dom[z, d, slabs.D_FREE_SLABS] -= 1
+            st.dom[z, d, slabs.D_PAGES] -= st.zone[z, slabs.Z_PAGES]
+            set_phase(reg, i, phases.UNSTACK)
+            return unmap_slab(st, reg, i, reg[i, regs.PHASE], z, page)
+    if reg[i, regs.TARGET] == NIL:
+        return DONE
+    reg[i, regs.BASE] = reg[i, regs.TARGET]
+    return to_section(reg, i, phases.DISPOSE)
+
+
+@kernel
+def unmap_slab(st: State, reg: Registers, i: int, phase: int, z: int, page: int) -> int:
+    """Give the pages of a slab back to its map, from the critical section; goes on in `phase`."""
+    slab_forget(st, z, page)
+    reg[i, regs.LOCK] = 0
+    in_direct_map(st, reg, i, z)
+    nbytes = st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT
+    return ask_unmap(reg, i, phase, st.zone[z, slabs.Z_MAP], page << PAGE_SHIFT, nbytes)
 
 
 @kernel

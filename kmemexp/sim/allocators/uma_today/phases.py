@@ -5,10 +5,12 @@
                 bits 12-17  THEN: phase to go on in when a bucket has been put away, or a stack filled
                 bits 18-23  STACK: bucket zone of the stack that is filled or flushed
                 bit 24      GIVING_UP: an allocation frees the chain that it could not complete
+                bit 25      SMALL: there was no cluster of a page, so the rest of the chain is of plain ones
     regs.X         off-page header on its way to its slab; NIL: none; REFUSED: the map has refused a slab
     regs.Y         bucket that is filled or put away
     regs.BASE      bucket that is emptied
-    regs.TARGET    how often the zone-domain lock had been taken when it was asked for
+    regs.TARGET    how often the zone-domain lock had been taken when it was asked for; from RELEASE or FREE_ITEM to
+                UNSTACK: the bucket that is emptied, or NIL
     regs.GRANTED   of a free: the next cluster of the chain + 1
 
 What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is HEADER or, without an off-page
@@ -20,9 +22,9 @@ header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the op
     FETCH         LOAD; TAKE
     TAKE          IMPORT; REFILL > TAKE; as ONE
     IMPORT        grow > IMPORT; LOAD; DISPOSE > ONE
-    ONE           SINGLE; SLEPT; end; FREE_PIECES (giving up)
+    ONE           SINGLE; SLEPT; end; FREE_PIECES (giving up); PIECES (SMALL)
     SLEPT         as TAKE
-    SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up)
+    SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up); PIECES (SMALL)
     LOAD          PUT_BACK; as PIECES
     PUT_BACK      PIECES; empty > PIECES
     REFILL        grow > REFILL; what THEN says
@@ -30,13 +32,14 @@ header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the op
     HEADER_PAGE   SLAB; refused: RETURN
     SLAB          RETURN, in the same step; refused, with a header in hand: UNHEADER
     UNHEADER      RETURN
-    RELEASE       RELEASE of another domain's items; DISPOSE
+    RELEASE       RELEASE of another domain's items; UNSTACK; DISPOSE
+    UNSTACK       UNSTACK, the next one; DISPOSE; end
     DISPOSE       what THEN says; FLUSH
     FLUSH         FLUSH of another domain's buckets; what THEN says
     FREE_PIECES   end; PUT; SORT; FREE_ITEM; REFILL > RELOAD
     PUT           RELOAD; empty > RELOAD
     RELOAD        as FREE_PIECES
-    FREE_ITEM     end; FREE_PIECES
+    FREE_ITEM     end; FREE_PIECES; UNSTACK
     SORT          REFILL > SORT; SORTED
     SORTED        PUT_SORTED; empty > RELOAD
     PUT_SORTED    SORTED; empty > SORTED
@@ -78,15 +81,16 @@ UNHEADER = 14  # k of a header zone: the map has not
 RELEASE = 15  # k: give a bucket's items to their slabs
 DISPOSE = 16  # c: put the empty bucket on the CPU's stack
 FLUSH = 17  # k of a bucket zone: the stack is too high
-FREE_PIECES = 18  # c: put what is freed into the CPU's buckets
-PUT = 19  # l: put a full bucket on the list
-RELOAD = 20  # c: give the CPU an empty bucket
-FREE_ITEM = 21  # k: no bucket is to be had
-SORT = 22  # x: sort a cross bucket by domain
-SORTED = 23  # c
-PUT_SORTED = 24  # l: put what has become full on the list
-LARGE = 25  # the map has answered for a large malloc
-SLEPT = 26  # c: somebody has freed an item of a zone at its limit
+UNSTACK = 18  # c: unmap a kernel stack that has come back
+FREE_PIECES = 19  # c: put what is freed into the CPU's buckets
+PUT = 20  # l: put a full bucket on the list
+RELOAD = 21  # c: give the CPU an empty bucket
+FREE_ITEM = 22  # k: no bucket is to be had
+SORT = 23  # x: sort a cross bucket by domain
+SORTED = 24  # c
+PUT_SORTED = 25  # l: put what has become full on the list
+LARGE = 26  # the map has answered for a large malloc
+SLEPT = 27  # c: somebody has freed an item of a zone at its limit
 
 # Phases of the upkeep, with their locks.
 ZONE = 32  # begin with the next zone and domain
@@ -105,5 +109,6 @@ RETURN_SHIFT = FIELD_BITS
 THEN_SHIFT = 2 * FIELD_BITS
 STACK_SHIFT = 3 * FIELD_BITS
 GIVING_UP = 1 << 24
+SMALL = 1 << 25
 
 REFUSED = -2  # in regs.X

@@ -29,7 +29,8 @@ Z_ENTRIES = 11  # of a bucket zone: entries of its buckets
 Z_SLEEPERS = 12  # who sleep at the limit
 Z_SMR = 13  # 1: UMA_ZONE_SMR
 Z_NOFREE = 14  # 1: UMA_ZONE_NOFREE
-Z_COLUMNS = 15
+Z_STACK = 15  # 1: kernel stacks, which the keg does not keep
+Z_COLUMNS = 16
 
 # Columns of State.cache, three each: bucket, count, entries. A bucket zone has a stack of empty buckets instead.
 ALLOC = 0  # where items are taken from, and put first

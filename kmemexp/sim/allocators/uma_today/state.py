@@ -12,6 +12,9 @@ class Params(NamedTuple):
     domains: int = 0  # NUMA domains; CPU c is in domain c * domains // cpus; 0: one
     nmbufs: int = 0  # uma_zone_set_max() of mbufs; 0: none
     nmbclusters: int = 0  # the same of clusters
+    nmbjumbop: int = 0  # of jumbo clusters of a page
+    nmbjumbo9: int = 0  # of 9 KiB
+    nmbjumbo16: int = 0  # of 16 KiB
     small_alloc: int = 0  # 1: slabs of one page come from the direct map (amd64, arm64 …), 0: all from the map (i386)
     direct_map: int = 0  # number of that map
     multipage: int = 1  # vm.debug.uma_multipage_slabs
@@ -22,7 +25,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then those of malloc(9), mbufs, clusters and the items."""
+    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then come malloc(9)'s, mbufs, clusters by size, the items."""
 
     p: Params
     map: int  # map of what has more than one page, and of large malloc()
@@ -34,7 +37,7 @@ class State(NamedTuple):
     slab: Table  # int32[pages, S_COLUMNS]
     bits: Table  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
     word: Words  # int32[kva_bytes / 8], contents of buckets at their addresses
-    chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
+    chain: Words  # int32[kva_bytes / 2048], where a cluster in a chain begins: the next one + 1
     size_zone: Words  # int16[4097], zone by size of a malloc() in units of 16 bytes
     domain_of: Words  # int64[cpus]
     large: Words  # int64[1], pages of large malloc()s

@@ -7,16 +7,17 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.oversize import enter_large
 from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK
-from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain
+from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain, zone_of
 from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma_today.moves import (
-    CLUSTER,
+    JUMBO_PAGE,
     bucket_zone,
     empty_bucket,
     enter_list,
     grow,
     grow_further,
+    is_chain,
     own_domain,
     put_away,
     refill,
@@ -44,7 +45,6 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, hand_out, sleep_on
-from kmemexp.sim.network import MCLBYTES
 from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
@@ -59,7 +59,7 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         phase = reg[i, regs.PHASE] & PHASE_MASK
         if answer != DONE:
             return answer
-    if phase >= phases.RELEASE and phase <= phases.FLUSH:
+    if phase >= phases.RELEASE and phase <= phases.UNSTACK:
         return put_away(st, reg, i, phase)
     if phase == phases.REFILL:
         return refill(st, reg, i)
@@ -115,6 +115,7 @@ def _pieces(st: State, reg: Registers, i: int) -> int:
     while addr != NIL:
         if _got(st, reg, i, z, addr):
             return DONE
+        z = wanted(st, reg, i)
         addr = cache_pop(st, z, cpu)
     b = cache_unload(st, z, cpu, slabs.ALLOC)
     if b != NIL:
@@ -128,8 +129,8 @@ def _pieces(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _got(st: State, reg: Registers, i: int, z: int, addr: Address) -> bool:
     """Hand an item out, or add it to the chain. True: that was all."""
-    if z == CLUSTER and reg[i, regs.SIZE] > MCLBYTES:
-        return add_cluster(st, reg, i, addr)
+    if is_chain(reg[i, regs.ITEM], reg[i, regs.SIZE]):
+        return add_cluster(st, reg, i, addr, st.zone[z, slabs.Z_SIZE])
     hand_out(reg, i, addr, st.zone[z, slabs.Z_SIZE])
     return True
 
@@ -251,10 +252,13 @@ def _put_back(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _give_up(st: State, reg: Registers, i: int) -> int:
-    """Fail, and free what a chain has got already."""
+    """Fail, and free what a chain has got already; one without a cluster of a page goes on with plain ones."""
+    if is_chain(reg[i, regs.ITEM], reg[i, regs.SIZE]) and wanted(st, reg, i) == JUMBO_PAGE:
+        reg[i, regs.PHASE] |= phases.SMALL
+        return to_section(reg, i, phases.PIECES)
     if reg[i, regs.ITEM] >= 0 or reg[i, regs.ITEM] == ITEM_MALLOC or reg[i, regs.GRANTED] == 0:
         return FAILED
     open_chain(st, reg, i)
     reg[i, regs.PHASE] = phases.GIVING_UP
-    note_next(st, reg, i, CLUSTER)
+    note_next(st, reg, i, zone_of(st, reg[i, regs.ADDR]))
     return to_section(reg, i, phases.FREE_PIECES)

@@ -15,24 +15,22 @@ from kmemexp.sim.allocators.uma_today.moves import (
     domain_at,
     empty_bucket,
     flush_stack,
-    in_direct_map,
     put_away,
     to_cross,
     to_keg,
     to_list,
     to_section,
+    unmap_slab,
 )
 from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_count,
     cache_unload,
     list_fetch,
-    slab_forget,
     slab_give,
     update_working_set,
 )
 from kmemexp.sim.allocators.uma_today.state import State
-from kmemexp.sim.asking import ask_unmap
-from kmemexp.sim.slots import DONE, PAGE_SHIFT, TEND_REAP
+from kmemexp.sim.slots import DONE, TEND_REAP
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -45,7 +43,7 @@ DRAIN_CPU = 2
 def upkeep(st: State, reg: Registers, i: int) -> int:
     """Play one step. Returns its answer."""
     phase = reg[i, regs.PHASE] & PHASE_MASK
-    if phase >= phases.RELEASE and phase <= phases.FLUSH:
+    if phase >= phases.RELEASE and phase <= phases.UNSTACK:
         return put_away(st, reg, i, phase)
     if phase == phases.BEGIN:
         reg[i, regs.GRANTED] = 0
@@ -178,12 +176,7 @@ def _unmap(st: State, reg: Registers, i: int) -> int:
 def _unmap_slab(st: State, reg: Registers, i: int) -> int:
     z, page = reg[i, regs.ITEM], reg[i, regs.X]
     reg[i, regs.X] = wide(st.slab[page, slabs.S_NEXT])
-    slab_forget(st, z, page)
-    reg[i, regs.LOCK] = 0
-    in_direct_map(st, reg, i, z)
-    return ask_unmap(
-        reg, i, phases.UNMAP, st.zone[z, slabs.Z_MAP], page << PAGE_SHIFT, st.zone[z, slabs.Z_PAGES] << PAGE_SHIFT
-    )
+    return unmap_slab(st, reg, i, phases.UNMAP, z, page)
 
 
 @kernel

@@ -3,12 +3,14 @@
 sys/vm/{vm_kern,vm_phys,vm_reserv,vm_page}.c, 2018 to 2025. KVA: kernel_map, from which kernel_arena imports superpages;
 from that the arena of each domain does, for kmem_malloc() (ATTR_WIRED requests); what is not wired (kva_alloc()) comes
 from kernel_arena itself, submaps (ATTR_SINGLE) from kernel_map: so wired memory and other KVA never share a superpage
-(`arenas.vmem`, levels = 2). Domains import a superpage at a time, on machines of several 256 MiB.
+(`arenas.vmem`, levels = 2). Domains import a superpage at a time, on machines of several 256 MiB. Kernel stacks
+(ATTR_STACK: four pages, before which comes a guard page) have an arena, and an object for their pages, of their own.
 
 Map `DIRECT` is the direct map: one-page slabs and page tables are pages of it, without KVA. Free pages lie in queues by
 domain, pool and order, before them CPUs' caches (`phys`); pages of NOFREE slabs are cut from superpages of their own.
 Pages of kernel memory come from reservations of whole superpages (`reserve`). A request of several pages in the direct
-map is physically contiguous (kmem_alloc_contig()): of the smallest block of the first pool that is large enough.
+map is physically contiguous: of the smallest block of the first pool that is large enough. One of KVA is so with
+ATTR_CONTIG (kmem_alloc_contig()): of one reservation, else of such a block.
 
 Left out: free lists below 4 GiB and the lazily initialised pool; other domains' pages when those of the own one are
 out; that each domain has a lock of its own; classes of request (the driver with a clock has them, `engine/memory.py`)
@@ -22,23 +24,36 @@ import numpy as np
 
 from kmemexp.jit import entry, kernel, outlined
 from kmemexp.sim import demand
-from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words, int64
+from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers, Shares, Words, int64
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.arenas import vmem
 from kmemexp.sim.arenas._shared.measuring import count_hole, paint
 from kmemexp.sim.arenas.freebsd_mm import phys, reserve
 from kmemexp.sim.arenas.freebsd_mm import state as s
 from kmemexp.sim.arenas.freebsd_mm.state import Params, Phys, State
+from kmemexp.sim.asking import sort_alone
 from kmemexp.sim.checks import insist
+from kmemexp.sim.map_calls import KSTACK
 from kmemexp.sim.maps import DIRECT, KERNEL
-from kmemexp.sim.slots import ATTR_NOFREE, ATTR_SORT, ATTR_WIRED, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import (
+    ATTR_CONTIG,
+    ATTR_NOFREE,
+    ATTR_SORT,
+    ATTR_STACK,
+    ATTR_WIRED,
+    NO_ENTRY,
+    NO_SPACE,
+    PAGE,
+    PAGE_SHIFT,
+)
 from kmemexp.sim.tables import gauge
 
-CALLS = ("lock space unlock object grab enter unobject", vmem.KMEM_UNBACK)  # of what goes straight to the map: stacks
+CALLS = (KSTACK, vmem.KMEM_UNBACK)  # of what goes straight to the map: stacks of designs that do not cache them
 CPU_LOCK = "critical"  # in which a CPU's cache of free pages is
 FROM_ARENA = ("clean_map",)  # what boot takes by kva_alloc()
 
 HELD_SHIFT = 4
+STACK_BYTES = (vmem.v.STACK_PAGES - 1) << PAGE_SHIFT
 CACHE_SHARE = 1000  # a pool's page cache has at most a thousandth of its domain's pages
 
 
@@ -80,10 +95,10 @@ def _phys(p: Params, kva_bytes: int) -> Phys:
         filled=np.zeros((p.cpus, s.POOLS, 2), np.int64),
         full=np.zeros((p.domains, s.POOLS, max(buckets, 1), max(entries, 1)), np.int32),
         fulls=np.zeros((p.domains, s.POOLS), np.int64),
-        block=demand.zeros(superpages, names),
-        filling=demand.zeros(superpages, np.int16),
-        queue=demand.zeros((superpages, 2), names),
-        frame=demand.zeros(kva_pages, names),
+        block=demand.zeros(2 * superpages, names),
+        filling=demand.zeros(2 * superpages, np.int16),
+        queue=demand.zeros((2 * superpages, 2), names),
+        frame=demand.zeros(2 * superpages << s.LEVEL_0, names),
         base=np.zeros(4, np.int64),
     )
 
@@ -122,14 +137,24 @@ def _free_largest(st: Phys, d: int, pages: np.ndarray) -> None:
 
 
 @kernel
+def map_attr(reg: Registers, i: int, attr: int, server: int) -> int:
+    """The sort of range, whether it is given back, whether it is a stack, and whether its pages lie in a row."""
+    return sort_alone(reg, i, attr, server) | attr & (ATTR_NOFREE | ATTR_STACK | ATTR_CONTIG)
+
+
+@kernel
 def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cpu: int) -> int:
     """Allocate `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
     if map_no == DIRECT:
         return pages_alloc(st, nbytes >> PAGE_SHIFT, align >> PAGE_SHIFT, attr, cpu)
+    d = cpu * st.p.domains // st.p.cpus
+    if map_no == KERNEL and attr & ATTR_STACK and nbytes == STACK_BYTES:
+        return stack_alloc(st, d, cpu)
     addr = vmem.map_alloc(st.kva, map_no, nbytes, align, attr & ATTR_SORT, cpu)
     if addr >= 0 and map_no == KERNEL and attr & ATTR_SORT == ATTR_WIRED:
-        d = cpu * st.p.domains // st.p.cpus
-        if not reserve.back(st.phys, addr >> PAGE_SHIFT, nbytes >> PAGE_SHIFT, d, cpu):
+        page, n = addr >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
+        in_row = attr & ATTR_CONTIG and n > 1
+        if not (reserve.back_in_row(st.phys, page, n, d) if in_row else reserve.back(st.phys, page, n, d, cpu)):
             vmem.map_free(st.kva, map_no, addr, nbytes, cpu)
             return NO_SPACE
     return addr
@@ -140,9 +165,42 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
     """Free what `map_alloc` returned, whole. Returns 0, or NO_ENTRY for what is no such range."""
     if map_no == DIRECT:
         return pages_free(st, addr >> PAGE_SHIFT, cpu)
+    if map_no == KERNEL and vmem.in_stacks(st.kva, addr - PAGE):
+        return stack_free(st, addr, nbytes, cpu)
     if map_no == KERNEL and st.phys.frame[addr >> PAGE_SHIFT]:
         reserve.unback(st.phys, addr >> PAGE_SHIFT, nbytes >> PAGE_SHIFT, cpu)
     return vmem.map_free(st.kva, map_no, addr, nbytes, cpu)
+
+
+@outlined
+def stack_alloc(st: State, d: int, cpu: int) -> int:
+    """vm_thread_stack_create(): a kernel stack behind its guard page. Returns the stack's address or NO_SPACE."""
+    guard = vmem.v.stack_alloc(st.kva, d)
+    if guard < 0:
+        return NO_SPACE
+    if not reserve.back(st.phys, stack_index(st.phys, guard), vmem.v.STACK_PAGES - 1, d, cpu):
+        vmem.map_free(st.kva, KERNEL, guard, STACK_BYTES + PAGE, cpu)
+        return NO_SPACE
+    return guard + PAGE
+
+
+@outlined
+def stack_free(st: State, addr: Address, nbytes: Bytes, cpu: int) -> int:
+    """vm_thread_stack_dispose(). Returns 0, or NO_ENTRY for what is no whole stack."""
+    if nbytes != STACK_BYTES:
+        return NO_ENTRY
+    reserve.unback(st.phys, stack_index(st.phys, addr - PAGE), vmem.v.STACK_PAGES - 1, cpu)
+    return vmem.map_free(st.kva, KERNEL, addr - PAGE, STACK_BYTES + PAGE, cpu)
+
+
+@kernel
+def stack_index(st: Phys, guard: Address) -> int:
+    """vm_kstack_pindex(): stacks follow each other in kstack_object, without their guard pages.
+
+    Its reservations and frames are the second half of their tables.
+    """
+    number = (guard >> PAGE_SHIFT) // vmem.v.STACK_PAGES
+    return (len(st.frame) >> 1) + number * (vmem.v.STACK_PAGES - 1)
 
 
 @outlined

@@ -28,6 +28,33 @@ def back(st: Phys, kva: int, n: int, d: int, cpu: int) -> bool:
 
 
 @outlined
+def back_in_row(st: Phys, kva: int, n: int, d: int) -> bool:
+    """vm_page_alloc_contig_domain(): the same with contiguous pages: of one reservation, or cut from a free block."""
+    page = NONE
+    if kva >> s.LEVEL_0 == (kva + n - 1) >> s.LEVEL_0:
+        page = _reserved(st, kva, d)
+    whole = page != NONE
+    order = 0
+    while 1 << order < n:
+        order += 1
+    while page == NONE:
+        page = phys.alloc_pages(st, d, s.POOL_DEFAULT, order)
+        if page == NONE and not break_one(st, d) and not phys.drain(st, d):
+            return False
+    for i in range(1, n):
+        if whole:
+            _reserved(st, kva + i, d)
+    if not whole:
+        phys.enqueue(st, d, s.POOL_DEFAULT, page + n, (1 << order) - n)
+    for i in range(n):
+        st.frame[kva + i] = page + i + 1
+        if not whole:
+            st.pool[page + i] = s.POOL_DEFAULT
+    st.base[2] = max(st.base[2], page + n)
+    return True
+
+
+@outlined
 def unback(st: Phys, kva: int, n: int, cpu: int) -> None:
     """_kmem_unback(): free the pages of a range of KVA."""
     for at in range(kva, kva + n):

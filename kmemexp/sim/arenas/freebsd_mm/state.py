@@ -58,10 +58,11 @@ class Phys(NamedTuple):
     filled: Cube  # int64[cpus, POOLS, 2], pages in them
     full: Array  # int32[domains, POOLS, buckets, entries], full buckets
     fulls: Table  # int64[domains, POOLS], how many there are
+    # Reservations and frames: of kernel_object by KVA, in the second half of each table those of kstack_object.
     block: Words  # int32[superpages], page that a reservation begins with + 1; 0: there is none
     filling: Words  # int16[superpages], pages of it that are in use
     queue: Table  # int32[superpages, 2], next and previous partly filled reservation + 1
-    frame: Words  # int32[pages of KVA], page that backs it + 1; 0: none
+    frame: Words  # int32[pages of the object], page that is there + 1; 0: none
     base: Words  # int64[4]: first page of the direct map in the KVA, ranges in use in it, the highest, blocks moved
 
 

@@ -31,7 +31,9 @@ Callers free exactly what they have allocated; another address or size is refuse
 With `levels` = 2 that is kernel_arena, and each NUMA domain has an arena of its own that imports from it for
 kmem_malloc() (ATTR_WIRED requests of a CPU of the domain): superpages, for ever, 128 of them at a time where there are
 several domains. What is not wired comes from kernel_arena itself, as kva_alloc() has it. `arenas.freebsd_mm` uses it
-so.
+so. For kernel stacks each domain has a third one: it imports five superpages from the domain's, begins them where a
+page's number is a multiple of the five pages of a stack, and gives back a span in which no stack is left
+(vm_glue.c, 2024; KVA_KSTACK_QUANTUM is taken to be a superpage).
 
 Left out: sleeping for space and the reclaim hook (the drivers' own); superpage reservations; entries of kernel_map,
 which are few; races for tags and imports; the hash of ranges in use, its memory and its resizing; per-CPU buckets of
@@ -64,7 +66,7 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     limits = [p.qcache_bucket or uma_keg.bucket_select(n * PAGE) for n in range(1, most + 1)]
     st = State(
         p,
-        **g.arrays(kva_bytes, maps + (p.domains if p.levels == 2 else 0) + 1, g.LEVELS, v.SUPPLY + QCACHE_IDX_MAX),
+        **g.arrays(kva_bytes, maps + (2 * p.domains if p.levels == 2 else 0) + 1, g.LEVELS, v.SUPPLY + QCACHE_IDX_MAX),
         maps=maps,
         bucket=np.zeros((maps, p.cpus, max(most, 1), max(limits, default=1)), np.int64),
         filled=np.zeros((maps, p.cpus, max(most, 1)), np.int64),
@@ -117,8 +119,19 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
     elif nbytes <= st.arena[map_no, v.QCACHE] and not st.seg[row, g.NOTE] & v.UNCACHED:
         v.cached_free(st, map_no, row, cpu)
     else:
-        v.xfree(st, v.in_domain(st, row) if map_no == 0 else map_no, row)
+        a = v.in_domain(st, row) if map_no == 0 else map_no
+        if map_no == 0 and v.holds_stacks(st, a):
+            v.stack_free(st, a, row)
+        else:
+            v.xfree(st, a, row)
     return 0
+
+
+@kernel
+def in_stacks(st: State, addr: Address) -> bool:
+    """Whether the range in use that begins at an address of map 0 is a kernel stack with its guard page."""
+    row = g.in_use(st, 0, addr) if addr >= st.arena[0, g.BASE] else 0
+    return row != 0 and v.holds_stacks(st, v.in_domain(st, row))
 
 
 @outlined
@@ -194,7 +207,7 @@ def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
     return sorted(
         (start, end, note & v.ATTRIBUTE)
         for start, end, kind, note in found
-        if kind == g.BUSY and note not in (g.CACHED, v.IMPORT)
+        if kind == g.BUSY and note != g.CACHED and not note & v.IMPORT
     )
 
 
@@ -206,7 +219,7 @@ def check(st: State, map_no: int) -> None:
     # NEXT_FIT leaves what it merges around its cursor on the list of its former size.
     list_of = None if st.p.strategy == NEXT_FIT else _list
     for a in range(st.maps, len(st.arena) - 1) if map_no == 0 else ():
-        beside += [start for start, _, kind, _ in g.segments(st, a) if kind == g.BUSY]
+        beside += [start for start, _, kind, note in g.segments(st, a) if kind == g.BUSY and not note & v.IMPORT]
     g.check(st, map_no, list_of=list_of, beside=beside, whole_spans=False, lent=v.IMPORT)
     counts, supply = census(st), st.supply
     insist(
@@ -214,10 +227,8 @@ def check(st: State, map_no: int) -> None:
         "tags lost",
     )
     insist(all(st.arena[:-1, g.HAND] >= 0), "tags in hand miscounted")
-    insist(
-        entry(map_free_bytes)(st, map_no) + used(st, map_no) == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE],
-        "bytes lost",
-    )
+    there = entry(map_free_bytes)(st, map_no) + used(st, map_no) + (_trimmed(st) if map_no == 0 else 0)
+    insist(there == st.arena[map_no, g.TOP] - st.arena[map_no, g.BASE], "bytes lost")
     cached = sum(end - start for start, end, kind, note in g.segments(st, map_no) if (kind, note) == (g.BUSY, g.CACHED))
     insist(cached == st.arena[map_no, v.CACHED_BYTES], "cached bytes miscounted")
 
@@ -225,6 +236,13 @@ def check(st: State, map_no: int) -> None:
 def _beside(st: State) -> list[tuple[int, int, int, int]]:
     """Segments of kernel_map itself."""
     return g.segments(st, len(st.arena) - 1)
+
+
+def _trimmed(st: State) -> int:
+    """Bytes of what arenas of stacks have imported that are in no span of theirs."""
+    spans = [st.seg[row] for a in range(st.maps, len(st.arena) - 1) for row in g.rows(st, a)]
+    spans = [span for span in spans if span[g.KIND] == g.SPAN and span[g.NOTE]]
+    return sum(v.STACK_PAGES * v.SUPERPAGE - int(span[g.END] - span[g.START]) for span in spans)
 
 
 def _arenas(st: State, map_no: int) -> list[int]:
