@@ -8,7 +8,8 @@ from kmemexp.parts.finding import parameters, sets_aside
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import sizing
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.maps import MAP_NAMES
+from kmemexp.sim.items import Item
+from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
 from kmemexp.sim.network import JUMBO, MSIZE
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
@@ -53,8 +54,18 @@ def served(config: Mapping[str, Any], kinds: Kinds) -> list[Served]:
         elif klass == MBUF:
             limit = _limit_of_mbufs(cell, name, int(kinds.size[k]))
         own_kva = bool(entries) and sets_aside(name)
-        rows.append(Served(kind, CLASS_NAMES[klass], name, MAP_NAMES[cell.home[name]], limit, own_kva))
+        of = cell.items[name][item] if klass == ZONE else Item(int(kinds.size[k]), 0, 0)
+        grown = MAP_NAMES[_grows_in(cell, server, klass, of)]
+        rows.append(Served(kind, CLASS_NAMES[klass], name, grown, limit, own_kva))
     return rows
+
+
+def _grows_in(cell: Routed, server: int, klass: int, item: Item) -> int:
+    """Map that an allocator grows in for an item; sizes of malloc vary, so of it only the usual one can be said."""
+    home = cell.home[cell.code.names[server]]
+    needs_kva = getattr(cell.code.servers[server], "needs_kva", None)
+    beside = home == DIRECT and klass != MALLOC and needs_kva is not None and needs_kva(item)
+    return KERNEL if beside else home
 
 
 def _limit_of_mbufs(cell: Routed, allocator: str, nbytes: int) -> int:

@@ -165,6 +165,12 @@ def _zones(
     return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()
 
 
+def needs_kva(item: Item) -> bool:
+    """Whether slabs of an item have several pages, so that they do not lie in a direct map."""
+    stack = bool(item.traits.flags & KSTACK)
+    return stack or keg.keg_layout(item.size, contiguous=item.size in JUMBO).pages > 1
+
+
 def lock_count(st: State, klass: int) -> int:
     """Count the locks of a class of LOCKS."""
     zones, domains = st.dom.shape[:2]
