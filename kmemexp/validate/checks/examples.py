@@ -93,7 +93,8 @@ TABLES: Sequence[tuple[str, str, Callable[..., Any], Examples]] = (
      (((32,), (6144, 3072)), ((128,), (18432, 9216)), ((384,), (51200, 25600)))),
     ("KVA that boot sets aside for a zone, by bytes and limit", "sys/vm/vm_zone.c, FreeBSD 4.8",
      lambda size, limit: zalloc.kva_reserved(Item(size, 1, limit)),
-     (((48, 16384), 768 << 10), ((48, 0), 0))),
+     (((160, 65536), 10 << 20), ((192, 8232), 386 * PAGE), ((576, 8232), 1158 * PAGE), ((48, 16384), 1 << 20),
+      ((48, 0), 0))),
 )  # fmt: skip
 
 
