@@ -7,21 +7,22 @@ A policy may ask the allocators to give back what they can spare every `trim_s` 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-TICK, TRIM, WATCH, SHRINK = range(4)
+TICK, TRIM, WATCH, SHRINK, LOOK = range(5)
 SHRINK_NS = 100_000_000  # HZ / 10, for which kswapd and throttled requests wait
 
 
 class Duty(NamedTuple):
     """Something that recurs."""
 
-    what: int  # TICK, TRIM, WATCH or SHRINK
-    place: int  # TICK: of the allocator
+    what: int  # TICK, TRIM, WATCH, SHRINK or LOOK
+    place: int  # TICK, LOOK: of the allocator
     every_ns: int
 
 
-def duties(ticks: tuple[int, ...], policy: Mapping[str, Any]) -> list[Duty]:
-    """List what recurs: the ticks of the allocators, by place, and a policy's trimming and watching."""
-    found = [Duty(TICK, place, ns) for place, ns in enumerate(ticks) if ns]
+def duties(ticks: tuple[int, ...], policy: Mapping[str, Any], looks: tuple[int, ...] = ()) -> list[Duty]:
+    """List what recurs: the ticks of the allocators, by place, when threads of theirs look, and a policy's duties."""
+    each = ((TICK, ticks), (LOOK, looks))
+    found = [Duty(what, place, ns) for what, every in each for place, ns in enumerate(every) if ns]
     for what, key in ((TRIM, "trim_s"), (WATCH, "watch_s")):
         if ns := round(policy.get(key, 0) * 1e9):
             found.append(Duty(what, 0, ns))

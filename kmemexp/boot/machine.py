@@ -66,6 +66,7 @@ class Machine(NamedTuple):
     allocators: dict[str, Any]  # modules, in the order of their places
     cpus: int = 1
     shares_pages: bool = False  # with user memory and page cache
+    looks: tuple[int, ...] = ()  # ns between two looks of each allocator's own thread, by place; 0: it has none
     rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
 
 
@@ -106,6 +107,7 @@ class Routed(NamedTuple):
             "direct_map": DIRECT if layout == "direct" else 0,
             "pressure": int(self.shares_pages),
             "superpage_bytes": superpage_bytes(self.config["machine"]),
+            "kmem_limit": self.sized.soft_limit_bytes,
             "kmalloc_sets": 1 + max((traits.kmalloc for traits in self.kinds.traits), default=0),
         }
 
@@ -142,6 +144,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int, rehearsed: An
         allocators=dict(zip(code.names, code.servers, strict=False)),
         cpus=cell.size["cpus"],
         shares_pages=cell.shares_pages,
+        looks=looks(config),
         rounds=getattr(code.arena, "take_rounds", None),
     )
 
@@ -156,6 +159,19 @@ def routed(config: Mapping[str, Any], kinds: Kinds) -> Routed:
     rows[:, mc.KIND_ATTR] = np.where(kinds.klass == stream.KVA_WIRED, slots.ATTR_WIRED, slots.ATTR_PAGEABLE)
     _ask_pages(rows, kinds, config["maps"]["arena"])
     return Routed(config, kinds, code, sized, rows, items, homes(objects, config["maps"]))
+
+
+def looks(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ns between two looks of each allocator's own thread, by place; 0: it has none, or nothing to do here."""
+    objects, maps, machine = config["objects"], config["maps"], config["machine"]
+    code = design(allocator_names(objects), maps["arena"])
+    sized = sizing.of_cell(maps, objects, machine, kva_bytes(maps, machine))
+    facts = {"ram_bytes": machine["ram_bytes"], "kmem_limit": sized.soft_limit_bytes}
+    found = []
+    for name, module in zip(code.names, code.servers, strict=False):
+        asks = getattr(module, "watch_ns", None)
+        found.append(asks(params(module, objects["params"].get(name, {}), **facts)) if asks else 0)
+    return tuple(found)
 
 
 def _ask_pages(rows: np.ndarray, kinds: Kinds, arena: str) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from kmemexp.boot.design import allocator_names, design, reapers
 from kmemexp.boot.duties import WATCH, duties
+from kmemexp.boot.machine import looks
 from kmemexp.boot.sources import BOOT_KEYS, PRIORITIES
 from kmemexp.boot.wiring import Wiring
 from kmemexp.errors import ConfigError
-from kmemexp.sim.slots import TEND_REAP, TEND_TICK
+from kmemexp.sim.slots import TEND_REAP, TEND_TICK, TEND_WATCH
 
 CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 4096, "flags": "nowait"}}
 Sources = dict[str, dict[str, Any]]
@@ -52,6 +53,11 @@ def with_upkeep(sources: Sources, config: Mapping[str, Any]) -> Sources:
     tasks = {
         f"upkeep_{name}": _daemon({"sleep": every}, {"tend": (place, TEND_TICK)})
         for place, (name, every) in enumerate(zip(code.names, code.ticks, strict=False))
+        if every
+    }
+    tasks |= {
+        f"watch_{name}": _daemon({"sleep": every}, {"tend": (place, TEND_WATCH)})
+        for place, (name, every) in enumerate(zip(code.names, looks(config), strict=False))
         if every
     }
     reap = [{"tend": (place, TEND_REAP)} for place, gives in enumerate(reapers(config)) if gives]

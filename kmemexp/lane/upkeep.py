@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.boot.duties import SHRINK, SHRINK_NS, TICK, TRIM, Duty, duties
+from kmemexp.boot.duties import LOOK, SHRINK, SHRINK_NS, TICK, TRIM, Duty, duties
 from kmemexp.boot.machine import Machine
 from kmemexp.lane.shrinking import Shrinkers
 from kmemexp.sim import slots as s
@@ -25,7 +25,7 @@ class Duties:
         shrinkers: Shrinkers | None = None,
     ) -> None:
         timed = stream.length > 0 and bool((np.diff(stream.time_ns) >= 0).all())
-        listed = duties(machine.ticks, policy or {}) if timed else []
+        listed = duties(machine.ticks, policy or {}, machine.looks) if timed else []
         if timed and shrinkers:
             listed.append(Duty(SHRINK, 0, SHRINK_NS))
         self._shrinkers = shrinkers
@@ -49,6 +49,8 @@ class Duties:
             self._shrinkers.run(at)
         elif duty.what == TICK:
             self._machine.upkeep(self._machine.world, duty.place, s.TEND_TICK)
+        elif duty.what == LOOK:
+            self._machine.upkeep(self._machine.world, duty.place, s.TEND_WATCH)
         elif duty.what == TRIM or largest_run(self._machine) < self._floor:
             reap(self._machine)
 

@@ -31,6 +31,7 @@ def item_of_set(kmalloc: int) -> int:
 # Why an allocator is asked to tend to itself (regs.SIZE).
 TEND_TICK = 0  # another TICK_NS has passed
 TEND_REAP = 1  # memory is short, or a map has no room: give back what can be spared
+TEND_WATCH = 2  # its own thread looks whether there is something to give back (the module's `watch_ns`)
 
 
 # Answers.

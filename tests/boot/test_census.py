@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from kmemexp.boot import census
+from kmemexp.boot.machine import looks
+from kmemexp.boot.tasks import with_upkeep
 from kmemexp.errors import ConfigError
 from kmemexp.planning.plan import plan_from
 from kmemexp.sim.sizing import KERNELS as KERNELS_OF_TODAY
+from kmemexp.sim.slots import TEND_WATCH
 from kmemexp.workload import roles, synthetic
 
 MIB, PAGE = 1 << 20, 4096
@@ -101,6 +104,13 @@ def test_jumbo_clusters_have_limits_of_their_own(bytes_: int, limit: int) -> Non
 
 def test_kernels_that_are_no_bsd_limit_no_malloc_type() -> None:
     assert served(cell("design=linux_7_1"))["file"].limit == 0
+
+
+def test_freebsd_15_has_a_reclaim_thread_where_its_limit_is_below_its_memory() -> None:
+    assert looks(cell("design=freebsd15", "machine=amd64_4g")) == (0,)
+    tuned = cell("design=freebsd15", "machine=amd64_4g", "machine.tunables.vm_kmem_size_bytes=1GiB", "cost=opteron2003")
+    assert looks(tuned) == (1_000_000_000,)
+    assert with_upkeep({}, tuned)["watch_uma_today"]["program"] == [{"sleep": 1_000_000_000}, {"tend": (0, TEND_WATCH)}]
 
 
 def test_freebsd_15_runs_on_amd64_only() -> None:

@@ -1,6 +1,10 @@
 """What recurs in a lane: the upkeep of allocators, and a policy's trimming and watching."""
 
-from kmemexp.boot.duties import TICK, TRIM, WATCH, Duty, duties
+from kmemexp.boot.duties import LOOK, TICK, TRIM, WATCH, Duty, duties
+
+
+def test_a_thread_of_an_allocator_looks_beside_its_ticks() -> None:
+    assert duties((0, 5), {}, (7, 0)) == [Duty(TICK, 1, 5), Duty(LOOK, 0, 7)]
 
 
 def test_an_allocator_without_upkeep_has_no_duty() -> None:

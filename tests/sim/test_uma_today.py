@@ -443,6 +443,34 @@ def test_reclaiming_trims_to_the_working_set_or_drains(reap):
     assert uma.census(m.state)["pages"] == balance(m)
 
 
+def test_only_what_is_added_above_the_soft_limit_wakes_the_reclaim_thread():
+    """10 MiB, of which 9.9 are there: when a MiB more comes it is not yet above it, when the next pages come it is."""
+    m = hand(kmem_limit=10 << 20, ram_bytes=1 << 30)
+    assert uma.watch_ns(m.state.p) == 1_000_000_000
+    m.alloc((10 << 20) - 25 * PAGE, item=s.ITEM_MALLOC)
+    m.alloc(1 << 20, item=s.ITEM_MALLOC)
+    assert m.state.total.tolist() == [(11 << 20) // PAGE - 25, 0]
+    last = m.alloc(70000, item=s.ITEM_MALLOC)
+    assert m.state.total[1] == 1
+    held = [m.alloc(2048, item=s.ITEM_MALLOC) for _ in range(40)]
+    for addr in held:
+        m.free(addr, item=s.ITEM_MALLOC)
+    m.free(last, item=s.ITEM_MALLOC)
+    assert uma.census(m.state)["cached_items"] > 0
+    m.tend(s.TEND_WATCH)
+    census = uma.census(m.state)
+    assert (census["cached_items"], census["slab_items"], m.state.total[1]) == (0, 0, 0)
+    assert census["pages"] == m.state.total[0]
+    before = len(m.map_log)
+    m.tend(s.TEND_WATCH)  # nobody has woken it
+    assert len(m.map_log) == before
+
+
+def test_memory_that_is_no_more_than_the_limit_needs_no_thread():
+    assert uma.watch_ns(uma.Params(kmem_limit=1 << 30, ram_bytes=1 << 30)) == 0
+    assert uma.watch_ns(uma.Params(ram_bytes=1 << 30)) == 0
+
+
 def test_repeated_trims_shrink_the_working_set():
     m = hand(Item(2048, 0, 0), reap=0)
     for addr in [m.alloc(2048) for _ in range(416)]:

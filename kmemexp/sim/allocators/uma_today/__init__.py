@@ -19,6 +19,9 @@ missing, and of plain ones once there was none of those.
 Items of kernel stacks (Traits.flags) are those of kstack_cache, a zone without slabs: four pages each, behind a guard
 page of the arena (ATTR_STACK). It keeps at most max(128, 4 * CPUs); what is more is unmapped at once.
 
+uma_kmem_limit is soft: when pages are added to what is above it already, the reclaim thread is woken; at most once a
+second it drains lists and CPUs' buckets.
+
 Slabs of a NOFREE zone never go back (in a direct map they are pages of their own sort). In an SMR zone (Traits.flags)
 what is freed goes to the CPU's free bucket, a full one behind all others of the list, and is handed out from there: so
 memory rests for a while, and as many more items are held.
@@ -79,6 +82,7 @@ LOCKS = ("critical", "adaptive+inherit/own", "adaptive+inherit/own", "adaptive+i
 # The last: pages of a direct map (moves.IN_DIRECT_MAP), kernel stacks.
 CALLS = (KMEM_BACK, KMEM_UNBACK, "space pages enter", PCP_PAGES, STACK_CALL)
 TICK_NS = 20_000_000_000  # UMA_TIMEOUT
+WATCH_NS = 1_000_000_000  # uma_reclaim_worker() pauses so long
 
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
@@ -127,6 +131,7 @@ def init(
         size_zone=(FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
         domain_of=np.arange(cpus, dtype=np.int64) * domains // cpus,
         large=np.zeros(1, np.int64),
+        total=np.zeros(2, np.int64),
     )
 
 
@@ -163,6 +168,11 @@ def _zones(
     bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
     zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
     return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()
+
+
+def watch_ns(params: Params) -> int:
+    """Ns between two looks of the reclaim thread; 0: as much as there is of memory is below its limit."""
+    return WATCH_NS if 0 < params.kmem_limit < params.ram_bytes else 0
 
 
 def needs_kva(item: Item) -> bool:

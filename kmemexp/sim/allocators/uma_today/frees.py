@@ -35,7 +35,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import let_go
-from kmemexp.sim.slots import DONE, FAILED
+from kmemexp.sim.slots import DONE, FAILED, PAGE_SHIFT
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -61,7 +61,9 @@ def free_step(st: State, reg: Registers, i: int, phase: int) -> int:
 def begin_free(st: State, reg: Registers, i: int) -> int:
     if zone_of(st, reg[i, regs.ADDR]) == NIL:
         reg[i, regs.BARE] = 1
-        return give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
+        answer = give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
+        slabs.count_pages(st, -(reg[i, regs.BYTES] >> PAGE_SHIFT))
+        return answer
     note_next(st, reg, i, zone_of(st, reg[i, regs.ADDR]))
     return _free_pieces(st, reg, i, False)
 

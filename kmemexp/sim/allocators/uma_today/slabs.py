@@ -78,6 +78,14 @@ SET_WORDS = 16  # 32-bit words of a slab's bitmap
 
 
 @kernel
+def count_pages(st: State, pages: int) -> None:
+    """uma_total_inc(), uma_total_dec(): beyond the limit before pages are added, the reclaim thread is woken."""
+    if pages > 0 and 0 < st.p.kmem_limit < st.total[0] << PAGE_SHIFT:
+        st.total[1] = 1
+    st.total[0] += pages
+
+
+@kernel
 def slab_take(st: State, z: int, d: int) -> int:
     """Take the lowest item of the first partly free slab, else of the first free one. Returns the address or NIL."""
     page = st.dom[z, d, D_PART]
@@ -138,6 +146,8 @@ def slab_add(st: State, reg: Registers, i: int, z: int, d: int, base: Address, h
     st.slab[page, S_COUNT] = items
     st.slab[page, S_HEADER] = header >> HEADER_SHIFT
     st.dom[z, d, D_PAGES] += st.zone[z, Z_PAGES]
+    if not st.zone[z, Z_STACK]:
+        count_pages(st, st.zone[z, Z_PAGES])
     st.dom[z, d, D_PART] = enter(reg, i, st.slab, LISTED, st.p.slab_order, page, st.dom[z, d, D_PART])
 
 
@@ -146,6 +156,8 @@ def slab_forget(st: State, z: int, page: int) -> None:
     """Forget a slab whose pages go back."""
     for p in range(page, page + st.zone[z, Z_PAGES]):
         st.slab[p, S_ZONE] = 0
+    if not st.zone[z, Z_STACK]:
+        count_pages(st, -st.zone[z, Z_PAGES])
 
 
 @kernel

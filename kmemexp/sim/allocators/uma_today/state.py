@@ -22,6 +22,7 @@ class Params(NamedTuple):
     slab_order: int = 0  # which partly free slab is used first: 0 the last listed, 1 the lowest, 2 the fullest
     reap: int = 0  # what short memory asks for: 0 TRIM (the page daemon), 1 DRAIN, 2 DRAIN_CPU (the kmem limit)
     trim_after: int = 45  # ticks after which a list trims itself (15 minutes)
+    kmem_limit: int = 0  # bytes above which the reclaim thread is woken (uma_kmem_limit); 0: none
 
 
 class State(NamedTuple):
@@ -41,3 +42,4 @@ class State(NamedTuple):
     size_zone: Words  # int16[4097], zone by size of a malloc() in units of 16 bytes
     domain_of: Words  # int64[cpus]
     large: Words  # int64[1], pages of large malloc()s
+    total: Words  # int64[2], pages that count against the limit; 1: they were above it

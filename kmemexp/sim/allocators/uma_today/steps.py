@@ -45,7 +45,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, hand_out, sleep_on
-from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE
+from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
@@ -68,13 +68,21 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         return _take(st, reg, i)
     if phase == phases.LARGE:
         reg[i, regs.BARE] = 1
-        return DONE if freeing else enter_large(st, reg, i, slabs.S_COUNT)
+        return DONE if freeing else _enter_large(st, reg, i)
     if phase == phases.BEGIN:
         reg[i, regs.X] = NIL
         return begin_free(st, reg, i) if freeing else _begin_alloc(st, reg, i)
     if phase >= phases.FREE_PIECES:
         return free_step(st, reg, i, phase)
     return _alloc_step(st, reg, i, phase)
+
+
+@kernel
+def _enter_large(st: State, reg: Registers, i: int) -> int:
+    answer = enter_large(st, reg, i, slabs.S_COUNT)
+    if answer == DONE:
+        slabs.count_pages(st, reg[i, regs.BYTES] >> PAGE_SHIFT)
+    return answer
 
 
 @kernel

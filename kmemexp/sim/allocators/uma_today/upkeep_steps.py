@@ -30,7 +30,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
     update_working_set,
 )
 from kmemexp.sim.allocators.uma_today.state import State
-from kmemexp.sim.slots import DONE, TEND_REAP
+from kmemexp.sim.slots import DONE, TEND_TICK, TEND_WATCH
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
@@ -46,6 +46,8 @@ def upkeep(st: State, reg: Registers, i: int) -> int:
     if phase >= phases.RELEASE and phase <= phases.UNSTACK:
         return put_away(st, reg, i, phase)
     if phase == phases.BEGIN:
+        if reg[i, regs.SIZE] == TEND_WATCH and not st.total[1]:
+            return DONE
         reg[i, regs.GRANTED] = 0
         reg[i, regs.ITEM] = len(st.zone) - 1
         reg[i, regs.ADDR] = 0
@@ -74,7 +76,20 @@ def upkeep(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _reaping(reg: Registers, i: int) -> bool:
-    return reg[i, regs.SIZE] == TEND_REAP
+    return reg[i, regs.SIZE] != TEND_TICK
+
+
+@kernel
+def _how(st: State, reg: Registers, i: int) -> int:
+    """What is asked for: the reclaim thread drains all, uma_reclaim_worker()."""
+    return DRAIN_CPU if reg[i, regs.SIZE] == TEND_WATCH else st.p.reap
+
+
+@kernel
+def _end(st: State, reg: Registers, i: int) -> int:
+    if reg[i, regs.SIZE] == TEND_WATCH:
+        st.total[1] = 0
+    return DONE
 
 
 @outlined
@@ -82,8 +97,8 @@ def _zone(st: State, reg: Registers, i: int) -> int:
     """Begin with the next zone, the newest first; UMA's own zones have slabs only, and only a reclaim looks at them."""
     z, d = reg[i, regs.ITEM], reg[i, regs.ADDR]
     if z < (0 if _reaping(reg, i) else FIRST_MALLOC):
-        if not _reaping(reg, i) or st.p.reap != DRAIN_CPU or reg[i, regs.GRANTED] > 0:
-            return DONE
+        if not _reaping(reg, i) or _how(st, reg, i) != DRAIN_CPU or reg[i, regs.GRANTED] > 0:
+            return _end(st, reg, i)
         for k in range(FIRST_MALLOC, len(st.zone)):
             st.zone[k, slabs.Z_BUCKET] = (st.zone[k, slabs.Z_BUCKET] + st.zone[k, slabs.Z_BUCKET_MIN]) // 2
         reg[i, regs.GRANTED] = 1
@@ -127,7 +142,7 @@ def _trim(st: State, reg: Registers, i: int) -> int:
     if _reaping(reg, i):
         if d == 0 and st.zone[z, slabs.Z_BUCKET] > st.zone[z, slabs.Z_BUCKET_MIN]:
             st.zone[z, slabs.Z_BUCKET] -= 1
-        reg[i, regs.X] = 0 if st.p.reap >= DRAIN else st.dom[z, d, slabs.D_WSS]
+        reg[i, regs.X] = 0 if _how(st, reg, i) >= DRAIN else st.dom[z, d, slabs.D_WSS]
     elif st.dom[z, d, slabs.D_TIMIN] > st.p.trim_after:
         reg[i, regs.X] = st.dom[z, d, slabs.D_COUNT] - st.dom[z, d, slabs.D_LIMIN] // 4
     else:
