@@ -82,6 +82,18 @@ def test_several_domains_import_256_mib_each(join, at):
     mm.check(st, DIRECT)
 
 
+@pytest.mark.parametrize(("join", "calls"), [(0, 60), (1, 61)])
+def test_imports_of_six_mib_serve_so_many_requests_of_100_kib(join, calls):
+    """Twenty to a superpage, of which kernel_arena brings three; where spans are joined, what is left serves too."""
+    st = machine(ram=64 * MIB, join_spans=join)
+    before = mm.census(st)["imports"]
+    for _ in range(calls):
+        malloc(st, 100 * KIB)
+    assert mm.census(st)["imports"] == before + 1
+    malloc(st, 100 * KIB)
+    assert mm.census(st)["imports"] == before + 2
+
+
 @settings(max_examples=30)
 @given(h.lists(h.tuples(h.booleans(), h.integers(1, 900), h.integers(0, 3)), min_size=1, max_size=40))
 def test_wired_memory_shares_no_superpage_with_other_memory(program):
