@@ -16,6 +16,7 @@ class Clockwork(NamedTuple):
     """Just what `Duties` looks at."""
 
     ticks: tuple[int, ...]
+    looks: tuple[int, ...] = ()
 
 
 def test_upkeep_comes_at_its_times_among_the_operations_and_after_the_last_one() -> None:
