@@ -32,6 +32,7 @@ from kmemexp.sweep.execute import execute
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = np.random.default_rng(1).random(len(NAMES))
 SAMPLE = np.ones((1, len(SERIES)), np.int64)
+TABLES = 20_000  # cells: comparing more takes minutes
 OPERATIONS = 1_000  # of an empty cell, for the size of batches: 50 µs
 GRID = ["design=freebsd4,mail2003_bare", "workload=server2003", "sweep.reps.max=1"]
 REAL = ["design=freebsd4,mail2003_bare", "workload=server2003", "workload.scale=0.5", "seed=range(200)"]
@@ -89,10 +90,14 @@ def many(count: int) -> None:
             with timed(f"{name}: {cells:,} cells") as found:
                 execute(empty(plan if name == "ray" else planned(folder, name, cells, more)[1]), progress=False)
             print(f"empty cells, {name}, beyond the start: {cost(found, start, cells)}", flush=True)
-        with timed("the command again, nothing to do"):
-            subprocess.run([sys.executable, "-m", "kmemexp", *words], cwd=ROOT, check=True, capture_output=True)
+        if count <= TABLES:
+            for what in ("the command again: tables, report", "and again, nothing to do"):
+                with timed(what):
+                    subprocess.run([sys.executable, "-m", "kmemexp", *words], cwd=ROOT, check=True, capture_output=True)
+        with timed(f"nothing to do for {count:,} cells: plan, run"):
+            execute(empty(planned(folder, "many", count, TWO)[1]), progress=False)
         with timed(f"load {count:,} rows, one metric"):
-            kmemexp.load(plan.root).summary(metrics=["held_peak_bytes"])
+            assert len(kmemexp.load(plan.root, metrics=["held_peak_bytes"]).metrics) == count
         with timed(f"load {count:,} rows, all metrics"):
             assert len(kmemexp.load(plan.root).metrics) == count
 

@@ -26,7 +26,10 @@ import numba
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-UNITS = {"M operations/s": 1, "M/s": 1, "s CPU": -1, "s wall": -1, "s": -1, "MiB": -1, "GiB": -1, "bytes per lane": -1}
+UNITS = {
+    "M operations/s": 1, "M/s": 1, "cells/s": 1, "s CPU": -1, "s wall": -1, "s": -1, "MiB": -1, "GiB": -1,
+    "bytes per lane": -1,
+}  # fmt: skip
 """What is measured, and whether more of it is better."""
 FIGURE = re.compile(rf"(?<![\w.,])(\d[\d,]*\.?\d*) ({'|'.join(sorted(UNITS, key=len, reverse=True))})(?!\w)")
 REGRESSION = 0.95

@@ -24,6 +24,7 @@ SAYS = {
     "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
     "bench_size": rf"mail2003_bare, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",
     "bench_store": r"[1-9][\d,]* bytes per lane, compacted",
+    "bench_sweep": r"empty cells, ray, beyond the start: [\d,]+ cells/s",
     "bench_traces": rf"stats of few\.txt\.zst: ({RATE}) s, ({RATE}) GiB",
     "bench_workload": rf"overlay of two copies +[1-9][\d,]* operations .* ({RATE}) M/s",
 }

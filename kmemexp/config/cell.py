@@ -14,13 +14,16 @@ NODES = (
     "stability", "workload",
 )  # fmt: skip
 """The nodes of a configuration that make a cell, sorted; how and where it runs is not among them."""
+KEY_BEFORE = '{"config":'
 
 
-def canonical(config: Mapping[str, Any]) -> str:
+def canonical(config: Any) -> str:
     """JSON with sorted keys and no spaces; whole floats are written as integers, so that 60 and 60.0 are one value.
 
     Raises ValueError for NaN and infinities, TypeError for anything that JSON cannot hold.
     """
+    if type(config) is int:  # a seed, most of the time
+        return str(config)
     return json.dumps(_whole(config), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
@@ -31,8 +34,12 @@ def cell_key(config: Mapping[str, Any]) -> str:
 
 def key_of(canonical_json: str, model: str) -> str:
     """`cell_key` of a configuration that is in canonical form already; `model`: `model_of` it."""
-    versions = f'"model":"{model}","model_version":{MODEL_VERSION},"schema_version":{SCHEMA_VERSION}'
-    return digest(f'{{"config":{canonical_json},{versions}}}')
+    return digest(KEY_BEFORE + canonical_json + key_after(model))
+
+
+def key_after(model: str) -> str:
+    """What stands after the configuration in the text that a key is the digest of; before it stands KEY_BEFORE."""
+    return f',"model":"{model}","model_version":{MODEL_VERSION},"schema_version":{SCHEMA_VERSION}}}'
 
 
 def model_of(config: Mapping[str, Any]) -> str:
@@ -47,6 +54,19 @@ def model_with(objects: Mapping[str, Any], maps: Mapping[str, Any], cost: Mappin
     """Digest of the sources that simulate a cell with these nodes."""
     served = {objects["malloc"], objects["zone"], objects["mbuf"], *objects["kinds"].values()}
     return version(tuple(sorted(served)), maps["arena"], cost["name"] != "none")
+
+
+class Digest:
+    """The digest of texts that begin alike, without reading the beginning each time."""
+
+    def __init__(self, head: str) -> None:
+        self._head = hashlib.sha256(head.encode())
+
+    def of(self, tail: str) -> str:
+        """`digest(head + tail)`."""
+        whole = self._head.copy()
+        whole.update(tail.encode())
+        return whole.hexdigest()[:32]
 
 
 def digest(text: str) -> str:

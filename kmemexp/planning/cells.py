@@ -9,7 +9,7 @@ pieces joined: a plan of 20 000 cells takes about a second.
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kmemexp import values
 from kmemexp.config import checks, problems, renamed
-from kmemexp.config.cell import NODES, canonical, digest, key_of, model_with
+from kmemexp.config.cell import KEY_BEFORE, NODES, Digest, canonical, key_after, model_with
 from kmemexp.config.design import parts_of
 from kmemexp.errors import ConfigError, InputError
 from kmemexp.planning import axes, effect, said
@@ -184,7 +184,7 @@ def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
     check_together(pieces)
     texts = Texts({node: (piece.texts, piece.number) for node, piece in pieces.items()})
     first_of: dict[str, int] = {}
-    for place, key in enumerate(map(key_of, texts, _models(pieces))):
+    for place, key in enumerate(_keys(texts, pieces)):
         first_of.setdefault(key, place)
     keys, places, count = list(first_of), list(first_of.values()), len(texts)
     del first_of
@@ -192,7 +192,7 @@ def table(grid: Grid, combos: Combos, given: Sequence[str] = ()) -> Table:
     rows = {"axes": written, **_facts(pieces)}
     idle: set[str] = set()
     if len(keys) < count:
-        idle = effect.idle_axes(grid, list(map(key_of, texts, _models(pieces))))
+        idle = effect.idle_axes(grid, list(_keys(texts, pieces)))
         texts = texts.chosen(places)
         rows = {name: [column[place] for place in places] for name, column in rows.items()}
     parts = set().union(*(parts_of(*pair) for pair in combinations(pieces, "maps", "objects")))
@@ -258,6 +258,8 @@ def _patched(origin: Combo, node: str, assigned: Mapping[str, Any]) -> Any:
         for key, value in assigned.items():
             OmegaConf.update(composed, key, value, force_add=True)
         return plain(composed, [node])[node]
+    if list(assigned) == [node]:
+        return assigned[node]
     tree = {node: copy.deepcopy(origin.nodes[node])}
     for key, value in assigned.items():
         *path, last = re.findall(r"[^.\[\]]+", key)
@@ -276,6 +278,14 @@ def _forget_unused(grid: Grid, keys: Sequence[str], objects: Mapping[str, Any], 
     for key in keys:
         if key.startswith("objects.params.") and key.split(".")[2] not in objects["params"]:
             grid.limit(key, ~cells)
+
+
+def _keys(texts: Texts, pieces: Mapping[str, Pieces]) -> Iterator[str]:
+    """Key of each cell; what cells begin with in common is digested once."""
+    begun = cache(lambda head: Digest(KEY_BEFORE + head))
+    ends = cache(key_after)
+    for (head, tail), model in zip(texts.halves("seed"), _models(pieces), strict=True):
+        yield begun(head).of(tail + ends(model))
 
 
 def _models(pieces: Mapping[str, Pieces]) -> list[str]:
@@ -307,7 +317,8 @@ def _facts(pieces: Mapping[str, Pieces]) -> Columns:
     machine, workload, seed, cost = (pieces[node] for node in ("machine", "workload", "seed", "cost"))
     cpus = np.array([form["cpus"] for form in machine.forms], np.int64)[machine.number]
     streams = zip(workload.number.tolist(), cpus.tolist(), seed.number.tolist(), strict=True)
-    stream_key = cache(lambda w, n, s: digest(f"{workload.texts[w]}/{n}/{seed.texts[s]}"))
+    begun = cache(lambda w, n: Digest(f"{workload.texts[w]}/{n}/"))
+    stream_key = cache(lambda w, n, s: begun(w, n).of(seed.texts[s]))
     sizes = {k: np.array([f[k] for f in machine.forms], np.int64)[machine.number] for k in ("ram_bytes", "kva_bytes")}
     closed = np.array(["pause_ns" in form for form in workload.forms])[workload.number]
     ops = np.array([estimate(form) for form in workload.forms], np.int64)[workload.number]

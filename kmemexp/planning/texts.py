@@ -81,6 +81,18 @@ class Texts(Sequence[str]):
         numbers = self._numbers[:, at].tolist()
         return Pieces(self._nodes, tuple([texts[i] for texts, i in zip(self._texts, numbers, strict=True)]))
 
+    def halves(self, node: str) -> Iterator[tuple[str, str]]:
+        """Cut each text before `node`; cells that agree so far are given one and the same beginning."""
+        cut = self._nodes.index(node)
+        forms = [",".join(f'"{name}":%s' for name in some) for some in (self._nodes[:cut], self._nodes[cut:])]
+        heads, number = np.unique(self._numbers[:cut], axis=1, return_inverse=True)
+        begun = ["{" + forms[0] % row + "," for row in self._columns(heads, self._texts[:cut])]
+        which = number.ravel()
+        for start in range(0, len(self), CHUNK):
+            rows = self._columns(self._numbers[cut:, start : start + CHUNK], self._texts[cut:])
+            for i, row in zip(which[start : start + CHUNK].tolist(), rows, strict=True):
+                yield begun[i], forms[1] % row + "}"
+
     def chosen(self, places: Sequence[int]) -> "Texts":
         """Keep the texts of these cells, in this order."""
         kept: Any = Texts.__new__(Texts)
@@ -110,5 +122,10 @@ class Texts(Sequence[str]):
         return [self[int(places[i])] for i in sorted(first)]
 
     def _some(self, numbers: NDArray[np.int32]) -> Iterator[str]:
-        columns = [[texts[i] for i in row] for texts, row in zip(self._texts, numbers.tolist(), strict=True)]
-        return (self._form % row for row in zip(*columns, strict=True))
+        return (self._form % row for row in self._columns(numbers, self._texts))
+
+    @staticmethod
+    def _columns(numbers: NDArray[np.int32], texts: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+        """Texts that these numbers stand for, by cell."""
+        columns = [[each[i] for i in row] for each, row in zip(texts, numbers.tolist(), strict=True)]
+        return zip(*columns, strict=True)

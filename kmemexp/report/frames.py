@@ -5,14 +5,16 @@ keeps it through selections; `axes_of` finds the axes without it too.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from kmemexp.metrics import described, unit
+from kmemexp.metrics import NAMES, described, unit
 from kmemexp.store import columns
 
 GROUPS = (
@@ -22,6 +24,7 @@ GROUPS = (
 """Columns that are axes wherever they stand: configuration groups."""
 NAMED = ("design", "workload")
 TEXTS = ("error", "panic", "deadlock")
+Configs = Callable[[], pa.Table]
 
 
 class Said(dict[str, Any]):
@@ -34,14 +37,29 @@ class Said(dict[str, Any]):
 class Cells:
     """The cells of a results table: one row for each, with a typed column for each axis."""
 
-    def __init__(self, metrics: pa.Table, order: Mapping[str, list[str]] | None = None) -> None:
-        """Take them from `metrics`; `order`: of designs and workloads, instead of the alphabet's."""
-        known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes", "config"])
-        first = known.to_pandas().drop_duplicates("cell_key", ignore_index=True)
+    def __init__(
+        self, metrics: pa.Table, order: Mapping[str, list[str]] | None = None, configs: Configs | None = None
+    ) -> None:
+        """Take them from `metrics`; `order`: of designs and workloads, instead of the alphabet's.
+
+        `configs` gives "cell_key" and "config" where `metrics` has no configurations and they are needed.
+        """
+        keys = metrics["cell_key"].combine_chunks()
+        distinct = pc.unique(keys)
+        places: Any = pc.index_in(distinct.take(pc.sort_indices(distinct)), keys)
+        known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes"]).take(places)
+        first = known.to_pandas()
         axes = first["axes"].fillna("{}")
         self.keys = {name: key for key, name in columns.named(columns.keys_of(axes)).items()}
         self.order = order or {}
-        found = expand(axes, first["config"], self.keys)
+
+        def own() -> list[str | None]:
+            if configs is None:
+                return metrics["config"].take(places).to_pylist()
+            table = configs()
+            return table["config"].take(pc.index_in(known["cell_key"].combine_chunks(), table["cell_key"])).to_pylist()
+
+        found = expand(axes, own, self.keys)
         frame = first[["cell_key", *NAMED]].join(found[[name for name in found if name not in NAMED]])
         rest = [name for name in ("cpus", "ram_bytes", "kva_bytes") if name not in frame.columns]
         self.frame = frame.join(first[rest]).astype(dict.fromkeys(rest, "int64"))
@@ -61,14 +79,22 @@ class Cells:
         return said(pd.concat([rows[["cell_key"]], mine, rows.drop(columns="cell_key")], axis=1), self.keys)
 
 
-def metrics_frame(table: pa.Table, order: Mapping[str, list[str]] | None = None) -> pd.DataFrame:
-    """Make `Results.metrics` of the table of this name."""
-    cells = Cells(table, order)
-    frame = cells.beside(table)
+def metrics_frame(
+    table: pa.Table, order: Mapping[str, list[str]] | None = None, configs: Configs | None = None
+) -> pd.DataFrame:
+    """Make `Results.metrics` of the table of this name; `order` and `configs` as for `Cells`."""
+    cells = Cells(table, order, configs)
+    numbers = [name for name in NAMES if name in table.column_names]
+    frame = cells.beside(table.drop_columns(numbers))
     frame[list(TEXTS)] = frame[list(TEXTS)].fillna("")
-    last = ["axes", "config"]
-    frame = frame[[name for name in frame.columns if name not in last] + last]
-    return frame.sort_values([*reversed(NAMED), *cells.axes, "cell_key", "replica"], ignore_index=True)
+    frame = frame.sort_values([*reversed(NAMED), *cells.axes, "cell_key", "replica"])
+    block = np.empty((len(numbers), len(frame)))  # written once: most of the time goes into touching memory
+    for row, name in zip(block, numbers, strict=True):
+        np.take(table[name].to_numpy(), frame.index.to_numpy(), out=row)
+    frame = frame.reset_index(drop=True)
+    last = [name for name in ("axes", "config") if name in frame.columns]
+    values = pd.DataFrame(block.T, columns=pd.Index(numbers, dtype=frame.columns.dtype), copy=False)
+    return said(pd.concat([frame.drop(columns=last), values, frame[last]], axis=1), cells.keys)
 
 
 def said(frame: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
@@ -113,7 +139,7 @@ def _usual() -> dict[str, str]:
     return {columns.short(key): key for key in columns.USUAL}
 
 
-def expand(axes: pd.Series, configs: pd.Series, keys: Mapping[str, str]) -> pd.DataFrame:
+def expand(axes: pd.Series, configs: Callable[[], Iterable[str | None]], keys: Mapping[str, str]) -> pd.DataFrame:
     """One column per axis, from the texts of axes and, where these lack it, from the configurations (JSON).
 
     `keys`: configuration key by column. Integers stay integers (Int64 where a cell has no such key), texts become
@@ -126,13 +152,13 @@ def expand(axes: pd.Series, configs: pd.Series, keys: Mapping[str, str]) -> pd.D
         values = [cell.get(key) for cell in cells]
         if None in values:
             lacking = [v is None for v in values]
-            data[name] = typed(_filled([values[c] for c in codes], [lacking[c] for c in codes], key, configs))
+            data[name] = typed(_filled([values[c] for c in codes], [lacking[c] for c in codes], key, configs()))
         else:
             data[name] = typed(values).take(codes).set_axis(axes.index)
     return pd.DataFrame(data, index=axes.index)
 
 
-def _filled(values: list[Any], lacking: list[bool], key: str, configs: Iterable[str]) -> list[Any]:
+def _filled(values: list[Any], lacking: list[bool], key: str, configs: Iterable[str | None]) -> list[Any]:
     look = cache(lambda text: columns.value(json.loads(text or "{}"), key))
     return [look(config) if lacks else v for v, lacks, config in zip(values, lacking, configs, strict=True)]
 

@@ -70,7 +70,7 @@ class Results:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per cell and replica, failed ones too (`status`), with one typed column per axis of the sweep."""
-        return frames.metrics_frame(self._rows)
+        return frames.metrics_frame(self._rows, None, self._configs)
 
     @cached_property
     def series(self) -> pd.DataFrame:
@@ -115,7 +115,8 @@ class Results:
     def failures(self) -> pd.DataFrame:
         """The failed rows of `metrics`: which lane, and the error."""
         failed = self.metrics[self.metrics["status"] != DONE]
-        return failed.drop(columns=[*NAMES, "status", "panic", "deadlock"]).reset_index(drop=True)
+        numbers = [name for name in NAMES if name in failed.columns]
+        return failed.drop(columns=[*numbers, "status", "panic", "deadlock"]).reset_index(drop=True)
 
     def summary(
         self, by: Sequence[str] | None = None, metrics: Sequence[str] | None = None, ci: float = 0.95
@@ -181,7 +182,7 @@ class Results:
     def ordered(self, cells: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
         """`metrics`, but designs and workloads in the order of a plan's `cells` instead of the alphabet's."""
         order = {name: list(dict.fromkeys(cells[name])) for name in ("design", "workload")}
-        return frames.metrics_frame(self._rows, order)
+        return frames.metrics_frame(self._rows, order, self._configs)
 
     @cached_property
     def _rows(self) -> pa.Table:
@@ -189,38 +190,53 @@ class Results:
 
     @cached_property
     def _cells(self) -> frames.Cells:
-        return frames.Cells(self._rows)
+        return frames.Cells(self._rows, None, self._configs)
+
+    @property
+    def _configs(self) -> frames.Configs | None:
+        return self.tables.configs if isinstance(self.tables, _Latest) and self.tables.columns else None
 
 
-def load(root: str | PathLike[str], options: Mapping[str, Any] | None = None) -> Results:
+def load(
+    root: str | PathLike[str], options: Mapping[str, Any] | None = None, *, metrics: Sequence[str] | None = None
+) -> Results:
     """Open a results folder, given as a path or a URI; `options`: those of `store.options`.
 
-    Raises StoreError if there are no results in it.
+    `metrics`: only these are read, and no configurations, which is quicker where there are very many rows. Raises
+    StoreError if there are no results in it, ConfigError for a metric that is none.
 
     >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
     """
+    chosen = None if metrics is None else comparison.choose_metrics(pd.DataFrame(columns=NAMES, dtype=float), metrics)
     store = with_results(with_options(fspath(root), options or {}))
-    return Results(store.root, _Latest(store))
+    every = [name for name in SCHEMAS["metrics"].names if name not in NAMES and name != "config"]
+    return Results(store.root, _Latest(store, () if chosen is None else (*every, *chosen)))
 
 
 class _Latest(NamedTuple):
     """Tables of a folder without rows of an earlier model whose configuration has been simulated again since."""
 
     tables: Store
+    columns: tuple[str, ...] = ()  # of "metrics", the only ones that are read
 
     def read(self, table: str = "metrics") -> pa.Table:
         """Read the rows of one table."""
-        rows = self.tables.read(table)
+        columns = self.columns if table == "metrics" and self.columns else None
+        rows = self.tables.read(table, columns, ordered=table != "metrics")  # the frame has an order of its own
         latest = self.tables.latest_keys()
-        if latest is None:
+        if latest is None or pc.all(pc.is_in(rows["cell_key"], latest)).as_py():
             return rows
-        metrics = rows if table == "metrics" else self.tables.read("metrics")
+        metrics = rows if "config" in rows.column_names else self.configs()
         cells = metrics.select(["cell_key", "config"]).group_by(["cell_key", "config"]).aggregate([])
         is_latest = pc.is_in(cells["cell_key"], latest)
         again = pc.is_in(cells["config"], cells.filter(is_latest)["config"].combine_chunks())
         old = cells.filter(pc.and_not(again, is_latest))["cell_key"].combine_chunks()
         return rows.filter(pc.invert(pc.is_in(rows["cell_key"], old))) if len(old) else rows
+
+    def configs(self) -> pa.Table:
+        """Read the configuration of each row, with its cell key."""
+        return self.tables.read("metrics", ("cell_key", "replica", "config"))
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables."""

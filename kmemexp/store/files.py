@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -26,7 +26,7 @@ from obstore.store import LocalStore, ObjectStore
 from kmemexp.errors import StoreError
 from kmemexp.store import remote
 from kmemexp.store import rows as in_table
-from kmemexp.store.schema import DONE, SCHEMAS
+from kmemexp.store.schema import DONE, SCHEMAS, schema_of
 
 FOLDERS = {name: f"_{name}" if name != "metrics" else "data" for name in SCHEMAS}
 """Where the files of each table stand."""
@@ -227,8 +227,8 @@ def move(objects: ObjectStore, path: str, target: str) -> None:
         obstore.rename(objects, path, target)
 
 
-def load(objects: ObjectStore, stored: LaneFiles, table: str) -> pa.Table:
-    """Read the file of one table, staged or in its place, and check it.
+def load(objects: ObjectStore, stored: LaneFiles, table: str, columns: Collection[str] | None = None) -> pa.Table:
+    """Read the file of one table, or some columns of it, staged or in its place; all of its bytes are checked.
 
     Raises FileNotFoundError where it is in neither place, DamageError where it is not what was written.
     """
@@ -240,8 +240,9 @@ def load(objects: ObjectStore, stored: LaneFiles, table: str) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         there = set(file.schema_arrow.names)
-        mine = [name for name in SCHEMAS[table].names if name in there]  # the rest are labels
-        found = in_table.conforming(file.read(mine, use_threads=False), SCHEMAS[table])  # files are small
+        wanted = schema_of(table, columns)
+        mine = [name for name in wanted.names if name in there]  # the rest are labels
+        found = in_table.conforming(file.read(mine, use_threads=False), wanted)  # files are small
         if table not in stored.sums:
             in_table.check_lanes(found, stored.cells, whole=table == "metrics")
     except (pa.ArrowException, OSError, ValueError) as error:

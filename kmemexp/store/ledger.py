@@ -83,7 +83,8 @@ class Ledger:
         counts: Counter[str] = Counter()
         for key, count in wanted:
             for stored in self._files_of(key):
-                counts[stored.status] += sum([replica < count for replica in stored.cells[key]])
+                there = stored.cells[key]
+                counts[stored.status] += len(there) if max(there) < count else sum([r < count for r in there])
         return counts
 
     def counts(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def in_order(table: pa.Table) -> pa.Table:
     """Sort by cell key and replica; the samples of a lane keep their order."""
-    codes, _ = _codes(table)
+    codes = _codes(table)[0]
     return table if np.all(codes[:-1] <= codes[1:]) else table.take(np.argsort(codes, kind="stable"))
 
 
@@ -45,7 +45,8 @@ def check_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]], *, whole: b
 
 def of_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]]) -> pa.Table:
     """Rows of these lanes: replicas by cell key."""
-    codes, rank = _codes(table)
+    codes, keys = _codes(table)
+    rank = {key: place for place, key in enumerate(keys.to_pylist())}
     wanted = [rank[key] << 32 | replica for key, replicas in lanes.items() if key in rank for replica in replicas]
     return table.filter(pa.array(np.isin(codes, wanted)))
 
@@ -81,11 +82,10 @@ def csv_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _codes(table: pa.Table) -> "tuple[NDArray[np.int64], dict[str, int]]":
-    """One integer per row that sorts like (cell_key, replica), and the rank of each cell key in it."""
+def _codes(table: pa.Table) -> "tuple[NDArray[np.int64], pa.Array[Any]]":
+    """One integer per row that sorts like (cell_key, replica), and the cell keys by their rank in it."""
     keys = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(table["cell_key"].combine_chunks()))
-    order = pc.sort_indices(keys.dictionary).to_numpy()
+    order = pc.sort_indices(keys.dictionary)
     rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    codes = rank[keys.indices.to_numpy()] << 32 | table["replica"].to_numpy()
-    return codes, dict(zip(map(str, keys.dictionary.to_pylist()), rank.tolist(), strict=True))
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[keys.indices.to_numpy()] << 32 | table["replica"].to_numpy(), keys.dictionary.take(order)

@@ -1,6 +1,7 @@
 """Arrow schemas of the result tables. One row here is one column on disk."""
 
 import hashlib
+from collections.abc import Collection
 
 import pyarrow as pa
 
@@ -83,3 +84,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     table: pa.schema(columns, metadata={b"kmemexp.schema": STAMP.encode()}) for table, columns in _COLUMNS.items()
 }
 """Schema of each table: "metrics", "series", "latency", "snapshots", "caches"."""
+
+
+def schema_of(table: str, columns: Collection[str] | None = None) -> pa.Schema:
+    """Schema of a table, or of some of its columns, in its order."""
+    whole = SCHEMAS[table]
+    if columns is None:
+        return whole
+    return pa.schema([field for field in whole if field.name in columns]).with_metadata(whole.metadata)

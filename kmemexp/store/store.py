@@ -36,9 +36,10 @@ from kmemexp.store.history import History
 from kmemexp.store.layout import Layout, layout_of
 from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
-from kmemexp.store.schema import DONE, FAILED, SCHEMAS
+from kmemexp.store.schema import DONE, FAILED, SCHEMAS, schema_of
 from kmemexp.store.writers import Watch, Writer
 
+AXES_ONLY = ("cell_key", "replica", "axes")
 __all__ = ["Committed", "Row", "Store", "with_results"]
 
 
@@ -107,21 +108,25 @@ class Store(Beside):
         """Of so many replicas of each cell, give those that are not there with a status that is `enough`."""
         return self._ledger.missing(wanted, enough)
 
-    def read(self, table: str = "metrics") -> pa.Table:
-        """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica."""
+    def read(self, table: str = "metrics", columns: Collection[str] | None = None, *, ordered: bool = True) -> pa.Table:
+        """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica.
+
+        `columns`: only these, "cell_key" and "replica" among them. Not `ordered`: as they lie in the files, sooner.
+        """
         while True:
             wanted = [stored for stored in self._ledger.files.values() if table in stored.tables]
             before = self._history.next
             try:
                 with self._explaining(), files.explained(self.root, "read"):
-                    found = self._load(wanted, table)
+                    found = self._load(wanted, table, columns)
             except (FileNotFoundError, DamageError) as error:
                 self.refresh()
                 if self._history.next == before:  # no other committer has replaced it
                     raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                whole = in_table.in_order(pa.concat_tables([SCHEMAS[table].empty_table(), *found]))
-                known = self._known_axes() if table == "metrics" else None
+                whole = pa.concat_tables([schema_of(table, columns).empty_table(), *found])
+                whole = in_table.in_order(whole) if ordered else whole
+                known = self._known_axes() if "axes" in whole.column_names else None
                 return whole if known is None else in_table.with_known_axes(whole, known)
 
     def check(self) -> list[Damage]:
@@ -348,7 +353,7 @@ class Store(Beside):
         """Axes of all rows, by the rows and by the plans that used them last."""
         if not any(self._ledger.counts().values()):
             return []
-        return [str(text) for text in pc.unique(self.read("metrics")["axes"]).to_pylist() if text]
+        return [str(text) for text in pc.unique(self.read("metrics", AXES_ONLY)["axes"]).to_pylist() if text]
 
     def _differs(self, stored: LaneFiles, axes: Mapping[str, str], changed: Collection[str]) -> bool:
         """Whether some cell that is in a file had other axes when it was written; only `changed` ones may have had."""
@@ -358,8 +363,8 @@ class Store(Beside):
         pairs = zip(rows["cell_key"].to_pylist(), rows["axes"].to_pylist(), strict=True)
         return any(axes.get(str(key), text) != text for key, text in pairs)
 
-    def _load(self, stored: Sequence[LaneFiles], table: str) -> list[pa.Table]:
-        return files.in_parallel(lambda each: files.load(self._objects, each, table), stored)
+    def _load(self, stored: Sequence[LaneFiles], table: str, columns: Collection[str] | None = None) -> list[pa.Table]:
+        return files.in_parallel(lambda each: files.load(self._objects, each, table, columns), stored)
 
     def _delete(self, ids: Iterable[str]) -> None:
         """Delete the files of these ids, wherever they are."""

@@ -62,7 +62,7 @@ def execute(
         layout = store.take_axes(plan.axes, layout_of(plan.members or plan.columns["axes"]))
         for root in elsewhere:
             store.adopt(Store(root), plan.rows, plan.axes)
-        skipped = _count(plan, store)[DONE]
+        before = _count(plan, store)
         left = _left(plan, store, only)
         stop = Stop(plan.cluster.get("grace_s", GRACE_SECONDS))
         if any(left):
@@ -70,7 +70,7 @@ def execute(
             _run(plan, store, target, left, stop, progress)
     finally:
         store.close()
-    now = _count(plan, store)
+    now = _count(plan, store) if any(left) else before
     missing = plan.lanes - now[DONE] - now[FAILED]
     if stop.reason and missing:
         sys.stderr.write(
@@ -78,9 +78,9 @@ def execute(
             f"\n  {provenance.command()}\n"
         )
     return Outcome(
-        done=now[DONE] - skipped,
+        done=now[DONE] - before[DONE],
         failed=now[FAILED],
-        skipped=skipped,
+        skipped=before[DONE],
         interrupted=stop.interrupted and missing > 0,
         seconds=time.monotonic() - started,
         root=store.root,

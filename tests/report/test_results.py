@@ -40,6 +40,29 @@ def test_pandas_reads_the_folder_as_it_stands(folder):
     assert plain["held_peak_bytes"].sum() == ours["held_peak_bytes"].sum()
 
 
+def test_only_the_metrics_that_are_asked_for_are_read(folder):
+    names = ["held_peak_bytes", "internal_frag_ratio"]
+    whole, few = results.load(folder), results.load(folder, metrics=names)
+    left = [name for name in whole.metrics.columns if name != "config" and name not in set(NAMES).difference(names)]
+    pd.testing.assert_frame_equal(few.metrics, whole.metrics[left])
+    pd.testing.assert_frame_equal(few.summary(), whole.summary(metrics=sorted(names, key=NAMES.index)))
+    pd.testing.assert_frame_equal(few.failures, whole.failures.drop(columns="config"))
+    pd.testing.assert_frame_equal(few.series, whole.series)
+    with pytest.raises(ConfigError, match="unknown metric held_peak_byte: did you mean held_peak_bytes"):
+        results.load(folder, metrics=["held_peak_byte"])
+
+
+def test_an_axis_that_some_cells_do_not_name_is_found_without_their_configurations_at_hand(tmp_path):
+    rows = fakes.metrics_table(fakes.grid(), replicas=2)
+    place = rows.column_names.index("axes")
+    texts = [json.loads(text) for text in rows["axes"].to_pylist()]
+    told = [json.dumps(axes | ({"number": i // 2} if i > 3 else {})) for i, axes in enumerate(texts)]
+    fakes.write(tmp_path, rows.set_column(place, rows.schema.field("axes"), pa.array(told)))
+    whole, few = results.load(tmp_path), results.load(tmp_path, metrics=["held_peak_bytes"])
+    assert few.metrics.sort_values(["cell_key", "replica"])["number"].tolist() == [i // 2 for i in range(24)]
+    pd.testing.assert_series_equal(few.metrics["number"], whole.metrics["number"])
+
+
 def test_a_uri_works_like_a_path(folder):
     pd.testing.assert_frame_equal(results.load(folder.as_uri()).metrics, results.load(str(folder)).metrics)
 
@@ -115,7 +138,7 @@ def test_planned_takes_the_axes_of_the_plan(folder):
 
 def expanded(*axes: str) -> pd.DataFrame:
     keys = {name: name for name in "abcdefgh"}
-    return frames.expand(pd.Series(axes), pd.Series(["{}"] * len(axes)), keys).dropna(axis=1, how="all")
+    return frames.expand(pd.Series(axes), lambda: ["{}"] * len(axes), keys).dropna(axis=1, how="all")
 
 
 def test_exotic_axes_get_fitting_types():
