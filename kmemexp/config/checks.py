@@ -227,11 +227,14 @@ def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
     floor = at_least("policy.floor_bytes", byte_count("policy.floor_bytes", policy["floor_bytes"]), 0)
-    for key in ("trim_s", "watch_s"):
+    for key in ("trim_s", "watch_s", "move_s"):
         if not 0 <= policy[key] < 1e9:
             raise ConfigError(f"policy.{key}={policy[key]}: must be 0 to 1e9 seconds")
     if (floor > 0) != (policy["watch_s"] > 0):
         raise ConfigError("policy.watch_s and policy.floor_bytes: a floor is watched, a watch needs a floor: set both")
+    at_least("policy.moves", policy["moves"], 0)
+    if len({policy["move_s"] > 0, policy["moves"] > 0, bool(policy["movable"])}) > 1:
+        raise ConfigError("policy.movable, policy.move_s and policy.moves: what moves, how often and how many: set all")
     known = (*parts("allocators"), *parts("arenas"))
     for name in policy["parts"]:
         one_of("policy.parts", name, known)

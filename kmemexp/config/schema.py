@@ -138,6 +138,9 @@ class Policy:
     trim_s: float = 0.0  # the allocators give back what they can spare every so many seconds; 0: never
     watch_s: float = 0.0  # how often kernel_map's largest run is looked at; 0: never
     floor_bytes: Any = 0  # the largest run below which the allocators then give back what they can spare
+    movable: list[str] = field(default_factory=list)  # kinds whose ranges may move out of nearly empty superpages
+    move_s: float = 0.0  # how often that is done; 0: never
+    moves: int = 0  # ranges that are moved each time, at most
 
 
 @dataclass

@@ -51,7 +51,8 @@ def run(replica: Replica) -> Lane:
 def _played(replica: Replica, rehearsed: Any = None) -> _Played:
     """Run a replica once; `rehearsed`: its arena at the end of a first time."""
     config, stream = replica.config, replica.stream
-    machine = boot(config, replica.kinds, stream.slots, rehearsed)
+    spare = int(bool(config["policy"].get("moves")))  # a row for what has just been moved
+    machine = boot(config, replica.kinds, stream.slots + spare, rehearsed)
     machine = watching(machine, replica.watched, kva_bytes(config["maps"], config["machine"]))
     runaway.limit_steps(machine.world.counters, config)
     shrinkers = None

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from kmemexp.boot.duties import LOOK, SHRINK, SHRINK_NS, TICK, TRIM, Duty, duties
+from kmemexp.boot.duties import LOOK, MOVE, SHRINK, SHRINK_NS, TICK, TRIM, Duty, duties
 from kmemexp.boot.machine import Machine
+from kmemexp.lane.moving import Mover
 from kmemexp.lane.shrinking import Shrinkers
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
@@ -32,6 +33,7 @@ class Duties:
         self._due = {duty: duty.every_ns for duty in listed}
         self._floor = (policy or {}).get("floor_bytes", 0)
         self._machine, self._time = machine, stream.time_ns
+        self._mover = Mover(machine, stream, policy) if policy and policy.get("moves") else None
 
     def next(self, end: int, until_ns: int) -> tuple[int, list[Duty]]:
         """Operations to play before the next duties, and these: none until `until_ns`."""
@@ -47,6 +49,8 @@ class Duties:
         """Carry out a duty to its end, before operation `at`."""
         if duty.what == SHRINK and self._shrinkers is not None:
             self._shrinkers.run(at)
+        elif duty.what == MOVE and self._mover is not None:
+            self._mover.run(at)
         elif duty.what == TICK:
             self._machine.upkeep(self._machine.world, duty.place, s.TEND_TICK)
         elif duty.what == LOOK:
