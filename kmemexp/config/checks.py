@@ -225,7 +225,12 @@ def _workload(workload: Mapping[str, Any]) -> dict[str, Any]:
     return dict(workload)
 
 
+MOVING: dict[str, Any] = {"movable": [], "move_s": 0.0, "moves": 0}
+"""What a policy that moves nothing does not say: its cells have the keys that they had without."""
+
+
 def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
+    policy = {**MOVING, **policy}
     floor = at_least("policy.floor_bytes", byte_count("policy.floor_bytes", policy["floor_bytes"]), 0)
     for key in ("trim_s", "watch_s", "move_s"):
         if not 0 <= policy[key] < 1e9:
@@ -238,7 +243,8 @@ def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
     known = (*parts("allocators"), *parts("arenas"))
     for name in policy["parts"]:
         one_of("policy.parts", name, known)
-    return {**policy, "floor_bytes": floor}
+    whole = {**policy, "floor_bytes": floor}
+    return whole if policy["moves"] else {key: value for key, value in whole.items() if key not in MOVING}
 
 
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def _check_policies(pieces: Mapping[str, Pieces]) -> None:
     for policy, maps, objects, design in combinations(pieces, "policy", "maps", "objects", "design"):
         check_policy(policy, maps, objects, design["name"])
     for policy, workload, cost in combinations(pieces, "policy", "workload", "cost"):
-        if policy["moves"] and cost["name"] != "none":
+        if policy.get("moves") and cost["name"] != "none":
             raise ConfigError(
                 f"policy={policy['name']}: moves ranges between two operations, and with a clock "
                 f"(cost={cost['name']}) some are always under way; choose cost=none"
             )
-        if policy["moves"] and not set(policy["movable"]) & set(workload.get("kinds", {})):
+        if policy.get("moves") and not set(policy["movable"]) & set(workload.get("kinds", {})):
             raise ConfigError(
                 f"policy={policy['name']}: nothing in workload={workload['name']} can be moved; policy.movable is "
                 f"{', '.join(policy['movable'])}"

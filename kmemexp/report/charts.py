@@ -63,6 +63,10 @@ def colours(names: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=names, range=[chosen[name] for name in names])
 
 
+BOUND = "bound"
+"""Column of a table: the mean of what no placement could pass."""
+
+
 def intervals(
     table: pd.DataFrame, *, y: str, x: Axis, colour: str, span: tuple[str, str] = ("low", "high"),
     facet: str | None = None, title: str = "", zero: bool = False,
@@ -70,10 +74,11 @@ def intervals(
     """Draw a dot with its interval for each row: conditions `y` one below the other, one colour per design.
 
     `span` names the columns of the interval's bounds. `zero` draws a line at 0, for differences. `facet` makes a panel
-    for each of its values.
+    for each of its values. Where the table has a column BOUND, a tick stands at what no design could pass.
     """
     low, high = span
-    frame = _plain(table, [y, x.column, low, high, colour, *([facet] if facet else [])])
+    bound = [BOUND] if BOUND in table.columns else []
+    frame = _plain(table, [y, x.column, low, high, colour, *bound, *([facet] if facet else [])])
     rows, names = _order(frame[y]), _order(frame[colour])
     place = alt.Y(y, type="nominal", sort=rows, title=None, axis=alt.Axis(labelLimit=260))
     apart = alt.YOffset(colour, type="nominal", sort=names, scale=alt.Scale(paddingOuter=0.3))
@@ -87,6 +92,10 @@ def intervals(
         x=alt.X(x.column, type="quantitative", title=x.title, scale=scale)
     )
     layers = [rules, dots]
+    if bound:
+        layers.append(
+            base.mark_tick(thickness=2).encode(x=alt.X(BOUND, type="quantitative", title=x.title, scale=scale))
+        )
     if zero:
         layers.insert(0, alt.Chart(_inline(frame)).mark_rule(color="#888", strokeDash=[3, 3]).encode(x=alt.datum(0)))
     height = max(len(rows) * max(16 * len(names), 22), 60)

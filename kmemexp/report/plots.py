@@ -15,7 +15,7 @@ import pandas as pd
 
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import QUANTILES, unit
-from kmemexp.report import charts, comparison, frames, stats
+from kmemexp.report import bounds, charts, comparison, frames, stats
 from kmemexp.report.layout import labels, unit_of
 from kmemexp.store.schema import DONE
 
@@ -58,7 +58,8 @@ class Plots:
         """Mean of a metric with its 95 % interval: conditions one below the other, a dot for each design."""
         rows = self._done(where)
         table = self._over(rows, metric, [colour])
-        table, title = _scaled(table, metric, ["mean", "low", "high"])
+        shown = ["mean", "low", "high", *table.columns.intersection([charts.BOUND])]
+        table, title = _scaled(table, metric, shown)
         return charts.intervals(table, y=PANEL, x=charts.Axis("mean", title), colour=colour)
 
     def differences(self, metric: str, baseline: str, *, where: str = "") -> alt.TopLevelMixin:
@@ -163,6 +164,8 @@ class Plots:
         cells = comparison.arrange(rows)
         _, mean, low, high = comparison.mean_bounds(cells.matrix(rows[metric]), comparison.metric_of(metric).law, 0.95)
         table = cells.keys.assign(mean=mean, low=low, high=high)
+        if (limit := bounds.bound_of(metric, rows)) is not None:
+            table[charts.BOUND] = stats.mean_interval(cells.matrix(limit), 0.95).mean
         missing = [name for name in shown if name not in table.columns]
         first = rows.drop_duplicates("cell_key").set_index("cell_key")
         for name in missing:

@@ -25,10 +25,7 @@ CELL = {
     "memory": {"limited": False},
     "sample": {"points": 96, "snapshots": 8, "bins": 256},
     "seed": 0,
-    "policy": {
-        "name": "none", "parts": [], "trim_s": 0.0, "watch_s": 0.0, "floor_bytes": 0, "movable": [], "move_s": 0.0,
-        "moves": 0,
-    },
+    "policy": {"name": "none", "parts": [], "trim_s": 0.0, "watch_s": 0.0, "floor_bytes": 0},
     "stability": {"kind": ""},
     "roles": {"name": "bsd2003", "recorded": {"task_struct": {"class": "zone", "growth": 5}}, "synthetic": {}},
 }  # fmt: skip

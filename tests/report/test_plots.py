@@ -49,6 +49,18 @@ def test_each_chart_has_its_marks(found):
     assert {"bar"} <= marks(found.plot.caches(where="workload == 'pgbench' and cpus == 1"))
 
 
+def test_what_has_a_bound_is_drawn_with_it():
+    given = {
+        "map_superpages_mean_count": lambda _, replica: 6.0 + replica,
+        "map_superpages_bound_mean_count": lambda _, replica: 11.0 + replica,
+    }
+    results = Results.from_tables(fakes.metrics_table(fakes.grid(kva=(192 * fakes.MIB,)), replicas=3, **given))
+    drawn = results.plot.intervals("map_superpages_mean_count")
+    assert '"type": "tick"' in drawn.to_json()
+    assert set(values(drawn)["bound"]) == {12.0}
+    assert '"type": "tick"' not in results.plot.intervals("held_peak_bytes").to_json()
+
+
 def values(chart) -> pd.DataFrame:
     """The data that a chart draws."""
     (rows,) = json.loads(chart.to_json())["datasets"].values()
