@@ -32,7 +32,7 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
 
 def _served(design: str, machine: dict[str, int], loader: "ConfigLoader") -> list[catalogue.Served] | str:
     """Who serves the kinds of the load in a design, on this machine; or why it cannot be built there."""
-    given = [f"machine.{key}={machine[key]}" for key in ("cpus", "ram_bytes", "kva_bytes") if key in machine]
+    given = [f"machine.{key}={machine[key]}" for key in ("arch", "cpus", "ram_bytes", "kva_bytes") if key in machine]
     try:
         (plan,) = plan_from([f"design={design}", f"workload={LOAD}", *given], loader=loader)
         config = json.loads(plan.columns["config"][0])

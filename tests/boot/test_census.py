@@ -91,6 +91,7 @@ def test_freebsd_15_carves_by_ram(
     assert (rows["mbuf"].limit, rows["mbuf_cluster"].limit) == limits
     assert {row.allocator for row in rows.values()} == {"uma_today", ""}
     assert rows["pipe_buffer"].map == "pipe_map"
+    assert rows["socket"].limit == rows["unpcb"].limit == {4: 131072, 64: 2097152, 256: 8388608}[gib]  # maxfiles
     assert (rows["uarea"].klass, rows["uarea"].map) == ("zone", "kernel_map")  # kstack_cache
 
 

@@ -99,6 +99,7 @@ def freebsd_15(facts: Facts, given: Given) -> Sizing:
     buffer_map = nbuf * BKVASIZE
     transient = (given.get("bio_transient_maxcnt") or BIO_TRANSIENT) * (given.get("maxphys_bytes") or MAXPHYS_15)
     soft = _soft_limit(facts, given)
+    sockets = max(given.get("maxsockets", 0), maxfiles)
     mbufs, clusters, jumbo = _network(facts, given, soft)
     execs = given.get("exec_map_entries") or 8 * facts.cpus
     return Sizing(
@@ -107,7 +108,7 @@ def freebsd_15(facts: Facts, given: Given) -> Sizing:
         maxusers=maxusers,
         maxproc=maxproc,
         maxfiles=maxfiles,
-        maxsockets=max(given.get("maxsockets", 0), maxfiles),
+        maxsockets=sockets,
         nmbclusters=clusters,
         nmbufs=mbufs,
         jumbo=jumbo,
@@ -122,6 +123,7 @@ def freebsd_15(facts: Facts, given: Given) -> Sizing:
         soft_limit_bytes=soft,
         page_array_bytes=-(-pages * VM_PAGE_BYTES // SUPERPAGE) * SUPERPAGE,
         vnodes=maxproc + pages // 4,
+        limits=tuple((zone, sockets) for zone in ("socket", "tcpcb", "udpcb", "unpcb")),
     )
 
 
