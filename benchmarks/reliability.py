@@ -4,7 +4,7 @@ python benchmarks/reliability.py [KIND …] [--trials 20] [--seed 0] [--runner r
 
 Kinds: worker (SIGKILL to a worker), driver (SIGKILL to the driver and all that it has started), term, hup, int (the
 driver gets that signal), two (two drivers at once), bits, cut, gone, swapped (files of a finished folder are damaged
-and repaired). Each trial ends with the same questions: is every (cell, replica) there exactly once, and are all four
+and repaired). Each trial ends with the same questions: is every (cell, replica) there exactly once, and are all five
 tables, bit by bit, those of the undisturbed run? docs/reliability.md says what came out.
 """
 
@@ -50,7 +50,9 @@ def _lane(config: dict, replica: int) -> Lane:
     rng = np.random.default_rng([config["n"], replica])
     series = rng.integers(0, 1 << 40, (4, len(SERIES)))
     pictures = [(0, "kernel_map", rng.integers(0, 256, 8, np.uint8))]
-    return Lane(replica, rng.random(len(NAMES)), "", series, pictures, (("wait", 7, *rng.random(5).tolist()),))
+    caches = ((0, "peak", "slub", "dentry", 192, *rng.integers(0, 99, 5).tolist()),)
+    waits = (("wait", 7, *rng.random(5).tolist()),)
+    return Lane(replica, rng.random(len(NAMES)), "", series, pictures, waits, caches=caches)
 
 
 def make_plan(root: Path, workers: Path, cluster: dict, pause: float = 0.0) -> Plan:
@@ -191,7 +193,7 @@ def damaged(how: str) -> Callable[[Trial], None]:
     return run
 
 
-WITH_DIGEST = ("data", "_series", "_latency", "_snapshots", "_manifest")
+WITH_DIGEST = ("data", "_series", "_latency", "_snapshots", "_caches", "_manifest")
 KINDS: dict[str, Callable[[Trial], None]] = {
     "worker": killed_worker, "driver": killed_driver, "two": two_drivers,
     **{name: signalled(number) for name, number in SIGNALS.items()},
