@@ -2,13 +2,14 @@
 
 import contextlib
 import gc
+import math
 import operator
 
 import numba
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba.core import analysis, base, event, ir, types
+from numba.core import analysis, base, errors, event, ir, types
 from numba.core.compiler import Flags, run_frontend
 from numba.core.registry import cpu_target
 
@@ -84,6 +85,32 @@ def test_variables_of_statements_are_those_that_numba_finds() -> None:
         assert plain == ([s.list_vars() for s in (*statements, *values)], analysis.compute_use_defs(found))
 
 
+@pytest.mark.parametrize(
+    "value", [len, operator, math, math.sqrt, int, 3, True, None, "text", 2.5, (1, 2), {}, object()]
+)
+def test_a_value_has_the_type_that_numba_finds(value) -> None:
+    typing = cpu_target.typing_context
+    typing.refresh()
+
+    def found() -> tuple[str, str]:
+        try:
+            return str(typing.resolve_value_type(value)), str(types.maybe_literal(value))
+        except ValueError as error:
+            return "none", str(type(error))
+
+    plain = found()
+    with sparing.sparing():
+        assert found() == plain
+
+
+def test_errors_say_what_they_say() -> None:
+    plain = errors.ConstantInferenceError("not constant", loc=None), errors.TypingError("wrong")
+    with sparing.sparing():
+        ours = errors.ConstantInferenceError("not constant", loc=None), errors.TypingError("wrong")
+    assert [error.msg for error in ours] == [error.msg for error in plain] == ["not constant", "wrong"]
+    assert [str(error) for error in ours] == ["not constant", "wrong"]
+
+
 def test_a_context_is_refreshed_once_something_was_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     context = cpu_target.typing_context
     calls = []
@@ -108,4 +135,4 @@ def test_numba_is_as_it_was_after_compiling_and_garbage_is_looked_for_again() ->
         raise ZeroDivisionError
     assert gc.isenabled()
     assert [getattr(*place) for place in places] == before
-    assert base.BaseContext.refresh is before[-2]
+    assert base.BaseContext.refresh is before[places.index((base.BaseContext, "refresh"))]

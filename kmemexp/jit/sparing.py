@@ -7,10 +7,12 @@ Numba 0.68; `tests/test_jit_resolving.py` says what is relied on.
 import contextlib
 import gc
 from collections.abc import Iterable, Iterator
+from types import BuiltinFunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from numba.core import analysis, base, event, ir, typing
+from numba.core import analysis, base, errors, event, ir, types, typing
+from numba.core.typing import typeof
 
 NOTHING, VARIABLE, STATEMENT, ROW, TABLE = range(5)
 _kinds: dict[type, int] = {}
@@ -110,6 +112,47 @@ def _refresh_typing(context: Any) -> None:
         _seen[context] = _registered(context)
 
 
+class _Plain(errors._DummyColorScheme):
+    """Words of errors as they are: most errors are asked for, and dropped, and each would be painted."""
+
+    def _as_it_is(self, msg: str) -> str:
+        return msg
+
+    code = errmsg = filename = indicate = highlight = reset = _as_it_is
+
+
+_PLAIN = _Plain()
+
+
+def _plain() -> _Plain:
+    """`errors.termcolor`."""
+    return _PLAIN
+
+
+def _no_constant(error: Any, value: str, loc: Any = None) -> None:
+    """`ConstantInferenceError.__init__` that quotes no source: only Numba asks whether something is a constant."""
+    Exception.__init__(error, value)
+    error.msg, error.loc = value, loc
+
+
+_resolve_value_type = typing.BaseContext.resolve_value_type
+
+
+def _value_type(context: Any, value: Any) -> Any:
+    """`BaseContext.resolve_value_type`, which has to fail first for what is registered by name."""
+    if type(value) in (BuiltinFunctionType, ModuleType):
+        found = context._get_global_type(value)
+        if found is not None:
+            return found
+    return _resolve_value_type(context, value)
+
+
+def _maybe_literal(value: Any) -> Any:
+    """`types.maybe_literal`, without an error to catch."""
+    made = types.Literal.ctor_map.get(type(value))
+    return made(value) if made else None
+
+
 PATCHES: tuple[tuple[Any, str, Any], ...] = (
     (ir.Stmt, "list_vars", _of_statement),
     (ir.Expr, "list_vars", _of_expression),
@@ -119,6 +162,11 @@ PATCHES: tuple[tuple[Any, str, Any], ...] = (
     (event, "install_timer", _timer),
     (base.BaseContext, "refresh", _refresh_context),
     (typing.BaseContext, "refresh", _refresh_typing),
+    (typing.BaseContext, "resolve_value_type", _value_type),
+    (types, "maybe_literal", _maybe_literal),
+    (typeof, "_termcolor", _PLAIN),
+    (errors, "termcolor", _plain),
+    (errors.ConstantInferenceError, "__init__", _no_constant),
 )
 
 
