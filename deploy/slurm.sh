@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A sweep on Slurm: one Ray node per Slurm node, the driver on the first. Submit with
 #   sbatch --nodes=4 deploy/slurm.sh +sweep=fragmentation sweep.reps.max=64 store.root=$SCRATCH/results
-# Slurm sends SIGTERM before it kills: the driver then commits what is in work (cluster.grace_s). Submit the same line
-# again to go on. Everything that the nodes share is the results folder; the environment must be there on each.
+# Ninety seconds before the time is over the driver, and nothing else, gets SIGTERM: it commits what is in work
+# (cluster.grace_s). So does `scancel --batch --signal=TERM JOB`. Submit the same line again to go on. All that the nodes
+# share is the results folder; the environment must be there on each.
 #SBATCH --job-name=kmemexp
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --time=04:00:00
-#SBATCH --signal=B:TERM@60
+#SBATCH --signal=B:TERM@90
 set -euo pipefail
 
 export RAY_AUTH_MODE=token
@@ -15,9 +16,27 @@ export RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(head -c 32 /dev/urandom | od -An -tx1 
 export RAY_ADDRESS
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 RAY_ADDRESS="$(getent ahostsv4 "$first" | awk 'NR == 1 {print $1}'):6379"
+cpus=${SLURM_CPUS_ON_NODE:-1}
 
-# Ray starts on every node; the command runs on the first one, when all have joined, and Ray ends with it.
-srun --kill-on-bad-exit=0 ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" \
-  --num-cpus "${SLURM_CPUS_ON_NODE:-1}" -- python -m kmemexp cluster=auto progress=false "$@" &
-trap 'kill -TERM $!' TERM
-wait $! || wait $!
+srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" ray start --head --port=6379 --num-cpus="$cpus" --block &
+for _ in {1..60}; do
+  ray health-check --address "$RAY_ADDRESS" 2>/dev/null && break
+  sleep 1
+done
+others=$((SLURM_JOB_NUM_NODES - 1))
+if ((others > 0)); then # the driver does not wait for them: its window follows the cluster
+  srun --overlap --nodes="$others" --ntasks="$others" --exclude="$first" \
+    ray start --address "$RAY_ADDRESS" --num-cpus="$cpus" --block &
+fi
+
+# Not a step of srun's, which would end Ray with it.
+python -m kmemexp cluster=auto progress=false "$@" &
+driver=$!
+trap 'kill -TERM "$driver"' TERM
+code=0
+wait "$driver" || code=$?
+if kill -0 "$driver" 2>/dev/null; then # a signal has ended the waiting, not the driver
+  code=0
+  wait "$driver" || code=$?
+fi
+exit "$code"
