@@ -76,7 +76,8 @@ def test_the_last_trace_is_kept_until_the_file_changes(path):
 
 
 def test_errors_list_what_exists():
-    with pytest.raises(TraceError, match=r"'nope': neither a shipped trace \(filetree, pgbench, removal, threads\) nor a file"):
+    known = r"\(filetree, pgbench, removal, threads\)"
+    with pytest.raises(TraceError, match=rf"'nope': neither a shipped trace {known} nor a file"):
         library.load("nope")
     with pytest.raises(TraceError, match="filetree"):
         library.describe("nope")
