@@ -281,21 +281,21 @@ def test_a_scheduler_drains_a_run_on_a_ray_of_our_own_and_nothing_is_left(tmp_pa
     assert not list(Path(tempfile.gettempdir(), f"kray-{os.getuid()}").glob(f"{driver.pid}-*"))
 
 
-TWO_NODES = """
+NODES = """
 import json, sys, threading, pathlib
 from ray.cluster_utils import Cluster
 from sweep_fakes import make_plan
 from kmemexp.sweep.execute import execute
 given = json.loads(sys.argv[1])
-gate = pathlib.Path(given["configs"][0]["gate"])
+gate, nodes = pathlib.Path(given["configs"][0]["gate"]), given["configs"][0]["nodes"]
 small = {"num_cpus": 1, "object_store_memory": 80 << 20}
 cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
-second = cluster.add_node(**small)
+last = [cluster.add_node(**small) for _ in range(nodes - 1)][-1]
 
 def lose_a_node():
-    while not len(list(gate.iterdir())) >= 2:  # a lane in work on either node
+    while not len(list(gate.iterdir())) >= nodes:  # a lane in work on each node
         threading.Event().wait(0.05)
-    cluster.remove_node(second, allow_graceful=False)
+    cluster.remove_node(last, allow_graceful=False)
     (gate / "go").touch()
 
 thread = threading.Thread(target=lose_a_node)
@@ -308,11 +308,12 @@ cluster.shutdown()
 """
 
 
-def test_a_cluster_of_two_nodes_survives_the_loss_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_a_cluster_survives_the_loss_of_a_node(nodes: int, tmp_path: Path) -> None:
     gate, root = tmp_path / "gate", tmp_path / "r"
     gate.mkdir()
-    configs = [{"gate": str(gate)}] * 8
-    driver = start(root, configs, TWO_NODES, batch_s=0.6)
+    configs = [{"gate": str(gate), "nodes": nodes}] * 8
+    driver = start(root, configs, NODES, batch_s=0.6)
     out, err = finish(driver)
     assert driver.returncode == 0, err
     assert json.loads(out.splitlines()[-1])[:4] == [24, 0, 0, False], err
