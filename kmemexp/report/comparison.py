@@ -89,8 +89,7 @@ def compare(
     The verdict is "baseline"; "equivalent" where the difference is less than the margin (two one-sided tests, Holm);
     "better" or "worse" where there is a difference (Holm); "inconclusive" where neither can be said; "" where there is
     no direction or no baseline, the metric is not judged, the room is less than 5 %, or the variant is a reference that
-    knows the future, which is no design and never best. Raises ConfigError for what
-    `df` does not have.
+    knows the future: no design, never best. Raises ConfigError for what `df` does not have.
 
     >>> compare(load("results/fragmentation").metrics, "freebsd4", ["held_peak_bytes"])  # doctest: +SKIP
     """

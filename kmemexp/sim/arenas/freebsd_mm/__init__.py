@@ -53,7 +53,7 @@ CPU_LOCK = "critical"  # in which a CPU's cache of free pages is
 FROM_ARENA = ("clean_map",)  # what boot takes by kva_alloc()
 
 HELD_SHIFT = 4
-STACK_BYTES = (vmem.v.STACK_PAGES - 1) << PAGE_SHIFT
+STACK_BYTES = (vmem.stacks.STACK_PAGES - 1) << PAGE_SHIFT
 CACHE_SHARE = 1000  # a pool's page cache has at most a thousandth of its domain's pages
 
 
@@ -175,10 +175,10 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
 @outlined
 def stack_alloc(st: State, d: int, cpu: int) -> int:
     """vm_thread_stack_create(): a kernel stack behind its guard page. Returns the stack's address or NO_SPACE."""
-    guard = vmem.v.stack_alloc(st.kva, d)
+    guard = vmem.stacks.stack_alloc(st.kva, d)
     if guard < 0:
         return NO_SPACE
-    if not reserve.back(st.phys, stack_index(st.phys, guard), vmem.v.STACK_PAGES - 1, d, cpu):
+    if not reserve.back(st.phys, stack_index(st.phys, guard), vmem.stacks.STACK_PAGES - 1, d, cpu):
         vmem.map_free(st.kva, KERNEL, guard, STACK_BYTES + PAGE, cpu)
         return NO_SPACE
     return guard + PAGE
@@ -189,7 +189,7 @@ def stack_free(st: State, addr: Address, nbytes: Bytes, cpu: int) -> int:
     """vm_thread_stack_dispose(). Returns 0, or NO_ENTRY for what is no whole stack."""
     if nbytes != STACK_BYTES:
         return NO_ENTRY
-    reserve.unback(st.phys, stack_index(st.phys, addr - PAGE), vmem.v.STACK_PAGES - 1, cpu)
+    reserve.unback(st.phys, stack_index(st.phys, addr - PAGE), vmem.stacks.STACK_PAGES - 1, cpu)
     return vmem.map_free(st.kva, KERNEL, addr - PAGE, STACK_BYTES + PAGE, cpu)
 
 
@@ -199,8 +199,8 @@ def stack_index(st: Phys, guard: Address) -> int:
 
     Its reservations and frames are the second half of their tables.
     """
-    number = (guard >> PAGE_SHIFT) // vmem.v.STACK_PAGES
-    return (len(st.frame) >> 1) + number * (vmem.v.STACK_PAGES - 1)
+    number = (guard >> PAGE_SHIFT) // vmem.stacks.STACK_PAGES
+    return (len(st.frame) >> 1) + number * (vmem.stacks.STACK_PAGES - 1)
 
 
 @outlined

@@ -48,6 +48,7 @@ from kmemexp.sim.aliases import Address, Bytes, MapNo, Shares, Words
 from kmemexp.sim.allocators.uma_today import keg as uma_keg
 from kmemexp.sim.arenas._shared import segments as g
 from kmemexp.sim.arenas.vmem import alloc as v
+from kmemexp.sim.arenas.vmem import stacks
 from kmemexp.sim.arenas.vmem.state import BEST_FIT, FIRST_FIT, NEXT_FIT, Params, State
 from kmemexp.sim.checks import insist
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK
@@ -120,8 +121,8 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
         v.cached_free(st, map_no, row, cpu)
     else:
         a = v.in_domain(st, row) if map_no == 0 else map_no
-        if map_no == 0 and v.holds_stacks(st, a):
-            v.stack_free(st, a, row)
+        if map_no == 0 and stacks.holds_stacks(st, a):
+            stacks.stack_free(st, a, row)
         else:
             v.xfree(st, a, row)
     return 0
@@ -131,7 +132,7 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
 def in_stacks(st: State, addr: Address) -> bool:
     """Whether the range in use that begins at an address of map 0 is a kernel stack with its guard page."""
     row = g.in_use(st, 0, addr) if addr >= st.arena[0, g.BASE] else 0
-    return row != 0 and v.holds_stacks(st, v.in_domain(st, row))
+    return row != 0 and stacks.holds_stacks(st, v.in_domain(st, row))
 
 
 @outlined
@@ -242,7 +243,7 @@ def _trimmed(st: State) -> int:
     """Bytes of what arenas of stacks have imported that are in no span of theirs."""
     spans = [st.seg[row] for a in range(st.maps, len(st.arena) - 1) for row in g.rows(st, a)]
     spans = [span for span in spans if span[g.KIND] == g.SPAN and span[g.NOTE]]
-    return sum(v.STACK_PAGES * v.SUPERPAGE - int(span[g.END] - span[g.START]) for span in spans)
+    return sum(stacks.STACK_PAGES * v.SUPERPAGE - int(span[g.END] - span[g.START]) for span in spans)
 
 
 def _arenas(st: State, map_no: int) -> list[int]:

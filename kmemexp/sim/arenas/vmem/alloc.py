@@ -20,7 +20,6 @@ DOMAIN_SHIFT = 6  # above: 1 + domain whose arena it lies in
 
 SUPERPAGE = 2 << 20  # what domains import is aligned to, whatever the quantum
 SEVERAL = 128  # superpages in the quantum of a machine of several domains
-STACK_PAGES = 5  # of a kernel stack, its guard page among them (kstack_pages, KSTACK_GUARD_PAGES)
 
 # Columns of State.arena.
 QCACHE = g.OWN  # bytes of the largest cached size
@@ -258,69 +257,6 @@ def import_domain(st: State, a: int, nbytes: Bytes, align: int) -> bool:
     st.table[(addr >> PAGE_SHIFT) + st.arena[0, g.SHIFT]] = 0  # this page of the table is the domain's
     add_span(st, a, addr, nbytes)
     return True
-
-
-@kernel
-def stack_arena(st: State, d: int) -> int:
-    """Arena of the kernel stacks of a domain."""
-    return st.maps + st.p.domains + d
-
-
-@kernel
-def holds_stacks(st: State, a: int) -> bool:
-    """Whether an arena is one of kernel stacks."""
-    return a >= st.maps + st.p.domains
-
-
-@outlined
-def stack_alloc(st: State, d: int) -> int:
-    """vm_thread_alloc_kstack_kva(): KVA of a stack and its guard page. Returns the address or NO_SPACE."""
-    a, nbytes = stack_arena(st, d), STACK_PAGES << PAGE_SHIFT
-    if st.arena[a, g.HAND] < BT_MAXALLOC and not fill(st, a):
-        st.supply[NO_TAGS] += 1
-        return NO_SPACE
-    row = search(st, a, nbytes, PAGE, BEST_FIT)
-    if row == 0:
-        if not import_stacks(st, d, a):
-            return NO_SPACE
-        row = search(st, a, nbytes, PAGE, BEST_FIT)
-    addr = st.seg[row, g.START]
-    clip(st, a, row, addr, nbytes, ATTR_WIRED | (1 + a - st.maps) << DOMAIN_SHIFT)
-    return addr
-
-
-@outlined
-def import_stacks(st: State, d: int, a: int) -> bool:
-    """vm_thread_kstack_arena_import(): a superpage for each page of a stack. False: the domain's arena has no room.
-
-    The span begins where a stack does that is numbered through the KVA, and is a stack shorter.
-    """
-    addr = domain_alloc(st, d, STACK_PAGES * SUPERPAGE, SUPERPAGE, IMPORT)
-    if addr < 0:
-        return False
-    parent = g.in_use(st, 0, addr)
-    st.table[(addr >> PAGE_SHIFT) + st.arena[0, g.SHIFT]] = 0  # this page of the table is the stacks'
-    first = round_up(addr, STACK_PAGES << PAGE_SHIFT)
-    end = first + STACK_PAGES * (SUPERPAGE - PAGE)
-    span = g.insert(st, a, st.seg[a, g.PREV], g.SPAN, first, end)
-    st.seg[span, g.NOTE] = parent
-    give(st, a, g.insert(st, a, span, g.FREE, first, end))
-    return True
-
-
-@outlined
-def stack_free(st: State, a: int, row: int) -> None:
-    """vmem_xfree() of a stack: a span that is wholly free goes back, vm_thread_kstack_arena_release()."""
-    row = g.merge(st, a, row)
-    span = st.seg[row, g.PREV]
-    if st.seg[span, g.KIND] == g.SPAN and g.size(st, span) == g.size(st, row):
-        parent = st.seg[span, g.NOTE]
-        g.remove(st, a, row)
-        g.remove(st, a, span)
-        xfree(st, a - st.p.domains, parent)
-    else:
-        give(st, a, row)
-    trim_tags(st, a)
 
 
 @kernel
