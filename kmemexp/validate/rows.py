@@ -19,6 +19,7 @@ from scipy import stats
 
 GRADES = ("A", "B", "I", "C", "D")
 DECIDES = ("A", "B", "I")
+LEFT_OUT = "left out"
 CHANCE = 1e-3  # that a table of sound code fails
 ESTIMATES = 400  # judged in one table, at most
 ERROR = CHANCE / ESTIMATES
@@ -121,7 +122,7 @@ class Wanted(NamedTuple):
 
     def left_out(self, what: str, why: str) -> Row:
         """Say that something could not be checked here."""
-        return Row(self.check, what, self.source, math.nan, math.nan, math.nan, self.grade, None, f"left out: {why}")
+        return Row(self.check, what, self.source, math.nan, math.nan, math.nan, self.grade, None, f"{LEFT_OUT}: {why}")
 
     def _judged(self, what: str, expected: float, mean: float, half: float, limit: float, bias: float) -> Row:
         wide = half > limit and not judging.lenient

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmemexp.validate.rows import DECIDES, Row, failures
+from kmemexp.validate.rows import DECIDES, LEFT_OUT, Row, failures
 from kmemexp.values import visible
 
 NAME = "_validate"
 LOCAL = Path("results")  # where the table goes if the results are at a URI
 HEADS = ("check", "what", "source", "expected", "measured", "deviation", "within", "grade", "result")
 NUMBERS = {3, 4, 5, 6}
-STYLES = {"pass": "green", "FAIL": "bold red", "beside": "dim", "left out": "yellow"}
+STYLES = {"pass": "green", "FAIL": "bold red", "beside": "dim", LEFT_OUT: "yellow"}
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px system-ui, sans-serif; margin: 2rem; color: #1f2328; background: #fff }}
@@ -50,7 +50,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 def result(row: Row) -> str:
     """In a word."""
     if row.passed is None:
-        return "left out" if row.note.startswith("left out") else "beside"
+        return LEFT_OUT if row.note.startswith(LEFT_OUT) else "beside"
     if row.grade not in DECIDES:
         return "beside"
     return "pass" if row.passed else "FAIL"
@@ -60,13 +60,13 @@ def summary(rows: Sequence[Row], seed: int, level: str, seconds: float) -> str:
     """In a sentence."""
     words = [result(row) for row in rows]
     counts = ", ".join(f"{words.count(word)} {name}" for word, name in
-                       (("pass", "pass"), ("FAIL", "fail"), ("beside", "stand beside"), ("left out", "left out"))
+                       (("pass", "pass"), ("FAIL", "fail"), ("beside", "stand beside"), (LEFT_OUT, LEFT_OUT))
                        if words.count(word))  # fmt: skip
     return f"seed {seed}, level {level}: {len(rows)} rows, {counts}; {seconds:.0f} s"
 
 
 def show(rows: Sequence[Row], title: str, told: str, console: Console) -> None:
-    """Print the table, and below it what fails."""
+    """Print the table, and below it what fails, and why rows are left out."""
     table = Table(
         title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0
     )
@@ -80,6 +80,10 @@ def show(rows: Sequence[Row], title: str, told: str, console: Console) -> None:
     for row in failures(rows):
         text = f"FAIL {row.check}: {row.what}: expected {_number(row.expected)}, measured {_number(row.measured)}"
         console.print(Text(visible(f"{text} {row.note}"), style="red"), soft_wrap=True)
+    for row in rows:
+        if result(row) == LEFT_OUT:
+            why = row.note.removeprefix(f"{LEFT_OUT}: ")
+            console.print(Text(visible(f"{LEFT_OUT} {row.check}: {row.what}: {why}"), style=STYLES[LEFT_OUT]))
     console.print(Text(told), soft_wrap=True)
 
 

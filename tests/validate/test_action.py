@@ -32,10 +32,14 @@ def silent(s):
     yield from ()
 
 
+def absent(s):
+    yield Wanted("L", "nowhere", "C").left_out("what needs more", "it is not here")
+
+
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    known = {f.__name__: Check(f.__name__, f) for f in (right, drawn, wrong, broken, silent)}
+    known = {f.__name__: Check(f.__name__, f) for f in (right, drawn, wrong, broken, silent, absent)}
     monkeypatch.setattr(suite, "checks", lambda: known)
 
 
@@ -59,6 +63,11 @@ def test_the_table_is_printed_and_written(made_up, tmp_path, capsys):
 def test_a_check_that_fails_ends_and_gives_no_row_makes_the_exit_code_2(made_up, capsys, name, said):
     assert run("right", name) == 2
     assert said in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_said_with_its_reason(made_up, capsys):
+    assert run("right", "absent") == 0
+    assert "left out L: what needs more: it is not here" in " ".join(capsys.readouterr().out.split())
 
 
 def test_parameters_are_those_of_the_seed(made_up, tmp_path):
