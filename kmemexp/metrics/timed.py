@@ -39,7 +39,9 @@ TIMED = (
     Metric("page_failures_count", "less", "safety", "requests refused for lack of physical pages"),
     Metric("lost_interrupts_count", "less", "safety", "interrupts that found too many waiting for their handler"),
     Metric("simulated_ns", "", "cost", "simulated time until the last operation was over"),
-    Metric("throughput_hz", "more", "cost", "operations per simulated second"),
+    Metric(
+        "throughput_hz", "more", "cost", "operations per simulated second: a load's own rate where the machine keeps up"
+    ),
     Metric("main_ratio", "", "cost", "share of the CPU time spent in operations of the mainline"),
     Metric("interrupt_ratio", "", "cost", "share spent in interrupts of all kinds"),
     Metric("spin_ratio", "less", "cost", "share spent spinning for locks"),
