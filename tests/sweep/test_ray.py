@@ -171,9 +171,11 @@ TWICE = SCRIPT + 'run(given["root"] + "-next")'
 
 
 def start(root: Path, configs: list[dict], script: str = SCRIPT, **cluster) -> subprocess.Popen:
+    """A driver, in a home where no Ray has left its token yet."""
     given = {"configs": configs, "root": str(root), "cluster": {"runner": "ray"} | cluster}
-    environ = os.environ | {"PYTHONPATH": WORKER_PATH, "KMEMEXP_TEST_MARK": str(root)}
-    environ.pop("RAY_ADDRESS", None)
+    environ = os.environ | {"PYTHONPATH": WORKER_PATH, "KMEMEXP_TEST_MARK": str(root), "HOME": str(root.parent)}
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        environ.pop(name, None)
     return subprocess.Popen(
         [sys.executable, "-c", script, json.dumps(given)],
         env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from kmemexp.store import writers
 
@@ -32,6 +33,7 @@ def secured() -> Iterator[None]:
     # Ray takes the address of the network's interface in place of 127.0.0.1, unless it may form no clusters.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     os.environ.update(token)
+    _read_again()
     try:
         yield
     finally:
@@ -41,11 +43,18 @@ def secured() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        _read_again()
+
+
+def _read_again() -> None:
+    """Let Ray look at the environment: it did when it was imported, and keeps what it saw."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @functools.cache
 def _token() -> str:
-    """Make this process's token: Ray reads it once in a process, so one per start would shut us out of the next."""
+    """Make this process's token: workers that still end may ask with the one before."""
     return secrets.token_hex(32)
 
 
