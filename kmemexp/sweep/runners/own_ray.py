@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ray import _raylet
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
 
 from kmemexp.store import writers
 
@@ -48,8 +48,9 @@ def secured() -> Iterator[None]:
 
 def _read_again() -> None:
     """Let Ray look at the environment: it did when it was imported, and keeps what it saw."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    compiled: Any = _raylet  # whose names no annotation tells
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @functools.cache
