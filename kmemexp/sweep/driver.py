@@ -47,6 +47,7 @@ class Driver:
         self.crashes: dict[str, int] = {}  # by batch id
         self.losses: dict[str, int] = {}
         self.errors: set[str] = set()
+        self.crashed: set[str] = set()  # kinds of crashes
 
     def drive(self, todo: Iterable[Batch], ahead: Ahead) -> None:
         """Work until everything is committed, or until `stop` is set and what is in work is committed.
@@ -114,6 +115,7 @@ class Driver:
             guilty, others = batches.divided_by(batch, verdict.cells)
             self._again([*([others] if others else []), *(batches.single(guilty) if guilty.lanes > 1 else [])], 0)
             return (guilty, worker.stage_failures(guilty, target, verdict.error)) if guilty.lanes == 1 else None
+        self._note_crash(finished.crash)
         if attempt + 1 >= TRIES and batch.lanes == 1:
             return batch, worker.stage_failures(batch, target, finished.crash)
         self._again(batches.halves(batch) if attempt + 1 >= TRIES else (batch,), 1)
@@ -151,6 +153,14 @@ class Driver:
             )
         self.work.shown.note("staged files are gone before they were committed; their rows are simulated again")
         self._again([batch], self.crashes.get(batch.id, 0))
+
+    def _note_crash(self, crash: str) -> None:
+        """Say once of each kind that workers die, and where more is told."""
+        kind, log = crash.partition(":")[0], self.work.runner.log()
+        if kind not in self.crashed:
+            self.crashed.add(kind)
+            more = f"; {self.work.store.root}/{log} tells more" if log else ""
+            self.work.shown.note(f"a worker died ({kind}); what it had in work is simulated again{more}")
 
     def _note(self, errors: Sequence[str]) -> None:
         for error in errors:

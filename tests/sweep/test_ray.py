@@ -69,9 +69,17 @@ def test_ray_gives_the_rows_that_this_process_gives(tmp_path: Path, local_ray: N
     assert same(tables(tmp_path / "ray"), tables(tmp_path / "serial"))
 
 
-def test_a_worker_that_dies_once_costs_no_row(tmp_path: Path, local_ray: None) -> None:
+def test_a_worker_that_dies_once_costs_no_row_and_ray_is_not_heard(
+    tmp_path: Path, local_ray: None, capfd: pytest.CaptureFixture
+) -> None:
+    from kmemexp.sweep.runners import ray_log
+
     configs = [{}] * 5 + [{"kill_once": str(tmp_path / "killed")}]
-    outcome = execute(make_plan(tmp_path / "r", configs), progress=False)
+    with ray_log.logged(str(tmp_path / "r")):  # which a Ray of its own has around it
+        outcome = execute(make_plan(tmp_path / "r", configs), progress=False)
+        wait_for((tmp_path / "r" / ray_log.NAME).exists)
+    assert "A worker died" in (tmp_path / "r" / ray_log.NAME).read_text()
+    assert capfd.readouterr() == ("", "")
     assert outcome[:4] == (18, 0, 0, False)
     assert (tmp_path / "killed").exists()
     assert len(pd.read_parquet(tmp_path / "r")) == 18

@@ -34,6 +34,9 @@ class Runner(Protocol):
     def window(self) -> int:
         """How many batches may be with the runner at a time, now."""
 
+    def log(self) -> str:
+        """Name of the file in the results folder that tells more of a crash; "" for none."""
+
     def submit(self, batch: Batch, attempt: int) -> None:
         """Take a batch."""
 

@@ -22,7 +22,7 @@ from ray import exceptions as ray_errors
 
 from kmemexp.errors import InputError
 from kmemexp.sweep.batches import Batch, Target
-from kmemexp.sweep.runners import Finished, own_ray
+from kmemexp.sweep.runners import Finished, own_ray, ray_log
 from kmemexp.sweep.worker import run_batch
 
 PER_CPU = 3  # batches in flight per CPU: one in work, the next ones on their way
@@ -58,6 +58,7 @@ class Runner:
         else:
             _probe(self._address)
             self._ours = True  # also where it fails halfway
+            self._own.enter_context(ray_log.logged(self._target.root))
             if self._address == "local":
                 folder = own_ray.folder()
                 self._own.callback(own_ray.remove, folder)
@@ -78,6 +79,10 @@ class Runner:
         """
         allowed = self.cpus()
         return self._window or (allowed if allowed < _cpus_there() else PER_CPU * allowed)
+
+    def log(self) -> str:
+        """What Ray says of a dead worker: a Ray that was there before prints it."""
+        return ray_log.NAME if self._ours else ""
 
     def submit(self, batch: Batch, attempt: int) -> None:
         """Hand the batch to Ray."""

@@ -47,6 +47,10 @@ class Runner:
         """One batch at a time, so that the driver can commit and stop between any two."""
         return 1
 
+    def log(self) -> str:
+        """None."""
+        return ""
+
     def submit(self, batch: Batch, attempt: int) -> None:
         """Keep the batch for `poll`."""
         self._waiting.append((batch, attempt))
