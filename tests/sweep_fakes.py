@@ -59,11 +59,11 @@ def _lane(config: dict, replica: int) -> Lane:
         Path(path, f"started-{config['n']}-{replica}").touch()
         while not Path(path, "go").exists():
             time.sleep(0.01)
-    if config.get("meddle"):
-        config["design"]["name"] = "another"
+    if replica in config.get("meddle", ()):
+        config["design"]["meddled"] = [replica]
     if path := config.get("touch"):
         Path(path).touch()
-    rng = np.random.default_rng([config["n"], replica, config["seed"]])
+    rng = np.random.default_rng([config["n"], replica, config["seed"], *config["design"].get("meddled", [])])
     shots = [(i, name, rng.integers(0, 256, 4, np.uint8)) for i in range(2) for name in ("kernel_map", "kmem_map")]
     series = rng.integers(0, 1 << 40, (5, len(SERIES)))
     latency = (("alloc_main", 7, *rng.random(5).tolist()),)
@@ -88,9 +88,10 @@ def _loop_in_kernel() -> None:
 
 
 def _hog() -> None:
-    held = []
-    while True:
-        held.append(np.ones(1 << 20))
+    """Take 1 GiB at once, and hold it: time is to be no limit, however busy the machine."""
+    held = np.ones(1 << 27)
+    while held[0]:
+        time.sleep(0.01)
 
 
 POISONS = {

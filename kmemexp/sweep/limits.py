@@ -134,13 +134,13 @@ class _Work:
     def excess(self) -> str:
         """Say which limit it is over, or ""."""
         seconds, memory, _ = self._limits
+        if memory is not None and _resident() - self._memory > memory:  # first: what takes memory takes time too
+            return f"LimitError: it took more than limits.memory={size_text(memory)}"
         if seconds is not None:
             most = seconds * self._replicas
             cpu, wall = time.process_time() - self._cpu, time.monotonic() - self._wall
             if cpu > most or wall > WALL * most:
                 return f"LimitError: it took more than limits.seconds={seconds:g} s"
-        if memory is not None and _resident() - self._memory > memory:
-            return f"LimitError: it took more than limits.memory={size_text(memory)}"
         return ""
 
 

@@ -67,8 +67,9 @@ def leave_and_die(batch: Batch, target: Target, attempt: int, verdict: Verdict) 
 def run_batch(batch: Batch, target: Target, attempt: int = 0, doom: Doom = leave_and_die) -> BatchResult:
     """Simulate a batch and stage its rows at `target`; the driver's commit makes them count.
 
-    What simulating a cell raises, be it an exit, becomes its failed rows, and the batch goes on. Errors of the store
-    are raised. `doom` ends the process where a cell that is over a limit cannot be stopped.
+    What simulating a cell raises, be it an exit, becomes its failed rows, and the batch goes on; so does a change of
+    the configuration that it was given, which other cells share. Errors of the store are raised. `doom` ends the
+    process where a cell that is over a limit cannot be stopped.
     """
     simulate = find(batch.simulate)
     attempts = _Attempts(simulate, batch, target, attempt, doom)
@@ -81,10 +82,12 @@ def run_batch(batch: Batch, target: Target, attempt: int = 0, doom: Doom = leave
     done: list[tuple[Cell, Any]] = []
     failed: list[tuple[Cell, Failure]] = []
     with attempts.watch.running():
-        for cell, config in zip(batch.cells, configs, strict=True):
-            for lane in attempts.lanes(cell, config):
-                (failed if isinstance(lane, Failure) else done).append((cell, lane))
-    _check_unchanged(pieces, batch.simulate)
+        found = [attempts.lanes(cell, config) for cell, config in zip(batch.cells, configs, strict=True)]
+        if _changed(pieces):  # and what came after that is not its cell's: all of them again, apart
+            found = [attempts.lanes(cell) for cell in batch.cells]
+    for cell, lanes in zip(batch.cells, found, strict=True):
+        for lane in lanes:
+            (failed if isinstance(lane, Failure) else done).append((cell, lane))
     staged = []
     if done:
         staged.append(_stage(batch, target, attempt, DONE, done))
@@ -129,19 +132,26 @@ class _Attempts:
         self._steps = {"limits": {"steps_per_operation": steps}} if steps else {}
         self.watch = Watch(target.limits, lambda error: doom(batch, target, attempt, self._now._replace(error=error)))
 
-    def lanes(self, cell: Cell, config: dict[str, Any]) -> list[Any]:
-        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch."""
+    def lanes(self, cell: Cell, config: dict[str, Any] | None = None) -> list[Any]:
+        """Lanes and failures of a cell. A replica's outcome does not depend on which others are in the batch.
+
+        Without a `config`, each attempt has one of its own, and fails where that has been changed.
+        """
         outcome = self._attempt(cell, cell.replicas, config)
         if len(cell.replicas) > 1 and isinstance(outcome[0], Failure):
             outcome = [lane for replica in cell.replicas for lane in self._attempt(cell, [replica], config)]
         return outcome
 
-    def _attempt(self, cell: Cell, replicas: Sequence[int], config: dict[str, Any]) -> list[Any]:
+    def _attempt(self, cell: Cell, replicas: Sequence[int], config: dict[str, Any] | None) -> list[Any]:
         self._now = Verdict({cell.cell_key: list(replicas)}, "")
+        own: dict[str, Any] = {}
+        given = cell.config.decoded(own) if config is None else config
         try:
             with self.watch.over(len(replicas)):
-                lanes = list(self._simulate(config | self._steps, tuple(replicas)))
+                lanes = list(self._simulate(given | self._steps, tuple(replicas)))
                 _check(lanes, replicas)
+            if text := _changed(own):
+                raise RuntimeError(f"it has changed the configuration that it was given, in {text[:60]}")
         except GiveUp:
             raise
         except LimitError:
@@ -151,11 +161,10 @@ class _Attempts:
         return lanes
 
 
-def _check_unchanged(pieces: Mapping[str, Any], simulate: str) -> None:
-    """Raise RuntimeError where a simulation has changed what cells share: what came after it is not its cell's."""
+def _changed(pieces: Mapping[str, Any]) -> str:
+    """Text of a piece that is not any more what it was when it was decoded; "" for none."""
     changed = (text for text, value in pieces.items() if isinstance(value, dict | list) and json.loads(text) != value)
-    if (text := next(changed, None)) is not None:
-        raise RuntimeError(f"{simulate} has changed the configuration that it was given, in {text[:60]}")
+    return next(changed, "")
 
 
 def _check(lanes: list[Any], replicas: Sequence[int]) -> None:

@@ -148,11 +148,18 @@ def test_a_failed_replica_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert counts(execute(plan, progress=False)) == (0, 1, 8, False)
 
 
-def test_a_simulation_that_changes_what_it_is_given_ends_the_run(tmp_path: Path) -> None:
-    """Cells of a batch share what their configurations have in common."""
-    with pytest.raises(RuntimeError, match="sweep_fakes:simulate has changed the configuration"):
-        execute(make_plan(tmp_path / "r", [{}, {"meddle": True}]), progress=False)
-    assert not Store(str(tmp_path / "r"), write=True).done()
+def test_a_replica_that_changes_what_it_is_given_fails_and_the_others_are_as_without_it(tmp_path: Path) -> None:
+    """Replicas of a cell share its configuration, cells of a batch what their configurations have in common."""
+    plan = make_plan(tmp_path / "r", [{}, {"meddle": [0, 2]}, {}], replicas=4)
+    assert counts(execute(plan, progress=False)) == (10, 2, 0, False)
+    failed = Store(str(tmp_path / "r")).read().to_pandas().query("status == @FAILED")
+    assert [(int(key, 16), r) for key, r in zip(failed.cell_key, failed.replica, strict=True)] == [(1, 0), (1, 2)]
+    for error in failed.error:
+        assert error.startswith("RuntimeError: it has changed the configuration that it was given, in {")
+    execute(make_plan(tmp_path / "whole", [{}] * 3, replicas=4), progress=False)
+    whole, found = (Store(str(tmp_path / name)).read("series").to_pandas() for name in ("whole", "r"))
+    gone = (whole.cell_key == failed.cell_key.iloc[0]) & whole.replica.isin([0, 2])
+    assert found.equals(whole[~gone].reset_index(drop=True))
 
 
 def test_failed_rows_are_retried_when_asked(tmp_path: Path) -> None:
@@ -213,9 +220,13 @@ class CrashingRunner(SerialRunner):
         return super().poll(timeout)
 
 
-def test_the_lane_that_kills_workers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lane_that_kills_workers_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(execute_module, "make_runner", CrashingRunner)
-    outcome = execute(make_plan(tmp_path, [{}] * 8, replicas=3), progress=False)
+    outcome = execute(make_plan(tmp_path, [{}] * 8, replicas=3))
+    told = capsys.readouterr().err
+    assert told.count("a worker died (WorkerCrashedError); what it had in work is simulated again\n") == 1
     assert counts(outcome) == (23, 1, 0, False)
     df = pd.read_parquet(tmp_path)
     (row,) = df[df.status == FAILED].to_dict("records")
