@@ -47,10 +47,17 @@ class Window(NamedTuple):
 
 
 def window(events: Events) -> Window:
-    """Find what lies between the recorder's marks; without marks, all of it."""
-    before = np.flatnonzero((events.op == sc.MARK) & (events.pages == sc.SNAP_BEFORE))
-    after = np.flatnonzero((events.op == sc.MARK) & (events.pages == sc.SNAP_AFTER))
-    return Window(int(before[0]) if len(before) else 0, int(after[-1]) if len(after) else len(events.op))
+    """Find what lies between the recorder's marks; without marks, all of it.
+
+    The counts after are read after the mark, and frees by RCU go on: what is seen until the reading is over counts too.
+    """
+    before, after, read = (
+        np.flatnonzero((events.op == sc.MARK) & (events.pages == which))
+        for which in (sc.SNAP_BEFORE, sc.SNAP_AFTER, sc.SNAP_READ)
+    )
+    end = int(after[-1]) if len(after) else len(events.op)
+    read = read[read > end]
+    return Window(int(before[0]) if len(before) else 0, int(read[0]) if len(read) else end)
 
 
 class Gathering:

@@ -37,7 +37,8 @@ SEEN_BACK_FROM = 19  # time before it
 SEEN_BACK_TO = 20  # and its own
 SEEN_OVERWRITTEN = 21  # events that the header says were overwritten
 SEEN_HTML = 22  # 1: a page that holds a trace, whose other lines are no damage
-SEEN = 23  # how many there are
+SEEN_MARKER = 23  # hash of the task that marked the end, until it is seen that the counts have been read
+SEEN = 24  # how many there are
 
 BACK_NS = 1_000_000_000  # clocks of CPUs differ by less
 
@@ -55,7 +56,7 @@ class Lines(NamedTuple):
     cache: np.ndarray  # int16; -1 = not named
     gfp: np.ndarray  # int8, bits of gfp.py
     site: np.ndarray  # int32, number of the call site; -1 = not told
-    vector: np.ndarray  # int32
+    vector: np.ndarray  # int32; of a free SNAP_READ or 0
 
 
 class Scan(NamedTuple):

@@ -21,6 +21,7 @@ DO_PAGE_FREE = 7
 DO_MARK = 8
 
 SNAP_BEFORE, SNAP_AFTER = 1, 2  # marks of the recorder around its snapshots: `snap_before`, `snap_after`
+SNAP_READ = 3  # no line of its own: by then the counts after had been read (text.py)
 
 # Contexts, as ftrace's third flag tells them.
 TASK = 0
@@ -61,7 +62,8 @@ EVENTS = (
 )
 EVENT_NAMES = tuple(e.name for e in EVENTS)
 
-# What a row is. One line of text makes one row, and an allocation of a live pointer makes a *_lost_free before it.
+# What a row is. One line of text makes one row, an allocation of a live pointer makes a *_lost_free before it, and the
+# free that shows the counts to be read makes a mark behind it.
 ALLOC = 0
 FREE = 1
 LOST_FREE = 2  # the object's free was not traced (bulk free): seen when its address is allocated again
@@ -78,7 +80,7 @@ IRQ_ENTER = 12
 IRQ_EXIT = 13
 PAGE_ALLOC = 14  # pages that the page allocator gave; not an object
 PAGE_FREE = 15
-MARK = 16  # `vector`: SNAP_BEFORE or SNAP_AFTER
+MARK = 16  # `vector`: SNAP_BEFORE, SNAP_AFTER or SNAP_READ
 # What the import adds, in row groups of their own after all others (reconstruct.py). These are no events.
 IMPUTED_FREE = 17  # a death that left no event; it takes the place of the object's lost_free, if there is one
 ADDED_ALLOC = 18  # a birth that left no event

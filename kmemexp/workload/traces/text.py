@@ -19,11 +19,11 @@ EVENT_TEXT, EVENT_LENGTH = tk.words(sc.EVENT_NAMES)
 INTERRUPT = np.array([e.context for e in sc.EVENTS])
 MARKS = (
     "cpus=", "[LOST ", "EVENTS DROPPED]", "PERF_RECORD_LOST", "PERF_RECORD_", "CPU ", "version =", "<stack", "<user",
-    "=>", "<-", "snap_before", "snap_after",
+    "=>", "<-", "snap_before", "snap_after", "=release_task", "=seq_release",
 )  # fmt: skip
 MARK_TEXT, MARK_LENGTH = tk.words(MARKS)
 (CPUS, LOST_MARK, DROPPED_MARK, PERF_LOST, PERF_RECORD, CPU_MARK, VERSION_MARK, STACK, USER_STACK, FRAME, CALLED,
- BEFORE, AFTER) = range(len(MARKS))  # fmt: skip
+ BEFORE, AFTER, REAPED, CLOSED) = range(len(MARKS))  # fmt: skip
 WRITTEN_TEXT, WRITTEN_LENGTH = tk.words(("entries-in-buffer/entries-written:",))
 
 
@@ -78,8 +78,12 @@ def _line(text: Text, at: int, end: int, lines: Lines, row: int, st: Scan) -> in
         if lines.vector[row] == 0:
             st.counts[ln.SEEN_OTHER] += 1
             return 0
+        st.counts[ln.SEEN_MARKER] = _task(text, start, end) if lines.vector[row] == sc.SNAP_AFTER else 0
     elif not fields.read(text, stop, end, event, lines, row, st):
         return _bad(st)
+    elif st.counts[ln.SEEN_MARKER] != 0 and fields.DOES[event] == sc.DO_FREE and _is_read(text, start, stop, end, st):
+        lines.vector[row] = sc.SNAP_READ
+        st.counts[ln.SEEN_MARKER] = 0
     lines.time_ns[row] = time_ns
     lines.cpu[row] = cpu
     lines.event[row] = event
@@ -120,6 +124,29 @@ def _snapshot(text: Text, at: int, end: int) -> int:
         if _marked(text, i, end, AFTER):
             return sc.SNAP_AFTER
     return 0
+
+
+@kernel
+def _task(text: Text, at: int, end: int) -> int:
+    """Hash of what stands before the CPU: name and number of a task. Never 0."""
+    hashed = 2166136261  # FNV-1a, 32 bits
+    for i in range(at, tk.find(text, at, end, tk.BRACKET)):
+        hashed = ((text[i] ^ np.int64(hashed)) * 16777619) & 0xFFFFFFFF
+    return hashed + 1
+
+
+@kernel
+def _is_read(text: Text, start: int, at: int, end: int, st: Scan) -> bool:
+    """Whether the task that set the mark has buried the one that read for it, or closes what it read itself.
+
+    Linux: /proc/slabinfo is a seq file, whose last close comes to seq_release(); waiting for a child to release_task().
+    """
+    if _task(text, start, end) != st.counts[ln.SEEN_MARKER]:
+        return False
+    for i in range(at, end):  # noqa: SIM110 - a generator does not compile
+        if _marked(text, i, end, REAPED) or _marked(text, i, end, CLOSED):
+            return True
+    return False
 
 
 @kernel

@@ -178,7 +178,13 @@ def _free(lines: Lines, i: int, table: Table, is_kva: bool, out: Rows, n: int) -
         out.op[n] = sc.KVA_UNMATCHED_FREE if is_kva else sc.UNMATCHED_FREE
         out.cache[n] = lines.cache[i]
         out.page[n] = _page(key)
-    return n + 1
+    if lines.vector[i] != sc.SNAP_READ:
+        return n + 1
+    _common(lines, i, out, n + 1)
+    out.op[n + 1] = sc.MARK
+    out.event[n + 1] = out.address[n + 1] = -1
+    out.vector[n + 1] = sc.SNAP_READ
+    return n + 2
 
 
 @kernel

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import zstandard
-from tracetext import cache_alloc, cache_free, ftrace
+from tracetext import as_perf, as_trace_cmd, cache_alloc, cache_free, ftrace, kfree, read
 
 from kmemexp import trace
 from kmemexp.errors import TraceError
-from kmemexp.workload.lives import snapshots
+from kmemexp.workload.lives import history, snapshots
 from kmemexp.workload.stream import OP_ALLOC
 from kmemexp.workload.traces import capturing, importer, library
+from kmemexp.workload.traces import schema as sc
 from kmemexp.workload.traces.choosing import Choice
+from kmemexp.workload.traces.reading import Reader
 from kmemexp.workload.traces.stats import stats
 
 BASE = 0xFFFF888100000000
@@ -97,6 +99,73 @@ def test_a_snapshot_that_is_none_is_refused_with_its_line(tmp_path):
     (tmp_path / "load.before.slabinfo").write_text(HEAD + "node 1 2\n")
     with pytest.raises(TraceError, match=r"before\.slabinfo: line 3: not a line of /proc/slabinfo"):
         snapshots.find(tmp_path / "load.txt")
+
+
+def of(task, line, site="g"):
+    """The line as a task of that number printed it, from that call site."""
+    return line.replace("task-12", f"task-{task}").replace("call_site=g+", f"call_site={site}+")
+
+
+def reading(*, reaped_by=12, form=lambda line: line):
+    """A mark, three frees by RCU, the burial of the task that read the counts, frees after it."""
+    lines = [
+        ftrace("tracing_mark_write", "snap_before", time="0.5"),
+        cache_free(BASE, "dentry", time="1.0"),
+        cache_alloc(BASE + 0x800, "dentry", time="1.5"),
+        ftrace("tracing_mark_write", "snap_after", time="2.0"),
+        of(7, cache_free(BASE + 0x100, "dentry", time="2.1"), "rcu_do_batch"),
+        of(7, cache_free(BASE + 0x200, "dentry", time="2.2"), "release_task"),  # somebody else's child
+        cache_free(BASE + 0x300, "dentry", time="2.3"),  # the recorder's own, of another kind
+        of(reaped_by, cache_free(BASE + 0x400, "sighand_cache", time="2.4"), "release_task"),
+        of(7, cache_free(BASE + 0x500, "dentry", time="2.5"), "rcu_do_batch"),
+        of(12, kfree(BASE + 0x600, time="2.6"), "release_task"),
+    ]
+    return "".join(map(form, lines))
+
+
+def window_of(text):
+    """Times of the events that count, in seconds."""
+    gathered = history.Gathering()
+    gathered.add(read(text)[0])
+    events = gathered.events()
+    first, end = history.window(events)
+    part = slice(first, end)
+    return (events.time_ns[part][np.isin(events.op[part], (sc.FREE, sc.UNMATCHED_FREE))] / 1e9).tolist()
+
+
+@pytest.mark.parametrize("form", [lambda line: line, as_trace_cmd, as_perf])
+def test_events_count_until_the_counts_after_have_been_read(form):
+    """Objects that RCU frees behind the mark are gone when the recorder's child reads slabinfo."""
+    if form is as_perf:  # whose tasks are named otherwise
+        text = reading().replace("task-7 ", "other-7")
+        text = "".join(as_perf(line) if "task-12" in line else as_perf(line).replace("my", "no") for line in
+                       text.splitlines(keepends=True))  # fmt: skip
+    else:
+        text = reading(form=form)
+    assert window_of(text) == [1.0, 2.1, 2.2, 2.3, 2.4]
+
+
+def test_the_reading_is_over_when_the_recorder_closes_the_file_or_it_ends_with_the_mark():
+    inside = reading(reaped_by=9).replace("call_site=g+", "call_site=seq_release+")
+    assert window_of(inside) == [1.0, 2.1, 2.2, 2.3]
+    unseen = "".join(line for line in reading(reaped_by=9).splitlines(keepends=True) if " 2.6: " not in line)
+    assert window_of(unseen) == [1.0]
+
+
+def test_a_mark_that_is_inferred_survives_the_import(tmp_path):
+    (tmp_path / "load.txt").write_text(reading())
+    for name in ("load.before.slabinfo", "load.after.slabinfo"):
+        (tmp_path / name).write_text(slabinfo(dentry=(21, 21, 192, 21), sighand_cache=(4, 4, 1024, 4)))
+    report = importer.import_trace(tmp_path / "load.txt", tmp_path / "load.parquet")
+    assert report.events == 10
+    windows = []
+    for name in ("load.txt", "load.parquet"):
+        gathered = history.Gathering()
+        for rows in Reader(tmp_path / name).batches():
+            gathered.add(rows)
+        windows.append(history.window(gathered.events()))
+    assert windows[0] == windows[1]
+    assert windows[0].end - windows[0].first == 8
 
 
 def test_constants_follow_the_kernel_s_rules(tmp_path):
