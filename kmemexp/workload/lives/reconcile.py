@@ -13,10 +13,9 @@ import numpy as np
 from kmemexp.workload.lives import counting
 from kmemexp.workload.lives.hindsight import Start
 from kmemexp.workload.lives.history import Window
-from kmemexp.workload.lives.snapshots import Cache, Count
+from kmemexp.workload.lives.snapshots import MOST_PARTIAL, Cache, Count
 
 ROUNDS = 4
-MOST_PARTIAL = 10_000  # partial slabs, above which slabinfo estimates its counts
 
 
 class Lived(NamedTuple):

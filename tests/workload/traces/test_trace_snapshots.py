@@ -168,6 +168,27 @@ def test_a_mark_that_is_inferred_survives_the_import(tmp_path):
     assert windows[0].end - windows[0].first == 8
 
 
+def sysfs(**caches):
+    """Lines of PREFIX.WHEN.sysfs: (partial, objects, slots, slabs) by cache."""
+    return "".join(
+        f"{name} partial={partial} objects={objects} total_objects={slots} slabs={slabs}\n"
+        for name, (partial, objects, slots, slabs) in caches.items()
+    )
+
+
+def test_slabinfo_counts_but_where_it_estimates(tmp_path):
+    """It is read next to the mark; what sysfs says comes later, with what reading it has allocated."""
+    few, many = snapshots.MOST_PARTIAL, snapshots.MOST_PARTIAL + 1
+    (tmp_path / "load.before.slabinfo").write_text(slabinfo(a=(90, 100, 1024, 4), b=(40_000, 80_000, 1024, 4)))
+    (tmp_path / "load.before.sysfs").write_text(
+        sysfs(a=(few, 70, 120, 30), b=(many, 60_000, 80_080, 20_020), c=(1, 3, 4, 1))
+    )
+    counts = snapshots.find(tmp_path / "load.txt").before.counts
+    assert counts["a"] == snapshots.Count(90, 100, 25, exact=True)
+    assert counts["b"] == snapshots.Count(80_000 - 20_080, 80_000, 20_000, exact=True)
+    assert counts["c"] == snapshots.Count(3, 4, 1, exact=True)
+
+
 def test_constants_follow_the_kernel_s_rules(tmp_path):
     (tmp_path / "load.before.slabinfo").write_text(slabinfo(dentry=(1, 21, 192, 21), big=(1, 4, 8192, 4)))
     caches = snapshots.find(tmp_path / "load.zst").caches
