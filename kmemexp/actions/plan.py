@@ -59,7 +59,7 @@ def _facts(plan: Plan, counts: dict[str, int]) -> dict[str, str]:
         f"a sixth of that with a clock)",
         "wall time": f"{_duration(left_s / cpus)} on {cpus} CPUs ({plan.cluster['runner']}, {plan.cluster['address']})",
         "memory": f"about {size_text(_lane_bytes(plan) >> 20 << 20)} for a worker and its largest lane, "
-        "and as much again as the load's objects take",
+        "and up to as much again as the load's objects take (a tenth where addresses have 64 bits)",
         "results": f"about {size_text(_result_bytes(plan))} in {plan.root}",
         "baseline": ", ".join(f"{k}={v}" for k, v in plan.baseline.items()) or "none",
         "metrics": ", ".join(plan.metrics),

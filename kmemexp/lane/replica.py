@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 from kmemexp.boot.clock import is_timed
 from kmemexp.lane.model import Sampling
 from kmemexp.parts.finding import shares_pages
+from kmemexp.sim import demand
 from kmemexp.workload import pages, rcu, roles, stability
 from kmemexp.workload.build import build
 from kmemexp.workload.stream import Handlers, Kinds, Load, Stream, Watched
+
+LARGE = 200_000  # operations of a load whose drawing takes much memory, several times what comes out
 
 
 class Replica(NamedTuple):
@@ -48,4 +51,7 @@ def prepare(config: Mapping[str, Any], numbers: Sequence[int]) -> list[Replica]:
 @functools.lru_cache(maxsize=2)
 def _load(workload: str, cpus: int, seed: int, replicas: tuple[int, ...]) -> Load:
     """Streams of the cells last simulated: the designs of a group of cells see the same ones."""
-    return build(json.loads(workload), cpus=cpus, seed=seed, replicas=replicas)
+    load = build(json.loads(workload), cpus=cpus, seed=seed, replicas=replicas)
+    if sum(stream.length for stream in load.streams) > LARGE:
+        demand.give_back()
+    return load

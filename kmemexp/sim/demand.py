@@ -7,6 +7,7 @@ access nothing. Smaller ones lie in huge pages, whole ones: a load touches them 
 table of pages of 4 KiB costs as much as a miss. What is smaller than `SMALL` is NumPy's own.
 """
 
+import ctypes
 import math
 import mmap
 import sys
@@ -64,3 +65,10 @@ def _mapped(nbytes: int, shape: int | Sequence[int], dtype: Any) -> Array:
         pages.madvise(advice)
     start = -np.frombuffer(pages, np.uint8).ctypes.data % HUGE_PAGE
     return np.frombuffer(pages, dtype, nbytes // np.dtype(dtype).itemsize, start).reshape(shape)
+
+
+def give_back() -> None:
+    """Give the operating system what the C library keeps of arrays that are gone (glibc; others keep less)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -197,7 +197,11 @@ def test_pictures_say_who_uses_a_map_and_add_up_to_what_live_objects_take() -> N
 
 def test_a_range_is_spread_over_the_stretches_that_it_covers() -> None:
     user = np.array([0, 0, 1, 2])
-    spread = users.shares(user, np.array([0.25, 3.0, 0.5, 1.0]), np.array([0.75, 4.0, 3.25, 4.0]), 4)
+    begin, end = np.array([0.25, 3.0, 0.5, 1.0]), np.array([0.75, 4.0, 3.25, 4.0])
+    shares = users.Shares(4)
+    shares.add(user[:3], begin[:3], end[:3])
+    shares.add(user[3:], begin[3:], end[3:])
+    spread = shares.rows()
     assert spread[:3].tolist() == [[0.5, 0, 0, 1], [0.5, 1, 1, 0.25], [0, 1, 1, 1]]
     assert spread[3:].sum() == 0
 

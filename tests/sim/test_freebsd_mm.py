@@ -289,6 +289,12 @@ def test_a_page_of_a_cpu_s_cache_comes_back_first():
     mm.check(st, DIRECT)
 
 
+def test_a_large_memory_that_nobody_has_touched_takes_a_row_for_each_of_its_largest_blocks():
+    st = mm.init(s.Params(ram_bytes=64 << 30), kva_bytes=1 << 40, cpus=1, maps=2)
+    rows = np.flatnonzero(st.phys.order)
+    assert (len(rows), rows[-1]) == (4096, 4095)  # of 64 GiB in blocks of 16 MiB
+
+
 def test_a_pool_without_pages_takes_the_largest_block_of_the_other():
     st = machine(page_cache=0)
     assert page(st) == 0
@@ -353,7 +359,7 @@ def test_free_pages_go_as_in_the_twin(program):
         found, at = [], int(st.lists[0, pool, order, s.HEAD])
         while at >= 0:
             found.append(at)
-            at = int(st.link[at, phys.NEXT]) - 1
+            at = int(st.link[phys.place(st, at, order), phys.NEXT]) - 1
         assert found == twin.lists[pool][order]
 
 

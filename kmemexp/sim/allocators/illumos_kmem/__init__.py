@@ -76,9 +76,12 @@ def init(
     sizes = layout.alloc_sizes(params.max_cached)
     first_item = u.FIRST_ALLOC + len(sizes)
     cache = _caches(params, sizes, items)
-    others = cache[u.FIRST_ALLOC :]  # of a hashed cache's buffer the bufctl is noted too
+    # Magazines and moves lie in `word` as they are; of a buffer one thing is noted, of a hashed cache's the bufctl too.
+    noted = [u.SLAB_CACHE, u.BUFCTL_CACHE, *range(u.FIRST_ALLOC, len(cache))]
+    others = cache[noted]
     others[:, u.K_SHIFT] = [planes.shift_of(n, 1 + hashed) for n, hashed in others[:, [u.K_CHUNK, u.K_HASHED]].tolist()]
     others[:, u.K_PLANE] = [planes.plane(kva_bytes, shift) for shift in others[:, u.K_SHIFT].tolist()]
+    cache[noted] = others
     cc = np.full((len(cache), cpus, u.C_COLUMNS), u.NIL, np.int64)
     rounds = np.array([magtype.rounds for magtype in layout.MAGTYPES], np.int64)
     cc[:, :, u.MAGSIZE] = rounds[cache[:, u.K_MAGTYPE], None] if params.magazines else 0

@@ -250,7 +250,7 @@ def slab_next(st: State, k: int, page: int) -> int:
 
 @kernel
 def noted(st: State, k: int, b: int) -> int:
-    """Place in `word` of what is noted of a buffer of cache `k`; of kmem's own caches it is the buffer's own."""
+    """Place in `word` of what is noted of a buffer of cache `k`; of magazines and moves it is their own first."""
     return st.cache[k, K_PLANE] + (b >> st.cache[k, K_SHIFT])
 
 

@@ -73,6 +73,7 @@ def _phys(p: Params, kva_bytes: int) -> Phys:
     """Make the tables of physical memory, none of which is free yet."""
     pages, kva_pages = p.ram_bytes >> PAGE_SHIFT, kva_bytes >> PAGE_SHIFT
     superpages = (kva_pages >> s.LEVEL_0) + 1
+    rows = -(-pages >> phys.LARGEST) + pages
     names = demand.names(max(pages, kva_pages) + 1)
     domain = np.zeros((p.domains, s.DOMAIN_COLUMNS), np.int64)
     for d, row in enumerate(domain):
@@ -85,9 +86,9 @@ def _phys(p: Params, kva_bytes: int) -> Phys:
     lists[:, :, :, s.COUNT] = 0
     return Phys(
         p,
-        order=demand.zeros(pages, np.int8),
+        order=demand.zeros(rows, np.int8),
         pool=demand.zeros(pages, np.int8),
-        link=demand.zeros((pages, 2), names),
+        link=demand.zeros((rows, 2), names),
         lists=lists,
         domain=domain,
         held=demand.zeros(pages, names),
@@ -117,23 +118,24 @@ def _free_all(st: Phys) -> None:
     """Free all pages as boot does, in blocks as large as can be, the lowest first."""
     for d in range(len(st.domain)):
         page, end = st.domain[d, [s.FIRST, s.END]].tolist()
-        largest = np.arange(-(-page >> s.ORDERS - 1) << s.ORDERS - 1, end - (1 << s.ORDERS - 1) + 1, 1 << s.ORDERS - 1)
+        size = 1 << phys.LARGEST
+        largest = np.arange(-(-page // size) * size, end - size + 1, size)
         if page == (largest[0] if len(largest) else -1):
             _free_largest(st, d, largest)
-            page = int(largest[-1]) + (1 << s.ORDERS - 1)
+            page = int(largest[-1]) + size
         while page < end:
-            order = min((page & -page).bit_length() - 1 if page else s.ORDERS - 1, (end - page).bit_length() - 1)
-            entry(phys.free_pages)(st, s.POOL_DEFAULT, page, min(order, s.ORDERS - 1))
-            page += 1 << min(order, s.ORDERS - 1)
+            order = min((page & -page).bit_length() - 1 if page else phys.LARGEST, (end - page).bit_length() - 1)
+            entry(phys.free_pages)(st, s.POOL_DEFAULT, page, min(order, phys.LARGEST))
+            page += 1 << min(order, phys.LARGEST)
 
 
 def _free_largest(st: Phys, d: int, pages: np.ndarray) -> None:
     """Free many blocks of the largest order at once, the lowest first on their list, which is empty."""
-    top = s.ORDERS - 1
-    st.order[pages] = s.ORDERS
-    st.link[pages[:-1], phys.NEXT], st.link[pages[1:], phys.PREV] = pages[1:] + 1, pages[:-1] + 1
-    st.lists[d, s.POOL_DEFAULT, top] = pages[0], pages[-1], len(pages)
-    st.domain[d, s.FREE] += len(pages) << top
+    at = pages >> phys.LARGEST
+    st.order[at] = s.ORDERS
+    st.link[at[:-1], phys.NEXT], st.link[at[1:], phys.PREV] = pages[1:] + 1, pages[:-1] + 1
+    st.lists[d, s.POOL_DEFAULT, phys.LARGEST] = pages[0], pages[-1], len(pages)
+    st.domain[d, s.FREE] += len(pages) << phys.LARGEST
 
 
 @kernel
@@ -263,8 +265,8 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
         page, end = ph.domain[d, s.FIRST], ph.domain[d, s.END]
         run = 0
         while page < end:
-            order = int64(ph.order[page]) - 1
-            if order == s.ORDERS - 1:
+            order = phys.order_of(ph, page)
+            if order == phys.LARGEST:
                 run += 1 << order
             elif run:
                 count_hole(out, run << PAGE_SHIFT, (page + base) << PAGE_SHIFT)
@@ -272,7 +274,7 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
             if order >= 0:
                 single -= 1 << order
                 page += 1 << order
-                if order < s.ORDERS - 1:
+                if order < phys.LARGEST:
                     count_hole(out, PAGE << order, (page + base) << PAGE_SHIFT)
             else:
                 page += 1
@@ -300,9 +302,9 @@ def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
         return
     bins[:] = 0.0
     ph, page = st.phys, 0
-    top = len(ph.order)
+    top = len(ph.pool)
     while page < top:
-        order = int64(ph.order[page]) - 1
+        order = phys.order_of(ph, page)
         if order >= 0:
             page += 1 << order
         else:
@@ -372,8 +374,11 @@ def check(st: State, map_no: int) -> None:
     taken = ranges(st, map_no)
     insist(all(a[1] <= b[0] for a, b in pairwise(taken)), "a page is used twice")
     insist(used(st, map_no) + entry(map_free_bytes)(st, map_no) == st.p.ram_bytes, "pages lost")
-    blocks = np.flatnonzero(ph.order)
-    sizes = 1 << (ph.order[blocks].astype(np.int64) - 1)
+    own = len(ph.order) - len(ph.pool)
+    rows = np.flatnonzero(ph.order)
+    blocks = np.where(rows < own, rows << phys.LARGEST, rows - own)
+    order = np.argsort(blocks)
+    blocks, sizes = blocks[order], 1 << (ph.order[rows[order]].astype(np.int64) - 1)
     insist(sizes.sum() == ph.domain[:, s.FREE].sum(), "free pages miscounted")
     insist(bool((blocks % sizes == 0).all()), "a block that is not aligned")
     insist(bool((blocks[1:] >= blocks[:-1] + sizes[:-1]).all()), "blocks overlap")

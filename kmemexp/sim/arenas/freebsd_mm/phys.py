@@ -11,6 +11,21 @@ from kmemexp.sim.arenas.freebsd_mm.state import Phys
 
 NEXT, PREV = range(2)
 NONE = -1
+LARGEST = s.ORDERS - 1
+
+
+@kernel
+def place(st: Phys, page: int, order: int) -> int:
+    """Row of a free block in `order` and `link`: those of the largest have rows of their own, which lie together."""
+    return page >> LARGEST if order == LARGEST else len(st.order) - len(st.pool) + page
+
+
+@kernel
+def order_of(st: Phys, page: int) -> int:
+    """Order of the free block that begins at a page; NONE: none does."""
+    if page & ((1 << LARGEST) - 1) == 0 and st.order[page >> LARGEST]:
+        return LARGEST
+    return int64(st.order[place(st, page, 0)]) - 1
 
 
 @kernel
@@ -25,13 +40,13 @@ def domain_of(st: Phys, page: int) -> int:
 @kernel
 def put(st: Phys, d: int, pool: int, page: int, order: int) -> None:
     """Put a block on the tail of its list."""
-    last = st.lists[d, pool, order, s.TAIL]
-    st.order[page], st.pool[page] = order + 1, pool
-    st.link[page, NEXT], st.link[page, PREV] = 0, last + 1
+    last, at = st.lists[d, pool, order, s.TAIL], place(st, page, order)
+    st.order[at], st.pool[page] = order + 1, pool
+    st.link[at, NEXT], st.link[at, PREV] = 0, last + 1
     if last == NONE:
         st.lists[d, pool, order, s.HEAD] = page
     else:
-        st.link[last, NEXT] = page + 1
+        st.link[place(st, last, order), NEXT] = page + 1
     st.lists[d, pool, order, s.TAIL] = page
     st.lists[d, pool, order, s.COUNT] += 1
     st.domain[d, s.FREE] += 1 << order
@@ -41,16 +56,17 @@ def put(st: Phys, d: int, pool: int, page: int, order: int) -> None:
 @kernel
 def pull(st: Phys, d: int, pool: int, page: int, order: int) -> None:
     """Take a block off its list."""
-    after, before = int64(st.link[page, NEXT]) - 1, int64(st.link[page, PREV]) - 1
+    at = place(st, page, order)
+    after, before = int64(st.link[at, NEXT]) - 1, int64(st.link[at, PREV]) - 1
     if before == NONE:
         st.lists[d, pool, order, s.HEAD] = after
     else:
-        st.link[before, NEXT] = after + 1
+        st.link[place(st, before, order), NEXT] = after + 1
     if after == NONE:
         st.lists[d, pool, order, s.TAIL] = before
     else:
-        st.link[after, PREV] = before + 1
-    st.order[page] = 0
+        st.link[place(st, after, order), PREV] = before + 1
+    st.order[at] = 0
     st.lists[d, pool, order, s.COUNT] -= 1
     st.domain[d, s.FREE] -= 1 << order
     st.base[3] += 1
@@ -60,10 +76,10 @@ def pull(st: Phys, d: int, pool: int, page: int, order: int) -> None:
 def free_pages(st: Phys, pool: int, page: int, order: int) -> None:
     """vm_phys_free_pages(): merge with free buddies of any pool, then to the tail of the list."""
     d = domain_of(st, page)
-    while order < s.ORDERS - 1:
+    while order < LARGEST:
         buddy = page ^ (1 << order)
         outside = buddy < st.domain[d, s.FIRST] or buddy + (1 << order) > st.domain[d, s.END]
-        if outside or st.order[buddy] != order + 1:
+        if outside or st.order[place(st, buddy, order)] != order + 1:
             break
         pull(st, d, int64(st.pool[buddy]), buddy, order)
         order += 1
@@ -96,7 +112,7 @@ def alloc_pages(st: Phys, d: int, pool: int, order: int) -> int:
 @kernel
 def _largest(st: Phys, d: int) -> tuple[int, int]:
     """Order and pool of the largest free block; the order is NONE where there is no block."""
-    order = s.ORDERS - 1
+    order = LARGEST
     while order >= 0:
         for pool in range(s.POOLS):
             if st.lists[d, pool, order, s.HEAD] != NONE:
@@ -231,7 +247,7 @@ def alloc_nofree(st: Phys, d: int) -> int:
     """
     back = st.domain[d, s.NOFREE_BACK]
     if back:
-        st.domain[d, s.NOFREE_BACK] = int64(st.link[back - 1, NEXT])
+        st.domain[d, s.NOFREE_BACK] = int64(st.link[place(st, back - 1, 0), NEXT])
         st.domain[d, s.IDLE] -= 1
         return back - 1
     if st.domain[d, s.NOFREE_LEFT] == 0:
@@ -250,6 +266,6 @@ def alloc_nofree(st: Phys, d: int) -> int:
 def free_nofree(st: Phys, page: int) -> None:
     """Such a page waits for the next request of its sort."""
     d = domain_of(st, page)
-    st.link[page, NEXT] = st.domain[d, s.NOFREE_BACK]
+    st.link[place(st, page, 0), NEXT] = st.domain[d, s.NOFREE_BACK]
     st.domain[d, s.NOFREE_BACK] = page + 1
     st.domain[d, s.IDLE] += 1

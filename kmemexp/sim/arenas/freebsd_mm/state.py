@@ -48,9 +48,13 @@ class Phys(NamedTuple):
     """Physical memory. Pages are counted from the beginning of the direct map, superpages from that of the KVA."""
 
     p: Params
-    order: Array  # int8[pages], of the page that begins a free block: its order + 1; else 0
+    # Of the two tables by `phys.place` the first rows are those of the largest blocks: a memory that nobody has touched
+    # is all such blocks, and takes a few pages of the host.
+    order: Array  # int8[blocks + pages], of the page that begins a free block: its order + 1; else 0
     pool: Array  # int8[pages], of such a page and of one in use: the pool that it is of
-    link: Table  # int32[pages, 2], next and previous block of the list + 1; of a NOFREE page that came back: the next
+    link: (
+        Table  # int32[blocks + pages, 2], next and previous block of the list + 1; of a NOFREE page back here: the next
+    )
     lists: Array  # int64[domains, POOLS, ORDERS, 3]
     domain: Table  # int64[domains, DOMAIN_COLUMNS]
     held: Words  # int32[pages], of the first page of a range in use in the direct map: pages << 3 | attribute
