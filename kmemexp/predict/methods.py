@@ -68,7 +68,10 @@ def predict(path: Path, prefix: str = "", progress: Progress | None = None) -> P
     known = reconstruct.known_of(gathering.events(), reader.names, taken)
     if known.hashed:
         raise TraceError(f"{path}: {reconstruct.HASHED}")
-    return predicted(known, taken)._replace(around=around.lines(taken, kva.more))
+    if not len(known.lives.born):
+        raise TraceError(f"{path}: holds no allocation of a slab object: there is nothing to predict from")
+    said = [*history.cut(known.events), *around.lines(taken, kva.more)]
+    return predicted(known, taken)._replace(around=said)
 
 
 def _check_addresses(path: Path) -> None:

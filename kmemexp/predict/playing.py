@@ -9,7 +9,7 @@ import numpy as np
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import TraceError
 from kmemexp.planning.plan import plan_from
-from kmemexp.sim.allocators.slub import begin
+from kmemexp.sim.allocators.slub import begin, layout
 from kmemexp.sim.allocators.slub import slabs as u
 from kmemexp.sim.items import Traits
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
@@ -23,6 +23,7 @@ from kmemexp.workload.stream import OP_ALLOC, OP_FREE, ZONE, Kinds, Stream, colu
 
 DESIGN = "linux_6_18"
 ROOM = 64 << 20  # bytes beyond twice what the kernel had
+MOST_CPU_BITS = 13  # of the CPUs of a kernel (CONFIG_NR_CPUS of x86-64 is 8192 at most)
 
 
 class One(NamedTuple):
@@ -54,7 +55,8 @@ def slabs_at_the_end(caches: Sequence[One], cpus: int) -> np.ndarray:
         if (row[u.K_ORDER], row[u.K_OBJECTS]) != (one.cache.order, one.cache.per_slab):
             raise TraceError(
                 f"{one.name}: the kernel has {one.cache.per_slab} objects in a slab of order {one.cache.order}, SLUB "
-                f"would have {row[u.K_OBJECTS]} of order {row[u.K_ORDER]} on {cpus} CPUs: its slabs cannot be predicted"
+                f"would have {row[u.K_OBJECTS]} of order {row[u.K_ORDER]} on {cpus} CPUs, and no number of CPUs gives "
+                "all caches what they have: its slabs cannot be predicted"
             )
     for k, (one, base) in enumerate(zip(caches, first.tolist(), strict=False)):
         count = len(one.start.free) * one.cache.per_slab
@@ -95,12 +97,26 @@ def _turns(groups: np.ndarray) -> np.ndarray:
     return turns
 
 
+def least_objects(caches: Sequence[Cache], cpus: int) -> int:
+    """Objects that the kernel wanted in a slab (slub_min_objects), as the orders of its slabs show.
+
+    They follow from the CPUs that were present when it started, of which a recording may show fewer (`cpus`). Returns
+    0, SLUB's own rule, where `cpus` explains the orders, or no number does.
+    """
+    for bits in (cpus.bit_length(), *range(1, MOST_CPU_BITS + 1)):
+        plans = (layout.layout(cache.size, (1 << bits) - 1) for cache in caches)
+        if all((p.order, p.objects) == (c.order, c.per_slab) for p, c in zip(plans, caches, strict=True)):
+            return layout.min_objects((1 << bits) - 1) if bits != cpus.bit_length() else 0
+    return 0
+
+
 def _booted(caches: Sequence[One], cpus: int, slots: int) -> Machine:
     """Boot a machine of that design with these caches, with room for twice what there was and more."""
     held = sum(len(one.start.free) * (PAGE << one.cache.order) for one in caches)
     most = sum(int(np.count_nonzero(one.done.op == counting.ALLOC)) * one.cache.size for one in caches)
     size = -(-(2 * held + min(most, 2 * held) + 2 * ROOM) // ROOM) * ROOM
     machine = {"machine.cpus": cpus, "machine.ram_bytes": size, "machine.kva_bytes": size + 2 * ROOM}
+    machine |= {"objects.params.slub.min_objects": least_objects([one.cache for one in caches], cpus)}
     (plan,) = plan_from([f"design={DESIGN}", "workload=idle", *(f"{key}={value}" for key, value in machine.items())])
     none = np.zeros(len(caches), np.int32)
     kinds = Kinds(

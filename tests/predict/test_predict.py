@@ -1,5 +1,6 @@
 """Predictions: SLUB as the sweeps simulate it against SLUB's counts, what a table says, and real recordings."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from kmemexp import trace
+from kmemexp.errors import TraceError
 from kmemexp.predict import around, methods, table
-from kmemexp.predict.playing import One, slabs_at_the_end
+from kmemexp.predict.playing import One, least_objects, slabs_at_the_end
 from kmemexp.sim.allocators.slub import layout
 from kmemexp.workload.lives import counting, reconcile
 from kmemexp.workload.lives.hindsight import Start
@@ -65,6 +67,33 @@ def test_slub_ends_with_the_slabs_that_its_counts_say() -> None:
     counted = [reconcile.count(one.done, one.start, one.cache, CPUS, 3000).slabs for one in caches]
     assert slabs_at_the_end(caches, CPUS).tolist() == counted
     assert len(set(counted)) > 4
+
+
+def test_the_kernel_s_own_cpus_follow_from_the_orders_of_its_slabs() -> None:
+    """A recording may show fewer CPUs than the kernel has: by their number it chose how many objects a slab holds."""
+
+    def of(cpus: int, least: int = 0) -> list[Cache]:
+        plans = [layout.layout(size, cpus, least=least) for size in (192, 376, 1128, 1216, 4096)]
+        return [Cache(plan.size, plan.objects, plan.order, plan.min_partial, plan.cpu_slabs, 0) for plan in plans]
+
+    assert of(1) != of(8) != of(64)
+    assert least_objects(of(2), 2) == least_objects(of(2), 3) == 0  # SLUB's own rule
+    for cpus, seen in itertools.product((1, 2, 8, 64, 4096), (1, 2, 5)):
+        assert of(seen, least_objects(of(cpus), seen)) == of(cpus)
+    odd = [of(2)[0]._replace(per_slab=20)]
+    assert least_objects(odd, 2) == 0
+    with pytest.raises(TraceError, match="no number of CPUs gives all caches what they have"):
+        slabs_at_the_end([random_one(192, 3, 0)._replace(cache=odd[0])], CPUS)
+
+
+def test_a_recording_of_one_cpu_is_predicted_with_the_slabs_of_its_kernel() -> None:
+    of_eight = layout.layout(312, 8)
+    figures = Cache(312, of_eight.objects, of_eight.order, of_eight.min_partial, of_eight.cpu_slabs, 0)
+    assert of_eight.objects != cache(312).per_slab
+    births = 3 * of_eight.objects
+    done = Operations(np.arange(births), np.zeros(births, np.int8), np.arange(births), np.zeros(births, np.int16))
+    nothing = Start(np.arange(0), np.zeros(0, np.int32), np.zeros(0, np.int16))
+    assert slabs_at_the_end([One("node", figures, nothing, done)], 1).tolist() == [3]
 
 
 def made_up(**slabs: list[int]) -> methods.Predicted:

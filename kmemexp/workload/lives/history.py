@@ -55,9 +55,24 @@ def window(events: Events) -> Window:
         np.flatnonzero((events.op == sc.MARK) & (events.pages == which))
         for which in (sc.SNAP_BEFORE, sc.SNAP_AFTER, sc.SNAP_READ)
     )
+    after = after[after > (before[0] if len(before) else -1)]
     end = int(after[-1]) if len(after) else len(events.op)
     read = read[read > end]
     return Window(int(before[0]) if len(before) else 0, int(read[0]) if len(read) else end)
+
+
+def cut(events: Events) -> list[str]:
+    """Say where one of the recorder's two marks is missing: then part of what the counts tell is not in the events."""
+    begun = bool(np.any((events.op == sc.MARK) & (events.pages == sc.SNAP_BEFORE)))
+    ended = window(events).end < len(events.op)
+    told = []
+    if ended and not begun:
+        told.append("the recorder's mark of the beginning is missing: what was done between the counts before and the "
+                    "first event is not known")  # fmt: skip
+    if begun and not ended:
+        told.append("the recorder's mark of the end is missing: what was done between the last event and the counts "
+                    "after is not known")  # fmt: skip
+    return told
 
 
 class Gathering:

@@ -125,9 +125,7 @@ def reading(*, reaped_by=12, form=lambda line: line):
 
 def window_of(text):
     """Times of the events that count, in seconds."""
-    gathered = history.Gathering()
-    gathered.add(read(text)[0])
-    events = gathered.events()
+    events = gathered_of(text)
     first, end = history.window(events)
     part = slice(first, end)
     return (events.time_ns[part][np.isin(events.op[part], (sc.FREE, sc.UNMATCHED_FREE))] / 1e9).tolist()
@@ -150,6 +148,25 @@ def test_the_reading_is_over_when_the_recorder_closes_the_file_or_it_ends_with_t
     assert window_of(inside) == [1.0, 2.1, 2.2, 2.3]
     unseen = "".join(line for line in reading(reaped_by=9).splitlines(keepends=True) if " 2.6: " not in line)
     assert window_of(unseen) == [1.0]
+
+
+def gathered_of(text):
+    gathered = history.Gathering()
+    gathered.add(read(text)[0])
+    return gathered.events()
+
+
+def test_a_recording_that_lacks_a_mark_says_so():
+    lines = reading().splitlines(keepends=True)
+    whole = gathered_of("".join(lines))
+    assert history.cut(whole) == history.cut(gathered_of(lines[1])) == []
+    (end,) = history.cut(gathered_of("".join(lines[:3])))
+    assert "mark of the end is missing" in end
+    (beginning,) = history.cut(gathered_of("".join(lines[1:])))
+    assert "mark of the beginning is missing" in beginning
+    behind = gathered_of("".join([lines[3], *lines[:3]]))  # the end of another recording
+    assert history.window(behind) == (1, 4)
+    assert history.window(gathered_of("".join(lines[3:5]))).end == 0
 
 
 def test_a_mark_that_is_inferred_survives_the_import(tmp_path):
