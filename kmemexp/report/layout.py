@@ -138,19 +138,24 @@ def axis_value(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def labels(keys: pd.DataFrame, columns: list[str], separator: str) -> list[str]:
-    """Name each row of `keys` by those columns that vary, the design always without its axis name."""
+def labels(keys: pd.DataFrame, columns: list[str], separator: str, first: int | None = None) -> list[str]:
+    """Name each row of `keys`, or the `first` ones, by those columns that vary; the design without its axis name."""
     varying = [c for c in columns if c == "design" or varies(keys[c])]
     last = [c.rpartition(".")[2] for c in varying]
     short = [word if last.count(word) == 1 else name for name, word in zip(varying, last, strict=True)]
-    return [
-        separator.join(
-            axis_value(name, value) if name in ("design", "workload") else f"{label} {axis_value(name, value)}"
-            for name, label, value in zip(varying, short, row, strict=True)
-            if not pd.isna(value)
-        )
-        for row in keys[varying].itertuples(index=False, name=None)
-    ]
+    heads = ["" if name in ("design", "workload") else f"{label} " for name, label in zip(varying, short, strict=True)]
+    columns_of = [keys[name].head(len(keys) if first is None else first) for name in varying]
+    told = [_told(column, name, head) for column, name, head in zip(columns_of, varying, heads, strict=True)]
+    if not told:
+        return [""] * (len(keys) if first is None else min(first, len(keys)))
+    return [separator.join(filter(None, row)) for row in zip(*told, strict=True)]
+
+
+def _told(column: pd.Series, name: str, head: str) -> list[str]:
+    """Texts of an axis, each value's made once; "" where it has none."""
+    codes, distinct = pd.factorize(column)
+    texts = [f"{head}{axis_value(name, one)}" for one in distinct]
+    return ["" if code < 0 else texts[code] for code in codes.tolist()]
 
 
 def lay_out(table: pd.DataFrame, condition: list[str], variant: list[str]) -> list[Block]:

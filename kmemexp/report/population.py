@@ -3,7 +3,6 @@
 What is drawn for the replicas of a recording, `recordings.py` says.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -13,16 +12,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kmemexp.parts.finding import foresees, parts
+from kmemexp.report import configs
+
+READ = ("cost", "interrupts", "memory", "stability", "workload")
+"""Nodes that say whether something is drawn."""
 
 
-def fixed(configs: Iterable[str]) -> NDArray[np.bool_]:
+def fixed(texts: Iterable[str]) -> NDArray[np.bool_]:
     """Tell of each configuration (JSON) whether its replicas are the same by construction."""
-    return np.array([_fixed(text) for text in configs], bool)
+    return np.array([_fixed(text) for text in texts], bool)
 
 
-def foreseeing(configs: Iterable[str]) -> NDArray[np.bool_]:
+def foreseeing(texts: Iterable[str]) -> NDArray[np.bool_]:
     """Tell of each configuration (JSON) whether it places by what is to come: a reference, and no design."""
-    return np.array([_foresees(text) for text in configs], bool)
+    return np.array([_foresees(text) for text in texts], bool)
 
 
 def notes(metrics: pd.DataFrame) -> list[str]:
@@ -37,22 +40,26 @@ def notes(metrics: pd.DataFrame) -> list[str]:
     return [f"{', '.join(names)}: {text}" for text, names in said.items() if text]
 
 
-@cache
 def _foresees(text: str) -> bool:
-    arena = (json.loads(text) if text else {}).get("maps", {}).get("arena", "")
+    maps = configs.nodes(text).get("maps")
+    return bool(maps) and _looks_ahead(configs.value(maps).get("arena", ""))
+
+
+@cache
+def _looks_ahead(arena: str) -> bool:
     return arena in parts("arenas") and foresees(arena)
 
 
-@cache
 def _fixed(text: str) -> bool:
     cell = _cell(text)
     return bool(cell) and _load_fixed(cell) and _machine_fixed(cell)
 
 
 def _cell(text: str) -> Mapping[str, Any]:
-    """Read a configuration; empty where it is not a whole one."""
-    cell = json.loads(text) if text else {}
-    return cell if {"workload", "cost", "interrupts"} <= cell.keys() and "source" in cell["workload"] else {}
+    """Read what is looked at of a configuration; empty where it is not a whole one."""
+    found = configs.nodes(text)
+    cell = {node: configs.value(found[node]) for node in READ if node in found}
+    return cell if cell.keys() >= {"workload", "cost", "interrupts"} and "source" in cell["workload"] else {}
 
 
 def _load_fixed(cell: Mapping[str, Any]) -> bool:
@@ -82,7 +89,6 @@ def _source_fixed(source: Mapping[str, Any]) -> bool:
     return still and all(not isinstance(d, Mapping) or d.get("law", "fixed") == "fixed" for d in durations)
 
 
-@cache
 def _population(text: str) -> str:
     cell = _cell(text)
     if not cell:

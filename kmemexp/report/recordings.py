@@ -3,12 +3,12 @@
 Besides, which ranks of designs hold in every stream of a recording.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from kmemexp.report.configs import nodes, value
 from kmemexp.report.layout import axis_value
 
 STREAM = "stream"
@@ -22,16 +22,10 @@ def remarks(configs: Iterable[str], frame: pd.DataFrame, metrics: Sequence[str],
 
     `frame` has the cells' metrics, `axes` are its columns in which they differ.
     """
-    loads = {
-        json.dumps(load, sort_keys=True): load for load in map(_workload, configs) if load.get("source") == "trace"
-    }
-    found = [line for load in loads.values() for line in _of(load)]
+    texts = {text for config in configs if (text := nodes(config).get("workload"))}
+    loads = [load for text in sorted(texts) if (load := value(text)).get("source") == "trace"]
+    found = [line for load in loads for line in _of(load)]
     return [*dict.fromkeys(found), *_ranks(frame, metrics, axes)]
-
-
-def _workload(config: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(config).get("workload", {})
-    return found
 
 
 def _of(load: Mapping[str, Any]) -> list[str]:

@@ -52,8 +52,8 @@ def render(plan: "Plan", made: Made, deadlocks: Sequence[witness.Witness] = ()) 
         "words": WORDS,
         "marks": MARKS,
         "heat": _heat(made),
-        "rows": rows[:MOST_ROWS],
-        "left_out": max(len(rows) - MOST_ROWS, 0),
+        "rows": rows,
+        "left_out": len(made.table) - len(rows),
         "figures": shown,
         "strips": pictures,
         "lanes": [witness.draw(one) for one in deadlocks],
@@ -66,7 +66,8 @@ def render(plan: "Plan", made: Made, deadlocks: Sequence[witness.Witness] = ()) 
     }
     html = _environment().get_template("report.html.j2").render(context)
     if len(html.encode()) > MOST_BYTES:  # the tables stand beside it as well
-        context |= {"rows": rows[: MOST_ROWS // 10], "left_out": len(rows) - MOST_ROWS // 10, "strips": pictures[:2]}
+        few = rows[: MOST_ROWS // 10]
+        context |= {"rows": few, "left_out": len(made.table) - len(few), "strips": pictures[:2]}
         html = _environment().get_template("report.html.j2").render(context)
     return html
 
@@ -88,12 +89,12 @@ def _text(name: str) -> str:
 
 
 def _rows(made: Made) -> list[Row]:
-    """Every comparison as text."""
+    """Comparisons as text, as many as a report shows."""
     cells = made.cells
-    where = layout.labels(made.table, cells.condition, ", ")
-    design = layout.labels(made.table, cells.variant, " ")
+    where = layout.labels(made.table, cells.condition, ", ", MOST_ROWS)
+    design = layout.labels(made.table, cells.variant, " ", MOST_ROWS)
     rows = []
-    for place, name, row in zip(where, design, layout.compared(made.table), strict=True):
+    for place, name, row in zip(where, design, layout.compared(made.table.head(MOST_ROWS)), strict=True):
         unit = layout.unit_of(row.metric, max(abs(row.mean), 1e-300))
         scaled = row.scaled(unit.scale)
         value = layout.value(scaled, layout.decimals_for([scaled.mean], [scaled.half]), row.n)
