@@ -17,7 +17,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "rooms.svg"
 LEAVES = ("errors", "values", "metrics", "jit", "reach")
-SAME = {"__main__": "cli"}
+SAME = {"__main__": "cli", "command_line": "cli"}
 """Rooms that share a box."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kmemexp.actions import again
 from kmemexp.actions.exit_codes import COMPLETE, FAILED, SIGNALLED
 from kmemexp.planning.plan import Plan
 from kmemexp.report import ending
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     """Simulate what is missing, then print and write the comparison of each sweep."""
-    return run(plans, lambda plan, _: ending.finish(plan, witnesses=_witnesses))
+    code = run(plans, lambda plan, _: ending.finish(plan, witnesses=_witnesses))
+    if code == COMPLETE:
+        again.note(plans)
+    return code
 
 
 def _witnesses(plan: Plan, frame: "pd.DataFrame") -> "Sequence[Witness]":

@@ -1,13 +1,14 @@
 """The end of a sweep: its answer on the terminal, its tables and its report in the results folder."""
 
-import json
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from kmemexp.report import kept, terminal
+from kmemexp.report import closing, kept, terminal
+from kmemexp.report.closing import NAME, REPORT
 from kmemexp.report.shown import Shown
+from kmemexp.store.schema import DONE
 from kmemexp.store.store import Store, with_results
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from kmemexp.report.html.witness import Witness
 
     Witnesses = Callable[[Plan, pd.DataFrame], Sequence[Witness]]
-
-NAME = "tables/_comparison"
-REPORT = "_report.html"
 
 
 def finish(
@@ -38,26 +36,20 @@ def finish(
     made_of = kept.made_of(plan, there)
     shown = None if anew else kept.stored(there, made_of, REPORT if plan.report else "")
     if shown:
-        terminal.show(shown, console, tables=plan.tables)
-    elif not (shown := _make(plan, there, made_of, console, witnesses)):
+        closing.say(closing.of(plan), shown, console)
+    elif shown := _make(plan, there, made_of, console, witnesses):
+        closing.end(closing.of(plan), shown, console)
+    else:
         console.print(Text(f"{plan.name}: none of its {len(plan.columns['cell_key'])} cells is in {plan.root} yet."))
-        return
-    if plan.output == "json":
-        print(json.dumps(_data(plan, shown), ensure_ascii=False))  # noqa: T201
-    for note in plan.notes:
-        console.print(Text(f"Note: {note}."))
-    if plan.report:
-        console.print(Text(f"Report: {plan.root}/{REPORT}"), soft_wrap=True)
-    console.print(Text(f"Full table: {plan.root}/{NAME}.parquet, .csv, .md", style="dim"), soft_wrap=True)
-    if plan.tables != "all":
-        console.print(Text("On the screen: the same command with --verbose.", style="dim"))
 
 
-def _data(plan: "Plan", shown: Shown) -> dict[str, object]:
-    """What `output=json` prints of a sweep."""
-    files = {kind: f"{plan.root}/{NAME}.{kind}" for kind in ("parquet", "csv", "md")}
-    files |= {"report": f"{plan.root}/{REPORT}"} if plan.report else {}
-    return {"sweep": plan.name, "title": shown.title, **shown.answer, "remarks": shown.remarks, "files": files}
+def standing(plan: "Plan") -> Shown | None:
+    """What `finish` shows of a plan as it stands; None where a row is not done, or there is anything to be done."""
+    there = with_results(plan.root)
+    wanted = [(key, plan.count_of(key)) for key in plan.columns["cell_key"]]
+    if there.counts_of(wanted) != {DONE: plan.lanes} or not there.settled():
+        return None
+    return kept.stored(there, kept.made_of(plan, there), REPORT if plan.report else "")
 
 
 def _make(plan: "Plan", there: Store, made_of: str, console: Console, witnesses: "Witnesses | None") -> Shown | None:

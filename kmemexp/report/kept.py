@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmemexp.report.shown import Block, Cell, Row, Section, Shown
+from kmemexp.report.shown import Shown, from_data
 from kmemexp.store.store import Store
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def stored(store: Store, wanted: str, report: str = "") -> Shown | None:
             return None
         if report and record["tables"][report] != store.mark(report):
             return None
-        blocks = [_block(*block) for block in record["blocks"]]
-        given = (record[name] for name in ("answer", "look", "text"))
-        return Shown(record["title"], blocks, list(record["remarks"]), *given)
+        return from_data(record)
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or of another version
         return None
 
@@ -83,14 +81,6 @@ def keep(store: Store, shown: Shown, made: str, tables: Mapping[str, str]) -> No
     """Record what was shown of tables that are written; `made`: `made_of`, `tables`: their marks."""
     record: dict[str, Any] = {"made_of": made, "tables": dict(tables), **shown._asdict()}
     store.write_text(NAME, json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _block(title: str, variants: list[str], sections: list[Any]) -> Block:
-    return Block(title, variants, [Section(name, [_row(*row) for row in rows]) for name, rows in sections])
-
-
-def _row(metric: str, unit: str, cells: list[Any]) -> Row:
-    return Row(metric, unit, [None if cell is None else Cell(*cell) for cell in cells])
 
 
 @cache

@@ -34,7 +34,7 @@ def notes(metrics: pd.DataFrame) -> list[str]:
         return []
     said: dict[str, list[str]] = {}
     for row in metrics.drop_duplicates("config")[["workload", "config"]].itertuples(index=False):
-        names = said.setdefault(_population(row.config), [])
+        names = said.setdefault(_population(str(row.config)), [])
         if (name := str(row.workload)) not in names:
             names.append(name)
     return [f"{', '.join(names)}: {text}" for text, names in said.items() if text]

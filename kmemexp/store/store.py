@@ -129,6 +129,10 @@ class Store(Beside):
                 known = self._known_axes() if "axes" in whole.column_names else None
                 return whole if known is None else in_table.with_known_axes(whole, known)
 
+    def settled(self) -> bool:
+        """Whether every file that counts is in its place, and nobody has left anything to be finished or cleared."""
+        return tidy.settled(self._objects, self._ledger)
+
     def check(self) -> list[Damage]:
         """Read every byte of what counts. Returns what is damaged; raises nothing for it."""
         return checking.check_files(self._objects, sorted(self._ledger.paths(), key=lambda one: one[0]))

@@ -8,7 +8,7 @@ dead.
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.store import LocalStore, ObjectStore
@@ -17,10 +17,17 @@ from kmemexp.store import files, manifest, writers
 from kmemexp.store.files import FOLDERS, QUARANTINE, STAGING
 from kmemexp.store.ledger import Ledger
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 
 def listed(objects: ObjectStore, prefix: str) -> Iterator[str]:
     """Paths of the files in a folder."""
-    return (meta["path"] for chunk in obstore.list(objects, f"{prefix}/") for meta in chunk)
+    return (meta["path"] for meta in _metas(objects, prefix))
+
+
+def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
+    return (meta for chunk in obstore.list(objects, f"{prefix}/") for meta in chunk)
 
 
 class Found:
@@ -41,6 +48,15 @@ def roll_forward(objects: ObjectStore, found: Found, ledger: Ledger) -> list[str
     quarantine(objects, unknown)
     files.publish(objects, [path for path in found.staged if path in wanted])
     return unknown
+
+
+def settled(objects: ObjectStore, ledger: Ledger) -> bool:
+    """Whether just those files stand in their places that count, each of its size, and none is staged by anybody."""
+    if any(True for folder in (STAGING, writers.FOLDER) for _ in listed(objects, folder)):
+        return False
+    sizes = {meta["path"]: meta["size"] for folder in FOLDERS.values() for meta in _metas(objects, folder)}
+    wanted = {path: stored.sums.get(table) for path, stored, table in ledger.paths()}
+    return sizes.keys() == wanted.keys() and all(one is None or one.size == sizes[p] for p, one in wanted.items())
 
 
 def quarantine(objects: ObjectStore, paths: Iterable[str]) -> None:
