@@ -32,7 +32,7 @@ from kmemexp.sweep.execute import execute
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = np.random.default_rng(1).random(len(NAMES))
 SAMPLE = np.ones((1, len(SERIES)), np.int64)
-TABLES = 20_000  # cells: comparing more takes minutes
+TABLES = 100_000  # cells: comparing more takes minutes
 OPERATIONS = 1_000  # of an empty cell, for the size of batches: 50 µs
 GRID = ["design=freebsd4,mail2003_bare", "workload=server2003", "sweep.reps.max=1"]
 REAL = ["design=freebsd4,mail2003_bare", "workload=server2003", "workload.scale=0.5", "seed=range(200)"]

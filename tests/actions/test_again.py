@@ -118,7 +118,7 @@ def test_damage_is_found_as_without_a_note(
         (("seed=3",), True),
         (("hydra.verbose=true",), False),
         (("seed=shuffle(1,2)",), False),
-        (("sweep.reps.min=2", "+sweep.reps.target.held_peak_bytes=1%"), False),
+        (("sweep.reps.min=10", "sweep.reps.max=10", "+sweep.reps.target.held_peak_bytes=1%"), False),
         (("workload.path=filetree", "workload=trace"), True),
         (("workload.path=copy.parquet", "workload=trace"), False),
         (("workload=told",), False),
