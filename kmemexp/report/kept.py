@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "tables/_shown.json"
 TABLES = tuple(f"tables/_comparison.{kind}" for kind in ("parquet", "csv", "md"))
 PACKAGE = Path(__file__).resolve().parents[1]
-SOURCES = ("__init__.py", "errors.py", "metrics/*.py", "values.py", "report/**/*.*", "store/*.py")
+SOURCES = ("__init__.py", "errors.py", "metrics/*.py", "values.py", "planning/nodes.py", "report/**/*.*", "store/*.py")
 """Modules of the package that a table goes through, from its rows to its text."""
 TEXTS = (".py", ".j2", ".css", ".js")
 LIBRARIES = ("altair", "jinja2", "numpy", "pandas", "pyarrow", "rich", "scipy", "vl-convert-python")

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kmemexp.parts.finding import foresees, parts
-from kmemexp.report import configs
+from kmemexp.planning import nodes as configs
 
 READ = ("cost", "interrupts", "memory", "stability", "workload")
 """Nodes that say whether something is drawn."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from kmemexp.report.configs import nodes, value
+from kmemexp.planning.nodes import nodes, value
 from kmemexp.report.layout import axis_value
 
 STREAM = "stream"
