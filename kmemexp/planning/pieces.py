@@ -24,6 +24,7 @@ def check_together(pieces: Mapping[str, Pieces]) -> None:
     _check_clock(pieces)
     _check_policies(pieces)
     _check_stability(pieces)
+    _check_vectors(pieces)
 
 
 def _check_space(pieces: Mapping[str, Pieces]) -> None:
@@ -68,6 +69,16 @@ def _check_stability(pieces: Mapping[str, Pieces]) -> None:
     """Refuse a watched kind that is not there, or cannot be protected so."""
     for watched, objects, workload in combinations(pieces, "stability", "objects", "workload"):
         stability.check_cell(watched, objects, workload)
+
+
+def _check_vectors(pieces: Mapping[str, Pieces]) -> None:
+    """Refuse to make what a recording has already."""
+    for objects, workload in combinations(pieces, "objects", "workload"):
+        if workload["source"] == "trace" and objects["params"].get("slub", {}).get("memcg"):
+            raise ConfigError(
+                f"objects.params.slub.memcg={objects['params']['slub']['memcg']}: vectors of memory cgroups are in a "
+                f"recording already, as kmalloc() of alloc_slab_obj_exts; leave it 0 with workload={workload['name']}"
+            )
 
 
 def combinations(pieces: Mapping[str, Pieces], *nodes: str) -> Iterator[tuple[Any, ...]]:

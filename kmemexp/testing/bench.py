@@ -10,13 +10,13 @@ import numpy as np
 from kmemexp.jit import entry
 from kmemexp.parts import map_calls
 from kmemexp.sim import slots as s
-from kmemexp.sim.items import Item, Traits
+from kmemexp.sim.items import ACCOUNT, Item, Traits
 from kmemexp.sim.tables import flag, regs
 from kmemexp.testing.watch import Limits, Progress
 
 ITEMS = (
-    Item(180, 1, 400), Item(168, 5, 0, Traits(sheaf=8)), Item(1024, 2, 0), Item(48, 1, 0), Item(4096, 1, 0),
-    Item(576, 1, 3000),
+    Item(180, 1, 400), Item(168, 5, 0, Traits(sheaf=8, flags=ACCOUNT)), Item(1024, 2, 0),
+    Item(48, 1, 0, Traits(flags=ACCOUNT)), Item(4096, 1, 0, Traits(flags=ACCOUNT)), Item(576, 1, 3000),
 )  # fmt: skip
 VERBS = ("alloc", "free", "tend")
 MCLBYTES = 2048

@@ -521,6 +521,13 @@ def test_a_pattern_stands_for_the_designs_that_the_machine_runs():
         one("design=illumos,illumos_amd64", "workload=pgbench")
 
 
+def test_vectors_of_memory_cgroups_are_refused_where_a_recording_has_them():
+    given = ["design=linux_6_18", "machine=amd64_4g", "objects.params.slub.memcg=1"]
+    with pytest.raises(ConfigError, match=r"objects\.params\.slub\.memcg=1: .*leave it 0 with workload=filetree"):
+        plan_from([*given, "workload=filetree"])
+    plan_from([*given, "workload=fork_storm"])
+
+
 def test_a_pattern_stands_for_all_where_the_sweep_names_the_machines(my_conf):
     write(my_conf, "sweep/two", "# @package _global_\nsweep: {axes: {machine: [amd64_4g, amd64_64g]}}\n")
     plan = one("+sweep=two", "design=glob([freebsd15,linux_6_18])", "workload=pgbench", config_dir=str(my_conf))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kmemexp.sim.allocators.slub import layout
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import ACCOUNT, Item
 
 PAGE = 4096
 NOWAIT = 1  # slots.F_NOWAIT
@@ -23,6 +23,7 @@ class Slab:
     free: list[int]
     objects: int
     current: bool = False
+    vector: int = -1  # of a memory cgroup
 
     @property
     def empty(self) -> bool:
@@ -48,6 +49,8 @@ class Cache:
         self.number, self.size, self.order, self.min_order = number, size, plan.order, plan.min_order
         self.cpu_slabs = plan.cpu_slabs
         self.min_partial = options.get("min_partial", 0) or plan.min_partial
+        self.charged = bool(options.get("memcg") and item.traits.flags & ACCOUNT)
+        self.spare_room = options.get("memcg") == 2
         self.capacity = item.traits.sheaf
         if options.get("sheaves", 0) != 2:
             self.capacity = max(layout.sheaf_capacity(size, options.get("sheaf_capacity", 0)), item.traits.sheaf)
@@ -114,7 +117,7 @@ class NaiveSlub:
                 cpu = next(c for c in range(self.cpus) if self._node(c) == n)
                 while cache.full[n] or cache.vacant[n]:
                     self._drop_sheaf((cache.full[n] or cache.vacant[n]).pop(0), cpu)
-                self._sort(cache, n)
+                self._sort(cache, n, cpu)
 
     def _node(self, cpu: int) -> int:
         return cpu * self.nodes // self.cpus
@@ -148,7 +151,7 @@ class NaiveSlub:
                 for n in [*range(own + 1, self.nodes), *range(own)]:
                     if len(cache.node[n]) > cache.min_partial:
                         return self._from_node(cache, cpu, n)
-        return self._new_slab(cache, own)
+        return self._new_slab(cache, cpu)
 
     def _from_node(self, cache: Cache, cpu: int, n: int) -> Slab:
         slab = cache.node[n].pop(0)
@@ -158,7 +161,7 @@ class NaiveSlub:
             wanted -= 1
         return slab
 
-    def _new_slab(self, cache: Cache, node: int) -> Slab | None:
+    def _new_slab(self, cache: Cache, cpu: int) -> Slab | None:
         for order in sorted({cache.order, cache.min_order}, reverse=True):
             nbytes = PAGE << order
             base = self.take(nbytes, nbytes)
@@ -166,10 +169,20 @@ class NaiveSlub:
                 self.fallbacks += order != cache.order
                 count = nbytes // cache.size
                 free = [base + k * cache.size for k in range(count)]
-                slab = Slab(base, nbytes, node, cache, free, count)
+                slab = Slab(base, nbytes, self._node(cpu), cache, free, count)
                 self.slabs.update(dict.fromkeys(range(base // PAGE, (base + nbytes) // PAGE), slab))
+                if cache.charged and not (cache.spare_room and nbytes - count * cache.size >= 8 * count):
+                    slab.vector = self._vector(8 * count, cpu)
                 return slab
         return None
+
+    def _vector(self, nbytes: int, cpu: int) -> int:
+        """Take memory for a vector: of what the CPU and its node have, else of a new slab."""
+        cache = next(cache for cache, size in zip(self.caches, KMALLOC, strict=False) if size >= nbytes)
+        ratio, self.ratio, asked = self.ratio, 0, self.asked  # other nodes are not asked
+        addr = self._from_slab(cache, cpu)
+        self.ratio, self.asked = ratio, asked
+        return addr
 
     def _into_slab(self, addr: int, cpu: int) -> None:
         slab = self.slabs[addr // PAGE]
@@ -184,21 +197,21 @@ class NaiveSlub:
         if was_full and cache.cpu_slabs:
             if len(cache.partial[cpu]) >= cache.cpu_slabs:
                 old, cache.partial[cpu] = cache.partial[cpu], [slab]
-                self._to_nodes(old)
+                self._to_nodes(old, cpu)
             else:
                 cache.partial[cpu].insert(0, slab)
         elif was_full:
-            self._to_nodes([slab])
+            self._to_nodes([slab], cpu)
         elif slab.empty and slab in cache.node[slab.node] and len(cache.node[slab.node]) >= cache.min_partial:
             cache.node[slab.node].remove(slab)
-            self._discard(slab)
+            self._discard(slab, cpu)
         self._in_order(cache.node[slab.node])
 
     def _in_order(self, slabs: list[Slab]) -> None:
         if self.slab_order:
             slabs.sort(key=lambda slab: (len(slab.free) * (self.slab_order == 2), slab.base))
 
-    def _to_nodes(self, slabs: list[Slab]) -> None:
+    def _to_nodes(self, slabs: list[Slab], cpu: int) -> None:
         drop = []
         for slab in slabs:
             listed = slab.cache.node[slab.node]
@@ -208,9 +221,11 @@ class NaiveSlub:
                 listed.append(slab)
             self._in_order(listed)
         for slab in drop:
-            self._discard(slab)
+            self._discard(slab, cpu)
 
-    def _discard(self, slab: Slab) -> None:
+    def _discard(self, slab: Slab, cpu: int) -> None:
+        if slab.vector >= 0:
+            self._into_slab(slab.vector, cpu)
         for page in range(slab.base // PAGE, (slab.base + slab.nbytes) // PAGE):
             del self.slabs[page]
         self.give(slab.base, slab.nbytes)
@@ -315,7 +330,7 @@ class NaiveSlub:
             self._empty(cache.main[cpu], 32, cpu)
         self._leave(cache, cpu)
         partial, cache.partial[cpu] = cache.partial[cpu], []
-        self._to_nodes(partial)
+        self._to_nodes(partial, cpu)
 
     def _leave(self, cache: Cache, cpu: int) -> None:
         """A CPU's slab goes to its node."""
@@ -325,12 +340,12 @@ class NaiveSlub:
             cache.current[cpu], cache.freelist[cpu], slab.current = None, [], False
             listed = cache.node[slab.node]
             if slab.empty and len(listed) >= cache.min_partial:
-                self._discard(slab)
+                self._discard(slab, cpu)
             elif slab.free:
                 listed.insert(len(listed) if remote else 0, slab)
                 self._in_order(listed)
 
-    def _sort(self, cache: Cache, n: int) -> None:
+    def _sort(self, cache: Cache, n: int, cpu: int) -> None:
         slabs = cache.node[n]
         drop = [slab for slab in reversed(slabs) if slab.empty]
         kept = [slab for slab in slabs if not slab.empty]
@@ -339,4 +354,4 @@ class NaiveSlub:
         cache.node[n] = full + [slab for slab in kept if len(slab.free) > 32]
         self._in_order(cache.node[n])
         for slab in drop:
-            self._discard(slab)
+            self._discard(slab, cpu)

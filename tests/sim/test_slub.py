@@ -757,3 +757,54 @@ def test_what_an_operation_holds_may_lie_anywhere_in_eight_tebibytes():
     for words in (((1 << 40) - 8, 1 << 39), (u.NIL, (1 << 40) - 1), (1 << 33, u.NIL)):
         sheaves.take(reg, 0, *words)
         assert (sheaves.taken_sheaf(reg, 0), sheaves.taken_chain(reg, 0)) == words
+
+
+T4 = [  # cache, bytes, flags, objects in a slab, the vector's kmalloc() cache: mm/slub.c of 6.18 on 2 CPUs
+    ("dentry", 192, RECLAIM, 21, 192),
+    ("filp", 184, HWALIGN, 21, 192),
+    ("anon_vma_chain", 64, 0, 64, 512),
+    ("anon_vma", 96, RCU | CTOR, 39, 512),
+    ("inode_cache", 616, CTOR, 13, 128),
+    ("ext4_inode_cache", 1120, CTOR, 14, 128),
+    ("proc_inode_cache", 688, CTOR, 23, 192),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "flags", "objects", "bucket"), T4, ids=[row[0] for row in T4])
+def test_a_slab_of_an_accounted_cache_has_a_vector_of_a_word_for_each_object(name, size, flags, objects, bucket):
+    h = Slub(Item(size, 0, 0, Traits(flags=flags | ACCOUNT)), memcg=1)
+    first, *rest = h.many(objects + 1, 0, item=0)
+    slab = first >> s.PAGE_SHIFT
+    assert h.state.slab[slab, u.S_OBJECTS] == objects
+    home = int(h.state.vector[slab] - 1) >> u.PAGE_WORD_SHIFT
+    assert h.state.slab[home, u.S_CACHE] - 1 == cache(bucket)
+    assert h.counts["vectors"] == 2
+    assert h.state.cache[cache(bucket), u.K_SLABS] == 1
+    for addr in (first, *rest):
+        h.free(addr)
+    assert h.counts["vectors"] == h.state.cache[-1, u.K_SLABS]  # empty slabs that lists keep have theirs
+
+
+def test_kmalloc_of_accounted_requests_has_vectors_of_normal_kmalloc_and_normal_kmalloc_none():
+    h = Slub(memcg=1, kmalloc_sets=2)
+    accounted = h.alloc(8, item=s.item_of_set(1))
+    home = int(h.state.vector[accounted >> s.PAGE_SHIFT] - 1) >> u.PAGE_WORD_SHIFT
+    assert h.state.slab[home, u.S_CACHE] - 1 == cache(4096)  # 512 objects in a slab of kmalloc-cg-8
+    h.alloc(8)
+    assert h.counts["vectors"] == 1
+
+
+def test_a_vector_that_there_is_no_memory_for_stays_away():
+    h = Slub(Item(4096, 0, 0, Traits(flags=ACCOUNT)), memcg=1, limit=32 * KIB)  # one slab of eight
+    assert h.alloc(0, item=0) >= 0
+    assert h.counts["vectors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "kmalloc_slabs"),
+    [(4000, 0, 0), (64, 0, 1), (208, HWALIGN | RCU, 0), (208, HWALIGN, 1)],  # tails: 768 bytes, 0; padding: 40, 48
+)
+def test_in_7_1_a_vector_lies_in_spare_room_if_it_fits(size, flags, kmalloc_slabs):
+    h = Slub(Item(size, 0, 0, Traits(flags=flags | ACCOUNT)), memcg=2)
+    h.alloc(0, item=0)
+    assert h.state.cache[: len(KMALLOC), u.K_SLABS].sum() == kmalloc_slabs

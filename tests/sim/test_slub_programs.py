@@ -33,6 +33,11 @@ OPTIONS = {
     "fullest first": {"slab_order": FULLEST, "min_partial": 2},
     "fullest first, no CPU lists": {"slab_order": FULLEST, "cpu_partial": 0, "min_partial": 2},
     "fullest first, sheaves and nodes": {"slab_order": FULLEST, "sheaves": 1, "domains": 2, "min_partial": 1},
+    "vectors": {"memcg": 1},
+    "vectors, nodes": {"memcg": 1, "domains": 2, "min_partial": 1},
+    "vectors, no CPU lists": {"memcg": 1, "cpu_partial": 0, "min_partial": 1},
+    "vectors in spare room, sheaves, no slabs of CPUs": {"memcg": 2, "sheaves": 1, "cpu_slabs": 0, "min_partial": 1},
+    "vectors, fullest first": {"memcg": 1, "slab_order": FULLEST, "min_partial": 1},
     "larger sheaves and nodes": {"sheaves": 1, "sheaf_capacity": 20, "domains": 2, "min_partial": 1},
 }
 sizes = h.one_of(
@@ -167,6 +172,7 @@ def census(naive: NaiveSlub) -> dict[str, int]:
         "sheaf_objects": total["sheaf_objects"],
         "sheaves": total["sheaves"],
         "fallbacks": naive.fallbacks,
+        "vectors": sum(slab.vector >= 0 for slab in slabs),
     }
 
 

@@ -26,7 +26,10 @@ them for all, an empty main sheaf becomes the spare one, and what is asked for i
 what a sheaf has not taken of a slab goes back to the node's list, at the head, and callers that may not wait fill
 sheaves too.
 
-Left out: random copies of kmalloc() caches; vectors of memory cgroups (a recording has them as requests); debugging;
+With `memcg` slabs of accounted caches have a vector each (`vectors`). A recording has these vectors as requests, so
+there it stays off.
+
+Left out: random copies of kmalloc() caches; charges of single requests to caches that are not accounted; debugging;
 what constructors do; requests for a certain node; the emergency reserves; rcu_free sheaves, prefilled ones, bulk calls;
 the grace period after which slabs that are typesafe by RCU are given back. In 7.1 sheaves' own memory still comes from
 a CPU's slab. A CPU gets its first main sheaf of a cache when it first needs it, not at boot. Memory for sheaves passes
@@ -68,9 +71,10 @@ from kmemexp.sim.allocators.slub.shrink import PROMOTE_MAX, shrink
 from kmemexp.sim.allocators.slub.slabs import cpu_pop, cpu_push, pop_refilled, push_full, slab_push
 from kmemexp.sim.allocators.slub.state import Params, State
 from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, slab_alloc
+from kmemexp.sim.allocators.slub.vectors import FROM_KMALLOC, FROM_SPARE_ROOM
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.caches import Cache, Live, large, rows
-from kmemexp.sim.items import KMALLOC_SETS, RECLAIM, Item, Traits
+from kmemexp.sim.items import ACCOUNT, KMALLOC_SETS, RECLAIM, Item, Traits
 from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
 from kmemexp.sim.slots import (
     ATTR_RECLAIM,
@@ -100,6 +104,7 @@ ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no objec
 MOST_MAX_ORDER = 6  # links count to 32767 in units of 8 bytes
 
 SHEAVES = (0, ALL_SHEAVES, ASKED_SHEAVES)
+SET_FLAGS = {"accounted": ACCOUNT, "reclaimable": RECLAIM, "msg_msg": ACCOUNT}  # of sets of kmalloc() caches
 
 BEGIN = 0  # phases of a large kmalloc() or kfree()
 LARGE_ASKED = 15
@@ -117,7 +122,7 @@ def init(
     sets = max(params.kmalloc_sets, 1)
     own = layout.merged(items) if params.merge else list(range(len(items)))
     kept = sorted(set(own))
-    flags = [RECLAIM if name == "reclaimable" else 0 for name in KMALLOC_SETS[:sets]]
+    flags = [SET_FLAGS.get(name, 0) for name in KMALLOC_SETS[:sets]]
     kmalloc = [Item(size, 0, 0, Traits(flags=bits)) for bits in flags for size in layout.KMALLOC_SIZES]
     cache = _caches(params, cpus, [*kmalloc, *(items[j] for j in kept)])
     cache[:, u.K_SHIFT] = [planes.shift_of(size) for size in cache[:, u.K_SIZE].tolist()]
@@ -151,6 +156,7 @@ def init(
         promote=np.full(PROMOTE_MAX + 1, u.NIL, np.int64),
         defrag=np.zeros(1, np.int64),
         large=np.zeros(1, np.int64),
+        vector=demand.zeros(pages if params.memcg else 1),
     )
 
 
@@ -160,6 +166,8 @@ def _check(params: Params, kva_bytes: int, cpus: int, nodes: int) -> None:
         raise ValueError(f"sheaves is {params.sheaves}; 0 is none, 1 for all caches, 2 for those that ask for them")
     if not params.cpu_slabs and params.sheaves != ALL_SHEAVES:
         raise ValueError("cpu_slabs=0: a CPU without slabs needs sheaves for all caches (sheaves=1)")
+    if params.memcg not in (0, FROM_KMALLOC, FROM_SPARE_ROOM):
+        raise ValueError(f"memcg is {params.memcg}; 0 is no vectors, 1 from kmalloc(), 2 in spare room first")
     if not 0 <= params.max_order <= MOST_MAX_ORDER:
         raise ValueError(f"max_order is {params.max_order}; it must be from 0 to {MOST_MAX_ORDER}")
     demand.check_kva(kva_bytes)
@@ -180,6 +188,12 @@ def _caches(params: Params, cpus: int, items: Sequence[Item]) -> Array:
         row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS, u.K_MIN_ORDER]] = size, plan.order, plan.objects, plan.min_order
         row[[u.K_CPU_SLABS, u.K_MIN_PARTIAL]] = plan.cpu_slabs, params.min_partial or plan.min_partial
         row[u.K_RECLAIM] = ATTR_RECLAIM if item.traits.flags & RECLAIM else 0
+        if item.traits.flags & ACCOUNT and not (params.memcg == FROM_SPARE_ROOM and layout.has_padding(item)):
+            row[u.K_CHARGED] = params.memcg
+            if 8 * plan.objects > layout.KMALLOC_SIZES[-1] and params.memcg:
+                raise ValueError(
+                    f"memcg = {params.memcg}: a slab of {plan.objects} objects has a vector beyond 8192 bytes"
+                )
         row[u.K_SHEAF] = item.traits.sheaf
         if params.sheaves != ASKED_SHEAVES:
             row[u.K_SHEAF] = max(layout.sheaf_capacity(size, params.sheaf_capacity), item.traits.sheaf)
@@ -365,7 +379,7 @@ def census(st: State) -> dict[str, int]:
     `pages`: all that it holds, among them `large_pages` of large kmalloc()s. `slabs`, with `free_objects`: of these
     `current_slabs` are CPUs' current ones, `cpu_partial_slabs` on CPUs' partial lists, `node_partial_slabs` on nodes';
     `fallbacks`: slabs ever made of the smallest order because no larger block was free. `sheaves`, with
-    `sheaf_objects`.
+    `sheaf_objects`. `vectors` of slabs.
     """
     first = np.flatnonzero((st.slab[:, u.S_CACHE] > 0) & (st.slab[:, u.S_FIRST] == np.arange(len(st.slab))))
     slabs = st.slab[first].astype(np.int64)
@@ -383,6 +397,7 @@ def census(st: State) -> dict[str, int]:
         "sheaf_objects": st.word[mains[mains != u.NIL] + H_SIZE].sum() + (barns * st.cache[:, u.K_SHEAF]).sum(),
         "sheaves": (mains != u.NIL).sum() + barns.sum() + st.node[:, :, u.NODE_EMPTIES].sum(),
         "fallbacks": st.cache[:, u.K_FALLBACKS].sum(),
+        "vectors": np.count_nonzero(st.vector),
     }
     return {name: int(count) for name, count in counts.items()}
 

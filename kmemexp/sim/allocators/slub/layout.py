@@ -74,6 +74,13 @@ def stride(nbytes: int, traits: Traits) -> int:
     return _up(size, alignment(nbytes, traits))
 
 
+def has_padding(item: Item) -> bool:
+    """Whether a cache that is merged with none has room for a word in each object (SLAB_OBJ_EXT_IN_OBJ of 7.1)."""
+    traits = item.traits
+    needed = cache_size(item.size) + (WORD if traits.flags & (items.CTOR | items.RCU) else 0)
+    return bool(traits.flags & NEVER_MERGED) and stride(item.size, traits) - needed >= WORD
+
+
 def merged(caches: Sequence[Item]) -> list[int]:
     """Which cache each of these is merged into, the oldest that fits: find_mergeable() of mm/slab_common.c."""
     into: list[int] = []

@@ -11,7 +11,7 @@ from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators.slub import slabs, steps
 from kmemexp.sim.allocators.slub.slabs import add_partial, cpu_pop, lock
 from kmemexp.sim.allocators.slub.state import State
-from kmemexp.sim.allocators.slub.steps import answer_of, deactivate, slab_alloc, slab_free, stand
+from kmemexp.sim.allocators.slub.steps import answer_of, deactivate, drop_next, slab_alloc, slab_free, stand
 from kmemexp.sim.slots import AGAIN, DONE, FAILED
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
@@ -320,6 +320,8 @@ def _give_left(st: State, reg: Registers, i: int, k: int) -> int:
         waits = deactivate(st, reg, i, k, cpu)
         if waits != steps.FINISHED:
             return answer_of(waits)
+    elif where == steps.A_DROPPED and reg[i, regs.Y] != slabs.NIL:
+        return answer_of(drop_next(st, reg, i, steps.A_DROPPED))
     elif where == steps.A_DEACTIVATE:
         add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
     about(reg, i, FILL)  # a slab that another operation has got meanwhile is that one's to give back

@@ -67,7 +67,7 @@ def shrink(st: State, reg: Registers, i: int) -> int:
             _sort(st, reg, i, k, j - st.cpus)
             about(reg, i, DROP)
         else:
-            waits = drop_next(st, reg, i)
+            waits = drop_next(st, reg, i, steps.F_DROPPED)
             if waits != steps.FINISHED:
                 return answer_of(waits)
             _leave(reg, i)
@@ -151,6 +151,8 @@ def _slab(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
         waits = deactivate(st, reg, i, k, cpu)
         if waits != steps.FINISHED:
             return answer_of(waits)
+    elif where == steps.A_DROPPED and reg[i, regs.Y] != slabs.NIL:
+        return answer_of(drop_next(st, reg, i, steps.A_DROPPED))
     elif where == steps.A_DEACTIVATE:
         add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
     about(reg, i, PARTIAL)

@@ -32,7 +32,8 @@ K_SHEAF_CACHE = 11  # cache that sheaves come from
 K_RECLAIM = 12  # ATTR_RECLAIM where its pages are reclaimable, else 0
 K_PLANE = 13  # where in `link` its objects are, and log2 of the words of each (_shared/planes.py)
 K_SHIFT = 14
-K_COLUMNS = 15
+K_CHARGED = 15  # Params.memcg where its slabs have vectors, else 0
+K_COLUMNS = 16
 
 # Columns of State.cpu (struct kmem_cache_cpu, struct slub_percpu_sheaves).
 C_SLAB = 0  # the current slab, frozen

@@ -23,6 +23,7 @@ class Params(NamedTuple):
     merge: int = 0  # 1: caches alike are one (CONFIG_SLAB_MERGE_DEFAULT); recorded ones have been merged
     kmalloc_sets: int = 0  # sets of kmalloc() caches; 0: as many as the load's roles name
     domains: int = 0  # NUMA nodes; 0: 1
+    memcg: int = 0  # vectors of memory cgroups: 1 from kmalloc() caches, 2 in a slab's spare room if it has any (7.1)
 
 
 class State(NamedTuple):
@@ -46,3 +47,4 @@ class State(NamedTuple):
     promote: Words  # int64[33], shrinking: slabs by number of free objects
     defrag: Words  # int64[1], times that other nodes might have been asked
     large: Words  # int64[1], pages of large kmalloc()s
+    vector: Words  # int64[pages], 1 + word of the vector of the slab that begins with a page; int64[1] without memcg

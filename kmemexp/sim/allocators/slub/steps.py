@@ -28,6 +28,7 @@ from kmemexp.sim.allocators.slub.slabs import (
     unfreeze,
 )
 from kmemexp.sim.allocators.slub.state import State
+from kmemexp.sim.allocators.slub.vectors import free_vector, get_vector, vector_cache, wants_vector
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.slots import AGAIN, ATTR_TRY, MAP_ALLOC, MAP_FREE, PAGE_SHIFT
 from kmemexp.sim.tables import regs
@@ -40,12 +41,13 @@ A_MAP = 2  # pages of order regs.Y have been asked for
 A_DEACTIVATE = (
     3  # under the list lock of the slab regs.Y >> 1, which goes to the head or tail (regs.Y & 1); regs.X is to be used
 )
-A_DROPPED = 4  # a slab that was in the way has been given back; regs.X is to be used
+A_DROPPED = 4  # a slab that was in the way has been given back; regs.X is to be used; regs.Y: more to be given back
 F_LIST = 5  # under the list lock of the object's slab
 F_FLUSH = (
     6  # under the list lock of slab regs.X, first of those to be put on node lists; regs.Y: those to be given back
 )
 F_DROPPED = 7  # a slab has been given back; regs.Y: more
+A_VECTOR = 8  # pages of order regs.Y have been asked for, for the vector of slab regs.X, which is to be used
 STAND_BITS = 4
 STAND_MASK = (1 << STAND_BITS) - 1
 
@@ -105,6 +107,16 @@ def slab_alloc(st: State, reg: Registers, i: int, k: int) -> int:
         if order != st.cache[k, slabs.K_ORDER]:
             st.cache[k, slabs.K_FALLBACKS] += 1
         new_slab(st, reg, i, k, reg[i, regs.X], order, st.node_of[cpu])
+        if wants_vector(st, k, reg[i, regs.X]) and not get_vector(st, reg[i, regs.X], cpu):
+            return _ask_vector(st, reg, i, vector_cache(st, reg[i, regs.X]), slabs.K_ORDER)
+    elif where == A_VECTOR:
+        kv = vector_cache(st, reg[i, regs.X])
+        if reg[i, regs.BASE] >= 0:
+            _fill_vector(st, reg, i, kv, cpu)
+        elif reg[i, regs.Y] > st.cache[kv, slabs.K_MIN_ORDER]:
+            return _ask_vector(st, reg, i, kv, slabs.K_MIN_ORDER)
+    elif where == A_DROPPED and reg[i, regs.Y] != slabs.NIL:
+        return drop_next(st, reg, i, A_DROPPED)
     elif where == A_DEACTIVATE:
         add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
     return _use(st, reg, i, k, cpu)
@@ -123,7 +135,7 @@ def _ask_nodes(st: State, reg: Registers, i: int, k: int, hop: int) -> int:
             if st.node[k, n, slabs.NODE_PARTIAL] > st.cache[k, slabs.K_MIN_PARTIAL]:
                 reg[i, regs.Y] = j
                 return _locked(st, reg, i, A_NODE, k, n)
-    return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_ORDER])
+    return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_ORDER], A_MAP)
 
 
 @kernel
@@ -134,11 +146,31 @@ def _may_ask_others(st: State) -> bool:
 
 
 @kernel
-def _ask_pages(st: State, reg: Registers, i: int, k: int, order: int) -> int:
+def _ask_vector(st: State, reg: Registers, i: int, kv: int, order: int) -> int:
+    """Ask for pages of the order in that column, for a slab of vectors."""
+    return _ask_pages(st, reg, i, kv, st.cache[kv, order], A_VECTOR)
+
+
+@outlined
+def _fill_vector(st: State, reg: Registers, i: int, kv: int, cpu: int) -> None:
+    """Give the slab that waits its vector of a new slab. Another operation may have got this CPU one meanwhile."""
+    page = reg[i, regs.BASE] >> PAGE_SHIFT
+    if reg[i, regs.Y] != st.cache[kv, slabs.K_ORDER]:
+        st.cache[kv, slabs.K_FALLBACKS] += 1
+    new_slab(st, reg, i, kv, page, reg[i, regs.Y], st.node_of[cpu])
+    if st.cpu[kv, cpu, slabs.C_SLAB] == slabs.NIL:
+        make_current(st, kv, cpu, page)
+    else:
+        add_partial(st, reg, i, kv, page, 0)
+    get_vector(st, reg[i, regs.X], cpu)
+
+
+@kernel
+def _ask_pages(st: State, reg: Registers, i: int, k: int, order: int, where: int) -> int:
     reg[i, regs.Y] = order
     nbytes = 1 << (order + PAGE_SHIFT)
     by_size(reg, i, 1 << order)
-    ask_wired(reg, i, reg[i, regs.PHASE] & ~STAND_MASK | A_MAP, st.map, nbytes, nbytes)
+    ask_wired(reg, i, reg[i, regs.PHASE] & ~STAND_MASK | where, st.map, nbytes, nbytes)
     reg[i, regs.ATTR] |= st.cache[k, slabs.K_RECLAIM]
     if order > st.cache[k, slabs.K_MIN_ORDER]:
         reg[i, regs.ATTR] |= ATTR_TRY
@@ -156,7 +188,7 @@ def by_size(reg: Registers, i: int, pages: int) -> None:
 def _refused(st: State, reg: Registers, i: int, k: int) -> int:
     """There is no block of that order: be content with the smallest that holds an object."""
     if reg[i, regs.Y] > st.cache[k, slabs.K_MIN_ORDER]:
-        return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_MIN_ORDER])
+        return _ask_pages(st, reg, i, k, st.cache[k, slabs.K_MIN_ORDER], A_MAP)
     return slabs.NIL
 
 
@@ -177,6 +209,7 @@ def deactivate(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
     tail = 0 if st.slab[st.cpu[k, cpu, slabs.C_SLAB], slabs.S_FREE] == slabs.NIL else 1
     slab = unfreeze(st, k, cpu)
     if superfluous(st, k, slab):
+        reg[i, regs.Y] = slabs.NIL
         return _give_back(st, reg, i, k, slab, A_DROPPED)
     if st.slab[slab, slabs.S_FREE] == slabs.NIL:
         return FINISHED
@@ -186,7 +219,21 @@ def deactivate(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
 
 @kernel
 def _give_back(st: State, reg: Registers, i: int, k: int, slab: int, where: int) -> int:
+    """Give a slab's pages back to the map, after its vector; first those of what that leaves empty.
+
+    Then it is one of those that come next, regs.Y.
+    """
     stand(reg, i, where)
+    if st.cache[k, slabs.K_CHARGED] and st.vector[slab]:
+        first = free_vector(st, reg, i, slab, reg[i, regs.CPU])
+        if first != slabs.NIL:
+            last = first
+            while st.slab[last, slabs.S_NEXT] != slabs.NIL:
+                last = wide(st.slab[last, slabs.S_NEXT])
+            st.slab[last, slabs.S_NEXT] = slab
+            st.slab[slab, slabs.S_NEXT] = reg[i, regs.Y]
+            reg[i, regs.Y] = st.slab[first, slabs.S_NEXT]
+            slab, k = first, wide(st.slab[first, slabs.S_CACHE]) - 1
     reg[i, regs.MAP] = st.map
     reg[i, regs.BASE] = slab << PAGE_SHIFT
     order = forget_slab(st, k, slab)
@@ -202,7 +249,7 @@ def slab_free(st: State, reg: Registers, i: int, word: int) -> int:
     if where == F_FLUSH:
         return _flush(st, reg, i)
     if where == F_DROPPED:
-        return drop_next(st, reg, i)
+        return drop_next(st, reg, i, F_DROPPED)
     slab = wide(st.slab[word >> slabs.PAGE_WORD_SHIFT, slabs.S_FIRST])
     k, cpu = wide(st.slab[slab, slabs.S_CACHE]) - 1, reg[i, regs.CPU]
     if where == BEGIN and st.cpu[k, cpu, slabs.C_SLAB] == slab:
@@ -273,14 +320,14 @@ def _flush(st: State, reg: Registers, i: int) -> int:
     reg[i, regs.X] = slab
     if slab != slabs.NIL:
         return _locked(st, reg, i, F_FLUSH, k, wide(st.slab[slab, slabs.S_NODE]))
-    return drop_next(st, reg, i)
+    return drop_next(st, reg, i, F_DROPPED)
 
 
 @kernel
-def drop_next(st: State, reg: Registers, i: int) -> int:
-    """Give the next of the empty slabs regs.Y back to the map."""
+def drop_next(st: State, reg: Registers, i: int, where: int) -> int:
+    """Give the next of the empty slabs regs.Y back to the map; the call then stands at F_DROPPED or A_DROPPED."""
     slab = reg[i, regs.Y]
     if slab == slabs.NIL:
         return FINISHED
     reg[i, regs.Y] = st.slab[slab, slabs.S_NEXT]
-    return _give_back(st, reg, i, wide(st.slab[slab, slabs.S_CACHE]) - 1, slab, F_DROPPED)
+    return _give_back(st, reg, i, wide(st.slab[slab, slabs.S_CACHE]) - 1, slab, where)
