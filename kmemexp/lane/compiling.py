@@ -1,11 +1,8 @@
 """Compile what cells need before any of them is simulated."""
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from kmemexp.boot import timed
 from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import allocator_names, design
 from kmemexp.boot.machine import boot
+from kmemexp.lane import children
 from kmemexp.parts import outside
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import demand
@@ -73,10 +71,7 @@ def _compiled(
             warm_one(cells[0])
             yield code
         return
-    # A Ctrl-C is for the process that asked.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
+    pool = children.pool(workers)
     waiting = {pool.submit(warm_one, cells[0]): code for code, cells in cold.items()}
     try:
         while waiting and not stopped():
@@ -85,10 +80,10 @@ def _compiled(
                 future.result()
                 yield waiting.pop(future)
     finally:
-        children = list((pool._processes or {}).values()) if waiting else []
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.terminate()
+        if waiting:
+            children.abandon(pool)
+        else:
+            pool.shutdown(wait=False)
 
 
 def _code(config: Mapping[str, Any]) -> Code:

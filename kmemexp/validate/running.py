@@ -1,10 +1,10 @@
 """Running checks in processes of their own, as many as there are CPUs."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 
+from kmemexp.lane import children
 from kmemexp.validate.suite import Done, checks, ordered, run_one
 
 
@@ -21,11 +21,15 @@ def run(
             tell(done[-1])
         return done
     found: dict[str, Done] = {}
-    # spawn: a fork would share threads' locks of Arrow and BLAS
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    pool = children.pool(processes)
+    try:
         waiting = [pool.submit(run_one, name, seed, level, record) for name in ordered(names)]
         for future in as_completed(waiting):
             one = future.result()
             found[one.name] = one
             tell(one)
+    except BaseException:  # Ctrl-C too
+        children.abandon(pool)
+        raise
+    pool.shutdown()
     return [found[name] for name in checks() if name in found]
