@@ -126,7 +126,7 @@ def _caches(
     lived, window = start.lived, start.window
     dies = found.dies if said is None else found.chance >= 1
     done = reconcile.operations(lived, window, before.ended(known, found, dies), len(known.slabs.names))
-    cpus, items = int(known.events.cpu.max()) + 1, len(known.lives.born)
+    cpus, items = np.unique(known.events.cpu), len(known.lives.born)
     made = []
     for name in names:
         which = known.slabs.number(name)

@@ -9,7 +9,7 @@ from kmemexp.workload.lives.hindsight import Start, Touched
 from kmemexp.workload.lives.history import Window
 from kmemexp.workload.lives.known import Known
 from kmemexp.workload.lives.reconcile import Ended, Lived
-from kmemexp.workload.lives.snapshots import Snapshots
+from kmemexp.workload.lives.snapshots import Count, Snapshots
 
 
 class Beginning(NamedTuple):
@@ -100,12 +100,17 @@ class Reconciled(NamedTuple):
     ended: Ended  # open lives that are over
 
 
+def plain(before: Count, after: Count, per_slab: int) -> int:
+    """Slabs at the end by object counts alone: those that were there, and more for what did not fit into them."""
+    return before.slabs + max(0, -(-(after.active - before.slots) // per_slab))
+
+
 def counted(known: Known, start: Beginning, found: law.Deaths, snapshots: Snapshots) -> Reconciled:
     """Replay every cache on SLUB's counts: with the law, and with what the counts after say."""
     after = snapshots.after
     if after is None:
         raise ValueError("there is no snapshot after")
-    cpus, items = int(known.events.cpu.max()) + 1, len(known.lives.born)
+    cpus, items = np.unique(known.events.cpu), len(known.lives.born)
     names = known.slabs.names
     by_law = reconcile.operations(start.lived, start.window, ended(known, found, found.dies), len(names))
     proven = reconcile.operations(start.lived, start.window, ended(known, found, found.chance >= 1), len(names))
@@ -122,13 +127,12 @@ def counted(known: Known, start: Beginning, found: law.Deaths, snapshots: Snapsh
             continue
         mine = np.flatnonzero(slab == which)
         mine = mine[np.lexsort((mine, -chance[mine]))]
-        with_law = reconcile.count(by_law[which], begun, cache, cpus, items)
+        with_law = reconcile.count(by_law[which], begun, cache, int(cpus[-1]) + 1, items)
         said = reconcile.reconcile(
             proven[which], begun, cache, now, still.of(mine), start.lived, start.window, cpus
         )  # fmt: skip
         births[which] = said.births
         over.append(still.of(mine[said.ended]))
-        plain = before.slabs + max(0, -(-(now.active - before.slots) // cache.per_slab))
-        rows.append(Row(name, before.slabs, now.slabs, cache.order, with_law.slabs, said.result.slabs, plain,
-                        said.births, len(said.ended)))  # fmt: skip
+        rows.append(Row(name, before.slabs, now.slabs, cache.order, with_law.slabs, said.result.slabs,
+                        plain(before, now, cache.per_slab), said.births, len(said.ended)))  # fmt: skip
     return Reconciled(rows, births, Ended(*(np.concatenate(c) for c in zip(*over, strict=True))))

@@ -48,16 +48,16 @@ def sizes(known: Known, caches: Mapping[str, Cache]) -> np.ndarray:
 def unseen_births(
     known: Known, start: Beginning, said: Reconciled, first_id: int, number: np.ndarray, bytes_of: np.ndarray
 ) -> Rows:
-    """Rows of births that the counts after tell of: evenly over the window, CPUs in turn."""
+    """Rows of births that the counts after tell of: evenly over the window, CPUs that events show in turn."""
     count = np.array([said.births.get(i, 0) for i in range(len(known.slabs.names))])
     slab = np.repeat(np.arange(len(count)), count)
     n = np.concatenate([np.arange(c) for c in count]) if len(count) else np.zeros(0, np.int64)
     window = start.window
     at = window.first + ((n + 0.5) * (window.end - window.first) / np.maximum(count[slab], 1)).astype(np.int64)
-    cpus = int(known.events.cpu.max()) + 1
+    cpus = np.unique(known.events.cpu)
     return filled(
         time_ns=start.lived.clock[np.minimum(at, window.end - 1)],
-        cpu=n % cpus,
+        cpu=cpus[n % len(cpus)],
         op=np.full(len(slab), sc.ADDED_ALLOC),
         object_id=first_id + np.arange(len(slab)),
         requested=bytes_of[slab, 0],
@@ -73,7 +73,7 @@ def old_rows(
     known: Known, start: Beginning, caches: Mapping[str, Cache], first_id: int, number: np.ndarray, bytes_of: np.ndarray
 ) -> Rows:
     """Rows of old objects and of their frees."""
-    cpus = int(known.events.cpu.max()) + 1
+    cpus = np.unique(known.events.cpu)
     which = np.array([cache for cache in start.starts if bytes_of[cache, 0] > 0], np.int64)
     counts = np.array([len(start.starts[c].free) for c in which.tolist()], np.int64)
     per_slab = np.array([caches[known.slabs.names[c]].per_slab for c in which.tolist()], np.int64)
@@ -81,7 +81,7 @@ def old_rows(
     ops = np.repeat(per_slab, counts)
     free = np.concatenate([start.starts[c].free for c in which.tolist()]).astype(np.int64)
     own = np.concatenate([start.starts[c].cpu for c in which.tolist()])
-    cpu = np.where(own >= 0, own, np.arange(len(cache)) % cpus)
+    cpu = np.where(own >= 0, own, cpus[np.arange(len(cache)) % len(cpus)])
     base = first_id + np.cumsum(ops) - ops
     slabs = np.repeat(np.arange(len(cache)), ops)
     holes = np.repeat(np.arange(len(cache)), free)

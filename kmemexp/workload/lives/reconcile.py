@@ -129,12 +129,15 @@ def reconcile(
     open_lives: Ended,
     lived: Lived,
     window: Window,
-    cpus: int,
+    cpus: np.ndarray,
 ) -> Said:
-    """Find how many births and deaths a cache lacks. `open_lives`: with the time of their end, should they be over."""
-    items = len(lived.born)
+    """Find how many births and deaths a cache lacks. `open_lives`: with the time of their end, should they be over.
+
+    `cpus`: those that events show, in order.
+    """
+    items, room = len(lived.born), int(cpus[-1]) + 1
     births, over = 0, 0
-    found = count(done, start, cache, cpus, items)
+    found = count(done, start, cache, room, items)
     for _ in range(ROUNDS):
         if found.partial > MOST_PARTIAL and not after.exact:
             break
@@ -148,12 +151,12 @@ def reconcile(
         else:
             over = min(over - lacking, len(open_lives.life))
         more = [done, deaths(lived, open_lives.of(np.arange(over))), unseen_births(births, window, cpus, items)]
-        found = count(in_order(more), start, cache, cpus, items + births)
+        found = count(in_order(more), start, cache, room, items + births)
     return Said(births, np.arange(over), found)
 
 
-def unseen_births(births: int, window: Window, cpus: int, first: int) -> Operations:
-    """Spread births evenly over the window, CPUs in turn; they are alive at the end."""
+def unseen_births(births: int, window: Window, cpus: np.ndarray, first: int) -> Operations:
+    """Spread births evenly over the window, CPUs that events show (`cpus`) in turn; they are alive at the end."""
     n = np.arange(births)
     key = 2 * (window.first + ((n + 0.5) * (window.end - window.first) / max(births, 1)).astype(np.int64))
-    return _some(counting.ALLOC, key, first + n, n % cpus)
+    return _some(counting.ALLOC, key, first + n, cpus[n % len(cpus)])

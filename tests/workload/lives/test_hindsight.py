@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kmemexp.workload.lives import hindsight, reconcile
+from kmemexp.workload.lives import before, counting, hindsight, reconcile
 from kmemexp.workload.lives.history import Window
 from kmemexp.workload.lives.reconcile import Ended, Lived, Operations
 from kmemexp.workload.lives.snapshots import Cache, Count
@@ -33,6 +33,9 @@ def test_a_slab_that_was_used_up_held_what_was_never_seen():
     assert start.free.tolist() == [2, 1]  # P: a and c were free, b and d were not; of three free slots one is left in Q
     assert start.cpu.tolist() == [0, -1]
     assert found.slab_of.tolist() == [-1, -1, -1, 0]
+    op = np.array([counting.ALLOC, counting.ALLOC, counting.ALLOC, counting.FREE_OLD], np.int8)
+    done = Operations(np.arange(4), op, np.array([0, 1, 2, 0]), np.zeros(4, np.int16))
+    assert reconcile.count(done, start, cache(), 1, 3).slabs == 2
 
 
 def test_slabs_that_nobody_touched_share_the_free_slots_that_are_left():
@@ -49,13 +52,13 @@ def test_a_new_slab_is_not_taken_for_an_old_one():
 
 def test_a_map_of_slab_pages_says_which_are_old():
     found = touched((A, P, 0), (F, Q, 0), (A, R, 0))
-    before, after = np.zeros(20, np.uint8), np.zeros(20, np.uint8)
-    before[[P, R]], after[P] = 1, 1
+    first, after = np.zeros(20, np.uint8), np.zeros(20, np.uint8)
+    first[[P, R]], after[P] = 1, 1
     count = Count(6, 8, 2, exact=True)
-    alone = hindsight.start(found, 0, cache(), count, (before, None))
+    alone = hindsight.start(found, 0, cache(), count, (first, None))
     assert found.base[alone.touched].tolist() == [P, R]
     assert alone.free.tolist() == [1, 1]
-    both = hindsight.start(found, 0, cache(), count, (before, after))
+    both = hindsight.start(found, 0, cache(), count, (first, after))
     assert both.free.tolist() == [1, 4]  # R is gone: nothing was in it
 
 
@@ -91,11 +94,23 @@ def test_counts_after_say_what_is_lacking(active, births, deaths):
     start = hindsight.Start(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int16))
     still = Ended(np.arange(80), np.full(80, 99_000), np.zeros(80, np.int16))
     after = Count(active, 0, 0, exact=True)
-    said = reconcile.reconcile(done, start, cache(16), after, still, known, window, 1)
+    said = reconcile.reconcile(done, start, cache(16), after, still, known, window, np.arange(1))
     assert said.births == births
     assert abs(said.result.active - active) <= 16
     assert len(said.ended) >= deaths
     assert bool(len(said.ended)) == bool(deaths)
+
+
+def test_births_that_left_no_event_are_on_cpus_that_have_events():
+    put = reconcile.unseen_births(5, Window(10, 60), np.array([0, 7], np.int16), 30)
+    assert put.cpu.tolist() == [0, 7, 0, 7, 0]
+    assert put.key.tolist() == [30, 50, 70, 90, 110]
+    assert put.item.tolist() == [30, 31, 32, 33, 34]
+
+
+@pytest.mark.parametrize(("active", "slabs"), [(95, 10), (101, 11), (121, 13)])
+def test_counting_alone_adds_slabs_for_what_does_not_fit(active, slabs):
+    assert before.plain(Count(80, 100, 10, exact=True), Count(active, 0, 0, exact=True), 10) == slabs
 
 
 def test_deaths_stand_between_events_and_behind_their_births():
