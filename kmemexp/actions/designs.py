@@ -1,5 +1,6 @@
 """`action=designs`: what designs there are, of what parts, which real code they model and what they leave out."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,14 +10,15 @@ from rich.console import Console
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.boot import census
 from kmemexp.errors import ConfigError
+from kmemexp.lane.replica import joins
 from kmemexp.planning.plan import Plan, open_loader, plan_from
 from kmemexp.report import catalogue
-from kmemexp.workload import roles, synthetic
+from kmemexp.workload import packets, roles, synthetic
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-LOAD = "server2003"
+LOAD = "server_packets"
 """The load whose kinds the tables show: synthetic, so that they are those of a kernel and not of a recording."""
 
 
@@ -39,6 +41,7 @@ def _served(design: str, machine: dict[str, int], loader: "ConfigLoader") -> lis
         rows = config["workload"]["kinds"]
         names = tuple(sorted(rows))
         kinds = roles.cast(synthetic.kinds_table(names, [rows[name] for name in names]), config["roles"])
+        kinds, _ = packets.split(kinds, functools.partial(joins, config["objects"]))
         return [catalogue.Served(*row) for row in census.served(config, kinds)]
     except ConfigError as error:
         return str(error)

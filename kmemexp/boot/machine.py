@@ -14,7 +14,7 @@ from kmemexp.sim import demand, sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.engine import machine as mc
-from kmemexp.sim.items import Item
+from kmemexp.sim.items import PACKET, Item
 from kmemexp.sim.maps import BUFFER, DIRECT, EXEC, KERNEL, KMEM, MAP_NAMES, PAGER, PIPE, PRIVATE
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.replay import World
@@ -212,6 +212,8 @@ def _routes(
         row[mc.KIND_SERVER] = place = code.names.index(name)
         if klass == MALLOC and getattr(code.servers[place], "TYPED_MALLOC", False):
             row[mc.KIND_ITEM] = slots.item_of_set(kinds.traits_of(k).kmalloc)
+        if klass == MBUF and kinds.traits_of(k).flags & PACKET:
+            row[mc.KIND_ITEM] = slots.ITEM_PACKET
         if klass == ZONE:
             row[mc.KIND_ITEM] = len(items[name])
             told = int(kinds.size[k]), int(kinds.growth[k]), limits.get(kind, int(kinds.limit[k]))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from kmemexp.boot.clock import is_timed
 from kmemexp.lane.model import Sampling
-from kmemexp.parts.finding import shares_pages
+from kmemexp.parts.finding import joins_packets, shares_pages
 from kmemexp.sim import demand
-from kmemexp.workload import pages, rcu, roles, stability
+from kmemexp.workload import packets, pages, rcu, roles, stability
 from kmemexp.workload.build import build
 from kmemexp.workload.stream import Handlers, Kinds, Load, Stream, Watched
 
@@ -40,12 +40,19 @@ def prepare(config: Mapping[str, Any], numbers: Sequence[int]) -> list[Replica]:
     load = load._replace(kinds=roles.cast(load.kinds, config.get("roles")))
     if "pause_ns" not in config["workload"]:  # a closed load has pauses, not times
         load = rcu.delayed(load)
+    together = functools.partial(joins, config["objects"])
+    load = packets.served(load, together, closed="pause_ns" in config["workload"])
     if is_timed(config) or not shares_pages(config["maps"]["arena"]):
         load = pages.without(load)
     load = stability.protect(load, config, numbers, reads=not is_timed(config))
     none = (None,) * len(numbers)
     own = zip(numbers, load.streams, load.handlers or none, load.watched or none, strict=True)
     return [Replica(number, config, load.kinds, stream, handlers, watched) for number, stream, handlers, watched in own]
+
+
+def joins(objects: Mapping[str, Any], kind: str) -> bool:
+    """Whether the allocator of a kind of packets serves an mbuf and its cluster in one request."""
+    return joins_packets(objects["kinds"].get(kind, objects["mbuf"]))
 
 
 @functools.lru_cache(maxsize=2)

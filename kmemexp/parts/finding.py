@@ -48,6 +48,11 @@ def sets_aside(allocator: str) -> bool:
     return _definition(f"kmemexp.sim.allocators.{allocator}", "kva_reserved") is not None
 
 
+def joins_packets(allocator: str) -> bool:
+    """Tell whether an allocator serves an mbuf and its cluster in one request."""
+    return _definition(f"kmemexp.sim.allocators.{allocator}", "JOINS_PACKETS") is not None
+
+
 def shares_pages(arena: str) -> bool:
     """Tell whether an arena shares physical pages with user memory and page cache."""
     return _definition(f"kmemexp.sim.arenas.{arena}", "SHARES_PAGES") is not None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmemexp.errors import ConfigError
+from kmemexp.sim.network import PACKET
 from kmemexp.sim.slots import SERVED
 from kmemexp.values import close
 from kmemexp.workload import phases
@@ -24,7 +25,7 @@ PHASE_OPTIONS = ("groups", "once")
 BUNDLE_KEYS = ("rate_hz", "lifetime", "members")
 BUNDLE_OPTIONS = ("group", "remote")
 KIND_KEYS = ("class", "size", "rate_hz", "lifetime")
-KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit", "fill", "shrinker", "pinned")
+KIND_OPTIONS = ("group", "start", "nowait", "soft", "remote", "growth", "limit", "fill", "shrinker", "pinned", "packet")
 SHARES = ("nowait", "soft", "remote", "fill", "pinned")
 LARGEST_FOLIO = 512  # pages: a huge page
 MOST_KINDS = 2**15 - 1  # Stream.kind is int16
@@ -169,9 +170,22 @@ def _check_kind(where: str, kind: Any) -> None:
     for key in ("start", "growth", "limit"):
         _whole(f"{where}.{key}", kind.get(key, 0), 0)
     _check_pages(where, kind)
+    _check_packet(where, kind)
     for key in SHARES:
         if _number(f"{where}.{key}", kind.get(key, 0)) > 1:
             raise _wrong(f"{where}.{key}", kind[key], "is a share: must be 0 to 1")
+
+
+def _check_packet(where: str, kind: Mapping[str, Any]) -> None:
+    """Check a kind of mbufs with their clusters."""
+    if not isinstance(kind.get("packet", False), bool):
+        raise _wrong(f"{where}.packet", kind["packet"], "must be true or false")
+    if not kind.get("packet"):
+        return
+    if kind["class"] != "mbuf":
+        raise _wrong(f"{where}.class", kind["class"], "packets are of class mbuf")
+    if kind["size"]["law"] != "fixed" or kind["size"]["bytes"] != PACKET:
+        raise ConfigError(f"{where}.size: a packet is an mbuf and a cluster: must be fixed, of {PACKET} bytes")
 
 
 def _check_pages(where: str, kind: Mapping[str, Any]) -> None:

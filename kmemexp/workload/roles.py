@@ -108,9 +108,14 @@ def _role(kinds: Kinds, k: int, line: Line | None) -> tuple[int, int, int, Trait
     traits = Traits(
         stride=known.stride,
         kmalloc=KMALLOC_SETS.index(line.get("kmalloc", "plain")),
-        flags=sum(bit for name, bit in FLAGS.items() if line.get(name)),
+        flags=sum(bit for name, bit in FLAGS.items() if line.get(name)) | known.flags & items.PACKET,
         align=line.get("align", 0),
         sheaf=line.get("sheaf", 0),
         free=FREES.index(line.get("free", FREES[0])),
     )
-    return klass, line.get("growth", growth), line.get("limit", limit), traits if line else PLAIN
+    return (
+        klass,
+        line.get("growth", growth),
+        line.get("limit", limit),
+        traits if line else PLAIN._replace(flags=known.flags & items.PACKET),
+    )

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kmemexp.sim import items
+from kmemexp.sim.items import PLAIN, Traits
 from kmemexp.sim.tables import flag
 from kmemexp.workload import laws, merge, phases, seeds
 from kmemexp.workload.stream import CLASS_NAMES, Kinds, Load, Stream
@@ -80,7 +82,15 @@ def kinds_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Kind
         size=np.array([laws.usual_size(row["size"]) for row in rows], np.int32),
         growth=np.array([row.get("growth", 0) for row in rows], np.int32),
         limit=np.array([row.get("limit", 0) for row in rows], np.int32),
+        traits=_traits(rows),
     )
+
+
+def _traits(rows: Sequence[Mapping[str, Any]]) -> tuple[Traits, ...]:
+    """Traits of kinds, if any has some."""
+    if not any(row.get("packet") for row in rows):
+        return ()
+    return tuple(Traits(flags=items.PACKET) if row.get("packet") else PLAIN for row in rows)
 
 
 def _plan(workload: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Plan:

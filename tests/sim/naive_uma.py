@@ -158,16 +158,21 @@ class Zone:
     def room(self, bucket: Bucket) -> bool:
         return len(bucket.items) < (bucket.entries if self.uma.generation >= 2 else self.count)
 
+    def push(self, item: int, cpu: int) -> bool:
+        for _ in range(2):
+            second, first = self.second[cpu], self.first[cpu]
+            if second and self.room(second):
+                second.items.append(item)
+                return True
+            if second and first and len(first.items) < len(second.items):
+                self.first[cpu], self.second[cpu] = second, first
+        return False
+
     def release(self, item: int, cpu: int) -> None:
         """Free an item on a CPU."""
         while not self.full:
-            for _ in range(2):
-                second, first = self.second[cpu], self.first[cpu]
-                if second and self.room(second):
-                    second.items.append(item)
-                    return
-                if second and first and len(first.items) < len(second.items):
-                    self.first[cpu], self.second[cpu] = second, first
+            if self.push(item, cpu):
+                return
             if self.second[cpu]:
                 self.ready.insert(0, self.second[cpu])
             self.second[cpu] = None
@@ -201,6 +206,9 @@ class Zone:
         """Give free slabs back."""
         if not self.own and self.uma.generation != 2:
             self.drain_buckets(cpus=self.uma.generation < 2)
+        self.give_back()
+
+    def give_back(self) -> None:
         if self.uma.generation >= 2:
             gone, self.idle = self.idle[::-1], []
         else:
@@ -217,6 +225,80 @@ class Zone:
                 self.headers.give(slab.header)
             del self.uma.slabs[slab.base // PAGE]
             self.uma.map.give(slab.base, self.layout.pages * PAGE)
+
+
+class Packets(Zone):
+    """Mbufs with clusters, on the slabs of the zone of mbufs; `uma.packets`: the cluster of each."""
+
+    cpu = 0
+
+    def alloc(self, cpu: int, wait: bool) -> int | None:
+        self.cpu = cpu
+        return super().alloc(cpu, wait)
+
+    def release(self, item: int, cpu: int) -> None:
+        self.cpu = cpu
+        super().release(item, cpu)
+
+    def slab(self, wait: bool) -> Slab | None:
+        return self.uma.mbufs.slab(wait)
+
+    def take(self, slab: Slab) -> int:
+        return self.uma.mbufs.take(slab)
+
+    def give(self, item: int) -> None:
+        cluster, clusters = self.uma.packets.pop(item), self.uma.clusters
+        if clusters.full or not clusters.push(cluster, self.cpu):
+            clusters.give(cluster)
+        self.uma.mbufs.give(item)
+
+    def supply(self, items: list[int], wait: bool) -> None:
+        """Give items their clusters; those for which there is none go back."""
+        try:
+            while self.bare(items) and (cluster := self.uma.clusters.alloc(self.cpu, wait)) is not None:
+                self.uma.packets[self.bare(items)[0]] = cluster
+        finally:
+            for item in self.bare(items):
+                items.remove(item)
+                self.uma.mbufs.give(item)
+
+    def bare(self, items: list[int]) -> list[int]:
+        return [item for item in items if item not in self.uma.packets]
+
+    def from_slab(self, wait: bool) -> int | None:
+        item = super().from_slab(wait)
+        one = [] if item is None else [item]
+        self.supply(one, wait)
+        return one[0] if one else None
+
+    def fill(self, bucket: Bucket, wait: bool) -> bool:
+        if not super().fill(bucket, wait):
+            return False
+        try:
+            self.supply(bucket.items, wait)
+        finally:
+            if not bucket.items:
+                self.ready.remove(bucket)
+                bucket.home.give(bucket.addr)
+        return bool(bucket.items)
+
+    def drain(self) -> None:
+        self.cpu = 0
+        super().drain()
+
+    def give_back(self) -> None:
+        self.uma.mbufs.give_back()
+
+    def drop(self, gone: list[Slab]) -> None:
+        self.uma.mbufs.drop(gone)
+
+    @property
+    def idle(self) -> list[Slab]:
+        return self.uma.mbufs.idle
+
+    @idle.setter
+    def idle(self, slabs: list[Slab]) -> None:
+        assert not slabs
 
 
 class NaiveUma:
@@ -250,12 +332,14 @@ class NaiveUma:
         self.buckets = {n: Zone(self, 12 + 4 * n, own=True) for n in sizes}
         self.mallocs = [Zone(self, n) for n in MALLOC]
         self.mbufs = Zone(self, 256, 256, largest=kegs)
+        self.packets: dict[int, int] = {}
+        self.packet = Packets(self, 256, 256, largest=kegs)
         self.clusters = Zone(self, 2048, limit=clusters, counted=kegs)
         self.items = [Zone(self, item.size, limit=item.limit) for item in items]
 
     def cached(self) -> list[Zone]:
         """Zones that CPUs cache, oldest first."""
-        return [*self.mallocs, self.mbufs, self.clusters, *self.items]
+        return [*self.mallocs, self.packet, self.mbufs, self.clusters, *self.items]
 
     def own(self) -> list[Zone]:
         return list(dict.fromkeys([self.headers, self.counted, *self.buckets.values()]))
@@ -269,6 +353,8 @@ class NaiveUma:
         return (-1, 0, False) if addr is None else (addr, granted, False)
 
     def serve(self, kind: int, size: int, cpu: int, wait: bool) -> tuple[int | None, int]:
+        if kind == -64:
+            return self.packet.alloc(cpu, wait), 2304
         if kind == -2 and size > 2048:
             return self.chain(size, cpu, wait)
         if kind == -1 and size > PAGE:
@@ -320,6 +406,8 @@ class NaiveUma:
             self.headers.give(header)
         elif addr in self.chains:
             self.release_all(self.chains.pop(addr), cpu)
+        elif addr in self.packets:
+            self.packet.release(addr, cpu)
         else:
             self.slabs[addr // PAGE].zone.release(addr, cpu)
 

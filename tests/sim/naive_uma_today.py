@@ -214,16 +214,27 @@ class Zone:
             self.first[cpu] = bucket
         if self.room() < 1:
             return None
-        item = self.keg.take_or_grow(self.uma.domain(cpu))
+        item = self.alloc_one(cpu)
         self.used += item is not None
         return item
+
+    def alloc_one(self, cpu: int) -> int | None:
+        return self.keg.take_or_grow(self.uma.domain(cpu))
+
+    def imported(self, count: int, cpu: int) -> list[int]:
+        return self.keg.take_many(self.uma.domain(cpu), count)
+
+    def give(self, items: list[int], cpu: int) -> None:
+        """Give items back to the keg."""
+        for item in items:
+            self.keg.give(item)
 
     def filled(self, cpu: int) -> Bucket | None:
         count = int(min(self.bucket, self.room()))
         bucket = self.uma.get_bucket(self, cpu) if count > 0 else None
         if bucket is None:
             return None
-        bucket.items = self.keg.take_many(self.uma.domain(cpu), count)
+        bucket.items = self.imported(count, cpu)
         self.used += len(bucket.items)
         if bucket.items:
             return bucket
@@ -247,7 +258,7 @@ class Zone:
             place[cpu] = self.uma.get_bucket(self, cpu)
             if place[cpu] is None:
                 break
-        self.keg.give(item)
+        self.give([item], cpu)
         self.used -= 1
         self.unmap()
 
@@ -286,12 +297,45 @@ class Zone:
         self.empty(bucket, cpu)
 
     def empty(self, bucket: Bucket, cpu: int) -> None:
-        for item in bucket.items:
-            self.keg.give(item)
+        self.give(bucket.items, cpu)
         self.used -= len(bucket.items)
         bucket.items = []
         self.unmap()
         self.uma.put_bucket(bucket, cpu)
+
+
+class Packets(Zone):
+    """Mbufs with clusters, from the keg of mbufs; `uma.packets`: the cluster of each."""
+
+    def alloc_one(self, cpu: int) -> int | None:
+        item = self.keg.take_or_grow(self.uma.domain(cpu))
+        if item is None or self.given(item, cpu):
+            return item
+        self.keg.give(item)
+        return None
+
+    def given(self, item: int, cpu: int) -> bool:
+        """Give an mbuf a cluster, if there is one."""
+        cluster = self.uma.cluster.alloc(cpu)
+        if cluster is not None:
+            self.uma.packets[item] = cluster
+        return cluster is not None
+
+    def imported(self, count: int, cpu: int) -> list[int]:
+        items = super().imported(count, cpu)
+        n = next((n for n, item in enumerate(items) if not self.given(item, cpu)), len(items))
+        for item in items[n:]:
+            self.keg.give(item)
+        return items[:n]
+
+    def give(self, items: list[int], cpu: int) -> None:
+        for item in items:
+            cluster = self.uma.packets.pop(item)
+            crosses = self.uma.slab_at[cluster // PAGE].domain != self.uma.domain(cpu)
+            if not self.uma.cluster.push(cluster, cpu, crosses):
+                self.uma.cluster.keg.give(cluster)
+                self.uma.cluster.used -= 1
+        super().give(items, cpu)
 
 
 class NaiveUma:
@@ -318,7 +362,9 @@ class NaiveUma:
         self.bucket_kegs = {n: self.keg(16 + 8 * n, 8) for n in BUCKETS}
         self.stacks = [{n: [] for n in BUCKETS} for _ in range(cpus)]
         self.malloc = {n: Zone(self, n) for n in MALLOC}
+        self.packets: dict[int, int] = {}
         self.mbuf = Zone(self, 256, 256, mbufs, 254)
+        self.packet = Packets(self, 256, entries=254, keg=self.mbuf.keg)
         self.cluster = Zone(self, 2048, 8, clusters)
         self.jumbo = [Zone(self, size, 8, jumbo if size == PAGE else 0, keg=self.in_row(size)) for size in JUMBO]
         self.zones = [
@@ -360,7 +406,7 @@ class NaiveUma:
                 self.bucket_kegs[klass].give(stack.pop())
 
     def alloc(self, kind: int, size: int, cpu: int) -> tuple[int, int]:
-        """Allocate from item `kind`, or malloc (-1), or mbufs (-2); returns address and granted bytes, or (-1, 0)."""
+        """Allocate of item `kind`, or malloc (-1), mbufs (-2), packets (-64): address and granted bytes, or (-1, 0)."""
         if kind == -1 and size > 65536:
             granted = -(-size // PAGE) * PAGE
             base = self.map.take(granted)
@@ -370,6 +416,9 @@ class NaiveUma:
             return base, granted
         if kind >= 0:
             zone = self.zones[kind]
+        elif kind == -64:
+            item = self.packet.alloc(cpu)
+            return (-1, 0) if item is None else (item, 2304)
         elif kind == -1:
             zone = self.malloc[min(n for n in MALLOC if n >= size)]
         elif size in JUMBO:
@@ -407,6 +456,9 @@ class NaiveUma:
         if addr in self.large:
             self.map.give(addr, self.large.pop(addr))
             return
+        if addr in self.packets:
+            self.packet.free(addr, cpu)
+            return
         for piece in self.chains.pop(addr):
             self.free_piece(piece, cpu)
 
@@ -416,7 +468,14 @@ class NaiveUma:
 
     def everything(self) -> list[Zone]:
         """All zones, newest first."""
-        return [*self.zones[::-1], *self.jumbo[::-1], self.cluster, self.mbuf, *list(self.malloc.values())[::-1]]
+        return [
+            *self.zones[::-1],
+            *self.jumbo[::-1],
+            self.cluster,
+            self.mbuf,
+            self.packet,
+            *list(self.malloc.values())[::-1],
+        ]
 
     def tick(self) -> None:
         for zone in self.everything():

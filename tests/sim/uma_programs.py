@@ -16,8 +16,9 @@ from kmemexp.sim.tables import flag, regs
 from kmemexp.validate.hand import Hand
 
 KVA = 1 << 26
-MALLOC, MBUF = s.ITEM_MALLOC, s.ITEM_MBUF
+MALLOC, MBUF, PACKET = s.ITEM_MALLOC, s.ITEM_MBUF, s.ITEM_PACKET
 SIZES = {MALLOC: [16, 400, 1000, 2048, 4096, 8192, 70000], MBUF: [100, 2048, 2048, 4096, 5000, 9216, 20000]}
+SIZES[PACKET] = [2304]
 
 
 ORDERS = pytest.mark.parametrize(
@@ -32,8 +33,8 @@ ORDERS = pytest.mark.parametrize(
 
 
 def kinds(items: Sequence[Item]) -> list[int]:
-    """What programs ask for: the items, the first one more often, malloc and mbufs."""
-    return [0, *range(len(items)), MALLOC, MALLOC, MBUF, MBUF]
+    """What programs ask for: the items, the first one more often, malloc, mbufs and packets."""
+    return [0, *range(len(items)), MALLOC, MALLOC, MBUF, MBUF, PACKET, PACKET]
 
 
 def steps(items: Sequence[Item]) -> Any:
@@ -114,6 +115,8 @@ class Pair:
         for addr, _, _, granted in self.live:
             pieces = self.naive.chains.get(addr, [addr])
             found += [(piece, piece + self.piece_bytes(piece, granted // len(pieces))) for piece in pieces]
+            if cluster := self.naive.packets.get(addr):
+                found.append((cluster, cluster + 2048))
         found.sort()
         assert all(end <= begin for (_, end), (begin, _) in pairwise(found))
         assert all(begin % align == 0 for begin, _ in found)

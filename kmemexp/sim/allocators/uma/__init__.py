@@ -16,7 +16,8 @@ mutexes (from 29 April 2005), a reclaim empties the zones' lists, not the CPUs' 
 
 malloc(9) has zones of 16 … 4096 bytes and takes larger blocks from the map (uma_large_malloc()). An item with a limit
 becomes uma_zone_set_max(), which early on rounds down: below a slab there is no limit then. mbufs, as since May 2004
-(mbuma): up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters as in `mbuf.py`.
+(mbuma): up to 256 bytes an mbuf, up to 2 KiB a cluster, more a chain of clusters as in `mbuf.py`; an mbuf with its
+cluster in one request (m_getcl()) is the Packet zone's (`packets`).
 
 A request that may wait dies where kmem_map has no room ("kmem_map too small"). A step that needs a zone's lists runs
 under the zone's lock; the CPU's, which the kernel of 2002 to 2004 goes on holding, is given back, and the CPU's buckets
@@ -29,7 +30,7 @@ goes back to the map at once, and a reclaim takes all such slabs. UMA's own zone
 
 Left out: Giant around page allocation; that early versions wake nobody who sleeps at a limit (they name the wrong
 address); pages of boot; hash tables and their growth; zones with KVA of their own (uma_zone_set_obj()) or of
-UMA_ZONE_VM; the Packet zone, since a load allocates mbufs and clusters apart; constructors. Simpler than it was: a
+UMA_ZONE_VM; constructors, but for that of packets. Simpler than it was: a
 bucket is listed when it has been filled (generations 0 and 1 list it before); a header whose slab is refused goes back
 (until 2004 it was lost); a zone of headers may be asked for one while it grows (in 2003 that failed); a reclaim of
 generations 0 and 1 holds one CPU's mutex at a time, not all, and a tick counts allocations without them. The free pages
@@ -49,7 +50,7 @@ from kmemexp.sim.allocators.uma import layout as lay
 from kmemexp.sim.allocators.uma import slabs as u
 from kmemexp.sim.allocators.uma.moves import zone_wanted
 from kmemexp.sim.allocators.uma.phases import BEGIN
-from kmemexp.sim.allocators.uma.slabs import bucket_add, cache_pop, cache_push, has_room
+from kmemexp.sim.allocators.uma.slabs import bucket_add, cache_pop, cache_push, has_room, zone_at
 from kmemexp.sim.allocators.uma.state import Params, State
 from kmemexp.sim.allocators.uma.steps import go
 from kmemexp.sim.allocators.uma.upkeep_steps import upkeep
@@ -57,11 +58,12 @@ from kmemexp.sim.asking import hand_out
 from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import Item
 from kmemexp.sim.map_calls import KMEM_FREE_5, KMEM_MALLOC_5
-from kmemexp.sim.network import MCLBYTES, MSIZE
+from kmemexp.sim.network import MCLBYTES, MSIZE, PACKET
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
+JOINS_PACKETS = 1  # ITEM_PACKET is the Packet zone's
 LOCKS = ("adaptive+inherit/cpu", "adaptive+inherit/own")  # the CPUs' caches; a zone's lists, slabs and buckets
 CALLS = (KMEM_MALLOC_5, KMEM_FREE_5)  # UMA drops its locks before it asks a map
 TICK_NS = 20_000_000_000  # UMA_WORKING_TIME, UMA_TIMEOUT
@@ -98,6 +100,7 @@ def init(
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         freelist=demand.zeros((pages, 256), np.uint8),
         word=demand.zeros(pages * PAGE // params.pointer_bytes, names),
+        ext=demand.zeros(pages << (PAGE_SHIFT - u.MSHIFT), np.int32),
         chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
         size_zone=(u.FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
         large=np.zeros(1, np.int64),
@@ -114,7 +117,7 @@ def _zones(params: Params, items: Sequence[Item]) -> Array:
     entries = lay.BUCKET_SIZES if g >= lay.UMA_03 else (lay.BUCKET_SIZE,) * len(lay.BUCKET_SIZES)
     own = [lay.header_bytes(g, plain), lay.header_bytes(g, counted), *(lay.bucket_bytes(n, pointer) for n in entries)]
     kinds = [(size, align, 0) for size in MALLOC_SIZES]
-    kinds += [(MSIZE, MSIZE, 0), (MCLBYTES, align, params.nmbclusters)]
+    kinds += [(MSIZE, MSIZE, 0), (MSIZE, MSIZE, 0), (MCLBYTES, align, params.nmbclusters)]
     kinds += [(item.size, align, item.limit) for item in items]
     zone = np.zeros((len(own) + len(kinds), u.Z_COLUMNS), np.int64)
     zone[:, [u.Z_PART, u.Z_IDLE, u.Z_READY, u.Z_EMPTY, u.Z_HEADER]] = NIL
@@ -126,8 +129,9 @@ def _zones(params: Params, items: Sequence[Item]) -> Array:
         zone[z, : u.Z_HEADER] = layout[: u.Z_HEADER]
         if layout.offset < 0:
             zone[z, u.Z_HEADER] = u.COUNTED_SLABS if z == u.CLUSTER and g >= lay.UMA_06 else u.SLABS
-        zone[z, u.Z_COUNT] = lay.first_count(layout.items, g, largest=z == u.MBUF and g >= lay.UMA_06)
+        zone[z, u.Z_COUNT] = lay.first_count(layout.items, g, largest=z in (u.PACKET, u.MBUF) and g >= lay.UMA_06)
         zone[z, u.Z_MAX] = lay.max_pages(limit, layout, g)
+    zone[u.PACKET, u.Z_SIZE] = PACKET
     return zone
 
 
@@ -187,7 +191,7 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 @kernel
 def _caching_zone(st: State, addr: Address) -> int:
     """Zone of a single item that is freed, unless the zone is full, so that the item goes to its slab."""
-    z = zone_of_one(st, addr, u.CLUSTER)
+    z = u.PACKET if zone_at(st, addr) == u.PACKET else zone_of_one(st, addr, u.CLUSTER)
     return NIL if z == NIL or st.zone[z, u.Z_FULL] else z
 
 
@@ -200,7 +204,7 @@ def tend(st: State, reg: Registers, i: int) -> int:
 def caches(st: State, live: Live) -> list[Cache]:
     """What each zone holds, without UMA's own zones of headers and buckets."""
     zone = st.zone[u.FIRST_CACHED :]
-    names, served = zone_names(MALLOC_SIZES, len(zone))
+    names, served = zone_names(MALLOC_SIZES, len(zone), ("packet", "mbuf", "mbuf_cluster"))
     held = zone[:, u.Z_HELD]
     found = rows(names, served, zone[:, u.Z_SIZE], held // zone[:, u.Z_PAGES], held)
     return [*found, large(st.large[0], (ITEM_MALLOC,))]

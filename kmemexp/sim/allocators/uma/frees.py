@@ -5,7 +5,8 @@ from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators._shared.uma_requests import NIL, next_piece, note_next, zone_of
 from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.moves import bucket_zone, to_cpu, to_internal, to_zone
-from kmemexp.sim.allocators.uma.slabs import cache_push, idle_take, list_pop, list_push, slab_give
+from kmemexp.sim.allocators.uma.packets import bare, strip
+from kmemexp.sim.allocators.uma.slabs import cache_push, idle_take, keg_of, list_pop, list_push, slab_give, zone_at
 from kmemexp.sim.allocators.uma.state import State
 from kmemexp.sim.asking import ask_unmap
 from kmemexp.sim.slots import DONE, FAILED, MAP_FREE, PAGE_SHIFT
@@ -36,7 +37,7 @@ def _end(reg: Registers, i: int) -> int:
 def free_pieces(st: State, reg: Registers, i: int) -> int:
     """Put items into the CPU's buckets; those of a full zone go straight to their slabs: uma_zfree_arg()."""
     while True:
-        z = zone_of(st, reg[i, regs.ADDR])
+        z = zone_at(st, reg[i, regs.ADDR])
         if st.zone[z, slabs.Z_FULL]:
             return to_zone(reg, i, phases.FREE_ITEM, z)
         if not cache_push(st, z, reg[i, regs.CPU], reg[i, regs.ADDR]):
@@ -58,10 +59,17 @@ def free_step(st: State, reg: Registers, i: int, z: int, phase: int) -> int:
     if phase == phases.DROP_HEADER:
         slab_give(st, reg, i, wide(st.slab[reg[i, regs.BASE] >> PAGE_SHIFT, slabs.S_HEADER]) << st.shift)
         return _unmap(reg, i)
+    if phase == phases.FINI:
+        strip(st, reg, i, reg[i, regs.ADDR])
+        return to_zone(reg, i, phases.FREE_ITEM, slabs.PACKET)
     if phase == phases.FREE_ITEM:
+        if z == slabs.PACKET and not bare(st, reg[i, regs.CPU], reg[i, regs.ADDR]):
+            return to_zone(reg, i, phases.FINI, slabs.CLUSTER)
+        if z == slabs.PACKET:
+            st.ext[reg[i, regs.ADDR] >> slabs.MSHIFT] = slabs.NO_PACKET
         slab_give(st, reg, i, reg[i, regs.ADDR])
-        if st.p.eager_release and _may_go(st, z, reg[i, regs.ADDR] >> PAGE_SHIFT):
-            return _drop(st, reg, i, z)
+        if st.p.eager_release and _may_go(st, keg_of(z), reg[i, regs.ADDR] >> PAGE_SHIFT):
+            return _drop(st, reg, i, keg_of(z))
     return to_cpu(reg, i, phases.FREE_RETRY) if next_piece(st, reg, i, slabs.CLUSTER) else _end(reg, i)
 
 

@@ -9,10 +9,10 @@ from kmemexp.sim.allocators._shared.packed_phase import field, go_to, set_field
 from kmemexp.sim.allocators._shared.uma_requests import NIL, zone_for, zone_of
 from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.layout import BUCKET_STEP, UMA_02, UMA_03
-from kmemexp.sim.allocators.uma.slabs import bucket_count, slab_add, slab_give, slab_take
+from kmemexp.sim.allocators.uma.slabs import bucket_count, keg_of, slab_add, slab_give, slab_take
 from kmemexp.sim.allocators.uma.state import State
 from kmemexp.sim.asking import ask_kept, ask_wired, in_kmem_object, sleep_on
-from kmemexp.sim.slots import FAILED, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import FAILED, ITEM_PACKET, NO_ENTRY, NO_SPACE, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, panics, regs
 
 KERNEL_MAP = 0
@@ -28,19 +28,23 @@ def to_cpu(reg: Registers, i: int, phase: int) -> int:
 
 @kernel
 def to_zone(reg: Registers, i: int, phase: int, z: int) -> int:
-    """Go on under a zone's lock."""
-    return go_to(reg, i, phase, (ZONE_LOCK << regs.LOCK_SHIFT) | z)
+    """Go on under a zone's lock, that of its keg."""
+    return go_to(reg, i, phase, (ZONE_LOCK << regs.LOCK_SHIFT) | keg_of(z))
 
 
 @kernel
 def wanted(st: State, reg: Registers, i: int) -> int:
     """Zone that an allocation is served from; NIL: large malloc."""
+    if reg[i, regs.PHASE] & phases.NESTED:
+        return slabs.CLUSTER
     return zone_wanted(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
 
 
 @kernel
 def zone_wanted(st: State, item: int, size: Bytes) -> int:
     """Zone that a request is served from; NIL: large malloc."""
+    if item == ITEM_PACKET:
+        return slabs.PACKET
     return zone_for(st, item, size, slabs.MBUF, PAGE)
 
 

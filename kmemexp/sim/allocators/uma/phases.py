@@ -7,19 +7,21 @@
                 bit 24      REFUSED: no new slab is asked for
                 bit 25      FILLING: the operation is counted in Z_FILLS
                 bit 26      GIVING_UP: an allocation frees the chain that it could not complete
+                bit 27      NESTED: clusters are allocated for packets that have just come from the keg
     regs.X         bucket in hand; NIL: none
     regs.Y         off-page header in hand; NIL: none
     regs.ADDR      of an allocation of several clusters: the last one so far
-    regs.GRANTED   of a free: the next cluster of the chain + 1
+    regs.GRANTED   of a free: the next cluster of the chain + 1; with NESTED what waits for clusters (`packets`)
 
 What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is INTERNAL (FOR SLAB) or, without
-an off-page header, SLAB. `end`: the operation ends.
+an off-page header, SLAB. `end`: the operation ends. NESTED phases are those of an allocation; what ends it is INITED.
 
     BEGIN           alloc: end (the fast path); MISS; INTERNAL > LARGE. free: end; FREE_MISS; FREE_ITEM; LARGE_UNHEADER
     RETRY           end; MISS; FREE_RETRY (giving up)
     MISS            end; RETRY; FILL; INTERNAL > FILL; SINGLE
-    FILL            grow > FILL; RETRY; FREE_BUCKET > SINGLE
-    SINGLE          grow > SINGLE; end; RETRY; FREE_RETRY (giving up)
+    FILL            grow > FILL; RETRY, of packets NESTED; FREE_BUCKET > SINGLE
+    SINGLE          grow > SINGLE; end; RETRY, of packets NESTED; FREE_RETRY (giving up)
+    INITED          RETRY; FREE_BUCKET > SINGLE; end
     INTERNAL        INTERNAL_PAGE; what FOR says; without a bucket SINGLE or FREE_ITEM, without a header BACK or end
     INTERNAL_PAGE   the same without INTERNAL_PAGE
     SLAB            BACK, in the same step; refused, with a header in hand: UNHEADER
@@ -27,8 +29,9 @@ an off-page header, SLAB. `end`: the operation ends.
     FREE_BUCKET     BACK
     FREE_RETRY      end; FREE_MISS; FREE_ITEM
     FREE_MISS       end; FREE_RETRY; INTERNAL > ADD_BUCKET; FREE_ITEM
+    FINI            FREE_ITEM
     ADD_BUCKET      FREE_RETRY
-    FREE_ITEM       end; FREE_RETRY; DROP_HEADER; DROPPED
+    FREE_ITEM       end; FREE_RETRY; DROP_HEADER; DROPPED; FINI
     DROP_HEADER     DROPPED
     DROPPED         end; FREE_RETRY
     LARGE           end; LARGE_UNHEADER
@@ -67,6 +70,8 @@ DROP_HEADER = 14  # o: eager release: give the header of the slab that has becom
 DROPPED = 15  # c: its pages are gone
 LARGE = 16  # c: the map has answered for a large malloc
 LARGE_UNHEADER = 17  # o: give its header back
+INITED = 18  # z: a bucket of packets, or one of them, has got its clusters, or not all of them
+FINI = 19  # z of clusters: give that of the packet that is freed to its slab
 
 # Phases of the upkeep, with their locks: c a CPU's, z the zone's, o that of the headers' zone.
 TICK = 32  # z
@@ -83,3 +88,4 @@ OWN_SHIFT = 3 * FIELD_BITS
 REFUSED = 1 << 24  # no new slab is asked for (M_NOVM)
 FILLING = 1 << 25  # counted in Z_FILLS
 GIVING_UP = 1 << 26  # an incomplete chain is freed
+NESTED = 1 << 27  # packets get their clusters

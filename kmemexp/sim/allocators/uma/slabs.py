@@ -21,9 +21,15 @@ COUNTED_SLABS = 1  # off-page headers with reference counts
 FIRST_BUCKET = 2
 FIRST_CACHED = 6  # UMA's own zones end here: no CPU caches items of theirs
 FIRST_MALLOC = 6
-MBUF = 15
-CLUSTER = 16
-FIRST_ITEM = 17
+PACKET = 15  # secondary to MBUF, after which a reclaim comes to it
+MBUF = 16
+CLUSTER = 17
+FIRST_ITEM = 18
+
+# State.ext of an mbuf, above these: the number of the cluster that it has, + 2.
+MSHIFT = 8  # log2 of an mbuf's bytes
+NO_PACKET = 0
+BARE_PACKET = 1  # one without a cluster: it is made or taken apart
 
 # Columns of State.zone (struct uma_zone).
 Z_SIZE = 0  # bytes of an item (uz_rsize)
@@ -66,6 +72,19 @@ LISTED = (S_NEXT, S_PREV, S_COUNT)  # what a sorted list goes by
 B_NEXT = 0
 B_COUNT = 1
 B_ENTRIES = 2
+
+
+@kernel
+def keg_of(z: int) -> int:
+    """Zone whose slabs a zone's items come from, and whose lock it has."""
+    return MBUF if z == PACKET else z
+
+
+@kernel
+def zone_at(st: State, addr: Address) -> int:
+    """Zone of the item at an address, which of an mbuf may be that of packets; NIL: a large malloc."""
+    z = zone_of(st, addr)
+    return PACKET if z == MBUF and st.ext[addr >> MSHIFT] != NO_PACKET else z
 
 
 @kernel
@@ -187,14 +206,6 @@ def bucket_take(st: State, b: int) -> int:
     n = bucket_count(st, b) - 1
     st.word[b + B_COUNT] = n
     return wide(st.word[b + BUCKET_WORDS + n]) << st.shift
-
-
-@kernel
-def bucket_drain(st: State, reg: Registers, i: int, b: int) -> None:
-    """Give all items of a bucket back to their slabs, the last one first."""
-    reg[i, regs.WORK] += bucket_count(st, b)
-    while bucket_count(st, b) > 0:
-        slab_give(st, reg, i, bucket_take(st, b))
 
 
 @kernel

@@ -22,7 +22,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """Zones 0 and 1 hold slab headers, 2 to 5 buckets, then come those of malloc(9), mbufs, clusters and the items."""
+    """Zones 0 and 1 hold slab headers, 2 to 5 buckets, then those of malloc(9), packets, mbufs, clusters, items."""
 
     p: Params
     map: int  # map to grow in
@@ -32,6 +32,7 @@ class State(NamedTuple):
     slab: Table  # int32[pages, S_COLUMNS]
     freelist: Table  # uint8[pages, 256], of a free item: the next free one of its slab (us_freelist)
     word: Words  # int32[kva_bytes / pointer], buckets at their addresses
+    ext: Words  # int32[kva_bytes / 256], the cluster that an mbuf has as a packet (`slabs.NO_PACKET` ...)
     chain: Words  # int32[kva_bytes / 2048], of a cluster in a chain: the next one + 1
     size_zone: Words  # int16[257], zone by size of a malloc() in units of 16 bytes
     large: Words  # int64[1], pages of large malloc()s

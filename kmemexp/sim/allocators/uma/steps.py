@@ -6,7 +6,7 @@ The registers are described in `phases`.
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Address, Registers
 from kmemexp.sim.allocators._shared.packed_phase import PHASE_MASK, field
-from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain, zone_of
+from kmemexp.sim.allocators._shared.uma_requests import NIL, add_cluster, note_next, open_chain
 from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma.layout import BUCKET_MAX, BUCKET_SIZE, UMA_03
@@ -27,20 +27,23 @@ from kmemexp.sim.allocators.uma.moves import (
     to_zone,
     wanted,
 )
+from kmemexp.sim.allocators.uma.packets import attach, init_bucket, init_one, inited, mark
 from kmemexp.sim.allocators.uma.slabs import (
     bucket_add,
     bucket_count,
     cache_pop,
     fold_allocs,
+    keg_of,
     list_pop,
     list_push,
     slab_give,
     slab_take,
+    zone_at,
 )
 from kmemexp.sim.allocators.uma.state import State
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.network import MCLBYTES
-from kmemexp.sim.slots import DONE, FAILED, PAGE_SHIFT
+from kmemexp.sim.slots import DONE, FAILED, ITEM_PACKET, PAGE_SHIFT
 from kmemexp.sim.tables import panics, regs
 from kmemexp.sim.widths import wide
 
@@ -53,10 +56,12 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         reg[i, regs.X] = NIL
         reg[i, regs.Y] = NIL
         return begin_free(st, reg, i) if freeing else _begin_alloc(st, reg, i)
-    if phase >= phases.LARGE:
+    if phase == phases.INITED:
+        return inited(st, reg, i)
+    if phase == phases.LARGE or phase == phases.LARGE_UNHEADER:
         return _large_mapped(st, reg, i) if phase == phases.LARGE else _large_gone(st, reg, i, freeing)
     freeing = freeing or reg[i, regs.PHASE] & phases.GIVING_UP != 0
-    z = zone_of(st, reg[i, regs.ADDR]) if freeing else wanted(st, reg, i)
+    z = zone_at(st, reg[i, regs.ADDR]) if freeing else wanted(st, reg, i)
     if phase == phases.INTERNAL or phase == phases.INTERNAL_PAGE:
         return internal(st, reg, i, z, freeing, phase)
     if phase == phases.FREE_BUCKET:
@@ -73,8 +78,8 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         reg[i, regs.Y] = NIL
         return to_zone(reg, i, field(reg, i, phases.BACK_SHIFT), z)
     if phase == phases.SLAB:
-        if not new_slab(st, reg, i, z):
-            return to_zone(reg, i, phases.UNHEADER, st.zone[z, slabs.Z_HEADER])
+        if not new_slab(st, reg, i, keg_of(z)):
+            return to_zone(reg, i, phases.UNHEADER, st.zone[keg_of(z), slabs.Z_HEADER])
         phase = field(reg, i, phases.BACK_SHIFT)
     return _fill(st, reg, i, z) if phase == phases.FILL else _single(st, reg, i, z)
 
@@ -93,23 +98,39 @@ def _pieces(st: State, reg: Registers, i: int, z: int) -> int:
     """Take as many items from the CPU's buckets as the request needs."""
     if reg[i, regs.PANIC] != panics.NONE:
         return _give_up(st, reg, i)
+    nested = reg[i, regs.PHASE] & phases.NESTED
     addr = cache_pop(st, z, reg[i, regs.CPU])
     while addr != NIL:
         if _got(st, reg, i, z, addr):
             return DONE
+        if nested and not reg[i, regs.PHASE] & phases.NESTED:
+            return to_zone(reg, i, phases.INITED, slabs.PACKET)
         addr = cache_pop(st, z, reg[i, regs.CPU])
     return to_zone(reg, i, phases.MISS, z)
 
 
 @kernel
 def _got(st: State, reg: Registers, i: int, z: int, addr: Address) -> bool:
-    """Hand an item out, or add it to the chain. True: that was all."""
+    """Hand an item out, or add it to the chain, or to a packet. True: that was all."""
+    if reg[i, regs.PHASE] & phases.NESTED:
+        return attach(st, reg, i, addr)
     if z == slabs.CLUSTER and reg[i, regs.SIZE] > MCLBYTES:
         if reg[i, regs.GRANTED] > 0:
             reg[i, regs.WORK] += 1
         return add_cluster(st, reg, i, addr, MCLBYTES)
     hand_out(reg, i, addr, st.zone[z, slabs.Z_SIZE])
     return True
+
+
+@kernel
+def _further(st: State, reg: Registers, i: int, z: int, addr: Address) -> int:
+    """Go on with an item: end, or get the next one of a chain or the next cluster of a bucket of packets."""
+    nested = reg[i, regs.PHASE] & phases.NESTED
+    if _got(st, reg, i, z, addr):
+        return DONE
+    if nested and not reg[i, regs.PHASE] & phases.NESTED:
+        return to_zone(reg, i, phases.INITED, slabs.PACKET)
+    return to_cpu(reg, i, phases.RETRY)
 
 
 @outlined
@@ -125,7 +146,7 @@ def _miss(st: State, reg: Registers, i: int, z: int) -> int:
         st.cache[z, cpu, slabs.ALLOC] = list_pop(st, z, slabs.Z_READY)
         addr = cache_pop(st, z, cpu)
     if addr != NIL:
-        return DONE if _got(st, reg, i, z, addr) else to_cpu(reg, i, phases.RETRY)
+        return _further(st, reg, i, z, addr)
     if st.zone[z, slabs.Z_COUNT] < (BUCKET_MAX if st.p.generation >= UMA_03 else BUCKET_SIZE):
         st.zone[z, slabs.Z_COUNT] += 1
     reg[i, regs.X] = list_pop(st, z, slabs.Z_EMPTY)
@@ -149,15 +170,18 @@ def _fill(st: State, reg: Registers, i: int, z: int) -> int:
         reg[i, regs.PHASE] |= phases.FILLING
     most = min(wide(st.word[b + slabs.B_ENTRIES]), st.zone[z, slabs.Z_COUNT])
     while bucket_count(st, b) < most:
-        addr = slab_take(st, z)
+        addr = slab_take(st, keg_of(z))
         if addr == NIL:
-            if not may_grow(st, reg, i, z):
-                if bucket_count(st, b) == 0 and may_sleep(st, reg, i, z):
+            if not may_grow(st, reg, i, keg_of(z)):
+                if bucket_count(st, b) == 0 and may_sleep(st, reg, i, keg_of(z)):
                     return to_sleep(reg, i, phases.FILL, z)
                 break
-            return grow(st, reg, i, z, phases.FILL)
+            return grow(st, reg, i, keg_of(z), phases.FILL)
+        mark(st, z, addr)
         bucket_add(st, b, addr)
         reg[i, regs.WORK] += 1
+    if z == slabs.PACKET and bucket_count(st, b) > 0:
+        return init_bucket(reg, i, st, b)
     st.zone[z, slabs.Z_FILLS] -= 1
     reg[i, regs.PHASE] &= ~phases.FILLING
     if bucket_count(st, b) == 0:
@@ -172,13 +196,17 @@ def _single(st: State, reg: Registers, i: int, z: int) -> int:
     """Take one item from a slab: uma_zalloc_internal()."""
     if reg[i, regs.PANIC] != panics.NONE:
         return _give_up(st, reg, i)
-    addr = slab_take(st, z)
+    keg = keg_of(z)
+    addr = slab_take(st, keg)
     if addr == NIL:
-        if may_grow(st, reg, i, z):
-            return grow(st, reg, i, z, phases.SINGLE)
-        return to_sleep(reg, i, phases.SINGLE, z) if may_sleep(st, reg, i, z) else _give_up(st, reg, i)
+        if may_grow(st, reg, i, keg):
+            return grow(st, reg, i, keg, phases.SINGLE)
+        return to_sleep(reg, i, phases.SINGLE, z) if may_sleep(st, reg, i, keg) else _give_up(st, reg, i)
     st.zone[z, slabs.Z_ALLOCS] += 1
-    return DONE if _got(st, reg, i, z, addr) else to_cpu(reg, i, phases.RETRY)
+    if z == slabs.PACKET:
+        mark(st, z, addr)
+        return init_one(reg, i, addr)
+    return _further(st, reg, i, z, addr)
 
 
 @kernel
@@ -206,8 +234,11 @@ def _large_gone(st: State, reg: Registers, i: int, freeing: int) -> int:
 
 @outlined
 def _give_up(st: State, reg: Registers, i: int) -> int:
-    """Fail, and free what a chain has got already."""
-    if reg[i, regs.GRANTED] == 0:
+    """Fail, and free what a chain has got already; packets without a cluster go back."""
+    if reg[i, regs.PHASE] & phases.NESTED:
+        reg[i, regs.PHASE] &= ~phases.NESTED
+        return to_zone(reg, i, phases.INITED, slabs.PACKET)
+    if reg[i, regs.ITEM] == ITEM_PACKET or reg[i, regs.GRANTED] == 0:
         return FAILED
     open_chain(st, reg, i)
     reg[i, regs.PHASE] |= phases.GIVING_UP

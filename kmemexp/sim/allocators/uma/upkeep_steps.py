@@ -11,7 +11,8 @@ from kmemexp.sim.allocators._shared.uma_requests import NIL
 from kmemexp.sim.allocators.uma import phases, slabs
 from kmemexp.sim.allocators.uma.layout import UMA_03, UMA_06
 from kmemexp.sim.allocators.uma.moves import bucket_put_back, to_free_bucket, to_zone
-from kmemexp.sim.allocators.uma.slabs import bucket_drain, fold_allocs, idle_take, list_pop, slab_give
+from kmemexp.sim.allocators.uma.packets import bucket_drain
+from kmemexp.sim.allocators.uma.slabs import fold_allocs, idle_take, keg_of, list_pop, slab_give
 from kmemexp.sim.allocators.uma.state import State
 from kmemexp.sim.asking import ask_unmap, go_on
 from kmemexp.sim.slots import DONE, PAGE_SHIFT, TEND_REAP
@@ -38,6 +39,7 @@ def upkeep(st: State, reg: Registers, i: int) -> int:
     if phase == phases.FREE_BUCKET:
         bucket_put_back(st, reg, i)
         return to_zone(reg, i, phases.LISTS, z)
+    z = keg_of(z)
     if phase == phases.DRAIN:
         return _drain(st, reg, i, z)
     if phase == phases.HEADER:
@@ -60,7 +62,18 @@ def _begin(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _next(st: State, reg: Registers, i: int) -> int:
     reg[i, regs.ITEM] += 1
+    if reg[i, regs.ITEM] == len(st.zone) - 1 - slabs.PACKET and _is_unused(st, slabs.PACKET):
+        reg[i, regs.ITEM] += 1
     return _zone(st, reg, i)
+
+
+@kernel
+def _is_unused(st: State, z: int) -> bool:
+    """Whether a zone has no bucket anywhere."""
+    for cpu in range(st.cache.shape[1]):
+        if st.cache[z, cpu, slabs.ALLOC] != NIL or st.cache[z, cpu, slabs.FREE] != NIL:
+            return False
+    return st.zone[z, slabs.Z_READY] == NIL and st.zone[z, slabs.Z_EMPTY] == NIL
 
 
 @outlined
@@ -118,7 +131,7 @@ def _empty_lists(st: State, reg: Registers, i: int, z: int) -> int:
     if b == NIL:
         b = list_pop(st, z, slabs.Z_EMPTY)
         if b == NIL:
-            return _drain(st, reg, i, z)
+            return _drain(st, reg, i, keg_of(z))
     bucket_drain(st, reg, i, b)
     reg[i, regs.X] = b
     return to_free_bucket(st, reg, i, phases.LISTS)

@@ -14,7 +14,8 @@ map. An item with a limit becomes uma_zone_set_max(): its items are counted, and
 wait sleeps there, and as long as anybody does, frees pass the buckets by. Network buffers: up to 256 bytes an mbuf, up
 to 2 KiB a cluster; just 4, 9 or 16 KiB a jumbo cluster, as drivers ask for them (m_getjcl()), whose larger ones are
 physically contiguous pages; any other length a chain (m_getm2()), of clusters of a page as long as more than 2 KiB are
-missing, and of plain ones once there was none of those.
+missing, and of plain ones once there was none of those. An mbuf with its cluster, in one request (m_getcl()), is the
+Packet zone's (`packets`): caches of its own before the mbufs' keg; a packet that lies idle keeps its cluster.
 
 Items of kernel stacks (Traits.flags) are those of kstack_cache, a zone without slabs: four pages each, behind a guard
 page of the arena (ATTR_STACK). It keeps at most max(128, 4 * CPUs); what is more is unmapped at once.
@@ -31,10 +32,10 @@ contended when somebody else took the lock between the step that asked for it an
 
 An option that the kernel does not have: another order of a keg's partly free slabs (`slab_order`).
 
-Left out: readers of SMR zones that have not passed when a bucket's turn comes; the Packet zone, since loads ask for the
-mbuf of a cluster by itself; the mbufs of a chain, and one as its end; that kstack_cache takes no keg's lock; reserves;
-sleeping for KVA (the
-request fails); no buckets while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin
+Left out: readers of SMR zones that have not passed when a bucket's turn comes; that clusters of packets that are taken
+apart may go onto their zone's list (where the CPU's buckets have no room they go to their slabs); the mbufs of a chain,
+and one as its end; that kstack_cache takes no keg's lock; reserves; sleeping for KVA (the request fails); no buckets
+while pages are short; layouts of 32-bit machines (those of LP64 are used); round-robin
 zones. Bucket zones are simpler than others: empty buckets lie on a stack per CPU, as many as its alloc and free bucket
 would hold, whatever their domain, and go straight to slabs. A new bucket is taken after the full one is put away, the
 kernel does it before. DRAIN_CPU gives what CPUs' buckets hold straight to the slabs, from the CPU that it runs on;
@@ -49,7 +50,7 @@ from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
 from kmemexp.sim.allocators._shared.slab_order import check_order
-from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_names, zone_of
+from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, MALLOC_UNIT_SHIFT, NIL, zone_names
 from kmemexp.sim.allocators.uma_today import keg
 from kmemexp.sim.allocators.uma_today import slabs as u
 from kmemexp.sim.allocators.uma_today.moves import (
@@ -58,10 +59,14 @@ from kmemexp.sim.allocators.uma_today.moves import (
     FIRST_MALLOC,
     JUMBO_PAGE,
     MBUF,
+    MSHIFT,
+    PACKET,
     domain_at,
     is_chain,
+    zone_at,
     zone_wanted,
 )
+from kmemexp.sim.allocators.uma_today.packets import drains
 from kmemexp.sim.allocators.uma_today.phases import BEGIN
 from kmemexp.sim.allocators.uma_today.slabs import cache_pop, cache_push
 from kmemexp.sim.allocators.uma_today.state import Params, State
@@ -73,10 +78,12 @@ from kmemexp.sim.items import KSTACK, NOFREE, SMR, Item
 from kmemexp.sim.map_calls import KMEM_BACK, KMEM_UNBACK, PCP_PAGES
 from kmemexp.sim.map_calls import KSTACK as STACK_CALL
 from kmemexp.sim.network import JUMBO, MCLBYTES, MSIZE
+from kmemexp.sim.network import PACKET as PACKET_BYTES
 from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, ITEM_MALLOC, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
+JOINS_PACKETS = 1  # ITEM_PACKET is the Packet zone's
 # A CPU's buckets; full buckets of a zone and domain; slabs of a keg and domain; sorting of cross-domain frees.
 LOCKS = ("critical", "adaptive+inherit/own", "adaptive+inherit/own", "adaptive+inherit/own")
 # The last: pages of a direct map (moves.IN_DIRECT_MAP), kernel stacks.
@@ -87,7 +94,7 @@ WATCH_NS = 1_000_000_000  # uma_reclaim_worker() pauses so long
 MALLOC_SIZES = (16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)  # kmemzones
 SMALL_MACHINE = 32768 * PAGE  # up to this much memory malloc(9) has no zones above a page
 NO_LIMIT = 1 << 62
-CLUSTERS = ("mbuf", "mbuf_cluster", "mbuf_jumbo_page", "mbuf_jumbo_9k", "mbuf_jumbo_16k")
+CLUSTERS = ("packet", "mbuf", "mbuf_cluster", "mbuf_jumbo_page", "mbuf_jumbo_9k", "mbuf_jumbo_16k")
 STACK = keg.Keg(4 * PAGE, 1, 4, 0)  # kstack_pages
 STACKS_CACHED = 128  # kstack_cache_size, or four for each CPU
 
@@ -127,6 +134,7 @@ def init(
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         bits=demand.zeros((pages, u.SET_WORDS), np.uint32),
         word=demand.zeros(pages << (PAGE_SHIFT - u.WORD_SHIFT), names),
+        ext=demand.zeros(pages << (PAGE_SHIFT - MSHIFT), demand.names(pages << (PAGE_SHIFT - CLUSTER_SHIFT))),
         chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), demand.names(pages << (PAGE_SHIFT - CLUSTER_SHIFT))),
         size_zone=(FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
         domain_of=np.arange(cpus, dtype=np.int64) * domains // cpus,
@@ -142,7 +150,7 @@ def _zones(
     kinds = [(size, 8, 0, True) for size in keg.HEADER_SIZES]
     kinds += [(keg.bucket_bytes(entries), 8, 0, False) for entries, _ in keg.BUCKETS]
     kinds += [(size, 8, 0, False) for size in MALLOC_SIZES]
-    kinds += [(MSIZE, MSIZE, params.nmbufs, False), (MCLBYTES, 8, params.nmbclusters, False)]
+    kinds += [(MSIZE, MSIZE, 0, False), (MSIZE, MSIZE, params.nmbufs, False), (MCLBYTES, 8, params.nmbclusters, False)]
     limits = params.nmbjumbop, params.nmbjumbo9, params.nmbjumbo16
     kinds += [(size, 8, limit, False) for size, limit in zip(JUMBO, limits, strict=True)]
     kinds += [(item.size, 8, item.limit, False) for item in items]
@@ -153,7 +161,7 @@ def _zones(
         layout = keg.keg_layout(size, align, internal=internal, contiguous=in_row, multipage=bool(params.multipage))
         header = keg.HEADER_SIZES.index(layout.header) if layout.header else NIL
         home = small if layout.pages == 1 else large
-        entries = keg.BUCKET_MAX if z == MBUF else keg.bucket_select(size)
+        entries = keg.BUCKET_MAX if z in (PACKET, MBUF) else keg.bucket_select(size)
         least, most, cached = entries, keg.BUCKET_MAX, NO_LIMIT
         if limit:
             entries, cached = keg.set_max(limit, cpus, domains)
@@ -164,8 +172,9 @@ def _zones(
             entries, cached = keg.set_max(max(STACKS_CACHED, 4 * cpus), cpus, domains)
             least = most = entries
         row = (layout.size, layout.items, layout.pages, header, home, entries, least, most, cached, limit, 0, 0, 0)
-        zone[z] = (*row, bool(flags[z] & SMR), bool(flags[z] & NOFREE), stack)
+        zone[z] = (*row, bool(flags[z] & SMR), bool(flags[z] & NOFREE), stack, z)
     bucket_zones = slice(len(keg.HEADER_SIZES), FIRST_MALLOC)
+    zone[PACKET, [u.Z_SIZE, u.Z_KEG]] = PACKET_BYTES, MBUF
     zone[bucket_zones, u.Z_ENTRIES] = [entries for entries, _ in keg.BUCKETS]
     return zone, zone[:FIRST_MALLOC, u.Z_BUCKET].copy()
 
@@ -224,8 +233,8 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 @kernel
 def _push(st: State, addr: Address, cpu: int) -> bool:
     """Free a single item into the CPU's buckets. False: it is none, or they are full, and nothing has been done."""
-    z = zone_of(st, addr)
-    if z == NIL or st.zone[z, u.Z_SLEEPERS]:
+    z = zone_at(st, addr)
+    if z == NIL or st.zone[z, u.Z_SLEEPERS] or drains(st, addr):
         return False
     if (z == CLUSTER or z == JUMBO_PAGE) and st.chain[addr >> CLUSTER_SHIFT] != 0:
         return False

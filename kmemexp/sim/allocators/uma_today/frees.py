@@ -9,17 +9,21 @@ from kmemexp.sim.allocators._shared.oversize import give_large
 from kmemexp.sim.allocators._shared.uma_requests import CLUSTER_SHIFT, NIL, next_piece, note_next, zone_of
 from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.moves import (
+    MSHIFT,
+    NO_PACKET,
+    PACKET,
     bucket_zone,
     domain_at,
     empty_bucket,
     enter_list,
     to_cross,
-    to_keg,
     to_list,
     to_refill,
     to_section,
     unstack,
+    zone_at,
 )
+from kmemexp.sim.allocators.uma_today.packets import drain, drains, fini_one, to_slab
 from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_add,
     bucket_count,
@@ -54,17 +58,24 @@ def free_step(st: State, reg: Registers, i: int, phase: int) -> int:
         return _sort(st, reg, i)
     if phase == phases.SORTED:
         return _sorted(st, reg, i)
+    if phase == phases.FINI_ONE:
+        return fini_one(st, reg, i)
+    if phase >= phases.DRAIN:
+        answer = drain(st, reg, i, phase)
+        return _free_pieces(st, reg, i, False) if answer == NIL else answer
     return _put_sorted(st, reg, i)
 
 
 @kernel
 def begin_free(st: State, reg: Registers, i: int) -> int:
-    if zone_of(st, reg[i, regs.ADDR]) == NIL:
+    if zone_at(st, reg[i, regs.ADDR]) == NIL:
         reg[i, regs.BARE] = 1
         answer = give_large(st, reg, i, phases.LARGE, slabs.S_COUNT)
         slabs.count_pages(st, -(reg[i, regs.BYTES] >> PAGE_SHIFT))
         return answer
     note_next(st, reg, i, zone_of(st, reg[i, regs.ADDR]))
+    if drains(st, reg[i, regs.ADDR]):
+        return to_section(reg, i, phases.DRAIN)
     return _free_pieces(st, reg, i, False)
 
 
@@ -86,23 +97,23 @@ def _free_pieces(st: State, reg: Registers, i: int, reload: int) -> int:
     cpu = reg[i, regs.CPU]
     while True:
         addr = reg[i, regs.ADDR]
-        z, d = zone_of(st, addr), domain_at(st, addr)
+        z, d = zone_at(st, addr), domain_at(st, addr)
         cross = d != st.domain_of[cpu]
         if reload and not _reload(st, reg, i, z, cross):
             if reg[i, regs.X] != phases.REFUSED:
                 k = bucket_zone(st, st.zone[z, slabs.Z_BUCKET])
                 return to_refill(st, reg, i, k, st.domain_of[cpu], phases.RELOAD)
             reg[i, regs.X] = NIL
-            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
+            return to_slab(st, reg, i, z, d)
         reload = False
         if st.zone[z, slabs.Z_SLEEPERS]:
-            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
+            return to_slab(st, reg, i, z, d)
         if cache_push(st, z, cpu, addr, cross):
             if not next_one(st, reg, i):
                 return _freed(reg, i)
             continue
         if st.zone[z, slabs.Z_BUCKET] == 0:
-            return to_keg(st, reg, i, phases.FREE_ITEM, z, d)
+            return to_slab(st, reg, i, z, d)
         b = cache_unload(st, z, cpu, slabs.CROSS if cross else slabs.FREE)
         reg[i, regs.Y] = b
         if b == NIL:
@@ -133,7 +144,7 @@ def _reload(st: State, reg: Registers, i: int, z: int, cross: int) -> bool:
 @kernel
 def _put(st: State, reg: Registers, i: int) -> int:
     """Put a full bucket on the list of its items' domain: zone_free_bucket()."""
-    z, d, b = zone_of(st, reg[i, regs.ADDR]), domain_at(st, reg[i, regs.ADDR]), reg[i, regs.Y]
+    z, d, b = zone_at(st, reg[i, regs.ADDR]), domain_at(st, reg[i, regs.ADDR]), reg[i, regs.Y]
     enter_list(st, reg, i, z, d)
     if list_put(st, z, d, b, True):
         return to_section(reg, i, phases.RELOAD)
@@ -143,9 +154,12 @@ def _put(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _free_item(st: State, reg: Registers, i: int) -> int:
     """Give a single item back to its slab: zone_free_item()."""
-    z = zone_of(st, reg[i, regs.ADDR])
+    z = zone_at(st, reg[i, regs.ADDR])
     st.zone[z, slabs.Z_USED] -= 1
-    let_go(reg, i, z, 1)
+    if z == PACKET:
+        st.ext[reg[i, regs.ADDR] >> MSHIFT] = NO_PACKET
+    else:
+        let_go(reg, i, z, 1)
     slab_give(st, reg, i, reg[i, regs.ADDR])
     if st.zone[z, slabs.Z_STACK]:
         reg[i, regs.TARGET] = NIL
@@ -160,7 +174,7 @@ def _sort(st: State, reg: Registers, i: int) -> int:
     count = bucket_count(st, b)
     while count > 0:
         addr = item_at(st, b, count - 1)
-        z, d = zone_of(st, addr), domain_at(st, addr)
+        z, d = zone_at(st, addr), domain_at(st, addr)
         to = st.dom[z, d, slabs.D_CROSS]
         if to == NIL:
             k = bucket_zone(st, st.zone[z, slabs.Z_BUCKET])
@@ -190,14 +204,14 @@ def _sorted(st: State, reg: Registers, i: int) -> int:
     if full == NIL:
         return empty_bucket(st, reg, i, b, phases.RELOAD)
     addr = item_at(st, full, 0)
-    return to_list(st, reg, i, phases.PUT_SORTED, zone_of(st, addr), domain_at(st, addr))
+    return to_list(st, reg, i, phases.PUT_SORTED, zone_at(st, addr), domain_at(st, addr))
 
 
 @kernel
 def _put_sorted(st: State, reg: Registers, i: int) -> int:
     b = reg[i, regs.Y]
     full = wide(st.word[b]) - 1
-    z, d = zone_of(st, item_at(st, full, 0)), domain_at(st, item_at(st, full, 0))
+    z, d = zone_at(st, item_at(st, full, 0)), domain_at(st, item_at(st, full, 0))
     enter_list(st, reg, i, z, d)
     st.word[b] = st.word[full]
     if list_put(st, z, d, full, True):

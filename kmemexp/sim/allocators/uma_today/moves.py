@@ -22,22 +22,38 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_unmap, ask_wired, let_go
 from kmemexp.sim.network import MCLBYTES, MJUM9BYTES, MJUM16BYTES, MJUMPAGESIZE, MSIZE
-from kmemexp.sim.slots import ATTR_CONTIG, ATTR_NOFREE, ATTR_STACK, DONE, ITEM_MBUF, MAP_ALLOC, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import (
+    ATTR_CONTIG,
+    ATTR_NOFREE,
+    ATTR_STACK,
+    DONE,
+    ITEM_MBUF,
+    ITEM_PACKET,
+    MAP_ALLOC,
+    PAGE,
+    PAGE_SHIFT,
+)
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
 
 # Zones.
 FIRST_BUCKET = 2
 FIRST_MALLOC = 10
-MBUF = 24
-CLUSTER = 25
-JUMBO_PAGE = 26
-JUMBO_9 = 27
-JUMBO_16 = 28
-FIRST_ITEM = 29
+PACKET = 24  # secondary to MBUF, after which a reclaim comes to it
+MBUF = 25
+CLUSTER = 26
+JUMBO_PAGE = 27
+JUMBO_9 = 28
+JUMBO_16 = 29
+FIRST_ITEM = 30
 
 IN_DIRECT_MAP = 3  # of CALLS
 STACKS = 4
+
+# State.ext of an mbuf, above these: the number of the cluster that it has, + 2.
+MSHIFT = 8  # log2 of an mbuf's bytes
+NO_PACKET = 0
+BARE_PACKET = 1  # one without a cluster: it is made or taken apart
 
 # Classes of locks.
 LIST_LOCK = 1
@@ -60,8 +76,8 @@ def to_list(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> in
 
 @kernel
 def to_keg(st: State, reg: Registers, i: int, phase: int, z: int, d: int) -> int:
-    """Go on under a keg-domain lock."""
-    return go_to(reg, i, phase, (KEG_LOCK << regs.LOCK_SHIFT) | (z * st.domains + d))
+    """Go on under the lock of a zone's keg in a domain."""
+    return go_to(reg, i, phase, (KEG_LOCK << regs.LOCK_SHIFT) | (keg_of(st, z) * st.domains + d))
 
 
 @kernel
@@ -81,7 +97,7 @@ def resume(st: State, reg: Registers, i: int) -> int:
     """Go on after the detour."""
     phase = field(reg, i, phases.THEN_SHIFT)
     if phase == phases.SORT:
-        return to_cross(reg, i, phases.SORT, zone_of(st, item_at(st, reg[i, regs.Y], 0)))
+        return to_cross(reg, i, phases.SORT, zone_at(st, item_at(st, reg[i, regs.Y], 0)))
     return to_section(reg, i, phase)
 
 
@@ -113,6 +129,8 @@ def bucket_zone(st: State, entries: int) -> int:
 def wanted(st: State, reg: Registers, i: int) -> int:
     """Zone that an allocation, or the next piece of a chain, is served from; NIL: large malloc."""
     item, size = reg[i, regs.ITEM], reg[i, regs.SIZE]
+    if reg[i, regs.PHASE] & phases.NESTED:
+        return CLUSTER
     if not is_chain(item, size):
         return zone_wanted(st, item, size)
     small = size - reg[i, regs.GRANTED] <= MCLBYTES or reg[i, regs.PHASE] & phases.SMALL
@@ -130,6 +148,8 @@ def is_chain(item: int, size: Bytes) -> bool:
 @kernel
 def zone_wanted(st: State, item: int, size: Bytes) -> int:
     """Zone that a request is served from; NIL: large malloc."""
+    if item == ITEM_PACKET:
+        return PACKET
     if item != ITEM_MBUF:
         return zone_for(st, item, size, FIRST_ITEM - 2, st.malloc_max)
     if size <= MCLBYTES:
@@ -137,6 +157,19 @@ def zone_wanted(st: State, item: int, size: Bytes) -> int:
     if size == MJUM16BYTES:
         return JUMBO_16
     return JUMBO_9 if size == MJUM9BYTES else JUMBO_PAGE
+
+
+@kernel
+def keg_of(st: State, z: int) -> int:
+    """Zone whose slabs a zone's items come from."""
+    return st.zone[z, slabs.Z_KEG]
+
+
+@kernel
+def zone_at(st: State, addr: Address) -> int:
+    """Zone of the item at an address, which of an mbuf may be that of packets; NIL: a large malloc."""
+    z = zone_of(st, addr)
+    return PACKET if z == MBUF and st.ext[addr >> MSHIFT] != NO_PACKET else z
 
 
 @kernel
@@ -179,7 +212,7 @@ def grow_further(st: State, reg: Registers, i: int, phase: int) -> int:
     """Go on making a slab. DONE: it is made, or nothing of it is left; regs.PHASE says where to go on."""
     d = own_domain(st, reg, i)
     back = field(reg, i, phases.RETURN_SHIFT)
-    z = field(reg, i, phases.STACK_SHIFT) if back == phases.REFILL else wanted(st, reg, i)
+    z = field(reg, i, phases.STACK_SHIFT) if back == phases.REFILL else keg_of(st, wanted(st, reg, i))
     if phase == phases.SLAB:
         return _new_slab(st, reg, i, z, d, back)
     h = st.zone[z, slabs.Z_HEADER]
@@ -244,6 +277,8 @@ def empty_bucket(st: State, reg: Registers, i: int, b: int, phase: int) -> int:
     if bucket_count(st, b) == 0:
         return to_section(reg, i, phases.DISPOSE)
     addr = item_at(st, b, 0)
+    if zone_at(st, addr) == PACKET:
+        return to_section(reg, i, phases.FINI)
     return to_keg(st, reg, i, phases.RELEASE, zone_of(st, addr), domain_at(st, addr))
 
 
@@ -266,17 +301,20 @@ def _release(st: State, reg: Registers, i: int) -> int:
     """Give items back, the first one first, as long as they belong to the domain whose lock we have: zone_release()."""
     b = reg[i, regs.BASE]
     n, count = wide(st.word[b]), bucket_count(st, b)
-    z, d = zone_of(st, item_at(st, b, n)), domain_at(st, item_at(st, b, n))
+    z, d = zone_at(st, item_at(st, b, n)), domain_at(st, item_at(st, b, n))
     while n < count:
         addr = item_at(st, b, n)
         if domain_at(st, addr) != d:
             st.word[b] = n
             return to_keg(st, reg, i, phases.RELEASE, z, domain_at(st, addr))
+        if z == PACKET:
+            st.ext[addr >> MSHIFT] = NO_PACKET
         slab_give(st, reg, i, addr)
         n += 1
         reg[i, regs.WORK] += 1
     st.zone[z, slabs.Z_USED] -= count
-    let_go(reg, i, z, count)
+    if z != PACKET:
+        let_go(reg, i, z, count)
     st.word[b + 1] = bucket_entries(st, b) << slabs.ENTRIES_SHIFT
     if st.zone[z, slabs.Z_STACK]:
         reg[i, regs.TARGET] = b

@@ -6,25 +6,28 @@
                 bits 18-23  STACK: bucket zone of the stack that is filled or flushed
                 bit 24      GIVING_UP: an allocation frees the chain that it could not complete
                 bit 25      SMALL: there was no cluster of a page, so the rest of the chain is of plain ones
+                bit 26      NESTED: clusters are allocated for packets that have just come from the keg
     regs.X         off-page header on its way to its slab; NIL: none; REFUSED: the map has refused a slab
     regs.Y         bucket that is filled or put away
     regs.BASE      bucket that is emptied
     regs.TARGET    how often the zone-domain lock had been taken when it was asked for; from RELEASE or FREE_ITEM to
                 UNSTACK: the bucket that is emptied, or NIL
-    regs.GRANTED   of a free: the next cluster of the chain + 1
+    regs.GRANTED   of a free: the next cluster of the chain + 1; with NESTED what waits for clusters (`packets`)
 
 What follows each phase. `X > Y`: a detour that begins in X and goes on in Y. `grow` is HEADER or, without an off-page
-header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the operation ends.
+header, SLAB; `empty` is RELEASE, of packets FINI or, for an empty bucket, DISPOSE. `end`: the operation ends.
+NESTED phases are those of an allocation; what ends it is LOAD, or UNINIT instead of failing.
 
     BEGIN         alloc: as PIECES, or LARGE. free: as FREE_PIECES, or LARGE
     PIECES        end; FLUSH > MISS; as MISS
     MISS          FETCH; as TAKE
     FETCH         LOAD; TAKE
     TAKE          IMPORT; REFILL > TAKE; as ONE
-    IMPORT        grow > IMPORT; LOAD; DISPOSE > ONE
+    IMPORT        grow > IMPORT; LOAD; DISPOSE > ONE; PIECES (NESTED)
     ONE           SINGLE; SLEPT; end; FREE_PIECES (giving up); PIECES (SMALL)
     SLEPT         as TAKE
-    SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up); PIECES (SMALL)
+    SINGLE        grow > SINGLE; end; PIECES; FREE_PIECES (giving up); PIECES (SMALL); PIECES (NESTED); LOAD
+    UNINIT        LOAD; DISPOSE > ONE; end
     LOAD          PUT_BACK; as PIECES
     PUT_BACK      PIECES; empty > PIECES
     REFILL        grow > REFILL; what THEN says
@@ -36,7 +39,12 @@ header, SLAB; `empty` is RELEASE or, for an empty bucket, DISPOSE. `end`: the op
     UNSTACK       UNSTACK, the next one; DISPOSE; end
     DISPOSE       what THEN says; FLUSH
     FLUSH         FLUSH of another domain's buckets; what THEN says
-    FREE_PIECES   end; PUT; SORT; FREE_ITEM; REFILL > RELOAD
+    FINI          FINI_ITEM; RELEASE
+    FINI_ITEM     FINI
+    DRAIN         DRAIN_LIST; as FREE_PIECES
+    DRAIN_LIST    empty > DRAIN; DRAIN
+    FREE_PIECES   end; PUT; SORT; FREE_ITEM; FINI_ONE; REFILL > RELOAD
+    FINI_ONE      FREE_ITEM
     PUT           RELOAD; empty > RELOAD
     RELOAD        as FREE_PIECES
     FREE_ITEM     end; FREE_PIECES; UNSTACK
@@ -60,6 +68,7 @@ Those of the upkeep:
     STACKS        STACKS of the next CPU or zone; as ZONE, for a second pass
 """
 
+from kmemexp.jit import kernel
 from kmemexp.sim.allocators._shared.packed_phase import FIELD_BITS
 
 # Phases of allocations and frees, with their locks: c the critical section, l zone-domain, k keg-domain, x cross.
@@ -91,6 +100,12 @@ SORTED = 24  # c
 PUT_SORTED = 25  # l: put what has become full on the list
 LARGE = 26  # the map has answered for a large malloc
 SLEPT = 27  # c: somebody has freed an item of a zone at its limit
+FINI = 28  # c: free the clusters of a bucket's packets
+FINI_ITEM = 29  # k of clusters: the CPU's buckets are full
+FINI_ONE = 30  # k of clusters: the same of the packet that is freed
+UNINIT = 31  # k of mbufs: give those back for which there was no cluster
+DRAIN = 44  # c: empty the lists of packets, as somebody sleeps for a cluster
+DRAIN_LIST = 45  # l
 
 # Phases of the upkeep, with their locks.
 ZONE = 32  # begin with the next zone and domain
@@ -110,5 +125,12 @@ THEN_SHIFT = 2 * FIELD_BITS
 STACK_SHIFT = 3 * FIELD_BITS
 GIVING_UP = 1 << 24
 SMALL = 1 << 25
+NESTED = 1 << 26
 
 REFUSED = -2  # in regs.X
+
+
+@kernel
+def puts_away(phase: int) -> bool:
+    """Whether a phase is of the way that a bucket goes as it is emptied."""
+    return (phase >= RELEASE and phase <= UNSTACK) or phase == FINI or phase == FINI_ITEM

@@ -30,7 +30,8 @@ Z_SLEEPERS = 12  # who sleep at the limit
 Z_SMR = 13  # 1: UMA_ZONE_SMR
 Z_NOFREE = 14  # 1: UMA_ZONE_NOFREE
 Z_STACK = 15  # 1: kernel stacks, which the keg does not keep
-Z_COLUMNS = 16
+Z_KEG = 16  # zone whose keg it has: its own number, or the primary zone of a secondary one
+Z_COLUMNS = 17
 
 # Columns of State.cache, three each: bucket, count, entries. A bucket zone has a stack of empty buckets instead.
 ALLOC = 0  # where items are taken from, and put first

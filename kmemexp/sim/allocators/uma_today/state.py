@@ -26,7 +26,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then come malloc(9)'s, mbufs, clusters by size, the items."""
+    """Zones 0 and 1 hold slab headers, 2 to 9 buckets, then come malloc(9)'s, packets, mbufs, clusters, the items."""
 
     p: Params
     map: int  # map of what has more than one page, and of large malloc()
@@ -38,6 +38,7 @@ class State(NamedTuple):
     slab: Table  # int32[pages, S_COLUMNS]
     bits: Table  # uint32[pages, SET_WORDS], free items of the slab that begins in the page
     word: Words  # int32[kva_bytes / 8], contents of buckets at their addresses
+    ext: Words  # int32[kva_bytes / 256], the cluster that an mbuf has as a packet (`moves.NO_PACKET` ...)
     chain: Words  # int32[kva_bytes / 2048], where a cluster in a chain begins: the next one + 1
     size_zone: Words  # int16[4097], zone by size of a malloc() in units of 16 bytes
     domain_of: Words  # int64[cpus]

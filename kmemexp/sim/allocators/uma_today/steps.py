@@ -12,12 +12,14 @@ from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.frees import begin_free, free_step
 from kmemexp.sim.allocators.uma_today.moves import (
     JUMBO_PAGE,
+    PACKET,
     bucket_zone,
     empty_bucket,
     enter_list,
     grow,
     grow_further,
     is_chain,
+    keg_of,
     own_domain,
     put_away,
     refill,
@@ -29,6 +31,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_section,
     wanted,
 )
+from kmemexp.sim.allocators.uma_today.packets import attach, fini_step, init_bucket, init_one, mark, uninit
 from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_add,
     bucket_count,
@@ -45,7 +48,7 @@ from kmemexp.sim.allocators.uma_today.slabs import (
 )
 from kmemexp.sim.allocators.uma_today.state import State
 from kmemexp.sim.asking import ask_wired, hand_out, sleep_on
-from kmemexp.sim.slots import DONE, FAILED, ITEM_MALLOC, PAGE, PAGE_SHIFT
+from kmemexp.sim.slots import DONE, FAILED, ITEM_MBUF, PAGE, PAGE_SHIFT
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
@@ -59,8 +62,10 @@ def go(st: State, reg: Registers, i: int, freeing: int) -> int:
         phase = reg[i, regs.PHASE] & PHASE_MASK
         if answer != DONE:
             return answer
-    if phase >= phases.RELEASE and phase <= phases.UNSTACK:
-        return put_away(st, reg, i, phase)
+    if phases.puts_away(phase):
+        return fini_step(st, reg, i, phase) if phase >= phases.FINI else put_away(st, reg, i, phase)
+    if phase == phases.UNINIT:
+        return uninit(st, reg, i)
     if phase == phases.REFILL:
         return refill(st, reg, i)
     if phase == phases.SLEPT:
@@ -121,8 +126,11 @@ def _pieces(st: State, reg: Registers, i: int) -> int:
     z, cpu = wanted(st, reg, i), reg[i, regs.CPU]
     addr = cache_pop(st, z, cpu)
     while addr != NIL:
+        nested = reg[i, regs.PHASE] & phases.NESTED
         if _got(st, reg, i, z, addr):
             return DONE
+        if nested and not reg[i, regs.PHASE] & phases.NESTED:
+            return to_section(reg, i, phases.LOAD)
         z = wanted(st, reg, i)
         addr = cache_pop(st, z, cpu)
     b = cache_unload(st, z, cpu, slabs.ALLOC)
@@ -136,7 +144,9 @@ def _pieces(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _got(st: State, reg: Registers, i: int, z: int, addr: Address) -> bool:
-    """Hand an item out, or add it to the chain. True: that was all."""
+    """Hand an item out, or add it to the chain, or to a packet. True: that was all."""
+    if reg[i, regs.PHASE] & phases.NESTED:
+        return attach(st, reg, i, addr)
     if is_chain(reg[i, regs.ITEM], reg[i, regs.SIZE]):
         return add_cluster(st, reg, i, addr, st.zone[z, slabs.Z_SIZE])
     hand_out(reg, i, addr, st.zone[z, slabs.Z_SIZE])
@@ -202,14 +212,16 @@ def _one(st: State, reg: Registers, i: int) -> int:
 def _import(st: State, reg: Registers, i: int) -> int:
     """Fill the bucket from slabs: zone_import()."""
     z, d, b = wanted(st, reg, i), own_domain(st, reg, i), reg[i, regs.Y]
+    keg = keg_of(st, z)
     n = wide(st.word[b])
     have = bucket_count(st, b)
     while have < n:
-        addr = slab_take(st, z, d)
+        addr = slab_take(st, keg, d)
         if addr == NIL:
             if reg[i, regs.X] != phases.REFUSED:
-                return grow(st, reg, i, z, d, phases.IMPORT)
+                return grow(st, reg, i, keg, d, phases.IMPORT)
             break
+        mark(st, z, addr)
         have = bucket_add(st, b, addr)
         reg[i, regs.WORK] += 1
     reg[i, regs.X] = NIL
@@ -218,6 +230,8 @@ def _import(st: State, reg: Registers, i: int) -> int:
         then(reg, i, phases.ONE)
         reg[i, regs.BASE] = b
         return to_section(reg, i, phases.DISPOSE)
+    if z == PACKET:
+        return init_bucket(st, reg, i, b)
     st.word[b] = 1  # new, for LOAD
     return to_section(reg, i, phases.LOAD)
 
@@ -225,15 +239,22 @@ def _import(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _single(st: State, reg: Registers, i: int) -> int:
     z, d = wanted(st, reg, i), own_domain(st, reg, i)
-    addr = slab_take(st, z, d)
+    addr = slab_take(st, keg_of(st, z), d)
     if addr == NIL:
         if reg[i, regs.X] != phases.REFUSED:
-            return grow(st, reg, i, z, d, phases.SINGLE)
+            return grow(st, reg, i, keg_of(st, z), d, phases.SINGLE)
         reg[i, regs.X] = NIL
         st.zone[z, slabs.Z_USED] -= 1
         return _give_up(st, reg, i)
     reg[i, regs.X] = NIL
-    return DONE if _got(st, reg, i, z, addr) else to_section(reg, i, phases.PIECES)
+    if z == PACKET:
+        mark(st, z, addr)
+        return init_one(reg, i, addr)
+    nested = reg[i, regs.PHASE] & phases.NESTED
+    if _got(st, reg, i, z, addr):
+        return DONE
+    ends = nested and not reg[i, regs.PHASE] & phases.NESTED
+    return to_section(reg, i, phases.LOAD if ends else phases.PIECES)
 
 
 @kernel
@@ -260,11 +281,17 @@ def _put_back(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _give_up(st: State, reg: Registers, i: int) -> int:
-    """Fail, and free what a chain has got already; one without a cluster of a page goes on with plain ones."""
+    """Fail, and free what a chain has got already; one without a cluster of a page goes on with plain ones.
+
+    Packets that wait for clusters go back, but for those that have one.
+    """
+    if reg[i, regs.PHASE] & phases.NESTED:
+        reg[i, regs.PHASE] &= ~phases.NESTED
+        return to_keg(st, reg, i, phases.UNINIT, PACKET, own_domain(st, reg, i))
     if is_chain(reg[i, regs.ITEM], reg[i, regs.SIZE]) and wanted(st, reg, i) == JUMBO_PAGE:
         reg[i, regs.PHASE] |= phases.SMALL
         return to_section(reg, i, phases.PIECES)
-    if reg[i, regs.ITEM] >= 0 or reg[i, regs.ITEM] == ITEM_MALLOC or reg[i, regs.GRANTED] == 0:
+    if reg[i, regs.ITEM] != ITEM_MBUF or reg[i, regs.GRANTED] == 0:
         return FAILED
     open_chain(st, reg, i)
     reg[i, regs.PHASE] = phases.GIVING_UP

@@ -12,9 +12,11 @@ from kmemexp.sim.allocators.uma_today import phases, slabs
 from kmemexp.sim.allocators.uma_today.moves import (
     FIRST_BUCKET,
     FIRST_MALLOC,
+    PACKET,
     domain_at,
     empty_bucket,
     flush_stack,
+    keg_of,
     put_away,
     to_cross,
     to_keg,
@@ -22,6 +24,7 @@ from kmemexp.sim.allocators.uma_today.moves import (
     to_section,
     unmap_slab,
 )
+from kmemexp.sim.allocators.uma_today.packets import fini_step
 from kmemexp.sim.allocators.uma_today.slabs import (
     bucket_count,
     cache_unload,
@@ -43,8 +46,8 @@ DRAIN_CPU = 2
 def upkeep(st: State, reg: Registers, i: int) -> int:
     """Play one step. Returns its answer."""
     phase = reg[i, regs.PHASE] & PHASE_MASK
-    if phase >= phases.RELEASE and phase <= phases.UNSTACK:
-        return put_away(st, reg, i, phase)
+    if phases.puts_away(phase):
+        return fini_step(st, reg, i, phase) if phase >= phases.FINI else put_away(st, reg, i, phase)
     if phase == phases.BEGIN:
         if reg[i, regs.SIZE] == TEND_WATCH and not st.total[1]:
             return DONE
@@ -119,6 +122,10 @@ def _next(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.ADDR] == st.domains:
         reg[i, regs.ADDR] = 0
         reg[i, regs.ITEM] -= 1
+        if reg[i, regs.ITEM] == PACKET and st.zone[PACKET, slabs.Z_USED] == 0:
+            for d in range(st.domains):  # it has nothing: no step is needed
+                update_working_set(st, PACKET, d)
+            reg[i, regs.ITEM] -= 1
     return _zone(st, reg, i)
 
 
@@ -165,7 +172,7 @@ def _next_bucket(st: State, reg: Registers, i: int) -> int:
 @kernel
 def _keg(st: State, reg: Registers, i: int) -> int:
     """Take all wholly free slabs out of a keg: keg_drain_domain()."""
-    z, d = reg[i, regs.ITEM], reg[i, regs.ADDR]
+    z, d = keg_of(st, reg[i, regs.ITEM]), reg[i, regs.ADDR]
     if st.zone[z, slabs.Z_NOFREE]:
         return _next(st, reg, i)
     reg[i, regs.X] = st.dom[z, d, slabs.D_FREE]
@@ -180,7 +187,7 @@ def _unmap(st: State, reg: Registers, i: int) -> int:
     page = reg[i, regs.X]
     if page == NIL:
         return _next(st, reg, i)
-    header = st.zone[reg[i, regs.ITEM], slabs.Z_HEADER]
+    header = st.zone[keg_of(st, reg[i, regs.ITEM]), slabs.Z_HEADER]
     if header != NIL:
         at = wide(st.slab[page, slabs.S_HEADER]) << slabs.HEADER_SHIFT
         return to_keg(st, reg, i, phases.FREE_HEADER, header, domain_at(st, at))
@@ -189,7 +196,7 @@ def _unmap(st: State, reg: Registers, i: int) -> int:
 
 @kernel
 def _unmap_slab(st: State, reg: Registers, i: int) -> int:
-    z, page = reg[i, regs.ITEM], reg[i, regs.X]
+    z, page = keg_of(st, reg[i, regs.ITEM]), reg[i, regs.X]
     reg[i, regs.X] = wide(st.slab[page, slabs.S_NEXT])
     return unmap_slab(st, reg, i, phases.UNMAP, z, page)
 
