@@ -4,7 +4,7 @@ The counts that everything rests on are read nearest to the recording: last befo
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,19 @@ _SLAB, _TAIL, _HEAD = 7, 16, 15
 _CHUNK = 1 << 23
 
 
-def capture(prefix: Path, when: str, *, proc: Path = PROC, slab: Path = SLAB) -> list[str]:
-    """Write PREFIX.WHEN.NAME for every count that can be read. Returns the names of those that cannot."""
+def nothing() -> None:
+    """Do nothing."""
+
+
+def capture(
+    prefix: Path, when: str, counted: Callable[[], object] = nothing, *, proc: Path = PROC, slab: Path = SLAB
+) -> list[str]:
+    """Write PREFIX.WHEN.NAME for every count that can be read. Returns the names of those that cannot.
+
+    `counted` is called as soon as slabinfo has been read, to which the recording is compared.
+    """
     slabinfo = _text(proc / "slabinfo")
+    counted()
     found = {"slabinfo": slabinfo, "kpf": _bitmap(proc / "kpageflags"), "sysfs": _sysfs(slab, slabinfo)}
     found |= {name: _text(proc / name) for name in OTHERS}
     if when == "before":

@@ -16,6 +16,7 @@ import zstandard
 
 from kmemexp.errors import TraceError
 from kmemexp.workload.traces import schema as sc
+from kmemexp.workload.traces.capturing import nothing
 
 ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE = "kmemexp"
@@ -25,6 +26,9 @@ NO_MOVABLE_PAGES = "!(gfp_flags & 0x8)"  # those are user memory and the page ca
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHUNK = 1 << 20
 POLL_S = 0.1
+
+Snapshot = Callable[[str, Callable[[], object]], list[str]]
+"""Takes the kernel's counts "before" or "after", calling the second argument as soon as slabinfo has been read."""
 
 
 @dataclass
@@ -57,13 +61,14 @@ def record(
     *,
     root: Path | None = None,
     buffer_kb: int = BUFFER_KB,
-    snapshot: Callable[[str], list[str]] | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Recording:
     """Record the traces' events for so long into `out`: text, compressed if the name ends in .gz or .zst.
 
     Uses an instance of its own (`instances/kmemexp`), so other tracing goes on undisturbed; it is removed whatever
     happens, also on SIGINT, SIGTERM and SIGHUP, which end the recording early. `root` is the root of tracefs.
-    `snapshot` is called with "before" and "after", next to marks in the trace, and returns what it could not take.
+    `snapshot` is called with "before" and "after", next to marks in the trace, and returns what it could not take. The
+    kernel goes on freeing by RCU behind the mark, so the recording ends when slabinfo has been read.
     Raises TraceError where recording is not possible, naming what is missing.
     """
     root = root or tracefs()
@@ -73,7 +78,7 @@ def record(
     try:
         with _signals() as stopped, _instance(root) as instance:
             _set_up(instance, events, buffer_kb)
-            result.no_snapshot = snapshot("before") if snapshot else []
+            result.no_snapshot = snapshot("before", nothing) if snapshot else []
             after = functools.partial(snapshot, "after") if snapshot else None
             with _writer(partial, out.suffix) as write:
                 result.bytes_text = _stream(instance, seconds, write, stopped, after)
@@ -184,13 +189,14 @@ def _stream(
     seconds: float,
     write: Callable[[bytes], object],
     stopped: list[int],
-    after: Callable[[], object] | None,
+    after: Callable[[Callable[[], object]], object] | None,
 ) -> int:
     """Copy trace_pipe until the time is up or a signal came, then what is left in the buffers. Returns the bytes.
 
-    `after` is called when the recording has just ended.
+    `after` is called at the end of the recording, which goes on until it calls what it is given.
     """
     total = 0
+    end_it = functools.partial((instance / "tracing_on").write_text, "0")
     pipe = os.open(instance / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         (instance / "tracing_on").write_text("1")
@@ -200,10 +206,10 @@ def _stream(
         while True:
             if recording and (stopped or time.monotonic() >= end):
                 _mark(instance, "snap_after")
-                (instance / "tracing_on").write_text("0")
-                recording = False
                 if after:
-                    after()
+                    after(end_it)
+                end_it()
+                recording = False
             try:
                 data = os.read(pipe, CHUNK)
             except BlockingIOError:

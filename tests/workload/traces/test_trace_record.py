@@ -87,6 +87,23 @@ def test_text_is_recorded_and_the_instance_removed(tracefs, tmp_path, name, read
     assert files["trace_clock"] == "mono"
 
 
+def test_tracing_goes_on_until_slabinfo_has_been_read(tracefs, tmp_path):
+    """Frees by RCU behind the mark belong to what slabinfo counts."""
+    on = tracefs / "instances" / record.INSTANCE / "tracing_on"
+    seen = []
+
+    def snapshot(when, counted):
+        seen.append((when, on.read_text()))
+        counted()
+        seen.append((when, on.read_text()))
+        return [when]
+
+    result = record.record(0.01, tmp_path / "t.txt", root=tracefs, snapshot=snapshot)
+    assert seen == [("before", "0"), ("before", "0"), ("after", "1"), ("after", "0")]
+    assert result.no_snapshot == ["before"]
+    assert last(tracefs)["tracing_on"] == "0"
+
+
 def test_a_parquet_name_imports_at_once(tracefs, tmp_path, capsys):
     out = tmp_path / "t.parquet"
     assert trace.main(["record", "--seconds", "0.01", "-o", str(out), "--tracefs", str(tracefs), "--no-snapshots"]) == 0

@@ -228,7 +228,11 @@ def test_counts_are_captured_as_they_are_read(tmp_path):
               "objs_per_slab": "4", "order": "0", "min_partial": "5", "cpu_partial": "24"}  # fmt: skip
     for name, value in values.items():
         (slab / ":0001024" / name).write_text(f"{value}\n")
-    missing = capturing.capture(tmp_path / "load", "before", proc=proc, slab=slab)
+    written = []
+    missing = capturing.capture(
+        tmp_path / "load", "before", lambda: written.extend(tmp_path.glob("load.*")), proc=proc, slab=slab
+    )
+    assert written == []  # it is called before all the rest is read
     assert missing == ["pagetypeinfo", "vmallocinfo", "meminfo", "zoneinfo"]
     assert (tmp_path / "load.aliases").read_text() == "node :0001024\n"
     found = snapshots.find(tmp_path / "load.txt.zst")
