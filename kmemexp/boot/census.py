@@ -12,6 +12,7 @@ from kmemexp.sim.items import Item
 from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
 from kmemexp.sim.network import JUMBO, MSIZE
 from kmemexp.sim.probes import SERVER_MAP
+from kmemexp.sim.slots import ITEM_TYPE
 from kmemexp.workload.stream import CLASS_NAMES, MALLOC, MBUF, ZONE, Kinds
 
 LIMITED = ("zalloc", "objcache", "objcache_2020", "uma_today")
@@ -27,6 +28,7 @@ class Served(NamedTuple):
     map: str  # in which that grows
     limit: int  # objects; bytes of what a map serves, or of one type of malloc's; 0: none but the map's size
     own_kva: bool  # a range set aside for this kind alone
+    held: bool = True  # to the limit: of malloc's, a kind that is one type
 
 
 def maps(config: Mapping[str, Any]) -> list[sizing.Reservation]:
@@ -54,9 +56,10 @@ def served(config: Mapping[str, Any], kinds: Kinds) -> list[Served]:
         elif klass == MBUF:
             limit = _limit_of_mbufs(cell, name, int(kinds.size[k]))
         own_kva = bool(entries) and sets_aside(name)
+        held = klass != MALLOC or item < ITEM_TYPE
         of = cell.items[name][item] if klass == ZONE else Item(int(kinds.size[k]), 0, 0)
         grown = MAP_NAMES[_grows_in(cell, server, klass, of)]
-        rows.append(Served(kind, CLASS_NAMES[klass], name, grown, limit, own_kva))
+        rows.append(Served(kind, CLASS_NAMES[klass], name, grown, limit, own_kva, held))
     return rows
 
 

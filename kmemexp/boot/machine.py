@@ -108,6 +108,8 @@ class Routed(NamedTuple):
             "pressure": int(self.shares_pages),
             "superpage_bytes": superpage_bytes(self.config["machine"]),
             "kmem_limit": self.sized.soft_limit_bytes,
+            "malloc_types": max((traits.type for traits in self.kinds.traits), default=0),
+            "malloc_type_bytes": self.sized.malloc_type_bytes,
             "kmalloc_sets": 1 + max((traits.kmalloc for traits in self.kinds.traits), default=0),
         }
 
@@ -212,6 +214,8 @@ def _routes(
         row[mc.KIND_SERVER] = place = code.names.index(name)
         if klass == MALLOC and getattr(code.servers[place], "TYPED_MALLOC", False):
             row[mc.KIND_ITEM] = slots.item_of_set(kinds.traits_of(k).kmalloc)
+        if klass == MALLOC and kinds.traits_of(k).type and getattr(code.servers[place], "LIMITS_TYPES", False):
+            row[mc.KIND_ITEM] = slots.ITEM_TYPE - kinds.traits_of(k).type
         if klass == MBUF and kinds.traits_of(k).flags & PACKET:
             row[mc.KIND_ITEM] = slots.ITEM_PACKET
         if klass == ZONE:

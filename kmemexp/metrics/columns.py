@@ -66,6 +66,7 @@ PANICS = (
     "sleep in an interrupt",
     "sleep in an interrupt without a process",  # curproc is NULL in the idle loop
     "kernel_map needed while it is locked",
+    "malloc limit exceeded",
 )
 """Panic messages by code (sim.slots.P_*)."""
 

@@ -43,6 +43,7 @@ class Served(NamedTuple):
     map: str
     limit: int  # objects, or bytes of what a map or malloc serves; 0: none but the map's size
     own_kva: bool  # a range set aside for this kind alone
+    held: bool = True  # to the limit: of malloc's, a kind that is one type
 
 
 def table(loader: ConfigLoader) -> pd.DataFrame:
@@ -110,7 +111,8 @@ def _kinds(served: list[Served] | str) -> list[str]:
     for row in served:
         limit = ""
         if row.limit and row.klass == "malloc":
-            limit = f", each type up to {size_text(row.limit)} in that kernel (here none is held to it)"
+            who = "the type" if row.held else "types, here not told apart,"
+            limit = f", {who} up to {size_text(row.limit)}"
         elif row.limit:
             limit = f", up to {row.limit:,}" if row.klass in ("zone", "mbuf") else f", up to {size_text(row.limit)}"
         where = f"{row.allocator or 'the map itself'}, {row.map}{limit}{', KVA of its own' if row.own_kva else ''}"

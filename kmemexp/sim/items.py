@@ -33,6 +33,7 @@ class Traits(NamedTuple):
     align: int = 0
     sheaf: int = 0  # objects in a sheaf, if the cache asks for them
     free: int = 0  # AT_ONCE …
+    type: int = 0  # number of its malloc type, from 1 on, if a role names it
 
 
 PLAIN = Traits()

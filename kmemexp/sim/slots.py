@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what a plan needs of this module comes without NumPy
 # regs.ITEM of what is no zone.
 ITEM_MALLOC = -1
 ITEM_MBUF = -2
+ITEM_TYPE = -1024  # less n: a malloc of type n, 1 …, by an allocator that limits types
 ITEM_PACKET = -64  # an mbuf with its cluster, in one request: m_getcl()
 
 

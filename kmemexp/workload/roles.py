@@ -23,10 +23,10 @@ FLAGS = {
     "reclaim": items.RECLAIM, "account": items.ACCOUNT, "rcu": items.RCU, "hwalign": items.HWALIGN,
     "ctor": items.CTOR, "unmerged": items.UNMERGED, "nofree": items.NOFREE, "smr": items.SMR, "kstack": items.KSTACK,
 }  # fmt: skip
-KEYS = ("class", *NUMBERS, "kmalloc", "free", *FLAGS)
+KEYS = ("class", *NUMBERS, "kmalloc", "free", "type", *FLAGS)
 """What a line may say: the class that serves it; pages that a zone grows by; entries of an interrupt zone; what a Linux
 cache or a zone of UMA is created with; which of kmalloc's sets of caches it comes from; whether a synthetic kind's free
-waits for a grace period of RCU."""
+waits for a grace period of RCU; which malloc type a kind of malloc's is, where it is one and not many."""
 
 Line = dict[str, Any]
 
@@ -55,11 +55,14 @@ def _line(where: str, line: Any) -> Line:
             one_of(f"{where}.free", value, FREES)
             if value != FREES[0] and where.startswith("roles.recorded."):
                 raise ConfigError(f"{where}.free={value}: a recording's frees come when they came")
+        elif key == "type":
+            if not isinstance(value, str):
+                raise ConfigError(f"{where}.type={value}: must be the name of a malloc type")
         elif key in NUMBERS:
             at_least(f"{where}.{key}", value, 0)
         elif not isinstance(value, bool):
             raise ConfigError(f"{where}.{key}={value}: must be true or false")
-        if value not in (0, False, KMALLOC_SETS[0], FREES[0]):
+        if value not in (0, False, "", KMALLOC_SETS[0], FREES[0]):
             found[key] = value
     return found
 
@@ -72,7 +75,9 @@ def cast(kinds: Kinds, roles: Mapping[str, Any] | None) -> Kinds:
     lines = [_line_of(name, klass, table) for name, klass in zip(kinds.names, kinds.klass.tolist(), strict=True)]
     if not kinds.recorded and not any(lines):
         return kinds
-    columns = [list(column) for column in zip(*(_role(kinds, k, line) for k, line in enumerate(lines)), strict=True)]
+    types = sorted({line["type"] for line in lines if line and "type" in line})
+    roles_of = (_role(kinds, k, line, types) for k, line in enumerate(lines))
+    columns = [list(column) for column in zip(*roles_of, strict=True)]
     klass, growth, limit, traits = columns
     return kinds._replace(
         klass=np.array(klass, np.int8),
@@ -97,8 +102,8 @@ def line_for(name: str, table: Mapping[str, Line]) -> Line | None:
     return table[max(fitting, key=lambda pattern: (len(pattern), pattern))] if fitting else None
 
 
-def _role(kinds: Kinds, k: int, line: Line | None) -> tuple[int, int, int, Traits]:
-    """Class, growth, limit and traits of a kind."""
+def _role(kinds: Kinds, k: int, line: Line | None, types: list[str]) -> tuple[int, int, int, Traits]:
+    """Class, growth, limit and traits of a kind; `types`: the malloc types that roles name."""
     klass, growth, limit = int(kinds.klass[k]), int(kinds.growth[k]), int(kinds.limit[k])
     known, line = kinds.traits_of(k), line or {}
     if "class" in line:
@@ -112,6 +117,7 @@ def _role(kinds: Kinds, k: int, line: Line | None) -> tuple[int, int, int, Trait
         align=line.get("align", 0),
         sheaf=line.get("sheaf", 0),
         free=FREES.index(line.get("free", FREES[0])),
+        type=types.index(line["type"]) + 1 if klass == MALLOC and "type" in line else 0,
     )
     return (
         klass,

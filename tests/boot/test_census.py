@@ -185,6 +185,7 @@ def test_limits_are_those_of_the_date_and_the_machine() -> None:
     assert small["socket"].limit == 1064
     assert served(cell("design=freebsd4"))["file"].limit == pytest.approx(85.33 * MIB, abs=0.01 * MIB)
     assert of_2003["file"].limit == pytest.approx(51.2 * MIB, abs=0.01 * MIB)
+    assert (of_2003["file"].held, of_2003["large"].held) == (True, False)
     assert (of_2005["exec_arguments"].map, of_2010["exec_arguments"].map) == ("exec_map", "kernel_map")
 
 

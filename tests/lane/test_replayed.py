@@ -248,3 +248,17 @@ def test_a_lane_that_knows_the_future_asks_for_what_others_ask_for(plan: int) ->
 def test_a_lane_that_is_not_what_its_rehearsal_was_fails() -> None:
     with pytest.raises(ConfigError, match=r"maps\.params\.foreseen: requests=20: the rehearsal has more"):
         simulate_lanes(foreseen(requests=20), [0])
+
+
+def test_a_malloc_type_at_its_limit_refuses_and_kinds_of_no_one_type_are_not_held() -> None:
+    """Roles name types; those of the load here may wait, and without a clock go without, counted as waits."""
+    names = ("object_waits_count", "alloc_failures_count")
+    typed = {"roles": {"name": "own", "recorded": {}, "synthetic": {"small": {"type": "M_TEMP"}}}}
+    found = []
+    for limit, more in ((0, typed), (50_000, typed), (50_000, {})):
+        config = cell(*DESIGNS[0], buckets={"malloc_type_bytes": limit}) | more
+        (lane,) = simulate_lanes(config, [0])
+        found.append([lane.metrics[INDEX[name]] for name in names])
+    assert found[0] == found[2] == [0, 0]
+    assert found[1][0] > 100
+    assert found[1][1] == 0

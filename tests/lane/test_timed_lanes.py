@@ -121,3 +121,13 @@ def test_objects_that_move_between_cpus_cost_and_a_switch_turns_that_off() -> No
         assert (busy[0] > busy[1]) == (cpus == 2)
         if cpus == 1:
             np.testing.assert_array_equal(on.metrics, off.metrics)
+
+
+def test_who_may_wait_at_a_malloc_types_limit_waits_until_something_of_the_type_is_freed() -> None:
+    """FreeBSD 4: names (M_VFSCACHE) of 64 and 128 bytes, with a limit that the load passes."""
+    usual, held = (
+        simulate("design=freebsd4", "interrupts/sources=none", f"objects.params.buckets.malloc_type_bytes={limit}")[0]
+        for limit in (0, 4096)
+    )
+    assert (metric(usual, "object_waits_count"), metric(usual, "alloc_failures_count")) == (0, 0)
+    assert metric(held, "object_waits_count") > 0

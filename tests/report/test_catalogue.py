@@ -65,6 +65,7 @@ def test_kinds_are_shown_with_their_allocator_map_and_limit() -> None:
         catalogue.Served("socket", "zone", "zalloc", "kernel_map", 8232, own_kva=True),
         catalogue.Served("tcpcb", "zone", "zalloc", "kernel_map", 8232, own_kva=True),
         catalogue.Served("file", "malloc", "buckets", "kmem_map", 8 << 20, own_kva=False),
+        catalogue.Served("large", "malloc", "buckets", "kmem_map", 8 << 20, own_kva=False, held=False),
         catalogue.Served("pipe_buffer", "kva", "", "pipe_map", 8 << 20, own_kva=False),
     ]
     frame = built_in()
@@ -73,5 +74,6 @@ def test_kinds_are_shown_with_their_allocator_map_and_limit() -> None:
     shown = console.export_text()
     assert "mbuf: mbuf, mb_map, up to 18,432" in shown
     assert "socket, tcpcb: zalloc, kernel_map, up to 8,232, KVA of its own" in shown
-    assert "file: buckets, kmem_map, each type up to 8MiB in that kernel (here none is held to it)" in shown
+    assert "file: buckets, kmem_map, the type up to 8MiB" in shown
+    assert "large: buckets, kmem_map, types, here not told apart, up to 8MiB" in shown
     assert "pipe_buffer: the map itself, pipe_map, up to 8MiB" in shown

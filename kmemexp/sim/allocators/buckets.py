@@ -6,8 +6,8 @@ ever: pages never go back nor to another bucket, and the high-water mark is only
 multiples straight from the map, given back when they are freed. A free finds its bucket in `kmemusage`, 4 bytes for
 each page.
 
-Left out: the limit on each malloc type (`ks_limit`, half of the map in FreeBSD 4) and its sleep, because an operation
-carries no malloc type; the statistics by type; realloc(9); and the wait for physical pages inside kmem_malloc().
+Left out: the limit on a malloc type (`_shared.malloc_types`) where a kind stands for many; other statistics by type;
+realloc(9); and the wait for physical pages inside kmem_malloc().
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Bytes, Registers, Table, Words, int64
+from kmemexp.sim.allocators._shared import malloc_types
+from kmemexp.sim.allocators._shared.malloc_types import at_limit, gave, took, took_fast, wait
 from kmemexp.sim.asking import ask_kept, ask_unmap, ask_wired, hand_out, in_kmem_object, refused
 from kmemexp.sim.caches import Cache, Live, large, rows
 from kmemexp.sim.items import Item
@@ -26,6 +28,7 @@ from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, DONE, PAGE, 
 from kmemexp.sim.tables import obj, panics, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
+LIMITS_TYPES = 1  # of malloc
 LOCKS = ("splhigh",)  # splmem(), which is splhigh()
 CALLS = (f"keep {KMEM_MALLOC}", f"keep {KMEM_FREE}")  # splmem() is kept through them
 
@@ -55,6 +58,8 @@ MAPPED = 1
 class Params(NamedTuple):
     """What a sweep may change."""
 
+    malloc_types: int = 0  # types that the roles of the load's kinds name; 0: of the load
+    malloc_type_bytes: int = 0  # limit of each; 0: the kernel's own
     fifo: int = 0  # 1: a freed chunk goes to the end of its list (OLD_MALLOC_MEMORY_POLICY, as 4.4BSD did)
 
 
@@ -65,6 +70,7 @@ class State(NamedTuple):
     map: int  # number of the map it lives in
     bucket: Table  # int64[BUCKETS, 8], columns HEAD …
     index_of: Words  # int64[513], bucket of a request up to MAXALLOCSAVE by its size in units of 16 bytes
+    types: Table  # int64[types + 1, 2], malloc types and their limits
     usage: Words  # int32[pages], kmemusage
     link: Words  # int32[kva_bytes / 16], next free chunk, at the place of each free chunk
 
@@ -82,12 +88,20 @@ def init(
     usage = demand.zeros(kva_bytes >> PAGE_SHIFT, np.int32)
     chunks = kva_bytes >> MINBUCKET
     link = demand.empty(chunks, demand.names(chunks))  # a link is written before it is read
-    return State(params, map_number, bucket, index_of, usage, link)
+    types = malloc_types.table(params.malloc_types, params.malloc_type_bytes)
+    return State(params, map_number, bucket, index_of, types, usage, link)
 
 
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Pop the head of the bucket's list, after a page or two from the map when it is empty: malloc()."""
+    if reg[i, regs.PHASE] == BEGIN and at_limit(st, reg[i, regs.ITEM]):
+        return wait(reg, i, BEGIN)
+    return took(st, reg, i, _alloc(st, reg, i))
+
+
+@kernel
+def _alloc(st: State, reg: Registers, i: int) -> int:
     size = reg[i, regs.SIZE]
     if size > MAXALLOCSAVE:
         return _alloc_large(st, reg, i)
@@ -105,6 +119,19 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Push the chunk on its bucket's list, or give a large one back to the map."""
+    return gave(st, reg, i, _free(st, reg, i), _rounded(st, reg[i, regs.SIZE]))
+
+
+@kernel
+def _rounded(st: State, size: Bytes) -> Bytes:
+    """Bytes granted for a request."""
+    if size > MAXALLOCSAVE:
+        return (size + PAGE - 1) & -PAGE
+    return 1 << int64(st.index_of[(size + 15) >> MINBUCKET])
+
+
+@kernel
+def _free(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] == MAPPED:
         return DONE
     addr = reg[i, regs.ADDR]
@@ -122,18 +149,22 @@ def free(st: State, reg: Registers, i: int) -> int:
 @kernel
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
     """Pop the head of the bucket's list."""
-    if size > MAXALLOCSAVE:
+    if size > MAXALLOCSAVE or at_limit(st, item):
         return obj.ABSENT, 0
     b = int64(st.index_of[(size + 15) >> MINBUCKET])
-    return (obj.ABSENT, 0) if st.bucket[b, HEAD] == END else (_pop(st, b), 1 << b)
+    if st.bucket[b, HEAD] == END:
+        return obj.ABSENT, 0
+    took_fast(st, item, 1 << b)
+    return _pop(st, b), 1 << b
 
 
 @kernel
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
     """Push a small chunk on its bucket's list."""
     b = st.usage[addr >> PAGE_SHIFT] >> COUNT_BITS
-    if 1 << b > MAXALLOCSAVE or st.p.fifo:
+    if 1 << b > MAXALLOCSAVE or st.p.fifo or at_limit(st, item):
         return False
+    took_fast(st, item, -(1 << b))
     _push(st, b, addr)
     return True
 

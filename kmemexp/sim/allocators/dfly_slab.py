@@ -11,9 +11,10 @@ and whole pages, go straight to the map; freed by an interrupt, they wait on Fre
 Options that the kernel did not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
 CPU after the other back when memory is short (`reap`); a list's only zone is not on FreeZones.
 
-The allocator goes by regs.SIZE alone: a zone that it serves passes the size of its items. Left out: the limits of each
-malloc type (ks_limit), since a request names no type; M_NULLOK; M_ZERO and its record; the panic on a corrupted zone;
-that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it holds one, and then handed out memory twice.
+The allocator goes by regs.SIZE alone: a zone that it serves passes the size of its items. Left out: the limit of a
+malloc type (`_shared.malloc_types`) where a kind stands for many; M_NULLOK; M_ZERO and its record; the panic on a
+corrupted zone; that until 2 October 2003 a 32 KiB zone took chunks of 16 KiB, of which it holds one, and then handed
+out memory twice.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers, Table, Words
-from kmemexp.sim.allocators._shared import dfly_slab_layout, dfly_zones
+from kmemexp.sim.allocators._shared import dfly_slab_layout, dfly_zones, malloc_types
+from kmemexp.sim.allocators._shared.dfly_release import free_oversize, pop_free_zone, release_older, release_zone
 from kmemexp.sim.allocators._shared.dfly_slab_layout import chosen_zone_size, class_sizes, class_table
 from kmemexp.sim.allocators._shared.dfly_zones import (
     ask_oversize,
@@ -37,9 +39,8 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     lay_out,
     oversize_mapped,
     release_oversize,
-    unmap_oversize,
-    unmap_zone,
 )
+from kmemexp.sim.allocators._shared.malloc_types import at_limit, die, gave, took, took_fast
 from kmemexp.sim.allocators._shared.slab_lists import enter, gained, leave, push
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.asking import ask_wired, go_on, hand_out, refused
@@ -50,6 +51,7 @@ from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
+LIMITS_TYPES = 1  # of malloc
 LOCKS = ("critical",)
 # kmem_slab_alloc(), kmem_slab_free(). A zone is made inside the section of malloc(); a drain leaves its section after
 # each zone or block. What goes straight to the map has sections of its own: reserving map entries, from the search to
@@ -62,7 +64,6 @@ CALLS = (
     f"section {KMEM_FREE} leave",
     f"keep {KMEM_FREE}",  # free() of August 2003
 )
-UNMAP_IN_FREE = 5  # regs.CALL
 TENDS_IF = "reap"  # parameter without which `tend` does nothing
 caches = dfly_zones.caches
 
@@ -95,6 +96,8 @@ class Params(NamedTuple):
     )
     slab_order: int = 0  # which zone of a list is used first: 0 as above, 1 the lowest, 2 the fullest
     reap: int = 0  # 1: short memory makes all CPUs give their FreeZones back
+    malloc_types: int = 0  # types that the roles of the load's kinds name; 0: of the load
+    malloc_type_bytes: int = 0  # limit of each; 0: the kernel's own
 
 
 class State(NamedTuple):
@@ -110,6 +113,7 @@ class State(NamedTuple):
     zone: Table  # int32[zones, 8]
     page_head: Table  # int16[zones, 32], first freed chunk by page
     link: Table  # int16[zones, zone_bytes / 8], the freed chunk after this one in its page
+    types: Table  # int64[types + 1, 2], malloc types and their limits
     zone_ary: Table  # int32[cpus, 72], first zone with free chunks
     cpu: Table  # int64[cpus, 4]
     over: Table  # int32[kva / 4096, 2]
@@ -140,6 +144,7 @@ def init(
         page_head=demand.empty((len(shared["zone"]), PAGE_ARY), np.int16),
         zone_ary=np.full((cpus, dfly_slab_layout.NZONES), dfly_zones.NIL, np.int32),
         cpu=cpu,
+        types=malloc_types.table(params.malloc_types, params.malloc_type_bytes),
         link=demand.zeros((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
         **shared,
     )
@@ -154,6 +159,13 @@ def oversize(st: State, size: Bytes) -> bool:
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a malloc."""
+    if reg[i, regs.PHASE] == 0 and at_limit(st, reg[i, regs.ITEM]):
+        return die(reg, i)
+    return took(st, reg, i, _alloc(st, reg, i))
+
+
+@kernel
+def _alloc(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] >= dfly_zones.NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, regs.CPU]
@@ -162,7 +174,7 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return hand_out(reg, i, dfly_zones.ZERO_LENGTH_PTR, 0)
     first = due(st, cpu, reg[i, regs.FLAGS], reg[i, regs.PHASE])
     if first == dfly_zones.RELEASING:
-        return _release_zone(st, reg, i, dfly_zones.RELEASING)
+        return release_zone(st, reg, i, dfly_zones.RELEASING)
     if first == dfly_zones.DRAINING:
         return release_oversize(st, reg, i)
     if oversize(st, size):
@@ -173,12 +185,25 @@ def alloc(st: State, reg: Registers, i: int) -> int:
         return hand_out(reg, i, _take(st, zone, cpu, klass), st.klass[klass, dfly_slab_layout.CHUNK])
     if st.cpu[cpu, dfly_zones.FREE_ZONES] == dfly_zones.NIL:
         return ask_wired(reg, i, dfly_zones.NEW_ZONE, st.map_number, st.p.zone_bytes, st.p.zone_bytes)
-    return _begin_zone(st, reg, i, _pop_free_zone(st, cpu), klass)
+    return _begin_zone(st, reg, i, pop_free_zone(st, cpu), klass)
 
 
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a free."""
+    return gave(st, reg, i, _free(st, reg, i), _rounded(st, reg[i, regs.SIZE]))
+
+
+@kernel
+def _rounded(st: State, size: Bytes) -> Bytes:
+    """Bytes granted for a request."""
+    if oversize(st, size):
+        return (size + PAGE - 1) & -PAGE
+    return wide(st.klass[class_of(st, size), dfly_slab_layout.CHUNK])
+
+
+@kernel
+def _free(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] != 0:  # an oversize block or a zone has been unmapped
         reg[i, regs.BARE] = 1
         return DONE
@@ -197,10 +222,10 @@ def free(st: State, reg: Registers, i: int) -> int:
             and not reg[i, regs.LOCKED]
             and st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] > st.p.release_threshold
         ):
-            return _release_older(st, reg, i)
+            return release_older(st, reg, i)
         return DONE
     if owner == dfly_zones.NIL:
-        return _free_oversize(st, reg, i)
+        return free_oversize(st, reg, i)
     reg[i, regs.TARGET] = owner
     reg[i, regs.FLAGS] |= flag.HARD
     return IPI
@@ -215,7 +240,7 @@ def tend(st: State, reg: Registers, i: int) -> int:
         reg[i, regs.CPU] = 0
     elif st.cpu[reg[i, regs.CPU], dfly_zones.FREE_ZONES] != dfly_zones.NIL:
         reg[i, regs.LOCK] = 0
-        return _release_zone(st, reg, i, REAPING)
+        return release_zone(st, reg, i, REAPING)
     elif reg[i, regs.CPU] + 1 == len(st.cpu):
         return DONE
     else:
@@ -226,12 +251,13 @@ def tend(st: State, reg: Registers, i: int) -> int:
 @kernel
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
     """Take a chunk of the first zone of the class, unless something must go back to the map before."""
-    if oversize(st, size) or due(st, cpu, flags, 0):
+    if oversize(st, size) or due(st, cpu, flags, 0) or at_limit(st, item):
         return obj.ABSENT, 0
     klass = class_of(st, size)
     zone = wide(st.zone_ary[cpu, klass])
     if zone == dfly_zones.NIL:
         return obj.ABSENT, 0
+    took_fast(st, item, st.klass[klass, dfly_slab_layout.CHUNK])
     return _take(st, zone, cpu, klass), st.klass[klass, dfly_slab_layout.CHUNK]
 
 
@@ -241,7 +267,10 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
     zone = addr >> st.zone_shift
     if st.p.slab_order or st.p.free_unmaps or addr < 0 or st.zone[zone, dfly_zones.OWNER] != cpu + 1:
         return False
+    if at_limit(st, item):
+        return False
     klass = _put(st, zone, addr)
+    took_fast(st, item, -st.klass[klass, dfly_slab_layout.CHUNK])
     if st.zone[zone, dfly_zones.N_FREE] == 1:
         _enter_first(st, zone, cpu, klass)
     _retire(st, zone, cpu, klass)
@@ -342,52 +371,6 @@ def _mapped(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] == dfly_zones.NEW_ZONE:
         return _begin_zone(st, reg, i, base >> st.zone_shift, class_of(st, reg[i, regs.SIZE]))
     return oversize_mapped(st, reg, i)
-
-
-@kernel
-def _pop_free_zone(st: State, cpu: int) -> int:
-    """Take the head of FreeZones, which there is."""
-    zone = st.cpu[cpu, dfly_zones.FREE_ZONES]
-    st.cpu[cpu, dfly_zones.FREE_ZONES] = st.zone[zone, dfly_zones.NEXT]
-    st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] -= 1
-    return zone
-
-
-@kernel
-def _release_zone(st: State, reg: Registers, i: int, phase: int) -> int:
-    """Unmap the head of FreeZones."""
-    return unmap_zone(st, reg, i, phase, _pop_free_zone(st, reg[i, regs.CPU]))
-
-
-@kernel
-def _release_older(st: State, reg: Registers, i: int) -> int:
-    """Unmap the zone behind the head of FreeZones, which has just been put there: free() of 27 August 2003.
-
-    The head itself where no zone may be kept.
-    """
-    cpu = reg[i, regs.CPU]
-    head = st.cpu[cpu, dfly_zones.FREE_ZONES]
-    zone = wide(st.zone[head, dfly_zones.NEXT])
-    reg[i, regs.CALL] = UNMAP_IN_FREE
-    if zone == dfly_zones.NIL:
-        return _release_zone(st, reg, i, dfly_zones.RELEASING)
-    st.zone[head, dfly_zones.NEXT] = st.zone[zone, dfly_zones.NEXT]
-    st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] -= 1
-    return unmap_zone(st, reg, i, dfly_zones.RELEASING, zone)
-
-
-@kernel
-def _free_oversize(st: State, reg: Registers, i: int) -> int:
-    """Unmap an oversize block, or put it on FreeOvZones where the caller must not block on the map."""
-    page = reg[i, regs.ADDR] >> PAGE_SHIFT
-    queues = (0, flag.HARD, flag.SOFT | flag.HARD)[st.p.queue_oversize]
-    if reg[i, regs.FLAGS] & queues == 0:
-        reg[i, regs.CALL] = dfly_zones.UNMAP_BLOCK
-        return unmap_oversize(st, reg, i, dfly_zones.OVERSIZE, page)
-    cpu = reg[i, regs.CPU]
-    st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]
-    st.cpu[cpu, dfly_zones.FREE_OVER] = page
-    return DONE
 
 
 def census(st: State) -> dict[str, int]:

@@ -66,12 +66,13 @@ from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, IPI, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
+LIMITS_TYPES = 1  # of malloc
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
 CALLS = dfly_slab.CALLS
 
 
 class Params(NamedTuple):
-    """What a sweep may change. The last five are the slab allocator's."""
+    """What a sweep may change. The last seven are the slab allocator's."""
 
     generation: int = objcaches.COMPUTED  # 0: 7 June 2005; 1: from 8 June 2005; 3: February 2010; 2: capacity computed
     cluster_limit: int = 0  # objects of an item without a limit of its own; 0: any number
@@ -83,6 +84,8 @@ class Params(NamedTuple):
     release_threshold: int = 2
     header_bytes: int = dfly_slab.ZONE_HEADER
     slide: int = 20
+    malloc_types: int = 0
+    malloc_type_bytes: int = 0
 
 
 class State(NamedTuple):

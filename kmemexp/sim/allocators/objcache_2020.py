@@ -47,13 +47,14 @@ from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
+LIMITS_TYPES = 1  # of malloc
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
 CALLS = dfly_slab_2020.CALLS
 TICK_NS = dfly_slab_2020.TICK_NS
 
 
 class Params(NamedTuple):
-    """What a sweep may change. The last five are the slab allocator's."""
+    """What a sweep may change. The last seven are the slab allocator's."""
 
     cluster_limit: int = 0  # objects of an item without a limit of its own; 0: any number
     nom_cache: int = 0  # objects to cache; 0: half the limit, or 128
@@ -64,6 +65,8 @@ class Params(NamedTuple):
     release_threshold: int = -1
     header_bytes: int = ZONE_HEADER
     slide: int = 20
+    malloc_types: int = 0
+    malloc_type_bytes: int = 0
 
 
 class _Rule(NamedTuple):

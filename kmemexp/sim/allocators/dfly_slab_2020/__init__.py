@@ -17,7 +17,8 @@ when its owner frees into it; only a message, or taking over chunks with the las
 Options that the kernel does not have: lists in another order (`slab_order`), and a task that gives the FreeZones of one
 CPU after the other back when memory is short (`reap`).
 
-Left out: the limit of each malloc type; M_NULLOK, M_POWEROF2, M_CACHEALIGN, M_ZERO; the bitmaps of INVARIANTS kernels;
+Left out: the limit of a malloc type (`_shared.malloc_types`) where a kind stands for many; M_NULLOK, M_POWEROF2,
+M_CACHEALIGN, M_ZERO; the bitmaps of INVARIANTS kernels;
 the instants between the instructions of a lock-free push. A passive IPI costs what any does, though it waits for the
 target's next poll. slab_cleanup() runs on one CPU for all, a step for each, not in a callout on each. The object's lock
 is taken once for all pages of a request, not again for each entry in the page tables.
@@ -30,7 +31,7 @@ import numpy as np
 from kmemexp.jit import kernel
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Registers
-from kmemexp.sim.allocators._shared import dfly_zones
+from kmemexp.sim.allocators._shared import dfly_zones, malloc_types
 from kmemexp.sim.allocators._shared.dfly_slab_layout import (
     CHUNK,
     MIN_CHUNK_SHIFT,
@@ -62,6 +63,7 @@ from kmemexp.sim.allocators._shared.dfly_zones import (
     unmap_oversize,
     unmap_zone,
 )
+from kmemexp.sim.allocators._shared.malloc_types import at_limit, die, gave, took, took_fast
 from kmemexp.sim.allocators._shared.slab_order import check_order
 from kmemexp.sim.allocators.dfly_slab_2020 import zones
 from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER, Params, State, release_threshold
@@ -86,6 +88,7 @@ from kmemexp.sim.tables import flag, obj, panics, regs
 from kmemexp.sim.widths import wide
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)  # whatever has a size
+LIMITS_TYPES = 1  # of malloc
 LOCKS = ("critical",)
 # As in 2003, but the map's lock is given back before pages are taken, under kernel_object's, and TLBs are flushed once
 # at the end.
@@ -133,6 +136,7 @@ def init(
         zone_first=np.full((cpus, NZONES), NIL, np.int32),
         zone_last=np.full((cpus, NZONES), NIL, np.int32),
         cpu=cpu,
+        types=malloc_types.table(params.malloc_types, params.malloc_type_bytes),
         link=link,
         **shared,
     )
@@ -147,6 +151,13 @@ def oversize(st: State, size: Bytes) -> bool:
 @kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kmalloc."""
+    if reg[i, regs.PHASE] == 0 and at_limit(st, reg[i, regs.ITEM]):
+        return die(reg, i)
+    return took(st, reg, i, _alloc(st, reg, i))
+
+
+@kernel
+def _alloc(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] >= NEW_ZONE:
         return _mapped(st, reg, i)
     cpu = reg[i, regs.CPU]
@@ -174,6 +185,19 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 @kernel
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of a kfree."""
+    return gave(st, reg, i, _free(st, reg, i), _rounded(st, reg[i, regs.SIZE]))
+
+
+@kernel
+def _rounded(st: State, size: Bytes) -> Bytes:
+    """Bytes granted for a request."""
+    if oversize(st, size):
+        return (size + PAGE - 1) & -PAGE
+    return wide(st.klass[class_of(st, size), CHUNK]) if size > 0 else 0
+
+
+@kernel
+def _free(st: State, reg: Registers, i: int) -> int:
     phase = reg[i, regs.PHASE]
     addr = reg[i, regs.ADDR]
     if phase == SIGNALLED:
@@ -204,27 +228,30 @@ def free(st: State, reg: Registers, i: int) -> int:
 @kernel
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
     """Take a chunk of the last zone of the class, unless something must go back to the map or be taken over before."""
-    if size == 0 or oversize(st, size) or due(st, cpu, flags, 0):
+    if size == 0 or oversize(st, size) or due(st, cpu, flags, 0) or at_limit(st, item):
         return obj.ABSENT, 0
     klass = class_of(st, size)
     zone = wide(st.zone_last[cpu, klass])
     if zone == NIL or (is_last(st, zone) and st.zone[zone, zones.REMOTE] > 0):
         return obj.ABSENT, 0
+    took_fast(st, item, st.klass[klass, CHUNK])
     return take_local(st, zone, cpu, klass), st.klass[klass, CHUNK]
 
 
 @kernel
 def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags: int) -> bool:
     """Give a chunk back to its zone, where its owner need not be told, and lists are in their own order."""
-    if st.p.slab_order or addr < 0:
+    if st.p.slab_order or addr < 0 or at_limit(st, item):
         return False
     zone = addr >> st.zone_shift
     owner, unit = wide(st.zone[zone, OWNER]) - 1, (addr & (st.p.zone_bytes - 1)) >> MIN_CHUNK_SHIFT
     if owner == cpu:
         put_unsorted(st, zone, cpu, unit)
+        took_fast(st, item, -_rounded(st, size))
         return True
     if owner == NIL or tells(st, zone):
         return False
+    took_fast(st, item, -_rounded(st, size))
     put_remote(st, zone, unit)
     return True
 

@@ -26,6 +26,8 @@ class Params(NamedTuple):
     slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone
     slab_order: int = 0  # which zone of a list is used first: 0 the one listed first, 1 the lowest, 2 the fullest
     reap: int = 0  # 1: short memory makes all CPUs give their FreeZones back
+    malloc_types: int = 0  # types that the roles of the load's kinds name; 0: of the load
+    malloc_type_bytes: int = 0  # limit of each; 0: the kernel's own
 
 
 class State(NamedTuple):
@@ -40,6 +42,7 @@ class State(NamedTuple):
     klass: Table  # int64[72, 3]
     zone: Table  # int32[zones, 14]
     link: Table  # int16[zones, zone_bytes / 8], the freed chunk after this one on its list
+    types: Table  # int64[types + 1, 2], malloc types and their limits
     zone_first: Table  # int32[cpus, 72], head of the list of zones with free chunks (ZoneAry)
     zone_last: Table  # int32[cpus, 72], its tail
     cpu: Table  # int64[cpus, 6]
