@@ -133,15 +133,15 @@ def test_the_limit_is_the_item_s_or_a_parameter():
 
 def test_mbufs_and_clusters_have_caches_with_the_limits_of_the_machine():
     h = hand(generation=1, nmbufs=18432, nmbclusters=4608, cpus=4)
-    assert h.state.depot[:, objcaches.UNALLOCATED].tolist() == [UNLIMITED, 18432, 4608]
-    assert h.state.depot[1:, objcaches.SIZE].tolist() == [256, 2048]
+    assert h.state.depot[:, objcaches.UNALLOCATED].tolist() == [UNLIMITED, 18432, 4608, 4608]
+    assert h.state.depot[1:, objcaches.SIZE].tolist() == [256, 2048, 256]
     addrs = [h.alloc(size, item=s.ITEM_MBUF) for size in (100, 256, 257, 2048)]
-    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606]
+    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606, 4608]
     h.free(addrs[0], item=s.ITEM_MBUF, size=100)
     h.free(addrs[2], item=s.ITEM_MBUF, size=257)
     assert [len(magazine) for z in (1, 2) for magazine in pair(h.state, z, 0)] == [1, 0, 1, 0]
     h.alloc(2049, item=s.ITEM_MBUF)  # malloc's
-    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606]
+    assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606, 4608]
 
 
 # Get and put.

@@ -19,14 +19,16 @@ fills, and one (`objcache_2020.py` has the slab allocator of that time). 0, 7 Ju
 finds no empty one makes one, unless the objects exceed the limit by a magazine; requests that may not wait pass the
 limit. The limit of a kind is Item.limit, else Params.cluster_limit; 0 is none.
 
+An mbuf with its cluster in one request (m_getcl()) has a cache of its own, before those (`_shared.objcache_packets`).
 What the caches ask for is of the size of the item, whatever the request's. Left out: that mbufs with and without a
-packet header or a cluster have five caches between them, whose mbufs are no longer distinct here; the 8 bytes of a
-cluster's metadata; a request for more than a cluster, which is malloc's; memory of magazines and caches, made at boot
-but for generation 0, where malloc gives it; constructors; objcache_reclaimlist(), by which a waiting request for an
-mbuf would empty a magazine of another cache: objcache_get() refuses only who may not wait, for others sleep here at the
-limit, and the kernel panics where malloc has no KVA (kmem_slab_alloc() without M_NULLOK); in generation 0, the timer
-that makes magazines larger where CPUs contend. The depot's spinlock is taken inside the critical section; here that
-ends before, so a step looks at the CPU's magazines once more.
+packet header have caches of their own (three are here of five); that the free of a packet that leaves the CPU for its
+cluster's owner goes on there with the mbuf; the 8 bytes of a cluster's metadata; a request for more than a cluster,
+which is malloc's; memory of magazines and caches, made at boot but for generation 0, where malloc gives it;
+constructors; objcache_reclaimlist(), by which a waiting request for an mbuf would empty a magazine of another cache,
+and where none gets: objcache_get() refuses only who may not wait, for others sleep here at the limit, and the kernel
+panics where malloc has no KVA (kmem_slab_alloc() without M_NULLOK); in generation 0, the timer that makes magazines
+larger where CPUs contend. The depot's spinlock is taken inside the critical section; here that ends before, so a step
+looks at the CPU's magazines once more.
 """
 
 from collections.abc import Sequence
@@ -36,6 +38,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.allocators import dfly_slab
+from kmemexp.sim.allocators._shared import objcache_packets as packets
 from kmemexp.sim.allocators._shared import objcaches
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
 from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
@@ -62,11 +65,12 @@ from kmemexp.sim.allocators.dfly_slab import free as slab_free
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, IPI, PAGE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, IPI, ITEM_PACKET, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LIMITS_TYPES = 1  # of malloc
+JOINS_PACKETS = 1  # ITEM_PACKET has a cache
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
 CALLS = dfly_slab.CALLS
 
@@ -89,11 +93,12 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """Caches are numbered as the items are; then come those of mbufs and of clusters."""
+    """Caches are numbered as the items are; then come those of mbufs, clusters, mbufs with clusters."""
 
     p: Params
     back: dfly_slab.State
     mbufs: int  # number of the cache of mbufs; NIL: none
+    mate: Words  # int32[kva_bytes / 256], cluster of an mbuf that has one (`objcache_packets`)
     depot: Table  # int64[caches, DEPOT_COLUMNS]
     pair: Cube  # int32[caches, cpus, 2], magazines LOADED, PREVIOUS
     magazine: Table  # int32[magazines, MAGAZINE_COLUMNS]
@@ -116,18 +121,24 @@ def init(
     back = dfly_slab.init(dfly_slab.Params(**shared), **given)
     kinds = objcaches.cached_kinds(items, params.nmbufs, params.nmbclusters)
     chunks = [chunk_bytes(back, item.size) for item in kinds]
+    mbufs = len(items) if len(kinds) > len(items) else NIL
+    if mbufs != NIL:
+        chunks[-1] += chunks[-2]
     sizings = [
         objcaches.sizing(
             params.generation, item.limit or params.cluster_limit, params.nom_cache, cpus, item.traits.sheaf
         )
         for item in kinds
     ]
+    if mbufs != NIL:
+        given_rounds = packets.rounds(params.generation)
+        sizings[-1] = objcaches.sizing(params.generation, params.nmbclusters, params.nom_cache, cpus, given_rounds)
     spare = kva_bytes // (objcaches.CAPACITIES[0] * min(chunks)) if params.generation == 0 and kinds else 0
-    mbufs = len(items) if len(kinds) > len(items) else NIL
     return State(
         params,
         back,
         mbufs,
+        demand.zeros(kva_bytes >> packets.MSHIFT, demand.names(kva_bytes >> packets.MSHIFT)),
         *objcaches.tables(kinds, chunks, sizings, cpus, spare, demand.names(kva_bytes >> objcaches.UNIT_SHIFT)),
     )
 
@@ -189,6 +200,8 @@ def fast_free(st: State, item: int, addr: Address, size: Bytes, cpu: int, flags:
 
 @outlined
 def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
+    if reg[i, regs.ITEM] == ITEM_PACKET:
+        return _packet_alloc(st, reg, i)
     answer = alloc_step(st, reg, i, z)
     if answer != BACK_END:
         return answer
@@ -201,6 +214,8 @@ def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
 
 @outlined
 def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
+    if reg[i, regs.ITEM] == ITEM_PACKET:
+        return _packet_free(st, reg, i)
     answer = free_step(st, reg, i, z)
     if answer != BACK_END:
         return answer
@@ -208,6 +223,33 @@ def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     if answer == IPI:
         reg[i, regs.PHASE] = BEGIN_SLAB  # on the CPU that owns the zone its free begins anew
     return answer
+
+
+@outlined
+def _packet_alloc(st: State, reg: Registers, i: int) -> int:
+    packets.begin(reg, i)
+    answer = packets.alloc_next(st, reg, i)
+    if answer != BACK_END:
+        return answer
+    if reg[i, regs.X] == packets.MBUF:
+        return packets.alloc_answered(st, reg, i, slab_free(st.back, reg, i))
+    size = reg[i, regs.SIZE]
+    reg[i, regs.SIZE] = packets.back_end_size(reg, i)
+    answer = slab_alloc(st.back, reg, i)
+    reg[i, regs.SIZE] = size
+    return packets.alloc_answered(st, reg, i, answer)
+
+
+@outlined
+def _packet_free(st: State, reg: Registers, i: int) -> int:
+    packets.begin(reg, i)
+    answer = packets.free_next(st, reg, i)
+    if answer != BACK_END:
+        return answer
+    answer = slab_free(st.back, reg, i)
+    if answer == IPI:
+        reg[i, regs.PHASE] = BEGIN_SLAB
+    return packets.free_answered(reg, i, answer)
 
 
 def caches(st: State, live: Live) -> list[Cache]:

@@ -16,6 +16,7 @@ from kmemexp.jit import kernel, outlined
 from kmemexp.sim import demand
 from kmemexp.sim.aliases import Address, Array, Bytes, Cube, Registers, Table, Words
 from kmemexp.sim.allocators import dfly_slab_2020
+from kmemexp.sim.allocators._shared import objcache_packets as packets
 from kmemexp.sim.allocators._shared import objcaches
 from kmemexp.sim.allocators._shared.dfly_slab_layout import CHUNK as CLASS_CHUNK
 from kmemexp.sim.allocators._shared.dfly_slab_layout import MIN_CHUNK_SIZE
@@ -43,11 +44,12 @@ from kmemexp.sim.allocators.dfly_slab_2020.state import ZONE_HEADER
 from kmemexp.sim.asking import hand_out
 from kmemexp.sim.caches import Cache, Live
 from kmemexp.sim.items import Item
-from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, PAGE
+from kmemexp.sim.slots import CLASS_MALLOC, CLASS_MBUF, CLASS_ZONE, ITEM_PACKET, PAGE
 from kmemexp.sim.tables import obj, regs
 
 SERVES = (CLASS_MALLOC, CLASS_ZONE, CLASS_MBUF)
 LIMITS_TYPES = 1  # of malloc
+JOINS_PACKETS = 1  # ITEM_PACKET has a cache
 LOCKS = ("critical", "critical+spin/own")  # magazines and slabs; a depot
 CALLS = dfly_slab_2020.CALLS
 TICK_NS = dfly_slab_2020.TICK_NS
@@ -74,11 +76,12 @@ class _Rule(NamedTuple):
 
 
 class State(NamedTuple):
-    """Caches are numbered as the items are; then come those of mbufs and of clusters."""
+    """Caches are numbered as the items are; then come those of mbufs, clusters, mbufs with clusters."""
 
     p: _Rule
     back: dfly_slab_2020.State
     mbufs: int  # number of the cache of mbufs; NIL: none
+    mate: Words  # int32[kva_bytes / 256], cluster of an mbuf that has one (`objcache_packets`)
     depot: Table  # int64[caches, DEPOT_COLUMNS]
     pair: Cube  # int32[caches, cpus, 2], magazines LOADED, PREVIOUS
     magazine: Table  # int32[magazines, MAGAZINE_COLUMNS]
@@ -102,12 +105,15 @@ def init(
         objcaches.sizing(objcaches.COMPUTED, item.limit or params.cluster_limit, params.nom_cache, cpus)
         for item in kinds
     ]
-    mbufs = len(items) if len(kinds) > len(items) else NIL
     chunks = [chunk_bytes(back, item.size) for item in kinds]
+    mbufs = len(items) if len(kinds) > len(items) else NIL
+    if mbufs != NIL:
+        chunks[-1] += chunks[-2]
     return State(
         _Rule(),
         back,
         mbufs,
+        demand.zeros(kva_bytes >> packets.MSHIFT, demand.names(kva_bytes >> packets.MSHIFT)),
         *objcaches.tables(kinds, chunks, sizings, cpus, 0, demand.names(kva_bytes >> objcaches.UNIT_SHIFT)),
     )
 
@@ -175,6 +181,8 @@ def tend(st: State, reg: Registers, i: int) -> int:
 
 @outlined
 def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
+    if reg[i, regs.ITEM] == ITEM_PACKET:
+        return _packet_alloc(st, reg, i)
     answer = alloc_step(st, reg, i, z)
     if answer != BACK_END:
         return answer
@@ -187,8 +195,35 @@ def _alloc_missed(st: State, reg: Registers, i: int, z: int) -> int:
 
 @outlined
 def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
+    if reg[i, regs.ITEM] == ITEM_PACKET:
+        return _packet_free(st, reg, i)
     answer = free_step(st, reg, i, z)
     return slab_free(st.back, reg, i) if answer == BACK_END else answer
+
+
+@outlined
+def _packet_alloc(st: State, reg: Registers, i: int) -> int:
+    packets.begin(reg, i)
+    answer = packets.alloc_next(st, reg, i)
+    if answer != BACK_END:
+        return answer
+    if reg[i, regs.X] == packets.MBUF:
+        return packets.alloc_answered(st, reg, i, slab_free(st.back, reg, i))
+    size = reg[i, regs.SIZE]
+    reg[i, regs.SIZE] = packets.back_end_size(reg, i)
+    answer = slab_alloc(st.back, reg, i)
+    reg[i, regs.SIZE] = size
+    return packets.alloc_answered(st, reg, i, answer)
+
+
+@outlined
+def _packet_free(st: State, reg: Registers, i: int) -> int:
+    packets.begin(reg, i)
+    answer = packets.free_next(st, reg, i)
+    if answer != BACK_END:
+        return answer
+    answer = slab_free(st.back, reg, i)
+    return packets.free_answered(reg, i, answer)
 
 
 def caches(st: State, live: Live) -> list[Cache]:

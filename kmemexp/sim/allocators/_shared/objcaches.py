@@ -1,7 +1,8 @@
 """DragonFly's objcaches before a slab allocator, whichever it is: sizes, magazines, depots (sys/kern/kern_objcache.c).
 
 A `State` here is that of the allocator: `depot`, `pair`, `magazine`, `round` and `made` as its docstring has them,
-`mbufs`, and Params with `generation`. Caches are numbered as the items are, then come those of mbufs and of clusters.
+`mbufs`, and Params with `generation`. Caches are numbered as the items are, then come those of mbufs, of clusters,
+and of mbufs with clusters (`objcache_packets`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from kmemexp.sim.allocators._shared.slab_lists import members
 from kmemexp.sim.asking import go_on, hand_out, let_go, sleep_on
 from kmemexp.sim.items import Item
 from kmemexp.sim.network import MCLBYTES, MSIZE
-from kmemexp.sim.slots import DONE, FAILED, ITEM_MBUF
+from kmemexp.sim.slots import DONE, FAILED, ITEM_MBUF, ITEM_PACKET
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
 
@@ -105,9 +106,10 @@ def _halved(limit: int, cpus: int, capacity: int) -> Sizing:
 
 
 def cached_kinds(items: Sequence[Item], nmbufs: int, nmbclusters: int) -> list[Item]:
-    """List what has a cache: the items; mbufs and clusters too, where they have limits."""
-    both = [Item(MSIZE, 0, nmbufs), Item(MCLBYTES, 0, nmbclusters)] if nmbufs and nmbclusters else []
-    return [*items, *both]
+    """List what has a cache: the items; mbufs, clusters, and mbufs with clusters, where they have limits."""
+    if not nmbufs or not nmbclusters:
+        return [*items]
+    return [*items, Item(MSIZE, 0, nmbufs), Item(MCLBYTES, 0, nmbclusters), Item(MSIZE, 0, nmbclusters)]
 
 
 def tables(
@@ -154,6 +156,8 @@ def cache_of(st: Any, item: int, size: Bytes) -> int:
         return item
     if item == ITEM_MBUF and st.mbufs != NIL and size <= MCLBYTES:
         return st.mbufs + (1 if size > MSIZE else 0)
+    if item == ITEM_PACKET and st.mbufs != NIL:
+        return st.mbufs + 2
     return NIL
 
 
