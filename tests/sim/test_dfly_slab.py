@@ -375,6 +375,31 @@ def test_a_threshold_of_zero_keeps_no_idle_zone():
     assert h.map_log[4:6] == [("free", 3 * ZONE, ZONE), ("free", 2 * ZONE, ZONE)]
 
 
+def test_in_august_2003_zones_freed_while_the_map_is_locked_stay_for_good():
+    """The first slab asks whether there are just two idle zones: once there are more, none is unmapped any more."""
+    h = hand(free_unmaps=1, header_bytes=164, slide=0, queue_oversize=0)
+    locked, begin = [0], h._begin
+
+    def begin_locked(*given):
+        row = begin(*given)
+        row[regs.LOCKED] = locked[0]
+        return row
+
+    h._begin = begin_locked
+    addrs = chunks(h, 16383, 63)
+    zones = [addrs[7 * n : 7 * n + 7] for n in range(9)]
+    counts = []
+    for n, zone in enumerate(zones[1:]):
+        locked[0] = 4 <= n < 7
+        for addr in zone:
+            h.free(addr)
+        counts.append(slab.census(h.state)["idle_zones"])
+    assert counts == [0, 1, 2, 2, 3, 4, 5, 6]
+    assert len([step for step in h.map_log if step[0] == "free"]) == 1
+    chunks(h, 16383, 1)
+    assert slab.census(h.state)["idle_zones"] == 6  # nor does malloc() give any back
+
+
 def test_the_only_zone_of_a_list_is_not_idle_and_stays_when_another_joins_it():
     h = hand(release_threshold=0, free_unmaps=1)
     addrs = chunks(h, 16383, 14)

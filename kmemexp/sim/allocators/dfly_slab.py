@@ -90,7 +90,7 @@ class Params(NamedTuple):
     release_threshold: int = 2  # ZONE_RELS_THRESH: wholly free zones that a CPU may keep on FreeZones
     header_bytes: int = ZONE_HEADER  # sizeof(SLZone); 164 on 27 Aug 2003
     slide: int = 20  # ZALLOC_SLAB_SLIDE: how far the first chunk index moves with each zone; 0 until 28 Aug
-    free_unmaps: int = 0  # 1: free() itself unmaps a zone beyond the threshold (27 Aug to 25 Sep 2003)
+    free_unmaps: int = 0  # 1: free() unmaps the zone that is just beyond the threshold (27 Aug to 25 Sep 2003)
     queue_oversize: int = (
         2  # who queues an oversize free: 0 nobody (until 2 Oct 2003), 1 fast interrupts, 2 all interrupts
     )
@@ -157,6 +157,15 @@ def oversize(st: State, size: Bytes) -> bool:
 
 
 @kernel
+def _due(st: State, cpu: int, flags: int, phase: int) -> int:
+    """What a malloc() gives back first; where free() unmaps zones (August 2003), malloc() does not."""
+    first = due(st, cpu, flags, phase)
+    if first != dfly_zones.RELEASING or not st.p.free_unmaps:
+        return first
+    return dfly_zones.DRAINING if st.cpu[cpu, dfly_zones.FREE_OVER] != dfly_zones.NIL else 0
+
+
+@kernel
 def alloc(st: State, reg: Registers, i: int) -> int:
     """Play one step of a malloc."""
     if reg[i, regs.PHASE] == 0 and at_limit(st, reg[i, regs.ITEM]):
@@ -172,7 +181,7 @@ def _alloc(st: State, reg: Registers, i: int) -> int:
     size = reg[i, regs.SIZE]
     if size == 0:
         return hand_out(reg, i, dfly_zones.ZERO_LENGTH_PTR, 0)
-    first = due(st, cpu, reg[i, regs.FLAGS], reg[i, regs.PHASE])
+    first = _due(st, cpu, reg[i, regs.FLAGS], reg[i, regs.PHASE])
     if first == dfly_zones.RELEASING:
         return release_zone(st, reg, i, dfly_zones.RELEASING)
     if first == dfly_zones.DRAINING:
@@ -220,7 +229,7 @@ def _free(st: State, reg: Registers, i: int) -> int:
         if (
             st.p.free_unmaps
             and not reg[i, regs.LOCKED]
-            and st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] > st.p.release_threshold
+            and st.cpu[cpu, dfly_zones.FREE_ZONES_COUNT] == st.p.release_threshold + 1
         ):
             return release_older(st, reg, i)
         return DONE
@@ -251,7 +260,7 @@ def tend(st: State, reg: Registers, i: int) -> int:
 @kernel
 def fast_alloc(st: State, item: int, size: Bytes, cpu: int, flags: int) -> tuple[Address, Bytes]:
     """Take a chunk of the first zone of the class, unless something must go back to the map before."""
-    if oversize(st, size) or due(st, cpu, flags, 0) or at_limit(st, item):
+    if oversize(st, size) or _due(st, cpu, flags, 0) or at_limit(st, item):
         return obj.ABSENT, 0
     klass = class_of(st, size)
     zone = wide(st.zone_ary[cpu, klass])
