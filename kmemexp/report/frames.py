@@ -5,7 +5,7 @@ keeps it through selections; `axes_of` finds the axes without it too.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from kmemexp.metrics import NAMES, described, unit
 from kmemexp.store import columns
+from kmemexp.store.rows import places
 
 GROUPS = (
     "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload",
@@ -24,7 +26,10 @@ GROUPS = (
 """Columns that are axes wherever they stand: configuration groups."""
 NAMED = ("design", "workload")
 TEXTS = ("error", "panic", "deadlock")
+LONG = ("axes", "config")
+"""Columns of texts that are kept once for all rows that have them: categories of the frame."""
 Configs = Callable[[], pa.Table]
+Numbers = NDArray[np.int64]
 
 
 class Said(dict[str, Any]):
@@ -44,20 +49,19 @@ class Cells:
 
         `configs` gives "cell_key" and "config" where `metrics` has no configurations and they are needed.
         """
-        keys = metrics["cell_key"].combine_chunks()
-        distinct = pc.unique(keys)
-        places: Any = pc.index_in(distinct.take(pc.sort_indices(distinct)), keys)
-        known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes"]).take(places)
-        first = known.to_pandas()
+        self.number, first_rows = numbered(metrics["cell_key"])
+        known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes"]).take(first_rows)
+        first = decoded(known).to_pandas()
         axes = first["axes"].fillna("{}")
         self.keys = {name: key for key, name in columns.named(columns.keys_of(axes)).items()}
         self.order = order or {}
 
         def own() -> list[str | None]:
             if configs is None:
-                return metrics["config"].take(places).to_pylist()
+                return metrics["config"].take(first_rows).to_pylist()
             table = configs()
-            return table["config"].take(pc.index_in(known["cell_key"].combine_chunks(), table["cell_key"])).to_pylist()
+            place = places(known["cell_key"], decoded(table.select(["cell_key"]))["cell_key"].combine_chunks())
+            return table["config"].take(place).to_pylist()
 
         found = expand(axes, own, self.keys)
         frame = first[["cell_key", *NAMED]].join(found[[name for name in found if name not in NAMED]])
@@ -66,17 +70,50 @@ class Cells:
         for name in NAMED:
             self.frame[name] = pd.Categorical(self.frame[name], categories=self.order.get(name))
 
+    def sorted(self, replica: Numbers) -> Numbers:
+        """Order of the rows that it was made of, whose replicas these are: by load, design, axes and replica."""
+        order = self.frame.sort_values([*reversed(NAMED), *self.axes, "cell_key"]).index.to_numpy()
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        return np.asarray(np.argsort(rank[self.number] << 32 | replica.astype(np.int64), kind="stable"), np.int64)
+
     @property
     def axes(self) -> list[str]:
         """Columns that are axes, beside design and workload."""
         return [name for name in self.keys if name not in NAMED]
 
-    def beside(self, table: pa.Table) -> pd.DataFrame:
-        """Give the rows of a table (with `cell_key`) with the columns of their cells, in front of its own."""
-        rows = table.drop_columns([name for name in self.frame.columns[1:] if name in table.column_names]).to_pandas()
-        place = pd.Index(self.frame["cell_key"]).get_indexer(rows["cell_key"])
-        mine = self.frame.drop(columns="cell_key").take(place).set_axis(rows.index)
-        return said(pd.concat([rows[["cell_key"]], mine, rows.drop(columns="cell_key")], axis=1), self.keys)
+    def beside(self, table: pa.Table, number: Numbers | None = None) -> pd.DataFrame:
+        """Give the rows of a table (with `cell_key`) with the columns of their cells, in front of its own.
+
+        `number`: which cell each row is of, where that is known.
+        """
+        mine = [name for name in self.frame.columns[1:] if name in table.column_names]
+        rows = decoded(table.drop_columns(mine), but=LONG).to_pandas()
+        place = pd.Index(self.frame["cell_key"]).get_indexer(rows["cell_key"]) if number is None else number
+        own = self.frame.drop(columns="cell_key").take(place).set_axis(rows.index)
+        return said(pd.concat([rows[["cell_key"]], own, rows.drop(columns="cell_key")], axis=1), self.keys)
+
+
+def numbered(keys: "pa.ChunkedArray[Any]") -> tuple[Numbers, Numbers]:
+    """Number the cells of rows in the order of their keys; returns each row's, and the first row of each cell."""
+    encoded: Any = pc.dictionary_encode(keys.combine_chunks())
+    place = np.asarray(encoded.indices).astype(np.int64)
+    used = np.flatnonzero(np.bincount(place, minlength=len(encoded.dictionary)))
+    rank = np.empty(len(encoded.dictionary), np.int64)
+    rank[used[np.asarray(pc.sort_indices(encoded.dictionary.take(used)))]] = np.arange(len(used))
+    number = rank[place]
+    first = np.empty(len(used), np.int64)
+    first[number[::-1]] = np.arange(len(number))[::-1]
+    return number, first
+
+
+def decoded(table: pa.Table, but: Collection[str] = ()) -> pa.Table:
+    """Give a table with its encoded texts as plain ones, but for some columns."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type) and field.name not in but:
+            column = table[field.name].cast(field.type.value_type)
+            table = table.set_column(place, field.with_type(field.type.value_type), column)
+    return table
 
 
 def metrics_frame(
@@ -85,9 +122,9 @@ def metrics_frame(
     """Make `Results.metrics` of the table of this name; `order` and `configs` as for `Cells`."""
     cells = Cells(table, order, configs)
     numbers = [name for name in NAMES if name in table.column_names]
-    frame = cells.beside(table.drop_columns(numbers))
+    frame = cells.beside(table.drop_columns(numbers), cells.number)
     frame[list(TEXTS)] = frame[list(TEXTS)].fillna("")
-    frame = frame.sort_values([*reversed(NAMED), *cells.axes, "cell_key", "replica"])
+    frame = frame.iloc[cells.sorted(frame["replica"].to_numpy())]
     block = np.empty((len(numbers), len(frame)))  # written once: most of the time goes into touching memory
     for row, name in zip(block, numbers, strict=True):
         np.take(table[name].to_numpy(), frame.index.to_numpy(), out=row)
@@ -146,7 +183,7 @@ def expand(axes: pd.Series, configs: Callable[[], Iterable[str | None]], keys: M
     categories, and lists are kept as JSON.
     """
     codes, texts = pd.factorize(axes)
-    cells = [json.loads(text) for text in texts]
+    cells = columns.parsed(texts)
     data = {}
     for name, key in keys.items():
         values = [cell.get(key) for cell in cells]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from kmemexp.metrics import NAMES, Margin
 from kmemexp.report import comparison, frames, selection, stats
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
-from kmemexp.store.rows import of_cells, with_axes
+from kmemexp.store.rows import of_cells, places, with_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store, with_results
 
@@ -36,6 +37,7 @@ class Tables(Protocol):
         """Read a text file beside the tables; None if there is none."""
 
 
+Encoded: TypeAlias = "pa.DictionaryArray[Any, Any]"
 NO_CACHES = (
     "no cache was counted: sample.snapshots is 0, or the folder was written by a version that did not count them "
     "(the same command into another store.root simulates it again)"
@@ -221,26 +223,35 @@ class _Latest(NamedTuple):
     columns: tuple[str, ...] = ()  # of "metrics", the only ones that are read
 
     def read(self, table: str = "metrics") -> pa.Table:
-        """Read the rows of one table."""
-        columns = self.columns if table == "metrics" and self.columns else None
-        rows = self.tables.read(table, columns, ordered=table != "metrics")  # the frame has an order of its own
+        """Read the rows of one table; of "metrics" texts are encoded, and the order is that of the files."""
+        if table != "metrics":
+            rows = self.tables.read(table)
+        else:
+            rows = self.tables.read(table, self.columns or None, ordered=False, encoded=True)
         latest = self.tables.latest_keys()
-        if latest is None or pc.all(pc.is_in(rows["cell_key"], latest)).as_py():
+        if latest is None or not places(rows["cell_key"], latest).null_count:
             return rows
-        metrics = rows if "config" in rows.column_names else self.configs()
-        cells = metrics.select(["cell_key", "config"]).group_by(["cell_key", "config"]).aggregate([])
+        cells = _distinct(rows if "config" in rows.column_names else self.configs())
         is_latest = pc.is_in(cells["cell_key"], latest)
         again = pc.is_in(cells["config"], cells.filter(is_latest)["config"].combine_chunks())
         old = cells.filter(pc.and_not(again, is_latest))["cell_key"].combine_chunks()
-        return rows.filter(pc.invert(pc.is_in(rows["cell_key"], old))) if len(old) else rows
+        return rows.filter(places(rows["cell_key"], old).is_null()) if len(old) else rows
 
     def configs(self) -> pa.Table:
         """Read the configuration of each row, with its cell key."""
-        return self.tables.read("metrics", ("cell_key", "replica", "config"))
+        return self.tables.read("metrics", ("cell_key", "replica", "config"), ordered=False, encoded=True)
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables."""
         return self.tables.read_text(name)
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    """Distinct pairs of "cell_key" and "config" of a table that is encoded."""
+    keys, configs = (cast(Encoded, rows[name].combine_chunks()) for name in ("cell_key", "config"))
+    codes = [np.asarray(column.indices.fill_null(-1)).astype(np.int64) for column in (keys, configs)]
+    first = np.unique((codes[0] + 1) << 32 | (codes[1] + 1), return_index=True)[1]
+    return pa.table({n: c.take(first).cast(pa.string()) for n, c in (("cell_key", keys), ("config", configs))})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from obstore.store import LocalStore, ObjectStore
 from kmemexp.errors import StoreError
 from kmemexp.store import remote
 from kmemexp.store import rows as in_table
-from kmemexp.store.schema import DONE, SCHEMAS, schema_of
+from kmemexp.store.schema import DONE, ENCODED, SCHEMAS, schema_of
 
 FOLDERS = {name: f"_{name}" if name != "metrics" else "data" for name in SCHEMAS}
 """Where the files of each table stand."""
@@ -227,10 +227,18 @@ def move(objects: ObjectStore, path: str, target: str) -> None:
         obstore.rename(objects, path, target)
 
 
-def load(objects: ObjectStore, stored: LaneFiles, table: str, columns: Collection[str] | None = None) -> pa.Table:
+def load(
+    objects: ObjectStore,
+    stored: LaneFiles,
+    table: str,
+    columns: Collection[str] | None = None,
+    *,
+    encoded: bool = False,
+) -> pa.Table:
     """Read the file of one table, or some columns of it, staged or in its place; all of its bytes are checked.
 
-    Raises FileNotFoundError where it is in neither place, DamageError where it is not what was written.
+    `encoded`: texts as dictionaries (`schema.schema_of`). Raises FileNotFoundError where it is in neither place,
+    DamageError where it is not what was written.
     """
     path = path_of(table, stored.id)
     data = fetch(objects, path)
@@ -238,9 +246,9 @@ def load(objects: ObjectStore, stored: LaneFiles, table: str, columns: Collectio
     if wrong:
         raise DamageError(f"{path} is damaged: {wrong}")
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(ENCODED) if encoded else None)
         there = set(file.schema_arrow.names)
-        wanted = schema_of(table, columns)
+        wanted = schema_of(table, columns, encoded=encoded)
         mine = [name for name in wanted.names if name in there]  # the rest are labels
         found = in_table.conforming(file.read(mine, use_threads=False), wanted)  # files are small
         if table not in stored.sums:

@@ -28,11 +28,16 @@ def conforming(table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table.replace_schema_metadata(schema.metadata)
     if missing := {"cell_key", "replica"}.difference(table.column_names):
         raise ValueError(f"it has no column {min(missing)}")
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([_as(table, field) for field in schema], schema=schema)
+
+
+def _as(table: pa.Table, field: "pa.Field[Any]") -> Any:
+    if field.name not in table.column_names:
+        return pa.nulls(len(table), field.type)
+    column = table[field.name]
+    if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
+        column = pc.dictionary_encode(column.cast(pa.string()))
+    return column.cast(field.type)
 
 
 def check_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]], *, whole: bool) -> None:
@@ -53,7 +58,7 @@ def of_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]]) -> pa.Table:
 
 def of_cells(table: pa.Table, cell_keys: Sequence[str], replicas: int) -> pa.Table:
     """Rows of the first `replicas` replicas of these cells."""
-    here = pc.is_in(table["cell_key"], pa.array(cell_keys, pa.string()))
+    here = places(table["cell_key"], pa.array(cell_keys, pa.string())).is_valid()
     return table.filter(pc.and_(here, pc.less(table["replica"], pa.scalar(replicas, pa.int32()))))
 
 
@@ -62,17 +67,37 @@ def with_axes(metrics: pa.Table, axes: Mapping[str, str]) -> pa.Table:
 
     A cell may have been simulated for another plan, whose axes differ.
     """
-    keys = metrics["cell_key"].combine_chunks()
-    place = pc.index_in(keys, pa.array(list(axes), pa.string()))
-    column = pa.array(list(axes.values()), pa.string()).take(place)
-    return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
+    place = places(metrics["cell_key"], pa.array(list(axes), pa.string()))
+    return _put_axes(metrics, pa.array(list(axes.values()), pa.string()), place)
 
 
 def with_known_axes(metrics: pa.Table, known: pa.Table) -> pa.Table:
     """`metrics` with the axes that `known` (cell_key, axes) has for its cells; others keep theirs."""
-    place = pc.index_in(metrics["cell_key"].combine_chunks(), known["cell_key"].combine_chunks())
-    column = pc.coalesce(known["axes"].combine_chunks().take(place), metrics["axes"].combine_chunks())
-    return metrics.set_column(metrics.schema.get_field_index("axes"), metrics.schema.field("axes"), column)
+    place = places(metrics["cell_key"], known["cell_key"].combine_chunks())
+    texts = known["axes"].combine_chunks()
+    if not place.null_count:
+        return _put_axes(metrics, texts, place)
+    column = pc.coalesce(texts.take(place), metrics["axes"].cast(pa.string()).combine_chunks())
+    return _put_axes(metrics, column, None)
+
+
+def _put_axes(metrics: pa.Table, texts: "pa.Array[Any]", place: "pa.Array[Any] | None") -> pa.Table:
+    """Let rows have the texts at these places, encoded where their own are."""
+    field = metrics.schema.field("axes")
+    if pa.types.is_dictionary(field.type):
+        found = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(texts))
+        column: Any = found if place is None else found.take(place)
+    else:
+        column = texts if place is None else texts.take(place)
+    return metrics.set_column(metrics.schema.get_field_index("axes"), field, column)
+
+
+def places(column: "pa.ChunkedArray[Any]", keys: "pa.Array[Any]") -> "pa.Array[Any]":
+    """Place of each text among `keys`, null where it is none of them; the column may be encoded."""
+    texts: Any = column.combine_chunks()
+    encoded = pa.types.is_dictionary(column.type)
+    found: pa.Array[Any] = pc.index_in(texts.dictionary if encoded else texts, keys)
+    return found.take(texts.indices) if encoded else found
 
 
 def csv_bytes(table: pa.Table) -> bytes:

@@ -86,9 +86,15 @@ SCHEMAS: dict[str, pa.Schema] = {
 """Schema of each table: "metrics", "series", "latency", "snapshots", "caches"."""
 
 
-def schema_of(table: str, columns: Collection[str] | None = None) -> pa.Schema:
-    """Schema of a table, or of some of its columns, in its order."""
+ENCODED = ("cell_key", "design", "workload", "axes", "config")
+"""Texts that rows have in common: a configuration of some 10 KiB is that of all replicas of a cell."""
+
+
+def schema_of(table: str, columns: Collection[str] | None = None, *, encoded: bool = False) -> pa.Schema:
+    """Schema of a table, or of some of its columns, in its order; `encoded`: the texts ENCODED as dictionaries."""
     whole = SCHEMAS[table]
-    if columns is None:
-        return whole
-    return pa.schema([field for field in whole if field.name in columns]).with_metadata(whole.metadata)
+    fields = [field for field in whole if columns is None or field.name in columns]
+    if encoded:
+        kind = pa.dictionary(pa.int32(), pa.string())
+        fields = [field.with_type(kind) if field.name in ENCODED else field for field in fields]
+    return pa.schema(fields).with_metadata(whole.metadata)

@@ -108,23 +108,28 @@ class Store(Beside):
         """Of so many replicas of each cell, give those that are not there with a status that is `enough`."""
         return self._ledger.missing(wanted, enough)
 
-    def read(self, table: str = "metrics", columns: Collection[str] | None = None, *, ordered: bool = True) -> pa.Table:
+    def read(
+        self, table: str = "metrics", columns: Collection[str] | None = None, *, ordered: bool = True,
+        encoded: bool = False,
+    ) -> pa.Table:  # fmt: skip
         """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica.
 
         `columns`: only these, "cell_key" and "replica" among them. Not `ordered`: as they lie in the files, sooner.
+        `encoded`: with texts as dictionaries, which hold each once.
         """
         while True:
             wanted = [stored for stored in self._ledger.files.values() if table in stored.tables]
             before = self._history.next
             try:
                 with self._explaining(), files.explained(self.root, "read"):
-                    found = self._load(wanted, table, columns)
+                    found = self._load(wanted, table, columns, encoded=encoded)
             except (FileNotFoundError, DamageError) as error:
                 self.refresh()
                 if self._history.next == before:  # no other committer has replaced it
                     raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                whole = pa.concat_tables([schema_of(table, columns).empty_table(), *found])
+                whole = pa.concat_tables([schema_of(table, columns, encoded=encoded).empty_table(), *found])
+                whole = whole.unify_dictionaries() if encoded else whole
                 whole = in_table.in_order(whole) if ordered else whole
                 known = self._known_axes() if "axes" in whole.column_names else None
                 return whole if known is None else in_table.with_known_axes(whole, known)
@@ -367,8 +372,10 @@ class Store(Beside):
         pairs = zip(rows["cell_key"].to_pylist(), rows["axes"].to_pylist(), strict=True)
         return any(axes.get(str(key), text) != text for key, text in pairs)
 
-    def _load(self, stored: Sequence[LaneFiles], table: str, columns: Collection[str] | None = None) -> list[pa.Table]:
-        return files.in_parallel(lambda each: files.load(self._objects, each, table, columns), stored)
+    def _load(
+        self, stored: Sequence[LaneFiles], table: str, columns: Collection[str] | None = None, *, encoded: bool = False
+    ) -> list[pa.Table]:
+        return files.in_parallel(lambda each: files.load(self._objects, each, table, columns, encoded=encoded), stored)
 
     def _delete(self, ids: Iterable[str]) -> None:
         """Delete the files of these ids, wherever they are."""

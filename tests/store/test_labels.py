@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sweep_fakes import make_plan
 
-from kmemexp.report import results
+from kmemexp.report import frames, results
 from kmemexp.store.layout import Layout, layout_of, read_layout
+from kmemexp.store.rows import in_order
 from kmemexp.store.store import Store
 from kmemexp.sweep.execute import execute
 
@@ -48,6 +50,29 @@ def test_pandas_needs_no_join(folder: Path) -> None:
     series = pd.read_parquet(folder / "_series")
     assert set(series["rate_hz"]) == {0, 10, 20}
     assert len(series) == len(results.load(folder).series)
+
+
+@pytest.mark.parametrize("known", [0, 1, 3])
+def test_texts_are_held_once_and_are_those_of_each_row(folder: Path, known: int) -> None:
+    """`known`: cells of which a later plan has said the axes; the others have those in their files."""
+    store = Store(str(folder), write=True)
+    store.remove_text("_axes.parquet")
+    if known:
+        store.note_axes({f"{i:032x}": json.dumps({"design": "b", "seed": i % 2}) for i in range(known)})
+    plain = store.read()
+    for ordered in (True, False):
+        table = store.read(encoded=True, ordered=ordered)
+        for name in ("cell_key", "design", "workload", "axes", "config"):
+            assert pa.types.is_dictionary(table.schema.field(name).type)
+            texts = [text for part in table[name].chunks[:1] for text in part.dictionary.to_pylist()]
+            assert len(texts) == len(set(texts)) <= 3
+        assert in_order(frames.decoded(table)).equals(plain)
+    frame = results.load(folder).metrics
+    assert isinstance(frame["config"].dtype, pd.CategoricalDtype)
+    said = {(row.cell_key, row.replica): (row.axes, row.config) for row in frame.itertuples()}
+    wanted = zip(plain["axes"].to_pylist(), plain["config"].to_pylist(), strict=True)
+    assert said == dict(zip(zip(plain["cell_key"].to_pylist(), plain["replica"].to_pylist(), strict=True), wanted,
+                            strict=True))  # fmt: skip
 
 
 def test_duckdb_and_polars_count_each_row_once(folder: Path) -> None:
