@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ CRASHES = (
     ray_errors.ObjectLostError,
 )
 PROBE_SECONDS = 10.0
+COUNT_SECONDS = 1.0  # between two looks at how many CPUs there are: each asks Ray's server
 PASSED_ON = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK")
 
 
@@ -49,6 +51,7 @@ class Runner:
         self._running: dict[Any, Batch] = {}
         self._ours = False
         self._own = contextlib.ExitStack()
+        self._there = (0, -COUNT_SECONDS)  # CPUs, and when they were counted
 
     def start(self) -> None:
         """Start a Ray on this machine, or connect to the cluster at `address`."""
@@ -70,7 +73,8 @@ class Runner:
 
     def cpus(self) -> int:
         """CPUs of all nodes that are up, or as many of them as the configuration allows."""
-        return max(1, min(_cpus_there(), self._num_cpus or _cpus_there()))
+        there = self._cpus_there()
+        return max(1, min(there, self._num_cpus or there))
 
     def window(self) -> int:
         """Follow the cluster as nodes come and go: more batches than CPUs, or an autoscaler would see no demand.
@@ -78,7 +82,7 @@ class Runner:
         Where only some of its CPUs may be used, as many batches as those.
         """
         allowed = self.cpus()
-        return self._window or (allowed if allowed < _cpus_there() else PER_CPU * allowed)
+        return self._window or (allowed if allowed < self._cpus_there() else PER_CPU * allowed)
 
     def log(self) -> str:
         """What Ray says of a dead worker: a Ray that was there before prints it."""
@@ -112,6 +116,12 @@ class Runner:
                 ray.cancel(ref, force=True)
         self._running.clear()
 
+    def _cpus_there(self) -> int:
+        if time.monotonic() - self._there[1] >= COUNT_SECONDS:
+            found: Any = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray does not annotate it
+            self._there = int(found.get("CPU", 0)), time.monotonic()
+        return self._there[0]
+
     def _collect(self, ref: Any) -> Finished:
         batch = self._running.pop(ref)
         try:
@@ -128,10 +138,6 @@ def _cause(error: ray_errors.RayTaskError) -> Exception:
         return error.cause
     cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]  # Ray does not annotate it
     return cause
-
-
-def _cpus_there() -> int:
-    return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]  # Ray does not annotate it
 
 
 def _environment() -> dict[str, str]:
