@@ -142,6 +142,19 @@ def test_a_cluster_that_is_not_there_is_explained(
         execute(make_plan(tmp_path, [{}], address=address), progress=False)
 
 
+def test_a_ray_that_does_not_start_is_explained_whatever_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is too busy it raises Exception itself."""
+    from kmemexp.sweep.runners import ray_runner
+
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen")
+
+    monkeypatch.setattr(ray_runner.ray, "init", late)
+    monkeypatch.setattr(ray_runner.ray, "shutdown", lambda: None)
+    with pytest.raises(InputError, match=r"Ray does not start on this machine: The current node timed out.*serial"):
+        ray_runner._connect("local", 1, {})
+
+
 def test_the_runner_has_the_methods_of_the_protocol() -> None:
     from kmemexp.sweep.runners import ray_runner
 
