@@ -38,6 +38,7 @@ OPERATIONS = 1_000  # of an empty cell, for the size of batches: 50 µs
 GRID = ["design=freebsd4,mail2003_bare", "workload=server2003", "sweep.reps.max=1"]
 REAL = ["design=freebsd4,mail2003_bare", "workload=server2003", "workload.scale=0.5"]
 SEEDS = 50  # of one round: 500 rows
+LOOK_SECONDS = 0.5  # each look at all processes takes some 10 ms
 TWO = "cluster.num_cpus=2"
 
 
@@ -147,12 +148,12 @@ class Everyone:
         self._watcher.join()
 
     def used(self) -> float:
-        """Seconds so far; what a process does within its last tenth of a second may be missing."""
+        """Seconds so far; what a process does within its last half second may be missing."""
         self._look()
         return sum(self._seen.values()) / os.sysconf("SC_CLK_TCK")
 
     def _watch(self) -> None:
-        while not self._end.wait(0.1):
+        while not self._end.wait(LOOK_SECONDS):
             self._look()
 
     def _look(self) -> None:
