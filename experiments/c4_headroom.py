@@ -7,10 +7,10 @@ and `dragonfly_2003aug25`; where the sweep has them, `freebsd5_uma` and `freebsd
 operations, by load and KVA. The claim has a ground (more room: the least headroom of the map that malloc allocates
 from) and a consequence (fewer failures). Where an allocation failed with either design the consequence alone decides,
 since what is refused takes no room. Where none failed, there was no failure to avoid: the claim then holds in part if
-there is more room, and fails if there is less. Failures and room of both pairs, under all conditions, are one Holm
-family. A machine that panics goes on here, so the share of replicas with any failure says more than the number of
-failures. Beside them: requests that failed by cause (fragmented: enough free KVA, no run; exhausted), panics, and the
-least largest run.
+there is more room, and fails if there is less. A kernel stops at its first panic, and the simulated one goes on: where
+every replica panics with both designs the counts are told and not judged. Failures and room of both pairs, under all
+conditions, are one Holm family. Beside them: requests that failed by cause (fragmented: enough free KVA, no run;
+exhausted), panics, and the least largest run.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,8 @@ PAIRS = {
     "freebsd5_uma_unified": ("freebsd5_uma", "kmem_map removed from FreeBSD 5 (UMA)"),
 }
 FAILURES, ROOM = "alloc_failures_count", "malloc_headroom_min_bytes"
-CAUSES = ("failed_fragmented_count", "failed_exhausted_count", "panics_count")
+PANICS = "panics_count"
+CAUSES = ("failed_fragmented_count", "failed_exhausted_count", PANICS)
 RUN = "malloc_largest_run_min_bytes"
 MIB = 1 << 20
 PROTOCOL = Protocol(
@@ -48,6 +49,8 @@ def analyse(results: Mapping[str, Results]) -> Report:
     """Compare each split design with its unified twin."""
     metrics = without_gaps(results["fragmentation"].metrics)
     present = set(metrics["design"].astype(str))
+    least = metrics.groupby("cell_key")[PANICS].min()
+    doomed = set(least.index[least > 0])
     verdicts, tables = [], []
     pairs: list[pd.DataFrame] = []
     names: list[tuple[str, str, str]] = []
@@ -61,7 +64,8 @@ def analyse(results: Mapping[str, Results]) -> Report:
             for where, found in conditions(table):
                 tables.append(found.assign(against=split, condition=where))
                 if len(set(found["design"])) == len({unified, split}):
-                    verdicts.append(_verdict(found, unified, split, where, words))
+                    none_lives = set(found["cell_key"]) <= doomed
+                    verdicts.append(_verdict(found, unified, split, where, words, none_lives=none_lives))
     if not verdicts:
         raise LookupError(f"none of the pairs {', '.join(f'{b}/{a}' for a, (b, _) in PAIRS.items())} is in the sweep")
     table = pd.concat(tables, ignore_index=True)
@@ -69,21 +73,24 @@ def analyse(results: Mapping[str, Results]) -> Report:
     summary = (
         f"Of {len(verdicts)} conditions, fewer failures in {count.get('holds', 0)}, more room and no failure to avoid "
         f"in {count.get('holds in part', 0)}, worse in {count.get('fails', 0)}, equivalent in "
-        f"{count.get('equivalent', 0)}, inconclusive in {count.get('inconclusive', 0)}."
+        f"{count.get('equivalent', 0)}, inconclusive in {count.get('inconclusive', 0)}; in "
+        f"{count.get('observed', 0)} every replica panics with and without."
     )
     figures = ["n", "mean", "diff", "diff_low", "diff_high", "p_holm", "verdict"]
     shown = table[["against", "condition", "design", "metric", *figures]]
     return Report(summary, verdicts, {"headroom": shown}, {"headroom": _chart(table)})
 
 
-def _verdict(table: pd.DataFrame, unified: str, split: str, where: str, words: str) -> Verdict:
-    """Judge one pair under one condition, whose rows `table` holds."""
+def _verdict(
+    table: pd.DataFrame, unified: str, split: str, where: str, words: str, *, none_lives: bool
+) -> Verdict:  # fmt: skip
+    """Judge one pair under one condition, whose rows `table` holds; `none_lives`: every replica of both panics."""
     rows = {metric: pick(table, metric, design=unified) for metric in (FAILURES, ROOM, RUN, *CAUSES)}
     room, failures, before = rows[ROOM], rows[FAILURES], pick(table, FAILURES, design=split)
     fragmented, exhausted, panics = (change(rows[m]) for m in CAUSES)
     any_failed = failures["occurs"] + before["occurs"] > 0
     return Verdict(
-        CLAIM, judged(failures["verdict"], room["verdict"], any_failed=any_failed),
+        CLAIM, "observed" if none_lives else judged(failures["verdict"], room["verdict"], any_failed=any_failed),
         f"{where}, {words}",
         f"failures {change(failures)} (any in {in_replicas(before)} replicas with kmem_map, {in_replicas(failures)} "
         f"without; requests to a map: fragmented {fragmented}, exhausted {exhausted}; panics {panics}), headroom "

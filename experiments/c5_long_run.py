@@ -157,7 +157,8 @@ def _together(rows: pd.DataFrame, where: str, what: str, *, load: bool = False, 
         f"({SHORT.get(r.word, r.word)}{r.note})"
         for r in rows.itertuples()
     ]
-    largest = rows.loc[rows["diff"].abs().fillna(-1).idxmax()]
+    told = rows[rows["word"] != "observed"] if (rows["word"] != "observed").any() else rows
+    largest = told.loc[told["diff"].abs().fillna(-1).idxmax()]
     return Verdict(
         CLAIM, over(rows["word"]), where, f"{what}: {'; '.join(texts)} (paired, 95 %)", largest["diff"],
         largest["low"], largest["high"], "points", seen=float(rows["seen"].max()), **said,

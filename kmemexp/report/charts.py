@@ -131,9 +131,13 @@ def lines(
 def tradeoff(
     table: pd.DataFrame, *, x: Axis, y: Axis, label: str, title: str = "", less_x: bool = True, less_y: bool = True
 ) -> alt.TopLevelMixin:  # fmt: skip
-    """Draw one labelled dot per row, and a line through those that no other row beats in both (the Pareto front)."""
+    """Draw one labelled dot per row, and a line through those that no other row beats in both (the Pareto front).
+
+    Where the table has a column BOUND, a tick stands where `y` could be at best.
+    """
     best = front(table[x.column], table[y.column], less_x=less_x, less_y=less_y)
-    frame = _plain(table, [x.column, y.column, label]).assign(front=best)
+    bound = [BOUND] if BOUND in table.columns else []
+    frame = _plain(table, [x.column, y.column, label, *bound]).assign(front=best)
     names = _order(frame[label])
     across = alt.X(x.column, type="quantitative", title=x.title, scale=alt.Scale(zero=False, padding=70))
     up = alt.Y(y.column, type="quantitative", title=y.title, scale=alt.Scale(zero=False, padding=20))
@@ -142,7 +146,11 @@ def tradeoff(
     step = base.transform_filter("datum.front").mark_line(color="#999", strokeDash=[4, 3]).encode(order=f"{x.column}:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(color=tint)
     words = base.mark_text(align="left", dx=8, fontSize=11).encode(text=f"{label}:N")
-    return _finished(_layered([step, points, words], WIDTH, 1.5 * HEIGHT), title, frame, None)
+    layers = [step, points, words]
+    if bound:
+        most = alt.Y(BOUND, type="quantitative", title=y.title, scale=alt.Scale(zero=False, padding=20))
+        layers.append(base.mark_tick(thickness=2, orient="horizontal").encode(color=tint, y=most))
+    return _finished(_layered(layers, WIDTH, 1.5 * HEIGHT), title, frame, None)
 
 
 def front(x: pd.Series, y: pd.Series, *, less_x: bool = True, less_y: bool = True) -> NDArray[np.bool_]:

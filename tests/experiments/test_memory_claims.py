@@ -67,6 +67,17 @@ def test_c4_does_not_count_room_where_something_failed():
     assert "any in 12 of 12 replicas with kmem_map, 1 of 12 without" in report.verdicts[0].evidence
 
 
+def test_c4_does_not_judge_what_comes_after_a_panic():
+    def values(axes, replica):
+        split = axes["design"] == "freebsd4"
+        lives = not split and axes["machine.kva_bytes"] == 192 * MIB and replica == 3
+        return {"alloc_failures_count": 900 if split else 100, "panics_count": 0 if lives else 5}
+
+    report = c4(values)
+    assert [v.verdict for v in sorted(report.verdicts, key=lambda v: v.where)] == ["observed", "holds"]
+    assert "in 1 every replica panics" in report.summary
+
+
 def test_c4_is_equivalent_where_nothing_differs():
     assert made_up.words(c4(lambda axes, r: {"malloc_headroom_min_bytes": 7 * MIB})) == ["equivalent"] * 2
 
