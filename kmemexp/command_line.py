@@ -145,7 +145,7 @@ def _search_path(args: argparse.Namespace) -> ConfigSearchPath:
         folder = Path(args.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: there is no folder {folder}")
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
     return path
 
 

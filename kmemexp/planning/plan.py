@@ -280,5 +280,5 @@ def _search_also(loader: ConfigLoader, folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"config_dir: there is no folder {folder}")
     path = loader.get_search_path()
-    path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
     cells.repository(loader).initialize_sources(path)

@@ -245,6 +245,13 @@ def test_user_folder(my_conf):
     assert found.cells["design"].tolist() == ["my_design"]
 
 
+def test_a_file_of_the_users_folder_takes_the_place_of_a_shipped_one_of_its_name(my_conf):
+    shipped = (files.conf_dir() / "machine" / "i386_64m.yaml").read_text("utf-8")
+    write(my_conf, "machine/i386_64m", re.sub(r"ram_bytes: \S+", "ram_bytes: 77MiB", shipped))
+    config = json.loads(one("machine=i386_64m", config_dir=str(my_conf)).cells["config"].iloc[0])
+    assert config["machine"]["ram_bytes"] == 77 << 20
+
+
 def test_user_folder_that_is_not_there():
     with pytest.raises(ConfigError, match="no folder /nowhere"):
         one(config_dir="/nowhere")
