@@ -144,6 +144,26 @@ def test_mbufs_and_clusters_have_caches_with_the_limits_of_the_machine():
     assert h.state.depot[1:, objcaches.UNALLOCATED].tolist() == [18430, 4606, 4608]
 
 
+def test_a_cpu_of_june_2005_that_is_empty_goes_to_malloc_for_each_cluster_and_keeps_512_of_those_that_come_back():
+    """512 MiB, 4 CPUs: clusters in other CPUs' magazines are out of reach, so one CPU can be sure of 4608 - 3 * 512."""
+    h = hand(generation=1, nmbufs=9216, nmbclusters=4608, cpus=4)
+    quick = []
+    addrs = []
+    for _ in range(1000):
+        addrs.append(h.alloc(2048, item=s.ITEM_MBUF))
+        quick.append(h.answers == [s.DONE])
+    assert not any(quick)
+    assert h.state.depot[2, objcaches.UNALLOCATED] == 3608
+    for addr in addrs:
+        h.free(addr, item=s.ITEM_MBUF, size=2048)
+    assert h.state.depot[2, objcaches.UNALLOCATED] == 3608 + 488
+    quick = []
+    for _ in range(513):
+        h.alloc(2048, item=s.ITEM_MBUF)
+        quick.append(h.answers == [s.DONE])
+    assert quick == 512 * [True] + [False]
+
+
 # Get and put.
 
 
