@@ -130,6 +130,7 @@ SHARED_COUNTS = {
     "compactions_count": gauge.COMPACTIONS,
     "compactions_met_count": gauge.GOT_BLOCK,
     "migrated_pages_count": gauge.MIGRATED,
+    "pageblocks_highatomic_count": gauge.RESERVED_BLOCKS,
 }
 """Where user memory and page cache share the pages."""
 

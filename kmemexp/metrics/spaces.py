@@ -75,6 +75,12 @@ SPACE = (
     Metric("compactions_count", "less", "space", "runs of compaction"),
     Metric("compactions_met_count", "", "space", "runs after which there was a block of the size wanted"),
     Metric("migrated_pages_count", "less", "space", "pages that compaction moved"),
+    Metric(
+        "pageblocks_highatomic_count",
+        "",
+        "space",
+        "pageblocks kept for requests for several pages that cannot wait, at the end (HighAtomic in pagetypeinfo)",
+    ),
     *(
         Metric(
             f"{asked}_fits_{size}_min_bytes",

@@ -8,7 +8,7 @@ from hypothesis import strategies as hs
 from kmemexp.sim.arenas import linux_mm
 from kmemexp.sim.arenas.buddy import index
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.linux_mm import contents, state
+from kmemexp.sim.arenas.linux_mm import contents, highatomic, state
 from kmemexp.sim.maps import DIRECT, MAP_NAMES
 from kmemexp.sim.slots import (
     ATTR_ATOMIC,
@@ -240,3 +240,98 @@ def test_no_page_is_lost_whoever_moves_it(program):
     shared = seen[gauge.ANON_PAGES : gauge.KERNEL_PAGES + 1].sum()
     assert seen[gauge.FREE] // PAGE + linux_mm.used(st, DIRECT) // PAGE == RAM
     assert shared <= linux_mm.used(st, DIRECT) // PAGE
+
+
+BLOCK = 16  # pages of a pageblock, so that a hundredth of 4096 pages is 48: three of them
+
+
+def reserving(**params):
+    """A zone that has gone down to its min watermark, whose free pages are in blocks of 16 and more."""
+    st = booted(**{"pcp": 0, "kswapd_batch": 0, "pageblock_order": 4, **params})
+    while kernel(st) >= 0:
+        pass
+    return st
+
+
+def test_pages_that_could_not_wait_have_their_pageblock_kept_for_others_like_them():
+    st = reserving()
+    page = kernel(st, 4, extra=ATTR_ATOMIC)
+    assert page >= 0
+    assert entry_type(st, page) == z.HIGHATOMIC
+    assert st.buddy.maps[0, z.RESERVED] == BLOCK
+    assert 4 <= st.buddy.maps[0, z.RESERVED_FREE] <= BLOCK - 4
+    assert kernel(st, 4, extra=ATTR_ATOMIC) & -BLOCK == page & -BLOCK
+    linux_mm.check(st, DIRECT)
+    assert measure(st)[gauge.RESERVED_BLOCKS] == 1
+    assert measure(st)[gauge.PAGEBLOCKS : gauge.STUCK].sum() == RAM // BLOCK - 1
+
+
+def entry_type(st, page):
+    return int(st.buddy.blocks[st.buddy.maps[0, z.BLOCKS] + page // BLOCK])
+
+
+def test_single_pages_and_whoever_may_wait_reserve_nothing_and_do_not_count_what_is():
+    st = booted(pcp=0, kswapd_batch=0, pageblock_order=4)
+    assert kernel(st, 4, extra=ATTR_ATOMIC) >= 0  # above the low watermark
+    st = reserving()
+    assert kernel(st, 1, extra=ATTR_ATOMIC) >= 0
+    assert kernel(st, 4, extra=ATTR_TRY) == NO_SPACE
+    assert st.buddy.maps[0, z.RESERVED] == 0
+    kept = kernel(st, 4, extra=ATTR_ATOMIC)
+    free(st, kept * PAGE)
+    assert st.buddy.maps[0, z.RESERVED_FREE] >= 4
+    for page in range(int(st.buddy.maps[0, z.BASE]), int(st.buddy.maps[0, z.BASE]) + 3):
+        free(st, page * PAGE)  # fewer than are kept
+    assert kernel(st, extra=ATTR_TRY) == NO_SPACE
+    assert kernel(st, extra=ATTR_ATOMIC) >= 0
+
+
+def test_a_hundredth_of_the_zone_is_kept_and_nothing_of_one_in_which_that_is_no_pageblock():
+    st = reserving()
+    while kernel(st, 8, extra=ATTR_ATOMIC) >= 0:
+        pass
+    assert st.buddy.maps[0, z.RESERVED] == 3 * BLOCK
+    linux_mm.check(st, DIRECT)
+    for params in ({"pageblock_order": 6}, {"highatomic": 0}):  # 64 pages: a hundredth is 40
+        st = reserving(**params)
+        assert kernel(st, 4, extra=ATTR_ATOMIC) >= 0
+        assert st.buddy.maps[0, z.RESERVED] == 0
+
+
+def test_what_is_kept_is_given_back_but_for_the_last_and_all_before_a_request_fails():
+    st = reserving()
+    pages = [kernel(st, 8, extra=ATTR_ATOMIC) for _ in range(3)]
+    assert st.buddy.maps[0, z.RESERVED] == 2 * BLOCK
+    for page in pages:
+        free(st, page * PAGE)
+    assert 8 <= highatomic.unreserve(st, z.UNMOVABLE, 0) <= BLOCK
+    assert highatomic.unreserve(st, z.UNMOVABLE, 0) == 0
+    assert st.buddy.maps[0, z.RESERVED] == BLOCK
+    for page in range(int(st.buddy.maps[0, z.BASE]), int(st.buddy.maps[0, z.BASE]) + 10):
+        free(st, page * PAGE)
+    assert kernel(st) >= 0  # there is nothing to reclaim
+    assert st.buddy.maps[0, z.RESERVED] == 0
+    linux_mm.check(st, DIRECT)
+
+
+requests = hs.tuples(hs.integers(1, 12), hs.sampled_from([0, ATTR_ATOMIC, ATTR_ATOMIC, FILE]), hs.integers(1, 40))
+
+
+@settings(max_examples=40)
+@given(hs.lists(hs.tuples(requests, hs.integers(0, 99)), min_size=3, max_size=30))
+def test_no_page_is_lost_where_pageblocks_are_kept(program):
+    st = booted(ram=2048, pageblock_order=4, compaction=1, kswapd_batch=4)
+    live = []
+    for (pages, extra, many), which in program:
+        for _ in range(many):
+            if extra == FILE:
+                live.append(owner(st, pages, FILE))
+            else:
+                page = kernel(st, pages, extra=extra)
+                live.append(page * PAGE if page >= 0 else page)
+            if live[-1] == NO_SPACE:
+                live.pop()
+        for _ in range(which * len(live) // 100):
+            free(st, live.pop(which % len(live)))
+        assert 0 <= st.buddy.maps[0, z.RESERVED_FREE] <= st.buddy.maps[0, z.RESERVED] <= 2 * BLOCK
+        linux_mm.check(st, DIRECT)

@@ -32,4 +32,5 @@ DRAINS = STALLS + 1  # times that all CPUs' lists were emptied
 COMPACTIONS = DRAINS + 1
 GOT_BLOCK = COMPACTIONS + 1  # of these, those after which there was a block as wanted
 MIGRATED = GOT_BLOCK + 1  # pages moved
-COLUMNS = MIGRATED + 1
+RESERVED_BLOCKS = MIGRATED + 1  # pageblocks kept for requests for several pages that cannot wait
+COLUMNS = RESERVED_BLOCKS + 1

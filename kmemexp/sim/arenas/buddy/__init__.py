@@ -59,7 +59,7 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     """Return a state with room for maps, all of them still empty."""
     p = _resolved(params, cpus)
     rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
-    lists = maps * z.TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS + SPARE_LISTS
+    lists = maps * z.LIST_TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS + SPARE_LISTS
     blocks = (rows >> p.pageblock_order) + 2 * maps
     st = State(
         p,
@@ -169,7 +169,8 @@ def measure_types(st: State, map_no: MapNo, out: Words) -> None:
             st.maps[map_no, z.BASE] >> st.p.pageblock_order,
             ((st.maps[map_no, z.TOP] - 1) >> st.p.pageblock_order) + 1,
         ):
-            out[gauge.PAGEBLOCKS + int64(st.blocks[st.maps[map_no, z.BLOCKS] + b])] += 1
+            kind = int64(st.blocks[st.maps[map_no, z.BLOCKS] + b])
+            out[gauge.RESERVED_BLOCKS if kind == z.HIGHATOMIC else gauge.PAGEBLOCKS + kind] += 1
 
 
 @kernel

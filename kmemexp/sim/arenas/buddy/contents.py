@@ -12,8 +12,8 @@ from kmemexp.sim.checks import insist
 def free_blocks(st: Any, map_no: int) -> list[int]:
     """Number of free blocks of each order in map `map_no`, as `index` wants them (/proc/buddyinfo)."""
     orders = st.p.max_order + 1
-    first = map_no * z.TYPES * orders
-    return st.lists[first : first + z.TYPES * orders, z.COUNT].reshape(z.TYPES, orders).sum(axis=0).tolist()
+    first, count = map_no * z.LIST_TYPES * orders, z.LIST_TYPES * orders
+    return st.lists[first : first + count, z.COUNT].reshape(z.LIST_TYPES, orders).sum(axis=0).tolist()
 
 
 def walk(st: Any, map_no: int) -> list[tuple[int, int, int]]:
@@ -37,20 +37,25 @@ def check(st: Any, map_no: int) -> None:
     cpu = {page: tag - z.PCP_BLOCK for page, held, tag in found if not held and tag & z.PCP_BLOCK}
     insist(len(free) + len(cpu) + areas == len(found), "a page is neither free nor in use")
     insist(sum(1 << o for o in free.values()) == zone[z.FREE], "free pages miscounted")
+    # A pageblock that was reserved does not merge with its neighbours, not even when it is so no longer.
+    merging = st.p.pageblock_order if zone[z.RESERVES] else st.p.max_order
     for page, order in free.items():
         insist(page % (1 << order) == 0, "block not aligned")
-        insist(order == st.p.max_order or free.get(page ^ 1 << order) != order, "buddies not merged")
+        insist(order >= merging or free.get(page ^ 1 << order) != order, "buddies not merged")
     insist(
         free_blocks(st, map_no) == [list(free.values()).count(o) for o in range(st.p.max_order + 1)],
         "blocks miscounted",
     )
     if st.p.plain:
         return
-    for kind in range(z.TYPES):
+    reserved = 0
+    for kind in range(z.LIST_TYPES):
         for order in range(st.p.max_order + 1):
             pages = _listed(st, map_no, entry(z.zone_list)(st, map_no, order, kind))
             insist(all(free[p] == order for p in pages), "block on a list of another order")
             insist(all(entry(z.type_of)(st, map_no, p) == kind for p in pages), "block on a list of another type")
+            reserved += len(pages) << order if kind == z.HIGHATOMIC else 0
+    insist(reserved == zone[z.RESERVED_FREE], "reserved pages miscounted")
     of = entry(buddy_pcp.order_of)
     for row in range(map_no * st.p.cpus, (map_no + 1) * st.p.cpus):
         on = [

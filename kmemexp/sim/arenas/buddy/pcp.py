@@ -44,6 +44,8 @@ def row_of(st: State, map_no: MapNo, cpu: int) -> int:
 @kernel
 def index_of(order: int, kind: int) -> int:
     """order_to_pindex: which of a CPU's lists."""
+    if kind == zone.HIGHATOMIC:
+        kind = zone.MOVABLE
     if order > COSTLY_ORDER:
         return SMALL_LISTS + (1 if kind == zone.MOVABLE else 0)
     return order * zone.TYPES + kind
@@ -58,7 +60,7 @@ def order_of(st: State, index: int) -> int:
 @kernel
 def pcp_list(st: State, row: int, index: int) -> int:
     """Number of a CPU's list; the zones' lists come first."""
-    return len(st.maps) * zone.TYPES * (st.p.max_order + 1) + row * LISTS + index
+    return len(st.maps) * zone.LIST_TYPES * (st.p.max_order + 1) + row * LISTS + index
 
 
 @kernel
@@ -143,7 +145,8 @@ def give(st: State, map_no: MapNo, cpu: int, page: int, order: int) -> None:
     if pcp[row, COUNT] >= high:
         give_back(st, map_no, row, surplus(st, row, high, free_high), index)
         # zone_watermark_ok for one page
-        if st.maps[map_no, zone.FREE] > st.maps[map_no, zone.WMARK_HIGH] + st.maps[map_no, zone.BOOST]:
+        free = st.maps[map_no, zone.FREE] - st.maps[map_no, zone.RESERVED_FREE]
+        if free > st.maps[map_no, zone.WMARK_HIGH] + st.maps[map_no, zone.BOOST]:
             st.maps[map_no, zone.BELOW_HIGH] = 0
 
 
@@ -228,14 +231,20 @@ def get_pages(st: State, map_no: MapNo, cpu: int, order: int, kind: int) -> int:
 @outlined
 def attempt(st: State, map_no: MapNo, cpu: int, order: int, kind: int, nofragment: int) -> int:
     """One pass over the zone: note whether it is below its high watermark; the CPU's list, then the zone itself."""
-    if holds(st, 0) and st.maps[map_no, zone.BELOW_HIGH] == 0 and not is_above_high(st, map_no, order):
-        st.maps[map_no, zone.BELOW_HIGH] = 1
+    note_below(st, map_no, order)
     page = -1
     if holds(st, order):
         page = get(st, map_no, cpu, order, kind, nofragment)
     if page < 0:
         page, _ = rmqueue(st, map_no, order, kind, nofragment, zone.NORMAL)
     return page
+
+
+@kernel
+def note_below(st: State, map_no: MapNo, order: int) -> None:
+    """Note whether a zone is below its high watermark."""
+    if holds(st, 0) and st.maps[map_no, zone.BELOW_HIGH] == 0 and not is_above_high(st, map_no, order):
+        st.maps[map_no, zone.BELOW_HIGH] = 1
 
 
 @kernel
@@ -247,13 +256,22 @@ def is_above_high(st: State, map_no: MapNo, order: int) -> bool:
 
 @kernel
 def is_above(st: State, map_no: MapNo, order: int, mark: int) -> bool:
-    """__zone_watermark_ok: whether a block of this order is there and would leave more than `mark` pages."""
+    """__zone_watermark_ok: whether a block of this order is there and would leave more than `mark` pages.
+
+    What is reserved for requests that cannot wait does not count.
+    """
+    return leaves(st, map_no, order, mark + st.maps[map_no, zone.RESERVED_FREE], zone.TYPES)
+
+
+@kernel
+def leaves(st: State, map_no: MapNo, order: int, mark: int, kinds: int) -> bool:
+    """Whether a block of this order is there, of one of the first types, and would leave more than `mark` pages."""
     if st.maps[map_no, zone.FREE] - (1 << order) + 1 <= mark:
         return False
     if order == 0:
         return True
     for found in range(order, st.p.max_order + 1):
-        for kind in range(zone.TYPES):
+        for kind in range(kinds):
             if st.lists[zone_list(st, map_no, found, kind), zone.HEAD] >= 0:
                 return True
     return False

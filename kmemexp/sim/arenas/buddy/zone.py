@@ -17,6 +17,8 @@ UNMOVABLE = 0
 MOVABLE = 1
 RECLAIMABLE = 2
 TYPES = 3
+HIGHATOMIC = 3  # reserved for requests for several pages that cannot wait; CPUs have no lists of it
+LIST_TYPES = 4
 
 # What a page's tag says; 0 elsewhere.
 MOVABLE_PAGE = 1  # in use, and may be migrated
@@ -45,7 +47,10 @@ FOLIOS = 17  # ranges in use that are no areas: pages of those who share the zon
 BOOST = 18  # pages by which all watermarks are raised (watermark_boost)
 BOOST_MAX = 19  # 0: they are never raised
 RECLAIMING = 20  # 1: kswapd is at work (ZONE_RECLAIM_ACTIVE)
-MAP_COLUMNS = 21
+RESERVED = 21  # pages of pageblocks that are reserved (nr_reserved_highatomic)
+RESERVED_FREE = 22  # free pages of theirs, on the zone's lists (nr_free_highatomic)
+RESERVES = 23  # times that a pageblock was
+MAP_COLUMNS = 24
 
 # Columns of a list and of a link.
 HEAD = 0
@@ -93,7 +98,7 @@ def link_row(st: State, map_no: MapNo, page: int) -> int:
 @kernel
 def zone_list(st: State, map_no: MapNo, order: int, kind: int) -> int:
     """Number of a free list."""
-    return (map_no * TYPES + kind) * (st.p.max_order + 1) + order
+    return (map_no * LIST_TYPES + kind) * (st.p.max_order + 1) + order
 
 
 @kernel
@@ -149,6 +154,8 @@ def put(st: State, map_no: MapNo, page: int, order: int, kind: int, tail: int) -
     """Add a free block."""
     st.tag[page + st.maps[map_no, SHIFT]] = FREE_BLOCK + order
     st.maps[map_no, FREE] += 1 << order
+    if kind == HIGHATOMIC:
+        st.maps[map_no, RESERVED_FREE] += 1 << order
     if st.p.plain:
         st.lists[zone_list(st, map_no, order, kind), COUNT] += 1
         mark(st, map_no, page, 1 << order)
@@ -161,6 +168,8 @@ def take(st: State, map_no: MapNo, page: int, order: int, kind: int) -> None:
     """Remove a free block, which lies on the lists of `kind`."""
     st.tag[page + st.maps[map_no, SHIFT]] = 0
     st.maps[map_no, FREE] -= 1 << order
+    if kind == HIGHATOMIC:
+        st.maps[map_no, RESERVED_FREE] -= 1 << order
     if st.p.plain:
         st.lists[zone_list(st, map_no, order, kind), COUNT] -= 1
         mark(st, map_no, page, 0)
@@ -189,6 +198,8 @@ def free_block(st: State, map_no: MapNo, page: int, order: int, to_tail: int) ->
         if tag_of(st, map_no, buddy) != FREE_BLOCK + order:
             break
         other = type_of(st, map_no, buddy)
+        if other != kind and max(other, kind) == HIGHATOMIC:  # migratetype_is_mergeable
+            break
         take(st, map_no, buddy, order, other)
         if other != kind:
             set_type(st, map_no, buddy, order, kind)
@@ -299,9 +310,12 @@ def claim_block(st: State, map_no: MapNo, page: int, found: int, order: int, kin
 
 
 @kernel
-def move_blocks(st: State, map_no: MapNo, start: int, old: int, kind: int) -> None:
-    """Give a pageblock another type; its free blocks go to the tails of that type's lists, in address order."""
-    at = start
+def move_blocks(st: State, map_no: MapNo, start: int, old: int, kind: int) -> int:
+    """Give a pageblock another type; its free blocks go to the tails of that type's lists, in address order.
+
+    Returns their pages.
+    """
+    at, moved = start, 0
     while at < start + (1 << st.p.pageblock_order):
         tag = int64(st.tag[at + st.maps[map_no, SHIFT]])
         if tag & FREE_BLOCK:
@@ -309,9 +323,15 @@ def move_blocks(st: State, map_no: MapNo, start: int, old: int, kind: int) -> No
             pull(st, map_no, zone_list(st, map_no, order, old), at)
             push(st, map_no, zone_list(st, map_no, order, kind), at, True)
             at += 1 << order
+            moved += 1 << order
         else:
             at += 1
     set_type(st, map_no, start, st.p.pageblock_order, kind)
+    if kind == HIGHATOMIC:
+        st.maps[map_no, RESERVED_FREE] += moved
+    elif old == HIGHATOMIC:
+        st.maps[map_no, RESERVED_FREE] -= moved
+    return moved
 
 
 @outlined

@@ -2,15 +2,15 @@
 
 A request takes pages above the low watermark first without spoiling pageblocks, then with; then it wakes kswapd and may
 go down to a mark of its class. What may wait has pages moved where it wants more than one, reclaims by itself, and
-empties the CPUs' lists after a reclaim that has found something (__alloc_pages_direct_reclaim). Left out: reserves for
-high orders of GFP_ATOMIC (MIGRATE_HIGHATOMIC) and for real-time tasks, zones and nodes, the OOM killer: a request that
-finds nothing to reclaim fails, and the driver asks the shrinkers before it is made again.
+empties the CPUs' lists after a reclaim that has found something (__alloc_pages_direct_reclaim). What may not wait and
+wants several pages has pageblocks kept for it (`highatomic`). Left out: reserves for real-time tasks, zones and nodes,
+the OOM killer: a request that finds nothing to reclaim fails; the driver asks the shrinkers before it is made again.
 """
 
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.linux_mm import reclaim, state
+from kmemexp.sim.arenas.linux_mm import highatomic, reclaim, state
 from kmemexp.sim.arenas.linux_mm.compact import compact, run_deferred
 from kmemexp.sim.arenas.linux_mm.state import State
 from kmemexp.sim.slots import ATTR_ATOMIC, ATTR_TRY
@@ -85,6 +85,8 @@ def slowly(st: State, order: int, kind: int, klass: int, cpu: int) -> int:
     mark = mark_of(st, klass)
     if klass != TRY:
         reclaim.wake(st, order)
+    if klass == ATOMIC and st.p.highatomic and st.buddy.p.migrate:
+        return highatomic.urgent(st, order, kind, mark, cpu)
     page = from_lists(st, order, kind, cpu, mark, 0)
     if page >= 0 or klass != NORMAL:
         return page
@@ -99,12 +101,23 @@ def slowly(st: State, order: int, kind: int, klass: int, cpu: int) -> int:
         going = got > 0 and order <= COSTLY_ORDER
         if got > 0:
             page = from_lists(st, order, kind, cpu, mark, 0)
-        if page < 0 and got > 0 and buddy_pcp.drain_all(st.buddy, state.ZONE) > 0:
-            st.buddy.maps[state.ZONE, z.DRAINS] += 1
-            page = from_lists(st, order, kind, cpu, mark, 0)
+        if page < 0 and got > 0:
+            page = drained(st, order, kind, cpu, mark)
         if page < 0 and st.p.compaction and order > 0 and not run_deferred(st, order):
             page = compacted(st, order, kind, cpu, 1)
+        if page < 0 and not going and order <= COSTLY_ORDER and highatomic.unreserve(st, kind, 1):
+            page = from_lists(st, order, kind, cpu, mark, 0)
+            going = True
     return page
+
+
+@outlined
+def drained(st: State, order: int, kind: int, cpu: int, mark: int) -> int:
+    """Give back what is reserved, but for the last pageblock, and what CPUs' lists hold. Returns a page or -1."""
+    moved = highatomic.unreserve(st, kind, 0)
+    freed = buddy_pcp.drain_all(st.buddy, state.ZONE)
+    st.buddy.maps[state.ZONE, z.DRAINS] += freed > 0
+    return from_lists(st, order, kind, cpu, mark, 0) if moved or freed > 0 else -1
 
 
 @outlined

@@ -58,7 +58,8 @@ def wake(st: State, order: int) -> None:
 @kernel
 def is_balanced(st: State) -> bool:
     """pgdat_balanced, for single pages."""
-    return st.buddy.maps[state.ZONE, z.FREE] > st.meters[state.HIGH] + st.buddy.maps[state.ZONE, z.BOOST]
+    free = st.buddy.maps[state.ZONE, z.FREE] - st.buddy.maps[state.ZONE, z.RESERVED_FREE]
+    return free > st.meters[state.HIGH] + st.buddy.maps[state.ZONE, z.BOOST]
 
 
 @outlined

@@ -65,6 +65,7 @@ class Params(NamedTuple):
     zones: int = 3  # of low memory, by which vm.min_free_kbytes is computed, though they are one here
     kswapd_batch: int = 32  # pages that kswapd reclaims while a CPU allocates a block
     compaction: int = 1  # 0: no pages are moved (CONFIG_COMPACTION)
+    highatomic: int = 1  # 0: no pageblocks are kept for requests for several pages that cannot wait
 
 
 class State(NamedTuple):
