@@ -131,6 +131,8 @@ SHARED_COUNTS = {
     "compactions_met_count": gauge.GOT_BLOCK,
     "migrated_pages_count": gauge.MIGRATED,
     "pageblocks_highatomic_count": gauge.RESERVED_BLOCKS,
+    "written_back_pages_count": gauge.WRITTEN,
+    "writeback_waits_count": gauge.WRITE_WAITS,
 }
 """Where user memory and page cache share the pages."""
 
@@ -147,6 +149,8 @@ def _of_pages(machine: Machine, pages: np.ndarray) -> dict[str, float]:
     if machine.shares_pages:
         values |= {name: pages[column] for name, column in SHARED_COUNTS.items()}
         values |= {f"{owner}_bytes": pages[gauge.ANON_PAGES + i] << PAGE_SHIFT for i, owner in enumerate(PAGE_OWNERS)}
+        values["dirty_page_cache_bytes"] = pages[gauge.DIRTY] << PAGE_SHIFT
+        values["swapped_bytes"] = pages[gauge.SWAPPED] << PAGE_SHIFT
         values["shrunk_objects_count"] = machine.world.counters[tally.SHRUNK]
     return values
 

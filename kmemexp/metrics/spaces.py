@@ -67,8 +67,12 @@ SPACE = (
         Metric(f"{owner}_bytes", "", "space", f"{text} at the end, where it shares the direct map's pages")
         for owner, text in PAGE_OWNERS.items()
     ),
-    Metric("reclaimed_by_kswapd_count", "less", "space", "pages of page cache that kswapd freed"),
-    Metric("reclaimed_by_requests_count", "less", "space", "pages of page cache that requests freed by themselves"),
+    Metric("dirty_page_cache_bytes", "", "space", "page cache that is not written yet, at the end"),
+    Metric("swapped_bytes", "less", "space", "user memory in the swap space, at the end"),
+    Metric("reclaimed_by_kswapd_count", "less", "space", "pages of page cache, and swapped ones, that kswapd freed"),
+    Metric("reclaimed_by_requests_count", "less", "space", "pages, of those, that requests freed by themselves"),
+    Metric("written_back_pages_count", "", "space", "dirty pages of page cache that were written"),
+    Metric("writeback_waits_count", "less", "space", "requests and writers that waited for pages to be written"),
     Metric("reclaim_stalls_count", "less", "space", "requests that had to reclaim by themselves (allocstall)"),
     Metric("list_drains_count", "less", "space", "times that all CPUs' page lists were emptied for a request"),
     Metric("shrunk_objects_count", "", "space", "objects that shrinkers freed"),

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
+from kmemexp.jit import entry
 from kmemexp.sim.arenas import linux_mm
 from kmemexp.sim.arenas.buddy import index
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.linux_mm import contents, highatomic, state
+from kmemexp.sim.arenas.linux_mm import contents, highatomic, owners, state
 from kmemexp.sim.maps import DIRECT, MAP_NAMES
 from kmemexp.sim.slots import (
     ATTR_ATOMIC,
@@ -334,4 +335,98 @@ def test_no_page_is_lost_where_pageblocks_are_kept(program):
         for _ in range(which * len(live) // 100):
             free(st, live.pop(which % len(live)))
         assert 0 <= st.buddy.maps[0, z.RESERVED_FREE] <= st.buddy.maps[0, z.RESERVED] <= 2 * BLOCK
+        linux_mm.check(st, DIRECT)
+
+
+def test_dirty_pages_are_passed_by_until_they_are_written_and_clean_ones_go_first():
+    st = booted(dirty_percent=50, dirty_background_percent=100, dirty_limit_percent=100, flush_batch=0)
+    handles = [owner(st, 100, FILE) for _ in range(30)]
+    assert st.meters[state.DIRTY] == 1500  # every second file
+    while st.meters[state.BY_KSWAPD] < 500:
+        kernel(st)
+    assert st.meters[state.DIRTY] == 1500
+    alive = [h for h in handles if entry(owners.owner_of)(st, h) >= 0]
+    assert len(alive) < 30
+    assert all(h in alive for h in handles[1::2])
+    linux_mm.check(st, DIRECT)
+
+
+def test_a_request_that_finds_only_dirty_pages_waits_until_some_are_written():
+    st = booted(dirty_percent=100, dirty_background_percent=100, dirty_limit_percent=100, kswapd_batch=0)
+    while st.meters[state.WRITE_WAITS] == 0:
+        assert owner(st, 64, FILE) > 0
+    assert st.meters[state.WRITTEN] >= 1024
+    assert st.meters[state.BY_REQUEST] >= 32
+    linux_mm.check(st, DIRECT)
+
+
+def test_the_flusher_keeps_to_its_share_and_writers_wait_beyond_theirs():
+    st = booted(dirty_percent=100)  # 10 and 20 % of what could be dirty, about 3 900 pages
+    for _ in range(8):
+        owner(st, 64, FILE)
+    assert st.meters[state.DIRTY] > 400
+    assert st.meters[state.FLUSHING] == 1
+    while st.meters[state.FLUSHING]:
+        kernel(st)
+    assert st.meters[state.DIRTY] < 400
+    assert st.meters[state.WRITE_WAITS] == 0
+    st = booted(dirty_percent=100, flush_batch=0)
+    for _ in range(20):
+        owner(st, 64, FILE)
+        assert st.meters[state.DIRTY] <= 4096 // 5 + 64
+    assert st.meters[state.WRITE_WAITS] > 0
+    linux_mm.check(st, DIRECT)
+
+
+def test_without_swap_anonymous_pages_stay_and_with_it_they_make_room_until_it_is_full():
+    st = booted()
+    assert owner(st, 3000, ANON) > 0
+    assert owner(st, 1000, ANON) == NO_SPACE
+    st = booted(swap_mib=4)
+    handles = [owner(st, 1000, ANON) for _ in range(4)]
+    assert min(handles) > 0
+    used = int(st.meters[state.SWAP_USED])
+    assert 200 < used <= 1024
+    assert measure(st)[gauge.SWAPPED] == used
+    linux_mm.check(st, DIRECT)
+    assert owner(st, 1000, ANON) == NO_SPACE
+    for handle in handles:
+        free(st, handle)
+    assert st.meters[state.SWAP_USED] == st.meters[state.PAGES_OF + ANON] == 0
+    linux_mm.check(st, DIRECT)
+
+
+def test_files_and_anonymous_pages_go_by_swappiness():
+    taken = {}
+    for swappiness in (0, 60, 100):
+        st = booted(swap_mib=16, swappiness=swappiness)
+        for _ in range(10):
+            owner(st, 150, ANON)
+            owner(st, 150, FILE)
+        for _ in range(1400):
+            kernel(st)
+        every = st.meters[state.BY_KSWAPD] + st.meters[state.BY_REQUEST]
+        taken[swappiness] = int(st.meters[state.SWAPPED_OUT]), int(every)
+    assert taken[0][0] == 0 < taken[0][1]
+    assert taken[60][0] / taken[60][1] == pytest.approx(0.3, abs=0.1)
+    assert taken[100][0] / taken[100][1] == pytest.approx(0.5, abs=0.1)
+
+
+@settings(max_examples=40)
+@given(hs.lists(hs.tuples(requests, hs.booleans(), hs.integers(0, 99)), min_size=3, max_size=30))
+def test_no_page_is_lost_where_files_are_dirty_and_there_is_swap(program):
+    st = booted(ram=1024, dirty_percent=60, swap_mib=1, compaction=1, kswapd_batch=4)
+    live = []
+    for (pages, extra, many), anonymous, which in program:
+        for _ in range(many):
+            if extra == FILE or anonymous:
+                live.append(owner(st, 3 * pages, ANON if anonymous else FILE))
+            else:
+                page = kernel(st, pages, extra=extra)
+                live.append(page * PAGE if page >= 0 else page)
+            if live[-1] == NO_SPACE:
+                live.pop()
+        for _ in range(which * len(live) // 100):
+            free(st, live.pop(which % len(live)))
+        assert st.meters[state.SWAP_USED] <= 256
         linux_mm.check(st, DIRECT)

@@ -43,7 +43,7 @@ __all__ = ["check", "free_blocks"]
 CALLS = (PCP_PAGES, PCP_PAGES)
 CPU_LOCK = "spin"  # per_cpu_pages.lock: interrupts come through
 
-SPARE_LISTS = 1  # the last ones, for those who share a zone with the kernel
+SPARE_LISTS = 2  # the last ones, for those who share a zone with the kernel
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
 

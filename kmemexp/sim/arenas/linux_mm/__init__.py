@@ -4,8 +4,8 @@ Map `DIRECT`, once it has been added, is a zone of `sim.arenas.buddy`; the other
 The direct map and all submaps are carved out of map 0 at boot (ATTR_SINGLE), without guard pages.
 
 Where the load has user memory and page cache (`pressure`), these are in the same zone (`spreading`, `owners`), requests
-go by watermarks (`gate`), page cache is reclaimed (`reclaim`) and pages are moved (`compact`). Else the zone is the
-kernel's alone, and gives its last page.
+go by watermarks (`gate`), page cache and, with swap, user memory are reclaimed (`reclaim`, `writeback`) and pages are
+moved (`compact`). Else the zone is the kernel's alone, and gives its last page.
 
 Left out: what all of these leave out; zones by address and node; pages of vmalloc areas, which are not taken out of the
 direct map.
@@ -135,6 +135,8 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
             out[gauge.ANON_PAGES + sort] = st.meters[state.PAGES_OF + sort]
         out[gauge.BY_KSWAPD], out[gauge.BY_REQUEST] = st.meters[state.BY_KSWAPD], st.meters[state.BY_REQUEST]
         out[gauge.STALLS], out[gauge.COMPACTIONS] = st.meters[state.STALLS], st.meters[state.COMPACTIONS]
+        out[gauge.DIRTY], out[gauge.SWAPPED] = st.meters[state.DIRTY], st.meters[state.SWAP_USED]
+        out[gauge.WRITTEN], out[gauge.WRITE_WAITS] = st.meters[state.WRITTEN], st.meters[state.WRITE_WAITS]
         out[gauge.GOT_BLOCK], out[gauge.MIGRATED] = st.meters[state.GOT_BLOCK], st.meters[state.MIGRATED]
     else:
         vmap.map_measure(st.vmap, map_no, out)

@@ -14,7 +14,7 @@ from kmemexp.sim.arenas import buddy
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.linux_mm import state
-from kmemexp.sim.arenas.linux_mm.owners import by_age, pages_of, row_of
+from kmemexp.sim.arenas.linux_mm.owners import list_of, pages_of, row_of
 from kmemexp.sim.arenas.linux_mm.state import State
 
 MAX_DEFER_SHIFT = 6  # COMPACT_MAX_DEFER_SHIFT
@@ -131,8 +131,9 @@ def move_up(st: State, page: int, pages: int) -> bool:
         st.mate[row_of(st, below), z.NEXT] = room
     if above >= 0:
         st.mate[row_of(st, above), z.PREV] = room
-    if st.owners[who, state.SORT] == state.FILE_PAGES:
-        take_place(st, page, room)
+    which = list_of(st, st.owners[who, state.SORT])
+    if which >= 0:
+        take_place(st, which, page, room)
     st.buddy.held[old] = st.owner[old] = 0
     buddy.paint_tags(st.buddy, state.ZONE, page, pages, 0)
     st.buddy.maps[state.ZONE, z.HIGH] = max(st.buddy.maps[state.ZONE, z.HIGH], room + pages)
@@ -142,17 +143,17 @@ def move_up(st: State, page: int, pages: int) -> bool:
 
 
 @kernel
-def take_place(st: State, page: int, room: int) -> None:
-    """Put one block in another's place on the list by age."""
+def take_place(st: State, which: int, page: int, room: int) -> None:
+    """Put one block in another's place on a list by age."""
     old, new = z.link_row(st.buddy, state.ZONE, page), z.link_row(st.buddy, state.ZONE, room)
     above, below = int64(st.buddy.link[old, z.NEXT]), int64(st.buddy.link[old, z.PREV])
     st.buddy.link[new, z.NEXT], st.buddy.link[new, z.PREV] = above, below
     if below < 0:
-        st.buddy.lists[by_age(st), z.HEAD] = room
+        st.buddy.lists[which, z.HEAD] = room
     else:
         st.buddy.link[z.link_row(st.buddy, state.ZONE, below), z.NEXT] = room
     if above < 0:
-        st.buddy.lists[by_age(st), z.TAIL] = room
+        st.buddy.lists[which, z.TAIL] = room
     else:
         st.buddy.link[z.link_row(st.buddy, state.ZONE, above), z.PREV] = room
 

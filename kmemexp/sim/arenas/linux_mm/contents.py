@@ -34,16 +34,16 @@ def _chain(st: Any, who: int) -> list[tuple[int, int]]:
     return blocks
 
 
-def by_age(st: Any) -> list[int]:
-    """First pages of files' blocks, youngest first."""
+def by_age(st: Any, which: int = -1) -> list[int]:
+    """First pages of the blocks on a list by age, youngest first: of files (-1), of anonymous pages (-2)."""
     pages: list[int] = []
-    page = int(st.buddy.lists[-1, z.HEAD])
+    page = int(st.buddy.lists[which, z.HEAD])
     while page >= 0:
         row = entry(z.link_row)(st.buddy, state.ZONE, page)
         insist(st.buddy.link[row, z.PREV] == (pages[-1] if pages else -1), "broken link of the list by age")
         pages.append(page)
         page = int(st.buddy.link[row, z.NEXT])
-    insist(st.buddy.lists[-1, z.TAIL] == (pages[-1] if pages else -1), "wrong tail of the list by age")
+    insist(st.buddy.lists[which, z.TAIL] == (pages[-1] if pages else -1), "wrong tail of the list by age")
     return pages
 
 
@@ -61,3 +61,20 @@ def check(st: Any) -> None:
     files = [page for page, who in blocks.items() if st.owners[who, state.SORT] == state.FILE_PAGES]
     insist(sorted(by_age(st)) == sorted(files), "the list by age is not the files' blocks")
     insist(all(st.owners[who, state.PAGES] == sum(own.values()) for who, own in found.items()), "pages miscounted")
+    _check_elsewhere(
+        st, found, {page for page, who in blocks.items() if st.owners[who, state.SORT] == state.ANON_PAGES}
+    )
+
+
+def _check_elsewhere(st: Any, found: dict[int, dict[int, int]], anonymous: set[int]) -> None:
+    """Assert that what is to be written, and what is in the swap space, is counted."""
+    insist(not st.p.swap_mib or set(by_age(st, -2)) == anonymous, "the second list by age is not the anonymous blocks")
+    insist(sum(int(st.owners[who, state.SWAPPED]) for who in found) == st.meters[state.SWAP_USED], "swap miscounted")
+    dirty = [who for who in found if st.owners[who, state.IS_DIRTY]]
+    insist(all(st.owners[who, state.IS_DIRTY] == 1 + sum(found[who].values()) for who in dirty), "a file is half dirty")
+    insist(sum(sum(found[who].values()) for who in dirty) == st.meters[state.DIRTY], "dirty pages miscounted")
+    listed, who = [], int(st.meters[state.DIRTY_OLD]) - 1
+    while who >= 0:
+        listed.append(who)
+        who = int(st.owners[who, state.DIRTY_NEXT]) - 1
+    insist(sorted(listed) == sorted(dirty), "the list of dirty files is not these")

@@ -10,7 +10,7 @@ the OOM killer: a request that finds nothing to reclaim fails; the driver asks t
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.linux_mm import highatomic, reclaim, state
+from kmemexp.sim.arenas.linux_mm import highatomic, reclaim, state, writeback
 from kmemexp.sim.arenas.linux_mm.compact import compact, run_deferred
 from kmemexp.sim.arenas.linux_mm.state import State
 from kmemexp.sim.slots import ATTR_ATOMIC, ATTR_TRY
@@ -36,6 +36,8 @@ def get(st: State, order: int, kind: int, klass: int, cpu: int) -> int:
     """__alloc_pages: a block of migrate type `kind`. Returns its page or -1."""
     if st.buddy.maps[state.ZONE, z.RECLAIMING]:
         background(st)
+    if st.meters[state.FLUSHING]:
+        writeback.flush(st)
     page = from_lists(st, order, kind, cpu, st.meters[state.LOW], 1)
     if page < 0 and st.buddy.p.migrate:
         page = from_lists(st, order, kind, cpu, st.meters[state.LOW], 0)

@@ -1,8 +1,9 @@
 """Those who share the direct map with the kernel's allocators: processes, files, the kernel's single pages.
 
 An owner has blocks of pages anywhere, and a handle that is no address. Pages of files lie on one list by age, from
-which `reclaim` takes the oldest; there is no second list and no referenced bit, and what is on the list is clean. An
-owner whose last page has been reclaimed is gone; its handle then means nothing. `st` is the State of `linux_mm`.
+which `reclaim` takes the oldest; there is no second list and no referenced bit. Anonymous pages lie on another one, if
+there is swap space. A file is dirty or clean as a whole (`writeback`). An owner whose last page has been reclaimed is
+gone; its handle then means nothing. `st` is the State of `linux_mm`.
 """
 
 from kmemexp.jit import kernel, outlined
@@ -33,6 +34,14 @@ def by_age(st: State) -> int:
 
 
 @kernel
+def list_of(st: State, sort: int) -> int:
+    """Number of the list by age of a sort of pages; -1: they are on none."""
+    if sort == state.FILE_PAGES:
+        return by_age(st)
+    return by_age(st) - 1 if sort == state.ANON_PAGES and st.p.swap_mib else -1
+
+
+@kernel
 def pages_of(st: State, page: int) -> int:
     """Pages of the block in use that begins with a page."""
     return int64(st.buddy.held[row_of(st, page)]) >> HELD_SHIFT
@@ -50,6 +59,7 @@ def new_owner(st: State, sort: int) -> int:
     st.owners[who, state.PAGES] = 1  # so that it is not forgotten before it is complete
     st.owners[who, state.FIRST] = -1
     st.owners[who, state.SORT] = sort
+    st.owners[who, state.IS_DIRTY] = st.owners[who, state.SWAPPED] = 0
     return who
 
 
@@ -58,9 +68,15 @@ def complete(st: State, who: int) -> int:
     """Return the handle of an owner that has all its pages, some of which may be gone already."""
     handle = handle_of(st, who)
     st.owners[who, state.PAGES] -= 1
-    if st.owners[who, state.PAGES] == 0:
-        forget(st, who)
+    forget_empty(st, who)
     return handle
+
+
+@kernel
+def forget_empty(st: State, who: int) -> None:
+    """Let a row be used again if its owner has no page left, in memory or elsewhere."""
+    if st.owners[who, state.PAGES] == 0 and st.owners[who, state.SWAPPED] == 0:
+        forget(st, who)
 
 
 @kernel
@@ -103,8 +119,11 @@ def hold(st: State, who: int, page: int, order: int) -> None:
     st.owners[who, state.FIRST] = page
     st.owners[who, state.PAGES] += pages
     st.meters[state.PAGES_OF + sort] += pages
-    if sort == state.FILE_PAGES:
-        z.push(st.buddy, zone, by_age(st), page, False)
+    if list_of(st, sort) >= 0:
+        z.push(st.buddy, zone, list_of(st, sort), page, False)
+    if st.owners[who, state.IS_DIRTY]:
+        st.owners[who, state.IS_DIRTY] += pages
+        st.meters[state.DIRTY] += pages
 
 
 @outlined
@@ -113,8 +132,11 @@ def drop(st: State, page: int, cpu: int) -> int:
     row, pages = row_of(st, page), pages_of(st, page)
     who = int64(st.owner[row]) - 1
     sort = st.owners[who, state.SORT]
-    if sort == state.FILE_PAGES:
-        z.pull(st.buddy, state.ZONE, by_age(st), page)
+    if list_of(st, sort) >= 0:
+        z.pull(st.buddy, state.ZONE, list_of(st, sort), page)
+    if st.owners[who, state.IS_DIRTY]:
+        st.owners[who, state.IS_DIRTY] -= pages
+        st.meters[state.DIRTY] -= pages
     after, before = int64(st.mate[row, z.NEXT]), int64(st.mate[row, z.PREV])
     if before < 0:
         st.owners[who, state.FIRST] = after
@@ -148,4 +170,22 @@ def end(st: State, who: int, cpu: int) -> None:
     """Free all that an owner has, and its row."""
     while st.owners[who, state.FIRST] >= 0:
         drop(st, st.owners[who, state.FIRST], cpu)
+    if st.owners[who, state.IS_DIRTY]:
+        written(st, who)
+    st.meters[state.SWAP_USED] -= st.owners[who, state.SWAPPED]
     forget(st, who)
+
+
+@outlined
+def written(st: State, who: int) -> None:
+    """Take a file off the list of dirty ones; its pages are clean."""
+    after, before = st.owners[who, state.DIRTY_NEXT] - 1, st.owners[who, state.DIRTY_PREV] - 1
+    if before < 0:
+        st.meters[state.DIRTY_OLD] = after + 1
+    else:
+        st.owners[before, state.DIRTY_NEXT] = after + 1
+    if after < 0:
+        st.meters[state.DIRTY_NEW] = before + 1
+    else:
+        st.owners[after, state.DIRTY_PREV] = before + 1
+    st.owners[who, state.IS_DIRTY] = 0

@@ -14,6 +14,7 @@ from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.linux_mm import gate, state
 from kmemexp.sim.arenas.linux_mm.owners import complete, end, hold, new_owner
 from kmemexp.sim.arenas.linux_mm.state import State
+from kmemexp.sim.arenas.linux_mm.writeback import balance, new_file
 from kmemexp.sim.slots import ATTR_FILE, ATTR_PAGEABLE, ATTR_SORT, NO_SPACE, WHO_SHIFT
 
 FIRST_WINDOW = 4  # pages: get_init_ra_size
@@ -42,6 +43,8 @@ def spread(st: State, pages: int, attr: int, cpu: int) -> int:
     """Give a new owner so many pages. Returns its handle or NO_SPACE."""
     sort, largest = sort_of(attr), attr >> WHO_SHIFT
     who = new_owner(st, sort)
+    if sort == state.FILE_PAGES and st.p.dirty_percent:
+        new_file(st, who)
     at, window, order = 0, FIRST_WINDOW, 0
     while at < pages:
         stop = pages
@@ -57,6 +60,8 @@ def spread(st: State, pages: int, attr: int, cpu: int) -> int:
         if at < 0:
             end(st, who, cpu)
             return NO_SPACE
+    if st.owners[who, state.IS_DIRTY]:
+        balance(st)
     return complete(st, who)
 
 

@@ -31,8 +31,19 @@ TARGET_AT = 20  # how far it has come in that
 CONSIDERED = 21  # requests that have gone without a run since one has failed
 DEFER_SHIFT = 22  # log2 of how many must
 DEFER_ORDER = 23  # smallest order for which one has failed
-ROUNDS = 24  # ROUNDS + priority: rounds of reclaim, in which shrinkers are asked as well
-METERS = 37
+DIRTY = 24  # pages of files that are not written yet
+DIRTY_OLD = 25  # owner of the oldest of them, and 1; 0: none
+DIRTY_NEW = 26  # of the youngest
+FILES_MADE = 27  # files so far
+FLUSHING = 28  # 1: the flusher is at work
+FLUSHED = 29  # pages that it may write at once
+WRITTEN = 30  # pages written back so far
+WRITE_WAITS = 31  # requests and writers that have waited for that
+SWAP_USED = 32  # pages of the swap space
+SWAPPED_OUT = 33  # pages that have gone there so far
+LEFT_ANON = 34  # anonymous pages that are left of kswapd's round
+ROUNDS = 35  # ROUNDS + priority: rounds of reclaim, in which shrinkers are asked as well
+METERS = 48
 
 DEF_PRIORITY = 12  # of the first round
 SWAP_CLUSTER_MAX = 32  # pages that a request reclaims
@@ -43,7 +54,11 @@ FIRST = 1  # first of its blocks, or -1
 AGE = 2  # how often the row has been used before
 SORT = 3  # ANON_PAGES, FILE_PAGES or KERNEL_PAGES
 OLDER = 4  # next row that may be used again, and 1
-OWNER_COLUMNS = 5
+IS_DIRTY = 5  # 1 + pages that are not written yet; 0: it is clean
+DIRTY_NEXT = 6  # next younger one of these, and 1
+DIRTY_PREV = 7
+SWAPPED = 8  # pages of its that are in the swap space
+OWNER_COLUMNS = 9
 
 ANON_PAGES, FILE_PAGES, KERNEL_PAGES = range(3)
 
@@ -65,6 +80,12 @@ class Params(NamedTuple):
     zones: int = 3  # of low memory, by which vm.min_free_kbytes is computed, though they are one here
     kswapd_batch: int = 32  # pages that kswapd reclaims while a CPU allocates a block
     compaction: int = 1  # 0: no pages are moved (CONFIG_COMPACTION)
+    swap_mib: int = 0  # swap space; 0: none, and anonymous pages stay where they are
+    swappiness: int = 60  # vm.swappiness, of 200
+    dirty_percent: int = 0  # of the files, those that are written and not read
+    dirty_background_percent: int = 10  # vm.dirty_background_ratio: dirty pages from which on the flusher writes
+    dirty_limit_percent: int = 20  # vm.dirty_ratio: from which on writers wait
+    flush_batch: int = 16  # pages that the flusher writes while a CPU allocates a block
     highatomic: int = 1  # 0: no pageblocks are kept for requests for several pages that cannot wait
 
 
