@@ -43,7 +43,7 @@ def mark(st: State, z: int, addr: Address) -> None:
 
 
 @kernel
-def init_bucket(reg: Registers, i: int, st: State, b: int) -> int:
+def init_bucket(st: State, reg: Registers, i: int, b: int) -> int:
     """Begin to get clusters for the packets of a bucket, which stays counted in Z_FILLS. B_NEXT: how many have one."""
     st.word[b + slabs.B_NEXT] = 0
     reg[i, regs.GRANTED] = b + 1

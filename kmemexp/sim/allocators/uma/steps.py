@@ -181,7 +181,7 @@ def _fill(st: State, reg: Registers, i: int, z: int) -> int:
         bucket_add(st, b, addr)
         reg[i, regs.WORK] += 1
     if z == slabs.PACKET and bucket_count(st, b) > 0:
-        return init_bucket(reg, i, st, b)
+        return init_bucket(st, reg, i, b)
     st.zone[z, slabs.Z_FILLS] -= 1
     reg[i, regs.PHASE] &= ~phases.FILLING
     if bucket_count(st, b) == 0:

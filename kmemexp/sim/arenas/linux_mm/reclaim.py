@@ -97,7 +97,7 @@ def by_request(st: State, cpu: int) -> int:
             break
     if got < state.SWAP_CLUSTER_MAX and st.meters[state.DIRTY]:
         st.meters[state.WRITE_WAITS] += 1
-        writeback.write(st, writeback.AT_ONCE)
+        writeback.write(st, writeback.WAITED_FOR)
         every = st.meters[state.PAGES_OF + state.FILE_PAGES]
         got += shrink_list(st, every, state.SWAP_CLUSTER_MAX, cpu)[0]
     st.meters[state.BY_REQUEST] += got

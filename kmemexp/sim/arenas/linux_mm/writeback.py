@@ -16,7 +16,7 @@ from kmemexp.sim.arenas.linux_mm.owners import written
 from kmemexp.sim.arenas.linux_mm.state import State
 
 PERCENT = 100
-AT_ONCE = 1024  # MAX_WRITEBACK_PAGES: pages that a request waits for
+WAITED_FOR = 1024  # MAX_WRITEBACK_PAGES: pages that a request waits for
 
 
 @outlined
