@@ -182,6 +182,7 @@ def _globals(wiring: Wiring) -> np.ndarray:
     g[glob.COST0 : glob.COST0 + len(row)] = row
     g[glob.DISPATCH] = costs.of_dispatch(row, wiring.dispatch)
     g[glob.SLICE] = wiring.slice_ns
+    g[glob.PASSIVE] = wiring.passive_messages and row[costs.IPI - glob.COST0] > 0  # what takes no time waits for none
     g[glob.BIG_WAIT] = mc.BIG_WAIT.index(wiring.big_wait)
     return g
 

@@ -134,6 +134,7 @@ def _wiring(config: Mapping[str, Any], sources: Sources, replica: int, log_rows:
         big_lock=interrupts["big_lock"],
         big_wait=interrupts["big_wait"],
         dispatch=interrupts["dispatch"],
+        passive_messages=interrupts.get("passive_messages", False),
         slice_ns=interrupts["slice_ns"],
         would_sleep=interrupts["would_sleep"],
         on_deadlock=interrupts["on_deadlock"],

@@ -51,6 +51,7 @@ class Wiring:
     big_lock: bool = False
     big_wait: str = "spin"  # "queue": who waits for the big lock leaves its CPU to others
     dispatch: str = "borrow"  # what it takes to run an interrupt thread: "preempt", "switch"
+    passive_messages: bool = False  # those to other CPUs wait for a tick (sim.engine.messages)
     slice_ns: int = 0  # threads of one priority take turns after so long; 0: they do not
     would_sleep: str = "block"
     on_deadlock: str = "stop"

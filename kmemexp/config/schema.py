@@ -70,6 +70,8 @@ class Interrupts:
     big_lock: bool = False  # one lock for the whole kernel (mplock, Giant)
     big_wait: str = "spin"  # spin | queue: what becomes of who wants the big lock
     dispatch: str = "borrow"  # borrow | preempt | switch: how an interrupt thread gets the CPU
+    # messages to other CPUs lie in their rings until the next tick, or until one is more than half full
+    passive_messages: bool = False
     slice_ns: int = 0  # threads of one priority take turns after so long; 0: a thread runs until it leaves its CPU
     would_sleep: str = "block"  # block | panic: what becomes of a sleep where it is forbidden
     # stop: the lane ends; continue: the request that closed the circle is refused (one closed by a hand-over stays)

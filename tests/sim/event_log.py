@@ -25,7 +25,7 @@ def events(programs: dict[str, dict]) -> dict[str, list[list[str]]]:
     A program has `overrides` of the configuration and `requests`: "malloc 100 a", "zone a", "mbuf 256 a", "kva 4096 a",
     "kva_wired 4096 a", "exec 69632 a" allocate an object and call it a, "free a" frees it; then perhaps "nowait",
     "soft", "cpu1". Zones have items of `item` bytes, with `limit` and `growth` if these are given. Where `timed`, a
-    section that ends says how many ns it lasted: "leave 590".
+    section that ends says how many ns it lasted: "leave 590". Requests are `apart` ns apart.
     """
     root = Path(__file__).parents[2]
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
@@ -53,14 +53,16 @@ def play(program: dict) -> list[list[str]]:
         np.full(len(SIZES), program.get("growth", 1), np.int32),
         np.where(np.array(list(SIZES)) == "zone", program.get("limit", 0), 0).astype(np.int32),
     )
-    t = timed.boot(json.loads(plan.cells["config"].iloc[0]), kinds, _stream(program["requests"]), 0, log_rows=ROWS)
+    n, apart = len(program["requests"]), program.get("apart", APART_NS)
+    stream = _stream(program["requests"], apart)
+    t = timed.boot(json.loads(plan.cells["config"].iloc[0]), kinds, stream, 0, log_rows=ROWS)
     for value, place in program.get("pages", {}).items():
         t.wired.m[getattr(glob, value)] = place
-    t.run(t.world, t.wired.m, t.stream, APART_NS * (len(program["requests"]) + 1), 1 << 40)
-    return _told(t.wired, len(program["requests"]), program.get("timed", False))
+    t.run(t.world, t.wired.m, t.stream, apart * (n + 1), 1 << 40)
+    return _told(t.wired, n, apart, program.get("timed", False))
 
 
-def _stream(requests: list[str]):
+def _stream(requests: list[str], apart: int):
     import numpy as np
 
     from kmemexp.sim.tables import flag
@@ -77,7 +79,7 @@ def _stream(requests: list[str]):
             kind_of[name] = list(SIZES).index(verb)
         cpu = 1 if "cpu1" in words else 0
         asked = sum(flags[word] for word in words if word in flags)
-        rows.append((number * APART_NS, verb == "free", kind_of[name], slots[name], size, cpu, asked))
+        rows.append((number * apart, verb == "free", kind_of[name], slots[name], size, cpu, asked))
     types = (np.int64, np.uint8, np.int16, np.int32, np.int32, np.int16, np.uint8)
     columns = zip(*rows, strict=True)
     arrays = [np.array(column, dtype) for column, dtype in zip(columns, types, strict=True)]
@@ -90,7 +92,7 @@ def _short(name: str) -> str:
     return f"{first}.{more[0]}" if more and (more[0] == "cpu" or more[0].isdigit()) else first
 
 
-def _told(wired, requests: int, timed: bool) -> list[list[str]]:
+def _told(wired, requests: int, apart: int, timed: bool) -> list[list[str]]:
     from kmemexp.sim.engine import machine as mc
     from kmemexp.sim.engine.tables import glob
 
@@ -99,7 +101,7 @@ def _told(wired, requests: int, timed: bool) -> list[list[str]]:
     slept: set[int] = set()
     at, _, width = wired.shape["locks"]
     for time, event, x, a, _b in wired.table("log")[: wired.m[glob.LOG]].tolist():
-        words = told[time // APART_NS - 1]
+        words = told[time // apart - 1]
         if event in (mc.LOG_TAKE, mc.LOG_RELEASE):
             name = _short(wired.names.locks[(a - at) // width])
             if name != "big":

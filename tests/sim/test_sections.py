@@ -33,6 +33,8 @@ PROGRAMS = {
     "august": (["design=dragonfly_2003aug27"], [*ZONES[:12], *GONE[:12], "malloc 20000 o", "free o soft"]),
     "by need": (["design=proactive"], ["malloc 100 a", "malloc 100 b", "free a", "free b cpu1",
                 "malloc 20000 o", "free o"]),
+    "passive": (["design=dragonfly_2005"], [*(f"malloc 100 a{k} cpu1" for k in range(12)),
+                *(f"free a{k}" for k in range(12)), *(f"malloc 100 b{k}" for k in range(27))]),
     "objcache": (["design=dragonfly_2010"], ["zone a", "free a", "zone b", "malloc 20000 o", "free o"]),
     "2020": (["design=dragonfly_2020"], ["malloc 100 a", "malloc 20000 b", "free b", "malloc 20000 c", "free c soft",
              "malloc 100 d", "free d cpu1"]),
@@ -72,7 +74,8 @@ def told() -> dict[str, dict[str, str]]:
     """Events of each request of each program, in one line."""
     programs = {
         name: {"overrides": overrides, "requests": requests, "limit": 100 * (name == "interrupt zone"),
-               "pages": SHORT if "no page" in name else {}, "timed": name.startswith("drain")}
+               "pages": SHORT if "no page" in name else {}, "timed": name.startswith("drain"),
+               **({"apart": 200_000} if name == "passive" else {})}
         for name, (overrides, requests) in PROGRAMS.items()
     }  # fmt: skip
     found = events(programs)
@@ -120,6 +123,15 @@ def test_a_new_zone_is_made_in_one_section(told) -> None:
 
 def test_a_chunk_freed_elsewhere_is_taken_back_in_a_section_of_its_owner(told) -> None:
     assert told["october"]["free q cpu1"] == "enter leave enter leave"  # of the sender, of the message's handler
+
+
+def test_messages_of_2005_wait_for_a_tick_or_for_half_a_ring(told) -> None:
+    """Twelve chunks of one CPU, freed by another within a tick: the tenth message finds nine and interrupts."""
+    frees = [told["passive"][f"free a{k}"].count("enter leave") for k in range(12)]
+    assert frees == [*[1] * 9, 1 + 10, 1, 1]  # the sender's section, and those of the handler
+    later = [told["passive"][f"malloc 100 b{k}"].count("enter leave") for k in range(1, 27)]
+    assert [k for k, n in enumerate(later, start=1) if n > 1] == [25]  # at 10 ms, two more
+    assert later[24] == 1 + 2
 
 
 def test_free_of_august_2003_unmaps_inside_its_section_and_whoever_calls_it(told) -> None:

@@ -20,8 +20,7 @@ finds no empty one makes one, unless the objects exceed the limit by a magazine;
 limit. The limit of a kind is Item.limit, else Params.cluster_limit; 0 is none.
 
 An mbuf with its cluster in one request (m_getcl()) has a cache of its own, before those (`_shared.objcache_packets`).
-What the caches ask for is of the size of the item, whatever the request's. Left out: that messages to other CPUs are
-passive in 2005 and 2010 (they wait for the next poll, or until more than 8 of 16 places are taken); that mbufs with and
+What the caches ask for is of the size of the item, whatever the request's. Left out: that mbufs with and
 without a packet header have caches of their own (three are here of five); that the free of a packet that leaves the CPU
 for its cluster's owner goes on there with the mbuf; the 8 bytes of a cluster's metadata; a request for more than a
 cluster, which is malloc's; memory of magazines and caches, made at boot but for generation 0, where malloc gives it;

@@ -1,24 +1,35 @@
-"""Messages between CPUs: an operation goes on elsewhere, and the handler that takes it up there."""
+"""Messages between CPUs: an operation goes on elsewhere, and the handler that takes it up there.
+
+A message interrupts the CPU that it goes to, or is *passive* (DragonFly from 2005 to 2010, sys/kern/lwkt_ipiq.c,
+lwkt_send_ipiq3_passive()): it lies in the ring from its sender until that CPU looks, at its next tick or when another
+message interrupts it; where more than half of the ring's 16 places are taken, it is interrupted. Left out: the sender's
+wait until a quarter is left, in which it takes messages itself; what a tick costs is an interrupt of its own.
+"""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Ctx, Memory, Registers
+from kmemexp.sim.aliases import Cpu, Ctx, Memory, Ns, Registers
 from kmemexp.sim.engine.contexts import FIRST
-from kmemexp.sim.engine.heap import alarm, due
+from kmemexp.sim.engine.heap import KEY, alarm, due
 from kmemexp.sim.engine.interrupts import handled
 from kmemexp.sim.engine.machine import E_GROW
 from kmemexp.sim.engine.shootdown import serve
 from kmemexp.sim.engine.tables import cpu, ctx, glob, msg, seen
 from kmemexp.sim.tables import flag, regs
 
+TICK = 10_000_000  # ns: hz is 100
+HALF = 8  # of a ring, MAXCPUFIFO / 2
+NO_ROOM, STORED, SIGNALLED = range(3)
+"""What became of a message: rows are used up; it lies in a ring; the other CPU is interrupted."""
+
 
 @kernel
-def send(m: Memory, reg: Registers, x: Ctx, delay: int) -> bool:
-    """Let another CPU go on with the operation of context `x`. False: there is no room for another message."""
+def send(m: Memory, reg: Registers, x: Ctx, delay: int) -> int:
+    """Let another CPU go on with the operation of context `x`. Returns what became of the message."""
     row = m[glob.MSG_FREE]
     if row < 0:
         m[glob.EXIT] = E_GROW
         due(m, m[x + ctx.CPU], m[glob.NOW], FIRST)
-        return False
+        return NO_ROOM
     m[glob.MSG_FREE] = m[row + msg.NEXT]
     m[seen.SENT] += 1
     i = m[x + ctx.NUMBER]
@@ -32,13 +43,34 @@ def send(m: Memory, reg: Registers, x: Ctx, delay: int) -> bool:
     m[row + msg.SIZE] = reg[i, regs.SIZE]
     m[row + msg.FLAGS] = reg[i, regs.FLAGS]
     m[row + msg.PHASE] = reg[i, regs.PHASE]
+    m[row + msg.SENDER] = m[x + ctx.CPU]
+    waits = m[glob.PASSIVE] == 1 and _in_ring(m, c, m[x + ctx.CPU]) <= HALF
+    heard, handler = _heard(m, m[row + msg.AT], waits), m[glob.IPI0] + target * ctx.COLUMNS
     if m[c + cpu.MSG_HEAD] < 0:
         m[c + cpu.MSG_HEAD] = row
-        alarm(m, m[glob.IPI0] + target * ctx.COLUMNS, m[row + msg.AT], FIRST)
+        alarm(m, handler, heard, FIRST)
     else:
         m[m[c + cpu.MSG_TAIL] + msg.NEXT] = row
+        if not waits and heard < m[handler + KEY] and m[glob.PASSIVE] == 1:
+            alarm(m, handler, heard, FIRST)
     m[c + cpu.MSG_TAIL] = row
-    return True
+    return STORED if waits else SIGNALLED
+
+
+@kernel
+def _in_ring(m: Memory, c: Cpu, sender: Cpu) -> int:
+    """Messages from one CPU that another one has not taken up yet."""
+    n, row = 0, m[c + cpu.MSG_HEAD]
+    while row >= 0:
+        n += m[row + msg.SENDER] == sender
+        row = m[row + msg.NEXT]
+    return n
+
+
+@kernel
+def _heard(m: Memory, at: Ns, waits: bool) -> int:
+    """When a CPU looks at a message that arrives at `at`: at once, or at its next tick."""
+    return max((m[glob.NOW] // TICK + 1) * TICK, at) if waits else at
 
 
 @outlined
@@ -50,7 +82,7 @@ def next_message(m: Memory, reg: Registers, x: Ctx) -> bool:
     row = m[c + cpu.MSG_HEAD]
     if row < 0 or m[row + msg.AT] > m[glob.NOW]:
         if row >= 0:
-            alarm(m, x, m[row + msg.AT], FIRST)
+            alarm(m, x, _heard(m, m[row + msg.AT], m[glob.PASSIVE] == 1), FIRST)
         handled(m, x)
         return False
     m[c + cpu.MSG_HEAD] = m[row + msg.NEXT]

@@ -15,7 +15,7 @@ from kmemexp.sim.engine.interpreter import GO_ON, TENDING, give_up, next_item
 from kmemexp.sim.engine.locks import GRANTED, REFUSED, acquire, exit_section, release, retry
 from kmemexp.sim.engine.log import log
 from kmemexp.sim.engine.machine import FAST, LOG_OP, LOG_RUN
-from kmemexp.sim.engine.messages import next_message, send
+from kmemexp.sim.engine.messages import NO_ROOM, SIGNALLED, next_message, send
 from kmemexp.sim.engine.sections import burst, left
 from kmemexp.sim.engine.tables import cpu, ctx, glob, lock, route, src, stage
 from kmemexp.sim.engine.waiting import asleep
@@ -72,10 +72,11 @@ def _stepped(m: Memory, reg: Registers, x: Ctx) -> bool:
     """The time of a step is over: give its lock back and do what it answered."""
     answer = m[x + ctx.ANSWER]
     if answer == IPI and m[x + ctx.NEED] == 0:
-        if not send(m, reg, x, m[costs.IPI_SEND] + m[costs.IPI]):
+        sent = send(m, reg, x, m[costs.IPI_SEND] + m[costs.IPI])
+        if sent == NO_ROOM:
             return False
         m[x + ctx.NEED] = 1
-        if burst(m, x, m[costs.IPI_SEND], stage.STEPPED):
+        if sent == SIGNALLED and burst(m, x, m[costs.IPI_SEND], stage.STEPPED):
             return False
     m[x + ctx.NEED] = 0
     if answer <= FAILED or answer == IPI:

@@ -70,4 +70,5 @@ BUDGET = 125  # events until the engine returns
 STEPS = 126  # of the operation of each context so far: a table, by number of the context
 WAITERS = 127  # first of the contexts that wait for an object to be freed
 PAGE_RULE = 128  # who may have a page: machine.PAGE_RULES
-COLUMNS = 129
+PASSIVE = 129  # 1: messages to other CPUs wait until they are looked for
+COLUMNS = 130

@@ -8,4 +8,5 @@ ADDR = 4
 SIZE = 5
 FLAGS = 6
 PHASE = 7
-COLUMNS = 8
+SENDER = 8  # its CPU
+COLUMNS = 9
