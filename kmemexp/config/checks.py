@@ -184,7 +184,7 @@ def _interrupts(interrupts: Mapping[str, Any]) -> dict[str, Any]:
     if interrupts["clock_allocates"] and not found.get("clock"):
         raise ConfigError("interrupts.clock_allocates=true: there is no source called clock")
     # What is as ever is no part of a cell's name.
-    left = {"modes"} | (set() if interrupts["passive_messages"] else {"passive_messages"})
+    left = {"modes"} | (set() if interrupts.get("passive_messages") else {"passive_messages"})
     return {**{key: value for key, value in interrupts.items() if key not in left}, "sources": found}
 
 

@@ -72,8 +72,10 @@ def _compiled(
             yield code
         return
     pool = children.pool(workers)
-    waiting = {pool.submit(warm_one, cells[0]): code for code, cells in cold.items()}
+    waiting: dict[futures.Future[None], Code] = {}
     try:
+        for code, cells in cold.items():
+            waiting[pool.submit(warm_one, cells[0])] = code
         while waiting and not stopped():
             done, _ = futures.wait(waiting, POLL_SECONDS, futures.FIRST_COMPLETED)
             for future in done:

@@ -13,7 +13,7 @@ from kmemexp.config.checks import ACTIONS
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.planning.plan import plan_from
 
-SHARED = {"exit_codes", "finding", "standing", "witnesses"}
+SHARED = {"again", "exit_codes", "finding", "standing", "witnesses"}
 
 
 def test_every_action_is_a_file_and_every_file_an_action():

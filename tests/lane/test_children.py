@@ -15,9 +15,10 @@ import os, sys, time
 from kmemexp.lane import children
 if __name__ == "__main__":
     pool = children.pool(1)
-    print(pool.submit(os.getpid).result(), flush=True)
+    child = pool.submit(os.getpid).result()
     pool.submit(time.sleep, 600)
     try:
+        print(child, flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         children.abandon(pool)
