@@ -11,9 +11,10 @@ import pytest
 from kmemexp.lane import children
 
 BUSY = """
-import os, sys, time
+import os, signal, sys, time
 from kmemexp.lane import children
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background has it ignored
     pool = children.pool(1)
     child = pool.submit(os.getpid).result()
     pool.submit(time.sleep, 600)
