@@ -2,8 +2,10 @@
 
 A message interrupts the CPU that it goes to, or is *passive* (DragonFly from 2005 to 2010, sys/kern/lwkt_ipiq.c,
 lwkt_send_ipiq3_passive()): it lies in the ring from its sender until that CPU looks, at its next tick or when another
-message interrupts it; where more than half of the ring's 16 places are taken, it is interrupted. Left out: the sender's
-wait until a quarter is left, in which it takes messages itself; what a tick costs is an interrupt of its own.
+message interrupts it; where more than half of the ring's 16 places are taken, it is interrupted. Ticks are those of
+hz=100, at the same instants on all CPUs, whatever interrupts the configuration has. Where a message takes no time
+(cost=zero) none waits. Left out: the sender's wait until a quarter is left, in which it takes messages itself; looking
+costs an interrupt of its own.
 """
 
 from kmemexp.jit import kernel, outlined
