@@ -68,6 +68,7 @@ class Machine(NamedTuple):
     shares_pages: bool = False  # with user memory and page cache
     looks: tuple[int, ...] = ()  # ns between two looks of each allocator's own thread, by place; 0: it has none
     rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
+    by_node: Callable[..., dict[str, list[Any]]] | None = None  # what lies on each NUMA node
 
 
 class Routed(NamedTuple):
@@ -93,12 +94,26 @@ class Routed(NamedTuple):
         return {"kva_bytes": self.sized.kva_bytes, "cpus": self.config["machine"]["cpus"]}
 
     @property
+    def node_bytes(self) -> int:
+        """Bytes of physical memory on each NUMA node but the last; 0: the arena knows no nodes. Raises ConfigError."""
+        asks = getattr(self.code.arena, "node_bytes", None)
+        if asks is None:
+            return 0
+        maps, machine = self.config["maps"], self.config["machine"]
+        chosen = params(self.code.arena, maps["params"].get(maps["arena"], {}), domains=machine["domains"])
+        try:
+            return int(asks(chosen, machine["ram_bytes"]))
+        except ValueError as error:
+            raise ConfigError(f"machine.domains={machine['domains']}: {error}") from error
+
+    @property
     def facts(self) -> dict[str, int]:
         """What fills a parameter of the same name that the configuration leaves at 0."""
         machine, layout = self.config["machine"], self.config["maps"]["layout"]
         return self.size | {
             "ram_bytes": machine["ram_bytes"],
             "domains": machine["domains"],
+            "node_bytes": self.node_bytes,
             "min_free_kib": machine.get("min_free_bytes", 0) >> 10,
             "nmbufs": self.sized.nmbufs,
             "nmbclusters": self.sized.nmbclusters,
@@ -148,6 +163,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int, rehearsed: An
         shares_pages=cell.shares_pages,
         looks=looks(config),
         rounds=getattr(code.arena, "take_rounds", None),
+        by_node=getattr(code.arena, "by_node", None),
     )
 
 

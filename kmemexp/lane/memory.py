@@ -5,7 +5,7 @@ import numpy as np
 from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
 from kmemexp.lane.sampling import Samples, look
-from kmemexp.metrics import MOBILITIES, PAGE_OWNERS, SERIES, SPACES
+from kmemexp.metrics import MOBILITIES, NODES, PAGE_OWNERS, SERIES, SPACES
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
 from kmemexp.sim.slots import PAGE_SHIFT
@@ -112,7 +112,7 @@ def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dic
             pages = final[machine.maps.index(DIRECT)]
             values[f"direct_map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, pages))
     if DIRECT in machine.maps:
-        values |= _of_pages(machine, final[machine.maps.index(DIRECT)])
+        values |= _of_pages(machine, final[machine.maps.index(DIRECT)]) | _of_nodes(machine)
     return values
 
 
@@ -152,6 +152,23 @@ def _of_pages(machine: Machine, pages: np.ndarray) -> dict[str, float]:
         values["dirty_page_cache_bytes"] = pages[gauge.DIRTY] << PAGE_SHIFT
         values["swapped_bytes"] = pages[gauge.SWAPPED] << PAGE_SHIFT
         values["shrunk_objects_count"] = machine.world.counters[tally.SHRUNK]
+    return values
+
+
+def _of_nodes(machine: Machine) -> dict[str, float]:
+    """What lies on each of the first NUMA nodes; nothing where the arena tells none apart."""
+    found = machine.by_node(machine.world.arena) if machine.by_node else {}
+    if not found:
+        return {}
+    values: dict[str, float] = {
+        "numa_hits_count": sum(found["hits"]),
+        "numa_misses_count": sum(found["misses"]),
+    }
+    for n, (blocks, held) in enumerate(zip(found["free_blocks"], found["held"], strict=True)):
+        if n < NODES:
+            values |= {f"node{n}_free_order{order}_count": k for order, k in enumerate(blocks[: gauge.ORDERS])}
+            if machine.shares_pages:
+                values |= {f"node{n}_{owner}_bytes": held[i] << PAGE_SHIFT for i, owner in enumerate(PAGE_OWNERS)}
     return values
 
 

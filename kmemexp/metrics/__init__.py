@@ -10,7 +10,7 @@ from kmemexp.metrics.columns import OTHER_TEXTS, PANICS, SERIES, SERIES_TEXTS, U
 from kmemexp.metrics.lanes import LANES, STALE
 from kmemexp.metrics.margins import ALSO_RARE, MARGINS, OCCURS, PER_CENT, SKEWED, stated
 from kmemexp.metrics.model import PLAIN, RARE, SKEWED_LAW, Margin, Metric
-from kmemexp.metrics.spaces import MOBILITIES, PAGE_OWNERS, SPACE, SPACES
+from kmemexp.metrics.spaces import MOBILITIES, NODES, PAGE_OWNERS, SPACE, SPACES
 from kmemexp.metrics.timed import LATENCIES, LEAST_SAMPLES, QUANTILES, TIMED
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "METRICS",
     "MOBILITIES",
     "NAMES",
+    "NODES",
     "OCCURS",
     "OTHER_TEXTS",
     "PAGE_OWNERS",

@@ -16,6 +16,9 @@ MOBILITIES = ("unmovable", "movable", "reclaimable")
 PAGE_OWNERS = {"user_memory": "user memory", "page_cache": "page cache", "kernel_pages": "the kernel's single pages"}
 """Who shares the direct map's pages with the kernel's allocators."""
 
+NODES = 2
+"""NUMA nodes that have figures of their own: the first ones."""
+
 REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
 """Requests that may fit or not, by their names in metrics."""
 
@@ -84,6 +87,23 @@ SPACE = (
         "",
         "space",
         "pageblocks kept for requests for several pages that cannot wait, at the end (HighAtomic in pagetypeinfo)",
+    ),
+    Metric("numa_hits_count", "", "space", "blocks of pages taken on the NUMA node of the CPU that asked (numa_hit)"),
+    Metric("numa_misses_count", "less", "space", "blocks taken on another NUMA node than the CPU's (numa_miss)"),
+    *(
+        Metric(f"node{n}_{owner}_bytes", "", "space", f"{text} on NUMA node {n} at the end, where there are several")
+        for n in range(NODES)
+        for owner, text in PAGE_OWNERS.items()
+    ),
+    *(
+        Metric(
+            f"node{n}_free_order{order}_count",
+            "",
+            "space",
+            f"free blocks of {1 << order} pages on NUMA node {n} at the end, where there are several (/proc/buddyinfo)",
+        )
+        for n in range(NODES)
+        for order in range(11)
     ),
     *(
         Metric(

@@ -41,6 +41,21 @@ def test_a_full_memory_is_shared_reclaimed_and_spoiled():
         assert sum(value[f"pageblocks_{kind}_count"] for kind in (*MOBILITIES, "highatomic")) == RAM >> 21
 
 
+def test_two_nodes_share_it_and_only_one_has_low_zones():
+    (two,) = lanes("machine.domains=2", "+maps.params.linux_mm.dma32_mib=64")
+    (one,) = lanes("machine.domains=2", "+maps.params.linux_mm.by_node=0")
+    assert np.isnan(one["numa_hits_count"])
+    assert 0 < two["numa_misses_count"] < two["numa_hits_count"]
+    for name in ("user_memory", "page_cache", "kernel_pages"):
+        parts = [two[f"node{n}_{name}_bytes"] for n in range(2)]
+        assert sum(parts) == two[f"{name}_bytes"]
+        assert min(parts) > 0
+    for order in range(11):
+        whole = sum(two[f"free_{kind}_order{order}_count"] for kind in MOBILITIES)
+        assert sum(two[f"node{n}_free_order{order}_count"] for n in range(2)) == whole
+    assert two["user_memory_bytes"] == one["user_memory_bytes"]
+
+
 @pytest.mark.slow
 def test_more_that_is_kept_free_means_fewer_pageblocks_spoiled():
     (little,), (much,) = lanes(), lanes("machine.min_free_bytes=12MiB")

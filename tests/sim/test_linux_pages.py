@@ -69,7 +69,11 @@ def test_watermarks_are_those_of_a_kernel_with_huge_pages():
     assert index.min_free_with_huge_pages(64_000_000, 4) == 90112
     assert index.min_free_with_huge_pages(3840 + 772915 + 131_000_000 + 131_700_000, 4) == 129855
     st = booted()
-    assert st.meters[: state.ANON].tolist() == [204, 255, 306]  # a twentieth of 4096 pages; 816 KiB
+    assert st.zones[0, [state.MIN, state.LOW, state.HIGH]].tolist() == [
+        204,
+        255,
+        306,
+    ]  # a twentieth of 4096 pages; 816 KiB
 
 
 def test_a_file_is_read_in_windows_that_double_and_folios_that_grow_by_two_orders():
@@ -101,7 +105,7 @@ def test_page_cache_fills_what_is_free_and_kswapd_keeps_the_marks():
     st = booted()
     for _ in range(200):
         assert owner(st, 64, FILE) > 0
-    assert st.meters[state.LOW] - 32 <= st.buddy.maps[0, z.FREE] <= st.meters[state.HIGH] + 64
+    assert st.zones[0, state.LOW] - 32 <= st.buddy.maps[0, z.FREE] <= st.zones[0, state.HIGH] + 64
     assert st.meters[state.BY_KSWAPD] > 0
     assert st.meters[state.STALLS] == 0
     seen = measure(st)
@@ -305,8 +309,8 @@ def test_what_is_kept_is_given_back_but_for_the_last_and_all_before_a_request_fa
     assert st.buddy.maps[0, z.RESERVED] == 2 * BLOCK
     for page in pages:
         free(st, page * PAGE)
-    assert 8 <= highatomic.unreserve(st, z.UNMOVABLE, 0) <= BLOCK
-    assert highatomic.unreserve(st, z.UNMOVABLE, 0) == 0
+    assert 8 <= highatomic.unreserve(st, 0, z.UNMOVABLE, 0) <= BLOCK
+    assert highatomic.unreserve(st, 0, z.UNMOVABLE, 0) == 0
     assert st.buddy.maps[0, z.RESERVED] == BLOCK
     for page in range(int(st.buddy.maps[0, z.BASE]), int(st.buddy.maps[0, z.BASE]) + 10):
         free(st, page * PAGE)

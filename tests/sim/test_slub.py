@@ -406,6 +406,19 @@ def test_cpus_are_spread_over_nodes_in_blocks():
         fresh(cpus=2, domains=3)
 
 
+@pytest.mark.parametrize(("node_bytes", "node"), [(0, 1), (1 << 40, 0)])
+def test_a_slab_belongs_to_the_node_that_its_pages_lie_on(node_bytes, node):
+    """After a request that went to another node; where pages know no nodes, to that of the CPU."""
+    m = Slub(domains=2, node_bytes=node_bytes)
+    got = m.many(17, 4096, cpu=1)
+    first = m.state.slab[got[0] // s.PAGE]
+    assert first[u.S_NODE] == node
+    for addr in got:
+        m.free(addr, cpu=1)
+    listed = m.state.node[cache(4096), :, u.NODE_PARTIAL] > 0
+    assert listed.tolist() == [node == 0, node == 1] or m.counts["node_partial_slabs"] == 0
+
+
 def test_random_freelists_are_permutations_that_depend_on_the_seed_alone():
     def first_slabs(seed: int) -> list[list[int]]:
         m = Slub(freelist_random=seed)

@@ -17,7 +17,8 @@ Sheaves stand before all that: arrays of objects, a main and perhaps a spare one
 per cache and node. They are filled from slabs at once, and flushed at once when the barn is full. Memory for them comes
 from the slabs of kmalloc() caches.
 
-NUMA: CPU c belongs to node c * domains // cpus, and a slab to the node of the CPU that needed it. Other nodes are asked
+NUMA: CPU c belongs to node c * domains // cpus, and a slab to the node that its pages lie on, or, where the pages know
+no nodes, to that of the CPU that needed it. Other nodes are asked
 in order from the own on. The kernel refuses that at random (1001 of 1024 times it may) by its clock; here a counter,
 spread evenly, does. Frees of other nodes' objects pass by the sheaves.
 

@@ -312,6 +312,14 @@ def unfreeze(st: State, k: int, cpu: int) -> int:
 
 
 @kernel
+def node_for(st: State, page: int, cpu: int) -> int:
+    """Node that a new slab belongs to (page_to_nid)."""
+    if st.p.node_bytes == 0:
+        return st.node_of[cpu]
+    return min((page << PAGE_SHIFT) // st.p.node_bytes, st.nodes - 1)
+
+
+@kernel
 def new_slab(st: State, reg: Registers, i: int, k: int, slab: int, order: int, n: int) -> None:
     """Make a slab of pages; its objects are threaded in order of address, or as the cache's permutation says."""
     size = st.cache[k, K_SIZE]

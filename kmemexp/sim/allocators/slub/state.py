@@ -23,6 +23,7 @@ class Params(NamedTuple):
     merge: int = 0  # 1: caches alike are one (CONFIG_SLAB_MERGE_DEFAULT); recorded ones have been merged
     kmalloc_sets: int = 0  # sets of kmalloc() caches; 0: as many as the load's roles name
     domains: int = 0  # NUMA nodes; 0: 1
+    node_bytes: int = 0  # of the direct map on each; 0: a slab belongs to the node of the CPU that asked for its pages
     memcg: int = 0  # vectors of memory cgroups: 1 from kmalloc() caches, 2 in a slab's spare room if it has any (7.1)
 
 

@@ -20,6 +20,7 @@ from kmemexp.sim.allocators.slub.slabs import (
     may_move,
     move_on,
     new_slab,
+    node_for,
     push_cpu_partial,
     refill_cpu,
     remove_partial,
@@ -106,7 +107,7 @@ def slab_alloc(st: State, reg: Registers, i: int, k: int) -> int:
         reg[i, regs.X] = reg[i, regs.BASE] >> PAGE_SHIFT
         if order != st.cache[k, slabs.K_ORDER]:
             st.cache[k, slabs.K_FALLBACKS] += 1
-        new_slab(st, reg, i, k, reg[i, regs.X], order, st.node_of[cpu])
+        new_slab(st, reg, i, k, reg[i, regs.X], order, node_for(st, reg[i, regs.X], cpu))
         if wants_vector(st, k, reg[i, regs.X]) and not get_vector(st, reg[i, regs.X], cpu):
             return _ask_vector(st, reg, i, vector_cache(st, reg[i, regs.X]), slabs.K_ORDER)
     elif where == A_VECTOR:
@@ -157,7 +158,7 @@ def _fill_vector(st: State, reg: Registers, i: int, kv: int, cpu: int) -> None:
     page = reg[i, regs.BASE] >> PAGE_SHIFT
     if reg[i, regs.Y] != st.cache[kv, slabs.K_ORDER]:
         st.cache[kv, slabs.K_FALLBACKS] += 1
-    new_slab(st, reg, i, kv, page, reg[i, regs.Y], st.node_of[cpu])
+    new_slab(st, reg, i, kv, page, reg[i, regs.Y], node_for(st, page, cpu))
     if st.cpu[kv, cpu, slabs.C_SLAB] == slabs.NIL:
         make_current(st, kv, cpu, page)
     else:

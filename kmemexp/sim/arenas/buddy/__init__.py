@@ -43,7 +43,6 @@ __all__ = ["check", "free_blocks"]
 CALLS = (PCP_PAGES, PCP_PAGES)
 CPU_LOCK = "spin"  # per_cpu_pages.lock: interrupts come through
 
-SPARE_LISTS = 2  # the last ones, for those who share a zone with the kernel
 LEVELS = 3  # maps lie in maps: kernel_map, kmem_map, mb_map
 MOST_ORDER = 18
 
@@ -55,11 +54,14 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
-    """Return a state with room for maps, all of them still empty."""
+def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int, spare_lists: int = 0) -> State:
+    """Return a state with room for maps, all of them still empty.
+
+    `spare_lists`: the last ones, for those who share a zone with the kernel.
+    """
     p = _resolved(params, cpus)
     rows = LEVELS * (kva_bytes >> PAGE_SHIFT)
-    lists = maps * z.LIST_TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS + SPARE_LISTS
+    lists = maps * z.LIST_TYPES * (p.max_order + 1) + maps * p.cpus * buddy_pcp.LISTS + spare_lists
     blocks = (rows >> p.pageblock_order) + 2 * maps
     st = State(
         p,
@@ -77,11 +79,8 @@ def empty(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     return st
 
 
-def add_map(st: State, map_no: int, base: int, nbytes: int, min_free_kib: int = 0) -> None:
-    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated.
-
-    `min_free_kib`: vm.min_free_kbytes, where it is not that of the parameters.
-    """
+def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
+    """Give map `map_no`, still empty, the range [base, base + nbytes), which its parent must have allocated."""
     if st.maps[map_no, z.TOP]:
         raise ValueError(f"map {map_no} is in use")
     first, pages = base >> PAGE_SHIFT, nbytes >> PAGE_SHIFT
@@ -95,12 +94,18 @@ def add_map(st: State, map_no: int, base: int, nbytes: int, min_free_kib: int = 
     st.blocks[block : block + span] = z.MOVABLE if st.p.migrate else z.UNMOVABLE
     zone[z.LEAVES] = 1 << max(pages - 1, 0).bit_length()
     st.next[:] += pages, span, 2 * zone[z.LEAVES]
-    least = min_free_kib or st.p.min_free_kib
-    zone[z.WMARK_HIGH] = buddy_index.watermarks(pages, least).high
-    cpus = st.pcp[map_no * st.p.cpus : (map_no + 1) * st.p.cpus]
-    cpus[:, buddy_pcp.BATCH] = buddy_index.pcp_batch(pages)
-    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = buddy_index.pcp_high(pages, st.p.cpus, least)
+    marks = buddy_index.watermarks(pages, st.p.min_free_kib)
+    set_limits(st, map_no, marks.high, buddy_index.pcp_limits(pages, st.p.cpus, marks.low))
     _free_all(st, map_no)
+
+
+def set_limits(st: State, map_no: int, high: int, pcp_bounds: tuple[int, int]) -> None:
+    """Set a zone's high watermark, and between what its CPUs' lists are tuned (all in pages)."""
+    zone = st.maps[map_no]
+    zone[z.WMARK_HIGH] = high
+    cpus = st.pcp[map_no * st.p.cpus : (map_no + 1) * st.p.cpus]
+    cpus[:, buddy_pcp.BATCH] = buddy_index.pcp_batch(int(zone[z.TOP] - zone[z.BASE]))
+    cpus[:, [buddy_pcp.LIMIT_MIN, buddy_pcp.LIMIT_MAX]] = pcp_bounds
 
 
 @kernel
@@ -124,6 +129,12 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     order are one hole. These are the requests that can be met after the CPUs' lists have been emptied.
     """
     out[:] = 0
+    add_measure(st, map_no, st.maps[map_no, z.BASE], out)
+
+
+@kernel
+def add_measure(st: State, map_no: MapNo, start: int, out: Words) -> None:
+    """Add the state of a map to what others have written; `start`: first page of all of these."""
     page, top = st.maps[map_no, z.BASE], st.maps[map_no, z.TOP]
     stuck = -1
     while page < top:
@@ -138,11 +149,13 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
             if held & ATTRIBUTE != ATTR_PAGEABLE:
                 stuck = measure_stuck(st, map_no, max(page >> st.p.pageblock_order, stuck + 1), end - 1, out)
             page = end
-    out[gauge.ENTRIES] = st.maps[map_no, z.AREAS]
-    out[gauge.HIGH] = (st.maps[map_no, z.HIGH] - st.maps[map_no, z.BASE]) << PAGE_SHIFT
-    out[gauge.WALKED] = st.maps[map_no, z.WALKED]
-    out[gauge.CLAIMS], out[gauge.STEALS] = st.maps[map_no, z.CLAIMS], st.maps[map_no, z.STEALS]
-    out[gauge.DRAINS] = st.maps[map_no, z.DRAINS]
+    out[gauge.ENTRIES] += st.maps[map_no, z.AREAS]
+    if st.maps[map_no, z.HIGH] > st.maps[map_no, z.BASE]:
+        out[gauge.HIGH] = max(out[gauge.HIGH], (st.maps[map_no, z.HIGH] - start) << PAGE_SHIFT)
+    out[gauge.WALKED] += st.maps[map_no, z.WALKED]
+    out[gauge.CLAIMS] += st.maps[map_no, z.CLAIMS]
+    out[gauge.STEALS] += st.maps[map_no, z.STEALS]
+    out[gauge.DRAINS] += st.maps[map_no, z.DRAINS]
     measure_types(st, map_no, out)
 
 
@@ -161,10 +174,10 @@ def measure_types(st: State, map_no: MapNo, out: Words) -> None:
     """Count free blocks by type and order, as far as these are Linux's, and pageblocks by type (/proc/pagetypeinfo)."""
     for kind in range(z.TYPES):
         for order in range(min(st.p.max_order + 1, gauge.ORDERS)):
-            out[gauge.FREE_BLOCKS + kind * gauge.ORDERS + order] = st.lists[
+            out[gauge.FREE_BLOCKS + kind * gauge.ORDERS + order] += st.lists[
                 z.zone_list(st, map_no, order, kind), z.COUNT
             ]
-    if st.maps[map_no, z.TOP] > 0:
+    if st.maps[map_no, z.TOP] > st.maps[map_no, z.BASE]:
         for b in range(
             st.maps[map_no, z.BASE] >> st.p.pageblock_order,
             ((st.maps[map_no, z.TOP] - 1) >> st.p.pageblock_order) + 1,
@@ -192,9 +205,14 @@ def measure_run(st: State, page: int, end: int, out: Words) -> None:
 def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
     """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
     bins[:] = 0.0
-    base, top = st.maps[map_no, z.BASE], st.maps[map_no, z.TOP]
-    page = base
-    while page < top:
+    add_paint(st, map_no, bins, st.maps[map_no, z.BASE], st.maps[map_no, z.TOP])
+
+
+@kernel
+def add_paint(st: State, map_no: MapNo, bins: Shares, base: int, top: int) -> None:
+    """Paint a map on a picture of pages [base, top), of which it may be a part."""
+    page = st.maps[map_no, z.BASE]
+    while page < st.maps[map_no, z.TOP]:
         row = page + st.maps[map_no, z.SHIFT]
         pages = int64(st.held[row]) >> HELD_SHIFT
         if pages == 0:

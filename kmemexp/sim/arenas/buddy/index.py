@@ -51,13 +51,14 @@ def extfrag(free: Sequence[int], order: int) -> int:
     return (pages - (_suitable(free, order) << order)) * 100 // pages if pages else 0
 
 
-def watermarks(pages: int, min_free_kib: int = 0) -> Watermarks:
-    """Watermarks of a machine with one zone of that many pages (init_per_zone_wmark_min, __setup_per_zone_wmarks).
+def watermarks(pages: int, min_free_kib: int = 0, whole: int = 0) -> Watermarks:
+    """Watermarks of a zone of that many pages (init_per_zone_wmark_min, __setup_per_zone_wmarks).
 
-    `min_free_kib`: vm.min_free_kbytes; 0: by the rule, for a machine without transparent huge pages.
+    `min_free_kib`: vm.min_free_kbytes; 0: by the rule, for a machine without transparent huge pages. `whole`: pages of
+    the machine; 0: the zone is all of it.
     """
     min_free_kib = min_free_kib or min(max(isqrt(16 * pages * PAGE_KIB), 128), 262144)
-    minimum = min_free_kib // PAGE_KIB
+    minimum = min_free_kib // PAGE_KIB * pages // (whole or pages)
     gap = max(minimum // 4, pages * WATERMARK_SCALE // 10000)
     return Watermarks(min_free_kib, minimum, minimum + gap, minimum + 2 * gap)
 
@@ -87,8 +88,13 @@ def pcp_batch(pages: int) -> int:
 
 def pcp_high(pages: int, cpus: int, min_free_kib: int = 0) -> tuple[int, int]:
     """Least and greatest limit, between which the kernel tunes it, of the pages on a CPU's lists (zone_highsize)."""
+    return pcp_limits(pages, cpus, watermarks(pages, min_free_kib).low)
+
+
+def pcp_limits(pages: int, cpus: int, low: int) -> tuple[int, int]:
+    """The same of a zone with that low watermark, and that many CPUs on its node."""
     least = 4 * pcp_batch(pages)
-    return max(watermarks(pages, min_free_kib).low // cpus, least), max(pages // HIGH_FRACTION // cpus, least)
+    return max(low // cpus, least), max(pages // HIGH_FRACTION // cpus, least)
 
 
 def _pages(free: Sequence[int]) -> int:

@@ -1,27 +1,31 @@
 """Linux's two kinds of kernel memory: the direct map of all pages is a buddy, all other maps are vmalloc space.
 
-Map `DIRECT`, once it has been added, is a zone of `sim.arenas.buddy`; the others are those of `sim.arenas.vmap`.
+Map `DIRECT`, once it has been added, is a zone of `sim.arenas.buddy`, on a machine with several NUMA nodes several
+of them by address and node (`zones`); the others are those of `sim.arenas.vmap`.
 The direct map and all submaps are carved out of map 0 at boot (ATTR_SINGLE), without guard pages.
 
-Where the load has user memory and page cache (`pressure`), these are in the same zone (`spreading`, `owners`), requests
-go by watermarks (`gate`), page cache and, with swap, user memory are reclaimed (`reclaim`, `writeback`) and pages are
-moved (`compact`). Else the zone is the kernel's alone, and gives its last page.
+Where the load has user memory and page cache (`pressure`), these are in the same zones (`spreading`, `owners`),
+requests go by watermarks (`gate`), page cache and, with swap, user memory are reclaimed (`reclaim`, `writeback`) and
+pages are moved (`compact`). Else the zones are the kernel's alone, and give their last page.
 
-Left out: what all of these leave out; zones by address and node; pages of vmalloc areas, which are not taken out of the
-direct map.
+Left out: what all of these leave out; zones by address on a machine of one node, unless `by_node` asks for them; with a
+clock, a lock for each zone (the direct map has one); pages of vmalloc areas, which are not taken out of the direct map.
 """
+
+from typing import Any
 
 import numpy as np
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim import asking, demand
+from kmemexp.sim import asking, demand, nodes
 from kmemexp.sim.aliases import Address, Bytes, MapNo, Registers, Shares, Words
 from kmemexp.sim.arenas import buddy, vmap
 from kmemexp.sim.arenas.buddy import index as buddy_index
 from kmemexp.sim.arenas.buddy import zone as z
-from kmemexp.sim.arenas.linux_mm import contents, gate, owners, state
+from kmemexp.sim.arenas.linux_mm import contents, gate, owners, state, zones
 from kmemexp.sim.arenas.linux_mm.spreading import spread
-from kmemexp.sim.arenas.linux_mm.state import ZONE, Params, State
+from kmemexp.sim.arenas.linux_mm.state import ANY_ZONE, Params, State
+from kmemexp.sim.arenas.linux_mm.zones import zone_of
 from kmemexp.sim.maps import DIRECT
 from kmemexp.sim.slots import (
     ATTR_ATOMIC,
@@ -51,7 +55,14 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     if params.pressure and params.plain:
         raise ValueError("plain = 1: a textbook buddy has no lists that reclaim could go by")
     areas = vmap.init(vmap.Params(**_of(vmap.Params._fields, fields)), kva_bytes=kva_bytes, cpus=cpus, maps=maps)
-    pages = buddy.empty(buddy.Params(**_of(buddy.Params._fields, fields)), kva_bytes=kva_bytes, cpus=cpus, maps=1)
+    tables = zones.tables(params, cpus)
+    pages = buddy.empty(
+        buddy.Params(**_of(buddy.Params._fields, fields)),
+        kva_bytes=kva_bytes,
+        cpus=cpus,
+        maps=len(tables["zones"]),
+        spare_lists=state.LISTS_BY_AGE * len(tables["nodes"]),
+    )
     rows = len(pages.tag) if params.pressure else 1
     return State(
         params,
@@ -61,6 +72,7 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
         mate=demand.zeros((rows, 2), "int32"),
         owners=demand.zeros((rows, state.OWNER_COLUMNS)),
         meters=np.zeros(state.METERS, np.int64),
+        **tables,
     )
 
 
@@ -69,15 +81,16 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     if map_no != DIRECT:
         vmap.add_map(st.vmap, map_no, base, nbytes)
         return
+    if zones.are_apart(st.p):
+        zones.add(st, base, nbytes)
+        return
     if not st.p.pressure:
-        buddy.add_map(st.buddy, ZONE, base, nbytes)
+        buddy.add_map(st.buddy, ANY_ZONE, base, nbytes)
         return
     pages = nbytes >> PAGE_SHIFT
     least = st.p.min_free_kib or buddy_index.min_free_with_huge_pages(pages, st.p.zones)
-    buddy.add_map(st.buddy, ZONE, base, nbytes, least)
-    marks = buddy_index.watermarks(pages, least)
-    st.meters[[state.MIN, state.LOW, state.HIGH]] = marks.minimum, marks.low, marks.high
-    st.buddy.maps[ZONE, z.BOOST_MAX] = buddy_index.most_boost(pages, marks.high)
+    buddy.add_map(st.buddy, ANY_ZONE, base, nbytes)
+    zones.set_marks(st, ANY_ZONE, buddy_index.watermarks(pages, least), 0, st.buddy.p.cpus)
 
 
 @kernel
@@ -92,25 +105,41 @@ def map_alloc(st: State, map_no: MapNo, nbytes: Bytes, align: int, attr: int, cp
     """Allocate `nbytes` of map `map_no` at a multiple of `align` (bytes). Returns the address or NO_SPACE."""
     if map_no != DIRECT:
         return vmap.map_alloc(st.vmap, map_no, nbytes, align, attr & ATTR_SORT, cpu)
-    if st.p.pressure == 0:
-        return buddy.map_alloc(st.buddy, ZONE, nbytes, align, attr & ATTR_SORT, cpu)
+    if st.p.pressure == 0 and len(st.zones) == 1:
+        return buddy.map_alloc(st.buddy, ANY_ZONE, nbytes, align, attr & ATTR_SORT, cpu)
     return watched_alloc(st, nbytes >> PAGE_SHIFT, max(align, 1) >> PAGE_SHIFT, attr, cpu)
 
 
 @outlined
 def watched_alloc(st: State, pages: int, align: int, attr: int, cpu: int) -> int:
-    """Allocate pages of a direct map that is shared. Returns the address, an owner's handle, or NO_SPACE."""
+    """Allocate pages of a direct map that is shared, or has zones. Returns the address, a handle, or NO_SPACE."""
     if attr & ATTR_SPREAD:
         return spread(st, pages, attr, cpu)
     order = buddy.order_for(max(pages, align))
     sort = attr & ATTR_SORT
     if order > st.buddy.p.max_order or align & (align - 1):
-        return buddy.allocate(st.buddy, ZONE, pages, align, sort, cpu)
+        return contiguous(st, pages, align, sort, cpu)
     kind = z.UNMOVABLE
     if st.buddy.p.migrate:
         kind = z.MOVABLE if sort == ATTR_PAGEABLE else z.RECLAIMABLE if attr & ATTR_RECLAIM else z.UNMOVABLE
-    page = gate.get(st, order, kind, gate.class_of(attr), cpu)
-    return NO_SPACE if page < 0 else buddy.enter(st.buddy, ZONE, page, pages, 1 << order, sort)
+    if st.p.pressure:
+        page = gate.get(st, order, kind, gate.class_of(attr), cpu)
+    else:
+        page = gate.alone(st, order, kind, cpu)
+    return NO_SPACE if page < 0 else buddy.enter(st.buddy, zone_of(st, page), page, pages, 1 << order, sort)
+
+
+@outlined
+def contiguous(st: State, pages: int, align: int, sort: int, cpu: int) -> int:
+    """Allocate more than the largest block, in the first zone that has so much. Returns the address or NO_SPACE."""
+    for i in range(len(st.zones)):
+        zone = st.zonelist[st.node_of[cpu], i]
+        if zone < 0:
+            break
+        addr = buddy.allocate(st.buddy, zone, pages, align, sort, cpu)
+        if addr != NO_SPACE:
+            return addr
+    return NO_SPACE
 
 
 @kernel
@@ -122,7 +151,7 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
             owners.end(st, who, cpu)
         return 0
     if map_no == DIRECT:
-        return buddy.map_free(st.buddy, ZONE, addr, nbytes, cpu)
+        return buddy.map_free(st.buddy, zone_of(st, addr >> PAGE_SHIFT), addr, nbytes, cpu)
     return vmap.map_free(st.vmap, map_no, addr, nbytes, cpu)
 
 
@@ -130,7 +159,9 @@ def map_free(st: State, map_no: MapNo, addr: Address, nbytes: Bytes, cpu: int) -
 def map_measure(st: State, map_no: MapNo, out: Words) -> None:
     """Write the state of map `map_no` into `out` (int64[M_COUNT])."""
     if map_no == DIRECT:
-        buddy.map_measure(st.buddy, ZONE, out)
+        out[:] = 0
+        for zone in range(len(st.zones)):
+            buddy.add_measure(st.buddy, zone, st.buddy.maps[ANY_ZONE, z.BASE], out)
         for sort in range(3):
             out[gauge.ANON_PAGES + sort] = st.meters[state.PAGES_OF + sort]
         out[gauge.BY_KSWAPD], out[gauge.BY_REQUEST] = st.meters[state.BY_KSWAPD], st.meters[state.BY_REQUEST]
@@ -146,7 +177,10 @@ def map_measure(st: State, map_no: MapNo, out: Words) -> None:
 def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
     """Write the occupied share of each of len(bins) equal stretches of map `map_no` (float64, 0 … 1)."""
     if map_no == DIRECT:
-        buddy.map_paint(st.buddy, ZONE, bins)
+        bins[:] = 0.0
+        base, top = st.buddy.maps[ANY_ZONE, z.BASE], st.buddy.maps[len(st.zones) - 1, z.TOP]
+        for zone in range(len(st.zones)):
+            buddy.add_paint(st.buddy, zone, bins, base, top)
     else:
         vmap.map_paint(st.vmap, map_no, bins)
 
@@ -154,23 +188,34 @@ def map_paint(st: State, map_no: MapNo, bins: Shares) -> None:
 @kernel
 def map_walked(st: State, map_no: MapNo) -> int:
     """What searches of map `map_no` have passed one by one."""
-    if map_no == DIRECT:
-        return buddy.map_walked(st.buddy, ZONE)
-    return vmap.map_walked(st.vmap, map_no)
+    if map_no != DIRECT:
+        return vmap.map_walked(st.vmap, map_no)
+    walked = 0
+    for zone in range(len(st.zones)):
+        walked += buddy.map_walked(st.buddy, zone)
+    return walked
 
 
 @kernel
 def map_moved(st: State, map_no: MapNo) -> int:
     """What has been moved under zone->lock, or under free_vmap_area_lock."""
-    return buddy.map_moved(st.buddy, ZONE) if map_no == DIRECT else vmap.map_moved(st.vmap, map_no)
+    if map_no != DIRECT:
+        return vmap.map_moved(st.vmap, map_no)
+    moved = 0
+    for zone in range(len(st.zones)):
+        moved += buddy.map_moved(st.buddy, zone)
+    return moved
 
 
 @kernel
 def map_free_bytes(st: State, map_no: MapNo) -> int:
     """Bytes of map `map_no` that are not in use."""
-    if map_no == DIRECT:
-        return buddy.map_free_bytes(st.buddy, ZONE)
-    return vmap.map_free_bytes(st.vmap, map_no)
+    if map_no != DIRECT:
+        return vmap.map_free_bytes(st.vmap, map_no)
+    free = 0
+    for zone in range(len(st.zones)):
+        free += buddy.map_free_bytes(st.buddy, zone)
+    return free
 
 
 @kernel
@@ -187,18 +232,23 @@ def census(st: State) -> dict[str, int]:
 
 def used(st: State, map_no: int) -> int:
     """Bytes of map `map_no` that are in use (by a submap, perhaps)."""
-    return buddy.used(st.buddy, ZONE) if map_no == DIRECT else vmap.used(st.vmap, map_no)
+    if map_no != DIRECT:
+        return vmap.used(st.vmap, map_no)
+    return sum(buddy.used(st.buddy, zone) for zone in range(len(st.zones)))
 
 
 def ranges(st: State, map_no: int) -> list[tuple[int, int, int]]:
     """(start, end, attribute) of what is in use in map `map_no`, in address order."""
-    return buddy.ranges(st.buddy, ZONE) if map_no == DIRECT else vmap.ranges(st.vmap, map_no)
+    if map_no != DIRECT:
+        return vmap.ranges(st.vmap, map_no)
+    return [found for zone in range(len(st.zones)) for found in buddy.ranges(st.buddy, zone)]
 
 
 def check(st: State, map_no: int) -> None:
     """Assert what must hold of map `map_no` (slow, for tests)."""
     if map_no == DIRECT:
-        buddy.check(st.buddy, ZONE)
+        for zone in range(len(st.zones)):
+            buddy.check(st.buddy, zone)
         if st.p.pressure:
             contents.check(st)
     else:
@@ -207,9 +257,22 @@ def check(st: State, map_no: int) -> None:
 
 def take_rounds(st: State) -> list[int]:
     """Rounds of reclaim by priority (0 … 12) since this was last asked: as often are shrinkers to be asked."""
-    rounds: list[int] = st.meters[state.ROUNDS :].tolist()
-    st.meters[state.ROUNDS :] = 0
+    noted = st.meters[state.ROUNDS :]
+    rounds: list[int] = (noted // len(st.nodes)).tolist()
+    noted %= len(st.nodes)
     return rounds
+
+
+def by_node(st: State) -> dict[str, list[Any]]:
+    """What lies on each NUMA node; nothing where nodes are not told apart."""
+    return zones.by_node(st) if len(st.nodes) > 1 else {}
+
+
+def node_bytes(params: Params, ram_bytes: int) -> int:
+    """Bytes of the direct map that lie on each NUMA node but the last; 0: it is not divided by nodes."""
+    if not zones.are_apart(params):
+        return 0
+    return nodes.span_pages(ram_bytes >> PAGE_SHIFT, max(params.domains, 1)) << PAGE_SHIFT
 
 
 def _of(names: tuple[str, ...], fields: dict[str, int]) -> dict[str, int]:

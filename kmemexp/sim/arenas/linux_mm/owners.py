@@ -1,9 +1,9 @@
 """Those who share the direct map with the kernel's allocators: processes, files, the kernel's single pages.
 
-An owner has blocks of pages anywhere, and a handle that is no address. Pages of files lie on one list by age, from
-which `reclaim` takes the oldest; there is no second list and no referenced bit. Anonymous pages lie on another one, if
-there is swap space. A file is dirty or clean as a whole (`writeback`). An owner whose last page has been reclaimed is
-gone; its handle then means nothing. `st` is the State of `linux_mm`.
+An owner has blocks of pages anywhere, and a handle that is no address. Pages of files lie on one list by age for each
+node, from which `reclaim` takes the oldest; there is no second list and no referenced bit. Anonymous pages lie on
+another one, if there is swap space. A file is dirty or clean as a whole (`writeback`). An owner whose last page has
+been reclaimed is gone; its handle then means nothing. `st` is the State of `linux_mm`.
 """
 
 from kmemexp.jit import kernel, outlined
@@ -14,6 +14,7 @@ from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.buddy.contig import HELD_SHIFT
 from kmemexp.sim.arenas.linux_mm import state
 from kmemexp.sim.arenas.linux_mm.state import State
+from kmemexp.sim.arenas.linux_mm.zones import zone_of
 from kmemexp.sim.slots import ATTR_PAGEABLE, ATTR_WIRED
 
 HANDLE = 1 << 62
@@ -24,21 +25,21 @@ AGES = 1 << 29
 @kernel
 def row_of(st: State, page: int) -> int:
     """Row of a page in the arrays."""
-    return page + st.buddy.maps[state.ZONE, z.SHIFT]
+    return page + st.buddy.maps[state.ANY_ZONE, z.SHIFT]
 
 
 @kernel
-def by_age(st: State) -> int:
-    """Number of the list of files' blocks, youngest first."""
-    return len(st.buddy.lists) - 1
+def by_age(st: State, node: int) -> int:
+    """Number of the list of files' blocks on a node, youngest first."""
+    return len(st.buddy.lists) - 1 - state.LISTS_BY_AGE * node
 
 
 @kernel
-def list_of(st: State, sort: int) -> int:
-    """Number of the list by age of a sort of pages; -1: they are on none."""
+def list_of(st: State, sort: int, node: int) -> int:
+    """Number of a node's list by age of a sort of pages; -1: they are on none."""
     if sort == state.FILE_PAGES:
-        return by_age(st)
-    return by_age(st) - 1 if sort == state.ANON_PAGES and st.p.swap_mib else -1
+        return by_age(st, node)
+    return by_age(st, node) - 1 if sort == state.ANON_PAGES and st.p.swap_mib else -1
 
 
 @kernel
@@ -106,8 +107,9 @@ def hold(st: State, who: int, page: int, order: int) -> None:
     row, pages, sort = row_of(st, page), 1 << order, st.owners[who, state.SORT]
     st.buddy.held[row] = pages << HELD_SHIFT | (ATTR_WIRED if sort == state.KERNEL_PAGES else ATTR_PAGEABLE)
     if sort != state.KERNEL_PAGES:
-        buddy.paint_tags(st.buddy, state.ZONE, page, pages, z.MOVABLE_PAGE)
-    zone = state.ZONE
+        buddy.paint_tags(st.buddy, state.ANY_ZONE, page, pages, z.MOVABLE_PAGE)
+    zone = zone_of(st, page)
+    node = st.zones[zone, state.NODE]
     st.buddy.maps[zone, z.USED] += pages
     st.buddy.maps[zone, z.FOLIOS] += 1
     st.buddy.maps[zone, z.HIGH] = max(st.buddy.maps[zone, z.HIGH], page + pages)
@@ -119,8 +121,9 @@ def hold(st: State, who: int, page: int, order: int) -> None:
     st.owners[who, state.FIRST] = page
     st.owners[who, state.PAGES] += pages
     st.meters[state.PAGES_OF + sort] += pages
-    if list_of(st, sort) >= 0:
-        z.push(st.buddy, zone, list_of(st, sort), page, False)
+    st.nodes[node, state.HELD + sort] += pages
+    if list_of(st, sort, node) >= 0:
+        z.push(st.buddy, zone, list_of(st, sort, node), page, False)
     if st.owners[who, state.IS_DIRTY]:
         st.owners[who, state.IS_DIRTY] += pages
         st.meters[state.DIRTY] += pages
@@ -131,9 +134,10 @@ def drop(st: State, page: int, cpu: int) -> int:
     """Free a block of an owner. Returns its pages."""
     row, pages = row_of(st, page), pages_of(st, page)
     who = int64(st.owner[row]) - 1
-    sort = st.owners[who, state.SORT]
-    if list_of(st, sort) >= 0:
-        z.pull(st.buddy, state.ZONE, list_of(st, sort), page)
+    sort, zone = st.owners[who, state.SORT], zone_of(st, page)
+    node = st.zones[zone, state.NODE]
+    if list_of(st, sort, node) >= 0:
+        z.pull(st.buddy, zone, list_of(st, sort, node), page)
     if st.owners[who, state.IS_DIRTY]:
         st.owners[who, state.IS_DIRTY] -= pages
         st.meters[state.DIRTY] -= pages
@@ -147,22 +151,23 @@ def drop(st: State, page: int, cpu: int) -> int:
     st.owner[row] = 0
     st.buddy.held[row] = 0
     if sort != state.KERNEL_PAGES:
-        buddy.paint_tags(st.buddy, state.ZONE, page, pages, 0)
-    st.buddy.maps[state.ZONE, z.USED] -= pages
-    st.buddy.maps[state.ZONE, z.FOLIOS] -= 1
+        buddy.paint_tags(st.buddy, zone, page, pages, 0)
+    st.buddy.maps[zone, z.USED] -= pages
+    st.buddy.maps[zone, z.FOLIOS] -= 1
     st.owners[who, state.PAGES] -= pages
     st.meters[state.PAGES_OF + sort] -= pages
-    give(st, page, buddy.order_for(pages), cpu)
+    st.nodes[node, state.HELD + sort] -= pages
+    give(st, zone, page, buddy.order_for(pages), cpu)
     return pages
 
 
 @kernel
-def give(st: State, page: int, order: int, cpu: int) -> None:
+def give(st: State, zone: int, page: int, order: int, cpu: int) -> None:
     """free_frozen_pages: a block to the CPU's lists, or to the zone."""
     if buddy_pcp.holds(st.buddy, order):
-        buddy_pcp.give(st.buddy, state.ZONE, cpu, page, order)
+        buddy_pcp.give(st.buddy, zone, cpu, page, order)
     else:
-        z.free_pages(st.buddy, state.ZONE, page, order, False)
+        z.free_pages(st.buddy, zone, page, order, False)
 
 
 @outlined

@@ -6,7 +6,8 @@ dirty (what is free, and all of the page cache: global_dirtyable_memory) the flu
 (balance_dirty_pages). Reclaim passes dirty pages by (shrink_folio_list) and wakes the flusher; a request that finds too
 little waits for some (reclaim_throttle, VMSCAN_THROTTLE_WRITEBACK). Left out: that pages grow old by the clock
 (dirty_expire_centisecs: 30 s), so that on a machine with memory to spare they stay dirty; devices, their bandwidths,
-and that what reclaim has passed by goes to the list's tail when it is clean. `st` is the State of `linux_mm`.
+and that what reclaim has passed by goes to the list's tail when it is clean; each node's own limit (node_dirty_ok).
+`st` is the State of `linux_mm`.
 """
 
 from kmemexp.jit import kernel, outlined
@@ -39,7 +40,9 @@ def new_file(st: State, who: int) -> None:
 @kernel
 def is_above(st: State, percent: int) -> bool:
     """Whether more than such a share of what could be dirty is."""
-    could = st.buddy.maps[state.ZONE, z.FREE] + st.meters[state.PAGES_OF + state.FILE_PAGES]
+    could = st.meters[state.PAGES_OF + state.FILE_PAGES]
+    for zone in range(len(st.zones)):
+        could += st.buddy.maps[zone, z.FREE]
     return st.meters[state.DIRTY] * PERCENT > could * percent
 
 
