@@ -312,12 +312,21 @@ def _carve(cell: Routed, rehearsed: Any) -> _Carved:
             except ValueError as error:
                 raise ConfigError(f"machine.kva_bytes: {name}: {error}; enlarge the KVA or use less RAM") from error
         elif name not in cell.kinds.names:  # a zone of the workload's own takes its place
-            take(name, nbytes, parent, slots.ATTR_PAGEABLE)
+            take(name, _set_aside(code, arena, name, nbytes), parent, slots.ATTR_PAGEABLE)
     bases = {}
     for name, module in zip(code.names, code.servers, strict=False):
         sizes = [module.kva_reserved(item) if sets_aside(name) else 0 for item in cell.items[name]]
         bases[name] = [take("a zone", n, "kernel_map", slots.ATTR_PAGEABLE) if n else -1 for n in sizes]
     return _Carved(arena, bases, submaps)
+
+
+def _set_aside(code: Design, arena: tuple[Any, ...], name: str, nbytes: int) -> int:
+    """Bytes that boot takes under a name; the arena may guarantee the rest of what is set aside. Raises ConfigError."""
+    asked = getattr(code.arena, "set_aside", None)
+    try:
+        return int(asked(arena, name, nbytes)) if asked else nbytes
+    except ValueError as error:
+        raise ConfigError(f"machine.kva_bytes: {name}: {error}; enlarge the KVA or use less RAM") from error
 
 
 def carved_at_boot(config: Mapping[str, Any], sized: sizing.Sizing) -> list[sizing.Reservation]:

@@ -7,6 +7,7 @@ from small_cell import KINDS, MIB, cell
 from kmemexp.boot.machine import Machine, boot, carved_at_boot
 from kmemexp.errors import ConfigError
 from kmemexp.sim import sizing, slots
+from kmemexp.sim.arenas import soft_submaps
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.maps import BUFFER, EXEC, KERNEL, KMEM, MB, PAGER
 from kmemexp.sim.probes import SERVER_A, SERVER_B, SERVER_C, SERVER_MAP
@@ -91,3 +92,18 @@ def test_a_parameter_that_a_part_refuses_is_named() -> None:
     config = cell("unified", "slab", "reservation", dfly_slab={"zone_bytes": 5000})
     with pytest.raises(ConfigError, match=r"objects\.params\.dfly_slab: zone_bytes"):
         boot(config, kinds(), 1)
+
+
+def test_what_zones_set_aside_may_be_a_guarantee_in_part() -> None:
+    taken, promised = {}, {}
+    for percent in (100, 15):
+        config = cell("unified", "slab", "own")
+        config["maps"] |= {"arena": "soft_submaps", "params": {"soft_submaps": {"zones_percent": percent}}}
+        arena = boot(config, kinds(), 1).world.arena
+        taken[percent], promised[percent] = soft_submaps.used(arena, KERNEL), soft_submaps.census(arena)
+    sized = sizing.size(config["machine"]["ram_bytes"], config["machine"]["kva_bytes"])
+    zones = [zone.kva_bytes for zone in sized.interrupt_zones if zone.name in ("PV ENTRY", "SWAPMETA")]
+    kept = [-(-nbytes * 15 // (100 * slots.PAGE)) * slots.PAGE for nbytes in zones]
+    assert taken[100] - taken[15] == sum(zones) - sum(kept) > 0
+    more = promised[15]["promised_slots"] - promised[100]["promised_slots"]
+    assert more == sum(-(-(a - b) // (128 << 10)) for a, b in zip(zones, kept, strict=True))

@@ -47,15 +47,15 @@ SIZES = hs.tuples(*[hs.integers(1, 4)] * 2, hs.integers(1, 5), hs.integers(1, 40
 
 
 @settings(max_examples=60)
-@given(SIZES, hs.integers(0, 6), hs.lists(STEP, max_size=120))
-def test_what_a_carved_out_map_serves_its_guarantee_serves(sizes, spare, program):
+@given(SIZES, hs.integers(0, 6), hs.lists(STEP, max_size=120), hs.integers(0, 1))
+def test_what_a_carved_out_map_serves_its_guarantee_serves(sizes, spare, program, near):
     """Live requests are the same in both: what only one of them serves is given back at once."""
     buffers, pagers, execs, mbufs = sizes
     clean = buffers * 20 + pagers * SLOT
     carved = [(CLEAN, clean, KERNEL), (BUFFER, buffers * 20, CLEAN), (PAGER, pagers * SLOT, CLEAN),
               (EXEC, execs * 19, KERNEL), (MB, mbufs, KERNEL)]  # fmt: skip
     slots = 16 + spare
-    mine = arena(soft_submaps, slots * SLOT, carved)
+    mine = arena(soft_submaps, slots * SLOT, carved, near=near, superpage_bytes=4 * SLOT * PAGE)
     twin = arena(sequential, slots * SLOT, carved)
     live = {m: [] for m in ASKS}
     for m, frees, any_size, which in program:
@@ -165,8 +165,43 @@ def test_alignment_inside_a_slot():
 
 
 @pytest.mark.parametrize(
+    ("held", "far", "near"),
+    [
+        (4, 7, 1),  # of two superpages of four slots the lower one is in use: the slot beside what is held
+        (4 * SLOT, 7, 7),  # what is free begins with a superpage: both ends would open one
+        (5 * SLOT, 7, 7),  # the hole lies in a superpage that is in use
+    ],
+)
+def test_a_slot_lies_where_it_opens_no_superpage(held, far, near):
+    for how, want in ((0, far), (1, near)):
+        state = soft(8, [(BUFFER, SLOT, KERNEL)], near=how, superpage_bytes=4 * SLOT * PAGE)
+        alloc(state, held)
+        assert alloc(state, 4, m=BUFFER) == want * SLOT
+        check(state)
+
+
+def test_zones_that_set_kva_aside_keep_a_guarantee():
+    state = soft(8, [], zones_percent=25)
+    assert soft_submaps.set_aside(state, "kernel image", 5 * PAGE) == 5 * PAGE
+    assert soft_submaps.set_aside(state, "PV ENTRY", 100 * PAGE) == 25 * PAGE
+    assert counts(state) == (8, 3)  # 75 pages
+    assert alloc(state, 5 * SLOT) == 0
+    assert alloc(state, SLOT) == NO_SPACE
+    check(state)
+    with pytest.raises(ValueError, match="640 KiB more"):
+        soft_submaps.set_aside(state, "SWAPMETA", 200 * PAGE)
+
+
+@pytest.mark.parametrize(
     ("params", "named"),
-    [({"slot_bytes": 96 << 10}, "slot_bytes"), ({"limit_percent": 99}, "limit_percent"), ({"looks": 0}, "looks")],
+    [
+        ({"slot_bytes": 96 << 10}, "slot_bytes"),
+        ({"limit_percent": 99}, "limit_percent"),
+        ({"looks": 0}, "looks"),
+        ({"near": 2}, "near"),
+        ({"zones_percent": 0}, "zones_percent"),
+        ({"superpage_bytes": 192 << 10}, "superpage_bytes"),
+    ],
 )
 def test_impossible_parameters(params, named):
     with pytest.raises(ValueError, match=named):

@@ -7,8 +7,8 @@ does (sys/uvm/uvm_addr.c; there one tree by free space, then address, and one by
 A request with an alignment tries the holes from the smallest large enough upwards. After `looks` of them it takes the
 smallest hole that has room for any offset, if there is one, and goes on looking otherwise.
 
-What a search passes (`map_walked`) are nodes of treaps; the bitmap is not counted. Any range that is allocated may be
-freed.
+What a search passes (`map_walked`) are nodes of treaps beyond the first; the bitmap is not counted. Any range that is
+allocated may be freed.
 
 Left out: memory for the index and the tags; sleeping for a hole.
 """
@@ -41,6 +41,7 @@ class State(NamedTuple):
     p: Params
     hole: Table
     root: Table
+    first: Table
     bits: Table
     maps: Table
     tag: Words

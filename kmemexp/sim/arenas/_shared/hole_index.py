@@ -2,9 +2,15 @@
 
 The index has a bin for each size up to EXACT pages, above that one for each power of two, a bit for each bin that is
 not empty (Masmano et al., TLSF, ECRTS 2004), and in each bin a treap by size, then address (Seidel and Aragon,
-Algorithmica 1996; the priority is a hash of the address, so that a hole needs no more than its two links). Neighbours
-are found by boundary tags (Knuth, The Art of Computer Programming 1, 2.5), here a row number for the first and the
-last page of each hole. `st` is a State with the fields of `fields`.
+Algorithmica 1996; the priority is a hash of the address, and needs no word). A hole knows its parent and its
+neighbours in the order of its bin, as FreeBSD's map entries were in a tree and in a list (vm_map.h, 5.0 to 12), and
+a bin its first hole, as Linux' cached red-black trees do (rb_leftmost, include/linux/rbtree.h): so the best hole is
+found, and any hole leaves, without a descent. Neighbours in the map are found by boundary tags (Knuth, The Art of
+Computer Programming 1, 2.5), here a row number for the first and the last page of each hole. `st` is a State with the
+fields of `fields`.
+
+What is counted as walked are the nodes that are gone on to, as the entry list counts those that it goes on to: the
+first that is looked at, a root or a bin's first hole, comes with the call, as `first_free` and the hint do there.
 """
 
 from typing import Any
@@ -32,7 +38,10 @@ END = 1
 LEFT = 2  # links the free rows too
 RIGHT = 3
 MAP = 4
-HOLE_COLUMNS = 5
+PARENT = 5
+BEFORE = 6  # its neighbours in the order of its bin
+BEHIND = 7
+HOLE_COLUMNS = 8
 
 # State.supply.
 FREE_ROW = 0
@@ -42,14 +51,16 @@ FRESH_ROW = 1
 def fields(kva_bytes: int, maps: int) -> dict[str, Array]:
     """Arrays of a State without a hole: map 0 to be given [0, kva_bytes) by `add_map`, like all others.
 
-    hole: int64[rows, HOLE_COLUMNS]; root: int64[maps, BINS], the row at the top of each bin's treap; bits:
-    int64[maps, BINS / WORD], bins that are not empty; maps: int64[maps, MAP_COLUMNS] of `hole_list`; tag: int64[pages],
-    the row of the hole that begins or ends with this page, stale where none does; supply: int64[2].
+    hole: int64[rows, HOLE_COLUMNS]; root: int64[maps, BINS], the row at the top of each bin's treap; first:
+    int64[maps, BINS], that of its first hole; bits: int64[maps, BINS / WORD], bins that are not empty; maps:
+    int64[maps, MAP_COLUMNS] of `hole_list`; tag: int64[pages], the row of the hole that begins or ends with this page,
+    stale where none does; supply: int64[2].
     """
     pages = kva_bytes >> PAGE_SHIFT
     return {
         "hole": demand.zeros((pages // 2 + 2 * maps + 2, HOLE_COLUMNS)),
         "root": np.zeros((maps, BINS), np.int64),
+        "first": np.zeros((maps, BINS), np.int64),
         "bits": np.zeros((maps, BINS // WORD), np.int64),
         "maps": np.zeros((maps, hole_list.MAP_COLUMNS), np.int64),
         "tag": demand.zeros(pages),
@@ -99,38 +110,46 @@ def give(st: Any, map_no: MapNo, addr: Address, nbytes: Bytes) -> int:
 @kernel
 def best(st: Any, map_no: MapNo, nbytes: Bytes, align: int) -> int:
     """The smallest hole where a request fits, or, after so many looks, one that has room for any offset; NONE."""
-    size, above, looks = nbytes, 0, 0
-    while True:
-        h = at_least(st, map_no, size, above)
-        if h == NONE or round_up(st.hole[h, START], align) + nbytes <= st.hole[h, END]:
-            return h
+    h, looks = at_least(st, map_no, nbytes), 0
+    while h != NONE and round_up(st.hole[h, START], align) + nbytes > st.hole[h, END]:
         looks += 1
         if looks == st.p.looks:
-            roomy = at_least(st, map_no, nbytes + align - PAGE, 0)
+            roomy = at_least(st, map_no, nbytes + align - PAGE)
             if roomy != NONE:
                 return roomy
-        size, above = st.hole[h, END] - st.hole[h, START], st.hole[h, START] + 1
+        h = following(st, map_no, h)
+    return h
 
 
 @kernel
-def at_least(st: Any, map_no: MapNo, size: Bytes, above: Address) -> int:
-    """First hole, by size and then address, of more than `size` bytes, or of `size` at `above` or higher; NONE."""
+def at_least(st: Any, map_no: MapNo, size: Bytes) -> int:
+    """First hole, by size and then address, of `size` bytes or more; NONE."""
     b = bin_of(size)
-    found, h, passed = NONE, st.root[map_no, b], 0
-    while h != NONE:
-        have = st.hole[h, END] - st.hole[h, START]
-        passed += 1
-        if have > size or (have == size and st.hole[h, START] >= above):
-            found, h = h, st.hole[h, LEFT]
-        else:
-            h = st.hole[h, RIGHT]
-    if found == NONE:
-        b = filled(st, map_no, b + 1)
-        h = st.root[map_no, b] if b < BINS else NONE
+    found, h, passed = st.first[map_no, b], st.root[map_no, b], 0
+    if found != NONE and before(st, found, size, 0):
+        found = NONE
         while h != NONE:
             passed += 1
-            found, h = h, st.hole[h, LEFT]
+            if before(st, h, size, 0):
+                h = st.hole[h, RIGHT]
+            else:
+                found, h = h, st.hole[h, LEFT]
+    if found == NONE:
+        passed += st.root[map_no, b] != NONE
+        b = filled(st, map_no, b + 1)
+        found = st.first[map_no, b] if b < BINS else NONE
     st.maps[map_no, hole_list.WALKED] += passed
+    return found
+
+
+@kernel
+def following(st: Any, map_no: MapNo, h: int) -> int:
+    """Hole behind `h` by size and then address; NONE."""
+    found = st.hole[h, BEHIND]
+    if found == NONE:
+        b = filled(st, map_no, bin_of(st.hole[h, END] - st.hole[h, START]) + 1)
+        found = st.first[map_no, b] if b < BINS else NONE
+    st.maps[map_no, hole_list.WALKED] += found != NONE
     return found
 
 
@@ -176,6 +195,19 @@ def point(st: Any, map_no: MapNo, b: int, parent: int, side: int, h: int) -> Non
         st.root[map_no, b] = h
     else:
         st.hole[parent, side] = h
+    if h != NONE:
+        st.hole[h, PARENT] = parent
+
+
+@kernel
+def string(st: Any, map_no: MapNo, b: int, h: int, behind: int) -> None:
+    """Make `behind` follow `h` in the order of bin `b`; NONE: its end, on either side."""
+    if h == NONE:
+        st.first[map_no, b] = behind
+    else:
+        st.hole[h, BEHIND] = behind
+    if behind != NONE:
+        st.hole[behind, BEFORE] = h
 
 
 @outlined
@@ -194,8 +226,13 @@ def enter(st: Any, map_no: MapNo, start: Address, end: Address) -> int:
     size = end - start
     b = bin_of(size)
     rank, parent, side, h, passed = priority(start), NONE, LEFT, st.root[map_no, b], 0
+    nearest_before = nearest_behind = NONE
     while h != NONE and priority(st.hole[h, START]) > rank:
-        parent, side = h, RIGHT if before(st, h, size, start) else LEFT
+        parent, side = h, LEFT
+        if before(st, h, size, start):
+            nearest_before, side = h, RIGHT
+        else:
+            nearest_behind = h
         h = st.hole[h, side]
         passed += 1
     point(st, map_no, b, parent, side, row)
@@ -204,28 +241,28 @@ def enter(st: Any, map_no: MapNo, start: Address, end: Address) -> int:
     while h != NONE:
         passed += 1
         if before(st, h, size, start):
-            st.hole[low, low_side] = h
+            point(st, map_no, b, low, low_side, h)
+            nearest_before = h
             low, low_side, h = h, RIGHT, st.hole[h, RIGHT]
         else:
-            st.hole[high, high_side] = h
+            point(st, map_no, b, high, high_side, h)
+            nearest_behind = h
             high, high_side, h = h, LEFT, st.hole[h, LEFT]
     st.hole[low, low_side] = st.hole[high, high_side] = NONE
-    st.maps[map_no, hole_list.WALKED] += passed
+    string(st, map_no, b, nearest_before, row)
+    string(st, map_no, b, row, nearest_behind)
+    st.maps[map_no, hole_list.WALKED] += max(passed - 1, 0)
     return row
 
 
 @outlined
 def drop(st: Any, map_no: MapNo, row: int) -> None:
     """Take a hole out of the index; its bytes stay as they are counted."""
-    start = st.hole[row, START]
-    size = st.hole[row, END] - start
-    b = bin_of(size)
-    parent, side, h, passed = NONE, LEFT, st.root[map_no, b], 0
-    while h != row:
-        parent, side = h, RIGHT if before(st, h, size, start) else LEFT
-        h = st.hole[h, side]
-        passed += 1
+    b, passed = bin_of(st.hole[row, END] - st.hole[row, START]), 0
+    parent = st.hole[row, PARENT]
+    side = RIGHT if parent != NONE and st.hole[parent, RIGHT] == row else LEFT
     low, high = st.hole[row, LEFT], st.hole[row, RIGHT]
+    string(st, map_no, b, st.hole[row, BEFORE], st.hole[row, BEHIND])
     while low != NONE and high != NONE:
         passed += 1
         if priority(st.hole[low, START]) > priority(st.hole[high, START]):
@@ -283,12 +320,23 @@ def check(st: Any, map_no: int) -> None:
         keys = [(end - start, start) for start, end in rows]
         insist(keys == sorted(keys), "a bin out of order")
         insist(all(its_bin(size) == b for size, _ in keys), "a hole in another's bin")
+        insist(_strung(st, int(st.first[map_no, b])) == rows, "a bin's list that is not in its order")
         insist(bool(rows) == bool(st.bits[map_no, b // WORD] >> (b % WORD) & 1), "a bit that tells a lie")
         indexed += rows
     insist(sorted(indexed) == found, "holes that are not in the index")
     for start, end in found:
         for page in (start >> PAGE_SHIFT, (end >> PAGE_SHIFT) - 1):
             insist(st.hole[st.tag[page], [START, END]].tolist() == [start, end], "a tag that tells a lie")
+
+
+def _strung(st: Any, row: int) -> list[tuple[int, int]]:
+    """(start, end) of the holes from a bin's first one on, each behind the one before."""
+    rows, last = [], NONE
+    while row != NONE:
+        insist(st.hole[row, BEFORE] == last, "a hole that is not behind the one before it")
+        rows.append((int(st.hole[row, START]), int(st.hole[row, END])))
+        last, row = row, int(st.hole[row, BEHIND])
+    return rows
 
 
 def _in_order(st: Any, root: int) -> list[tuple[int, int]]:
@@ -298,5 +346,6 @@ def _in_order(st: Any, root: int) -> list[tuple[int, int]]:
         return []
     for child in (int(row[LEFT]), int(row[RIGHT])):
         insist(child == NONE or rank(st.hole[child, START]) <= rank(row[START]), "a treap that is no heap")
+        insist(child == NONE or st.hole[child, PARENT] == root, "a child that has another parent")
     here = (int(row[START]), int(row[END]))
     return [*_in_order(st, int(row[LEFT])), here, *_in_order(st, int(row[RIGHT]))]

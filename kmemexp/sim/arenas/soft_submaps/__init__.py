@@ -15,15 +15,19 @@ holds can keep it, while whole superpages serve anybody. Bytes are not gained: g
 at once cannot be lent for good. `lend_percent` lends a share of the idle ones nevertheless (a consumer may then be
 refused), `limit_percent` lets consumers grow beyond their guarantee, at the expense of those that have none.
 
-What is asked for with the map locked (PV ENTRY, SWAPMETA) keeps KVA of its own: it could not wait for that lock.
+What is asked for with the map locked (PV ENTRY, SWAPMETA) keeps KVA of its own, for it could not wait for that lock.
+With `zones_percent` only so much of it does; the rest is a guarantee too. Such a zone must then always have a slot in
+hand before the map is locked, as operations have reserved their map entries since 27 August 2003, and it is grown by
+who finds it low with nothing locked. No load here maps user pages, so nobody asks for the rest.
 
 A guarantee is of bytes in requests of one size up to a slot: as many as the carved-out map would hold
 (`CROOKED`: of exec_map those of ARG_MAX and a page, kern_exec.c, of which a slot holds one). Requests of several sizes
 can fragment slots as they can fragment a submap, but not at the same instants: where pager_map's, of 16 to 128 KiB,
 are pushed to 427 refusals, guarantees alone refuse 448; a limit of 105 % of the guarantee is enough to refuse fewer.
 Requests larger than a slot are placed as they come. General requests take the low end of the smallest hole where they
-fit (`_shared.hole_index`), slots the high end of the smallest hole that has one. A request that would break a slot too
-many tries `looks` holes for one that breaks none.
+fit (`_shared.hole_index`), slots the high end of the smallest hole that has one, so that they come and go together at
+the top of the map. With `near` they take its low end where the high one would open a superpage and the low one does
+not. A request that would break a slot too many tries `looks` holes for one that breaks none.
 
 All consumers share one map, so they share its lock (`SOFT`). Left out: memory for the tables; sleeping for a hole.
 """
@@ -55,6 +59,7 @@ from kmemexp.sim.arenas.soft_submaps.state import (
     SLOTS,
     USED_PAGES,
     WHOLE,
+    ZONES,
     Params,
     State,
 )
@@ -68,12 +73,15 @@ __all__ = ["Params", "State", "holes", "used"]
 
 CALLS = (KMEM_ALLOC, KMEM_FREE)
 SOFT = (CLEAN, BUFFER, PAGER, EXEC, PIPE, MB)  # maps that are guarantees on kernel_map here
+SOFT_ZONES = ("PV ENTRY", "SWAPMETA")  # whose KVA may be a guarantee as well (Params.zones_percent)
+I386_SUPERPAGE = 4 << 20
 WITHIN = {BUFFER: CLEAN, PAGER: CLEAN}  # whose guarantee is a part of another's
 CROOKED = {EXEC: 17}  # pages of the requests, where they are no power of two
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
     """Map 0 = [0, kva_bytes), one hole; the others empty until `add_map`. ValueError: impossible parameters."""
+    params = params._replace(superpage_bytes=params.superpage_bytes or I386_SUPERPAGE)
     pages = params.slot_bytes >> PAGE_SHIFT
     if params.slot_bytes & (params.slot_bytes - 1) or not 1 < pages <= MOST_PAGES:
         raise ValueError(f"slot_bytes is {params.slot_bytes}; it must be a power of two from 8 KiB to 128 KiB")
@@ -82,13 +90,19 @@ def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
             f"limit_percent, lend_percent, looks are {params.limit_percent}, {params.lend_percent}, {params.looks}; "
             "they must be 100 or more, 100 or less, 1 or more"
         )
+    if not (0 <= params.near <= 1 and 0 < params.zones_percent <= WHOLE):
+        raise ValueError(
+            f"near, zones_percent are {params.near}, {params.zones_percent}; they must be 0 or 1, and 1 to 100"
+        )
+    if params.superpage_bytes % params.slot_bytes:
+        raise ValueError(f"superpage_bytes is {params.superpage_bytes}; it must be a multiple of slot_bytes")
     st = State(
         params,
         **hole_index.fields(kva_bytes, maps),
         quota=np.zeros((maps, QUOTA_COLUMNS), np.int64),
         slot=demand.zeros((kva_bytes // params.slot_bytes + 1, SLOT_COLUMNS)),
         head=np.zeros((maps, MOST_PAGES + 1), np.int64),
-        total=np.array([kva_bytes // params.slot_bytes, 0], np.int64),
+        total=np.array([kva_bytes // params.slot_bytes, 0, 0], np.int64),
         slot_shift=params.slot_bytes.bit_length() - 1,
     )
     hole_index.add_map(st, KERNEL, 0, kva_bytes)
@@ -109,6 +123,25 @@ def add_map(st: State, map_no: int, base: int, nbytes: int) -> None:
     if parent != KERNEL:
         _guarantee(st, parent, int(st.quota[parent, CARVED]) - nbytes)
     _guarantee(st, map_no, nbytes)
+    _covered(st)
+
+
+def set_aside(st: State, name: str, nbytes: int) -> int:
+    """Promise a part of what boot sets aside under a name. Returns the bytes that are to be a range of their own.
+
+    ValueError: there is less than what is guaranteed.
+    """
+    if name not in SOFT_ZONES:
+        return nbytes
+    own = -(-nbytes * st.p.zones_percent // (WHOLE * PAGE)) * PAGE
+    slots = -(-(nbytes - own) // st.p.slot_bytes)
+    st.total[[PROMISED, ZONES]] += slots
+    _covered(st)
+    return own
+
+
+def _covered(st: State) -> None:
+    """Raise ValueError where more is promised than there is."""
     if st.total[FREE_SLOTS] < st.total[PROMISED]:
         short = int(st.total[PROMISED] - st.total[FREE_SLOTS]) << st.slot_shift
         raise ValueError(f"the guarantees of soft submaps are {short >> 10} KiB more than there is in free slots")
@@ -210,7 +243,7 @@ def check(st: State, map_no: int) -> None:
         whole = sum(max(end // nbytes - -(-start // nbytes), 0) for start, end in holes(st, KERNEL))
         insist(whole == st.total[FREE_SLOTS], "free slots miscounted")
         owned = st.quota[:, SLOTS] - -st.quota[:, RUN_PAGES] // pages
-        due = int(np.maximum(st.quota[:, GUARANTEE] - owned, 0).sum())
+        due = int(np.maximum(st.quota[:, GUARANTEE] - owned, 0).sum() + st.total[ZONES])
         insist(due == st.total[PROMISED], "promises miscounted")
         insist(st.p.lend_percent > 0 or whole >= due, "more is promised than there is")
         return

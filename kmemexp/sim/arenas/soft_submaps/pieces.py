@@ -1,9 +1,9 @@
 """What a consumer has: its slots, the pieces that its requests take of them, and what it is still promised."""
 
 from kmemexp.jit import kernel, outlined
-from kmemexp.sim.aliases import Bytes, MapNo
+from kmemexp.sim.aliases import Address, Bytes, MapNo
 from kmemexp.sim.arenas._shared import hole_index
-from kmemexp.sim.arenas._shared.hole_index import END, NONE
+from kmemexp.sim.arenas._shared.hole_index import END, NONE, START
 from kmemexp.sim.arenas._shared.powers import lowest_bit
 from kmemexp.sim.arenas.soft_submaps.placing import give, pages_of, place, take
 from kmemexp.sim.arenas.soft_submaps.state import (
@@ -111,11 +111,28 @@ def new_slot(st: State, map_no: MapNo) -> int:
     h = hole_index.best(st, KERNEL, st.p.slot_bytes, st.p.slot_bytes)
     if h == NONE:
         return -1
-    s = (st.hole[h, END] >> st.slot_shift) - 1
+    s = slot_in(st, h)
     take(st, h, s << st.slot_shift, st.p.slot_bytes)
     count(st, map_no, 1, 0)
     st.slot[s, FREE_PAGES], st.slot[s, OWNER], st.slot[s, RUN] = (1 << pages_of(st)) - 1, map_no, 0
     return s
+
+
+@kernel
+def slot_in(st: State, h: int) -> int:
+    """The slot to take of a hole that has one: its highest, or with `near` its lowest where only that opens none."""
+    start, end = st.hole[h, START], st.hole[h, END]
+    low, high = (start + st.p.slot_bytes - 1) >> st.slot_shift, (end >> st.slot_shift) - 1
+    if st.p.near and opens(st, start, end, high) and not opens(st, start, end, low):
+        return low
+    return high
+
+
+@kernel
+def opens(st: State, start: Address, end: Address, s: int) -> bool:
+    """Whether a slot of a hole [start, end) lies in a superpage that is wholly free."""
+    superpage = (s << st.slot_shift) // st.p.superpage_bytes * st.p.superpage_bytes
+    return start <= superpage and superpage + st.p.superpage_bytes <= end
 
 
 @kernel

@@ -47,13 +47,15 @@ def place(st: State, nbytes: Bytes, align: int, spare: int) -> int:
     if h == NONE:
         return NO_SPACE
     addr = spot(st, h, nbytes, align, spare)
-    size, above, looks = nbytes, 0, 0
+    if addr < 0:
+        h = hole_index.at_least(st, KERNEL, nbytes)
+    looks = 0
     while addr < 0:
-        h = hole_index.at_least(st, KERNEL, size, above)
         if h == NONE or looks == st.p.looks:
             return NO_SPACE
         addr = spot(st, h, nbytes, align, spare)
-        size, above, looks = st.hole[h, END] - st.hole[h, START], st.hole[h, START] + 1, looks + 1
+        if addr < 0:
+            h, looks = hole_index.following(st, KERNEL, h), looks + 1
     return take(st, h, addr, nbytes)
 
 

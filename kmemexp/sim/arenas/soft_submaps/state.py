@@ -28,6 +28,7 @@ SLOT_COLUMNS = 5
 # State.total.
 FREE_SLOTS = 0
 PROMISED = 1  # slots guaranteed and not taken
+ZONES = 2  # of these, slots that are guaranteed to zones and never taken here
 
 
 class Params(NamedTuple):
@@ -37,6 +38,9 @@ class Params(NamedTuple):
     limit_percent: int = 112  # of its guarantee that a consumer may have, 100 or more: an ASSUMPTION, an eighth more
     lend_percent: int = 0  # share of idle guarantees that is lent for good
     looks: int = 16  # ASSUMPTION: holes tried before one with room for any offset is taken, or a request refused
+    near: int = 0  # 1: a slot is taken at that end of its hole where it breaks no superpage, if there is one
+    zones_percent: int = 100  # of what ZONES set aside that is KVA of their own; the rest is a guarantee
+    superpage_bytes: int = 0  # 0: the machine's; where none says what that is, the i386's 4 MiB
 
 
 class State(NamedTuple):
@@ -45,6 +49,7 @@ class State(NamedTuple):
     p: Params
     hole: Table
     root: Table
+    first: Table
     bits: Table
     maps: Table
     tag: Words
@@ -52,5 +57,5 @@ class State(NamedTuple):
     quota: Table  # int64[maps, QUOTA_COLUMNS]
     slot: Table  # int64[slots, SLOT_COLUMNS]
     head: Table  # int64[maps, MOST_PAGES + 1]: first slot + 1 by its longest free run
-    total: Words  # int64[2]
+    total: Words  # int64[3]
     slot_shift: int
