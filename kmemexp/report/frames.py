@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kmemexp.metrics import NAMES, described, unit
 from kmemexp.store import columns
-from kmemexp.store.rows import places
+from kmemexp.store.rows import places, sorting
 
 GROUPS = (
     "design", "maps", "objects", "interrupts", "stability", "policy", "machine", "cost", "memory", "workload",
@@ -51,9 +51,9 @@ class Cells:
         """
         self.number, first_rows = numbered(metrics["cell_key"])
         known = metrics.select(["cell_key", *NAMED, *list(columns.MACHINE)[:3], "axes"]).take(first_rows)
-        first = decoded(known).to_pandas()
-        axes = first["axes"].fillna("{}")
-        self.keys = {name: key for key, name in columns.named(columns.keys_of(axes)).items()}
+        texts: Any = decoded(known.select(["axes"]))["axes"].combine_chunks()
+        axes = columns.Axes(texts.fill_null("{}"))
+        self.keys = {name: key for key, name in columns.named(axes.keys).items()}
         self.order = order or {}
 
         def own() -> list[str | None]:
@@ -63,16 +63,17 @@ class Cells:
             place = places(known["cell_key"], decoded(table.select(["cell_key"]))["cell_key"].combine_chunks())
             return table["config"].take(place).to_pylist()
 
-        found = expand(axes, own, self.keys)
-        frame = first[["cell_key", *NAMED]].join(found[[name for name in found if name not in NAMED]])
-        rest = [name for name in ("cpus", "ram_bytes", "kva_bytes") if name not in frame.columns]
-        self.frame = frame.join(first[rest]).astype(dict.fromkeys(rest, "int64"))
-        for name in NAMED:
-            self.frame[name] = pd.Categorical(self.frame[name], categories=self.order.get(name))
+        found = expand(axes, len(known), own, self.keys)
+        named = {name: categorical(known[name].combine_chunks(), self.order.get(name)) for name in NAMED}
+        rest = [name for name in ("cpus", "ram_bytes", "kva_bytes") if name not in found.columns]
+        first = decoded(known.select(["cell_key", *rest])).to_pandas()
+        frame = first[["cell_key"]].assign(**named).join(found[[name for name in found if name not in NAMED]])
+        self.frame = frame.join(first[rest].astype("int64"))
 
     def sorted(self, replica: Numbers) -> Numbers:
         """Order of the rows that it was made of, whose replicas these are: by load, design, axes and replica."""
-        order = self.frame.sort_values([*reversed(NAMED), *self.axes, "cell_key"]).index.to_numpy()
+        keys = [key for name in (*reversed(NAMED), *self.axes) for key in _sort_keys(self.frame[name])]
+        order = np.lexsort(keys[::-1])  # cells that are alike stay in the order of their keys
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         return np.asarray(np.argsort(rank[self.number] << 32 | replica.astype(np.int64), kind="stable"), np.int64)
@@ -100,7 +101,7 @@ def numbered(keys: "pa.ChunkedArray[Any]") -> tuple[Numbers, Numbers]:
     place = np.asarray(encoded.indices).astype(np.int64)
     used = np.flatnonzero(np.bincount(place, minlength=len(encoded.dictionary)))
     rank = np.empty(len(encoded.dictionary), np.int64)
-    rank[used[np.asarray(pc.sort_indices(encoded.dictionary.take(used)))]] = np.arange(len(used))
+    rank[used[sorting(encoded.dictionary.take(used))]] = np.arange(len(used))
     number = rank[place]
     first = np.empty(len(used), np.int64)
     first[number[::-1]] = np.arange(len(number))[::-1]
@@ -119,16 +120,21 @@ def decoded(table: pa.Table, but: Collection[str] = ()) -> pa.Table:
 def metrics_frame(
     table: pa.Table, order: Mapping[str, list[str]] | None = None, configs: Configs | None = None
 ) -> pd.DataFrame:
-    """Make `Results.metrics` of the table of this name; `order` and `configs` as for `Cells`."""
+    """Make `Results.metrics` of the table of this name; `order` and `configs` as for `Cells`.
+
+    With `configs` it has no texts of axes either: each would be there once, and the columns say the same.
+    """
     cells = Cells(table, order, configs)
     numbers = [name for name in NAMES if name in table.column_names]
-    frame = cells.beside(table.drop_columns(numbers), cells.number)
-    frame[list(TEXTS)] = frame[list(TEXTS)].fillna("")
-    frame = frame.iloc[cells.sorted(frame["replica"].to_numpy())]
+    place = cells.sorted(table["replica"].to_numpy())
+    rest = table.drop_columns([*numbers, *(["axes"] if configs else [])]).combine_chunks().take(place)
+    for name in TEXTS:
+        texts: Any = rest[name]
+        rest = rest.set_column(rest.schema.get_field_index(name), name, pc.fill_null(texts, ""))
+    frame = cells.beside(rest, cells.number[place])
     block = np.empty((len(numbers), len(frame)))  # written once: most of the time goes into touching memory
     for row, name in zip(block, numbers, strict=True):
-        np.take(table[name].to_numpy(), frame.index.to_numpy(), out=row)
-    frame = frame.reset_index(drop=True)
+        np.take(table[name].to_numpy(), place, out=row)
     last = [name for name in ("axes", "config") if name in frame.columns]
     values = pd.DataFrame(block.T, columns=pd.Index(numbers, dtype=frame.columns.dtype), copy=False)
     return said(pd.concat([frame.drop(columns=last), values, frame[last]], axis=1), cells.keys)
@@ -176,28 +182,52 @@ def _usual() -> dict[str, str]:
     return {columns.short(key): key for key in columns.USUAL}
 
 
-def expand(axes: pd.Series, configs: Callable[[], Iterable[str | None]], keys: Mapping[str, str]) -> pd.DataFrame:
-    """One column per axis, from the texts of axes and, where these lack it, from the configurations (JSON).
+def expand(
+    axes: columns.Axes, count: int, configs: Callable[[], Iterable[str | None]], keys: Mapping[str, str]
+) -> pd.DataFrame:
+    """One column per axis, from what `count` cells say of their axes, or where they lack it their configurations.
 
-    `keys`: configuration key by column. Integers stay integers (Int64 where a cell has no such key), texts become
-    categories, and lists are kept as JSON.
+    `keys`: configuration key by column; `configs`: configurations (JSON). Integers stay integers (Int64 where a cell
+    has no such key), texts become categories, and lists are kept as JSON.
     """
-    codes, texts = pd.factorize(axes)
-    cells = columns.parsed(texts)
     data = {}
     for name, key in keys.items():
-        values = [cell.get(key) for cell in cells]
-        if None in values:
-            lacking = [v is None for v in values]
-            data[name] = typed(_filled([values[c] for c in codes], [lacking[c] for c in codes], key, configs()))
-        else:
-            data[name] = typed(values).take(codes).set_axis(axes.index)
-    return pd.DataFrame(data, index=axes.index)
+        values = axes.values(key)
+        if isinstance(values, pa.Array):
+            if not values.null_count:
+                texts = pa.types.is_string(values.type)
+                data[name] = pd.Series(categorical(values) if texts else values.to_numpy(zero_copy_only=False))
+                continue
+            values = values.to_pylist()
+        lacking = [value is None for value in values]
+        data[name] = typed(_filled(values, lacking, key, configs()) if True in lacking else values)
+    return pd.DataFrame(data, index=range(count))
 
 
 def _filled(values: list[Any], lacking: list[bool], key: str, configs: Iterable[str | None]) -> list[Any]:
     look = cache(lambda text: columns.value(json.loads(text or "{}"), key))
     return [look(config) if lacks else v for v, lacks, config in zip(values, lacking, configs, strict=True)]
+
+
+def categorical(texts: "pa.Array[Any]", order: list[str] | None = None) -> pd.Categorical:
+    """Make categories of texts, in the order of the alphabet, or those of `order`."""
+    encoded: Any = pc.dictionary_encode(texts)
+    place = sorting(encoded.dictionary)
+    rank = np.empty(len(place) + 1, np.int64)
+    rank[place], rank[-1] = np.arange(len(place)), -1
+    codes = rank[np.asarray(encoded.indices.fill_null(-1))]
+    found = pd.Categorical.from_codes(codes, pd.Index(encoded.dictionary.take(place).to_pylist(), dtype="str"))
+    return found if order is None else found.set_categories(order)
+
+
+def _sort_keys(column: pd.Series) -> list[NDArray[Any]]:
+    """What a column is sorted by: numbers, or what is missing last and numbers."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes = column.cat.codes.to_numpy()
+        return [np.where(codes < 0, len(column.cat.categories), codes)]
+    if isinstance(column.dtype, np.dtype):
+        return [column.to_numpy()]
+    return [column.isna().to_numpy(), column.to_numpy(np.int64, na_value=0)]
 
 
 def typed(values: list[Any]) -> pd.Series:

@@ -18,7 +18,7 @@ from kmemexp.metrics import NAMES, Margin
 from kmemexp.report import comparison, frames, selection, stats
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
-from kmemexp.store.rows import of_cells, places, with_axes
+from kmemexp.store.rows import of_cells, places, with_axes, with_known_axes
 from kmemexp.store.schema import DONE, SCHEMAS
 from kmemexp.store.store import Store, with_results
 
@@ -204,8 +204,8 @@ def load(
 ) -> Results:
     """Open a results folder, given as a path or a URI; `options`: those of `store.options`.
 
-    `metrics`: only these are read, and no configurations, which is quicker where there are very many rows. Raises
-    StoreError if there are no results in it, ConfigError for a metric that is none.
+    `metrics`: only these are read, and no texts of axes and configurations, which is quicker where there are very many
+    rows. Raises StoreError if there are no results in it, ConfigError for a metric that is none.
 
     >>> load("results/fragmentation").summary(metrics=["held_peak_bytes"])  # doctest: +SKIP
     >>> load("s3://bucket/fragmentation").failures  # doctest: +SKIP
@@ -224,12 +224,20 @@ class _Latest(NamedTuple):
 
     def read(self, table: str = "metrics") -> pa.Table:
         """Read the rows of one table; of "metrics" texts are encoded, and the order is that of the files."""
+        known = self.tables.known_axes()
         if table != "metrics":
             rows = self.tables.read(table)
         else:
-            rows = self.tables.read(table, self.columns or None, ordered=False, encoded=True)
-        latest = self.tables.latest_keys()
-        if latest is None or not places(rows["cell_key"], latest).null_count:
+            rows = self.tables.read(table, self.columns or None, ordered=False, encoded=True, latest_axes=False)
+        if known is None:
+            return rows
+        place = places(rows["cell_key"], known["cell_key"].combine_chunks())
+        if table == "metrics":
+            rows = with_known_axes(rows, known, place)
+        if not place.null_count and pc.all(known["latest"]).as_py():
+            return rows
+        latest = known.filter(known["latest"])["cell_key"].combine_chunks()
+        if not places(rows["cell_key"], latest).null_count:
             return rows
         cells = _distinct(rows if "config" in rows.column_names else self.configs())
         is_latest = pc.is_in(cells["cell_key"], latest)

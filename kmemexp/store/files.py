@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ from obstore.store import LocalStore, ObjectStore
 from kmemexp.errors import StoreError
 from kmemexp.store import remote
 from kmemexp.store import rows as in_table
-from kmemexp.store.schema import DONE, ENCODED, SCHEMAS, schema_of
+from kmemexp.store.packed import Packed
+from kmemexp.store.schema import DONE, IN_FILES, SCHEMAS, schema_of
 
 FOLDERS = {name: f"_{name}" if name != "metrics" else "data" for name in SCHEMAS}
 """Where the files of each table stand."""
@@ -65,7 +67,7 @@ class LaneFiles(NamedTuple):
     @property
     def lanes(self) -> int:
         """Number of rows in the metrics table."""
-        return sum(map(len, self.cells.values()))
+        return self.cells.lanes if isinstance(self.cells, Packed) else sum(map(len, self.cells.values()))
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -135,12 +137,12 @@ def id_in(path: str) -> str | None:
     return match[1] if match else None
 
 
-def in_parallel(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-    """Call `function` on every item, several at a time. Returns the results in order."""
+def in_parallel(function: Callable[[A], B], items: Iterable[A], most: int = THREADS) -> list[B]:
+    """Call `function` on every item, at most so many at a time. Returns the results in order."""
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+    with ThreadPoolExecutor(min(most, len(items))) as pool:
         return list(pool.map(function, items))
 
 
@@ -246,7 +248,7 @@ def load(
     if wrong:
         raise DamageError(f"{path} is damaged: {wrong}")
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(ENCODED) if encoded else None)
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(IN_FILES) if encoded else None)
         there = set(file.schema_arrow.names)
         wanted = schema_of(table, columns, encoded=encoded)
         mine = [name for name in wanted.names if name in there]  # the rest are labels
@@ -256,6 +258,16 @@ def load(
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamageError(f"{path} is damaged: {first_line(error)}") from error
     return found
+
+
+def load_all(
+    objects: ObjectStore, stored: Sequence[LaneFiles], table: str, columns: Collection[str] | None = None, *,
+    encoded: bool = False,
+) -> list[pa.Table]:  # fmt: skip
+    """Read the files of one table, as `load` does, several at a time."""
+    # On a disk, more threads than CPUs gain nothing, and each takes memory of its own.
+    most = min(THREADS, os.cpu_count() or 1) if isinstance(objects, LocalStore) else THREADS
+    return in_parallel(lambda each: load(objects, each, table, columns, encoded=encoded), stored, most)
 
 
 def fetch(objects: ObjectStore, path: str) -> memoryview:
@@ -272,6 +284,15 @@ def size_of(objects: ObjectStore, path: str) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return int(obstore.head(objects, place)["size"])
     return None
+
+
+def is_whole(objects: ObjectStore, stored: LaneFiles) -> bool:
+    """Whether the file of each table is there, staged or in its place, and has its size."""
+    for table in stored.tables:
+        size, wanted = size_of(objects, path_of(table, stored.id)), stored.sums.get(table)
+        if size is None or (wanted is not None and wanted.size != size):
+            return False
+    return True
 
 
 def difference(data: memoryview, wanted: Sum | None) -> str:

@@ -17,10 +17,14 @@ EVERY = 500
 
 
 class History:
-    """What the manifests of a folder say. `ledger`: what counts; `next`: number of the next manifest."""
+    """What the manifests of a folder say. `ledger`: what counts; `next`: number of the next manifest.
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self.ledger = Ledger()
+    `rows`: whether the ledger is to know from the start where each row is (`Ledger.index`).
+    """
+
+    def __init__(self, objects: ObjectStore, *, rows: bool = True) -> None:
+        self._rows = rows
+        self.ledger = self._fresh()
         self.next = 0
         self._objects = objects
         self._last = ""  # digest of the manifest before the next one
@@ -88,11 +92,17 @@ class History:
             path = manifest.whole_path(number)
             with contextlib.suppress(DamageError, FileNotFoundError, ValueError):
                 whole = manifest.decode_whole(path, bytes(obstore.get(self._objects, path).bytes()))
-                fresh = Ledger()
+                fresh = self._fresh()
                 fresh.apply(Change(whole.files, []))
                 fresh.removed.update(whole.removed)
                 self.ledger, self.next, self._last, self._whole = fresh, number + 1, whole.last, number + 1
                 return
+
+    def _fresh(self) -> Ledger:
+        ledger = Ledger()
+        if self._rows:
+            ledger.index()
+        return ledger
 
     def _text(self, number: int) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):

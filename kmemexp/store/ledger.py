@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from kmemexp.store.files import LaneFiles, path_of
+from kmemexp.store.files import DamageError, LaneFiles, path_of
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED
 
@@ -11,37 +11,50 @@ Row = tuple[str, int]  # (cell key, replica): the identity of a result
 
 
 class Ledger:
-    """The files that count, and the owner of each row. Some 250 bytes a cell."""
+    """The files that count, and the owner of each row. Some 250 bytes a cell, once `index` has been called."""
 
     def __init__(self) -> None:
         self.files: dict[str, LaneFiles] = {}  # by id
         self.removed: set[str] = set()  # ids that have counted
-        self._where: dict[str, LaneFiles | tuple[LaneFiles, ...]] = {}  # by cell key
+        self._where: dict[str, LaneFiles | tuple[LaneFiles, ...]] | None = None  # by cell key
 
     def apply(self, change: Change) -> None:
         """Let the files count that a manifest adds, and no longer those that it removes.
 
         Raises ValueError, and changes nothing, where that cannot be: it removes what does not count, or adds a row
-        that another file has.
+        that another file has, if this ledger has an index.
         """
         self._check(change)
         for file_id in change.remove:
             old = self.files.pop(file_id)
             self.removed.add(file_id)
-            for key in old.cells:
+            for key in old.cells if self._where is not None else ():
                 rest = tuple(f for f in self._files_of(key) if f is not old)
                 self._put(key, rest)
         for new in change.add:
             self.files[new.id] = new
-            if self.knows_none(new.cells):
-                self._where.update(dict.fromkeys(new.cells, new))
-                continue
-            for key in new.cells:
-                self._put(key, (*self._files_of(key), new))
+            if self._where is not None:
+                self._place(new)
+
+    def index(self) -> None:
+        """Find where each row is, and keep that up from now on; a reader of whole tables does without.
+
+        Raises DamageError where two files have the same row.
+        """
+        if self._where is not None:
+            return
+        self._where = {}
+        try:
+            for stored in self.files.values():
+                self._check_rows(stored, ())
+                self._place(stored)
+        except ValueError as error:
+            self._where = None
+            raise DamageError(f"{path_of('metrics', stored.id)} cannot count: {error}") from error
 
     def knows_none(self, keys: Collection[str]) -> bool:
         """Whether no row of any of these cells is there."""
-        return self._where.keys().isdisjoint(keys)
+        return self._rows.keys().isdisjoint(keys)
 
     def owner(self, key: str, replica: int) -> LaneFiles | None:
         """Find the file that has a row."""
@@ -100,6 +113,12 @@ class Ledger:
             for table in stored.tables:
                 yield path_of(table, stored.id), stored, table
 
+    @property
+    def _rows(self) -> dict[str, LaneFiles | tuple[LaneFiles, ...]]:
+        self.index()
+        assert self._where is not None  # noqa: S101 - for the type checker
+        return self._where
+
     def _check(self, change: Change) -> None:
         removed = set(change.remove)
         if unknown := removed.difference(self.files):
@@ -109,22 +128,33 @@ class Ledger:
             if new.id in self.files or new.id in added:
                 raise ValueError(f"it adds {new.id}, which counts already")
             added.add(new.id)
-            if self.knows_none(new.cells):
-                continue
-            for key, replicas in new.cells.items():
-                for old in self._files_of(key):
-                    if old.id not in removed and not set(replicas).isdisjoint(old.cells[key]):
-                        raise ValueError(f"it adds rows of cell {key[:8]} that {old.id} has")
+            if self._where is not None:
+                self._check_rows(new, removed)
+
+    def _check_rows(self, new: LaneFiles, removed: Collection[str]) -> None:
+        if self.knows_none(new.cells):
+            return
+        for key, replicas in new.cells.items():
+            for old in self._files_of(key):
+                if old.id not in removed and not set(replicas).isdisjoint(old.cells[key]):
+                    raise ValueError(f"it adds rows of cell {key[:8]} that {old.id} has")
+
+    def _place(self, new: LaneFiles) -> None:
+        if self.knows_none(new.cells):
+            self._rows.update(dict.fromkeys(new.cells, new))
+            return
+        for key in new.cells:
+            self._put(key, (*self._files_of(key), new))
 
     def _files_of(self, key: str) -> tuple[LaneFiles, ...]:
-        found = self._where.get(key, ())
+        found = self._rows.get(key, ())
         return (found,) if isinstance(found, LaneFiles) else found
 
     def _put(self, key: str, found: tuple[LaneFiles, ...]) -> None:
         if not found:
-            del self._where[key]
+            del self._rows[key]
         else:
-            self._where[key] = found[0] if len(found) == 1 else found
+            self._rows[key] = found[0] if len(found) == 1 else found
 
 
 def _without(left: Sequence[int], there: Sequence[int]) -> Sequence[int]:

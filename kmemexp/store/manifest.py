@@ -1,10 +1,11 @@
 """Manifests: `_manifest/<8 digits>.json` says which files count. Each adds and removes files, in order.
 
 Format (one JSON object): `schema` is the stamp of layout and columns, `run` the id of the run, `remove` a list of ids
-of files, `add` a list of objects with `id`, `status`, `rows` (lanes), `cells` (replicas by cell key), `files` (size and
-SHA-256 by table) and `layout` (which columns of their cells are in them, `labels.py`); `previous` is the SHA-256 of the
-manifest before, `digest` that of all the text before it.
-Manifests of earlier versions have no `files`, `layout`, `previous` and `digest`.
+of files, `add` a list of objects with `id`, `status`, `rows` (lanes), `cells` (pairs: replicas, and the keys of the
+cells that have these, as one text), `files` (size and SHA-256 by table) and `layout` (which columns of their cells are
+in them, `labels.py`); `previous` is the SHA-256 of the manifest before, `digest` that of all the text before it.
+Manifests of earlier versions have no `files`, `layout`, `previous` and `digest`, and those of layout 1 `cells` as
+replicas by cell key, which takes ten times as long to read.
 
 `_manifest/<8 digits>.whole.json` says in the same form, with `removed` besides, what counts after the manifest of that
 number: whoever reads begins with the last sound one of them, and needs no manifest up to its number.
@@ -18,12 +19,12 @@ from typing import Any, NamedTuple
 
 from kmemexp.errors import StoreError
 from kmemexp.store.files import DamageError, LaneFiles, Sum, first_line
+from kmemexp.store.packed import Packed
 from kmemexp.store.schema import DONE, FAILED, LAYOUT, STAMP
 
 FOLDER = "_manifest"
 _NAME = re.compile(rf"{FOLDER}/(\d{{8}})\.json")
 _WHOLE = re.compile(rf"{FOLDER}/(\d{{8}})\.whole\.json")
-_LANES: dict[tuple[int, ...], tuple[int, ...]] = {}
 
 
 class Change(NamedTuple):
@@ -112,7 +113,7 @@ def _damaged(path: str, error: Exception) -> DamageError:
 
 
 def _encoded(f: LaneFiles) -> dict[str, Any]:
-    told = {"id": f.id, "status": f.status, "rows": f.lanes, "cells": f.cells, "files": f.sums}
+    told = {"id": f.id, "status": f.status, "rows": f.lanes, "cells": Packed.of(f.cells).told, "files": f.sums}
     return told | ({"layout": f.layout} if f.layout else {})
 
 
@@ -120,7 +121,8 @@ def _decoded(entries: Iterable[Mapping[str, Any]]) -> list[LaneFiles]:
     found = []
     for f in entries:
         sums = {table: Sum(int(size), str(sha)) for table, (size, sha) in f.get("files", {}).items()}
-        cells = {key: _shared(replicas) for key, replicas in f["cells"].items()}
+        told = f["cells"]
+        cells = Packed.of(told) if isinstance(told, dict) else Packed(told)  # layout 1 has a mapping
         if f["status"] not in (DONE, FAILED):
             raise ValueError(f"{f['status']!r} is no status")
         one = LaneFiles(str(f["id"]), str(f["status"]), cells, sums, str(f.get("layout", "")))
@@ -130,14 +132,6 @@ def _decoded(entries: Iterable[Mapping[str, Any]]) -> list[LaneFiles]:
     return found
 
 
-def _shared(replicas: Iterable[int]) -> tuple[int, ...]:
-    """Keep one tuple of each kind: most cells have the same replicas."""
-    key = tuple(replicas)
-    if len(_LANES) > 1000:
-        _LANES.clear()
-    return _LANES.setdefault(key, key)
-
-
 def _sealed(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, separators=(",", ":")).encode()[:-1]
     return text + f',"digest":"{digest(text)}"}}'.encode()
@@ -145,13 +139,16 @@ def _sealed(record: Mapping[str, Any]) -> bytes:
 
 def _opened(text: bytes) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(text)
-    _check_stamp(record["schema"])
-    if (said := record.get("digest")) is not None and said != digest(text[: text.rfind(b',"digest":')]):
+    layout = _layout_of(record["schema"])
+    said = record.get("digest")
+    if said is None and layout > 1:
+        raise ValueError("it has no digest")
+    if said is not None and said != digest(text[: text.rfind(b',"digest":')]):
         raise ValueError("its text is not what was written (SHA-256)")
     return record
 
 
-def _check_stamp(stamp: str) -> None:
+def _layout_of(stamp: str) -> int:
     """Take in any columns (`rows.conforming`), but no later layout."""
     layout = stamp.partition("-")[0]
     if not layout.isdecimal() or int(layout) > LAYOUT:
@@ -159,3 +156,4 @@ def _check_stamp(stamp: str) -> None:
             f"the folder is laid out as a later version of kmemexp does it ({stamp}; this one writes {STAMP}). "
             "Use that version, or give another store.root."
         )
+    return int(layout)

@@ -1,7 +1,7 @@
 """Rows of result tables: their order, the choice among them, the axes that they have in another plan."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +11,8 @@ from pyarrow import csv
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+WORD = 8  # bytes
 
 
 def in_order(table: pa.Table) -> pa.Table:
@@ -37,7 +39,23 @@ def _as(table: pa.Table, field: "pa.Field[Any]") -> Any:
     column = table[field.name]
     if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
         column = pc.dictionary_encode(column.cast(pa.string()))
-    return column.cast(field.type)
+    return column if column.type == field.type else column.cast(field.type)
+
+
+def encoded(table: pa.Table, names: Collection[str]) -> pa.Table:
+    """`table` with these columns of texts as dictionaries, each with one for all rows."""
+    for place, field in enumerate(table.schema):
+        if field.name in names and not pa.types.is_dictionary(field.type):
+            column = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(table[field.name].combine_chunks()))
+            table = table.set_column(place, field.with_type(column.type), column)
+    return table.unify_dictionaries()
+
+
+def has_twice(table: pa.Table) -> bool:
+    """Whether there are two rows of one lane."""
+    keys = _encoded(table)
+    codes = np.sort(keys.indices.to_numpy().astype(np.int64) << 32 | table["replica"].to_numpy())
+    return bool(np.any(codes[1:] == codes[:-1]))
 
 
 def check_lanes(table: pa.Table, lanes: Mapping[str, Sequence[int]], *, whole: bool) -> None:
@@ -71,9 +89,12 @@ def with_axes(metrics: pa.Table, axes: Mapping[str, str]) -> pa.Table:
     return _put_axes(metrics, pa.array(list(axes.values()), pa.string()), place)
 
 
-def with_known_axes(metrics: pa.Table, known: pa.Table) -> pa.Table:
-    """`metrics` with the axes that `known` (cell_key, axes) has for its cells; others keep theirs."""
-    place = places(metrics["cell_key"], known["cell_key"].combine_chunks())
+def with_known_axes(metrics: pa.Table, known: pa.Table, place: "pa.Array[Any] | None" = None) -> pa.Table:
+    """`metrics` with the axes that `known` (cell_key, axes) has for its cells; others keep theirs.
+
+    `place`: of each row's cell in `known`, where that has been found out.
+    """
+    place = places(metrics["cell_key"], known["cell_key"].combine_chunks()) if place is None else place
     texts = known["axes"].combine_chunks()
     if not place.null_count:
         return _put_axes(metrics, texts, place)
@@ -107,10 +128,35 @@ def csv_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def sorting(texts: "pa.Array[Any]") -> "NDArray[np.int64]":
+    """Places of texts in their order, as `pc.sort_indices` gives them; cell keys, all of one length, much sooner."""
+    if len(texts) and not texts.null_count and pa.types.is_string(texts.type):
+        _, offsets, data = texts.buffers()
+        ends = np.frombuffer(offsets, np.int32)[texts.offset :][: len(texts) + 1]  # type: ignore[call-overload]
+        widths = np.diff(ends)
+        if (widths == widths[0]).all() and widths[0] >= 2 * WORD:
+            letters = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].reshape(len(texts), -1)  # type: ignore[call-overload]
+            words = [np.ascontiguousarray(letters[:, at : at + WORD]).view(">u8").ravel() for at in (0, WORD)]
+            first, second = (word.astype(np.uint64) for word in words)
+            order = np.argsort(first)
+            alike = np.flatnonzero(first[order[1:]] == first[order[:-1]])  # few: these are 32 bits of a digest
+            alike = np.union1d(alike, alike + 1)
+            some = order[alike]
+            some = some[np.lexsort((second[some], first[some]))]
+            if not np.any((first[some[1:]] == first[some[:-1]]) & (second[some[1:]] == second[some[:-1]])):
+                order[alike] = some
+                return order
+    return np.asarray(pc.sort_indices(texts)).astype(np.int64)
+
+
 def _codes(table: pa.Table) -> "tuple[NDArray[np.int64], pa.Array[Any]]":
     """One integer per row that sorts like (cell_key, replica), and the cell keys by their rank in it."""
-    keys = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(table["cell_key"].combine_chunks()))
-    order = pc.sort_indices(keys.dictionary)
+    keys = _encoded(table)
+    order = sorting(keys.dictionary)
     rank = np.empty(len(order), np.int64)
-    rank[order.to_numpy()] = np.arange(len(order))
+    rank[order] = np.arange(len(order))
     return rank[keys.indices.to_numpy()] << 32 | table["replica"].to_numpy(), keys.dictionary.take(order)
+
+
+def _encoded(table: pa.Table) -> "pa.DictionaryArray[Any, Any]":
+    return cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(table["cell_key"].combine_chunks()))

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from kmemexp.metrics import NAMES, SERIES
 
-LAYOUT = 1
-"""Version of the results folder: where its files stand and what its manifests hold."""
+LAYOUT = 2
+"""Version of the results folder: where its files stand and what its manifests hold. Earlier ones are read."""
 
 DONE = "done"
 FAILED = "failed"
@@ -89,12 +89,15 @@ SCHEMAS: dict[str, pa.Schema] = {
 ENCODED = ("cell_key", "design", "workload", "axes", "config")
 """Texts that rows have in common: a configuration of some 10 KiB is that of all replicas of a cell."""
 
+IN_FILES = ("design", "workload", "config")
+"""Those of them that rows of one file have in common as a rule."""
+
 
 def schema_of(table: str, columns: Collection[str] | None = None, *, encoded: bool = False) -> pa.Schema:
-    """Schema of a table, or of some of its columns, in its order; `encoded`: the texts ENCODED as dictionaries."""
+    """Schema of a table, or of some of its columns, in its order; `encoded`: the texts IN_FILES as dictionaries."""
     whole = SCHEMAS[table]
     fields = [field for field in whole if columns is None or field.name in columns]
     if encoded:
         kind = pa.dictionary(pa.int32(), pa.string())
-        fields = [field.with_type(kind) if field.name in ENCODED else field for field in fields]
+        fields = [field.with_type(kind) if field.name in IN_FILES else field for field in fields]
     return pa.schema(fields).with_metadata(whole.metadata)

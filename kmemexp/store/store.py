@@ -36,7 +36,7 @@ from kmemexp.store.history import History
 from kmemexp.store.layout import Layout, layout_of
 from kmemexp.store.ledger import Ledger, Row
 from kmemexp.store.manifest import Change
-from kmemexp.store.schema import DONE, FAILED, SCHEMAS, schema_of
+from kmemexp.store.schema import DONE, ENCODED, FAILED, SCHEMAS, schema_of
 from kmemexp.store.writers import Watch, Writer
 
 AXES_ONLY = ("cell_key", "replica", "axes")
@@ -66,7 +66,7 @@ class Store(Beside):
         try:
             with files.explained(self.root, "write to" if write else "read"):
                 self._objects = files.connect(self.uri, create=write)
-                self._history = History(self._objects)
+                self._history = History(self._objects, rows=write)
                 self._writer = Writer(self._objects)
                 if write:
                     self._open_for_writing()
@@ -94,7 +94,8 @@ class Store(Beside):
 
     def status(self, key: str, replica: int) -> str | None:
         """Status of one row; None where it is not there."""
-        return self._ledger.status(key, replica)
+        with self._explaining():
+            return self._ledger.status(key, replica)
 
     def counts(self) -> dict[str, int]:
         """Count the committed rows by status."""
@@ -102,36 +103,43 @@ class Store(Beside):
 
     def counts_of(self, wanted: Iterable[tuple[str, int]]) -> Counter[str]:
         """Count those that are there of so many replicas of each cell, by status."""
-        return self._ledger.counts_of(wanted)
+        with self._explaining():
+            return self._ledger.counts_of(wanted)
 
     def missing(self, wanted: Iterable[tuple[str, int]], enough: Collection[str]) -> list[tuple[int, ...]]:
         """Of so many replicas of each cell, give those that are not there with a status that is `enough`."""
-        return self._ledger.missing(wanted, enough)
+        with self._explaining():
+            return self._ledger.missing(wanted, enough)
 
     def read(
         self, table: str = "metrics", columns: Collection[str] | None = None, *, ordered: bool = True,
-        encoded: bool = False,
+        encoded: bool = False, latest_axes: bool = True,
     ) -> pa.Table:  # fmt: skip
         """All committed rows of a table, "metrics" or another of `SCHEMAS`, sorted by cell key and replica.
 
         `columns`: only these, "cell_key" and "replica" among them. Not `ordered`: as they lie in the files, sooner.
-        `encoded`: with texts as dictionaries, which hold each once.
+        `encoded`: with texts as dictionaries, which hold each once. Not `latest_axes`: with the axes, as plain texts,
+        that each row was written with, which `known_axes` may know better. Raises DamageError, where a row is there
+        twice too.
         """
+        names = [name for name in ENCODED if latest_axes or name != "axes"]
         while True:
             wanted = [stored for stored in self._ledger.files.values() if table in stored.tables]
             before = self._history.next
             try:
                 with self._explaining(), files.explained(self.root, "read"):
-                    found = self._load(wanted, table, columns, encoded=encoded)
+                    found = files.load_all(self._objects, wanted, table, columns, encoded=encoded)
+                    whole = pa.concat_tables([schema_of(table, columns, encoded=encoded).empty_table(), *found])
+                    whole = in_table.encoded(whole, names) if encoded else whole
+                    if table != "metrics" or in_table.has_twice(whole):
+                        self._ledger.index()  # which says what file has a row that another has
             except (FileNotFoundError, DamageError) as error:
                 self.refresh()
                 if self._history.next == before:  # no other committer has replaced it
                     raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                whole = pa.concat_tables([schema_of(table, columns, encoded=encoded).empty_table(), *found])
-                whole = whole.unify_dictionaries() if encoded else whole
                 whole = in_table.in_order(whole) if ordered else whole
-                known = self._known_axes() if "axes" in whole.column_names else None
+                known = self.known_axes() if latest_axes and "axes" in whole.column_names else None
                 return whole if known is None else in_table.with_known_axes(whole, known)
 
     def settled(self) -> bool:
@@ -173,12 +181,12 @@ class Store(Beside):
         mine = {new.id for new in staged}
         with files.explained(self.root), self._explaining():
             while True:
-                whole = [all(each) for each in files.in_parallel(self._presence, staged)]
-                lost = [new for new, is_whole in zip(staged, whole, strict=True) if not is_whole]
+                whole = files.in_parallel(self._is_whole, staged)
+                lost = [new for new, one in zip(staged, whole, strict=True) if not one]
                 try:
                     change = self._resolve([new for new in staged if new not in lost])
                 except (FileNotFoundError, DamageError):
-                    if all(all(self._presence(new)) for new in staged):
+                    if all(map(self._is_whole, staged)):
                         raise  # it is not one of those
                     continue
                 if not change.add or self._history.append(change, run):
@@ -327,7 +335,7 @@ class Store(Beside):
 
         def rows_of(table: str) -> pa.Table:
             those = [each for each in old if table in each.tables]
-            found = pa.concat_tables([SCHEMAS[table].empty_table(), *self._load(those, table)])
+            found = pa.concat_tables([SCHEMAS[table].empty_table(), *files.load_all(self._objects, those, table)])
             return in_table.in_order(in_table.of_lanes(found, lanes))
 
         return self._staged(status, lanes, rows_of)
@@ -336,7 +344,7 @@ class Store(Beside):
         """Stage files with the rows that `rows_of` gives for a table."""
         named = hashlib.sha256(json.dumps(sorted(lanes.items())).encode()).hexdigest()[:20]
         new = LaneFiles(files.new_id(named, 0, self.writer), status, dict(lanes))
-        layout, known = self.layout() or Layout(), self._known_axes()
+        layout, known = self.layout() or Layout(), self.known_axes()
         metrics = rows_of("metrics")
         metrics = metrics if known is None else in_table.with_known_axes(metrics, known)
         of_cells = labels.cells_of(metrics, layout)
@@ -353,11 +361,6 @@ class Store(Beside):
 
     # Helpers
 
-    def _presence(self, new: LaneFiles) -> list[bool]:
-        """Whether the file of each table is there and has its size."""
-        sizes = [(files.size_of(self._objects, files.path_of(t, new.id)), new.sums.get(t)) for t in new.tables]
-        return [size is not None and (wanted is None or wanted.size == size) for size, wanted in sizes]
-
     def _own_axes(self) -> list[str]:
         """Axes of all rows, by the rows and by the plans that used them last."""
         if not any(self._ledger.counts().values()):
@@ -372,10 +375,8 @@ class Store(Beside):
         pairs = zip(rows["cell_key"].to_pylist(), rows["axes"].to_pylist(), strict=True)
         return any(axes.get(str(key), text) != text for key, text in pairs)
 
-    def _load(
-        self, stored: Sequence[LaneFiles], table: str, columns: Collection[str] | None = None, *, encoded: bool = False
-    ) -> list[pa.Table]:
-        return files.in_parallel(lambda each: files.load(self._objects, each, table, columns, encoded=encoded), stored)
+    def _is_whole(self, new: LaneFiles) -> bool:
+        return files.is_whole(self._objects, new)
 
     def _delete(self, ids: Iterable[str]) -> None:
         """Delete the files of these ids, wherever they are."""

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from sweep_fakes import SIMULATE, make_cells
 
 from kmemexp.errors import StoreError
-from kmemexp.store import files, writers
+from kmemexp.store import files, manifest, writers
 from kmemexp.store.files import LaneFiles
+from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
 from kmemexp.store.store import Store
 from kmemexp.sweep import batches, worker
@@ -302,6 +303,20 @@ def test_results_of_a_later_layout_are_refused(root: str) -> None:
     for write in (False, True):
         with pytest.raises(StoreError, match=r"later version of kmemexp.*9-abcdef01.*give another store.root"):
             Store(root, write=write)
+
+
+def test_a_manifest_that_counts_a_row_twice_is_named(root: str) -> None:
+    store = Store(root, write=True)
+    store.commit(stage(root, [0, 1], [0]))
+    (again,) = stage(root, [1], [0])
+    text = manifest.encode(Change([again], []), "run", store._history._last)
+    Path(root, manifest.path_of(1)).write_bytes(text)
+    with pytest.raises(StoreError, match=r"00000001.json is damaged: it adds rows of cell 00000000 that"):
+        Store(root, write=True)
+    for read in (lambda: Store(root).read(encoded=True, ordered=False), lambda: Store(root).read("series"),
+                 lambda: Store(root).status(f"{1:032x}", 0)):  # fmt: skip
+        with pytest.raises(StoreError, match=r"part-.*cannot count: it adds rows of cell 00000000 that"):
+            read()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "null"])

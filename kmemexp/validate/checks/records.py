@@ -89,6 +89,7 @@ def ledgers(s: Setting) -> Iterator[Row]:
     """P1: what counts after many commits is what a dict says; a damaged manifest, or one out of order, is noticed."""
     of = Wanted("P1", "counted apart, by a dict of rows", "A")
     ledger = Ledger()
+    ledger.index()
     rows: dict[tuple[str, int], tuple[str, str]] = {}
     files: dict[str, list[tuple[str, int]]] = {}
     texts, last, refused = [], "", 0
