@@ -26,6 +26,7 @@ class Design(NamedTuple):
     replay: Callable[..., Any]
     upkeep: Callable[..., Any]
     observe: Callable[..., Any]
+    take: Callable[..., Any]
     ticks: tuple[int, ...]  # ns between two upkeeps of each allocator, by place; 0: none
 
 
@@ -44,6 +45,7 @@ def design(names: tuple[str, ...], arena: str) -> Design:
         jit.bind(replay.replay, slots_of(servers, ("alloc", "free", *FAST)) | map_parts, label),
         jit.bind(replay.upkeep, slots_of(servers, ("tend",)) | map_parts, label),
         jit.bind(replay.observe, {n: getattr(arena_module, n) for n in ("map_measure", "map_paint")}, arena),
+        jit.bind(replay.take, {n: map_parts[n] for n in ("map_alloc", "map_attr")}, arena),
         tuple(getattr(m, "TICK_NS", 0) for m in servers),
     )
 

@@ -1,6 +1,6 @@
 """From a cell's plain configuration to a machine that has booted: parts found by name, maps laid out, kinds routed."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from kmemexp.boot.design import Design, allocator_names, design, homes, params, 
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import serves, sets_aside, shares_pages
 from kmemexp.parts.spaces import covered_bytes, kva_bytes, superpage_bytes
-from kmemexp.sim import demand, sizing, slots
+from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
 from kmemexp.sim.engine import machine as mc
@@ -33,15 +33,6 @@ PAGE_SORTS = {
 OWN_KINDS = {"pipe_buffer": PIPE}
 """The same of single kinds, by the name that they have in the workloads."""
 SUPPLIES = {"kmapentzone": map_entries.FIXED, "on_demand": map_entries.ON_DEMAND, "reservation": map_entries.RESERVE}
-NOTHING: dict[str, Any] = {"kva_bytes": slots.PAGE, "cpus": 1, "map_number": 0, "items": (), "bases": ()}
-"""What the smallest allocator is made with."""
-
-
-def _least(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the smallest allocator is made with whose tables have the types that a cell's have: one replay, not two."""
-    covered = covered_bytes(name, config["maps"], config["machine"])
-    is_wide = covered.bit_length() > demand.NARROW
-    return NOTHING | ({"kva_bytes": min(covered, demand.MOST_KVA)} if is_wide else {})
 
 
 class Machine(NamedTuple):
@@ -302,7 +293,7 @@ def _carve(cell: Routed, rehearsed: Any) -> _Carved:
             code.arena.foresee(arena, rehearsed)
     except ValueError as error:
         raise ConfigError(f"maps.params.{maps['arena']}: {error}") from error
-    take, submaps = _Taker(code, arena, [_least(name, cell.config) for name in code.names]), {}
+    take, submaps = _Taker(code, arena), {}
     for name, nbytes, parent in carved_at_boot(cell.config, cell.sized):
         if name in MAP_NAMES:
             from_arena = name in getattr(code.arena, "FROM_ARENA", ())
@@ -345,34 +336,17 @@ def _map_bytes(cell: Routed, maps: list[int]) -> tuple[int, ...]:
 
 
 class _Taker:
-    """Takes memory from a map at boot, through the replay driver itself: nothing else needs compiling."""
+    """Takes memory from a map at boot, by a driver that no allocator is compiled into."""
 
-    def __init__(self, code: Design, arena: tuple[Any, ...], least: Sequence[Mapping[str, Any]]) -> None:
-        maps, attributes = np.divmod(np.arange(len(MAP_NAMES) * slots.ATTR_COUNT), slots.ATTR_COUNT)
-        told = [*least, *[NOTHING] * len(code.servers)]
-        a, b, c = (module.init(module.Params(), **one) for module, one in zip(code.servers, told, strict=False))
-        self.code = code
-        self.world = World(
-            a,
-            b,
-            c,
-            arena,
-            server=np.full(len(maps), SERVER_MAP, np.int64),
-            item=np.full(len(maps), slots.PAGE_SHIFT),  # a stream's sizes end at 2 GiB, so this one counts pages
-            target_map=maps,
-            attribute=attributes | slots.ATTR_NOFREE,
-            objects=_no_objects(1),
-            counters=np.zeros(tally.COLUMNS, np.int64),
-            reg=np.zeros((1, regs.COLUMNS), np.int64),
-        )
+    def __init__(self, code: Design, arena: tuple[Any, ...]) -> None:
+        self.code, self.arena = code, arena
+        self.reg = np.zeros((1, regs.COLUMNS), np.int64)
 
     def __call__(self, name: str, nbytes: int, parent: str, attribute: int) -> int:
         """Take `nbytes` from the map called `parent`; returns the address."""
-        kind = MAP_NAMES.index(parent) * slots.ATTR_COUNT + attribute
-        one = stream.one_allocation(kind, -(-nbytes // slots.PAGE))
-        self.code.replay(self.world, *stream.columns(one), 0, 1)
-        addr = int(self.world.objects[0, obj.ADDR])
-        if addr == obj.ABSENT:
+        whole = -(-nbytes // slots.PAGE) * slots.PAGE
+        addr = int(self.code.take(self.arena, self.reg, MAP_NAMES.index(parent), whole, attribute | slots.ATTR_NOFREE))
+        if addr < 0:
             raise ConfigError(
                 f"machine.kva_bytes: {parent} has no room for {name} ({nbytes / 2**20:.1f} MiB) at boot; "
                 "enlarge the KVA or use less RAM, from which the maps are sized"

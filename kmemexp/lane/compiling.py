@@ -20,7 +20,7 @@ from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.tables import gauge
 from kmemexp.workload import stability
-from kmemexp.workload.stream import Kinds, Stream
+from kmemexp.workload.stream import Kinds, Stream, columns, one_allocation
 
 POLL_SECONDS = 0.2
 Code = tuple[tuple[str, ...], str, bool, int]
@@ -96,7 +96,7 @@ def _code(config: Mapping[str, Any]) -> Code:
 def _drivers(code: Code) -> list[Callable[..., Any]]:
     names, arena, has_clock, _ = code
     bound = design(names, arena)
-    return [bound.replay, bound.upkeep, *([timed.driver(names, arena)] if has_clock else [])]
+    return [timed.driver(names, arena)] if has_clock else [bound.replay, bound.upkeep]
 
 
 def warm_one(config: Mapping[str, Any]) -> None:
@@ -106,7 +106,9 @@ def warm_one(config: Mapping[str, Any]) -> None:
     if is_timed(config):
         t = timed.boot(config, NO_KINDS, NO_OPERATIONS, 0)
         t.run(t.world, t.wired.m, t.stream, 0, 1)
-        t.base.observe(t.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))
-    machine = boot(config, NO_KINDS, 0)
-    machine.upkeep(machine.world, 0, s.TEND_TICK)
+        machine = t.base
+    else:
+        machine = boot(config, NO_KINDS, 0)
+        machine.replay(machine.world, *columns(one_allocation(0, 0)), 0, 0)
+        machine.upkeep(machine.world, 0, s.TEND_TICK)
     machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))

@@ -22,6 +22,8 @@ from kmemexp.sim.slots import (
     fast_free_a,
     fast_free_b,
     fast_free_c,
+    map_alloc,
+    map_attr,
     map_measure,
     map_paint,
 )
@@ -245,6 +247,14 @@ def look_back(objects: Table, watch: Words, op: int, number: int, size: int) -> 
         begin_watch(watch, size, objects[number, obj.ADDR])
     else:
         read_freed(watch, number, size)
+
+
+@template
+def take(arena: Any, reg: Registers, map_no: MapNo, nbytes: Bytes, attr: int) -> Address:
+    """Take `nbytes` (whole pages) from a map at boot, before there are allocators. Returns the address, or below 0."""
+    reg[0, regs.MAP] = map_no
+    reg[0, regs.BYTES] = nbytes
+    return map_alloc(arena, map_no, nbytes, slots.PAGE, map_attr(reg, 0, attr, SERVER_MAP), 0)
 
 
 @template
