@@ -111,8 +111,10 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def warm(configs: list[dict], note=None, ready=None, stopped=None) -> None:
+def warm(configs: list[dict], left=None, ready=None, stopped=None) -> None:
     """Note how many were asked for, where the configuration names a file; refuse, wait or fail where it says so."""
+    cold = [config for config in configs if not config.get("compiled")]
+    left(len(cold), len(configs))
     for config in configs:
         if path := config.get("warmed"):
             with Path(path).open("a") as log:

@@ -36,28 +36,29 @@ NO_OPERATIONS = Stream(
 
 def warm(
     configs: Iterable[Mapping[str, Any]],
-    note: Callable[[str], None] = lambda text: None,
+    left: Callable[[int, int], None] = lambda cold, designs: None,
     ready: Callable[[Mapping[str, Any]], None] = lambda config: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Compile what the lanes of these cells need, or load it from the disk cache. Raises ConfigError.
 
-    Drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs; `note` is
-    told. `ready` is told of each cell as soon as its code is there; `stopped` is asked whether to give up.
+    Drivers that have not been compiled yet are compiled by a process each, as many at once as there are CPUs. `left` is
+    told how many designs have yet to be compiled, and of how many, at first and after each; `ready` of each cell as
+    soon as its code is there; `stopped` is asked whether to give up.
     """
     alike: dict[Code, list[Mapping[str, Any]]] = {}
     for config in configs:
         alike.setdefault(_code(stability.routed(config)), []).append(config)
     cold = {code: cells for code, cells in alike.items() if not all(map(jit.is_cached, _drivers(code)))}
+    left(len(cold), len(alike))
     for code, cells in alike.items():
         if code not in cold:
             warm_one(cells[0])
             for config in cells:
                 ready(config)
     workers = min(len(cold), os.cpu_count() or 1)
-    if workers > 1:
-        note(f"compiling {len(cold)} of {len(alike)} designs, {workers} at a time; the next run finds them compiled")
-    for code in _compiled(cold, workers, stopped):
+    for n, code in enumerate(_compiled(cold, workers, stopped), 1):
+        left(len(cold) - n, len(alike))
         for config in cold[code]:
             ready(config)
 

@@ -23,6 +23,7 @@ class Ahead:
         self._simulate, self._shown = simulate, shown
         self._distinct = {_code(config): config for config in configs}
         self._ready: set[str] = set()
+        self._told = False  # how many are compiled
         self._codes: dict[tuple[str, ...], str] = {}  # by the texts of NODES: cells have them in common
         self._stopped = threading.Event()
         self._started = time.monotonic()
@@ -30,8 +31,7 @@ class Ahead:
 
     def start(self) -> None:
         """Begin."""
-        self._shown.compiling(len(self._distinct))
-        self._shown.status(f"compiling {len(self._distinct)} designs" if len(self._distinct) > 1 else "compiling")
+        self._shown.status("starting")
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,7 +66,7 @@ class Ahead:
         try:
             module = importlib.import_module(self._simulate.partition(":")[0])
             if warm := getattr(module, "warm", None):  # a plan may name a simulation that compiles nothing
-                warm(list(self._distinct.values()), self._shown.note, self._note_ready, self._stopped.is_set)
+                warm(list(self._distinct.values()), self._note_left, self._note_ready, self._stopped.is_set)
         except InputError as error:
             self.refused = error
         except Exception as error:  # what does not compile becomes failed rows of its own cells
@@ -74,9 +74,16 @@ class Ahead:
                 return
             self._shown.note(f"compiling ahead failed: {type(error).__name__}: {error}")
 
+    def _note_left(self, cold: int, designs: int) -> None:
+        """So many of the designs are not compiled yet."""
+        self._shown.compiling(cold)
+        if cold and not self._told:
+            what = f"compiling {cold} of {designs} designs" if cold < designs else f"compiling {cold} designs"
+            self._shown.status("compiling" if designs == 1 else what)
+        self._told = True
+
     def _note_ready(self, config: Mapping[str, Any]) -> None:
         self._ready.add(_code(config))
-        self._shown.compiling(len(self._distinct) - len(self._ready))
         self._started = time.monotonic()
 
 

@@ -285,6 +285,13 @@ def test_lines_show_progress_where_there_is_no_terminal(tmp_path: Path, capsys: 
     assert "4/4 rows, 1 failed" in shown
 
 
+def test_only_what_is_not_compiled_yet_is_said_to_be_compiled(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    execute(make_plan(tmp_path / "some", [{"compiled": 1}, {}]))
+    assert "compiling 1 of 2 designs" in capsys.readouterr().err
+    execute(make_plan(tmp_path / "none", [{"compiled": 1}, {"compiled": 1}]))
+    assert "compiling" not in capsys.readouterr().err
+
+
 def test_runners_have_the_methods_of_the_protocol() -> None:
     wanted = {name for name in vars(runners.Runner) if not name.startswith("_")}
     assert wanted <= set(dir(SerialRunner))
