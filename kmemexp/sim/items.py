@@ -16,6 +16,7 @@ UNMERGED = 32  # it is merged with no other one, whatever the option says
 NOFREE = 64  # UMA_ZONE_NOFREE: its slabs never go back
 SMR = 128  # UMA_ZONE_SMR: freed items are reused when those who may still read them have passed
 KSTACK = 256  # FreeBSD's kstack_cache: kernel stacks, with a guard page, from an arena of their own
+DMA = 1024  # SLAB_CACHE_DMA: its pages are from ZONE_DMA
 # What a load says of a kind.
 PACKET = 512  # mbufs with their clusters: m_getcl()
 

@@ -77,6 +77,7 @@ ATTR_METADATA = 1 << 20  # descriptors and magazines of the allocator itself
 ATTR_OVERSIZE = 1 << 21  # a block beyond the allocator's caches
 ATTR_STACK = 1 << 22  # a kernel stack, before which the arena puts a guard page
 ATTR_CONTIG = 1 << 23  # physically contiguous pages
+ATTR_LOW = 1 << 24  # of the lowest physical memory, for devices that reach no other (GFP_DMA)
 
 # What `map_attr` adds above these bits for an arena that looks at who asks.
 WHO_SHIFT = 8

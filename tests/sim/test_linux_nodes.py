@@ -11,7 +11,7 @@ from kmemexp.sim.arenas.buddy import index
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.linux_mm import contents, state, zones
 from kmemexp.sim.maps import DIRECT
-from kmemexp.sim.slots import ATTR_ATOMIC, PAGE
+from kmemexp.sim.slots import ATTR_ATOMIC, ATTR_LOW, PAGE
 from kmemexp.sim.tables import gauge
 from tests.sim import naive_nodes as naive
 from tests.sim.test_linux_pages import ANON, FILE, booted, free, kernel, measure, owner, play, programs
@@ -72,7 +72,7 @@ def test_a_node_asks_itself_then_the_next_ones():
     pairs = [[10, 12, 20, 20], [12, 10, 20, 20], [20, 20, 10, 12], [20, 20, 12, 10]]
     assert zones.fallback_order(pairs) == [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]]
     st = two_nodes()
-    assert st.zonelist.tolist() == [[2, 1, 0, 3], [3, 2, 1, 0]]
+    assert st.zonelist[:2].tolist() == [[2, 1, 0, 3], [3, 2, 1, 0]]
 
 
 @given(hs.integers(1, 6), hs.integers(6, 40), hs.sampled_from((0, 1024, 4096)), hs.sampled_from((4096, 9216)))
@@ -124,6 +124,20 @@ def test_low_zones_are_spared_by_their_reserve():
     least = st.zones[:, state.MIN]
     mark = least - least // 2
     assert left.tolist() == (mark - mark // 4 + st.zones[:, state.RESERVE]).tolist()
+    linux_mm.check(st, DIRECT)
+
+
+@pytest.mark.parametrize("pressure", [0, 1])
+def test_requests_for_low_memory_have_zone_dma_alone_without_its_reserve(pressure):
+    st = two_nodes(kswapd_batch=0, pcp=0, pressure=pressure)
+    assert st.zonelist[2:].tolist() == [[0, -1, -1, -1]] * 2
+    pages = []
+    while (page := kernel(st, cpu=1, extra=ATTR_LOW)) >= 0:
+        pages.append(page)
+    assert max(pages) < 1024
+    assert len(pages) == 1024 - (st.zones[0, state.MIN] if pressure else 0)
+    assert st.nodes[0, state.MISSES] == len(pages)
+    assert kernel(st, cpu=0) >= 2048
     linux_mm.check(st, DIRECT)
 
 
@@ -198,7 +212,7 @@ def test_a_census_like_buddyinfo():
 def test_one_zone_stays_one_unless_asked():
     for params in ({"domains": 1}, {"domains": 2, "by_node": 0}):
         st = booted(ram=RAM, **params)
-        assert (len(st.zones), len(st.nodes), st.zonelist.tolist()) == (1, 1, [[0]])
+        assert (len(st.zones), len(st.nodes), st.zonelist.tolist()) == (1, 1, [[0], [0]])
         assert linux_mm.node_bytes(st.p, RAM * PAGE) == 0
     st = booted(ram=RAM, **SMALL | {"domains": 1, "by_node": 2})
     assert len(zones.buddyinfo(st)) == 3

@@ -685,6 +685,15 @@ def test_sets_of_kmalloc_caches_have_slabs_of_their_own():
     assert m.alloc(0, item=s.item_of_set(1)) == -16
 
 
+def test_pages_of_sets_are_asked_for_as_their_flags_say():
+    state, reg = fresh(kmalloc_sets=4), np.zeros((1, regs.COLUMNS), np.int64)
+    for k, extra in enumerate((0, 0, s.ATTR_RECLAIM, s.ATTR_LOW)):
+        reg[:] = 0
+        reg[0, [regs.SIZE, regs.ITEM]] = 64, s.item_of_set(k)
+        assert slub.alloc(state, reg, 0) == s.MAP_ALLOC
+        assert reg[0, regs.ATTR] == s.ATTR_WIRED | extra
+
+
 VMA = Item(192, 1, 0, Traits(sheaf=32))
 
 

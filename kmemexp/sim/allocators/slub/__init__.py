@@ -75,9 +75,10 @@ from kmemexp.sim.allocators.slub.steps import STAND_BITS, answer_of, by_size, sl
 from kmemexp.sim.allocators.slub.vectors import FROM_KMALLOC, FROM_SPARE_ROOM
 from kmemexp.sim.asking import ask_wired
 from kmemexp.sim.caches import Cache, Live, large, rows
-from kmemexp.sim.items import ACCOUNT, KMALLOC_SETS, RECLAIM, Item, Traits
+from kmemexp.sim.items import ACCOUNT, DMA, KMALLOC_SETS, RECLAIM, Item, Traits
 from kmemexp.sim.map_calls import PCP_PAGES, ZONE_PAGES
 from kmemexp.sim.slots import (
+    ATTR_LOW,
     ATTR_RECLAIM,
     CLASS_MALLOC,
     CLASS_MBUF,
@@ -105,7 +106,9 @@ ZERO_SIZE_PTR = -16  # what kmalloc(0) returns; 16 in the kernel, where no objec
 MOST_MAX_ORDER = 6  # links count to 32767 in units of 8 bytes
 
 SHEAVES = (0, ALL_SHEAVES, ASKED_SHEAVES)
-SET_FLAGS = {"accounted": ACCOUNT, "reclaimable": RECLAIM, "msg_msg": ACCOUNT}  # of sets of kmalloc() caches
+# What the caches of a set of kmalloc() caches are created with, and what a cache asks of its pages.
+SET_FLAGS = {"accounted": ACCOUNT, "reclaimable": RECLAIM, "dma": DMA, "msg_msg": ACCOUNT}
+ASKS = {RECLAIM: ATTR_RECLAIM, DMA: ATTR_LOW}
 
 BEGIN = 0  # phases of a large kmalloc() or kfree()
 LARGE_ASKED = 15
@@ -188,7 +191,7 @@ def _caches(params: Params, cpus: int, items: Sequence[Item]) -> Array:
         plan = layout.layout(size, cpus, max_order=params.max_order, least=params.min_objects, cpu_partial=listed)
         row[[u.K_SIZE, u.K_ORDER, u.K_OBJECTS, u.K_MIN_ORDER]] = size, plan.order, plan.objects, plan.min_order
         row[[u.K_CPU_SLABS, u.K_MIN_PARTIAL]] = plan.cpu_slabs, params.min_partial or plan.min_partial
-        row[u.K_RECLAIM] = ATTR_RECLAIM if item.traits.flags & RECLAIM else 0
+        row[u.K_ASKS] = sum(attr for flag, attr in ASKS.items() if item.traits.flags & flag)
         if item.traits.flags & ACCOUNT and not (params.memcg == FROM_SPARE_ROOM and layout.has_padding(item)):
             row[u.K_CHARGED] = params.memcg
             if 8 * plan.objects > layout.KMALLOC_SIZES[-1] and params.memcg:

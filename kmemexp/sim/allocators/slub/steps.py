@@ -172,7 +172,7 @@ def _ask_pages(st: State, reg: Registers, i: int, k: int, order: int, where: int
     nbytes = 1 << (order + PAGE_SHIFT)
     by_size(reg, i, 1 << order)
     ask_wired(reg, i, reg[i, regs.PHASE] & ~STAND_MASK | where, st.map, nbytes, nbytes)
-    reg[i, regs.ATTR] |= st.cache[k, slabs.K_RECLAIM]
+    reg[i, regs.ATTR] |= st.cache[k, slabs.K_ASKS]
     if order > st.cache[k, slabs.K_MIN_ORDER]:
         reg[i, regs.ATTR] |= ATTR_TRY
     return WAITS - MAP_ALLOC

@@ -30,6 +30,7 @@ from kmemexp.sim.maps import DIRECT
 from kmemexp.sim.slots import (
     ATTR_ATOMIC,
     ATTR_FILE,
+    ATTR_LOW,
     ATTR_PAGEABLE,
     ATTR_RECLAIM,
     ATTR_SORT,
@@ -46,7 +47,7 @@ CALLS = vmap.CALLS
 CPU_LOCK = buddy.CPU_LOCK
 SHARES_PAGES = True  # with user memory and page cache, if the load has any
 
-KEPT = ATTR_RECLAIM | ATTR_TRY | ATTR_SPREAD | ATTR_FILE | (WHO_COUNT - 1) << WHO_SHIFT
+KEPT = ATTR_RECLAIM | ATTR_TRY | ATTR_LOW | ATTR_SPREAD | ATTR_FILE | (WHO_COUNT - 1) << WHO_SHIFT
 
 
 def init(params: Params, *, kva_bytes: int, cpus: int, maps: int) -> State:
@@ -125,7 +126,7 @@ def watched_alloc(st: State, pages: int, align: int, attr: int, cpu: int) -> int
     if st.p.pressure:
         page = gate.get(st, order, kind, gate.class_of(attr), cpu)
     else:
-        page = gate.alone(st, order, kind, cpu)
+        page = gate.alone(st, order, kind, gate.class_of(attr), cpu)
     return NO_SPACE if page < 0 else buddy.enter(st.buddy, zone_of(st, page), page, pages, 1 << order, sort)
 
 

@@ -124,5 +124,5 @@ class State(NamedTuple):
     meters: Words  # int64[METERS]
     zones: Table  # int64[zones, ZONE_COLUMNS]
     nodes: Table  # int64[nodes, NODE_COLUMNS]
-    zonelist: Table  # int64[nodes, zones], zones in the order in which a node's CPUs ask them
+    zonelist: Table  # int64[2 * nodes, zones], zones in the order in which a node's CPUs ask them, then for low memory
     node_of: Words  # int64[cpus]

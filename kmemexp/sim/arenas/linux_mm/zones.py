@@ -111,7 +111,7 @@ def tables(p: Params, cpus: int) -> dict[str, Array]:
     return {
         "zones": np.zeros((rows, state.ZONE_COLUMNS), np.int64),
         "nodes": table,
-        "zonelist": np.zeros((1, 1), np.int64) if rows == 1 else np.full((nodes, rows), -1, np.int64),
+        "zonelist": np.full((2 * nodes, rows), 0 if rows == 1 else -1, np.int64),
         "node_of": node_of,
     }
 
@@ -138,8 +138,11 @@ def add(st: State, base: int, nbytes: int) -> None:
         own = [i for i, zone in enumerate(found) if zone.node == n]
         st.nodes[n, [state.FIRST_ZONE, state.END_ZONE]] = own[0], own[-1] + 1
     distance = [[LOCAL if a == b else REMOTE for b in range(nodes)] for a in range(nodes)]
+    lowest = min(zone.kind for zone in found)
     for n, order in enumerate(zone_lists(found, fallback_order(distance))):
         st.zonelist[n, : len(order)] = order
+        low = [i for i in order if found[i].kind == lowest or lowest != state.DMA]
+        st.zonelist[nodes + n, : len(low)] = low
 
 
 def set_marks(st: State, zone: int, marks: buddy_index.Watermarks, reserve: int, cpus: int) -> None:
