@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 TICK, TRIM, WATCH, SHRINK, LOOK, MOVE = range(6)
+STEPS = 4  # in which a period of `move_s` passes with a clock: choosing, taking, giving back, and one to spare
 SHRINK_NS = 100_000_000  # HZ / 10, for which kswapd and throttled requests wait
 
 

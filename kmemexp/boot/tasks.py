@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmemexp.boot.design import allocator_names, design, reapers
-from kmemexp.boot.duties import WATCH, duties
+from kmemexp.boot.duties import MOVE, STEPS, WATCH, duties
 from kmemexp.boot.machine import looks
 from kmemexp.boot.sources import BOOT_KEYS, PRIORITIES
 from kmemexp.boot.wiring import Wiring
@@ -12,6 +12,7 @@ from kmemexp.errors import ConfigError
 from kmemexp.sim.slots import TEND_REAP, TEND_TICK, TEND_WATCH
 
 CLOCK_ALLOCATION = {"alloc": {"kind": "clock", "class": "malloc", "bytes": 4096, "flags": "nowait"}}
+MOVER = "mover"  # task that moves ranges: lane.remapping writes what it does
 Sources = dict[str, dict[str, Any]]
 
 
@@ -61,7 +62,12 @@ def with_upkeep(sources: Sources, config: Mapping[str, Any]) -> Sources:
         if every
     }
     reap = [{"tend": (place, TEND_REAP)} for place, gives in enumerate(reapers(config)) if gives]
+    if every := round(config["policy"].get("move_s", 0) * 1e9):
+        places = [{"free": MOVER}] * config["policy"]["moves"]
+        tasks[MOVER] = _daemon({"sleep": every // STEPS}, {"watch": None}, *places)
     for duty in duties((), config["policy"]) if reap else ():
+        if duty.what == MOVE:
+            continue
         asked = [{"watch": None}] if duty.what == WATCH else []
         tasks[f"policy_{len(tasks)}"] = _daemon({"sleep": duty.every_ns}, *asked, *reap)
     if reap and "pagedaemon" in sources:

@@ -5,8 +5,8 @@ kernel_map is cleared where nothing else is in it and at most a quarter is in us
 of its ranges gets other KVA, and its own goes back. A range stays where the arena would put it into the same superpage
 or into one that is wholly free.
 
-ASSUMPTION: pipe buffers and u-areas can be mapped elsewhere between two operations (of a process that sleeps). What
-remapping takes, a shootdown of every CPU's TLB above all, is not modelled: there is no clock. See `moves_count`.
+ASSUMPTION: pipe buffers and u-areas can be mapped elsewhere between two operations (of a process that sleeps). Without
+a clock that takes nothing (`moves_count` tells how many there were); with one, `lane/remapping.py` does it.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,42 @@ KEPT = (tally.MAP_OPS, tally.STEPS)
 """Counters that a move counts in as other operations do."""
 
 
+def look(machine: Machine, kinds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
+    """Rows of objects of these kinds; pages in use of each superpage; those to be cleared, the emptiest first."""
+    objects, pages = machine.world.objects, machine.superpage_bytes >> PAGE_SHIFT
+    size = machine.map_bytes[machine.maps.index(KERNEL)] >> PAGE_SHIFT
+    shares = np.zeros(size)
+    machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), shares)
+    live = (objects[:, obj.ADDR] >= 0) & np.isin(objects[:, obj.KIND], kinds)
+    rows = np.flatnonzero(live)
+    first, last = pages_of(objects, rows)
+    edges = np.bincount(first, minlength=size + 1) - np.bincount(last, minlength=size + 1)
+    movable = edges.cumsum()[:size] > 0
+    whole = size // pages * pages
+    used, theirs = (x[:whole].reshape(-1, pages).sum(axis=1) for x in (shares > 0, movable))
+    sparse = np.flatnonzero((used == theirs) & (used > 0) & (used * SPARSE <= pages))
+    return rows, used, sparse[np.argsort(used[sparse], kind="stable")].tolist()
+
+
+def pages_of(objects: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First page of objects, and the page behind their last."""
+    first = objects[rows, obj.ADDR] >> PAGE_SHIFT
+    return first, first + (objects[rows, obj.SIZE] + PAGE - 1 >> PAGE_SHIFT)
+
+
+def lie_in(objects: NDArray[np.int64], rows: NDArray[np.int64], superpage: int, pages: int) -> NDArray[np.bool_]:
+    """Which of these objects lie in a superpage of so many pages, at least in part."""
+    first, last = pages_of(objects, rows)
+    return (first < (superpage + 1) * pages) & (last > superpage * pages)
+
+
+def is_better(objects: NDArray[np.int64], row: int, superpage: int, used: NDArray[np.int64], pages: int) -> bool:
+    """Whether a range lies outside a superpage, and in none that was wholly free."""
+    first, last = pages_of(objects, np.array([row]))
+    places = np.arange(first[0] // pages, (last[0] - 1) // pages + 1)
+    return superpage not in places and bool((used[places] > 0).all())
+
+
 class Mover:
     """Moves ranges of a lane. Its machine's table of objects has a row more than the stream has slots."""
 
@@ -40,43 +76,16 @@ class Mover:
         """Clear superpages before operation `at`, as far as the budget goes. Returns the ranges moved."""
         users.enter_kinds(self._machine, self._stream, self._entered, at)
         self._entered = at
-        rows, used, sparse = self._look()
+        rows, used, sparse = look(self._machine, self._kinds)
         left = self._budget
         for superpage in sparse:
-            mine = rows[self._superpages(rows, superpage)]
+            mine = rows[lie_in(self._machine.world.objects, rows, superpage, self._pages)]
             if len(mine) <= left:
                 moved = self._clear(mine, superpage, used)
                 left -= moved
                 if moved < len(mine):
                     break
         return self._budget - left
-
-    def _look(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
-        """Rows of what may move; pages in use of each superpage; those to be cleared, the emptiest first."""
-        machine, objects = self._machine, self._machine.world.objects
-        size = machine.map_bytes[machine.maps.index(KERNEL)] >> PAGE_SHIFT
-        shares = np.zeros(size)
-        machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), shares)
-        live = (objects[:, obj.ADDR] >= 0) & np.isin(objects[:, obj.KIND], self._kinds)
-        rows = np.flatnonzero(live)
-        first, last = self._range(rows)
-        edges = np.bincount(first, minlength=size + 1) - np.bincount(last, minlength=size + 1)
-        movable = edges.cumsum()[:size] > 0
-        whole = size // self._pages * self._pages
-        used, theirs = (x[:whole].reshape(-1, self._pages).sum(axis=1) for x in (shares > 0, movable))
-        sparse = np.flatnonzero((used == theirs) & (used > 0) & (used * SPARSE <= self._pages))
-        return rows, used, sparse[np.argsort(used[sparse], kind="stable")].tolist()
-
-    def _range(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First page of objects, and the page behind their last."""
-        objects = self._machine.world.objects
-        first = objects[rows, obj.ADDR] >> PAGE_SHIFT
-        return first, first + (objects[rows, obj.SIZE] + PAGE - 1 >> PAGE_SHIFT)
-
-    def _superpages(self, rows: NDArray[np.int64], superpage: int) -> NDArray[np.bool_]:
-        """Which of these objects lie in a superpage, at least in part."""
-        first, last = self._range(rows)
-        return (first < (superpage + 1) * self._pages) & (last > superpage * self._pages)
 
     def _clear(self, rows: NDArray[np.int64], superpage: int, used: NDArray[np.int64]) -> int:
         """Move objects out of a superpage until one finds no better place. Returns how many were moved."""
@@ -93,9 +102,7 @@ class Mover:
         self._play(OP_ALLOC, row)
         better = bool(objects[spare[0], obj.ADDR] >= 0)
         if better:
-            first, last = self._range(spare)
-            places = np.arange(first[0] // self._pages, (last[0] - 1) // self._pages + 1)
-            better = superpage not in places and bool((used[places] > 0).all())
+            better = is_better(objects, int(spare[0]), superpage, used, self._pages)
         if better:
             objects[[row, spare[0]], obj.ADDR] = objects[[spare[0], row], obj.ADDR]
             before[tally.MOVES] += 1

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kmemexp.boot.duties import STEPS
 from kmemexp.boot.machine import Machine
 from kmemexp.boot.timed import Timed, boot, enlarge
 from kmemexp.jit import entry
 from kmemexp.lane import latency, memory, runaway, witness
 from kmemexp.lane.model import Lane, metrics_row
+from kmemexp.lane.remapping import Remapper
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
 from kmemexp.lane.unfinished import open_at_end
@@ -30,11 +32,13 @@ def run(replica: Replica) -> Lane:
     """Boot a machine with a clock and play a replica's whole stream on it. Raises ConfigError."""
     config, stream = replica.config, replica.stream
     t = booted(replica)
+    mover = Remapper(t, config["policy"]) if config["policy"].get("moves") else None
 
     def advance(_: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal t
         if t.wired.m[glob.EXIT] not in ENDED:
-            t = _watched(t, config["policy"], limit_ns(config, stream) if last else time_ns)
+            until_ns = limit_ns(config, stream) if last else time_ns
+            t = _moved(t, mover, config["policy"], until_ns) if mover else _watched(t, config["policy"], until_ns)
         return t.base._replace(world=t.world)
 
     samples = sampled(t.base, span_ns(config, stream), replica.sampling, advance, replica.number)
@@ -83,6 +87,17 @@ def _watched(t: Timed, policy: Mapping[str, Any], until_ns: int) -> Timed:
             if t.wired.m[glob.EXIT] in ENDED:
                 return t
             t.wired.m[glob.SHORT] = largest_run(t.base._replace(world=t.world)) < policy["floor_bytes"]
+    return advance(t, until_ns)
+
+
+def _moved(t: Timed, mover: Remapper, policy: Mapping[str, Any], until_ns: int) -> Timed:
+    """Simulate until a time, and see to the moves of ranges STEPS times in each period of the policy's."""
+    every = round(policy["move_s"] * 1e9) // STEPS
+    for time_ns in range((int(t.wired.m[glob.NOW]) // every + 1) * every, until_ns + 1, every):
+        t = advance(t, time_ns)
+        if t.wired.m[glob.EXIT] in ENDED:
+            return t
+        mover.look(t)
     return advance(t, until_ns)
 
 

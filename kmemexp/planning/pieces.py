@@ -52,12 +52,7 @@ def _check_policies(pieces: Mapping[str, Pieces]) -> None:
     """Refuse a policy that does nothing to a design, or to a load."""
     for policy, maps, objects, design in combinations(pieces, "policy", "maps", "objects", "design"):
         check_policy(policy, maps, objects, design["name"])
-    for policy, workload, cost in combinations(pieces, "policy", "workload", "cost"):
-        if policy.get("moves") and cost["name"] != "none":
-            raise ConfigError(
-                f"policy={policy['name']}: moves ranges between two operations, and with a clock "
-                f"(cost={cost['name']}) some are always under way; choose cost=none"
-            )
+    for policy, workload in combinations(pieces, "policy", "workload"):
         if policy.get("moves") and not set(policy["movable"]) & set(workload.get("kinds", {})):
             raise ConfigError(
                 f"policy={policy['name']}: nothing in workload={workload['name']} can be moved; policy.movable is "

@@ -104,7 +104,6 @@ def test_a_superpage_stays_that_cannot_be_cleared(given):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["cost=opteron2003"], r"moves ranges between two operations, and with a clock \(cost=opteron2003\)"),
         (["workload=filetree"], "nothing in workload=filetree can be moved; policy.movable is pipe_buffer, uarea"),
         (["policy.moves=0"], "set all"),
     ],
