@@ -20,9 +20,9 @@ alloc, free = IN_PAGES.alloc, IN_PAGES.free
 HIGH_MIN, HIGH_MAX = 1464, 122656
 
 
-def one_cpu() -> buddy.State:
+def one_cpu(**params: int) -> buddy.State:
     """A zone with the bounds of the examples: batches of 63 pages."""
-    st = buddy.init(buddy.Params(), kva_bytes=(1 << 18) * PAGE, cpus=1, maps=1)
+    st = buddy.init(buddy.Params(**params), kva_bytes=(1 << 18) * PAGE, cpus=1, maps=1)
     assert st.pcp[0, pcp.BATCH] == 63
     st.pcp[0, [pcp.LIMIT_MIN, pcp.LIMIT_MAX]] = HIGH_MIN, HIGH_MAX
     return st
@@ -62,11 +62,12 @@ def test_what_goes_back_of_a_cpu_that_only_frees_pages():
     assert np.diff([n for n, _ in later]).tolist() == [2016] * (len(later) - 1)
 
 
-def test_what_goes_back_of_a_cpu_that_only_frees_blocks_of_eight():
-    """T7, of 6.12."""
-    found = frees(one_cpu(), 3, 40)
-    assert list(found) == [9, 17, 25, 33]
-    assert [back for back, _ in found.values()] == [72, 64, 64, 64]
+@pytest.mark.parametrize(("late", "first", "pages"), [(0, 9, 72), (1, 101, 808)])
+def test_what_goes_back_of_a_cpu_that_only_frees_blocks_of_eight(late, first, pages):
+    """T7, of 6.12 and of 6.18: all of them, then each eighth time eight."""
+    found = frees(one_cpu(late_flush=late), 3, first + 30)
+    assert list(found) == [first, first + 8, first + 16, first + 24]
+    assert [back for back, _ in found.values()] == [pages, 64, 64, 64]
 
 
 def test_lists_shrink_while_kswapd_runs():

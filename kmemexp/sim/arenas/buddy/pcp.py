@@ -134,7 +134,8 @@ def give(st: State, map_no: MapNo, cpu: int, page: int, order: int) -> None:
     batch = pcp[row, BATCH]
     free_high = 0
     if 0 < order <= COSTLY_ORDER:
-        if pcp[row, FREE_COUNT] >= batch and pcp[row, WAS_ORDER] and pcp[row, COUNT] >= batch:
+        many = batch + (pcp[row, LIMIT_MIN] // 2 if st.p.late_flush else 0)
+        if pcp[row, FREE_COUNT] >= many and pcp[row, WAS_ORDER] and pcp[row, COUNT] >= batch:
             free_high = 1
         pcp[row, WAS_ORDER] = 1
     else:

@@ -15,6 +15,7 @@ class Params(NamedTuple):
     plain: int = 0  # 1: a textbook buddy
     cpus: int = 0  # 0: the machine's
     min_free_kib: int = 0  # vm.min_free_kbytes; 0: by its rule
+    late_flush: int = 0  # 1: blocks of several pages stay on a CPU's list until more have been freed (since Linux 6.16)
 
 
 class State(NamedTuple):

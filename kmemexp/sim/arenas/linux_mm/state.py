@@ -91,6 +91,7 @@ class Params(NamedTuple):
     plain: int = 0
     cpus: int = 0
     min_free_kib: int = 0
+    late_flush: int = 0
     guard: int = 1
     nodes: int = 0
     lazy_max_pages: int = 0
