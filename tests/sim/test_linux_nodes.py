@@ -119,6 +119,7 @@ def test_low_zones_are_spared_by_their_reserve():
     left = st.buddy.maps[:, z.FREE]
     assert left.tolist() == (st.zones[:, state.MIN] + st.zones[:, state.RESERVE]).tolist()
     assert st.zones[:, state.RESERVE].tolist() == [3072 // 256, 2048 // 256, 0, 0]
+    assert st.buddy.maps[:, z.WMARK_HIGH].tolist() == (st.zones[:, state.HIGH] + st.zones[:, state.RESERVE]).tolist()
     while kernel(st, cpu=1, extra=ATTR_ATOMIC) >= 0:
         pass
     least = st.zones[:, state.MIN]
@@ -137,6 +138,7 @@ def test_requests_for_low_memory_have_zone_dma_alone_without_its_reserve(pressur
     assert max(pages) < 1024
     assert len(pages) == 1024 - (st.zones[0, state.MIN] if pressure else 0)
     assert st.nodes[0, state.MISSES] == len(pages)
+    assert st.nodes[:, state.RUNNING].tolist() == [0, 0]  # other zones of the node are above their marks
     assert kernel(st, cpu=0) >= 2048
     linux_mm.check(st, DIRECT)
 
@@ -177,6 +179,11 @@ def test_a_request_turns_to_dma32_before_it_breaks_a_pageblock_and_breaks_it_bef
     assert st.buddy.maps[:, z.FREE].tolist() == [1024, 1024, 511, 511]
     assert 1024 <= kernel(st, cpu=0) < 2048
     assert kernel(st, cpu=1) >= 4096
+    for _ in range(1200):  # none of node 0 has a whole pageblock then
+        owner(st, 1, ANON, cpu=0)
+    before = st.buddy.maps[[0, 2]][:, [z.CLAIMS, z.STEALS]].sum()
+    assert max(kernel(st, cpu=0) for _ in range(700)) < 4096
+    assert st.buddy.maps[[0, 2]][:, [z.CLAIMS, z.STEALS]].sum() > before
     linux_mm.check(st, DIRECT)
 
 
@@ -223,12 +230,15 @@ def test_one_zone_stays_one_unless_asked():
         booted(ram=RAM, cpus=1, **SMALL)
 
 
+NEARLY_FULL = [("spread", sort, pages, 0, cpu, 12) for cpu in (0, 1) for sort, pages in ((ANON, 40), (FILE, 270))]
+
+
 @settings(max_examples=20)
 @given(program=programs, batch=hs.sampled_from((0, 32)), skip=hs.booleans())
 def test_same_as_the_naive_twin(program, batch, skip):
     st = two_nodes(kswapd_batch=batch, skip_busy=int(skip))
     twin = naive.NaiveNodes(RAM, 2, 2, 1024, 2048, batch, skip)
-    play(st, twin, program)
+    play(st, twin, NEARLY_FULL + program)
     assert st.nodes[:, state.HITS].tolist() == twin.hits
     assert st.nodes[:, state.MISSES].tolist() == twin.misses
     assert st.nodes[:, state.FOREIGN].tolist() == twin.foreign
