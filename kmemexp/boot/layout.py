@@ -17,7 +17,8 @@ from kmemexp.sim.engine import costs
 from kmemexp.sim.engine import interrupts as ir
 from kmemexp.sim.engine import machine as mc
 from kmemexp.sim.engine import programs as pg
-from kmemexp.sim.engine.heap import KEY, NEVER, POS
+from kmemexp.sim.engine.heap import COLUMNS as HEAP_COLUMNS
+from kmemexp.sim.engine.heap import ITEM, KEY, NEVER, POS
 from kmemexp.sim.engine.lines import LINES
 from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, msg, prog, route, src, stage, witness
 from kmemexp.sim.engine.waitgraph import WITNESSES
@@ -121,8 +122,8 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "programs": (1, prog.COLUMNS),
         "rings": (contexts, wiring.depth),
         "queues": (queues, pg.Q_ROWS + wiring.queue),
-        "cpu_heap": (wiring.cpus, 1),
-        "timer_heap": (contexts, 1),
+        "cpu_heap": (wiring.cpus, HEAP_COLUMNS),
+        "timer_heap": (contexts, HEAP_COLUMNS),
         "routes": (SERVER_COUNT, route.COLUMNS),
         "calls": (1, 1),
         "maps": (1, kmap.COLUMNS),
@@ -292,7 +293,8 @@ def _fill_heaps(wired: Wired) -> None:
         table = wired.table(name)
         number = np.arange(len(table))
         table[:, KEY], table[:, POS] = NEVER, number
-        wired.table(heap)[:, 0] = wired.place(name, number)
+        rows = wired.table(heap)
+        rows[:, KEY], rows[:, ITEM] = NEVER, wired.place(name, number)
 
 
 def _link_programs(wired: Wired) -> None:

@@ -1,7 +1,8 @@
 """Indexed binary heap of events: the earliest of n items, each with a key that may change at any time.
 
-An item is a row of the machine's memory whose first three places are KEY, TIE and POS; the heap itself is n places that
-name the rows. Items are never added nor taken out; one that has nothing to wait for has the key NEVER.
+An item is a row of the machine's memory whose first three places are KEY, TIE and POS; the heap itself has n rows of
+KEY, TIE and the item, so that who looks for the earliest of many reads what lies together. Items are never added nor
+taken out; one that has nothing to wait for has the key NEVER.
 """
 
 import numpy as np
@@ -14,7 +15,9 @@ NEVER = np.iinfo(np.int64).max
 
 KEY = 0  # time, ns
 TIE = 1  # among equal keys, the smaller one comes first
-POS = 2  # place of the item in the heap
+POS = 2  # of an item: the number of its row in the heap
+ITEM = 2  # of a row of the heap
+COLUMNS = 3
 
 
 @kernel
@@ -39,14 +42,14 @@ def passed(m: Memory, c: Cpu, key: int, tie: int) -> bool:
     if (
         m[c + POS] == 0
         and key <= m[glob.HORIZON]
-        and key < m[m[m[glob.TIMER_HEAP]] + KEY]
-        and (m[glob.CPUS] < 2 or key < m[m[heap + 1] + KEY])
-        and (m[glob.CPUS] < 3 or key < m[m[heap + 2] + KEY])
+        and key < m[m[glob.TIMER_HEAP] + KEY]
+        and (m[glob.CPUS] < 2 or key < m[heap + COLUMNS + KEY])
+        and (m[glob.CPUS] < 3 or key < m[heap + 2 * COLUMNS + KEY])
         and m[glob.BUDGET] > 0
         and m[glob.EXIT] == 0
     ):
-        m[c + KEY] = key
-        m[c + TIE] = tie
+        m[c + KEY] = m[heap + KEY] = key
+        m[c + TIE] = m[heap + TIE] = tie
         m[glob.NOW] = key
         m[glob.BUDGET] -= 1
         return True
@@ -60,30 +63,41 @@ def _place(m: Memory, heap: int, n: int, item: int, key: int, tie: int) -> None:
     m[item + KEY] = key
     m[item + TIE] = tie
     at = m[item + POS]
+    row = heap + at * COLUMNS
     while at > 0:
         parent = (at - 1) >> 1
-        other = m[heap + parent]
-        if m[other + KEY] < key or (m[other + KEY] == key and m[other + TIE] <= tie):
+        over = heap + parent * COLUMNS
+        if m[over + KEY] < key or (m[over + KEY] == key and m[over + TIE] <= tie):
             break
-        m[heap + at] = other
-        m[other + POS] = at
-        at = parent
+        _move(m, over, row, at)
+        at, row = parent, over
     while True:
         child = 2 * at + 1
         if child >= n:
             break
-        other = m[heap + child]
+        under = heap + child * COLUMNS
         if child + 1 < n:
-            right = m[heap + child + 1]
-            if m[right + KEY] < m[other + KEY] or (
-                m[right + KEY] == m[other + KEY] and m[right + TIE] < m[other + TIE]
+            right = under + COLUMNS
+            if m[right + KEY] < m[under + KEY] or (
+                m[right + KEY] == m[under + KEY] and m[right + TIE] < m[under + TIE]
             ):
                 child += 1
-                other = right
-        if m[other + KEY] > key or (m[other + KEY] == key and m[other + TIE] >= tie):
+                under = right
+        if m[under + KEY] > key or (m[under + KEY] == key and m[under + TIE] >= tie):
             break
-        m[heap + at] = other
-        m[other + POS] = at
-        at = child
-    m[heap + at] = item
+        _move(m, under, row, at)
+        at, row = child, under
+    m[row + KEY] = key
+    m[row + TIE] = tie
+    m[row + ITEM] = item
+    m[item + POS] = at
+
+
+@kernel
+def _move(m: Memory, source: int, row: int, at: int) -> None:
+    """Move a row of the heap to row number `at`."""
+    m[row + KEY] = m[source + KEY]
+    m[row + TIE] = m[source + TIE]
+    item = m[source + ITEM]
+    m[row + ITEM] = item
     m[item + POS] = at

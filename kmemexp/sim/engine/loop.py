@@ -18,7 +18,7 @@ from kmemexp.sim.engine.biglock import gave_big, pass_big, took_big
 from kmemexp.sim.engine.calls import space_done
 from kmemexp.sim.engine.contexts import MESSAGES, STREAM, go_on
 from kmemexp.sim.engine.feed import begin_free, fill, free_row, next_operation, next_recorded, over
-from kmemexp.sim.engine.heap import KEY, NEVER, TIE
+from kmemexp.sim.engine.heap import ITEM, KEY, NEVER, TIE
 from kmemexp.sim.engine.interpreter import TENDING, being_freed, keep
 from kmemexp.sim.engine.interrupts import fire
 from kmemexp.sim.engine.lines import fetch_line
@@ -47,12 +47,11 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
     m[glob.BUDGET] = budget
     m[glob.HORIZON] = horizon(m, until)
     while True:
-        c = m[m[glob.CPU_HEAP]]
-        t = m[m[glob.TIMER_HEAP]]
-        at = m[c + KEY]
-        by_timer = m[t + KEY] < at or (m[t + KEY] == at and m[t + TIE] < m[c + TIE])
+        cpus, timers = m[glob.CPU_HEAP], m[glob.TIMER_HEAP]
+        at = m[cpus + KEY]
+        by_timer = m[timers + KEY] < at or (m[timers + KEY] == at and m[timers + TIE] < m[cpus + TIE])
         if by_timer:
-            at = m[t + KEY]
+            at = m[timers + KEY]
         if at > until:
             m[glob.EXIT] = machine.E_DRY
             if at != NEVER:
@@ -67,8 +66,9 @@ def run(world: World, m: Memory, s: Stream, until: int, budget: int) -> int:
         if at - m[glob.WATCHED] >= INTERVAL_NS:
             watch(m)
             m[glob.HORIZON] = horizon(m, until)
+        c = m[cpus + ITEM]
         if by_timer:
-            fire(m, t)
+            fire(m, m[timers + ITEM])
         elif m[c + cpu.CUT]:
             go_on(m, c)
         else:
