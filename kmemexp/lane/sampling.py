@@ -1,5 +1,6 @@
 """Looking at a lane at each of its samples: the maps, a row of the series, snapshots."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,14 +99,17 @@ def sample(machine: Machine, totals: np.ndarray, time_ns: int) -> list[int]:
 def superpages(machine: Machine, totals: np.ndarray) -> int:
     """Wholly free superpages in the maps that serve any purpose, aligned to each map's start.
 
-    In maps too large for a picture of every page: those that lie in one hole.
+    They are counted in a picture of the largest stretches that both the map and a superpage are whole numbers of. In
+    maps too large for a picture of every page: those that lie in one hole.
     """
     found, again = 0, np.zeros(gauge.COLUMNS, np.int64)
     for i in np.flatnonzero(machine.shared).tolist():
-        if machine.map_bytes[i] > PICTURED:
+        nbytes = machine.map_bytes[i]
+        if nbytes > PICTURED:
             found += int(totals[i, gauge.WHOLE])
             continue
-        shares = np.zeros(machine.map_bytes[i] // s.PAGE)
+        stretch = max(math.gcd(nbytes, machine.superpage_bytes), s.PAGE)
+        shares = np.zeros(nbytes // stretch)
         machine.observe(machine.world.arena, machine.maps[i], again, shares)
-        found += frag.whole_stretches(shares, machine.superpage_bytes // s.PAGE)
+        found += frag.whole_stretches(shares, machine.superpage_bytes // stretch)
     return found

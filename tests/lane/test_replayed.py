@@ -8,12 +8,12 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import caches, model, replayed, runaway, simulate_lanes, users
+from kmemexp.lane import caches, model, replayed, runaway, sampling, simulate_lanes, users
 from kmemexp.metrics import INDEX, NAMES, SERIES, SPACE, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared.map_entries import END, START
-from kmemexp.sim.tables import obj, tally
+from kmemexp.sim.tables import gauge, obj, tally
 from kmemexp.workload import build, stream
 
 
@@ -57,6 +57,24 @@ def test_every_byte_of_the_maps_is_accounted_for(parts: tuple[str, str, str]) ->
     assert counters[tally.HELD] >= counters[tally.GRANTED] >= counters[tally.REQUESTED]
     for m in range(len(maps.MAP_NAMES)):
         vm_map.check(arena, m)
+
+
+@pytest.mark.parametrize("kva_bytes", [160 * MIB, 161 * MIB, 160 * MIB + 4096])
+def test_free_superpages_are_those_whose_pages_are_all_free(kva_bytes: int) -> None:
+    config = cell(*DESIGNS[0])
+    config["machine"] |= {"kva_bytes": kva_bytes}
+    machine = booted(config)
+    ops = build.build(LOAD, cpus=3, seed=7, replicas=[0]).streams[0]
+    pages = machine.superpage_bytes // 4096
+    for end in np.linspace(0, ops.length, 5).astype(int):
+        machine.replay(machine.world, *stream.columns(ops), machine.world.counters[tally.OPS], end)
+        want = 0
+        for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
+            picture = np.zeros(nbytes // 4096)
+            machine.observe(machine.world.arena, m, np.zeros(gauge.COLUMNS, np.int64), picture)
+            whole = [picture[i : i + pages].max() == 0 for i in range(0, len(picture) - pages + 1, pages)]
+            want += sum(whole) if shared else 0
+        assert sampling.superpages(machine, sampling.look(machine)[0]) == want > 0
 
 
 @pytest.mark.parametrize("parts", DESIGNS)
