@@ -228,12 +228,13 @@ def _series(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     return pa.Table.from_pydict(columns, SCHEMAS["series"])
 
 
-def _latency(lanes: list[tuple[Cell, Any]]) -> pa.Table:
-    rows = [row for _, lane in lanes for row in lane.latency]
-    columns = _identity(lanes, [len(lane.latency) for _, lane in lanes])
-    names = [name for name in SCHEMAS["latency"].names if name not in columns]
+def _listed(table: str, lanes: list[tuple[Cell, Any]]) -> pa.Table:
+    """Make a table of what lanes list under its name, each row in the order of the columns."""
+    rows = [row for _, lane in lanes for row in getattr(lane, table)]
+    columns = _identity(lanes, [len(getattr(lane, table)) for _, lane in lanes])
+    names = [name for name in SCHEMAS[table].names if name not in columns]
     columns |= {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    return pa.Table.from_pydict(columns, SCHEMAS["latency"])
+    return pa.Table.from_pydict(columns, SCHEMAS[table])
 
 
 def _snapshots(lanes: list[tuple[Cell, Any]]) -> pa.Table:
@@ -245,14 +246,6 @@ def _snapshots(lanes: list[tuple[Cell, Any]]) -> pa.Table:
     return pa.Table.from_pydict(columns, SCHEMAS["snapshots"])
 
 
-def _caches(lanes: list[tuple[Cell, Any]]) -> pa.Table:
-    rows = [row for _, lane in lanes for row in lane.caches]
-    columns = _identity(lanes, [len(lane.caches) for _, lane in lanes])
-    names = [name for name in SCHEMAS["caches"].names if name not in columns]
-    columns |= {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    return pa.Table.from_pydict(columns, SCHEMAS["caches"])
-
-
 def _numbered(cells: Sequence[Cell]) -> "tuple[pa.Array[Any], list[Cell]]":
     """Distinct cells, and which of them each one is."""
     places: dict[str, int] = {}
@@ -261,7 +254,8 @@ def _numbered(cells: Sequence[Cell]) -> "tuple[pa.Array[Any], list[Cell]]":
 
 
 def _builders() -> dict[str, Callable[[list[tuple[Cell, Any]]], pa.Table]]:
-    return dict(zip(SCHEMAS, (_metrics, _series, _latency, _snapshots, _caches), strict=True))
+    latency, caches = (functools.partial(_listed, table) for table in ("latency", "caches"))
+    return dict(zip(SCHEMAS, (_metrics, _series, latency, _snapshots, caches), strict=True))
 
 
 def _identity(lanes: list[tuple[Cell, Any]], counts: list[int]) -> dict[str, Any]:

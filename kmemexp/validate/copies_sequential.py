@@ -7,6 +7,7 @@ from kmemexp.sim.aliases import Words
 from kmemexp.sim.arenas._shared.hole_list import FREE_ROW, FRESH_ROW, HOLE_COLUMNS, MAP_COLUMNS, ROVER
 from kmemexp.sim.arenas.sequential import FIRST_FIT, NEXT_FIT
 from kmemexp.sim.slots import PAGE
+from kmemexp.validate.copies import load_rows, save_rows
 
 WIDTH = 72
 
@@ -16,11 +17,7 @@ def save(st: Any, row: Words) -> None:
     row[0], row[1] = st.supply[FREE_ROW], st.supply[FRESH_ROW]
     for k in range(MAP_COLUMNS):
         row[2 + k] = st.maps[0, k]
-    at = 2 + MAP_COLUMNS
-    for h in range(len(st.hole)):
-        for k in range(HOLE_COLUMNS):
-            row[at] = st.hole[h, k]
-            at += 1
+    save_rows(st.hole, HOLE_COLUMNS, row, 2 + MAP_COLUMNS)
 
 
 @kernel
@@ -28,11 +25,7 @@ def load(st: Any, row: Words) -> None:
     st.supply[FREE_ROW], st.supply[FRESH_ROW] = row[0], row[1]
     for k in range(MAP_COLUMNS):
         st.maps[0, k] = row[2 + k]
-    at = 2 + MAP_COLUMNS
-    for h in range(len(st.hole)):
-        for k in range(HOLE_COLUMNS):
-            st.hole[h, k] = row[at]
-            at += 1
+    load_rows(st.hole, HOLE_COLUMNS, row, 2 + MAP_COLUMNS)
 
 
 @kernel

@@ -5,6 +5,7 @@ from typing import Any
 from kmemexp.jit import kernel
 from kmemexp.sim.aliases import Words
 from kmemexp.sim.arenas._shared.map_entries import MAP_COLUMNS, NODE_COLUMNS
+from kmemexp.validate.copies import load_rows, save_rows
 
 WIDTH = 160
 
@@ -18,10 +19,7 @@ def save(st: Any, row: Words) -> None:
     for k in range(MAP_COLUMNS):
         row[at] = st.maps[0, k]
         at += 1
-    for n in range(len(st.node)):
-        for k in range(NODE_COLUMNS):
-            row[at] = st.node[n, k]
-            at += 1
+    save_rows(st.node, NODE_COLUMNS, row, at)
 
 
 @kernel
@@ -33,10 +31,7 @@ def load(st: Any, row: Words) -> None:
     for k in range(MAP_COLUMNS):
         st.maps[0, k] = row[at]
         at += 1
-    for n in range(len(st.node)):
-        for k in range(NODE_COLUMNS):
-            st.node[n, k] = row[at]
-            at += 1
+    load_rows(st.node, NODE_COLUMNS, row, at)
 
 
 @kernel

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmemexp.jit import entry, kernel, ref
+from kmemexp.sim.aliases import Ns
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, Stream
 
 NEVER = np.iinfo(np.int64).max
@@ -157,24 +158,22 @@ def interleave(
 
 @kernel
 def _put_alloc(objects: Objects, i: int, slot: int, out: Stream, at: int) -> None:
-    out.time_ns[at] = objects.start_ns[i]
-    out.op[at] = OP_ALLOC
-    out.kind[at] = objects.kind[i]
-    out.slot[at] = slot
-    out.size[at] = objects.size[i]
-    out.cpu[at] = objects.cpu[i]
-    out.flags[at] = objects.flags[i]
+    _put(out, at, objects.start_ns[i], OP_ALLOC, objects.kind[i], slot)
+    out.size[at], out.cpu[at], out.flags[at] = objects.size[i], objects.cpu[i], objects.flags[i]
 
 
 @kernel
 def _put_free(objects: Objects, i: int, slot: int, out: Stream, at: int) -> None:
-    out.time_ns[at] = objects.end_ns[i]
-    out.op[at] = OP_FREE
-    out.kind[at] = objects.kind[i]
+    _put(out, at, objects.end_ns[i], OP_FREE, objects.kind[i], slot)
+    out.size[at], out.cpu[at], out.flags[at] = 0, objects.free_cpu[i], objects.free_flags[i]
+
+
+@kernel
+def _put(out: Stream, at: int, time_ns: Ns, op: int, kind: int, slot: int) -> None:
+    out.time_ns[at] = time_ns
+    out.op[at] = op
+    out.kind[at] = kind
     out.slot[at] = slot
-    out.size[at] = 0
-    out.cpu[at] = objects.free_cpu[i]
-    out.flags[at] = objects.free_flags[i]
 
 
 @entry

@@ -48,3 +48,11 @@ class Pair:
         assert counts["pages"] * s.PAGE == sum(self.naive.map.held.values())
         assert counts["live_bytes"] == sum(granted for _, granted in self.live)
         assert apart((addr, addr + granted) for addr, granted in self.placed())
+
+
+def unmaps_at_once(h: Hand) -> None:
+    """Free an oversize block in the mainline."""
+    addr = h.alloc(20000)
+    h.free(addr)
+    assert h.answers == [s.MAP_FREE, s.DONE]
+    assert h.map_log[-1] == ("free", addr, 20480)

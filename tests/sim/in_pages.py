@@ -1,5 +1,6 @@
 """The operations of an arena with addresses and sizes in pages."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,24 @@ class InPages:
         out = np.zeros(gauge.COLUMNS, np.int64)
         self.module.map_measure(st, m, out)
         return out
+
+    def painted(self, st: Any, m: int, count: int) -> list[float]:
+        """Shares of a map in use, in so many bins."""
+        bins = np.ones(count)
+        self.module.map_paint(st, m, bins)
+        return bins.tolist()
+
+    def keeps_segments_apart(self, st: Any, vacant: Callable[[Any], list[tuple[int, int]]]) -> None:
+        """Play the two halves of eight pages: an arena whose search goes round merges what is free when it must."""
+        assert [self.alloc(st, 4), self.alloc(st, 4)] == [0, 4]
+        self.free(st, 0, 4)
+        assert self.alloc(st, 2) == 0
+        self.free(st, 0, 2)
+        assert vacant(st) == [(0, 2), (2, 4)]
+        assert self.measure(st)[gauge.LARGEST] == 4 * PAGE
+        self.module.check(st, 0)
+        assert self.alloc(st, 4) == 0
+        self.module.check(st, 0)
 
     def check_holes(self, st: Any, m: int, holes: list[int]) -> np.ndarray:
         """Hold what is measured against the pages of a map's holes; returns the measures."""

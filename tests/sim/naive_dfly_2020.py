@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from naive_space import UpwardMap
+from naive_space import PAGE, UpwardMap, WholePages
 
-PAGE = 4096
 HEADER = 112
 STEPS = ((128, 8), (256, 16), (512, 32), (1024, 64), (2048, 128), (4096, 256), (8192, 512), (16384, 1024))
 
@@ -43,7 +42,7 @@ class Zone:
         self.remote = []
 
 
-class NaiveDfly2020:
+class NaiveDfly2020(WholePages):
     """The allocator over an UpwardMap. An IPI is kept in `messages` until `deliver`."""
 
     def __init__(self, zone_bytes: int, cpus: int, *, threshold: int, space: UpwardMap, order: int = 0) -> None:
@@ -70,12 +69,7 @@ class NaiveDfly2020:
             while self.queued[cpu]:
                 self.map.give(self.queued[cpu].pop(0))
         if nbytes >= self.zone_limit or (nbytes % PAGE == 0 and nbytes > 2 * PAGE):
-            size = -(-nbytes // PAGE) * PAGE
-            base = self.map.take(size, PAGE)
-            if base < 0:
-                return -1, 0
-            self.oversize[base] = size
-            return base, size
+            return self.take_pages(nbytes)
         step = step_of(nbytes)
         chunk = -(-nbytes // step) * step
         zones = self.lists[cpu].setdefault(chunk, [])
@@ -105,14 +99,7 @@ class NaiveDfly2020:
 
     def free(self, addr: int, cpu: int, *, interrupt: bool = False) -> None:
         """Free on a CPU, perhaps in an interrupt."""
-        if addr == -8:
-            return
-        if addr in self.oversize:
-            del self.oversize[addr]
-            if interrupt:
-                self.queued[cpu].append(addr)
-            else:
-                self.map.give(addr)
+        if self.gave_pages(addr, cpu, interrupt=interrupt):
             return
         zone = self.zones[addr - addr % self.zone_bytes]
         if zone.cpu != cpu:

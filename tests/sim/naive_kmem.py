@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from naive_space import UpwardMap
+from naive_space import PAGE, UpwardMap, WholePages
 
-PAGE = 4096
 SMALL = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512]
 SMALL += [640, 768, 896, 1152, 1344, 1600, 2048, 2688, 4096]
 BIG = [8192, 12288, *(8192 * n for n in range(2, 17))]
@@ -114,7 +113,7 @@ class Cache:
         return next(s for s in self.slabs + self.waiting if s.base <= buf < s.base + self.size)
 
 
-class NaiveKmem:
+class NaiveKmem(WholePages):
     """The allocator over a map that counts upwards."""
 
     def __init__(self, sizes: list[int], cpus: int, *, movable: int = 0, limit: int = 1 << 30, **p: int) -> None:
@@ -143,12 +142,7 @@ class NaiveKmem:
     def malloc(self, nbytes: int, cpu: int, obj: int, item: int = -1) -> tuple[int, int]:
         """Allocate; returns address and granted bytes, (-1, 0) without memory."""
         if item < 0 and nbytes > max(self.sized):
-            nbytes = -(-nbytes // PAGE) * PAGE
-            base = self.map.take(nbytes, PAGE)
-            if base < 0:
-                return -1, 0
-            self.oversize[base] = nbytes
-            return base, nbytes
+            return self.take_pages(nbytes)
         cache = self.items[item] if item >= 0 else self.sized[min(size for size in self.sized if size >= nbytes)]
         buf = self.alloc(cache, cpu)
         if buf < 0:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from naive_space import UpwardMap
+from naive_space import PAGE, UpwardMap, WholePages
 
-PAGE = 4096
 HEADER = 176
 STEPS = ((128, 8), (256, 16), (512, 32), (1024, 64), (2048, 128), (4096, 256), (8192, 512), (16384, 1024))
 
@@ -44,7 +43,7 @@ class Zone:
         self.freed.setdefault((addr - self.base) // PAGE, []).append(addr)
 
 
-class NaiveSlab:
+class NaiveSlab(WholePages):
     """The allocator over a map that counts upwards; `ipis` tells how many messages it sent."""
 
     def __init__(self, zone_bytes: int, cpus: int, *, threshold: int = 2, limit: int = 1 << 30, order: int = 0) -> None:
@@ -70,12 +69,7 @@ class NaiveSlab:
             while self.queued[cpu]:
                 self.map.give(self.queued[cpu].pop())
         if nbytes >= self.zone_limit or nbytes % PAGE == 0:
-            size = -(-nbytes // PAGE) * PAGE
-            base = self.map.take(size, PAGE)
-            if base < 0:
-                return -1, 0
-            self.oversize[base] = size
-            return base, size
+            return self.take_pages(nbytes)
         chunk = chunk_size(nbytes)
         zones = self.lists[cpu].setdefault(chunk, [])
         if not zones:
@@ -92,14 +86,7 @@ class NaiveSlab:
 
     def free(self, addr: int, cpu: int, *, interrupt: bool = False) -> None:
         """Free on a CPU, perhaps in an interrupt."""
-        if addr == -8:
-            return
-        if addr in self.oversize:
-            del self.oversize[addr]
-            if interrupt:
-                self.queued[cpu].append(addr)
-            else:
-                self.map.give(addr)
+        if self.gave_pages(addr, cpu, interrupt=interrupt):
             return
         zone = self.zones[addr - addr % self.zone_bytes]
         self.ipis += zone.cpu != cpu

@@ -56,3 +56,34 @@ class UpwardMap:
     def top(self) -> int:
         """End of the highest range that is held."""
         return max((base + size for base, size in self.held.items()), default=0)
+
+
+PAGE = 4096
+
+
+class WholePages:
+    """What naive allocators do with requests of whole pages: `oversize` is the size of each block by its address."""
+
+    map: UpwardMap
+    oversize: dict[int, int]
+    queued: list[list[int]]  # by CPU: those that an interrupt has freed
+
+    def take_pages(self, nbytes: int) -> tuple[int, int]:
+        """Address and granted bytes, (-1, 0) without memory."""
+        size = -(-nbytes // PAGE) * PAGE
+        base = self.map.take(size, PAGE)
+        if base < 0:
+            return -1, 0
+        self.oversize[base] = size
+        return base, size
+
+    def gave_pages(self, addr: int, cpu: int, *, interrupt: bool) -> bool:
+        """Whether this was such a block, or none at all, and has gone back or waits for it."""
+        if addr in self.oversize:
+            del self.oversize[addr]
+            if interrupt:
+                self.queued[cpu].append(addr)
+            else:
+                self.map.give(addr)
+            return True
+        return addr == -8

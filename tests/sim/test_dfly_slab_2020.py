@@ -5,11 +5,12 @@ What it has in common with the one of 2003 is in test_dfly_slabs.
 
 import dfly_programs
 import pytest
-from dfly_programs import KIB, MIB, ZONE, chunks, fresh
+from dfly_programs import KIB, MIB, ZONE, chunks, fresh, unmaps_at_once
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_dfly_2020 import STEPS, NaiveDfly2020, step_of
 from naive_space import UpwardMap
+from twins import refuses
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab_2020 as slab
@@ -110,10 +111,8 @@ def test_a_class_rounds_up_to_its_step_and_is_aligned_to_it(below, step):
         assert rows[klass].tolist() == [chunk, offset, (ZONE - offset) // chunk]
 
 
-@pytest.mark.parametrize("zone_bytes", [16 * KIB, 48 * KIB, 256 * KIB])
-def test_an_impossible_zone_size_is_refused(zone_bytes):
-    with pytest.raises(ValueError, match=f"zone_bytes is {zone_bytes}"):
-        hand(zone_bytes)
+def test_impossible_zone_sizes_are_refused():
+    refuses(hand, "zone_bytes", (16 * KIB, 48 * KIB, 256 * KIB))
 
 
 def test_size_zero_is_a_pointer_of_its_own():
@@ -327,10 +326,7 @@ def test_a_zone_emptied_by_others_is_idle_after_the_cleanup_at_each_cpu():
 
 def test_an_oversize_block_freed_by_the_mainline_is_unmapped_at_once():
     h = hand()
-    addr = h.alloc(20000)
-    h.free(addr)
-    assert h.answers == [s.MAP_FREE, s.DONE]
-    assert h.map_log[-1] == ("free", addr, 20480)
+    unmaps_at_once(h)
     assert held(h, "pages") == [0]
 
 

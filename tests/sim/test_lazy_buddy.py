@@ -85,12 +85,18 @@ def test_freed_blocks_are_put_off_while_more_are_in_use_and_merged_in_pairs_afte
     assert free_blocks(m, 4096) == (0, 1)
 
 
-def test_in_the_reclaiming_state_only_the_block_itself_becomes_globally_free():
+def nine_of_sixteen_freed() -> tuple[Hand, list[int]]:
+    """Slack D = 0: all further frees are accelerated. Returns the blocks too."""
     m = hand()
     live = [m.alloc(256) for _ in range(16)]
     for addr in live[:9]:
         m.free(addr, size=256)
-    assert free_blocks(m, 256) == (7, 2)  # D = 0
+    assert free_blocks(m, 256) == (7, 2)
+    return m, live
+
+
+def test_in_the_reclaiming_state_only_the_block_itself_becomes_globally_free():
+    m, _ = nine_of_sixteen_freed()
     again = [m.alloc(256) for _ in range(8)]  # seven that were locally free, and one that was globally: D = 15
     assert free_blocks(m, 256) == (0, 1)
     for addr in again[:7]:
@@ -101,11 +107,7 @@ def test_in_the_reclaiming_state_only_the_block_itself_becomes_globally_free():
 
 
 def test_a_request_takes_a_locally_free_block_before_a_globally_free_one():
-    m = hand()
-    live = [m.alloc(256) for _ in range(16)]
-    for addr in live[:9]:
-        m.free(addr, size=256)
-    assert free_blocks(m, 256) == (7, 2)
+    m, live = nine_of_sixteen_freed()
     assert m.alloc(256) == live[6]  # the last one that is locally free: the eighth is globally free
     assert free_blocks(m, 256) == (6, 2)
 

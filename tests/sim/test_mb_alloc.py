@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import uncompiled
 from naive_magazines import CLUSTER, MBUF, NaiveMbAlloc
+from twins import play_bursts
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc
@@ -380,22 +381,13 @@ class Pair:
             assert self.hand.granted == sum(MBUF if size <= MBUF else CLUSTER for _ in self.naive.live[want])
             self.live.append(want)
 
-    def free(self, which: int, cpu: int) -> None:
+    def free(self, which: int, cpu: int, _flags: int) -> None:
         addr = self.live.pop(which % len(self.live))
         one, owner = len(self.naive.live[addr]) == 1, self.naive.owner(addr)
         self.naive.free(addr)
         self.hand.free(addr, cpu=cpu)
         if one and owner != cpu:
             assert self.hand.answers[0] == s.AGAIN
-
-    def play(self, program: list) -> None:
-        for verb, size, count, cpu, flags, which in program:
-            if verb == "alloc":
-                for _ in range(count):
-                    self.alloc(size, cpu % self.cpus, flags)
-            for k in range(min(count, len(self.live)) if verb != "alloc" else 0):
-                self.free(which if verb == "free_run" else which * (k + 1), cpu % self.cpus)
-            self.check()
 
     def check(self) -> None:
         state, naive = self.hand.state, self.naive
@@ -428,9 +420,9 @@ class Pair:
 )
 def test_same_addresses_as_the_naive_model_and_nothing_lost(program, version, cpus, limit, room, high):
     pair = Pair(version, cpus, limit, room, high)
-    pair.play(program)
+    play_bursts(pair, program)
     while pair.live:
-        pair.free(len(pair.live) // 2, len(pair.live) % cpus)
+        pair.free(len(pair.live) // 2, len(pair.live) % cpus, 0)
     pair.check()
     counts = mb_alloc.census(pair.hand.state)
     assert (counts["free_mbufs"], counts["free_clusters"]) == (counts["mbufs"], counts["clusters"])
@@ -452,7 +444,7 @@ def test_compiled_and_python_kernels_agree():
     states = []
     for module in (mb_alloc, uncompiled(mb_alloc)):
         pair = Pair(1, 3, 1 << 19, 100, 20, module)
-        pair.play(program)
+        play_bursts(pair, program)
         states.append(pair.hand.state)
     for column in ("sort", "box", "booted", "bucket"):
         assert np.array_equal(getattr(states[0], column), getattr(states[1], column))

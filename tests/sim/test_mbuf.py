@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import NaiveMbufs, uncompiled
+from twins import chain
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import mb_alloc, mbuf
@@ -30,11 +31,7 @@ def hand(limit: int = KVA, **params: int) -> Hand:
 
 
 def free_list(state: mbuf.State, sort: int) -> list[int]:
-    found, piece = [], int(state.pool[sort, mbuf.HEAD])
-    while piece != mbuf.NIL:
-        found.append(piece * 256)
-        piece = int(state.link[piece])
-    return found
+    return chain(state.link, state.pool[sort, mbuf.HEAD], mbuf.NIL, 256)
 
 
 def test_a_page_is_16_mbufs_highest_first():

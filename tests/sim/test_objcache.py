@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from naive_bsd import uncompiled
 from naive_magazines import NaiveObjcache
 from naive_slab import NaiveSlab
+from twins import play_bursts
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import dfly_slab, objcache
@@ -433,15 +434,6 @@ class Pair:
         self.hand.free(addr, item=z, cpu=cpu, flags=flags)
         assert self.hand.answers.count(s.IPI) == self.back.ipis - ipis
 
-    def play(self, program: list) -> None:
-        for verb, z, count, cpu, flags, which in program:
-            if verb == "alloc":
-                for _ in range(count):
-                    self.alloc(z, cpu % self.cpus, flags)
-            for k in range(min(count, len(self.live)) if verb != "alloc" else 0):
-                self.free(which if verb == "free_run" else which * (k + 1), cpu % self.cpus, flags)
-            self.check()
-
     def check(self) -> None:
         state, naive = self.hand.state, self.naive
         for z in range(len(SIZES)):
@@ -476,7 +468,7 @@ class Pair:
 )
 def test_random_programs_go_as_in_the_naive_allocator(program, generation, cpus, limit, limits):
     both = Pair(generation, cpus, limit, limits)
-    both.play(program)
+    play_bursts(both, program)
     both.drain()
     counts = objcache.census(both.hand.state)
     assert counts["live_bytes"] == 0
@@ -492,7 +484,7 @@ def test_compiled_and_python_kernels_agree():
     states = []
     for module in (objcache, uncompiled(objcache)):
         both = Pair(2, 3, 60 * MIB, [0, 30, 0, 7, 0], module)
-        both.play(program)
+        play_bursts(both, program)
         states.append(both.hand.state)
     for name in ("depot", "pair"):
         assert np.array_equal(getattr(states[0], name), getattr(states[1], name))

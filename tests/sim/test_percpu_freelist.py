@@ -9,6 +9,7 @@ from hypothesis import strategies as h
 from naive_bsd import uncompiled
 from naive_magazines import NaiveFreelists
 from naive_space import BumpMap
+from twins import emptied, panics_without_map_entries
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import percpu_freelist as lists
@@ -199,11 +200,7 @@ def test_a_full_map_fails_without_panic_unless_something_was_freed_meanwhile():
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, regs.COLUMNS), np.int64)
-    lists.alloc(state, reg, 0)
-    reg[0, regs.BASE] = s.NO_ENTRY
-    assert lists.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, regs.PANIC] == panics.ENTRIES
+    panics_without_map_entries(lists, fresh(Item(64, 1, 0)))
 
 
 @pytest.mark.parametrize(("kva", "limit", "text"), [(1 << 44, 0, "8 TiB"), (KVA, -1, "limit")])
@@ -262,11 +259,7 @@ def test_same_addresses_as_the_naive_model_and_nothing_lost(items, program, cpus
     assert census["items"] == census["free_items"] + len(live)
     in_use = sum(models[z].size for z, _ in live)
     assert census["pages"] * PAGE == census["free_bytes"] + in_use + census["tail_bytes"]
-
-    for z, addr in live:
-        m.free(addr, item=z)
-    census = lists.census(m.state)
-    assert census["free_items"] == census["items"]
+    emptied(m, live, lists)
 
 
 def test_compiled_and_python_kernels_agree():

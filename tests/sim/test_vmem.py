@@ -116,15 +116,7 @@ def test_next_fit_goes_round():
 
 def test_the_cursor_keeps_segments_apart_until_somebody_needs_them():
     st = arena(8, WHOLE._replace(strategy=vmem.NEXT_FIT))
-    assert [alloc(st, 4), alloc(st, 4)] == [0, 4]
-    free(st, 0, 4)
-    assert alloc(st, 2) == 0
-    free(st, 0, 2)
-    assert vacant(st) == [(0, 2), (2, 4)]
-    assert measure(st)[gauge.LARGEST] == 4 * PAGE
-    vmem.check(st, 0)
-    assert alloc(st, 4) == 0
-    vmem.check(st, 0)
+    IN_PAGES.keeps_segments_apart(st, vacant)
 
 
 def test_a_split_takes_the_low_end_and_the_rest_is_first_on_its_list():
@@ -492,6 +484,4 @@ def test_same_as_the_naive_vmem_over_a_long_run(strategy):
 
 
 def test_painting_a_map_of_no_size():
-    bins = np.ones(3)
-    vmem.map_paint(arena(4, maps=2), 1, bins)
-    assert bins.tolist() == [0, 0, 0]
+    assert IN_PAGES.painted(arena(4, maps=2), 1, 3) == [0, 0, 0]

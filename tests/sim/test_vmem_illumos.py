@@ -283,15 +283,7 @@ def test_next_fit_goes_round():
 
 def test_the_rotor_keeps_segments_apart_until_somebody_needs_them():
     st = heap(8, strategy=NEXT)
-    assert [alloc(st, 4), alloc(st, 4)] == [0, 4]
-    free(st, 0, 4)
-    assert alloc(st, 2) == 0
-    free(st, 0, 2)
-    assert vacant(st) == [(0, 2), (2, 4)]
-    assert measure(st)[gauge.LARGEST] == 4 * PAGE
-    vmem.check(st, 0)
-    assert alloc(st, 4) == 0
-    vmem.check(st, 0)
+    IN_PAGES.keeps_segments_apart(st, vacant)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
@@ -610,6 +602,4 @@ def test_same_as_the_naive_vmem_over_a_long_run(strategy):
 
 
 def test_painting_a_map_of_no_size():
-    bins = np.ones(3)
-    vmem.map_paint(heap(4, maps=2), 1, bins)
-    assert bins.tolist() == [0, 0, 0]
+    assert IN_PAGES.painted(heap(4, maps=2), 1, 3) == [0, 0, 0]

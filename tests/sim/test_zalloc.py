@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as h
 from naive_bsd import NaiveZone, uncompiled
 from naive_space import BumpMap
+from twins import chain, emptied, panics_without_map_entries
 
 from kmemexp.sim import slots as s
 from kmemexp.sim.allocators import zalloc
@@ -42,11 +43,7 @@ def counts(m: Hand, zone: int = 0) -> tuple[int, int, int]:
 
 
 def free_list(state: zalloc.State, zone: int) -> list[int]:
-    found, item = [], int(state.zone[zone, zalloc.HEAD])
-    while item != zalloc.END:
-        found.append(item * 32)
-        item = int(state.link[item])
-    return found
+    return chain(state.link, state.zone[zone, zalloc.HEAD], zalloc.END, 32)
 
 
 def test_tcpcb_worked_example():
@@ -152,11 +149,7 @@ def test_a_zone_that_cannot_grow_hands_out_what_is_left_then_nothing():
 
 
 def test_without_map_entries_the_kernel_panics():
-    state, reg = fresh(Item(64, 1, 0)), np.zeros((1, regs.COLUMNS), np.int64)
-    zalloc.alloc(state, reg, 0)
-    reg[0, regs.BASE] = s.NO_ENTRY
-    assert zalloc.alloc(state, reg, 0) == s.FAILED
-    assert reg[0, regs.PANIC] == panics.ENTRIES
+    panics_without_map_entries(zalloc, fresh(Item(64, 1, 0)))
 
 
 def test_growth_is_raised_until_it_holds_an_item():
@@ -229,11 +222,7 @@ def test_same_addresses_as_the_naive_model_and_nothing_lost(items, program, limi
     census = zalloc.census(m.state)
     in_use = sum(zones[z].size for z, _ in live)
     assert census["pages"] * s.PAGE == census["free_bytes"] + in_use + census["tail_bytes"]
-
-    for z, addr in live:
-        m.free(addr, item=z)
-    census = zalloc.census(m.state)
-    assert census["free_items"] == census["items"]
+    emptied(m, live, zalloc)
 
 
 def test_compiled_and_python_kernels_agree():

@@ -53,7 +53,5 @@ def free_oversize(st: Any, reg: Registers, i: int) -> int:
     if reg[i, regs.FLAGS] & queues == 0:
         reg[i, regs.CALL] = dfly_zones.UNMAP_BLOCK
         return unmap_oversize(st, reg, i, dfly_zones.OVERSIZE, page)
-    cpu = reg[i, regs.CPU]
-    st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]
-    st.cpu[cpu, dfly_zones.FREE_OVER] = page
+    dfly_zones.put_off(st, reg[i, regs.CPU], page)
     return DONE

@@ -149,6 +149,13 @@ def unmap_oversize(st: Any, reg: Registers, i: int, phase: int, page: int) -> in
 
 
 @kernel
+def put_off(st: Any, cpu: int, page: int) -> None:
+    """Put an oversize block on FreeOvZones, to be unmapped later."""
+    st.over[page, OVER_NEXT] = st.cpu[cpu, FREE_OVER]
+    st.cpu[cpu, FREE_OVER] = page
+
+
+@kernel
 def release_oversize(st: Any, reg: Registers, i: int) -> int:
     """Unmap the first of FreeOvZones."""
     cpu = reg[i, regs.CPU]

@@ -67,6 +67,14 @@ def begin(reg: Registers, i: int) -> None:
 
 
 @kernel
+def to_mbuf(reg: Registers, i: int) -> int:
+    """Go on with the mbuf, which has no cluster: there is none, or it has gone back."""
+    reg[i, regs.X] = MBUF
+    reg[i, regs.ADDR] = reg[i, regs.Y]
+    return go_on(reg, i, BEGIN, 0)
+
+
+@kernel
 def alloc_next(st: Any, reg: Registers, i: int) -> int:
     """Go on with an allocation. Returns an answer, or BACK_END: a step of the slab's, a free if regs.X is MBUF."""
     if reg[i, regs.PHASE] == BEGIN:
@@ -85,7 +93,7 @@ def alloc_next(st: Any, reg: Registers, i: int) -> int:
     answer = alloc_step(st, reg, i, z)
     if answer == DONE:
         return _linked(st, reg, i, reg[i, regs.ADDR])
-    return _undo(reg, i) if answer == FAILED else answer
+    return to_mbuf(reg, i) if answer == FAILED else answer
 
 
 @kernel
@@ -112,14 +120,6 @@ def _linked(st: Any, reg: Registers, i: int, cluster: Address) -> int:
 
 
 @kernel
-def _undo(reg: Registers, i: int) -> int:
-    """Give the mbuf back for which there is no cluster."""
-    reg[i, regs.X] = MBUF
-    reg[i, regs.ADDR] = reg[i, regs.Y]
-    return go_on(reg, i, BEGIN, 0)
-
-
-@kernel
 def free_next(st: Any, reg: Registers, i: int) -> int:
     """Go on with a free. Returns an answer, or BACK_END."""
     z = st.mbufs + CLUSTERS
@@ -140,14 +140,6 @@ def free_next(st: Any, reg: Registers, i: int) -> int:
     if reg[i, regs.PHASE] == BEGIN or reg[i, regs.PHASE] == BEGIN_SLAB:
         reg[i, regs.PHASE] = 0
     return BACK_END
-
-
-@kernel
-def to_mbuf(reg: Registers, i: int) -> int:
-    """Go on with the mbuf, whose cluster has gone back."""
-    reg[i, regs.X] = MBUF
-    reg[i, regs.ADDR] = reg[i, regs.Y]
-    return go_on(reg, i, BEGIN, 0)
 
 
 @kernel

@@ -102,12 +102,18 @@ def put_unsorted(st: State, zone: int, cpu: int, unit: int) -> None:
 @kernel
 def _put(st: State, zone: int, unit: int) -> int:
     """Push a chunk on its zone. Returns the zone's class."""
-    if st.zone[zone, LOCAL_HEAD] == NIL:
-        st.zone[zone, LOCAL_TAIL] = unit
-    st.link[zone, unit] = st.zone[zone, LOCAL_HEAD]
-    st.zone[zone, LOCAL_HEAD] = unit
+    _push_chunk(st, zone, unit, LOCAL_HEAD, LOCAL_TAIL)
     st.zone[zone, N_FREE] += 1
     return wide(st.zone[zone, KLASS])
+
+
+@kernel
+def _push_chunk(st: State, zone: int, unit: int, head: int, tail: int) -> None:
+    """Put a chunk at the head of one of its zone's two lists."""
+    if st.zone[zone, head] == NIL:
+        st.zone[zone, tail] = unit
+    st.link[zone, unit] = st.zone[zone, head]
+    st.zone[zone, head] = unit
 
 
 @kernel
@@ -119,10 +125,7 @@ def tells(st: State, zone: int) -> bool:
 @kernel
 def put_remote(st: State, zone: int, unit: int) -> None:
     """Give a chunk back on another CPU."""
-    if st.zone[zone, REMOTE_HEAD] == NIL:
-        st.zone[zone, REMOTE_TAIL] = unit
-    st.link[zone, unit] = st.zone[zone, REMOTE_HEAD]
-    st.zone[zone, REMOTE_HEAD] = unit
+    _push_chunk(st, zone, unit, REMOTE_HEAD, REMOTE_TAIL)
     st.zone[zone, REMOTE] += 1
 
 

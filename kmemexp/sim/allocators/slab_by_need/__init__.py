@@ -234,9 +234,7 @@ def _free_oversize(st: State, reg: Registers, i: int) -> int:
     if reg[i, regs.FLAGS] & (flag.SOFT | flag.HARD) == 0:
         reg[i, regs.CALL] = dfly_zones.UNMAP_BLOCK
         return unmap_block(st, reg, i, dfly_zones.OVERSIZE, page)
-    cpu = reg[i, regs.CPU]
-    st.over[page, dfly_zones.OVER_NEXT] = st.cpu[cpu, dfly_zones.FREE_OVER]
-    st.cpu[cpu, dfly_zones.FREE_OVER] = page
+    dfly_zones.put_off(st, reg[i, regs.CPU], page)
     return DONE
 
 

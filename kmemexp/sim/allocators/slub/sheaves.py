@@ -9,9 +9,9 @@ a chain of objects on their way to slabs, linked through `State.word`.
 from kmemexp.jit import kernel, outlined
 from kmemexp.sim.aliases import Registers
 from kmemexp.sim.allocators.slub import slabs, steps
-from kmemexp.sim.allocators.slub.slabs import add_partial, cpu_pop, lock
+from kmemexp.sim.allocators.slub.slabs import cpu_pop, lock
 from kmemexp.sim.allocators.slub.state import State
-from kmemexp.sim.allocators.slub.steps import answer_of, deactivate, drop_next, slab_alloc, slab_free, stand
+from kmemexp.sim.allocators.slub.steps import answer_of, slab_alloc, slab_free, stand, take_current
 from kmemexp.sim.slots import AGAIN, DONE, FAILED
 from kmemexp.sim.tables import flag, regs
 from kmemexp.sim.widths import wide
@@ -314,16 +314,9 @@ def _fill(st: State, reg: Registers, i: int, k: int) -> int:
 @outlined
 def _give_left(st: State, reg: Registers, i: int, k: int) -> int:
     """The slab that a full sheaf was last filled from goes to its node: CPUs have none."""
-    where = reg[i, regs.PHASE] & steps.STAND_MASK
-    cpu = reg[i, regs.CPU]
-    if where == steps.BEGIN:
-        waits = deactivate(st, reg, i, k, cpu)
-        if waits != steps.FINISHED:
-            return answer_of(waits)
-    elif where == steps.A_DROPPED and reg[i, regs.Y] != slabs.NIL:
-        return answer_of(drop_next(st, reg, i, steps.A_DROPPED))
-    elif where == steps.A_DEACTIVATE:
-        add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
+    waits = take_current(st, reg, i, k, reg[i, regs.CPU])
+    if waits != steps.FINISHED:
+        return answer_of(waits)
     about(reg, i, FILL)  # a slab that another operation has got meanwhile is that one's to give back
     return _install(st, reg, i, k, False)
 

@@ -22,7 +22,7 @@ from kmemexp.sim.allocators.slub.sheaves import (
 )
 from kmemexp.sim.allocators.slub.slabs import add_partial, lock, remove_partial
 from kmemexp.sim.allocators.slub.state import State
-from kmemexp.sim.allocators.slub.steps import answer_of, deactivate, drop_next, flush_list, slab_free
+from kmemexp.sim.allocators.slub.steps import answer_of, drop_next, flush_list, slab_free, take_current
 from kmemexp.sim.slots import AGAIN, DONE
 from kmemexp.sim.tables import regs
 from kmemexp.sim.widths import wide
@@ -146,15 +146,11 @@ def _sheaf(st: State, reg: Registers, i: int, k: int, what: int, of_cpu: int) ->
 
 @kernel
 def _slab(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
-    where = reg[i, regs.PHASE] & steps.STAND_MASK
-    if where == steps.BEGIN and st.cpu[k, cpu, slabs.C_SLAB] != slabs.NIL:
-        waits = deactivate(st, reg, i, k, cpu)
+    has_slab = st.cpu[k, cpu, slabs.C_SLAB] != slabs.NIL
+    if has_slab or reg[i, regs.PHASE] & steps.STAND_MASK != steps.BEGIN:
+        waits = take_current(st, reg, i, k, cpu)
         if waits != steps.FINISHED:
             return answer_of(waits)
-    elif where == steps.A_DROPPED and reg[i, regs.Y] != slabs.NIL:
-        return answer_of(drop_next(st, reg, i, steps.A_DROPPED))
-    elif where == steps.A_DEACTIVATE:
-        add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
     about(reg, i, PARTIAL)
     return DONE
 

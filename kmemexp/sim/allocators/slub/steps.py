@@ -325,6 +325,19 @@ def _flush(st: State, reg: Registers, i: int) -> int:
 
 
 @kernel
+def take_current(st: State, reg: Registers, i: int, k: int, cpu: int) -> int:
+    """Take its slab from a CPU, step after step: FINISHED, or what is waited for."""
+    where = reg[i, regs.PHASE] & STAND_MASK
+    if where == BEGIN:
+        return deactivate(st, reg, i, k, cpu)
+    if where == A_DROPPED and reg[i, regs.Y] != slabs.NIL:
+        return drop_next(st, reg, i, A_DROPPED)
+    if where == A_DEACTIVATE:
+        add_partial(st, reg, i, k, reg[i, regs.Y] >> 1, reg[i, regs.Y] & 1)
+    return FINISHED
+
+
+@kernel
 def drop_next(st: State, reg: Registers, i: int, where: int) -> int:
     """Give the next of the empty slabs regs.Y back to the map; the call then stands at F_DROPPED or A_DROPPED."""
     slab = reg[i, regs.Y]
