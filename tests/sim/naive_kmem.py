@@ -62,6 +62,10 @@ class Slab:
 
 
 class Cache:
+    def swap(self, cpu: int) -> None:
+        """Exchange a CPU's two magazines."""
+        self.loaded[cpu], self.previous[cpu] = self.previous[cpu], self.loaded[cpu]
+
     def __init__(self, size: int, align: int, cpus: int, *, raw: bool = False, magazines: bool = True) -> None:
         self.align = align
         self.chunk = -(-(-(-size // 8) * 8) // align) * align
@@ -180,18 +184,21 @@ class NaiveKmem(WholePages):
 
     # Magazines.
 
+    def _depot(self, cache: Cache, cpu: int, depot: Depot) -> Magazine | None:
+        if not cache.magsize[cpu]:
+            return None
+        self._visit(cache, cpu)
+        return depot.take()
+
     def alloc(self, cache: Cache, cpu: int) -> int:
         while True:
             loaded, previous = cache.loaded[cpu], cache.previous[cpu]
             if loaded and loaded.rounds:
                 return loaded.rounds.pop()
             if previous and previous.rounds:
-                cache.loaded[cpu], cache.previous[cpu] = previous, loaded
+                cache.swap(cpu)
                 continue
-            if not cache.magsize[cpu]:
-                break
-            self._visit(cache, cpu)
-            full = cache.full.take()
+            full = self._depot(cache, cpu, cache.full)
             if not full:
                 break
             if previous:
@@ -206,12 +213,11 @@ class NaiveKmem(WholePages):
                 loaded.rounds.append(buf)
                 return
             if previous and not previous.rounds:
-                cache.loaded[cpu], cache.previous[cpu] = previous, loaded
+                cache.swap(cpu)
                 continue
             if not cache.magsize[cpu]:
                 break
-            self._visit(cache, cpu)
-            empty = cache.empty.take()
+            empty = self._depot(cache, cpu, cache.empty)
             if empty:
                 if previous:
                     cache.full.magazines.append(previous)

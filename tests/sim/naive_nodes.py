@@ -6,7 +6,7 @@ Zones are found by asking every stretch of 4 MiB where it lies; each is a NaiveZ
 from math import isqrt
 
 from tests.sim.naive_buddy import NaiveZone
-from tests.sim.naive_shared import ATOMIC, FILE, NORMAL, TRY, NaiveShared
+from tests.sim.naive_shared import ATOMIC, FILE, NORMAL, TRY, NaiveShared, dropped
 
 STEP = 1024
 DMA, DMA32, HIGHEST = "DMA", "DMA32", "Normal"
@@ -152,13 +152,7 @@ class NaiveNodes(NaiveShared):
         order = self.owners[name][1].pop(page)
         if self.owners[name][0] == FILE:
             self.files.remove((page, name))
-        zone = self.zone(page)
-        zone.movable -= set(range(page, page + (1 << order)))
-        if order <= 3 or order == self.block:
-            zone._give_cpu(page, order, zone.cpus[cpu])
-        else:
-            zone._give(page, order)
-        return 1 << order
+        return dropped(self.zone(page), page, order, cpu)
 
     def kernel(self, pages, cpu, klass=NORMAL, reclaimable=False):
         order = max(pages - 1, 0).bit_length()

@@ -7,6 +7,16 @@ ANON, FILE, KERNEL = range(3)
 NORMAL, ATOMIC, TRY = range(3)
 
 
+def dropped(zone, page, order, cpu):
+    """Give an owner's block back to its zone, by the CPU's list where that has such. Returns its pages."""
+    zone.movable -= set(range(page, page + (1 << order)))
+    if order <= 3 or order == zone.block:
+        zone._give_cpu(page, order, zone.cpus[cpu])
+    else:
+        zone._give(page, order)
+    return 1 << order
+
+
 class NaiveShared(NaiveZone):
     def __init__(self, pages, cpus, kswapd_batch):
         self.boost = 0
@@ -83,12 +93,7 @@ class NaiveShared(NaiveZone):
         order = self.owners[name][1].pop(page)
         if self.owners[name][0] == FILE:
             self.files.remove((page, name))
-        self.movable -= set(range(page, page + (1 << order)))
-        if order <= 3 or order == self.block:
-            self._give_cpu(page, order, self.cpus[cpu])
-        else:
-            self._give(page, order)
-        return 1 << order
+        return dropped(self, page, order, cpu)
 
     # The kernel.
 

@@ -319,6 +319,20 @@ def test_what_is_kept_is_given_back_but_for_the_last_and_all_before_a_request_fa
     linux_mm.check(st, DIRECT)
 
 
+def burst(st, live, many, pages, extra, sort):
+    """Ask so often for pages: of an owner of a sort where `extra` is FILE, else of the kernel."""
+    for _ in range(many):
+        page = kernel(st, pages, extra=extra) * PAGE if extra != FILE else owner(st, pages, sort)
+        if page >= 0:
+            live.append(page)
+
+
+def ebb(st, live, percent):
+    """Free that part of what lives."""
+    for _ in range(percent * len(live) // 100):
+        free(st, live.pop(percent % len(live)))
+
+
 requests = hs.tuples(hs.integers(1, 12), hs.sampled_from([0, ATTR_ATOMIC, ATTR_ATOMIC, FILE]), hs.integers(1, 40))
 
 
@@ -328,16 +342,8 @@ def test_no_page_is_lost_where_pageblocks_are_kept(program):
     st = booted(ram=2048, pageblock_order=4, compaction=1, kswapd_batch=4)
     live = []
     for (pages, extra, many), which in program:
-        for _ in range(many):
-            if extra == FILE:
-                live.append(owner(st, pages, FILE))
-            else:
-                page = kernel(st, pages, extra=extra)
-                live.append(page * PAGE if page >= 0 else page)
-            if live[-1] == NO_SPACE:
-                live.pop()
-        for _ in range(which * len(live) // 100):
-            free(st, live.pop(which % len(live)))
+        burst(st, live, many, pages, extra, FILE)
+        ebb(st, live, which)
         assert 0 <= st.buddy.maps[0, z.RESERVED_FREE] <= st.buddy.maps[0, z.RESERVED] <= 2 * BLOCK
         linux_mm.check(st, DIRECT)
 
@@ -422,15 +428,10 @@ def test_no_page_is_lost_where_files_are_dirty_and_there_is_swap(program):
     st = booted(ram=1024, dirty_percent=60, swap_mib=1, compaction=1, kswapd_batch=4)
     live = []
     for (pages, extra, many), anonymous, which in program:
-        for _ in range(many):
-            if extra == FILE or anonymous:
-                live.append(owner(st, 3 * pages, ANON if anonymous else FILE))
-            else:
-                page = kernel(st, pages, extra=extra)
-                live.append(page * PAGE if page >= 0 else page)
-            if live[-1] == NO_SPACE:
-                live.pop()
-        for _ in range(which * len(live) // 100):
-            free(st, live.pop(which % len(live)))
+        if anonymous:
+            burst(st, live, many, 3 * pages, FILE, ANON)
+        else:
+            burst(st, live, many, pages * (3 if extra == FILE else 1), extra, FILE)
+        ebb(st, live, which)
         assert st.meters[state.SWAP_USED] <= 256
         linux_mm.check(st, DIRECT)

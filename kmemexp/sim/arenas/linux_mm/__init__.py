@@ -191,10 +191,7 @@ def map_walked(st: State, map_no: MapNo) -> int:
     """What searches of map `map_no` have passed one by one."""
     if map_no != DIRECT:
         return vmap.map_walked(st.vmap, map_no)
-    walked = 0
-    for zone in range(len(st.zones)):
-        walked += buddy.map_walked(st.buddy, zone)
-    return walked
+    return zones.total(st, z.WALKED)
 
 
 @kernel
@@ -202,10 +199,7 @@ def map_moved(st: State, map_no: MapNo) -> int:
     """What has been moved under zone->lock, or under free_vmap_area_lock."""
     if map_no != DIRECT:
         return vmap.map_moved(st.vmap, map_no)
-    moved = 0
-    for zone in range(len(st.zones)):
-        moved += buddy.map_moved(st.buddy, zone)
-    return moved
+    return zones.total(st, z.MOVED)
 
 
 @kernel
@@ -213,10 +207,7 @@ def map_free_bytes(st: State, map_no: MapNo) -> int:
     """Bytes of map `map_no` that are not in use."""
     if map_no != DIRECT:
         return vmap.map_free_bytes(st.vmap, map_no)
-    free = 0
-    for zone in range(len(st.zones)):
-        free += buddy.map_free_bytes(st.buddy, zone)
-    return free
+    return (zones.total(st, z.TOP) - zones.total(st, z.BASE) - zones.total(st, z.USED)) << PAGE_SHIFT
 
 
 @kernel

@@ -14,7 +14,7 @@ from kmemexp.sim.arenas import buddy
 from kmemexp.sim.arenas.buddy import pcp as buddy_pcp
 from kmemexp.sim.arenas.buddy import zone as z
 from kmemexp.sim.arenas.linux_mm import state
-from kmemexp.sim.arenas.linux_mm.owners import list_of, pages_of, row_of
+from kmemexp.sim.arenas.linux_mm.owners import join, list_of, pages_of, row_of
 from kmemexp.sim.arenas.linux_mm.state import State
 
 MAX_DEFER_SHIFT = 6  # COMPACT_MAX_DEFER_SHIFT
@@ -125,12 +125,7 @@ def move_up(st: State, zone: int, page: int, pages: int) -> bool:
     above, below = int64(st.mate[old, z.NEXT]), int64(st.mate[old, z.PREV])
     st.mate[new, z.NEXT], st.mate[new, z.PREV] = above, below
     who = int64(st.owner[old]) - 1
-    if below < 0:
-        st.owners[who, state.FIRST] = room
-    else:
-        st.mate[row_of(st, below), z.NEXT] = room
-    if above >= 0:
-        st.mate[row_of(st, above), z.PREV] = room
+    join(st, who, below, above, room, room)
     which = list_of(st, st.owners[who, state.SORT], st.zones[zone, state.NODE])
     if which >= 0:
         take_place(st, zone, which, page, room)

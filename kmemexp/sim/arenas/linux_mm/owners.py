@@ -129,6 +129,17 @@ def hold(st: State, who: int, page: int, order: int) -> None:
         st.meters[state.DIRTY] += pages
 
 
+@kernel
+def join(st: State, who: int, before: int, after: int, following: int, preceding: int) -> None:
+    """Let the block `before` (-1: the owner itself) have `following` behind it, and `after` have `preceding` before."""
+    if before < 0:
+        st.owners[who, state.FIRST] = following
+    else:
+        st.mate[row_of(st, before), z.NEXT] = following
+    if after >= 0:
+        st.mate[row_of(st, after), z.PREV] = preceding
+
+
 @outlined
 def drop(st: State, page: int, cpu: int) -> int:
     """Free a block of an owner. Returns its pages."""
@@ -142,12 +153,7 @@ def drop(st: State, page: int, cpu: int) -> int:
         st.owners[who, state.IS_DIRTY] -= pages
         st.meters[state.DIRTY] -= pages
     after, before = int64(st.mate[row, z.NEXT]), int64(st.mate[row, z.PREV])
-    if before < 0:
-        st.owners[who, state.FIRST] = after
-    else:
-        st.mate[row_of(st, before), z.NEXT] = after
-    if after >= 0:
-        st.mate[row_of(st, after), z.PREV] = before
+    join(st, who, before, after, after, before)
     st.owner[row] = 0
     st.buddy.held[row] = 0
     if sort != state.KERNEL_PAGES:

@@ -176,6 +176,15 @@ def by_node(st: Any) -> dict[str, list[Any]]:
 
 
 @kernel
+def total(st: State, column: int) -> int:
+    """Sum of a column of the buddy allocator's maps over all zones."""
+    found = 0
+    for zone in range(len(st.zones)):
+        found += st.buddy.maps[zone, column]
+    return found
+
+
+@kernel
 def zone_of(st: State, page: int) -> int:
     """The zone that a page lies in."""
     zone = len(st.zones) - 1
