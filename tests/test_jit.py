@@ -418,24 +418,11 @@ def test_what_calls_an_outlined_kernel_finds_it_whoever_compiled_it(tmp_path: Pa
     assert play("") == "16"
 
 
-SHARED = """
-    from kmemexp.jit import entry, kernel
-
-    @kernel
-    def inner(x):
-        return x + 1
-
-    @entry
-    def outer(x):
-        return inner(x) * 2
-"""
-
-
 @compiled
 def test_of_several_processes_one_compiles_and_the_others_load(tmp_path: Path) -> None:
-    (tmp_path / "shared.py").write_text(textwrap.dedent(SHARED))
+    (tmp_path / "chain.py").write_text(textwrap.dedent(CHAIN))
     given = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NUMBA_CACHE_DIR": str(tmp_path)}
-    program = "import shared as s; s.outer(1); print(sum(s.outer.stats.cache_misses.values()))"
+    program = "from chain import run; run(1); print(sum(run.stats.cache_misses.values()))"
     command = [sys.executable, "-c", program]
     playing = [subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert sorted(int(process.communicate()[0]) for process in playing) == [0, 0, 1]

@@ -23,6 +23,14 @@ def chunks(h: Hand, nbytes: int, count: int, **how: int) -> list[int]:
     return [h.alloc(nbytes, **how) for _ in range(count)]
 
 
+def frees_some_of_forty(h: Hand) -> None:
+    """Chunks of 256 bytes, the first 40 of a zone; four of them are freed, in this order."""
+    addrs = chunks(h, 256, 40)
+    assert addrs == [256 + 256 * i for i in range(40)]
+    for index in (33, 3, 10, 20):
+        h.free(addrs[index])
+
+
 class Pair:
     """An allocator and its twin side by side, over maps of their own; live objects: (address, granted)."""
 

@@ -334,6 +334,13 @@ def assert_equal(st, naive):
             assert vmap.pool(st, 1, node, pages) == [a.start * PAGE for a in pools[pages]]
 
 
+def lived(shape, program, *, step_by_step=False):
+    """Both after a program."""
+    st, naive = twins(shape)
+    play(st, naive, program, step_by_step=step_by_step)
+    return st, naive
+
+
 def drain(st, naive):
     """Free all that lives and drain: one free range is left."""
     for start in sorted(naive.live):
@@ -348,9 +355,7 @@ def drain(st, naive):
 @quick
 @given(shape=shapes, program=programs)
 def test_same_as_the_naive_space(shape, program):
-    st, naive = twins(shape)
-    play(st, naive, program, step_by_step=True)
-    drain(st, naive)
+    drain(*lived(shape, program, step_by_step=True))
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
@@ -366,15 +371,14 @@ def test_same_as_the_naive_space_over_a_long_run(cpus, lazy):
         else:
             program.append(("free", int(rng.integers(1000)), 2))
     play(st, naive, program, step_by_step=False)
-    assert naive.flushes
     drain(st, naive)
+    assert naive.flushes
 
 
 @quick
 @given(shape=shapes, program=programs)
 def test_live_areas_never_overlap(shape, program):
-    st, naive = twins(shape)
-    play(st, naive, program, step_by_step=False)
+    st, naive = lived(shape, program)
     pages = [p for a in naive.live.values() for p in range(a.start, a.end)]
     assert len(pages) == len(set(pages))
     assert vmap.used(st, 1) == len(pages) * PAGE
@@ -384,8 +388,7 @@ def test_live_areas_never_overlap(shape, program):
 @quick
 @given(shape=shapes, program=programs, bins=hs.integers(1, 100))
 def test_measure_and_paint_agree_with_a_bitmap(shape, program, bins):
-    st, naive = twins(shape)
-    play(st, naive, program, step_by_step=False)
+    st, naive = lived(shape, program)
     pages = np.zeros(naive.top - naive.base, bool)
     for a in naive.live.values():
         pages[a.start - naive.base : a.end - naive.base] = True

@@ -170,11 +170,9 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of an objcache_put(), or of a free."""
     z = cache_of(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
-    if z < 0:
-        return slab_free(st.back, reg, i)
-    if reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
+    if z >= 0 and reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
         return put_back(st, reg, i, z)
-    return _free_missed(st, reg, i, z)
+    return _free_missed(st, reg, i, z) if z >= 0 else slab_free(st.back, reg, i)
 
 
 @kernel
@@ -217,11 +215,10 @@ def _free_missed(st: State, reg: Registers, i: int, z: int) -> int:
     if reg[i, regs.ITEM] == ITEM_PACKET:
         return _packet_free(st, reg, i)
     answer = free_step(st, reg, i, z)
-    if answer != BACK_END:
-        return answer
-    answer = slab_free(st.back, reg, i)
-    if answer == IPI:
-        reg[i, regs.PHASE] = BEGIN_SLAB  # on the CPU that owns the zone its free begins anew
+    if answer == BACK_END:
+        answer = slab_free(st.back, reg, i)
+        if answer == IPI:
+            reg[i, regs.PHASE] = BEGIN_SLAB  # on the CPU that owns the zone its free begins anew
     return answer
 
 
@@ -244,12 +241,12 @@ def _packet_alloc(st: State, reg: Registers, i: int) -> int:
 def _packet_free(st: State, reg: Registers, i: int) -> int:
     packets.begin(reg, i)
     answer = packets.free_next(st, reg, i)
-    if answer != BACK_END:
-        return answer
-    answer = slab_free(st.back, reg, i)
-    if answer == IPI:
-        reg[i, regs.PHASE] = BEGIN_SLAB
-    return packets.free_answered(reg, i, answer)
+    if answer == BACK_END:
+        answer = slab_free(st.back, reg, i)
+        if answer == IPI:
+            reg[i, regs.PHASE] = BEGIN_SLAB
+        answer = packets.free_answered(reg, i, answer)
+    return answer
 
 
 def caches(st: State, live: Live) -> list[Cache]:

@@ -145,11 +145,9 @@ def alloc(st: State, reg: Registers, i: int) -> int:
 def free(st: State, reg: Registers, i: int) -> int:
     """Play one step of an objcache_put(), or of a kfree."""
     z = cache_of(st, reg[i, regs.ITEM], reg[i, regs.SIZE])
-    if z < 0:
-        return slab_free(st.back, reg, i)
-    if reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
+    if z >= 0 and reg[i, regs.PHASE] == 0 and has_room(st, z, reg[i, regs.CPU]):
         return put_back(st, reg, i, z)
-    return _free_missed(st, reg, i, z)
+    return _free_missed(st, reg, i, z) if z >= 0 else slab_free(st.back, reg, i)
 
 
 @kernel
@@ -220,10 +218,7 @@ def _packet_alloc(st: State, reg: Registers, i: int) -> int:
 def _packet_free(st: State, reg: Registers, i: int) -> int:
     packets.begin(reg, i)
     answer = packets.free_next(st, reg, i)
-    if answer != BACK_END:
-        return answer
-    answer = slab_free(st.back, reg, i)
-    return packets.free_answered(reg, i, answer)
+    return packets.free_answered(reg, i, slab_free(st.back, reg, i)) if answer == BACK_END else answer
 
 
 def caches(st: State, live: Live) -> list[Cache]:
