@@ -99,6 +99,8 @@ def keeps_apart(st: State, asked: int) -> int:
 @outlined
 def from_lists(st: State, order: int, kind: int, cpu: int, klass: int, nofragment: int) -> int:
     """get_page_from_freelist: a block that leaves its zone above the mark of a class. Returns its page or -1."""
+    if len(st.zones) == 1 and klass & SORT == FAST:
+        return from_only(st, order, kind, cpu, nofragment)
     asked, own = list_for(st, cpu, klass), st.node_of[cpu]
     skip = len(st.nodes) > 1 and st.p.skip_busy and klass & SORT != ANY
     while True:
@@ -123,6 +125,19 @@ def from_lists(st: State, order: int, kind: int, cpu: int, klass: int, nofragmen
             nofragment = 0
         else:
             return -1
+
+
+@kernel
+def from_only(st: State, order: int, kind: int, cpu: int, nofragment: int) -> int:
+    """The same of the only zone, for all requests at first: the commonest case. Returns its page or -1."""
+    while True:
+        mark = st.zones[0, state.LOW] + st.buddy.maps[0, z.BOOST]
+        page = -1
+        if buddy_pcp.is_above(st.buddy, 0, order, mark):
+            page = buddy_pcp.attempt(st.buddy, 0, cpu, order, kind, nofragment)
+        if page >= 0 or nofragment == 0:
+            return page
+        nofragment = 0
 
 
 @outlined
