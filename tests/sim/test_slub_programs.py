@@ -184,7 +184,7 @@ def plain_python() -> types.SimpleNamespace:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(programs, h.sampled_from([200 * KIB, MIB, 24 * MIB]))
 def test_random_programs_go_as_in_the_naive_allocator(options, program, kva_bytes):
     pair = Pair(options, kva_bytes)
@@ -231,4 +231,4 @@ def test_the_compiled_fast_path_does_what_its_source_says(program, name):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("shrink", [0, 1])
 def test_interleaved_operations_lose_nothing(options, shrink):
-    testing.check_allocator("slub", params={**options, "shrink": shrink}, kva_bytes=2 * MIB, operations=800, seeds=(3,))
+    testing.check_allocator("slub", params={**options, "shrink": shrink}, kva_bytes=2 * MIB, operations=400, seeds=(3,))
