@@ -11,6 +11,7 @@ python benchmarks/bench_sweep.py [--cells 100000] [--real [--rounds 4]] [--few]
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import os
 import resource
 import subprocess
@@ -99,10 +100,12 @@ def many(count: int) -> None:
                     subprocess.run([sys.executable, "-m", "kmemexp", *words], cwd=ROOT, check=True, capture_output=True)
         with timed(f"nothing to do for {count:,} cells: plan, run"):
             execute(empty(planned(folder, "many", count, TWO)[1]), progress=False)
+        importlib.import_module("kmemexp.report.results")  # a notebook has imported pandas before
         with timed(f"load {count:,} rows, one metric"):
             assert len(kmemexp.load(plan.root, metrics=["held_peak_bytes"]).metrics) == count
-        with timed(f"load {count:,} rows, all metrics"):
-            assert len(kmemexp.load(plan.root).metrics) == count
+        if count <= TABLES:  # configurations of many more are more text than a column holds
+            with timed(f"load {count:,} rows, all metrics"):
+                assert len(kmemexp.load(plan.root).metrics) == count
 
 
 def real(overrides: Sequence[str], replicas: int, rounds: int) -> None:

@@ -1,13 +1,16 @@
 """Rows of result tables: their order, the choice among them, the axes that they have in another plan."""
 
+import contextlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
+
+from kmemexp.errors import StoreError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +43,19 @@ def _as(table: pa.Table, field: "pa.Field[Any]") -> Any:
     if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
         column = pc.dictionary_encode(column.cast(pa.string()))
     return column if column.type == field.type else column.cast(field.type)
+
+
+@contextlib.contextmanager
+def fitting(root: str) -> Iterator[None]:
+    """Say of texts that one column cannot hold (Arrow's have 2 GiB) how to do without them: StoreError."""
+    try:
+        yield
+    except (pa.ArrowCapacityError, pa.ArrowInvalid) as error:
+        raise StoreError(
+            f"the rows of {root} have more text than fits into a column, 2 GiB: each cell has a configuration of some "
+            'KiB. Read without them: kmemexp.load(folder, metrics=["held_peak_bytes"]), or pd.read_parquet(folder, '
+            f"columns=[…]). ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def encoded(table: pa.Table, names: Collection[str]) -> pa.Table:

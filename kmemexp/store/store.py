@@ -130,7 +130,8 @@ class Store(Beside):
                 with self._explaining(), files.explained(self.root, "read"):
                     found = files.load_all(self._objects, wanted, table, columns, encoded=encoded)
                     whole = pa.concat_tables([schema_of(table, columns, encoded=encoded).empty_table(), *found])
-                    whole = in_table.encoded(whole, names) if encoded else whole
+                    with in_table.fitting(self.root):
+                        whole = in_table.encoded(whole, names) if encoded else whole
                     if table != "metrics" or in_table.has_twice(whole):
                         self._ledger.index()  # which says what file has a row that another has
             except (FileNotFoundError, DamageError) as error:
@@ -138,7 +139,8 @@ class Store(Beside):
                 if self._history.next == before:  # no other committer has replaced it
                     raise error if isinstance(error, DamageError) else self._lost(str(error)) from error
             else:
-                whole = in_table.in_order(whole) if ordered else whole
+                with in_table.fitting(self.root):
+                    whole = in_table.in_order(whole) if ordered else whole
                 known = self.known_axes() if latest_axes and "axes" in whole.column_names else None
                 return whole if known is None else in_table.with_known_axes(whole, known)
 

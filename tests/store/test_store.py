@@ -17,6 +17,7 @@ from sweep_fakes import SIMULATE, make_cells
 
 from kmemexp.errors import StoreError
 from kmemexp.store import files, manifest, writers
+from kmemexp.store import rows as in_table
 from kmemexp.store.files import LaneFiles
 from kmemexp.store.manifest import Change
 from kmemexp.store.schema import DONE, FAILED, SCHEMAS
@@ -317,6 +318,18 @@ def test_a_manifest_that_counts_a_row_twice_is_named(root: str) -> None:
                  lambda: Store(root).status(f"{1:032x}", 0)):  # fmt: skip
         with pytest.raises(StoreError, match=r"part-.*cannot count: it adds rows of cell 00000000 that"):
             read()
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_texts_that_no_column_holds_are_no_traceback(root: str, monkeypatch: pytest.MonkeyPatch, encoded: bool) -> None:
+    Store(root, write=True).commit(stage(root, [0], [0]))
+
+    def full(*_: object) -> None:
+        raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
+
+    monkeypatch.setattr(in_table, "encoded" if encoded else "in_order", full)
+    with pytest.raises(StoreError, match=r"fake have more text than fits.*kmemexp.load\(folder, metrics="):
+        Store(root).read(encoded=encoded)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "null"])
