@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from kmemexp.errors import ConfigError
 from kmemexp.metrics import NAMES, Margin
 from kmemexp.report import comparison, frames, selection, stats
+from kmemexp.report.shown import MOST_CELLS
 from kmemexp.store.files import DamageError
 from kmemexp.store.remote import with_options
 from kmemexp.store.rows import of_cells, places, with_axes, with_known_axes
@@ -38,6 +39,7 @@ class Tables(Protocol):
 
 
 Encoded: TypeAlias = "pa.DictionaryArray[Any, Any]"
+CONFIGS = ("cell_key", "replica", "config")
 NO_CACHES = (
     "no cache was counted: sample.snapshots is 0, or the folder was written by a version that did not count them "
     "(the same command into another store.root simulates it again)"
@@ -196,7 +198,7 @@ class Results:
 
     @property
     def _configs(self) -> frames.Configs | None:
-        return self.tables.configs if isinstance(self.tables, _Latest) and self.tables.columns else None
+        return self.tables.configs if isinstance(self.tables, _Latest | _Planned) and self.tables.columns else None
 
 
 def load(
@@ -212,8 +214,12 @@ def load(
     """
     chosen = None if metrics is None else comparison.choose_metrics(pd.DataFrame(columns=NAMES, dtype=float), metrics)
     store = with_results(with_options(fspath(root), options or {}))
-    every = [name for name in SCHEMAS["metrics"].names if name not in NAMES and name != "config"]
-    return Results(store.root, _Latest(store, () if chosen is None else (*every, *chosen)))
+    return Results(store.root, _Latest(store, () if chosen is None else tuple(_without_configs(chosen))))
+
+
+def _without_configs(metrics: Sequence[str]) -> list[str]:
+    """Columns of the table of metrics: these, and all that are none but the configurations."""
+    return [name for name in SCHEMAS["metrics"].names if name in metrics or (name not in NAMES and name != "config")]
 
 
 class _Latest(NamedTuple):
@@ -247,7 +253,7 @@ class _Latest(NamedTuple):
 
     def configs(self) -> pa.Table:
         """Read the configuration of each row, with its cell key."""
-        return self.tables.read("metrics", ("cell_key", "replica", "config"), ordered=False, encoded=True)
+        return self.tables.read("metrics", CONFIGS, ordered=False, encoded=True)
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables."""
@@ -300,14 +306,24 @@ def planned(plan: "Plan", there: Store | None = None) -> Results:
 class _Planned(NamedTuple):
     """Tables of results, limited to a plan and with its axes."""
 
-    tables: Tables
+    tables: Store
     axes: Mapping[str, str]  # by cell key
     replicas: int
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of "metrics" that are read; () for all: configurations of very many cells fit into none."""
+        return () if len(self.axes) <= MOST_CELLS else tuple(_without_configs(NAMES))
+
     def read(self, table: str = "metrics") -> pa.Table:
         """Read the plan's rows."""
-        rows = of_cells(self.tables.read(table), list(self.axes), self.replicas)
+        found = self.tables.read(table, (self.columns or None) if table == "metrics" else None)
+        rows = of_cells(found, list(self.axes), self.replicas)
         return with_axes(rows, self.axes) if table == "metrics" else rows
+
+    def configs(self) -> pa.Table:
+        """Read the configuration of each row, with its cell key."""
+        return self.tables.read("metrics", CONFIGS, ordered=False, encoded=True)
 
     def read_text(self, name: str) -> str | None:
         """Read a text file beside the tables."""

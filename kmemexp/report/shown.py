@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 MARKS = {"better": "✓", "worse": "✗", "equivalent": "=", "inconclusive": "?"}
 
+MOST_CELLS = 150_000
+"""Cells of a plan that are compared and shown, and whose configurations, some 11 KiB each, are read for that."""
+
 
 class Cell(NamedTuple):
     """One design's value of one metric."""

@@ -11,7 +11,7 @@ from small_plan import small_plan
 
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
-from kmemexp.report import comparison, frames, results
+from kmemexp.report import comparison, ending, frames, results
 from kmemexp.store.columns import Axes
 
 
@@ -136,6 +136,18 @@ def test_planned_takes_the_axes_of_the_plan(folder):
     ordered = planned.ordered(cells)
     assert list(ordered["design"].cat.categories) == list(dict.fromkeys(cells["design"]))
     assert results.planned(small_plan(cells.assign(cell_key="f" * 32), folder)).metrics.empty
+
+
+def test_a_plan_of_very_many_cells_is_read_without_configurations_and_not_compared(folder, monkeypatch, capsys):
+    found = results.load(folder)
+    cells = found.metrics.drop_duplicates("cell_key")[["cell_key", "design", "workload", "axes"]]
+    plan = small_plan(cells, folder, replicas=2)
+    whole = results.planned(plan).metrics
+    monkeypatch.setattr(results, "MOST_CELLS", 11)
+    pd.testing.assert_frame_equal(results.planned(plan).metrics, whole.drop(columns=["axes", "config"]))
+    monkeypatch.setattr(ending, "MOST_CELLS", 11)
+    ending.finish(plan)
+    assert " ".join(capsys.readouterr().out.split()).startswith(f"{plan.name}: a plan of 12 cells. Tables and a report")
 
 
 def expanded(*axes: str) -> pd.DataFrame:
