@@ -100,12 +100,18 @@ def many(count: int) -> None:
                     subprocess.run([sys.executable, "-m", "kmemexp", *words], cwd=ROOT, check=True, capture_output=True)
         with timed(f"nothing to do for {count:,} cells: plan, run"):
             execute(empty(planned(folder, "many", count, TWO)[1]), progress=False)
-        importlib.import_module("kmemexp.report.results")  # a notebook has imported pandas before
-        with timed(f"load {count:,} rows, one metric"):
-            assert len(kmemexp.load(plan.root, metrics=["held_peak_bytes"]).metrics) == count
+        again = [sys.executable, __file__, "--cells", str(count), "--read", plan.root]  # without a plan in memory
+        print(subprocess.run(again, check=True, capture_output=True, text=True).stdout, end="", flush=True)
         if count <= TABLES:  # configurations of many more are more text than a column holds
             with timed(f"load {count:,} rows, all metrics"):
                 assert len(kmemexp.load(plan.root).metrics) == count
+
+
+def read(root: str, count: int) -> None:
+    """Print what it takes to load one metric of so many rows."""
+    importlib.import_module("kmemexp.report.results")  # a notebook has imported pandas before
+    with timed(f"load {count:,} rows, one metric"):
+        assert len(kmemexp.load(root, metrics=["held_peak_bytes"]).metrics) == count
 
 
 def real(overrides: Sequence[str], replicas: int, rounds: int) -> None:
@@ -180,10 +186,13 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="cells that are simulated, instead of empty ones")
     parser.add_argument("--rounds", type=int, default=4, help="of 500 rows each, of cells that are simulated")
     parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how fast")
+    parser.add_argument("--read", metavar="FOLDER", help="only load the results of so many cells")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
-    if args.real:
+    if args.read:
+        read(args.read, args.cells)
+    elif args.real:
         real(REAL, 1 if args.few else 5, 1 if args.few else args.rounds)
     else:
         many(100 if args.few else args.cells)
