@@ -8,7 +8,7 @@ from rich.text import Text
 from kmemexp.actions import status
 from kmemexp.actions.exit_codes import COMPLETE
 from kmemexp.planning.plan import Plan
-from kmemexp.report import terminal
+from kmemexp.report import closing, terminal
 from kmemexp.store import store
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ def act(plans: Sequence[Plan], loader: "ConfigLoader | None" = None) -> int:
     for plan in plans:
         console = terminal.make_console(plan.output)
         code = max(code, status.show(plan, console))
+        if told := closing.too_many(plan):
+            console.print(Text(told), soft_wrap=True)
+            continue
         made = tables.make(plan, store.with_results(plan.root))
         if made is None:
             console.print(Text(f"{plan.name}: none of its rows is in {plan.root} yet."), soft_wrap=True)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kmemexp.report import terminal
-from kmemexp.report.shown import Shown
+from kmemexp.report.shown import MOST_CELLS, Shown
 
 if TYPE_CHECKING:
     from kmemexp.planning.plan import Plan
@@ -26,6 +26,15 @@ class Closing(NamedTuple):
     tables: str
     report: bool
     notes: Sequence[str]
+
+
+def too_many(plan: "Plan") -> str:
+    """Say that a plan has more cells than tables and a report are made of, and how to read them; "" otherwise."""
+    count = len(plan.columns["cell_key"])
+    return "" if count <= MOST_CELLS else (
+        f"{plan.name}: a plan of {count:,} cells. Tables and a report are made of at most {MOST_CELLS:,}; "
+        f'kmemexp.load("{plan.root}", metrics=["held_peak_bytes"]) reads these.'
+    )  # fmt: skip
 
 
 def of(plan: "Plan") -> Closing:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from kmemexp.report import closing, kept, terminal
 from kmemexp.report.closing import NAME, REPORT
-from kmemexp.report.shown import MOST_CELLS, Shown
+from kmemexp.report.shown import Shown
 from kmemexp.store.schema import DONE
 from kmemexp.store.store import Store, with_results
 
@@ -33,11 +33,8 @@ def finish(
     """
     console = console or terminal.make_console(plan.output)
     there = with_results(plan.root)
-    if len(plan.columns["cell_key"]) > MOST_CELLS:
-        console.print(Text(
-            f"{plan.name}: a plan of {len(plan.columns['cell_key']):,} cells. Tables and a report are made of at most "
-            f'{MOST_CELLS:,}; kmemexp.load("{plan.root}", metrics=["held_peak_bytes"]) reads these.'
-        ))  # fmt: skip
+    if told := closing.too_many(plan):
+        console.print(Text(told), soft_wrap=True)
         return
     made_of = kept.made_of(plan, there)
     shown = None if anew else kept.stored(there, made_of, REPORT if plan.report else "")

@@ -9,9 +9,10 @@ import pytest
 import report_fakes as fakes
 from small_plan import small_plan
 
+from kmemexp.actions import live
 from kmemexp.errors import ConfigError, StoreError
 from kmemexp.metrics import NAMES
-from kmemexp.report import comparison, ending, frames, results
+from kmemexp.report import closing, comparison, ending, frames, results
 from kmemexp.store.columns import Axes
 
 
@@ -145,9 +146,12 @@ def test_a_plan_of_very_many_cells_is_read_without_configurations_and_not_compar
     whole = results.planned(plan).metrics
     monkeypatch.setattr(results, "MOST_CELLS", 11)
     pd.testing.assert_frame_equal(results.planned(plan).metrics, whole.drop(columns=["axes", "config"]))
-    monkeypatch.setattr(ending, "MOST_CELLS", 11)
-    ending.finish(plan)
-    assert " ".join(capsys.readouterr().out.split()).startswith(f"{plan.name}: a plan of 12 cells. Tables and a report")
+    monkeypatch.setattr(closing, "MOST_CELLS", 11)
+    for show in (ending.finish, lambda plan: live.act([plan])):
+        show(plan)
+        assert (
+            f"{plan.name}: a plan of 12 cells. Tables and a report are made of at most 11;" in capsys.readouterr().out
+        )
 
 
 def expanded(*axes: str) -> pd.DataFrame:
