@@ -4,16 +4,18 @@ import contextlib
 import gc
 import math
 import operator
+import re
+import sys
 
 import numba
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba.core import analysis, base, errors, event, ir, types
+from numba.core import analysis, base, errors, event, ir, typeinfer, types
 from numba.core.compiler import Flags, run_frontend
 from numba.core.registry import cpu_target
 
-from kmemexp.jit import resolving, sparing
+from kmemexp.jit import sparing
 
 SCALARS = (types.int64, types.uint8, types.int32, types.boolean, types.float64, types.IntegerLiteral(3))
 BINARY = (operator.add, operator.lt, operator.floordiv, operator.lshift, operator.and_, operator.eq)
@@ -31,7 +33,7 @@ def test_an_operator_has_the_signature_that_numba_finds(function, left, right) -
             return "none"
 
     plain = found()
-    with resolving.remembered():
+    with sparing.sparing():
         assert [found(), found()] == [plain, plain]
     assert found() == plain
 
@@ -43,7 +45,7 @@ def test_an_array_is_read_and_written_with_the_signatures_that_numba_finds() -> 
         index = types.int64 if table.ndim == 1 else types.UniTuple(types.int64, 2)
         for function, args in ((operator.getitem, (table, index)), (operator.setitem, (table, index, types.int64))):
             plain = str(typing.resolve_function_type(function, args, {}))
-            with resolving.remembered():
+            with sparing.sparing():
                 assert {str(typing.resolve_function_type(function, args, {})) for _ in range(2)} == {plain}
 
 
@@ -52,7 +54,7 @@ def test_flags_are_equal_by_what_they_mean_and_hash_as_they_did() -> None:
     same.forceinline = Flags.forceinline.fget(flags)  # set, to what it is anyway
     other.nrt = not flags.nrt
     plain = hash(flags), hash(other)
-    with resolving.remembered():
+    with sparing.sparing():
         assert (hash(flags), hash(other)) == plain
         assert flags == same
         assert flags != other
@@ -61,7 +63,7 @@ def test_flags_are_equal_by_what_they_mean_and_hash_as_they_did() -> None:
 
 def test_what_numba_had_is_there_again_afterwards() -> None:
     before = types.BaseFunction.get_call_type, Flags.__eq__, Flags.__hash__
-    with resolving.remembered():
+    with sparing.sparing():
         assert types.BaseFunction.get_call_type is not before[0]
     assert (types.BaseFunction.get_call_type, Flags.__eq__, Flags.__hash__) == before
 
@@ -121,8 +123,47 @@ def test_a_context_is_refreshed_once_something_was_registered(monkeypatch: pytes
         context.refresh()
         assert len(calls) == 1
         monkeypatch.setattr(next(iter(context._registries)), "globals", [None] * 9999)
+        monkeypatch.setitem(sys.modules, "registers_something", types)
         context.refresh()
-    assert len(calls) == 2
+        assert len(calls) == 2
+    monkeypatch.setattr(next(iter(context._registries)), "globals", [None] * 8888)
+    with sparing.sparing():
+        context.refresh()
+    assert len(calls) == 3
+
+
+def test_code_is_processed_into_the_blocks_that_numba_makes() -> None:
+    def blocks() -> list[str]:
+        return [str(block) for block in run_frontend(_written).blocks.values()]
+
+    plain = [text.partition(" object at")[0] for text in blocks()]
+    with sparing.sparing():
+        assert [text.partition(" object at")[0] for text in blocks()] == plain
+        code = run_frontend(_written)
+        lives = {label: sorted(alive) for label, alive in code.variable_lifetime.livemap.items()}
+    assert lives == {k: sorted(v) for k, v in run_frontend(_written).variable_lifetime.livemap.items()}
+    assert sum(map(len, lives.values())) > 5
+
+
+def test_an_error_says_where_it_was_as_it_does() -> None:
+    def said() -> str:
+        with pytest.raises(errors.TypingError) as error, typeinfer.new_error_context("in {place}", place="a kernel"):
+            raise errors.TypingError("wrong")
+        return re.sub(r"\x1b\[\d*m", "", str(error.value))
+
+    plain = said()
+    assert "in a kernel" in plain
+    with sparing.sparing():
+        assert typeinfer.new_error_context is sparing._Context
+        assert said() == plain
+
+
+def test_what_a_code_generator_says_of_itself_is_asked_once() -> None:
+    generator = cpu_target.target_context.codegen()
+    plain = generator.magic_tuple()
+    with sparing.sparing():
+        assert generator.magic_tuple() == plain
+        assert generator.magic_tuple() is generator.magic_tuple()
 
 
 def test_numba_is_as_it_was_after_compiling_and_garbage_is_looked_for_again() -> None:

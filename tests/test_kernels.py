@@ -55,7 +55,7 @@ def test_every_kernel_says_what_it_takes_and_gives() -> None:
 
 
 def test_no_kernel_has_what_numbas_passes_are_left_out_for() -> None:
-    """`jit.pipeline.FOREIGN`: closures, comprehensions, `with`, `raise`."""
+    """`jit.passes.FOREIGN`: closures, comprehensions, `with`, `raise`."""
     foreign = (
         ast.Lambda,
         ast.FunctionDef,

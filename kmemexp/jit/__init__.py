@@ -26,12 +26,13 @@ from kmemexp.jit.refs import by_pointer, ref
 
 __all__ = ["bind", "entry", "is_cached", "kernel", "outlined", "outlined_template", "prefetch", "ref", "template"]
 
-OPTIONS = {"nogil": True, "error_model": "numpy"}
+# Nothing takes the address of compiled code as a C function.
+OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 # Kernels of the simulated machine allocate nothing, so they are compiled without reference counts: with them, each
 # call that is not inlined counts every array of every state up and down (4 times slower, 3 times longer to compile).
 UNCOUNTED = OPTIONS | {"_nrt": False}
 # What is only called from compiled code needs no wrapper for Python, which would unbox whole states.
-UNWRAPPED = UNCOUNTED | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+UNWRAPPED = UNCOUNTED | {"no_cpython_wrapper": True}
 # Numba hands `forceinline` down from caller to callee unless told otherwise, so every kernel says it.
 INLINED = UNWRAPPED | {"forceinline": True, "pipeline_class": pipeline.Inlining}
 STAYING = UNWRAPPED | {"forceinline": False, "pipeline_class": pipeline.Staying}

@@ -93,7 +93,9 @@ def turn(index: Any, key: Any) -> Iterator[None]:
             import fcntl  # noqa: PLC0415 - POSIX has it
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
+            lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         _turns.add(path)
         held.callback(_turns.discard, path)
         yield

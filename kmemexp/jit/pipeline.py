@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from llvmlite import binding
-from numba.core import typed_passes, untyped_passes
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.registry import CPUDispatcher
@@ -24,12 +23,21 @@ from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NativeLowering
 from numba.np import arrayobj
 
-from kmemexp.jit import calling, disk, resolving, sparing
+from kmemexp.jit import calling, disk, passes, sparing
 from kmemexp.jit.lowering import DirectLower, EntryLower, KernelLower
 
 
 class BoundLibrary(JITCodeLibrary):
     """Machine code with all kernels in it that it calls, directly or through others."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Leave that to when the kernels are there."""
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        """Optimise once: Numba does so twice, to find pairs of reference counts in between."""
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
 
     def finalize(self) -> None:
         """Link each kernel once, then optimise."""
@@ -130,11 +138,13 @@ class Once(CPUDispatcher):
 
     def compile(self, sig: Any) -> Any:
         """Compile for a signature, or load."""
+        if type(sig) is tuple and sig in self.overloads:
+            return self.overloads[sig].entry_point
         args, _ = normalize_signature(sig)
         if args in self.overloads or not hasattr(self._cache, "_cache_file"):
             return super().compile(sig)
         key = self._cache._index_key(args, self.targetctx.codegen())
-        with global_compiler_lock, sparing.sparing(), resolving.remembered(), disk.turn(self._cache._cache_file, key):
+        with global_compiler_lock, sparing.sparing(), disk.turn(self._cache._cache_file, key):
             return super().compile(sig)
 
 
@@ -297,27 +307,14 @@ def _name_by_sources(state: Any) -> Any:
     return function
 
 
-FOREIGN = (
-    untyped_passes.WithLifting, untyped_passes.InlineClosureLikes, untyped_passes.RewriteDynamicRaises,
-    untyped_passes.MakeFunctionToJitFunction, untyped_passes.InlineInlinables, untyped_passes.FindLiterallyCalls,
-    untyped_passes.LiteralUnroll, untyped_passes.LiteralPropagationSubPipelinePass, typed_passes.InlineOverloads,
-    typed_passes.DumpParforDiagnostics,
-)  # fmt: skip
-"""Numba's passes for what no kernel has: closures, `with`, exceptions, functions to be inlined in Numba's own IR."""
-
-
 class _Pipeline(CompilerBase):
     """Numba's pipeline with a last pass of our own."""
 
     lowering: type[_Lowering] = _Lowering
-    without: tuple[type, ...] = FOREIGN
+    without: tuple[type, ...] = passes.FOREIGN
 
     def define_pipelines(self) -> list[Any]:
-        manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        kept = [(p, text) for p, text in manager.passes if p not in self.without]
-        manager.passes = [(self.lowering if p is NativeLowering else p, text) for p, text in kept]
-        manager.finalize()
-        return [manager]
+        return [passes.chosen(self.state, self.lowering, self.without)]
 
 
 class Driving(_Pipeline):

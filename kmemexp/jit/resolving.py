@@ -3,9 +3,7 @@
 Both shortcuts give what Numba would find. Made for Numba 0.68; `tests/test_jit.py` says what is relied on.
 """
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 from numba.core import targetconfig, types
@@ -47,14 +45,9 @@ def _hash_of_flags(flags: Any) -> int:
     return _hash_of_class(kind)
 
 
-@contextlib.contextmanager
-def remembered() -> Iterator[None]:
-    """Inside, signatures are found once. Numba's compiler lock is held."""
-    flags: Any = targetconfig.TargetConfig
-    before = types.BaseFunction.get_call_type, flags.__eq__, flags.__hash__
-    types.BaseFunction.get_call_type = _found_before
-    flags.__eq__, flags.__hash__ = _equal_flags, _hash_of_flags
-    try:
-        yield
-    finally:
-        types.BaseFunction.get_call_type, flags.__eq__, flags.__hash__ = before
+PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    (types.BaseFunction, "get_call_type", _found_before),
+    (targetconfig.TargetConfig, "__eq__", _equal_flags),
+    (targetconfig.TargetConfig, "__hash__", _hash_of_flags),
+)
+"""What is replaced while code is compiled (`sparing.sparing`)."""

@@ -6,13 +6,32 @@ Numba 0.68; `tests/test_jit_resolving.py` says what is relied on.
 
 import contextlib
 import gc
+import itertools
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import BuiltinFunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from numba.core import analysis, base, errors, event, ir, types, typing
+from numba.core import (
+    analysis,
+    base,
+    caching,
+    codegen,
+    errors,
+    event,
+    ir,
+    lowering,
+    postproc,
+    transforms,
+    typeinfer,
+    types,
+    typing,
+)
 from numba.core.typing import typeof
+
+from kmemexp.jit import resolving
 
 NOTHING, VARIABLE, STATEMENT, ROW, TABLE = range(5)
 _kinds: dict[type, int] = {}
@@ -96,9 +115,24 @@ def _registered(context: Any) -> int:
     return sum(map(len, lists))
 
 
+_asked: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+"""In which use of `sparing`, and beside how many modules, a context was last looked at."""
+_uses = itertools.count()
+_use = 0
+
+
+def _is_fresh(context: Any) -> bool:
+    """Whether a context knows all that is registered. What is registered while code is compiled comes with a module."""
+    now = _use, len(sys.modules)
+    if _asked.get(context) == now:
+        return True
+    _asked[context] = now
+    return _seen.get(context) == _registered(context)
+
+
 def _refresh_context(context: Any) -> None:
     """`BaseContext.refresh` of code generation, where something has been registered since."""
-    if context in _seen and _seen[context] == _registered(context):
+    if _is_fresh(context):
         _refresh_typing(context.typing_context)
         return
     _refresh(context)
@@ -107,7 +141,7 @@ def _refresh_context(context: Any) -> None:
 
 def _refresh_typing(context: Any) -> None:
     """`BaseContext.refresh` of typing, likewise."""
-    if _seen.get(context) != _registered(context):
+    if not _is_fresh(context):
         _refresh_types(context)
         _seen[context] = _registered(context)
 
@@ -153,7 +187,58 @@ def _maybe_literal(value: Any) -> Any:
     return made(value) if made else None
 
 
+_post_process = postproc.PostProcessor.run
+
+
+def _post_processed(post: Any, emit_dels: bool = False, extend_lifetimes: bool = False) -> None:
+    """`PostProcessor.run`, which looks at what is alive where somebody asks: only generators do."""
+    code = post.func_ir
+    if emit_dels or code.is_generator:
+        _post_process(post, emit_dels, extend_lifetimes)
+        return
+    code.blocks = transforms.canonicalize_cfg(code.blocks)
+    code.variable_lifetime = postproc.VariableLifetime(code.blocks)
+    code.generator_info = None
+
+
+class _Context:
+    """`errors.new_error_context`, in a quarter of the time where there is no error."""
+
+    __slots__ = ("said",)
+
+    def __init__(self, *args: Any, **kws: Any) -> None:
+        self.said = args, kws
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, errors.NumbaError):
+            args, kws = self.said
+            with _error_context(*args, **kws):
+                raise error
+
+
+_error_context = errors.new_error_context
+_magic_tuple = codegen.CPUCodegen.magic_tuple
+_magic: dict[int, tuple[Any, Any]] = {}
+"""By the identity of a code generator: what `magic_tuple` says, and the generator, kept alive."""
+
+
+def _magic_known(generator: Any) -> Any:
+    """`CPUCodegen.magic_tuple`, which asks the processor for its name each time."""
+    if id(generator) not in _magic:
+        _magic[id(generator)] = _magic_tuple(generator), generator
+    return _magic[id(generator)][0]
+
+
+def _ensure_path(locator: Any) -> None:
+    """`_CacheLocator.ensure_cache_path`, without a file that is written to see whether files can be."""
+    Path(locator.get_cache_path()).mkdir(parents=True, exist_ok=True)
+
+
 PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    *resolving.PATCHES,
     (ir.Stmt, "list_vars", _of_statement),
     (ir.Expr, "list_vars", _of_expression),
     (analysis, "compute_use_defs", _uses_and_definitions),
@@ -167,6 +252,11 @@ PATCHES: tuple[tuple[Any, str, Any], ...] = (
     (typeof, "_termcolor", _PLAIN),
     (errors, "termcolor", _plain),
     (errors.ConstantInferenceError, "__init__", _no_constant),
+    (postproc.PostProcessor, "run", _post_processed),
+    (typeinfer, "new_error_context", _Context),
+    (lowering, "new_error_context", _Context),
+    (codegen.CPUCodegen, "magic_tuple", _magic_known),
+    (caching._CacheLocator, "ensure_cache_path", _ensure_path),
 )
 
 
@@ -176,6 +266,8 @@ def sparing() -> Iterator[None]:
     if ir.Stmt.list_vars is _of_statement:
         yield
         return
+    global _use  # noqa: PLW0603 - of the process, as what it counts for
+    _use = next(_uses)
     before = [getattr(holder, name) for holder, name, _ in PATCHES]
     collects = gc.isenabled()
     gc.disable()
