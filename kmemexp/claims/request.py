@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kmemexp.claims import finding
 from kmemexp.errors import ConfigError
 from kmemexp.planning.axes import read_overrides
-from kmemexp.planning.cells import Composer, plain
+from kmemexp.planning.composing import Composer, plain
 from kmemexp.values import one_of
 
 if TYPE_CHECKING:

@@ -113,8 +113,7 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
 
     Zones among `kinds` bring KVA of their own.
     """
-    _check_machine(maps, machine)
-    _check_covered(maps, objects, machine)
+    check_machine(maps, objects, machine)
     tunables.check_read(machine.get("tunables", {}), maps.get("kernel", sizing.USUAL))
     sized = sizing.of_cell(maps, objects, machine, kva_bytes(maps, machine))
     carved = sizing.reservations(
@@ -125,19 +124,16 @@ def check_space(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Ma
         raise ConfigError(f"machine.kva_bytes={size}: {why}; give more KVA, or less RAM than machine.ram_bytes={ram}")
 
 
-def runs_on(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
-    """Whether the kernel whose maps these are runs on the machine's architecture."""
+def check_machine(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+    """Refuse a machine that the kernel whose maps these are does not run on, or whose KVA its parts cannot cover."""
     known = sizing.KERNELS[maps.get("kernel", sizing.USUAL)].machines
-    return not known or machine.get("arch", ARCHITECTURES[0]) in known
-
-
-def _check_machine(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
-    if not runs_on(maps, machine):
+    arch = machine.get("arch", ARCHITECTURES[0])
+    if known and arch not in known:
         kernel = maps["kernel"]
-        known, arch = sizing.KERNELS[kernel].machines, machine.get("arch", ARCHITECTURES[0])
         raise ConfigError(
             f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(known)} only; machine={known[0]}_4g, say"
         )
+    _check_covered(maps, objects, machine)
 
 
 def _check_covered(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any]) -> None:

@@ -3,34 +3,36 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kmemexp.config.design import runs_on
+from kmemexp.config import checks
+from kmemexp.config.design import check_machine
 from kmemexp.errors import ConfigError
 from kmemexp.planning import axes
 from kmemexp.planning.axes import CommandLine
-from kmemexp.planning.cells import Composer
+from kmemexp.planning.composing import Composer, plain
 
 GROUP = "design"
-MACHINE = {"machine", "machine.arch"}
+MACHINE = {"machine", "machine.arch", "machine.kva_bytes"}
 """Axes that change what the machine runs."""
 
 
 def fitting(
     composer: Composer, line: CommandLine, fixed: Sequence[str], sweep: Mapping[str, Any]
 ) -> tuple[CommandLine, list[str]]:
-    """Take out of what a pattern chose the designs whose kernel the machine's architecture does not run.
+    """Take out of what a pattern chose the designs whose kernel does not run on the machine, or does not cover its KVA.
 
     `sweep`: what the sweep's file says. Returns the command line with what is left, and notes that name the others.
-    Where none is left, or the architecture is an axis itself, nothing is taken out: the cells then say what cannot be.
+    Where none is left, or the architecture or the KVA is an axis itself, nothing is taken out: the cells then say what
+    cannot be.
     """
     if GROUP not in line.patterns or not MACHINE.isdisjoint(_axes(composer, line, sweep)):
         return line, []
     chosen = line.swept[GROUP]
-    gone = [option for option in chosen if not _fits(composer, [*fixed, f"{GROUP}={option}"])]
+    gone = {option: why for option in chosen if (why := _unfit(composer, [*fixed, f"{GROUP}={option}"]))}
     if not gone or len(gone) == len(chosen):
         return line, []
     left = [option for option in chosen if option not in gone]
-    note = f"{line.patterns[GROUP]}: without {', '.join(gone)}, which this machine does not run (machine=amd64_4g does)"
-    return line._replace(swept=line.swept | {GROUP: left}), [note]
+    note = f"{line.patterns[GROUP]}: without {', '.join(gone)}, which this machine does not run"
+    return line._replace(swept=line.swept | {GROUP: left}), [f"{note} ({gone[next(iter(gone))]})"]
 
 
 def _axes(composer: Composer, line: CommandLine, sweep: Mapping[str, Any]) -> set[str]:
@@ -39,9 +41,15 @@ def _axes(composer: Composer, line: CommandLine, sweep: Mapping[str, Any]) -> se
     return {*line.swept, *(key for block in blocks for key in block if key not in line.fixed)}
 
 
-def _fits(composer: Composer, overrides: Sequence[str]) -> bool:
+def _unfit(composer: Composer, overrides: Sequence[str]) -> str:
+    """Say why a design does not fit the machine; empty where it does, and where the cells will say what is wrong."""
     try:
-        found = composer.compose(overrides)
-        return runs_on(found.maps, found.machine)
+        nodes = plain(composer.compose(overrides), ("maps", "objects", "machine"))
+        maps, objects, machine = (checks.check_node(node, value) for node, value in nodes.items())
     except ConfigError:
-        return True  # the cells say what is wrong
+        return ""
+    try:
+        check_machine(maps, objects, machine)
+    except ConfigError as error:
+        return str(error)
+    return ""

@@ -28,9 +28,23 @@ def check_together(pieces: Mapping[str, Pieces]) -> None:
 
 
 def _check_space(pieces: Mapping[str, Pieces]) -> None:
-    """Check that what boot carves out of the KVA fits."""
-    for maps, objects, machine, workload in combinations(pieces, "maps", "objects", "machine", "workload"):
-        check_space(maps, objects, machine, workload.get("kinds", {}))
+    """Check that each design's kernel runs on its machine, and that what boot carves out of the KVA fits."""
+    refused: dict[str, ConfigError] = {}
+    for maps, objects, machine, workload, design in combinations(
+        pieces, "maps", "objects", "machine", "workload", "design"
+    ):
+        try:
+            check_space(maps, objects, machine, workload.get("kinds", {}))
+        except ConfigError as error:
+            refused.setdefault(design["name"], error)
+    if not refused:
+        return
+    names = list(dict.fromkeys(form["name"] for form in pieces["design"].forms))
+    those = [name for name in names if name in refused]
+    if len(names) == 1:
+        raise refused[those[0]]
+    left = "" if len(those) == len(names) else "; 'design=glob(*)' leaves out what the machine does not run"
+    raise ConfigError(f"{refused[those[0]]}\n(refused: design={', '.join(those)}{left})")
 
 
 def _check_clock(pieces: Mapping[str, Pieces]) -> None:

@@ -23,6 +23,7 @@ from kmemexp.parts import outside
 from kmemexp.planning import axes, cells, effect, globs, said, sizes
 from kmemexp.planning.axes import CommandLine, Grid
 from kmemexp.planning.cells import Columns
+from kmemexp.planning.composing import Composer, plain, repository
 from kmemexp.planning.predicates import Mask, Predicate
 
 if TYPE_CHECKING:
@@ -119,17 +120,18 @@ def plan_from(
     InputError for what the user can put right.
     """
     with _without_collection(), open_loader(loader, config_dir) as found:
-        composer = cells.Composer(found)
+        composer = Composer(found)
         line = sizes.chosen(axes.read_overrides(overrides, composer.with_hydra), composer.options)
+        composer.whole_machine = "machine" in line.fixed or "machine" in line.swept
         return [_plan(composer, line, sweep) for sweep in line.sweeps or [""]]
 
 
-def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
+def _plan(composer: Composer, line: CommandLine, sweep: str) -> Plan:
     fixed = [*line.fixed.values(), *([sweep] if sweep else [])]
     base = composer.compose(fixed)
     effect.check_known(map(str, base), line)
     outside.discover(_folders(base))
-    settings = cells.plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
+    settings = plain(base, [str(key) for key in base if key not in (*NODES, "hydra")])
     checks.check_run(settings)
     wanted = settings["sweep"]
     line, unfit = globs.fitting(composer, line, fixed, wanted)
@@ -172,7 +174,7 @@ def _plan(composer: cells.Composer, line: CommandLine, sweep: str) -> Plan:
 
 
 def _cells(
-    composer: cells.Composer, line: CommandLine, fixed: list[str], base: DictConfig, wanted: Mapping[str, Any]
+    composer: Composer, line: CommandLine, fixed: list[str], base: DictConfig, wanted: Mapping[str, Any]
 ) -> tuple[Columns, list[str], tuple[int, int]]:
     """Columns of the cells of all grids of a sweep; `Plan.members`; how many combinations were excluded, and equal."""
     asked = axes.grids(wanted)
@@ -281,4 +283,4 @@ def _search_also(loader: ConfigLoader, folder: Path) -> None:
         raise ConfigError(f"config_dir: there is no folder {folder}")
     path = loader.get_search_path()
     path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="main"))
-    cells.repository(loader).initialize_sources(path)
+    repository(loader).initialize_sources(path)

@@ -18,7 +18,7 @@ from rich.padding import Padding
 from kmemexp.errors import ConfigError
 from kmemexp.parts import outside
 from kmemexp.parts.finding import parsed
-from kmemexp.planning import cells
+from kmemexp.planning.composing import Composer, plain
 from kmemexp.sim.slots import SERVED
 from kmemexp.values import size_text
 
@@ -52,12 +52,12 @@ def table(loader: ConfigLoader) -> pd.DataFrame:
     Columns: design, title, about, layout, arena, entries, malloc, zone, mbuf, kinds, interrupts, and by part
     `models` and `leaves_out` (dicts). Raises ConfigError for a design that does not compose.
     """
-    composer = cells.Composer(loader)
+    composer = Composer(loader)
     rows = []
     for name in composer.options("design"):
         composed = composer.compose([f"design={name}"])
         outside.discover(s["path"] for s in composed.hydra.runtime.config_sources if s["schema"] == "file")
-        rows.append(_row(name, cells.plain(composed, SHOWN), composed.hydra.runtime.choices))
+        rows.append(_row(name, plain(composed, SHOWN), composed.hydra.runtime.choices))
     return pd.DataFrame(rows)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from kmemexp.metrics import METRICS, Metric, unit
 from kmemexp.parts import written
 from kmemexp.parts.written import Field
-from kmemexp.planning import cells
+from kmemexp.planning.composing import Composer
 
 LAWS = {
     "plain": "t intervals",
@@ -58,7 +58,7 @@ def workloads(loader: ConfigLoader) -> list[Entry]:
     """Every load on the search path: what its file says of it in its head."""
     folders = _folders(loader)
     found = []
-    for name in cells.Composer(loader).options("workload"):
+    for name in Composer(loader).options("workload"):
         path = next((p for folder in folders if (p := folder / "workload" / f"{name}.yaml").exists()), None)
         text = path.read_text("utf-8") if path else ""
         source = re.search(r"^source: (\w+)", text, re.MULTILINE)
@@ -113,7 +113,7 @@ def _escaped(text: str) -> str:
 
 def _folders(loader: ConfigLoader) -> list[Path]:
     """Folders of configuration files on the search path."""
-    sources = cells.Composer(loader).compose([]).hydra.runtime.config_sources
+    sources = Composer(loader).compose([]).hydra.runtime.config_sources
     return [Path(source["path"]) for source in sources if source["schema"] == "file"]
 
 

@@ -564,3 +564,36 @@ def test_each_grid_without_a_sweep_file_has_a_folder_of_its_own():
     plan = one("design=freebsd4,dragonfly_2003oct", "store.root=here")
     assert Path(plan.pool) == Path("here/adhoc").absolute()
     assert one("design=freebsd4,dragonfly_2003oct", "sweep.name=mine").name == "mine"
+
+
+def test_a_machine_of_the_command_line_is_a_whole_one():
+    """What a sweep's file says of its own machine is not left over in it."""
+    whole = {"arch": "amd64", "cpus": 4, "threads": 4, "domains": 1, "ram_bytes": 4 << 30, "kva_bytes": 128 << 40}
+    given = ["+sweep=designs", "design=linux_6_18", "workload=pgbench"]
+    assert [cell["machine"] for cell in configs(one(*given, "machine=amd64_4g"))] == [whole]
+    (cell,) = configs(one(*given, "machine=amd64_4g", "machine.cpus=2"))
+    assert cell["machine"] == whole | {"cpus": 2}
+    both = configs(one(*given, "machine=amd64_4g,amd64_64g"))
+    assert [cell["machine"]["ram_bytes"] for cell in both] == [4 << 30, 64 << 30]
+    assert configs(one(*given))[0]["machine"]["ram_bytes"] == 128 << 20
+
+
+def test_machines_among_the_axes_of_a_sweep_have_what_the_sweep_says(my_conf):
+    text = "# @package _global_\nmachine: {cpus: 2}\nsweep: {axes: {machine: [amd64_4g, amd64_64g]}}\n"
+    write(my_conf, "sweep/mine", text)
+    plan = one("+sweep=mine", "design=linux_6_18", "workload=pgbench", config_dir=str(my_conf))
+    assert [cell["machine"]["cpus"] for cell in configs(plan)] == [2, 2]
+
+
+def test_designs_that_a_machine_is_too_large_for_are_refused_by_name():
+    given = ["+sweep=designs", "machine=amd64_64g", "workload=pgbench"]
+    with pytest.raises(ConfigError, match=r"8TiB at most.*\n\(refused: design=freebsd4, mail2003; 'design=glob"):
+        one(*given, "design=freebsd4,linux_6_18,mail2003")
+    with pytest.raises(ConfigError, match="8TiB at most") as told:
+        one(*given, "design=freebsd4")
+    assert "refused" not in str(told.value)
+    plan = one(*given, "design=glob(*)")
+    runs = {"dragonfly_2020", "dragonfly_2021", "freebsd15", "illumos_amd64"}
+    assert set(plan.columns["design"]) == runs | {"linux_6_12", "linux_6_18", "linux_7_1", "linux_slub"}
+    assert set(plan.columns["kva_bytes"]) == {128 << 40}
+    assert any("without" in note and "freebsd4," in note and "8TiB at most" in note for note in plan.notes)
