@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import sizing
 from kmemexp.sim.sizing import rules
 
@@ -251,6 +252,13 @@ def test_the_heap_of_illumos_is_what_the_other_segments_leave(ram):
     lots = ram * GIB // 4096 // 64
     z = sizing.page_reserves(ram * GIB, "illumos")
     assert (z.minimum, z.severe, z.reserved, z.interrupt_free_min) == (lots, lots // 2, lots // 4, lots // 8)
+
+
+def test_the_kernel_of_dragonfly_2020_has_sixteen_slots_of_the_topmost_page_table():
+    maps = {"kernel": "dragonfly_2020", "image_bytes": 8 * MIB, "layout": "unified"}
+    machine = {"arch": "amd64", "ram_bytes": 64 * GIB, "kva_bytes": 128 * 1024 * GIB}
+    assert kva_bytes(maps, machine) == 16 * 512 * GIB - 16 * MIB
+    assert kva_bytes(maps, machine | {"kva_bytes": 1021 * MIB}) == 1021 * MIB
 
 
 def test_boot_order_split():

@@ -63,7 +63,9 @@ KERNELS = {
     "dragonfly_2003": Kernel(bsd2003.dragonfly_2003, bsd2003.DRAGONFLY),
     "dragonfly_2005": Kernel(bsd2003.dragonfly_2005, bsd2003.DRAGONFLY, page_rule="bits"),
     "dragonfly_2010": Kernel(bsd2003.dragonfly_2010, bsd2003.COMMON, page_rule="bits"),
-    "dragonfly_2020": Kernel(bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020, "floor"),
+    "dragonfly_2020": Kernel(
+        bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020, "floor", heap=bsd_today.dragonfly_heap
+    ),
     "freebsd5": Kernel(bsd2003.freebsd5, bsd2003.FREEBSD_5),
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
     "freebsd_15": Kernel(bsd_today.freebsd_15, bsd_today.FREEBSD, pages.freebsd_15, "count", ("amd64",)),

@@ -1,6 +1,7 @@
 """The x86-64 kernels of today: DragonFly of July 2020, FreeBSD 15.
 
-Sources: DragonFly f875a8eec7 sys/kern/{subr_param,uipc_mbuf}.c, platform/pc64/x86_64/machdep.c; freebsd-src
+Sources: DragonFly f875a8eec7 sys/kern/{subr_param,uipc_mbuf}.c, platform/pc64/x86_64/machdep.c and
+platform/pc64/include/{pmap,vmparam}.h (NKPML4E, MPPTDI); freebsd-src
 sys/kern/{kern_mbuf,subr_param,vfs_bio,kern_malloc}.c, vm/vm_init.c, amd64/include/vmparam.h (2020 to 2026).
 ASSUMPTIONS: DragonFly's pv and swap entries take twice the bytes of the i386's, and its nbuf is not held down by
 sizeof(struct buf), both of which were not seen; FreeBSD's vm_page takes 104 bytes.
@@ -8,6 +9,7 @@ sizeof(struct buf), both of which were not seen; FreeBSD's vm_page takes 104 byt
 
 from kmemexp.sim.network import MCLBYTES
 from kmemexp.sim.sizing.bsd2003 import SHPGPERPROC, pipe_map
+from kmemexp.sim.sizing.carving import IMAGE_BYTES
 from kmemexp.sim.sizing.rules import (
     BKVASIZE,
     KIB,
@@ -27,6 +29,7 @@ from kmemexp.sim.sizing.rules import (
 from kmemexp.sim.slots import PAGE
 
 DFLY_BKVASIZE = 64 * KIB
+DFLY_KVA = 16 * 512 * 1024 * MIB - 16 * MIB  # slots of the topmost page table, without the per-CPU data at their end
 MSIZE_15 = 256
 EXEC_ARGUMENTS = 1024 + 512 * KIB  # PATH_MAX, ARG_MAX
 BIO_TRANSIENT = 1024
@@ -79,6 +82,11 @@ def dragonfly_2020(facts: Facts, given: Given) -> Sizing:
             InterruptZone("SWAPMETA", 2 * SWAPMETA_BYTES, min(facts.pages // 2, swap // 144)),
         ),
     )
+
+
+def dragonfly_heap(ram_bytes: int) -> int:
+    """Bytes of kernel_map beside the image, however much RAM there is: physical memory is mapped elsewhere."""
+    return DFLY_KVA - IMAGE_BYTES
 
 
 def _dragonfly_buffers(facts: Facts) -> int:
