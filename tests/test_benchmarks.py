@@ -22,6 +22,7 @@ SAYS = {
     "bench_memory": rf"linux_6_18 +process +({RATE}) MiB, lane +({RATE}) MiB, touched +({RATE}) MiB",
     "bench_plan": rf"plan of 400 cells: ({RATE}) s wall, ({RATE}) s CPU",
     "bench_replay": rf"mail2003_bare +({RATE}) M operations/s .* after ({RATE}) s",
+    "bench_series": rf"mail2003_bare +operations +({RATE}) ms, series [+-][\d.]+%, and snapshots [+-][\d.]+%",
     "bench_simpy": rf"SimPy 4\.\S+: ({RATE}) M operations/s; kmemexp: ({RATE}) M, .* ratio [1-9]",
     "bench_size": rf"mail2003_bare, map entries +100: ({RATE}) M/s x1\.0, 1,000: ({RATE}) M/s",
     "bench_store": r"[1-9][\d,]* bytes per lane, compacted",

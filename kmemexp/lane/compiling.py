@@ -13,12 +13,12 @@ from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import allocator_names, design
 from kmemexp.boot.machine import boot
 from kmemexp.lane import children
+from kmemexp.lane.surveying import picture
 from kmemexp.parts import outside
 from kmemexp.parts.spaces import kva_bytes
 from kmemexp.sim import demand
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
-from kmemexp.sim.tables import gauge
 from kmemexp.workload import stability
 from kmemexp.workload.stream import Kinds, Stream, columns, one_allocation
 
@@ -112,4 +112,4 @@ def warm_one(config: Mapping[str, Any]) -> None:
         machine = boot(config, NO_KINDS, 0)
         machine.replay(machine.world, *columns(one_allocation(0, 0)), 0, 0)
         machine.upkeep(machine.world, 0, s.TEND_TICK)
-    machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), np.zeros(0))
+    picture(machine, KERNEL, 0)

@@ -4,7 +4,8 @@ import numpy as np
 
 from kmemexp.boot.machine import Machine
 from kmemexp.lane import fragmentation as frag
-from kmemexp.lane.sampling import Samples, look
+from kmemexp.lane.sampling import Samples
+from kmemexp.lane.surveying import measured
 from kmemexp.metrics import MOBILITIES, NODES, PAGE_OWNERS, SERIES, SPACES
 from kmemexp.sim import stale
 from kmemexp.sim.maps import DIRECT, KERNEL, MAP_NAMES
@@ -37,7 +38,7 @@ COUNTERS = {
 def metrics(seen: Samples) -> dict[str, float]:
     """Metrics of a lane that has ended, by name; those of kmemexp.metrics.STALE only where a kind was watched."""
     column = {name: seen.series[:, i].astype(float) for i, name in enumerate(SERIES)}
-    final, _ = look(seen.machine)
+    final = measured(seen.machine)
     world = seen.machine.world
     values = {name: world.counters[counter] for name, counter in COUNTERS.items()}
     values |= _of_maps(column, seen.measured, final)

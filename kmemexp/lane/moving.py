@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from kmemexp.boot.machine import Machine
 from kmemexp.lane import users
+from kmemexp.lane.surveying import picture
 from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.slots import PAGE, PAGE_SHIFT
-from kmemexp.sim.tables import flag, gauge, obj, tally
+from kmemexp.sim.tables import flag, obj, tally
 from kmemexp.workload.stream import OP_ALLOC, OP_FREE, Stream
 
 SPARSE = 4  # at most one page in so many of a superpage that is cleared is in use
@@ -31,8 +32,7 @@ def look(machine: Machine, kinds: NDArray[np.int64]) -> tuple[NDArray[np.int64],
     """Rows of objects of these kinds; pages in use of each superpage; those to be cleared, the emptiest first."""
     objects, pages = machine.world.objects, machine.superpage_bytes >> PAGE_SHIFT
     size = machine.map_bytes[machine.maps.index(KERNEL)] >> PAGE_SHIFT
-    shares = np.zeros(size)
-    machine.observe(machine.world.arena, KERNEL, np.zeros(gauge.COLUMNS, np.int64), shares)
+    shares = picture(machine, KERNEL, size)
     live = (objects[:, obj.ADDR] >= 0) & np.isin(objects[:, obj.KIND], kinds)
     rows = np.flatnonzero(live)
     first, last = pages_of(objects, rows)

@@ -11,7 +11,7 @@ from kmemexp.lane import memory, runaway, users
 from kmemexp.lane.filling import fill
 from kmemexp.lane.model import Lane, Sampling, metrics_row
 from kmemexp.lane.replica import Replica
-from kmemexp.lane.sampling import sampled
+from kmemexp.lane.sampling import sample_times, sampled
 from kmemexp.lane.shrinking import Shrinkers
 from kmemexp.lane.upkeep import Duties
 from kmemexp.metrics import PANICS
@@ -73,16 +73,18 @@ def play(
 ) -> Lane:
     """Play a whole stream on a machine that has just booted. `policy`: that node of the configuration."""
     at, upkeep = 0, Duties(machine, stream, policy, shrinkers)
+    span_ns = int(stream.time_ns[-1]) if stream.length else 0
+    times, _ = sample_times(span_ns, sampling)
+    ends = iter([*np.searchsorted(stream.time_ns, times[:-1], side="right").tolist(), stream.length])
 
     def advance(machine: Machine, time_ns: int, last: bool) -> Machine:
         nonlocal at
-        begin, end = at, stream.length if last else int(np.searchsorted(stream.time_ns, time_ns, side="right"))
-        at = _play_until(machine, stream, at, end, time_ns, upkeep)
+        begin = at
+        at = _play_until(machine, stream, at, next(ends), time_ns, upkeep)
         if replica == 0:
             users.enter_kinds(machine, stream, begin, at)
         return machine
 
-    span_ns = int(stream.time_ns[-1]) if stream.length else 0
     seen = sampled(machine, span_ns, sampling, advance, replica)
     panic = PANICS[machine.world.counters[tally.PANIC]]
     row = metrics_row(memory.metrics(seen))
@@ -91,11 +93,12 @@ def play(
 
 def _play_until(machine: Machine, stream: Stream, at: int, end: int, until_ns: int, upkeep: Duties) -> int:
     """Play operations `at` … end-1, which end by `until_ns`, with the duties that fall among them. Returns `end`."""
+    operations = columns(stream)
     while True:
         stop, due = upkeep.next(end, until_ns)
         while at < stop:
             goal = min(stop, at + CHUNK)
-            at += machine.replay(machine.world, *columns(stream), at, goal)
+            at += machine.replay(machine.world, *operations, at, goal)
             if at < goal:  # a map had no room
                 runaway.check_steps(machine.world.counters, stream)
                 upkeep.relieve(at)

@@ -12,12 +12,13 @@ from kmemexp.lane.model import Lane, metrics_row
 from kmemexp.lane.remapping import Remapper
 from kmemexp.lane.replica import Replica
 from kmemexp.lane.sampling import sampled
+from kmemexp.lane.surveying import largest_run
 from kmemexp.lane.unfinished import open_at_end
-from kmemexp.lane.upkeep import largest_run
 from kmemexp.metrics import PANICS
 from kmemexp.sim.engine.machine import E_CHUNK, E_DEADLOCK, E_DONE, E_DRY, E_GROW, E_TIME
 from kmemexp.sim.engine.tables import glob, seen
 from kmemexp.sim.engine.watchdog import watch
+from kmemexp.sim.maps import KERNEL
 from kmemexp.sim.tables import tally
 from kmemexp.workload import phases
 from kmemexp.workload.stream import Stream
@@ -86,7 +87,7 @@ def _watched(t: Timed, policy: Mapping[str, Any], until_ns: int) -> Timed:
             t = advance(t, time_ns)
             if t.wired.m[glob.EXIT] in ENDED:
                 return t
-            t.wired.m[glob.SHORT] = largest_run(t.base._replace(world=t.world)) < policy["floor_bytes"]
+            t.wired.m[glob.SHORT] = largest_run(t.base._replace(world=t.world), KERNEL) < policy["floor_bytes"]
     return advance(t, until_ns)
 
 

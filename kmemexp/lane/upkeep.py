@@ -9,9 +9,9 @@ from kmemexp.boot.duties import LOOK, MOVE, SHRINK, SHRINK_NS, TICK, TRIM, Duty,
 from kmemexp.boot.machine import Machine
 from kmemexp.lane.moving import Mover
 from kmemexp.lane.shrinking import Shrinkers
+from kmemexp.lane.surveying import largest_run
 from kmemexp.sim import slots as s
 from kmemexp.sim.maps import KERNEL
-from kmemexp.sim.tables import gauge
 from kmemexp.workload.stream import Stream
 
 
@@ -25,7 +25,7 @@ class Duties:
         policy: Mapping[str, Any] | None = None,
         shrinkers: Shrinkers | None = None,
     ) -> None:
-        timed = stream.length > 0 and bool((np.diff(stream.time_ns) >= 0).all())
+        timed = stream.length > 0 and bool((stream.time_ns[1:] >= stream.time_ns[:-1]).all())
         listed = duties(machine.ticks, policy or {}, machine.looks) if timed else []
         if timed and shrinkers:
             listed.append(Duty(SHRINK, 0, SHRINK_NS))
@@ -55,7 +55,7 @@ class Duties:
             self._machine.upkeep(self._machine.world, duty.place, s.TEND_TICK)
         elif duty.what == LOOK:
             self._machine.upkeep(self._machine.world, duty.place, s.TEND_WATCH)
-        elif duty.what == TRIM or largest_run(self._machine) < self._floor:
+        elif duty.what == TRIM or largest_run(self._machine, KERNEL) < self._floor:
             reap(self._machine)
 
     def relieve(self, at: int) -> None:
@@ -70,10 +70,3 @@ def reap(machine: Machine) -> None:
     """Let every allocator give back what it can spare."""
     for place in range(len(machine.ticks)):
         machine.upkeep(machine.world, place, s.TEND_REAP)
-
-
-def largest_run(machine: Machine) -> int:
-    """Bytes of kernel_map's largest hole."""
-    totals = np.zeros(gauge.COLUMNS, np.int64)
-    machine.observe(machine.world.arena, KERNEL, totals, np.zeros(0))
-    return int(totals[gauge.LARGEST])

@@ -72,6 +72,7 @@ def parameters(room: str, name: str) -> tuple[str, ...]:
     return tuple(field.id for field in fields if isinstance(field, ast.Name))
 
 
+@functools.cache
 def _definition(module: str, name: str) -> ast.stmt | None:
     """What defines a name at a module's top level, there or where it imports it from; None if nothing does."""
     for node in _source(module).body:

@@ -28,7 +28,7 @@ from kmemexp.sim.slots import (
     map_paint,
 )
 from kmemexp.sim.stale import NONE, begin_watch, note_map_step, note_object, read_freed
-from kmemexp.sim.tables import flag, obj, panics, regs, tally
+from kmemexp.sim.tables import flag, gauge, obj, panics, regs, tally
 
 
 class World(NamedTuple):
@@ -257,9 +257,44 @@ def take(arena: Any, reg: Registers, map_no: MapNo, nbytes: Bytes, attr: int) ->
     return map_alloc(arena, map_no, nbytes, slots.PAGE, map_attr(reg, 0, attr, SERVER_MAP), 0)
 
 
+ASKED_MAP, ASKED_BINS, ASKED_SUPERPAGE = range(3)
+ASKED = 3
+"""What is asked of a map: its number, stretches of its picture (0: none), stretches of a superpage (0: not counted)."""
+
+
 @template
-def observe(arena: Any, map_no: MapNo, totals: Words, bins: Shares) -> None:
-    """Write the state of map `map_no`: totals (int64[M_COUNT]) and, unless `bins` is empty, its occupancy."""
-    map_measure(arena, map_no, totals)
-    if len(bins) > 0:
-        map_paint(arena, map_no, bins)
+def observe(arena: Any, asked: Table, totals: Table, shares: Shares) -> int:
+    """Write totals of maps (int64[maps, gauge.COLUMNS]), and into `shares` the picture of the last that has one.
+
+    `asked`: int64[maps, ASKED]. Returns the number of superpages that are wholly free; without a picture, of those that
+    lie in one hole.
+    """
+    free = 0
+    for i in range(len(asked)):
+        bins, each = asked[i, ASKED_BINS], asked[i, ASKED_SUPERPAGE]
+        map_measure(arena, asked[i, ASKED_MAP], totals[i])
+        if bins > 0:
+            painted = shares[:bins]
+            for j in range(bins):
+                painted[j] = 0.0
+            map_paint(arena, asked[i, ASKED_MAP], painted)
+            free += wholly_free(painted, each)
+        elif each > 0:
+            free += totals[i, gauge.WHOLE]
+    return free
+
+
+@kernel
+def wholly_free(shares: Shares, each: int) -> int:
+    """Count aligned rows of `each` stretches of which none is occupied; 0 where `each` is."""
+    if each == 0:
+        return 0
+    found = 0
+    for begin in range(0, len(shares) - each + 1, each):
+        whole = 1
+        for j in range(begin, begin + each):
+            if shares[j] > 0:
+                whole = 0
+                break
+        found += whole
+    return found

@@ -117,9 +117,10 @@ def test_an_arena_keeps_what_it_hands_out_apart_and_takes_all_of_it_back(name: s
 
 
 def _measured(machine: Machine, m: int, shares: np.ndarray | None = None) -> np.ndarray:
-    totals = np.zeros(gauge.COLUMNS, np.int64)
-    machine.observe(machine.world.arena, m, totals, np.zeros(0) if shares is None else shares)
-    return totals
+    totals = np.zeros((1, gauge.COLUMNS), np.int64)
+    shares = np.zeros(0) if shares is None else shares
+    machine.observe(machine.world.arena, np.array([[m, len(shares), 0]]), totals, shares)
+    return totals[0]
 
 
 def _free_all(machine: Machine, ops: stream.Stream) -> None:

@@ -7,7 +7,7 @@ from small_cell import cell
 from kmemexp import api
 from kmemexp.boot.machine import boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import sampling
+from kmemexp.lane import surveying
 from kmemexp.lane.moving import Mover
 from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build
@@ -65,7 +65,7 @@ class Piped:
         assert self.machine.replay(self.machine.world, *columns(ops), begin, end) == end - begin
 
     def superpages(self):
-        return sampling.superpages(self.machine, sampling.look(self.machine)[0])
+        return surveying.free_superpages(self.machine)
 
 
 def test_a_nearly_empty_superpage_is_cleared_and_nothing_is_lost():

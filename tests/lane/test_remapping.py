@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kmemexp import api
-from kmemexp.lane import sampling
+from kmemexp.lane import surveying
 from kmemexp.lane.remapping import Remapper
 from kmemexp.lane.replica import prepare
 from kmemexp.lane.timed import _moved, booted
@@ -65,7 +65,7 @@ class Lane:
 
     def superpages(self):
         machine = self.t.base._replace(world=self.t.world)
-        return sampling.superpages(machine, sampling.look(machine)[0])
+        return surveying.free_superpages(machine)
 
 
 @pytest.fixture(scope="module")

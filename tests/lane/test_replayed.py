@@ -8,12 +8,12 @@ from small_cell import DESIGNS, KINDS, LOAD, MIB, OBJECTS, cell
 
 from kmemexp.boot.machine import Machine, boot
 from kmemexp.errors import ConfigError
-from kmemexp.lane import caches, model, replayed, runaway, sampling, simulate_lanes, users
+from kmemexp.lane import caches, model, replayed, runaway, simulate_lanes, surveying, users
 from kmemexp.metrics import INDEX, NAMES, SERIES, SPACE, STALE, TIMED
 from kmemexp.sim import maps, sizing
 from kmemexp.sim.arenas import vm_map
 from kmemexp.sim.arenas._shared.map_entries import END, START
-from kmemexp.sim.tables import gauge, obj, tally
+from kmemexp.sim.tables import obj, tally
 from kmemexp.workload import build, stream
 
 
@@ -70,11 +70,10 @@ def test_free_superpages_are_those_whose_pages_are_all_free(kva_bytes: int) -> N
         machine.replay(machine.world, *stream.columns(ops), machine.world.counters[tally.OPS], end)
         want = 0
         for m, nbytes, shared in zip(machine.maps, machine.map_bytes, machine.shared, strict=True):
-            picture = np.zeros(nbytes // 4096)
-            machine.observe(machine.world.arena, m, np.zeros(gauge.COLUMNS, np.int64), picture)
-            whole = [picture[i : i + pages].max() == 0 for i in range(0, len(picture) - pages + 1, pages)]
+            shown = surveying.picture(machine, m, nbytes // 4096)
+            whole = [shown[i : i + pages].max() == 0 for i in range(0, len(shown) - pages + 1, pages)]
             want += sum(whole) if shared else 0
-        assert sampling.superpages(machine, sampling.look(machine)[0]) == want > 0
+        assert surveying.free_superpages(machine) == want > 0
 
 
 @pytest.mark.parametrize("parts", DESIGNS)
@@ -214,14 +213,13 @@ def test_pictures_say_who_uses_a_map_and_add_up_to_what_live_objects_take() -> N
 
 
 def test_a_range_is_spread_over_the_stretches_that_it_covers() -> None:
-    user = np.array([0, 0, 1, 2])
-    begin, end = np.array([0.25, 3.0, 0.5, 1.0]), np.array([0.75, 4.0, 3.25, 4.0])
-    shares = users.Shares(4)
-    shares.add(user[:3], begin[:3], end[:3])
-    shares.add(user[3:], begin[3:], end[3:])
-    spread = shares.rows()
+    user, maps = np.array([0, 1, 2]), np.array([[0, 96], [100, 16]])
+    objects = np.zeros((6, obj.COLUMNS), np.int64)
+    objects[:, obj.ADDR], objects[:, obj.GRANTED] = (101, 112, 102, 104, -1, 114), (2, 4, 11, 12, 8, 8)
+    objects[:, obj.KIND] = 0, 0, 1, 2, 0, 0  # the last but one is not live, the last reaches beyond the map
+    elsewhere, spread = users.shares(objects, user, maps, 4)
     assert spread[:3].tolist() == [[0.5, 0, 0, 1], [0.5, 1, 1, 0.25], [0, 1, 1, 1]]
-    assert spread[3:].sum() == 0
+    assert spread[3:].sum() == elsewhere.sum() == 0
 
 
 @pytest.mark.parametrize("parts", DESIGNS)

@@ -9,6 +9,7 @@ from kmemexp.boot import duties
 from kmemexp.boot.machine import boot
 from kmemexp.lane import upkeep
 from kmemexp.sim import slots as s
+from kmemexp.sim.maps import KERNEL
 from kmemexp.workload import build, stream
 
 
@@ -57,7 +58,7 @@ def test_the_largest_run_is_what_the_map_says_and_the_floor_decides_whether_to_r
     machine = boot(config, load.kinds, load.streams[0].slots)
     asked = []
     told = machine._replace(upkeep=lambda world, place, why: asked.append((place, why)))
-    room = upkeep.largest_run(machine)
+    room = upkeep.largest_run(machine, KERNEL)
     assert 0 < room < config["machine"]["kva_bytes"]
     for floor, times in ((room, 0), (room + 1, 1)):
         asked.clear()
