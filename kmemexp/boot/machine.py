@@ -9,7 +9,7 @@ from kmemexp.boot.clock import is_timed
 from kmemexp.boot.design import Design, allocator_names, design, homes, params, reapers
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import serves, sets_aside, shares_pages
-from kmemexp.parts.spaces import covered_bytes, kva_bytes, superpage_bytes
+from kmemexp.parts.spaces import backed_bytes, covered_bytes, kva_bytes, superpage_bytes
 from kmemexp.sim import sizing, slots
 from kmemexp.sim.allocators import absent
 from kmemexp.sim.arenas._shared import map_entries
@@ -60,6 +60,7 @@ class Machine(NamedTuple):
     looks: tuple[int, ...] = ()  # ns between two looks of each allocator's own thread, by place; 0: it has none
     rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
     by_node: Callable[..., dict[str, list[Any]]] | None = None  # what lies on each NUMA node
+    backed_bytes: int | None = None  # of address space that RAM can stand behind; None: address space is what is scarce
 
 
 class Routed(NamedTuple):
@@ -155,6 +156,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int, rehearsed: An
         looks=looks(config),
         rounds=getattr(code.arena, "take_rounds", None),
         by_node=getattr(code.arena, "by_node", None),
+        backed_bytes=backed_bytes(config["machine"]),
     )
 
 

@@ -44,7 +44,7 @@ def metrics(seen: Samples) -> dict[str, float]:
     values |= _of_maps(column, seen.measured, final)
     values |= _of_superpages(column["map_superpages_count"], seen)
     values |= _of_holes(seen.measured[:, seen.machine.shared], final[seen.machine.shared])
-    values |= _of_spaces(seen.machine, seen.measured, final)
+    values |= _of_spaces(seen.machine, seen.measured, final, column["held_bytes"])
     values |= _of_objects(column, world.counters)
     if len(world.watch):
         values |= stale.census(world.watch)
@@ -92,8 +92,11 @@ def _of_holes(measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
     return values
 
 
-def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dict[str, float]:
-    """What each space has for itself, and what requests can still get where this design would serve them."""
+def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    """What each space has for itself, and what requests can still get where this design would serve them.
+
+    `held`: bytes that the allocators hold, float64[points].
+    """
     values: dict[str, float] = {}
     place = {MAP_NAMES[m]: i for i, m in enumerate(machine.maps)}
     for space in place.keys() & SPACES.keys():
@@ -108,7 +111,10 @@ def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray) -> dic
     for name, nbytes in REQUESTS.items():
         for who, m in asked.items():
             here = measured[:, machine.maps.index(m)]
-            values[f"{who}_fits_{name}_min_bytes"] = frag.fitting_bytes(nbytes, here).min()
+            fits = frag.fitting_bytes(nbytes, here)
+            if who == "malloc" and machine.backed_bytes is not None:
+                fits = np.minimum(fits, machine.backed_bytes - held)
+            values[f"{who}_fits_{name}_min_bytes"] = fits.min()
         if DIRECT in machine.maps:
             pages = final[machine.maps.index(DIRECT)]
             values[f"direct_map_unusable_{name}_ratio"] = float(frag.unusable_ratio(nbytes, pages))

@@ -22,6 +22,8 @@ NODES = 2
 REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
 """Requests that may fit or not, by their names in metrics."""
 
+ALONE = {"unmovable": "", "movable": "", "reclaimable": "; 0 where the kernel has one zone to itself"}
+BACKED = {"malloc": ". With addresses of 64 bits no more than the RAM that the allocators do not hold", "kva": ""}
 ASKED = {"malloc": "to malloc", "kva": "for KVA"}
 """Who asks for what fits or not, by their names in metrics; each is served by one space."""
 
@@ -53,7 +55,9 @@ SPACE = (
     ),
     Metric("pageblocks_mixed_count", "less", "space", "pageblocks among these whose type is movable"),
     *(
-        Metric(f"pageblocks_{kind}_count", "", "space", f"{kind} pageblocks at the end (/proc/pagetypeinfo)")
+        Metric(
+            f"pageblocks_{kind}_count", "", "space", f"{kind} pageblocks at the end (/proc/pagetypeinfo){ALONE[kind]}"
+        )
         for kind in MOBILITIES
     ),
     *(
@@ -112,7 +116,7 @@ SPACE = (
             "space",
             f"least free bytes in holes that a request of {text} {of} fits into, over the samples, in the space that "
             "serves it in this design: what compares across designs. What reclaim or compaction would bring is not in "
-            "it: on a full machine (user memory, page cache) it is what is free between the watermarks",
+            "it: on a full machine (user memory, page cache) it is what is free between the watermarks" + BACKED[asked],
         )
         for asked, of in ASKED.items()
         for size, text in REQUEST_TEXTS.items()

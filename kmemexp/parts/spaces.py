@@ -34,6 +34,11 @@ def superpage_bytes(machine: Mapping[str, Any]) -> int:
     return SUPERPAGES["amd64" if large else machine.get("arch", ARCHITECTURES[0])]
 
 
+def backed_bytes(machine: Mapping[str, Any]) -> int | None:
+    """Bytes of RAM where they bound what address space is good for: with addresses of 64 bits; an i386 lacks KVA."""
+    return None if machine.get("arch", ARCHITECTURES[0]) == ARCHITECTURES[0] else int(machine["ram_bytes"])
+
+
 def covered_bytes(name: str, maps: Mapping[str, Any], machine: Mapping[str, Any]) -> int:
     """Bytes of address space, from 0 on, that an allocator's memory can lie in.
 

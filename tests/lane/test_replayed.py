@@ -106,6 +106,19 @@ def test_every_design_sees_the_same_requests() -> None:
         assert len({result.metrics[INDEX[name]] for result in lanes}) == 1
 
 
+def test_with_addresses_of_64_bits_malloc_gets_no_more_than_ram() -> None:
+    config = cell("unified", "slab", "reservation", kva_mib=1021)
+    (scarce,) = simulate_lanes(config, [0])
+    (roomy,) = simulate_lanes(config | {"machine": config["machine"] | {"arch": "amd64"}}, [0])
+    np.testing.assert_array_equal(
+        scarce.series[:, SERIES.index("held_bytes")], roomy.series[:, SERIES.index("held_bytes")]
+    )
+    left = 128 * MIB - roomy.series[:, SERIES.index("held_bytes")].max()
+    fits, kva = INDEX["malloc_fits_1m_min_bytes"], INDEX["kva_fits_1m_min_bytes"]
+    assert roomy.metrics[fits] == left < scarce.metrics[fits]
+    assert roomy.metrics[kva] == scarce.metrics[kva] == scarce.metrics[fits]
+
+
 def test_metrics_agree_with_the_series() -> None:
     result = simulate_lanes(cell(*DESIGNS[0]), [0])[0]
     value = dict(zip(NAMES, result.metrics.tolist(), strict=True))
