@@ -17,6 +17,7 @@ from kmemexp.lane.timed import advance
 from kmemexp.planning.plan import plan_from
 from kmemexp.sim.engine.tables import glob
 from kmemexp.sim.tables import tally
+from kmemexp.workload import roles
 from kmemexp.workload.build import build
 
 MANY = 64  # CPUs, beyond which a kernel of 2003 is stopped after SECONDS
@@ -58,10 +59,10 @@ def measure(design: str, trace: str, cpus: int, rounds: int, more: list[str], un
                       *more])[0]  # fmt: skip
     config = json.loads(plan.cells["config"].iloc[0])
     load = build(config["workload"], cpus=cpus, seed=0, replicas=(0,))
-    stream = load.streams[0]
+    kinds, stream = roles.cast(load.kinds, config.get("roles")), load.streams[0]
     rates, speeds = [], []
     for _ in range(rounds + 1):
-        t = timed.boot(config, load.kinds, stream, 0)
+        t = timed.boot(config, kinds, stream, 0)
         started = time.process_time()
         t = advance(t, round(until_s * 1e9))
         seconds = time.process_time() - started

@@ -17,6 +17,7 @@ from pathlib import Path
 import kmemexp
 from kmemexp.boot.machine import boot
 from kmemexp.planning.plan import plan_from
+from kmemexp.workload import roles
 from kmemexp.workload.stream import Kinds, Stream, columns
 from kmemexp.workload.traces import library
 
@@ -30,6 +31,7 @@ def configuration(design: str) -> dict:
 
 def rate(design: str, kinds: Kinds, stream: Stream, repeat: int) -> list[float]:
     config = configuration(design)
+    kinds = roles.cast(kinds, config.get("roles"))
     rates = []
     for _ in range(repeat + 1):
         machine = boot(config, kinds, stream.slots)
