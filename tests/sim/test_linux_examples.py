@@ -70,9 +70,11 @@ def test_what_goes_back_of_a_cpu_that_only_frees_blocks_of_eight(late, first, pa
     assert [back for back, _ in found.values()] == [pages, 64, 64, 64]
 
 
-def test_lists_shrink_while_kswapd_runs():
-    """T8."""
+@pytest.mark.parametrize("high_max", [HIGH_MAX, HIGH_MIN])
+def test_lists_shrink_while_kswapd_runs(high_max):
+    """T8; where the bounds leave nothing to tune as well, for nr_pcp_high looks at that after it."""
     st = one_cpu()
+    st.pcp[0, pcp.LIMIT_MAX] = high_max
     first = alloc(st, 16 << 10)
     for n in range(1400):
         entry(pcp.give)(st, 0, 0, first + n, 0)

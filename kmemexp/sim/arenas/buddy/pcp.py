@@ -162,11 +162,11 @@ def limit(st: State, map_no: MapNo, row: int, free_high: int) -> int:
     if free_high:
         pcp[row, LIMIT] = max(high - (batch << PCP_BATCH_SCALE_MAX), low)
         return 0
-    if low == pcp[row, LIMIT_MAX]:
-        return high
     if st.maps[map_no, zone.RECLAIMING]:
         pcp[row, LIMIT] = max(high - max(pcp[row, FREE_COUNT], batch), low)
         return min(batch << 2, pcp[row, LIMIT])
+    if low == pcp[row, LIMIT_MAX]:
+        return high
     if st.maps[map_no, zone.BELOW_HIGH]:
         pcp[row, LIMIT] = max(high - max(pcp[row, FREE_COUNT], batch), low)
         return max(pcp[row, COUNT], low)
