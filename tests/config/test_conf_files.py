@@ -1,5 +1,6 @@
 """The configuration files: what each holds, and where they are found."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import yaml
 import kmemexp
 from kmemexp import metrics, values
 from kmemexp.config import checks, files
+from kmemexp.planning.plan import plan_from
+from kmemexp.sim.arenas import linux_mm
 
 
 @pytest.fixture
@@ -90,3 +93,12 @@ def test_the_table_of_costs_is_that_of_the_files(conf):
 
 def test_every_file_of_costs_is_told_of(conf):
     assert {path.stem for path in (conf / "cost").glob("*.yaml")} == {*TIMED_COSTS, "none", "zero"}
+
+
+@pytest.mark.parametrize(("design", "since_6_16"), [("6_12", 0), ("6_18", 1), ("7_1", 1), ("slub", 1)])
+def test_linux_has_the_rules_of_its_version_for_pages(design: str, since_6_16: int) -> None:
+    """free_unref_page_commit (late_flush) and get_page_from_freelist (skip_busy) have changed between them."""
+    (plan,) = plan_from([f"design=linux_{design}", "machine=amd64_4g"])
+    given = json.loads(plan.cells["config"].iloc[0])["maps"]["params"].get("linux_mm", {})
+    chosen = linux_mm.Params(**given)
+    assert (chosen.late_flush, chosen.skip_busy) == (since_6_16, since_6_16)

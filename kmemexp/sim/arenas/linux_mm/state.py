@@ -91,7 +91,7 @@ class Params(NamedTuple):
     plain: int = 0
     cpus: int = 0
     min_free_kib: int = 0
-    late_flush: int = 0
+    late_flush: int = 0  # 1: blocks of several pages stay on a CPU's list until more have been freed (since Linux 6.16)
     guard: int = 1
     nodes: int = 0
     lazy_max_pages: int = 0
