@@ -756,6 +756,22 @@ def test_a_barn_of_6_18_is_flushed_at_the_385th_free():
     assert np.diff(flushed).tolist() == [32] * (len(flushed) - 1)
 
 
+def test_a_barn_of_7_1_is_flushed_at_the_721st_free_of_small_objects():
+    m = Slub(sheaves=1, cpu_slabs=0)
+
+    def out() -> int:
+        return int(m.state.slab[m.state.slab[:, u.S_CACHE] == cache(64) + 1, u.S_INUSE].sum())
+
+    got = m.many(900, 64)
+    before, flushed = out(), []
+    for j, addr in enumerate(got, 1):
+        m.free(addr, cpu=1)
+        if out() < before:
+            before = out()
+            flushed.append(j)
+    assert flushed == [721, 781, 841]  # twelve sheaves of 60
+
+
 def test_in_7_1_no_cpu_has_a_slab_and_what_is_left_heads_the_nodes_list():
     m = Slub(Item(1000, 1, 0), sheaves=1, cpu_slabs=0)
     k = len(KMALLOC)
