@@ -3,8 +3,9 @@
     python benchmarks/bench_memory.py [--designs NAME,NAME] [--ram 256GiB] [--few]
 
 The machine has 128 TiB of KVA; the load makes 1.6 million objects, 2 GiB together, of which nothing is freed. Each
-design runs in a process of its own (compiled code is on disk after the first time). `process` is the peak of its
-resident set, `lane` what of that came after a lane of four objects on 4 GiB, which has loaded code and modules.
+design runs in a process of its own, after another one that has put the compiled code on disk. `process` is the peak of
+its resident set; of that are `modules` what importing took, `code` what a lane of four objects on 4 GiB added (compiled
+code, more modules), and `lane` what came then: the load, and the machine's state.
 """
 
 import argparse
@@ -54,12 +55,16 @@ def peak_mib() -> int:
 
 def measure(design: str, ram: str, share: float) -> None:
     """Print what a lane takes in this process."""
+    modules = peak_mib()
     simulate_lanes(configuration(design, "4GiB", 0.0), [0])
     before = peak_mib()
     (lane,) = simulate_lanes(configuration(design, ram, share), [0])
     held = lane.metrics[NAMES.index("held_peak_bytes")] / 2**20
     word = "" if peak_mib() <= BAR_MIB else f" (bar: {BAR_MIB})"
-    print(f"{design:20} process {peak_mib():5} MiB{word}, lane {peak_mib() - before:5} MiB, touched {held:7.0f} MiB")
+    print(
+        f"{design:20} process {peak_mib():5} MiB{word}: modules {modules:4} MiB, code {before - modules:4} MiB, "
+        f"lane {peak_mib() - before:5} MiB; touched {held:7.0f} MiB"
+    )
 
 
 def main() -> None:
@@ -68,13 +73,18 @@ def main() -> None:
     parser.add_argument("--ram", default="256GiB")
     parser.add_argument("--few", action="store_true", help="the smallest size: whether it runs, not how much it takes")
     parser.add_argument("--here", default="", help="measure this design in this process")
+    parser.add_argument("--warm", default="", help="compile this design, if need be")
     given = parser.parse_args()
+    if given.warm:
+        simulate_lanes(configuration(given.warm, "4GiB", 0.0), [0])
+        return
     if given.here:
         measure(given.here, given.ram, 0.01 if given.few else 1.0)
         return
     for design in ["linux_6_18"] if given.few else given.designs.split(","):
-        again = [sys.executable, __file__, "--here", design, "--ram", given.ram, *(["--few"] if given.few else [])]
-        subprocess.run(again, check=True)
+        again = [sys.executable, __file__, "--ram", given.ram, *(["--few"] if given.few else [])]
+        subprocess.run([*again, "--warm", design], check=True)
+        subprocess.run([*again, "--here", design], check=True)
 
 
 if __name__ == "__main__":
