@@ -19,7 +19,7 @@ SAYS = {
     "bench_c": rf"buckets filetree: C ({RATE}) M operations/s; kmemexp ({RATE}) M .* ratio ({RATE})|no C compiler",
     "bench_compile": rf"1\. \w+ +({RATE}) s CPU to compile or load, ({RATE}) s from start to the first operation",
     "bench_engine": rf"mail2003_bare +1 CPUs +({RATE}) M operations/s .* [\d,]+ operations, ({RATE}) events each",
-    "bench_memory": rf"linux_6_18 +process +({RATE}) MiB: modules +({RATE}) MiB, code +({RATE}) MiB, lane +({RATE}) MiB",
+    "bench_memory": rf"linux_6_18 +process +({RATE}) MiB: modules +({RATE}) MiB, .*lane +({RATE}) MiB; touched +[1-9]",
     "bench_plan": rf"plan of 400 cells: ({RATE}) s wall, ({RATE}) s CPU",
     "bench_replay": rf"mail2003_bare +({RATE}) M operations/s .* after ({RATE}) s",
     "bench_series": rf"mail2003_bare +operations +({RATE}) ms, series [+-][\d.]+%, and snapshots [+-][\d.]+%",
