@@ -20,7 +20,7 @@ from kmemexp.sim.engine import programs as pg
 from kmemexp.sim.engine.heap import COLUMNS as HEAP_COLUMNS
 from kmemexp.sim.engine.heap import ITEM, KEY, NEVER, POS
 from kmemexp.sim.engine.lines import LINES
-from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, msg, prog, route, src, stage, witness
+from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, msg, prog, route, src, stage, witness, zone
 from kmemexp.sim.engine.waitgraph import WITNESSES
 from kmemexp.sim.probes import BUCKETS, HIST_WAIT, SERVER_COUNT
 from kmemexp.values import known
@@ -35,7 +35,7 @@ GLOBALS = {
     "contexts": glob.CTX0, "cpus": glob.CPU0, "locks": glob.LOCK0, "cpu_heap": glob.CPU_HEAP,
     "timer_heap": glob.TIMER_HEAP, "maps": glob.MAPS, "kinds": glob.KINDS, "routes": glob.ROUTE, "hist": glob.HIST,
     "queues": glob.QUEUE0, "order": glob.ORDER, "witness": glob.WITNESS0, "log": glob.LOG0,
-    "steps": glob.STEPS,
+    "steps": glob.STEPS, "zones": glob.ZONE0,
 }  # fmt: skip
 """Globals that say where tables begin."""
 TO_LOCKS, TO_SOURCES = (prog.LOCK, prog.UNLOCK), (prog.RAISE, prog.AWAIT, prog.IO)
@@ -134,10 +134,12 @@ def _blank(wiring: Wiring, contexts: int, sources: int, queues: int) -> dict[str
         "witness": (WITNESSES, witness.COLUMNS),
         "log": (wiring.log_rows, mc.LOG_COUNT),
         "steps": (contexts, 1),
+        "zones": (len(wiring.zones), zone.COLUMNS),
     }
     tables = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
     tables["cpus"][:, [cpu.TOP, cpu.READY, cpu.PARKED, cpu.MSG_HEAD, cpu.MSG_TAIL, cpu.ASKERS]] = -1
     tables["cpus"][:, cpu.NUMBER] = np.arange(wiring.cpus)
+    tables["zones"][:] = np.reshape(wiring.zones, (-1, zone.COLUMNS))
     return tables
 
 
@@ -170,7 +172,7 @@ def _globals(wiring: Wiring) -> np.ndarray:
     g[glob.ON_DEADLOCK] = mc.ON_DEADLOCK.index(wiring.on_deadlock)
     g[glob.NESTED], g[glob.CLOSED], g[glob.BIG_LOCK] = wiring.nested, wiring.closed, wiring.big_lock
     g[glob.SLEEP_LOCKED], g[glob.SEED], g[glob.DIRECT_MAP] = wiring.sleep_locked, wiring.seed, wiring.direct_map
-    g[glob.CPUS], g[glob.THREADS] = wiring.cpus, wiring.threads
+    g[glob.CPUS], g[glob.THREADS], g[glob.ZONES] = wiring.cpus, wiring.threads, len(wiring.zones)
     g[glob.DEPTH], g[glob.QUEUE], g[glob.LOG_ROWS] = wiring.depth, wiring.queue, wiring.log_rows
     queues = freed_by_handlers(wiring)  # they come first
     g[glob.QUEUES], g[glob.FREERS] = len(queues) * wiring.cpus, bool(queues)
@@ -255,6 +257,10 @@ def _link(wiring: Wiring, wired: Wired, starts: Sequence[int]) -> None:
     sources[:, src.FIRST] = wired.place("contexts", sources[:, src.FIRST])
     columns = wired.table("maps")[:, : kmap.LAZY]
     columns[:] = wired.place("locks", columns)
+    if wiring.zones:
+        zones = wired.table("zones")
+        zones[:, zone.LOCK] = wired.place("locks", zones[:, zone.LOCK])
+        wired.table("cpus")[:, cpu.ZONE] = zones[wiring.first_zones, zone.LOCK]
     _link_routes(wiring, wired)
     messages = wired.table("messages")
     messages[:, msg.NEXT] = wired.place("messages", np.arange(1, len(messages) + 1))

@@ -14,7 +14,7 @@ from kmemexp.parts.lock_spec import SPL
 from kmemexp.parts.map_calls import calls_of, own_calls
 from kmemexp.sim.asking import every_free_flushes
 from kmemexp.sim.engine.tables import kmap, route
-from kmemexp.sim.maps import KERNEL, KMEM, MAP_NAMES, MB
+from kmemexp.sim.maps import DIRECT, KERNEL, KMEM, MAP_NAMES, MB
 from kmemexp.sim.probes import SERVER_COUNT, SERVER_MAP
 
 PER = {"cpu": route.PER_CPU, "item": route.PER_ITEM}
@@ -27,7 +27,10 @@ def add_locks(config: Mapping[str, Any], wiring: Wiring, base: Machine) -> tuple
     calls by number.
     """
     code = design(allocator_names(config["objects"]), config["maps"]["arena"])
-    maps = _maps(config["maps"], wiring, code.arena)
+    ranges, first = lock_zones(code.arena, base.world.arena)
+    maps = _maps(config["maps"], wiring, code.arena, len(ranges))
+    wiring.zones = [(*ends, int(maps[DIRECT, kmap.LOCK]) + i) for i, ends in enumerate(ranges)]
+    wiring.first_zones = first
     routes = np.zeros((SERVER_COUNT, route.COLUMNS), np.int64)
     routes[:, route.HOME] = maps[KERNEL, kmap.LOCK]
     routes[:, route.LOCK : route.CALL] = wiring.lock("none", "none")
@@ -61,11 +64,21 @@ def _enter_calls(row: np.ndarray, wiring: Wiring, *given: Sequence[str]) -> None
     row[route.CALL : route.CALL + len(numbers)] = numbers
 
 
-def _maps(maps: Mapping[str, Any], wiring: Wiring, arena: ModuleType) -> np.ndarray:
-    """Add the locks of the maps: of each its own, the one of the object of its pages, those of single CPUs."""
+def lock_zones(arena: ModuleType, state: Any) -> tuple[Sequence[tuple[int, int]], Sequence[int]]:
+    """Zones of the direct map that have locks of their own, [first address, end), and each CPU's first by number."""
+    return arena.lock_zones(state) if hasattr(arena, "lock_zones") else ((), ())
+
+
+def _maps(maps: Mapping[str, Any], wiring: Wiring, arena: ModuleType, zones: int = 0) -> np.ndarray:
+    """Add the locks of the maps: of each its own, the one of the object of its pages, those of single CPUs.
+
+    `zones`: how many locks the direct map has, one after the other; 0: one.
+    """
     rows = np.zeros((len(MAP_NAMES), kmap.COLUMNS), np.int64)
     rows[:, kmap.LAZY] = getattr(arena, "map_flushes", every_free_flushes) is not every_free_flushes
-    rows[:, kmap.LOCK] = [wiring.lock(name, text) for name, text in map_locks(maps).items()]
+    copies = [max(zones, 1) if m == DIRECT else 1 for m in range(len(MAP_NAMES))]
+    named = zip(map_locks(maps).items(), copies, strict=True)
+    rows[:, kmap.LOCK] = [wiring.lock(name, text, count) for (name, text), count in named]
     if soft := [m for m in getattr(arena, "SOFT", ()) if maps["layout"] != "split" or m != MB]:
         rows[soft, kmap.LOCK] = rows[KERNEL, kmap.LOCK]
     rows[:, kmap.OBJECT] = wiring.lock("kernel_object", maps.get("object_lock", "adaptive"))

@@ -69,6 +69,8 @@ class Wiring:
     memory: Mapping[str, int] = field(default_factory=dict)  # pages by glob.* name; empty: no limit
     page_rule: str = "exclusive"  # machine.PAGE_RULES
     direct_map: int = -1  # number of the map that is the direct map; -1: none
+    zones: Sequence[tuple[int, int, int]] = ()  # of it: first address, end, lock by number; none: it has one lock
+    first_zones: Sequence[int] = ()  # for each CPU, which of them it asks first
 
     def __post_init__(self) -> None:
         """Lock number 0 is the big lock."""

@@ -14,6 +14,7 @@ from kmemexp.sim.maps import DIRECT
 from kmemexp.sim.slots import ATTR_ATOMIC, ATTR_LOW, PAGE
 from kmemexp.sim.tables import gauge
 from tests.sim import naive_nodes as naive
+from tests.sim.event_log import events
 from tests.sim.test_linux_pages import ANON, FILE, booted, free, kernel, measure, owner, play, programs
 
 RAM = 8192
@@ -265,3 +266,33 @@ def test_no_page_is_lost_on_any_node(program):
         assert used + on_lists + on_cpus == end - first
         held = sum(n for blocks in contents.owned(st).values() for p, n in blocks.items() if first <= p < end)
         assert held == st.nodes[node, state.HELD : state.HELD + 3].sum()
+
+
+def test_each_zone_has_a_lock_and_cpus_of_different_nodes_do_not_wait_for_each_other():
+    """zone->lock, with a clock: 16 pages are a block that no CPU has on its lists. Requests are 200 ns apart."""
+    near = ["malloc 65536 a", "malloc 65536 b cpu1", "malloc 65536 c", "malloc 65536 d cpu1"]
+    far = ["malloc 65536 a", "malloc 65536 b cpu1", "malloc 65536 c", "free a cpu1", "malloc 65536 d"]
+    two = ["design=linux_6_18", "machine.domains=2"]
+    one = [*two, "+maps.params.linux_mm.by_node=0"]
+    told = events({
+        name: {"overrides": overrides, "requests": requests, "apart": 200}
+        for name, overrides, requests in (("one", one, near), ("two", two, near), ("far", two, far))
+    })  # fmt: skip
+    words = {name: [word for request in found for word in request] for name, found in told.items()}
+    assert "waits" in words["one"]
+    assert "waits" not in words["two"]
+    assert words["two"].count("lock direct_map") == len(near)
+    assert "waits" in words["far"], "a block goes back under the lock of the zone that it is from"
+
+
+def test_zones_with_locks_cover_the_direct_map_and_one_zone_has_none():
+    st = two_nodes()
+    ranges, first = linux_mm.lock_zones(st)
+    assert ranges == [
+        (0, 1024 * PAGE),
+        (1024 * PAGE, 2048 * PAGE),
+        (2048 * PAGE, 4096 * PAGE),
+        (4096 * PAGE, RAM * PAGE),
+    ]
+    assert first == [2, 3]
+    assert linux_mm.lock_zones(booted(ram=RAM)) == ([], [])

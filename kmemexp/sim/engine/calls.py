@@ -17,7 +17,7 @@ from kmemexp.sim.engine.memory import NORMAL, class_in_place, class_of, give_pag
 from kmemexp.sim.engine.sections import burst, entered, left
 from kmemexp.sim.engine.shootdown import answered, shot_down
 from kmemexp.sim.engine.sleeping import may_sleep
-from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, route, seen, stage, word
+from kmemexp.sim.engine.tables import cpu, ctx, glob, kmap, lock, route, seen, stage, word, zone
 from kmemexp.sim.probes import SERVER_MAP
 from kmemexp.sim.slots import (
     ATTR_SORT,
@@ -46,6 +46,7 @@ def begin_call(m: Memory, reg: Registers, x: Ctx) -> bool:
     m[x + ctx.CALL] = call
     m[x + ctx.AT] = call + word.FIRST
     m[x + ctx.NEED] = 0
+    m[x + ctx.AREA] = -1 if m[x + ctx.ANSWER] == MAP_ALLOC else reg[m[x + ctx.NUMBER], regs.BASE]
     m[x + ctx.STAGE] = stage.CALL
     keeps = m[call + word.KEEPS]
     if keeps == word.KEEPS_LOCK and m[m[x + ctx.LOCK] + lock.KIND] != lock.SECTION:
@@ -138,15 +139,37 @@ def _lock(m: Memory, reg: Registers, x: Ctx, bit: int) -> Lock:
     """Place of one of the locks of the map that a step asks for."""
     row = m[glob.MAPS] + reg[m[x + ctx.NUMBER], regs.MAP] * kmap.COLUMNS
     if bit == word.HOLDS_MAP:
-        return m[row + kmap.LOCK]
+        return m[x + ctx.MAP_LOCK]
     if bit == word.HOLDS_OBJECT:
         return m[row + kmap.OBJECT]
     return m[row + kmap.CPU] + m[m[x + ctx.CPU] + cpu.NUMBER] * lock.COLUMNS
 
 
 @kernel
+def _map_lock(m: Memory, reg: Registers, x: Ctx) -> Lock:
+    """Place of the map's lock that a step needs: in a direct map with zones, of the zone of what it works on."""
+    map_no = reg[m[x + ctx.NUMBER], regs.MAP]
+    if map_no == m[glob.DIRECT_MAP] and m[glob.ZONES]:
+        return _zone_lock(m, x)
+    return m[m[glob.MAPS] + map_no * kmap.COLUMNS + kmap.LOCK]
+
+
+@outlined
+def _zone_lock(m: Memory, x: Ctx) -> Lock:
+    """Place of the lock of the zone where the arena works; of the one that the CPU asks first, if that is not known."""
+    addr, z = m[x + ctx.AREA], m[glob.ZONE0]
+    for _ in range(m[glob.ZONES]):
+        if m[z + zone.FIRST] <= addr < m[z + zone.END]:
+            return m[z + zone.LOCK]
+        z += zone.COLUMNS
+    return m[m[x + ctx.CPU] + cpu.ZONE]
+
+
+@kernel
 def _ask(m: Memory, reg: Registers, x: Ctx, bit: int, then: int) -> bool:
     """Take one of the map's locks. False: `x` waits for it."""
+    if bit == word.HOLDS_MAP:
+        m[x + ctx.MAP_LOCK] = _map_lock(m, reg, x)
     m[x + ctx.HOLDS] |= bit
     m[x + ctx.ASKED] = bit
     answer = acquire(m, x, _lock(m, reg, x, bit), then)
@@ -181,6 +204,8 @@ def space_done(m: Memory, reg: Registers, x: Ctx, flushes: int) -> bool:
     i, pages = m[x + ctx.NUMBER], _pages(m, reg, x)
     if m[x + ctx.ANSWER] == MAP_FREE:
         return m[x + ctx.NEED] == 0 or _undone(m, reg, x, pages - m[x + ctx.NEED])
+    if m[x + ctx.ANSWER] == MAP_ALLOC:
+        m[x + ctx.AREA] = reg[i, regs.BASE]
     if reg[i, regs.BASE] < 0 or pages == 0:
         end(m, x)
     else:

@@ -9,7 +9,9 @@ requests go by watermarks (`gate`), page cache and, with swap, user memory are r
 pages are moved (`compact`). Else the zones are the kernel's alone, and give their last page.
 
 Left out: what all of these leave out; zones by address on a machine of one node, unless `by_node` asks for them; with a
-clock, a lock for each zone (the direct map has one); pages of vmalloc areas, which are not taken out of the direct map.
+clock, that a CPU has a lock for its lists of each zone (it has one for all) and that a request may take the locks of
+several zones (it takes that of the zone where its block is; where there is none, or several, of its CPU's first zone);
+pages of vmalloc areas, which are not taken out of the direct map.
 """
 
 from typing import Any
@@ -258,6 +260,11 @@ def take_rounds(st: State) -> list[int]:
 def by_node(st: State) -> dict[str, list[Any]]:
     """What lies on each NUMA node; nothing where nodes are not told apart."""
     return zones.by_node(st) if len(st.nodes) > 1 else {}
+
+
+def lock_zones(st: State) -> tuple[list[tuple[int, int]], list[int]]:
+    """Zones of the direct map that have a lock each, [first address, end), and which of them each CPU asks first."""
+    return zones.with_locks(st)
 
 
 def node_bytes(params: Params, ram_bytes: int) -> int:

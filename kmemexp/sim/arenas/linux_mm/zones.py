@@ -175,6 +175,13 @@ def by_node(st: Any) -> dict[str, list[Any]]:
     }
 
 
+def with_locks(st: Any) -> tuple[list[tuple[int, int]], list[int]]:
+    """Address ranges of the zones, and the first one of each CPU's zonelist; nothing where there is one zone."""
+    ends = st.buddy.maps[:, [z.BASE, z.TOP]] << PAGE_SHIFT
+    ranges = [(first, end) for first, end in ends.tolist() if end > first]
+    return (ranges, st.zonelist[st.node_of, 0].tolist()) if len(ranges) > 1 else ([], [])
+
+
 @kernel
 def total(st: State, column: int) -> int:
     """Sum of a column of the buddy allocator's maps over all zones."""

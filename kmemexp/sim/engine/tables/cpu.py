@@ -20,6 +20,7 @@ STOLEN = 24  # ns of these that others have taken
 SLICE = 25  # end of the slice of what it runs, where others of that priority wait; 0: none do
 WAS = 26  # when the watchdog last looked: cpu.WAS + T_* of idle, mainline and spinning
 STALLED = 29  # 1: the watchdog has found it without progress
+ZONE = 30  # place of the lock of the zone that it asks for pages first, where zones have locks
 COLUMNS = 31
 TIME_COUNT = 6
 TIME_IDLE, TIME_MAIN, TIME_SOFT, TIME_THREAD, TIME_FAST, TIME_SPIN = range(TIME_COUNT)

@@ -61,4 +61,6 @@ RETAKE = 67  # which were given back to wait for pages
 WENT = 68  # items that the arena has moved under the map's lock
 CHANNEL = 69  # waits for an object: whose and which, -1: for none
 BEHIND = 70  # next of those that do
-COLUMNS = 71  # not a power of two: rows of like contexts would share a few sets of the cache
+AREA = 71  # address of what the arena frees or has found; -1: none yet
+MAP_LOCK = 72  # lock of its map that it has asked for
+COLUMNS = 73  # not a power of two: rows of like contexts would share a few sets of the cache

@@ -71,4 +71,6 @@ STEPS = 126  # of the operation of each context so far: a table, by number of th
 WAITERS = 127  # first of the contexts that wait for an object to be freed
 PAGE_RULE = 128  # who may have a page: machine.PAGE_RULES
 PASSIVE = 129  # 1: messages to other CPUs wait until they are looked for
-COLUMNS = 130
+ZONES = 130  # of the direct map, with locks of their own; 0: it has one lock
+ZONE0 = 131
+COLUMNS = 132
