@@ -16,6 +16,7 @@ from kmemexp.boot.machine import boot
 from kmemexp.lane import replayed
 from kmemexp.lane.model import Sampling
 from kmemexp.lane.replica import Replica
+from kmemexp.workload import roles
 from kmemexp.workload.traces import library
 from kmemexp.workload.traces.playing import Recording
 
@@ -25,10 +26,11 @@ LOOKS = {"series": NOTHING | {"points": 96}, "and snapshots": {"points": 96, "sn
 
 def seconds(trace: Recording, config: dict, sample: dict[str, int], number: int, *, whole: bool) -> float:
     config = config | {"sample": sample}
-    machine = None if whole else boot(config, trace.kinds, trace.stream.slots)
+    kinds = roles.cast(trace.kinds, config.get("roles"))
+    machine = None if whole else boot(config, kinds, trace.stream.slots)
     begin = time.process_time()
     if machine is None:
-        replayed.run(Replica(number, config, trace.kinds, trace.stream, None, None))
+        replayed.run(Replica(number, config, kinds, trace.stream, None, None))
     else:
         replayed.play(machine, trace.stream, Sampling(**sample), number, config["policy"])
     return time.process_time() - begin

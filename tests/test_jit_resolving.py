@@ -4,7 +4,9 @@ import contextlib
 import gc
 import math
 import operator
+import os
 import re
+import subprocess
 import sys
 
 import numba
@@ -177,3 +179,27 @@ def test_numba_is_as_it_was_after_compiling_and_garbage_is_looked_for_again() ->
     assert gc.isenabled()
     assert [getattr(*place) for place in places] == before
     assert base.BaseContext.refresh is before[places.index((base.BaseContext, "refresh"))]
+
+
+NO_SCIPY = """
+import sys
+import numba
+import numpy as np
+from kmemexp import jit
+
+def twice(x):
+    return 2 * x
+
+assert jit.entry(twice)(21) == 42
+assert "scipy.linalg" not in sys.modules
+assert numba.njit(lambda a: np.dot(a, a))(np.ones(5)) == 5
+assert "scipy.linalg.cython_blas" in sys.modules
+"""
+
+
+def test_scipy_is_loaded_where_matrices_are_multiplied_and_nowhere_else(tmp_path) -> None:
+    pytest.importorskip("scipy")
+    (tmp_path / "no_scipy.py").write_text(NO_SCIPY)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", "import no_scipy"], env=env, check=True)

@@ -6,6 +6,7 @@ Numba 0.68; `tests/test_jit_resolving.py` says what is relied on.
 
 import contextlib
 import gc
+import importlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -237,6 +238,24 @@ def _ensure_path(locator: Any) -> None:
     Path(locator.get_cache_path()).mkdir(parents=True, exist_ok=True)
 
 
+def _no_blas() -> None:
+    """`linalg.ensure_blas` of a machine without one."""
+    raise ImportError
+
+
+def _load_array_functions() -> None:
+    """Load Numba's functions of arrays, which otherwise load a third of SciPy to see whether it has a BLAS."""
+    if "numba.np.arraymath" in sys.modules:
+        return
+    linalg: Any = importlib.import_module("numba.np.linalg")
+    ensure, linalg.ensure_blas = linalg.ensure_blas, _no_blas
+    try:
+        functions: Any = importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = ensure
+    functions.ensure_blas, functions._HAVE_BLAS = ensure, True  # asked when somebody multiplies matrices
+
+
 PATCHES: tuple[tuple[Any, str, Any], ...] = (
     *resolving.PATCHES,
     (ir.Stmt, "list_vars", _of_statement),
@@ -266,6 +285,7 @@ def sparing() -> Iterator[None]:
     if ir.Stmt.list_vars is _of_statement:
         yield
         return
+    _load_array_functions()
     global _use  # noqa: PLW0603 - of the process, as what it counts for
     _use = next(_uses)
     before = [getattr(holder, name) for holder, name, _ in PATCHES]
