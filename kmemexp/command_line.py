@@ -93,7 +93,9 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
             "for bash, fish and zsh"
         )
     if args.cfg:
-        args.overrides = _common(args.overrides)
+        from kmemexp.cli import with_whole_machine  # noqa: PLC0415 - for this alone
+
+        args.overrides = with_whole_machine(_common(args.overrides), args.config_dir)
     return args
 
 

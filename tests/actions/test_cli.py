@@ -205,6 +205,7 @@ def test_help_teaches(tmp_path):
     ("words", "shows"),
     [
         (["--cfg", "job", "-p", "sweep", "+sweep=smoke"], "reps:"),
+        (["--cfg", "job", "-p", "machine", "+sweep=designs", "machine=amd64_4g"], "kva_bytes: 128TiB"),
         (["--cfg", "job", "design=freebsd4,dragonfly_2003oct"], "# varies: design=freebsd4,dragonfly_2003oct"),
         (["--info", "defaults-tree"], "override"),
         (["--info", "searchpath"], "Search path"),
