@@ -58,7 +58,8 @@ class Machine(NamedTuple):
     cpus: int = 1
     shares_pages: bool = False  # with user memory and page cache
     looks: tuple[int, ...] = ()  # ns between two looks of each allocator's own thread, by place; 0: it has none
-    rounds: Callable[..., list[int]] | None = None  # of reclaim, by priority, since it was last asked
+    rounds: Callable[..., list[list[int]]] | None = None  # of reclaim, by node and priority, since it was last asked
+    node_bytes: int = 0  # of physical memory on each NUMA node but the last; 0: they are not told apart
     by_node: Callable[..., dict[str, list[Any]]] | None = None  # what lies on each NUMA node
     backed_bytes: int | None = None  # of address space that RAM can stand behind; None: address space is what is scarce
 
@@ -155,6 +156,7 @@ def boot(config: Mapping[str, Any], kinds: Kinds, slot_count: int, rehearsed: An
         shares_pages=cell.shares_pages,
         looks=looks(config),
         rounds=getattr(code.arena, "take_rounds", None),
+        node_bytes=cell.node_bytes,
         by_node=getattr(code.arena, "by_node", None),
         backed_bytes=backed_bytes(config["machine"]),
     )

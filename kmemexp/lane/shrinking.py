@@ -4,8 +4,10 @@ A kind of the load that names a `shrinker` has objects that stay until their end
 share of them is `pinned`, in use, and not on its list. The list has them in the order of their allocation. The arena
 notes each round of reclaim with its priority; between two operations, every tenth of a second of the load or when a
 request has found no page, the shrinkers are asked as often. Those called superblock take 1024 objects at a time, in
-proportion from all of their kinds (super_cache_scan), all others 128. Left out: objects that have been used again and
-get another round, memory cgroups and nodes, vfs_cache_pressure other than 100.
+proportion from all of their kinds (super_cache_scan), all others 128. On a machine with several nodes a round is one
+node's (shrink_node): a superblock frees what lies there and defers for each node by itself (SHRINKER_NUMA_AWARE in
+fs/super.c), others go through all of their objects. Left out: objects that have been used again and get another round,
+memory cgroups, vfs_cache_pressure other than 100; what is not in the direct map counts as the last node's.
 """
 
 from collections.abc import Mapping
@@ -48,36 +50,61 @@ class Listed(NamedTuple):
     slot: np.ndarray  # int32[n]
 
 
+class Nodes(NamedTuple):
+    """NUMA nodes among which memory is shared out; by default all of it is one."""
+
+    number: int = 1
+    node_bytes: int = 0  # on each of them but the last
+
+    def at(self, addresses: np.ndarray) -> np.ndarray:
+        """Node of each address."""
+        on: np.ndarray = np.minimum(addresses // self.node_bytes, self.number - 1)
+        return on
+
+    def last_cpu(self, node: int, cpus: int) -> int:
+        """Last CPU of a node, where its kswapd is, of `cpus` shared out evenly."""
+        return -(-(node + 1) * cpus // self.number) - 1
+
+
+ONE_NODE = Nodes()
+
+
 class Shrinker:
     """A shrinker of a load, with its kinds."""
 
-    def __init__(self, name: str, lists: list[Listed]) -> None:
+    def __init__(self, name: str, lists: list[Listed], nodes: Nodes = ONE_NODE) -> None:
         self.batch = SUPERBLOCK_BATCH if name == SUPERBLOCK else BATCH
-        self._lists, self._deferred = lists, 0
+        self._nodes = nodes if name == SUPERBLOCK else ONE_NODE
+        self._lists, self._deferred = lists, [0] * self._nodes.number
         self._passed = [0] * len(lists)
 
-    def freeable(self, objects: np.ndarray, at: int) -> list[np.ndarray]:
-        """Of each kind the objects on its list before operation `at`, oldest first, by their places in `Listed`."""
+    def freeable(self, objects: np.ndarray, at: int, node: int = 0) -> list[np.ndarray]:
+        """Of each kind the objects on its list before operation `at`, oldest first, by their places in `Listed`.
+
+        Where the shrinker knows nodes, those that lie on `node`.
+        """
         found = []
         for i, listed in enumerate(self._lists):
             low, high = self._passed[i], int(np.searchsorted(listed.born, at))
             here = (listed.dies[low:high] >= at) & (objects[listed.slot[low:high], obj.ADDR] != obj.ABSENT)
             places = low + np.flatnonzero(here)
             self._passed[i] = int(places[0]) if len(places) else high
+            if self._nodes.number > 1:
+                places = places[self._nodes.at(objects[listed.slot[places], obj.ADDR]) == node]
             found.append(places)
         return found
 
-    def shrink(self, objects: np.ndarray, at: int, rounds: list[int]) -> list[tuple[int, np.ndarray]]:
-        """Go through rounds, most urgent last, `rounds` of each priority. Returns kinds and the slots to be freed."""
-        found = self.freeable(objects, at)
-        taken = [0] * len(found)
+    def shrink(self, objects: np.ndarray, at: int, rounds: list[int], node: int = 0) -> list[tuple[int, np.ndarray]]:
+        """Go through a node's rounds, most urgent last, `rounds` of each priority. Returns kinds and slots to free."""
+        found = self.freeable(objects, at, node)
+        taken, own = [0] * len(found), min(node, self._nodes.number - 1)
         for priority in range(len(rounds) - 1, -1, -1):
             for _ in range(rounds[priority]):
                 left = [len(places) - n for places, n in zip(found, taken, strict=True)]
-                batches, self._deferred = do_shrink_slab(sum(left), self._deferred, priority, self.batch)
+                batches, self._deferred[own] = do_shrink_slab(sum(left), self._deferred[own], priority, self.batch)
                 for batch in batches:
                     left = [len(places) - n for places, n in zip(found, taken, strict=True)]
-                    taken = [n + _part(batch, own, sum(left)) for n, own in zip(taken, left, strict=True)]
+                    taken = [n + _part(batch, there, sum(left)) for n, there in zip(taken, left, strict=True)]
         return [
             (listed.kind, listed.slot[places[:n]])
             for listed, places, n in zip(self._lists, found, taken, strict=True)
@@ -95,6 +122,7 @@ class Shrinkers:
 
     def __init__(self, machine: Machine, stream: Stream, kinds: Kinds, config: Mapping[str, Any], replica: int) -> None:
         self._machine = machine
+        self._nodes = Nodes(config["machine"]["domains"], machine.node_bytes) if machine.node_bytes else ONE_NODE
         by_name: dict[str, list[Listed]] = {}
         rng = seeds.generator(config["seed"], seeds.PINNED, replica)
         rows = config["workload"].get("kinds", {}) if machine.rounds else {}
@@ -102,7 +130,7 @@ class Shrinkers:
             if shrinker := rows[name].get("shrinker"):
                 listed = listed_objects(stream, kinds.names.index(name), rng, rows[name].get("pinned", 0))
                 by_name.setdefault(shrinker, []).append(listed)
-        self._shrinkers = [Shrinker(name, lists) for name, lists in sorted(by_name.items())]
+        self._shrinkers = [Shrinker(name, lists, self._nodes) for name, lists in sorted(by_name.items())]
 
     def __bool__(self) -> bool:
         return bool(self._shrinkers)
@@ -110,12 +138,13 @@ class Shrinkers:
     def run(self, at: int) -> int:
         """Do before operation `at` what reclaim has asked for since the last time. Returns the objects freed."""
         machine, freed = self._machine, 0
-        if machine.rounds is None or not any(rounds := machine.rounds(machine.world.arena)):
+        if machine.rounds is None:
             return 0
-        for shrinker in self._shrinkers:
-            for kind, slots in shrinker.shrink(machine.world.objects, at, rounds):
-                _free(machine, kind, slots)
-                freed += len(slots)
+        for node, rounds in enumerate(machine.rounds(machine.world.arena)):
+            for shrinker in self._shrinkers if any(rounds) else ():
+                for kind, slots in shrinker.shrink(machine.world.objects, at, rounds, node):
+                    _free(machine, kind, slots, self._nodes.last_cpu(node, machine.cpus))
+                    freed += len(slots)
         machine.world.counters[tally.SHRUNK] += freed
         return freed
 
@@ -133,8 +162,8 @@ def listed_objects(stream: Stream, kind: int, rng: np.random.Generator, pinned: 
     return Listed(kind, born[order], dies[order], stream.slot[born[order]])
 
 
-def _free(machine: Machine, kind: int, slots: np.ndarray) -> None:
-    """Free objects on the last CPU, where kswapd is."""
+def _free(machine: Machine, kind: int, slots: np.ndarray, cpu: int) -> None:
+    """Free objects on a CPU."""
     n = len(slots)
     machine.replay(
         machine.world,
@@ -142,7 +171,7 @@ def _free(machine: Machine, kind: int, slots: np.ndarray) -> None:
         np.full(n, kind, np.int16),
         slots,
         np.zeros(n, np.int32),
-        np.full(n, machine.cpus - 1, np.int16),
+        np.full(n, cpu, np.int16),
         np.zeros(n, np.uint8),
         0,
         n,

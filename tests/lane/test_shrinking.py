@@ -80,13 +80,34 @@ def test_the_oldest_go_first_and_all_kinds_in_proportion():
     assert shrinker.freeable(objects, 4000)[0].tolist() == list(range(old[-1] + 1, 3000))
 
 
+@pytest.mark.parametrize(("name", "theirs"), [("superblock", {1}), ("arc", {0, 1})])
+def test_a_superblock_frees_what_lies_on_the_node_that_is_short_and_defers_for_each(name, theirs):
+    """Even slots are on node 0, odd ones on node 1; other shrinkers are asked for all of their objects."""
+    stream = ops(*((A, 0, i) for i in range(8000)))
+    lists = [shrinking.listed_objects(stream, 0, np.random.default_rng(0), 0.0)]
+    shrinker = shrinking.Shrinker(name, lists, shrinking.Nodes(2, 1 << 30))
+    objects = np.zeros((8000, obj.COLUMNS), np.int64)
+    objects[1::2, obj.ADDR] = 3 << 30  # beyond the direct map
+    due = [0] * 13
+    due[12] = 1
+    assert shrinker.shrink(objects, 8000, due, 0) == []  # deferred: twice 4000 or 8000 >> 12
+    due[12], due[2] = 0, 1
+    ((kind, slots),) = shrinker.shrink(objects, 8000, due, 1)
+    assert (kind, set(slots % 2)) == (0, theirs)
+    freeable = 4000 if theirs == {1} else 8000
+    deferred = 0 if theirs == {1} else 2 * (8000 >> 12)  # node 0's are not node 1's
+    batches, _ = shrinking.do_shrink_slab(freeable, deferred, 2, shrinker.batch)
+    assert len(slots) == sum(batch + 1 for batch in batches)  # super_cache_scan: one more of the kind
+    assert [shrinking.Nodes(3).last_cpu(node, 8) for node in range(3)] == [2, 5, 7]
+
+
 def test_what_is_asked_for_is_freed_by_the_allocator_and_counted():
     """On a machine of 2003, whose allocators know nothing of it: a shrinker is an owner that frees."""
     config = cell("unified", "buckets", "kmapentzone")
     load = build.build(config["workload"], cpus=3, seed=7, replicas=[0])
     stream = load.streams[0]
     machine = boot(config, load.kinds, stream.slots)
-    due = [[0] * 12 + [1], [4] * 13]
+    due = [[[0] * 12 + [1]], [[4] * 13]]
     machine = machine._replace(rounds=lambda arena: due.pop())
     kinds = dict(config["workload"]["kinds"])
     kinds["small"] = kinds["small"] | {"shrinker": "names"}

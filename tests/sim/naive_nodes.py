@@ -99,7 +99,7 @@ class NaiveNodes(NaiveShared):
         self.lists = [[] for _ in self.nodes]  # (page, owner) of files, oldest first
         self.owners, self.number = {}, 0
         self.stalls = self.by_kswapd = self.by_request = self.drained = 0
-        self.rounds = [0] * 13
+        self.rounds = [[0] * 13 for _ in self.nodes]
         self.hits, self.misses, self.foreign = ([0] * nodes for _ in range(3))
         self.block = 9
 
@@ -268,9 +268,9 @@ class NaiveNodes(NaiveShared):
     def _reclaim(self, cpu):
         got, own = 0, self.cpu_node[cpu]
         for priority in range(12, -1, -1):
-            self.rounds[priority] += len(self.nodes)
             for n in self.nodes:
                 node = (own + n) % len(self.nodes)
+                self.rounds[node][priority] += 1
                 want = self._pages_on(node) >> priority
                 got += self._shrink_node(node, want if priority == 12 else min(want, 32), cpu)
             if got >= 32:
@@ -293,7 +293,7 @@ class NaiveNodes(NaiveShared):
                 if self.priority[node] < 1:
                     self._set(node, running=False)
                     return
-                self.rounds[self.priority[node]] += 1
+                self.rounds[node][self.priority[node]] += 1
                 self.left[node] = self._pages_on(node) >> self.priority[node]
                 if self.left[node] < high:
                     self.priority[node] -= 1

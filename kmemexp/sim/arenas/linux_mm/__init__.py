@@ -249,11 +249,11 @@ def check(st: State, map_no: int) -> None:
         vmap.check(st.vmap, map_no)
 
 
-def take_rounds(st: State) -> list[int]:
-    """Rounds of reclaim by priority (0 … 12) since this was last asked: as often are shrinkers to be asked."""
-    noted = st.meters[state.ROUNDS :]
-    rounds: list[int] = (noted // len(st.nodes)).tolist()
-    noted %= len(st.nodes)
+def take_rounds(st: State) -> list[list[int]]:
+    """Of each node its rounds of reclaim by priority (0 … 12) since this was last asked: so often ask shrinkers."""
+    noted = st.nodes[:, state.ROUNDS :]
+    rounds: list[list[int]] = noted.tolist()
+    noted[:] = 0
     return rounds
 
 

@@ -90,13 +90,13 @@ def by_request(st: State, cpu: int) -> int:
     """try_to_free_pages: rounds, each more urgent than the last, until there are enough pages. Returns their number."""
     got, own = 0, st.node_of[cpu]
     for priority in range(state.DEF_PRIORITY, -1, -1):
-        st.meters[state.ROUNDS + priority] += len(st.nodes)
         before = -1
         for i in range(len(st.zones)):
             if st.zonelist[own, i] < 0:
                 break
             node = st.zones[st.zonelist[own, i], state.NODE]
             if node != before:
+                st.nodes[node, state.ROUNDS + priority] += 1
                 got += shrink_node(st, node, priority, cpu)
             before = node
         if got >= state.SWAP_CLUSTER_MAX:
@@ -204,7 +204,7 @@ def _begin(st: State, node: int) -> bool:
         st.nodes[node, state.LEFT] = scan_count(st, node, state.FILE_PAGES, priority)
         st.nodes[node, state.LEFT_ANON] = scan_count(st, node, state.ANON_PAGES, priority)
         scan = st.nodes[node, state.LEFT] + st.nodes[node, state.LEFT_ANON]
-        st.meters[state.ROUNDS + priority] += 1
+        st.nodes[node, state.ROUNDS + priority] += 1
         if scan < high_on(st, node, state.SWAP_CLUSTER_MAX):
             st.nodes[node, state.PRIORITY] -= 1
         if scan:

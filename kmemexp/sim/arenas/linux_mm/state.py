@@ -27,8 +27,7 @@ WRITTEN = 17  # pages written back so far
 WRITE_WAITS = 18  # requests and writers that have waited for that
 SWAP_USED = 19  # pages of the swap space
 SWAPPED_OUT = 20  # pages that have gone there so far
-ROUNDS = 21  # ROUNDS + priority: rounds of reclaim, times the nodes that took part; shrinkers are asked as well
-METERS = 34
+METERS = 21
 
 # Columns of `zones`. Its rows are the zones by address, which are the buddy's maps.
 NODE = 0
@@ -60,7 +59,8 @@ HELD = 8  # HELD + sort of an owner: pages that lie here
 HITS = 11  # blocks taken here by requests that wanted this node first (numa_hit)
 MISSES = 12  # blocks taken here by requests that wanted another one (numa_miss)
 FOREIGN = 13  # blocks that requests wanted here and got elsewhere (numa_foreign)
-NODE_COLUMNS = 14
+ROUNDS = 14  # ROUNDS + priority: rounds of reclaim here, in which shrinkers are asked as well (shrink_node)
+NODE_COLUMNS = 27
 
 DEF_PRIORITY = 12  # of the first round
 SWAP_CLUSTER_MAX = 32  # pages that a request reclaims
