@@ -19,6 +19,10 @@ AS_EVER = {"object_lock": OBJECT_LOCK, "kernel": sizing.USUAL}
 MAP_LOCKS = ("sleep", "sleep+inherit", "adaptive", "adaptive+inherit", "spin", "splhigh+spin", "irqoff+spin")
 
 
+class MachineError(ConfigError):
+    """A kernel does not run on a machine, or does not cover its address space."""
+
+
 def maps_node(maps: Mapping[str, Any]) -> dict[str, Any]:
     """Check the maps of a design and return them in normal form."""
     one_of("maps.layout", maps["layout"], LAYOUTS)
@@ -130,7 +134,7 @@ def check_machine(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: 
     arch = machine.get("arch", ARCHITECTURES[0])
     if known and arch not in known:
         kernel = maps["kernel"]
-        raise ConfigError(
+        raise MachineError(
             f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(known)} only; machine={known[0]}_4g, say"
         )
     _check_covered(maps, objects, machine)
@@ -140,7 +144,7 @@ def _check_covered(maps: Mapping[str, Any], objects: Mapping[str, Any], machine:
     for name in sorted(parts_of(maps, objects) - {maps["arena"]}):
         if (covered := covered_bytes(name, maps, machine)) > demand.MOST_KVA:
             size, most = size_text(machine["kva_bytes"]), size_text(demand.MOST_KVA)
-            raise ConfigError(
+            raise MachineError(
                 f"machine.kva_bytes={size}: {name} would have to cover {size_text(covered)} of it, and covers {most} "
                 f"at most. This design's maps say nothing of machine.arch={machine.get('arch', ARCHITECTURES[0])} "
                 "(maps.areas), so all KVA is kernel_map; give less"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kmemexp.config.design import check_policy, check_space
+from kmemexp.config.design import MachineError, check_policy, check_space
 from kmemexp.errors import ConfigError
 from kmemexp.parts.finding import foresees
 from kmemexp.planning.axes import Numbers
@@ -43,8 +43,9 @@ def _check_space(pieces: Mapping[str, Pieces]) -> None:
     those = [name for name in names if name in refused]
     if len(names) == 1:
         raise refused[those[0]]
-    left = "" if len(those) == len(names) else "; 'design=glob(*)' leaves out what the machine does not run"
-    raise ConfigError(f"{refused[those[0]]}\n(refused: design={', '.join(those)}{left})")
+    unlike = isinstance(refused[those[0]], MachineError) and len(those) < len(names)
+    left = "; 'design=glob(*)' leaves out what the machine does not run" if unlike else ""
+    raise type(refused[those[0]])(f"{refused[those[0]]}\n(refused: design={', '.join(those)}{left})")
 
 
 def _check_clock(pieces: Mapping[str, Pieces]) -> None:

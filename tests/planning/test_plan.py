@@ -597,3 +597,7 @@ def test_designs_that_a_machine_is_too_large_for_are_refused_by_name():
     assert set(plan.columns["design"]) == runs | {"linux_6_12", "linux_6_18", "linux_7_1", "linux_slub"}
     assert set(plan.columns["kva_bytes"]) == {128 << 40}
     assert any("without" in note and "freebsd4," in note and "8TiB at most" in note for note in plan.notes)
+    plan = one("+sweep=designs", "machine=arm64_16g", "workload=pgbench", "design=glob(*)")
+    assert set(plan.columns["design"]) == {"linux_6_12", "linux_6_18", "linux_7_1", "linux_slub"}
+    with pytest.raises(ConfigError, match=r"direct_map .*\n\(refused: design=linux_6_18\)"):
+        one("machine=i386_2g", "workload=pgbench", "design=freebsd4,linux_6_18")

@@ -54,7 +54,7 @@ class Kernel(NamedTuple):
     tunables: tuple[str, ...]  # that it reads
     page_reserves: Callable[[int], PageReserves] = pages.bsd2003
     page_rule: str = "exclusive"  # engine.machine.PAGE_RULES
-    machines: tuple[str, ...] = ()  # architectures that it runs on; (): whichever
+    machines: tuple[str, ...] = ()  # that it runs on, or is compared on with older kernels; (): all
     heap: Callable[[int], int] | None = None  # bytes of kernel_map by those of RAM; None: as `maps.areas` has it
 
 
@@ -64,7 +64,12 @@ KERNELS = {
     "dragonfly_2005": Kernel(bsd2003.dragonfly_2005, bsd2003.DRAGONFLY, page_rule="bits"),
     "dragonfly_2010": Kernel(bsd2003.dragonfly_2010, bsd2003.COMMON, page_rule="bits"),
     "dragonfly_2020": Kernel(
-        bsd_today.dragonfly_2020, bsd_today.DRAGONFLY, pages.dragonfly_2020, "floor", heap=bsd_today.dragonfly_heap
+        bsd_today.dragonfly_2020,
+        bsd_today.DRAGONFLY,
+        pages.dragonfly_2020,
+        "floor",
+        ("amd64", "i386"),
+        bsd_today.dragonfly_heap,
     ),
     "freebsd5": Kernel(bsd2003.freebsd5, bsd2003.FREEBSD_5),
     "freebsd_mbuma": Kernel(bsd2003.freebsd_mbuma, bsd2003.MBUMA),
