@@ -11,8 +11,9 @@ from kmemexp.planning.axes import CommandLine
 from kmemexp.planning.composing import Composer, plain
 
 GROUP = "design"
-MACHINE = {"machine", "machine.arch", "machine.kva_bytes"}
+MACHINE = {"machine", "machine.arch"}
 """Axes that change what the machine runs."""
+KVA = "machine.kva_bytes"
 
 
 def fitting(
@@ -21,13 +22,13 @@ def fitting(
     """Take out of what a pattern chose the designs whose kernel does not run on the machine, or does not cover its KVA.
 
     `sweep`: what the sweep's file says. Returns the command line with what is left, and notes that name the others.
-    Where none is left, or the architecture or the KVA is an axis itself, nothing is taken out: the cells then say what
-    cannot be.
+    Where none is left, or the architecture is an axis itself, nothing is taken out: the cells then say what cannot be.
+    So it is of the KVA, where that is an axis.
     """
-    if GROUP not in line.patterns or not MACHINE.isdisjoint(_axes(composer, line, sweep)):
+    if GROUP not in line.patterns or not MACHINE.isdisjoint(varied := _axes(composer, line, sweep)):
         return line, []
-    chosen = line.swept[GROUP]
-    gone = {option: why for option in chosen if (why := _unfit(composer, [*fixed, f"{GROUP}={option}"]))}
+    chosen, kva = line.swept[GROUP], ([f"{KVA}=4KiB"] if KVA in varied else [])
+    gone = {option: why for option in chosen if (why := _unfit(composer, [*fixed, *kva, f"{GROUP}={option}"]))}
     if not gone or len(gone) == len(chosen):
         return line, []
     left = [option for option in chosen if option not in gone]

@@ -601,3 +601,5 @@ def test_designs_that_a_machine_is_too_large_for_are_refused_by_name():
     assert set(plan.columns["design"]) == {"linux_6_12", "linux_6_18", "linux_7_1", "linux_slub"}
     with pytest.raises(ConfigError, match=r"direct_map .*\n\(refused: design=linux_6_18\)"):
         one("machine=i386_2g", "workload=pgbench", "design=freebsd4,linux_6_18")
+    plan = one("+sweep=fragmentation", "design=glob(illumos*)", "workload=pgbench")
+    assert set(plan.columns["design"]) == {"illumos"}
