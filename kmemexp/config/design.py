@@ -5,11 +5,12 @@ from typing import Any
 
 from kmemexp.config import tunables
 from kmemexp.errors import ConfigError
+from kmemexp.metrics import NODES
 from kmemexp.parts import outside
-from kmemexp.parts.finding import parameters, parts, serves, sets_aside
+from kmemexp.parts.finding import knows_nodes, parameters, parts, serves, sets_aside
 from kmemexp.parts.spaces import ARCHITECTURES, covered_bytes, kva_bytes
-from kmemexp.sim import demand, sizing
-from kmemexp.sim.slots import PAGE, PLACES, SERVED
+from kmemexp.sim import demand, nodes, sizing
+from kmemexp.sim.slots import PAGE, PAGE_SHIFT, PLACES, SERVED
 from kmemexp.values import at_least, byte_count, close, one_of, size_text
 
 LAYOUTS = ("split", "unified", "direct")
@@ -137,7 +138,22 @@ def check_machine(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: 
         raise MachineError(
             f"machine.arch={arch}: maps.kernel={kernel} runs on {', '.join(known)} only; machine={known[0]}_4g, say"
         )
+    _check_nodes(maps, machine)
     _check_covered(maps, objects, machine)
+
+
+def _check_nodes(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+    """Refuse NUMA nodes that are too many or too small, where the arena tells nodes apart."""
+    arena, domains = maps["arena"], machine["domains"]
+    if domains == 1 or not knows_nodes(arena) or maps["params"].get(arena, {}).get("by_node") == 0:
+        return
+    instead = f"maps.params.{arena}.by_node=0 puts all pages into one zone"
+    if domains > NODES:
+        raise ConfigError(f"machine.domains={domains}: {arena} has figures of {NODES} NUMA nodes at most; {instead}")
+    try:
+        nodes.span_pages(machine["ram_bytes"] >> PAGE_SHIFT, domains)
+    except ValueError as error:
+        raise ConfigError(f"machine.domains={domains}: {error}; {instead}") from error
 
 
 def _check_covered(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ MOBILITIES = ("unmovable", "movable", "reclaimable")
 PAGE_OWNERS = {"user_memory": "user memory", "page_cache": "page cache", "kernel_pages": "the kernel's single pages"}
 """Who shares the direct map's pages with the kernel's allocators."""
 
-NODES = 2
-"""NUMA nodes that have figures of their own: the first ones."""
+NODES = 4
+"""NUMA nodes that have figures of their own; a machine with more is refused where the arena tells nodes apart."""
 
 REQUEST_TEXTS = {"16k": "16 KiB", "128k": "128 KiB", "1m": "1 MiB", "4m": "4 MiB"}
 """Requests that may fit or not, by their names in metrics."""

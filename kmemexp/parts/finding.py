@@ -63,6 +63,11 @@ def foresees(arena: str) -> bool:
     return _definition(f"kmemexp.sim.arenas.{arena}", "foresee") is not None
 
 
+def knows_nodes(arena: str) -> bool:
+    """Tell whether an arena shares physical pages out among NUMA nodes."""
+    return _definition(f"kmemexp.sim.arenas.{arena}", "node_bytes") is not None
+
+
 def parameters(room: str, name: str) -> tuple[str, ...]:
     """Names of the parameters of a part of kmemexp/sim/`room`. ConfigError if it does not say."""
     found = _definition(f"kmemexp.sim.{room}.{name}", "Params")

@@ -4,7 +4,7 @@ import pytest
 from plain_cell import CELL
 
 from kmemexp.config import cell, checks
-from kmemexp.config.design import check_space
+from kmemexp.config.design import check_machine, check_space
 from kmemexp.errors import ConfigError
 
 
@@ -79,3 +79,17 @@ def test_an_architecture_and_areas_are_part_of_a_cell_only_where_they_are_given(
 def test_an_allocator_is_refused_what_it_cannot_serve(place, name):
     with pytest.raises(ConfigError, match=f"objects.{place}={name}: {name} serves"):
         checks.check_node("objects", CELL["objects"] | {place: name})
+
+
+@pytest.mark.parametrize(
+    ("domains", "ram_mib", "why"),
+    [(5, 1024, "linux_mm has figures of 4 NUMA nodes at most"), (4, 15, "4 nodes share 3840 pages")],
+)
+def test_numa_nodes_that_linux_cannot_tell_apart_are_refused(domains: int, ram_mib: int, why: str) -> None:
+    maps = CELL["maps"] | {"arena": "linux_mm"}
+    machine = CELL["machine"] | {"cpus": 8, "domains": domains, "ram_bytes": ram_mib << 20}
+    with pytest.raises(ConfigError, match=rf"machine\.domains={domains}: {why}.*maps\.params\.linux_mm\.by_node=0"):
+        check_machine(maps, CELL["objects"], machine)
+    check_machine(maps | {"params": {"linux_mm": {"by_node": 0}}}, CELL["objects"], machine)
+    check_machine(CELL["maps"], CELL["objects"], machine)
+    check_machine(maps, CELL["objects"], machine | {"domains": 4, "ram_bytes": 1 << 30})
