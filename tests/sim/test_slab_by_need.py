@@ -111,6 +111,8 @@ def test_a_class_may_keep_its_only_zone(keep_last, idle):
         ({"limit_bytes": 8192, "most_bytes": 16384}, "limit_bytes is 8192; it must be a multiple of 8 up to 4096"),
         ({"drain": 2}, "drain is 2"),
         ({"superpage_bytes": 65536}, "superpage_bytes is 65536"),
+        ({"trim_percent": 101}, "trim_percent is 101"),
+        ({"trim_ticks": 0}, "trim_ticks is 0"),
         ({"moves": 5}, "nobody's chunks may move"),
     ],
 )
@@ -143,6 +145,33 @@ def test_wholly_free_zones_of_emptier_superpages_go_back_first(drain, gone):
     freed = [base // (32 * KIB) for verb, base, _ in h.map_log if verb == "free"]
     assert sorted(freed) == sorted(gone)
     assert freed[-1] == gone[-1]
+
+
+@pytest.mark.parametrize(("percent", "idle"), [(0, 1), (10, 0)])
+def test_a_superpage_that_is_opened_makes_idle_zones_go_back_at_a_tick(percent, idle):
+    h = hand(**SMALL, trim_percent=percent, trim_ticks=1)
+    addrs = chunks(h, SEVEN, 5 * 7)  # the fifth zone opens the second superpage
+    for addr in addrs[:7]:
+        h.free(addr)
+    assert slab.census(h.state)["idle_zones"] == 1
+    h.tend()
+    assert slab.census(h.state)["idle_zones"] == idle
+
+
+def test_idle_zones_go_back_once_in_so_many_ticks_and_where_the_allocator_holds_little():
+    h = hand(**SMALL, trim_percent=10, trim_ticks=3)
+    left = []
+    for _ in range(7):
+        h.free(h.alloc(SEVEN))  # nothing else is held: each zone that is mapped opens the superpage
+        h.tend()
+        left.append(slab.census(h.state)["idle_zones"])
+    assert left == [1, 1, 0, 1, 1, 0, 1]
+    h = hand(**SMALL, trim_percent=10, trim_ticks=1)
+    chunks(h, SEVEN, 7)
+    h.tend()
+    h.free(h.alloc(SEVEN))  # a fourth of the superpage is held already
+    h.tend()
+    assert slab.census(h.state)["idle_zones"] == 1
 
 
 # Evacuation.
@@ -221,6 +250,8 @@ options = st.fixed_dictionaries(
         "moves": st.sampled_from([1, 50]),
         "sparse_percent": st.sampled_from([25, 80]),
         "superpage_bytes": st.just(128 * KIB),
+        "trim_percent": st.sampled_from([0, 30]),
+        "trim_ticks": st.just(2),
     }
 )
 

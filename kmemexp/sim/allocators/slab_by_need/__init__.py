@@ -12,7 +12,9 @@ them, frees that travel to their owner, FreeZones that a later malloc() gives ba
    real kernel does.
 3. *Release by superpage* (`drain`). Zones in superpages in which the allocator holds much are used first, those in
    others go back first. It knows what it holds itself, not what else lies there. That is counted when a zone or block
-   is mapped or unmapped, not at each chunk, for CPUs would fight for such counts.
+   is mapped or unmapped, not at each chunk, for CPUs would fight for such counts. With `trim_percent` a tick
+   gives all wholly free zones back when one was mapped where the allocator holds little: a superpage was opened, or
+   begins to fill, and what goes back serves what comes next. Once in `trim_ticks`, as illumos holds kmem_reap() back.
 4. *Evacuation* (`movable`, `moves`; `evacuation.py`). Chunks of kinds that can be moved, in zones of their own, leave
    zones that are nearly empty, some per tick. Which kinds have such callbacks is an ASSUMPTION: in illumos about 15 of
    200 caches do; `movable=1` takes all zones and no malloc(), which is more than any kernel has.
@@ -47,6 +49,7 @@ from kmemexp.sim.allocators.slab_by_need.zones import (
     hold,
     level_for,
     list_of,
+    opens,
     put,
     relist,
     take,
@@ -62,6 +65,13 @@ LOCKS = ("critical",)
 CALLS = dfly_slab.CALLS
 TICK_NS = 1_000_000_000
 I386_SUPERPAGE = 4 << 20
+RANGES = (
+    ("drain", 0, 1),
+    ("keep_last", 0, 1),
+    ("movable", 0, 2),
+    ("sparse_percent", 1, 100),
+    ("trim_percent", 0, 100),
+)
 VOID_FRACTION = 8  # of a zone, at most one byte in so many is unused
 
 
@@ -118,7 +128,9 @@ def _check(p: Params) -> None:
     most = min(dfly_slab_layout.ZALLOC_ZONE_LIMIT, p.most_bytes // 4)
     if p.limit_bytes % dfly_slab_layout.MIN_CHUNK_SIZE or not 8 <= p.limit_bytes <= most:
         raise ValueError(f"limit_bytes is {p.limit_bytes}; it must be a multiple of 8 up to {most}")
-    for name, low, high in (("drain", 0, 1), ("keep_last", 0, 1), ("movable", 0, 2), ("sparse_percent", 1, 100)):
+    if p.trim_ticks < 1:
+        raise ValueError(f"trim_ticks is {p.trim_ticks}; it must be 1 or more")
+    for name, low, high in RANGES:
         if not low <= getattr(p, name) <= high:
             raise ValueError(f"{name} is {getattr(p, name)}; it must be from {low} to {high}")
     if p.superpage_bytes & (p.superpage_bytes - 1) or p.superpage_bytes < largest:
@@ -195,6 +207,8 @@ def _mapped(st: State, reg: Registers, i: int) -> int:
     base, nbytes = reg[i, regs.BASE], reg[i, regs.BYTES]
     if base < 0:
         return refused(reg, i, panics.KERNEL_MAP)
+    if opens(st, base, nbytes):
+        st.task[u.OPENED] = 1
     hold(st, base, nbytes, 1)
     if reg[i, regs.PHASE] != dfly_zones.NEW_ZONE:
         return oversize_mapped(st, reg, i)

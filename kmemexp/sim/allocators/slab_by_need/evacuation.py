@@ -30,13 +30,13 @@ RELEASE = dfly_zones.OVERSIZE + 3  # what each CPU has beyond regs.X pages of wh
 
 @outlined
 def tend_step(st: State, reg: Registers, i: int) -> int:
-    """Play one step of the upkeep: at a tick the evacuation, when memory is short all wholly free zones."""
+    """Play one step of the upkeep: at a tick the evacuation, when memory or a superpage is short all idle zones."""
     phase = reg[i, regs.PHASE]
     if phase == 0:
         if reg[i, regs.SIZE] == TEND_REAP:
             return _release_all(reg, i, 0)
         if st.p.moves == 0:
-            return DONE
+            return _release_all(reg, i, 0) if _opened(st) else DONE
         st.task[u.VICTIM], st.task[u.LEFT] = dfly_zones.NIL, st.p.moves
         return go_on(reg, i, SEEKING, 0)
     reg[i, regs.LOCK] = 0
@@ -45,6 +45,22 @@ def tend_step(st: State, reg: Registers, i: int) -> int:
     if phase == MOVED:
         _end_move(st, reg, i)
     return _next_move(st, reg, i)
+
+
+@kernel
+def _opened(st: State) -> bool:
+    """Whether this tick is to release all wholly free zones; asked once a tick."""
+    st.task[u.SINCE] += 1
+    if st.task[u.OPENED] == 0 or st.task[u.SINCE] < st.p.trim_ticks:
+        return False
+    st.task[u.OPENED] = st.task[u.SINCE] = 0
+    return True
+
+
+@kernel
+def _kept(st: State) -> int:
+    """Pages of wholly free zones that a CPU may keep at the end of this tick."""
+    return 0 if _opened(st) else st.p.release_threshold
 
 
 @kernel
@@ -71,13 +87,13 @@ def _release_more(st: State, reg: Registers, i: int) -> int:
 def _next_move(st: State, reg: Registers, i: int) -> int:
     """Ask for the next move of this tick; when it is over, give back what the moves have emptied."""
     if st.task[u.LEFT] == 0:
-        return _release_all(reg, i, st.p.release_threshold)
+        return _release_all(reg, i, _kept(st))
     victim = st.task[u.VICTIM]
     if victim == dfly_zones.NIL or not _sparse(st, victim) or not _find_chunk(st, reg, i):
         st.task[u.VICTIM] = victim = _find_victim(st, reg, i)
         st.task[u.CHUNK_AT] = 0
         if victim == dfly_zones.NIL:
-            return _release_all(reg, i, st.p.release_threshold)
+            return _release_all(reg, i, _kept(st))
         _find_chunk(st, reg, i)
     return _move(st, reg, i, victim)
 
@@ -138,7 +154,7 @@ def _move(st: State, reg: Registers, i: int, victim: int) -> int:
         zone = wide(st.zone[zone, dfly_zones.NEXT])
         reg[i, regs.WORK] += 1
     if best == dfly_zones.NIL:  # others have taken the room meanwhile
-        return _release_all(reg, i, st.p.release_threshold)
+        return _release_all(reg, i, _kept(st))
     shape = wide(st.zone[victim, dfly_zones.KLASS])
     owner = wide(st.word[victim * st.page_words + st.task[u.CHUNK_AT]]) - 1
     st.task[u.SOURCE] = chunk_at(st, victim, shape, st.task[u.CHUNK_AT])

@@ -20,7 +20,7 @@ LIVE = 0  # bytes of chunks that are handed out
 CHOSEN = 1  # level of the zones that are made now
 DENSE_COLUMNS = 2
 
-# Words of State.task: what the evacuation has in hand, and what it has done.
+# Words of State.task: what the evacuation has in hand, what it has done, and what the next tick is for.
 VICTIM = 0  # zone that is being emptied, NIL: none
 CHUNK_AT = 1  # which of its chunks is looked at next
 LEFT = 2  # moves that are left of this tick's budget
@@ -29,7 +29,9 @@ TARGET = 4  # address that it is moved to
 DONE = 5  # objects moved
 REFUSED = 6  # moves that an owner has refused
 EMPTIED = 7  # zones that moves have emptied
-TASK_WORDS = 8
+OPENED = 8  # 1: a superpage that it held little of has got a zone or block since idle zones went back for that
+SINCE = 9  # ticks since then
+TASK_WORDS = 10
 
 
 class Params(NamedTuple):
@@ -46,6 +48,8 @@ class Params(NamedTuple):
     slide: int = 20  # ZALLOC_SLAB_SLIDE
     drain: int = 0  # 1: zones of fuller superpages are used first, and those of emptier ones go back first
     look: int = 8  # zones of a list that are looked at for that
+    trim_percent: int = 0  # of a superpage: if it holds less of one that it maps in, a tick releases all idle zones
+    trim_ticks: int = 30  # ASSUMPTION: between two of these; kmem_reap_interval of illumos is 15 s
     movable: int = 0  # whose chunks may move: 0 nobody's, 1 those of zones (caches with a callback), 2 all
     moves: int = 0  # objects that are moved in a tick at most; 0: no evacuation
     sparse_percent: int = 25  # a zone is worth emptying when at most so much of it is handed out
@@ -74,4 +78,4 @@ class State(NamedTuple):
     cpu: Table  # int64[cpus, 4]
     over: Table  # int32[pages, 2]
     held: Words  # int64[superpages], bytes of zones and blocks
-    task: Words  # int64[8]
+    task: Words  # int64[10]

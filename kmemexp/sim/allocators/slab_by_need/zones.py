@@ -175,6 +175,13 @@ def choose(st: State, reg: Registers, i: int, cpu: int, which: int) -> int:
 
 
 @kernel
+def opens(st: State, addr: Address, nbytes: Bytes) -> bool:
+    """Whether a range begins or ends in a superpage that the allocator holds less of than `trim_percent`."""
+    least = (st.p.trim_percent << st.superpage_shift) // 100
+    return held_around(st, addr >> PAGE_SHIFT) < least or held_around(st, (addr + nbytes - 1) >> PAGE_SHIFT) < least
+
+
+@kernel
 def hold(st: State, addr: Address, nbytes: Bytes, sign: int) -> None:
     """Account for a zone or block that is mapped (+1) or unmapped (-1), in each superpage that it touches."""
     end = addr + nbytes
