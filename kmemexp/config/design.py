@@ -144,8 +144,10 @@ def check_machine(maps: Mapping[str, Any], objects: Mapping[str, Any], machine: 
 
 def _check_nodes(maps: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
     """Refuse NUMA nodes that are too many or too small, where the arena tells nodes apart."""
-    arena, domains = maps["arena"], machine["domains"]
-    if domains == 1 or not knows_nodes(arena) or maps["params"].get(arena, {}).get("by_node") == 0:
+    arena = maps["arena"]
+    given = maps["params"].get(arena, {})
+    domains = given.get("domains") or machine["domains"]
+    if domains == 1 or not knows_nodes(arena) or given.get("by_node") == 0:
         return
     instead = f"maps.params.{arena}.by_node=0 puts all pages into one zone"
     if domains > NODES:

@@ -122,7 +122,8 @@ class Shrinkers:
 
     def __init__(self, machine: Machine, stream: Stream, kinds: Kinds, config: Mapping[str, Any], replica: int) -> None:
         self._machine = machine
-        self._nodes = Nodes(config["machine"]["domains"], machine.node_bytes) if machine.node_bytes else ONE_NODE
+        apart = machine.by_node(machine.world.arena) if machine.by_node else {}
+        self._nodes = Nodes(len(apart["hits"]), machine.node_bytes) if apart else ONE_NODE
         by_name: dict[str, list[Listed]] = {}
         rng = seeds.generator(config["seed"], seeds.PINNED, replica)
         rows = config["workload"].get("kinds", {}) if machine.rounds else {}

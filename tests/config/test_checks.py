@@ -91,5 +91,7 @@ def test_numa_nodes_that_linux_cannot_tell_apart_are_refused(domains: int, ram_m
     with pytest.raises(ConfigError, match=rf"machine\.domains={domains}: {why}.*maps\.params\.linux_mm\.by_node=0"):
         check_machine(maps, CELL["objects"], machine)
     check_machine(maps | {"params": {"linux_mm": {"by_node": 0}}}, CELL["objects"], machine)
+    with pytest.raises(ConfigError, match=f"machine.domains={domains}"):  # given to the arena alone
+        check_machine(maps | {"params": {"linux_mm": {"domains": domains}}}, CELL["objects"], machine | {"domains": 1})
     check_machine(CELL["maps"], CELL["objects"], machine)
     check_machine(maps, CELL["objects"], machine | {"domains": 4, "ram_bytes": 1 << 30})

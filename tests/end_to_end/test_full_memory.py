@@ -54,6 +54,9 @@ def test_two_nodes_share_it_and_only_one_has_low_zones():
         whole = sum(two[f"free_{kind}_order{order}_count"] for kind in MOBILITIES)
         assert sum(two[f"node{n}_free_order{order}_count"] for n in range(2)) == whole
     assert two["user_memory_bytes"] == one["user_memory_bytes"]
+    (given,) = lanes("+maps.params.linux_mm.domains=2", "+maps.params.linux_mm.dma32_mib=64")
+    assert given["shrunk_objects_count"] > 0
+    assert given["numa_misses_count"] > 0
 
 
 @pytest.mark.slow
