@@ -4,7 +4,8 @@ A part of a simulated machine often has a row for each page, or for each place w
 128 TiB of KVA such an array is larger than any memory, but a load touches little of it. The operating system's page
 tables are then the two-level table: `zeros` and `empty` ask it for address space only (MAP_NORESERVE), which costs an
 access nothing. Smaller ones lie in huge pages, whole ones: a load touches them here and there, and each look into a
-table of pages of 4 KiB costs as much as a miss. What is smaller than `SMALL` is NumPy's own.
+table of pages of 4 KiB costs as much as a miss. Where it touches a few words of each page of the simulated memory,
+zeroing huge pages costs more than that: such arrays are `scattered`. What is smaller than `SMALL` is NumPy's own.
 """
 
 import ctypes
@@ -32,6 +33,12 @@ def zeros(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
     return np.zeros(shape, dtype) if nbytes < SMALL else _mapped(nbytes, shape, dtype)
 
 
+def scattered(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
+    """Return an array of zeros of which a load touches a small part of each huge page, if any."""
+    nbytes = _bytes(shape, dtype)
+    return np.zeros(shape, dtype) if nbytes < SMALL else _mapped(nbytes, shape, dtype, huge=False)
+
+
 def empty(shape: int | Sequence[int], dtype: Any = np.int64) -> Array:
     """Return an array of which all is written before it is read (zeros too, so that two states can be compared)."""
     nbytes = _bytes(shape, dtype)
@@ -53,14 +60,14 @@ def _bytes(shape: int | Sequence[int], dtype: Any) -> int:
     return math.prod([shape] if isinstance(shape, int) else shape) * np.dtype(dtype).itemsize
 
 
-def _mapped(nbytes: int, shape: int | Sequence[int], dtype: Any) -> Array:
+def _mapped(nbytes: int, shape: int | Sequence[int], dtype: Any, *, huge: bool = True) -> Array:
     """Map pages of zeros that nothing is set aside for. The array keeps the mapping."""
     try:
         pages = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
     except (OSError, OverflowError, ValueError) as error:
         raise MemoryError(f"{nbytes / 2**30:.0f} GiB of address space for the state of a part: {error}") from error
     # A huge page would be there whole for one word of what is as large as an address space.
-    advice = getattr(mmap, "MADV_NOHUGEPAGE" if nbytes >= LARGE else "MADV_HUGEPAGE", None)
+    advice = getattr(mmap, "MADV_HUGEPAGE" if huge and nbytes < LARGE else "MADV_NOHUGEPAGE", None)
     if advice is not None:
         pages.madvise(advice)
     start = -np.frombuffer(pages, np.uint8).ctypes.data % HUGE_PAGE

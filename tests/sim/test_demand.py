@@ -36,6 +36,14 @@ def test_larger_arrays_begin_with_a_huge_page_and_are_zero():
         assert not array.any()
 
 
+def test_scattered_arrays_are_zero_and_lie_in_small_pages():
+    array = demand.scattered((1 << 20, 3), np.int16)
+    assert not array.any()
+    assert demand.scattered(1000, np.int8).flags.owndata
+    array[:: 1 << 16] = 1
+    assert array.sum() == 3 << 4
+
+
 def test_what_no_address_space_can_hold_is_a_memory_error():
     with pytest.raises(MemoryError, match="GiB of address space"):
         demand.zeros(1 << 60)

@@ -145,7 +145,7 @@ def init(
         zone_ary=np.full((cpus, dfly_slab_layout.NZONES), dfly_zones.NIL, np.int32),
         cpu=cpu,
         types=malloc_types.table(params.malloc_types, params.malloc_type_bytes),
-        link=demand.zeros((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
+        link=demand.scattered((len(shared["zone"]), zone_bytes // dfly_slab_layout.MIN_CHUNK_SIZE), np.int16),
         **shared,
     )
 

@@ -129,7 +129,7 @@ def init(
     cpu[:, [FREE_ZONES_COUNT, JUNK_INDEX]] = 0
     shared = dfly_zones.fields(zone_bytes, kva_bytes, layout(zone_bytes, params.header_bytes), zones.ZONE_COLUMNS)
     # A link is written before it is read.
-    link = demand.empty((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
+    link = demand.scattered((len(shared["zone"]), zone_bytes // MIN_CHUNK_SIZE), np.int16)
     return State(
         p=params._replace(zone_bytes=zone_bytes, release_threshold=threshold),
         map_number=map_number,

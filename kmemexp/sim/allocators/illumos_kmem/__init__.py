@@ -107,7 +107,7 @@ def init(
         page_cache=demand.zeros(pages, np.int16),
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         tree=tree,
-        word=demand.zeros(planes.elements(kva_bytes), names),
+        word=demand.scattered(planes.elements(kva_bytes), names),
         task=np.zeros(T_COLUMNS, np.int64),
         large=np.zeros(1, np.int64),
     )

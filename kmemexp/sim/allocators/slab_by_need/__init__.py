@@ -104,7 +104,7 @@ def init(
         zone=demand.zeros((pages, u.ZONE_COLUMNS), names),
         zone_of=demand.zeros(pages, names),
         page_head=demand.empty(pages, np.int16),
-        word=demand.zeros(pages * words, np.int32),
+        word=demand.scattered(pages * words, np.int32),
         zone_ary=np.full((cpus, u.LISTS * NZONES), dfly_zones.NIL, names),
         dense=dense,
         cpu=cpu,

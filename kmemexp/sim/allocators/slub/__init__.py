@@ -148,8 +148,8 @@ def init(
         cpu=cpu,
         node=node,
         slab=demand.zeros((pages, u.S_COLUMNS), np.int32),
-        link=demand.empty(planes.elements(kva_bytes), np.int16),  # a link is written before it is read
-        word=demand.empty(
+        link=demand.scattered(planes.elements(kva_bytes), np.int16),  # a link is written before it is read
+        word=demand.scattered(
             pages << u.PAGE_WORD_SHIFT if params.sheaves else 1, demand.names(pages << u.PAGE_WORD_SHIFT)
         ),  # so is this
         order=_permutations(params, cache),

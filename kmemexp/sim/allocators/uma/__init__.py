@@ -99,7 +99,7 @@ def init(
         cache=cache,
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         freelist=demand.zeros((pages, 256), np.uint8),
-        word=demand.zeros(pages * PAGE // params.pointer_bytes, names),
+        word=demand.scattered(pages * PAGE // params.pointer_bytes, names),
         ext=demand.zeros(pages << (PAGE_SHIFT - u.MSHIFT), np.int32),
         chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), np.int32),
         size_zone=(u.FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),

@@ -133,7 +133,7 @@ def init(
         dom=dom,
         slab=demand.zeros((pages, u.S_COLUMNS), names),
         bits=demand.zeros((pages, u.SET_WORDS), np.uint32),
-        word=demand.zeros(pages << (PAGE_SHIFT - u.WORD_SHIFT), names),
+        word=demand.scattered(pages << (PAGE_SHIFT - u.WORD_SHIFT), names),
         ext=demand.zeros(pages << (PAGE_SHIFT - MSHIFT), demand.names(pages << (PAGE_SHIFT - CLUSTER_SHIFT))),
         chain=demand.zeros(pages << (PAGE_SHIFT - CLUSTER_SHIFT), demand.names(pages << (PAGE_SHIFT - CLUSTER_SHIFT))),
         size_zone=(FIRST_MALLOC + np.searchsorted(MALLOC_SIZES, units)).astype(np.int16),
