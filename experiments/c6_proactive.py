@@ -42,7 +42,7 @@ GIVES = (EXTERNAL, SMALL, RUN, SUPERPAGES, REFUSED, OBJECT, HELD, MOVES)
 LOCKS, P99 = "lock_wait_ratio", "alloc_main_p99_ns"
 COSTS = (LOCKS, P99)
 BASE, CHOSEN, NONE = "mail2003_bare", "proactive", "none"
-COMPOSED = "soft_submaps, slabs_by_need and drain"  # the policies that conf/design/proactive.yaml has
+COMPOSED = "soft_zones, slabs_by_need and drain"  # the policies that conf/design/proactive.yaml has
 KEYS = ["design", "policy"]
 FIGURES = ("mean", "diff", "diff_low", "diff_high", "verdict", "not_worse", "detectable", "error", "pairs", "test",
            "bound", "room", "gap_closed")  # fmt: skip

@@ -55,7 +55,7 @@ def test_a_policy_changes_some_design_and_is_refused_where_it_would_change_none(
 
 def test_a_policy_may_set_what_the_design_sets_already():
     plain, both = (cell("design=proactive", *asked)["maps"] for asked in ([], ["policy=aligned_apart"]))
-    assert (plain["arena"], plain["params"]) == ("soft_submaps", {})
+    assert (plain["arena"], plain["params"]) == ("soft_submaps", {"soft_submaps": {"near": 1, "zones_percent": 15}})
     assert (both["arena"], both["params"]) == ("two_ended", {"two_ended": {"apart": 1}})
 
 
