@@ -24,7 +24,7 @@ LOCAL = Path("results")  # where reports go if the results are at a URI
 STYLES = {"holds": "green", "fails": "red", "holds in part": "yellow"}
 SHOWN = ("claim", "verdict", "where", "evidence")
 PNG_SCALE = 2
-LARGE_CHART, LARGE_TABLE = 300_000, 20_000  # bytes
+LARGE_CHART, LARGE_TABLE = 300_000, 30_000  # bytes
 
 
 def home(root: str) -> Path:
@@ -87,9 +87,11 @@ def forget(folder: Path) -> None:
 def publish(folder: Path, to: Path) -> None:
     """Copy a report's charts, short tables and verdicts to another folder, each named after the experiment.
 
-    A chart of very many marks goes there as PNG, which is shorter.
+    A chart of very many marks goes there as PNG, which is shorter. What was published of it before is taken away.
     """
     to.mkdir(parents=True, exist_ok=True)
+    for old in to.glob(f"{folder.name}_*"):
+        old.unlink()
     charts = [p if p.stat().st_size <= LARGE_CHART else p.with_suffix(".png") for p in sorted(folder.glob("*.svg"))]
     tables = [p for p in sorted(folder.glob("*.md")) if p.stat().st_size <= LARGE_TABLE]
     for path in [*charts, *tables, folder / "verdicts.csv"]:
