@@ -59,7 +59,7 @@ def test_an_edit_changes_the_cells_that_reach_it_and_no_others(copy: Path) -> No
     slab = slab or "sim/allocators/dfly_slab/__init__.py"
     assert edited(copy, slab) == {"slab0", "slab1"}
     assert edited(copy, "sim/engine/loop.py") == {"buckets1", "slab1"}
-    assert edited(copy, "lane/sampling.py", "PICTURED = 4 << 30", "PICTURED = 8 << 30") == {
+    assert edited(copy, "lane/surveying.py", "PICTURED = 4 << 30", "PICTURED = 8 << 30") == {
         "buckets0", "buckets1", "slab0", "slab1",
     }  # fmt: skip
     assert edited(copy, "sweep/execute.py") == set()
@@ -68,12 +68,12 @@ def test_an_edit_changes_the_cells_that_reach_it_and_no_others(copy: Path) -> No
 def test_comments_and_docstrings_change_nothing(copy: Path) -> None:
     comment = "# bytes\n\n\n"
     text = "PICTURED = 4 << 30  # bytes of the largest map of which a picture shows every page\n"
-    assert edited(copy, "lane/sampling.py", text, f"PICTURED = 4 << 30  {comment}") == set()
-    assert edited(copy, "lane/sampling.py", '"""Looking at', '"""Having a look at\n\n') == set()
+    assert edited(copy, "lane/surveying.py", text, f"PICTURED = 4 << 30  {comment}") == set()
+    assert edited(copy, "lane/surveying.py", '"""Measuring maps', '"""Having measured maps\n\n') == set()
 
 
 def test_edits_that_are_known_to_change_no_result_change_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = copy / "kmemexp" / "lane" / "sampling.py"
+    path = copy / "kmemexp" / "lane" / "surveying.py"
 
     def digest() -> str:
         text = path.read_text()
@@ -82,7 +82,7 @@ def test_edits_that_are_known_to_change_no_result_change_nothing(copy: Path, mon
     old, before = digest(), versions(copy)
     path.write_text(path.read_text().replace("PICTURED = 4 << 30", "PICTURED = 1 << 32"))
     assert versions(copy) != before
-    entry = {"kmemexp.lane.sampling": {digest(): old}}
+    entry = {"kmemexp.lane.surveying": {digest(): old}}
     (copy / "kmemexp" / "parts" / "compat.json").write_text(json.dumps(entry))
     assert versions(copy) == before
 
