@@ -253,7 +253,8 @@ def _load_array_functions() -> None:
         functions: Any = importlib.import_module("numba.np.arraymath")
     finally:
         linalg.ensure_blas = ensure
-    functions.ensure_blas, functions._HAVE_BLAS = ensure, True  # asked when somebody multiplies matrices
+    # Whether SciPy is there, Numba's own import has found out; who multiplies matrices loads the rest.
+    functions.ensure_blas, functions._HAVE_BLAS = ensure, "scipy" in sys.modules
 
 
 PATCHES: tuple[tuple[Any, str, Any], ...] = (
