@@ -86,12 +86,6 @@ def index_of(nbytes: int, totals: np.ndarray) -> float:
     return fragmentation_index(nbytes, float(free), float(holes), float(totals[:, gauge.LARGEST].max()))
 
 
-def whole_stretches(shares: np.ndarray, pages: int) -> int:
-    """Aligned stretches of `pages` pages that are wholly free. `shares`: occupied share of each page, float64[n]."""
-    whole = len(shares) // pages
-    return int((shares[: whole * pages].reshape(whole, pages).max(axis=1) == 0).sum()) if whole else 0
-
-
 def open_stretches(whole: np.ndarray, totals: np.ndarray, nbytes: int) -> np.ndarray:
     """Of `whole` free stretches of `nbytes`, those that are not needed for what is guaranteed to somebody: float64[n].
 

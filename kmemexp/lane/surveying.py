@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kmemexp.boot.machine import Machine
 from kmemexp.sim import slots as s
-from kmemexp.sim.replay import ASKED
+from kmemexp.sim.replay import ASKED, ASKED_BINS, ASKED_MAP
 from kmemexp.sim.tables import gauge
 
 PICTURED = 4 << 30  # bytes of the largest map of which a picture shows every page
@@ -28,7 +28,7 @@ class Survey:
             stretch = max(math.gcd(nbytes, machine.superpage_bytes), s.PAGE)
             bins = nbytes // stretch if shared and nbytes <= PICTURED else 0
             row[:] = m, bins, machine.superpage_bytes // stretch if shared else 0
-        self._shares = np.zeros(self._asked[:, 1].max(initial=0))
+        self._shares = np.zeros(self._asked[:, ASKED_BINS].max(initial=0))
 
     def take(self, machine: Machine, totals: NDArray[np.int64]) -> int:
         """Write the totals of each map, int64[maps, gauge.COLUMNS] of zeros; return the number of free superpages."""
@@ -44,7 +44,7 @@ def measured(machine: Machine) -> NDArray[np.int64]:
     """Totals of every map that serves requests, int64[maps, gauge.COLUMNS]."""
     totals = np.zeros((len(machine.maps), gauge.COLUMNS), np.int64)
     asked = np.zeros((len(machine.maps), ASKED), np.int64)
-    asked[:, 0] = machine.maps
+    asked[:, ASKED_MAP] = machine.maps
     machine.observe(machine.world.arena, asked, totals, NO_SHARES)
     return totals
 

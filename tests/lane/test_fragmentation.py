@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from kmemexp.jit import entry
 from kmemexp.lane import fragmentation as frag
 from kmemexp.sim import slots as s
+from kmemexp.sim.replay import wholly_free
 from kmemexp.sim.tables import gauge
 
 
@@ -64,9 +66,11 @@ def test_unusable_ratio_wants_a_power_of_two_of_pages():
 def test_whole_stretches_are_aligned_and_wholly_free():
     shares = np.zeros(20)
     shares[5] = 0.25
-    assert frag.whole_stretches(shares, 4) == 4  # pages 4 to 7 are not
-    assert frag.whole_stretches(shares, 8) == 1  # the last four make no stretch
-    assert frag.whole_stretches(shares[:3], 4) == 0
+    free = entry(wholly_free)
+    assert free(shares, 4) == 4  # pages 4 to 7 are not
+    assert free(shares, 8) == 1  # the last four make no stretch
+    assert free(shares[:3], 4) == 0
+    assert free(shares, 0) == 0  # nothing is counted
 
 
 def test_stretches_that_no_guarantee_needs():
