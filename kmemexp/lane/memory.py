@@ -113,7 +113,7 @@ def _of_spaces(machine: Machine, measured: np.ndarray, final: np.ndarray, held: 
             here = measured[:, machine.maps.index(m)]
             fits = frag.fitting_bytes(nbytes, here)
             if who == "malloc" and machine.backed_bytes is not None:
-                fits = np.minimum(fits, machine.backed_bytes - held)
+                fits = np.minimum(fits, np.maximum(machine.backed_bytes - held, 0))
             values[f"{who}_fits_{name}_min_bytes"] = fits.min()
         if DIRECT in machine.maps:
             pages = final[machine.maps.index(DIRECT)]

@@ -225,6 +225,20 @@ def test_pictures_say_who_uses_a_map_and_add_up_to_what_live_objects_take() -> N
             assert (sum(taken) <= filled + 3).all(), name  # each rounded to 1/255
 
 
+@pytest.mark.parametrize("ram_bytes", [4096, 1 << 20, 1 << 40])
+def test_what_fits_is_no_more_than_the_ram_that_is_not_held_and_never_less_than_nothing(ram_bytes: int) -> None:
+    """Without a clock memory is not limited, so allocators can hold more than there is."""
+    config = cell(*DESIGNS[0])
+    load = build.build(LOAD, cpus=3, seed=7, replicas=[0])
+    machine = boot(config, load.kinds, load.streams[0].slots)._replace(backed_bytes=ram_bytes)
+    lane = replayed.play(machine, load.streams[0], model.Sampling(points=4, snapshots=0, bins=1), 1)
+    held = max(lane.series[:, SERIES.index("held_bytes")])
+    fits = lane.metrics[INDEX["malloc_fits_16k_min_bytes"]]
+    assert 0 <= fits <= max(ram_bytes - held, 0)
+    assert (fits > 0) == (ram_bytes == 1 << 40)
+    assert held > 1 << 20
+
+
 def test_a_range_is_spread_over_the_stretches_that_it_covers() -> None:
     user, maps = np.array([0, 1, 2]), np.array([[0, 96], [100, 16]])
     objects = np.zeros((6, obj.COLUMNS), np.int64)
